@@ -1,0 +1,1 @@
+"""The system behind the page: one room per capability, one noun each."""

@@ -1,0 +1,296 @@
+"""Labels against detections, on one stream or file: precision, recall, delay, curves, ranking.
+
+Rows and events are counted apart. A *row* is caught where its score is above the threshold. An *event*, a run of anomalous rows,
+is hit by an alarm from its first step to 10 after its last; several alarms in one event count once, alarms in no event are false.
+Nothing is ever point-adjusted. A figure that does not exist is NaN (no detection has no precision); without labels it is None.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from streams import KINDS
+
+REACH = 10  # steps after the last of an event in which an alarm still hits it
+THRESHOLD = 3.5  # standard deviations, the default of every stream
+THRESHOLDS = np.round(np.concatenate([np.arange(1.0, 10.0, 0.1), np.geomspace(10.0, 95.0, 30)]), 2)  # what a best one is chosen from
+QUIET, CAUGHT, FALSE, MISSED, IN_GAP = range(5)  # what became of a row; IN_GAP: flagged, but the row is a gap and counts nowhere
+
+_GAP = KINDS.index("dropout")
+
+
+class Truth(NamedTuple):
+    """What the labels say of each row."""
+
+    anomalous: np.ndarray  # (steps,) bool, any feature of any kind but a dropout
+    judged: np.ndarray  # (steps,) bool, False where a dropout is all there is: in nobody's recall or precision
+
+
+class Figures(NamedTuple):
+    """How well one threshold did; NaN: undefined, None: no labels (times, for what is counted per day)."""
+
+    steps: int
+    unscored: int  # rows without an opinion; an anomalous one of them counts as missed
+    anomalies: int  # rows with a score above the threshold
+    alarms: int  # rows with an alarm score above it
+    alarms_per_day: float | None
+    row_precision: float | None = None
+    row_recall: float | None = None
+    row_f1: float | None = None
+    events: int | None = None
+    hits: int | None = None  # events with an alarm
+    false_alarms: int | None = None  # alarms in no event
+    event_precision: float | None = None  # hits / (hits + false alarms)
+    event_recall: float | None = None
+    event_f1: float | None = None
+    delay: float | None = None  # steps from the first of an event to its first alarm, mean over the hit ones
+    false_alarms_per_day: float | None = None
+
+
+class Curve(NamedTuple):
+    """Counts, precision, recall and F1 at each of many thresholds; None without labels."""
+
+    thresholds: np.ndarray  # (n,), standard deviations; every other array has this shape
+    anomalies: np.ndarray
+    alarms: np.ndarray
+    row_precision: np.ndarray | None = None
+    row_recall: np.ndarray | None = None
+    row_f1: np.ndarray | None = None
+    hits: np.ndarray | None = None
+    false_alarms: np.ndarray | None = None
+    event_precision: np.ndarray | None = None
+    event_recall: np.ndarray | None = None
+    event_f1: np.ndarray | None = None
+
+
+class Ranked(NamedTuple):
+    """One curve over all thresholds there are, from the strictest to the loosest, with its area."""
+
+    x: np.ndarray  # (n,) false-positive rate, or recall
+    y: np.ndarray  # (n,) true-positive rate, or precision
+    area: float  # NaN where one of the two classes is empty
+
+
+class Fate(NamedTuple):
+    """What became of one event."""
+
+    first: int  # step
+    last: int  # step
+    delay: float  # steps from its first to the first alarm, NaN: none
+    open: bool  # no alarm yet, and one could still come in time
+
+
+def rows_truth(label: np.ndarray | None) -> Truth | None:
+    """Fold (steps, features) kinds into the truth of rows; None when there are no labels.
+
+    >>> rows_truth(np.array([[0, 0], [1, 7], [0, 7]]))
+    Truth(anomalous=array([False,  True, False]), judged=array([ True,  True, False]))
+    """
+    if label is None:
+        return None
+    kinds = np.asarray(label).reshape(len(label), -1)  # (steps, features), index into KINDS
+    gap = kinds == _GAP
+    anomalous = ((kinds != 0) & ~gap).any(axis=1)
+    return Truth(anomalous, anomalous | ~gap.any(axis=1))
+
+
+def events(truth: np.ndarray) -> np.ndarray:
+    """First and last step of each run of truth, (events, 2).
+
+    >>> events(np.array([True, True, False, True]))
+    array([[0, 1], [3, 3]])
+    """
+    edges = np.diff(np.concatenate([[False], truth, [False]]).astype(np.int8))
+    return np.stack([np.flatnonzero(edges == 1), np.flatnonzero(edges == -1) - 1], axis=1)
+
+
+def row_scores(scores: np.ndarray) -> np.ndarray:
+    """The score of each row, (steps,): the maximum over its features, NaN where none has an opinion."""
+    scores = np.asarray(scores, dtype=float).reshape(len(scores), -1)
+    return np.fmax.reduce(scores, axis=1)
+
+
+def judge(score: np.ndarray, alarm: np.ndarray, label: np.ndarray | None, threshold: float, time: np.ndarray | None = None) -> Figures:
+    """Count row scores and alarm scores, both (steps,) with NaN for no opinion, against labels (steps, features) at one threshold.
+
+    time: (steps,) seconds, for what is counted per day: days are those from the earliest time to the latest.
+    """
+    called = alarm > threshold
+    days = _days(time)
+    seen = Figures(
+        len(score),
+        int(np.isnan(score).sum()),
+        int((score > threshold).sum()),
+        int(called.sum()),
+        None if days is None else _ratio(called.sum(), days),
+    )
+    truth = rows_truth(label)
+    if truth is None:
+        return seen
+    flagged = score > threshold
+    right, wrong = (flagged & truth.anomalous).sum(), (flagged & truth.judged & ~truth.anomalous).sum()
+    delays = _delays(called, events(truth.anomalous))  # (events,) steps, NaN: missed
+    hits, false = int((~np.isnan(delays)).sum()), int((called & _outside(truth)).sum())
+    return seen._replace(
+        **_named("row", right, wrong, truth.anomalous.sum()),
+        **_named("event", hits, false, len(delays)),
+        events=len(delays),
+        hits=hits,
+        false_alarms=false,
+        delay=_ratio(np.nansum(delays), hits),
+        false_alarms_per_day=None if days is None else _ratio(false, days),
+    )
+
+
+def curve(score: np.ndarray, alarm: np.ndarray, label: np.ndarray | None, thresholds: np.ndarray = THRESHOLDS) -> Curve:
+    """What `judge` counts, at every threshold in one pass: sort once, then look each threshold up."""
+    thresholds = np.asarray(thresholds, dtype=float)
+    counts = Curve(thresholds, _above(score, thresholds), _above(alarm, thresholds))
+    truth = rows_truth(label)
+    if truth is None:
+        return counts
+    runs = events(truth.anomalous)
+    right, wrong = _above(score[truth.anomalous], thresholds), _above(score[truth.judged & ~truth.anomalous], thresholds)
+    hits, false = _above(_peaks(alarm, runs), thresholds), _above(alarm[_outside(truth)], thresholds)
+    with np.errstate(invalid="ignore"):
+        return counts._replace(
+            **_named("row", right, wrong, truth.anomalous.sum()), **_named("event", hits, false, len(runs)), hits=hits, false_alarms=false
+        )
+
+
+def best_threshold(points: Curve, by: str = "event") -> float | None:
+    """The threshold with the best F1 of "event"s or "row"s, the middle one of those that tie; None where no F1 exists."""
+    f1 = points.event_f1 if by == "event" else points.row_f1
+    if f1 is None or not np.isfinite(f1).any():
+        return None
+    best = np.flatnonzero(f1 == np.nanmax(f1))
+    return float(points.thresholds[best[len(best) // 2]])
+
+
+def threshold_for_rate(score: np.ndarray, rate: float) -> float:
+    """The lowest of the scores that at most `rate` of the scored rows are above (0.01: about 1 % of steps); NaN without a score.
+
+    >>> threshold_for_rate(np.arange(200.0), 0.01)
+    197.0
+    """
+    if not 0 <= rate < 1:
+        raise ValueError(f"rate must be a share of the steps, from 0 to below 1, got {rate}; 0.01 is one step in a hundred")
+    known = np.sort(score[~np.isnan(score)])
+    return float(known[-1 - int(rate * len(known) + 1e-9)]) if len(known) else float("nan")
+
+
+def outcomes(score: np.ndarray, label: np.ndarray | None, threshold: float) -> np.ndarray | None:
+    """What became of each row, (steps,) int8: QUIET, CAUGHT, FALSE, MISSED or IN_GAP; None without labels."""
+    truth = rows_truth(label)
+    if truth is None:
+        return None
+    flagged = score > threshold
+    cases = [flagged & truth.anomalous, flagged & truth.judged, truth.anomalous, flagged]
+    return np.select(cases, [np.int8(CAUGHT), np.int8(FALSE), np.int8(MISSED), np.int8(IN_GAP)], np.int8(QUIET))
+
+
+def fates(alarm: np.ndarray, label: np.ndarray | None, threshold: float) -> list[Fate]:
+    """What became of each event, in order of time; empty without labels."""
+    truth = rows_truth(label)
+    if truth is None:
+        return []
+    runs = events(truth.anomalous)
+    delays = _delays(alarm > threshold, runs)
+    return [Fate(int(a), int(b), float(d), bool(np.isnan(d) and b + REACH >= len(alarm))) for (a, b), d in zip(runs, delays)]
+
+
+def last_event_caught(alarm: np.ndarray, label: np.ndarray | None, threshold: float, step: int | None = None) -> Fate | None:
+    """The fate of the event that holds `step`, an injected one say, or of the newest; None when there is no such event."""
+    found = fates(alarm, label, threshold)
+    if step is not None:
+        found = [fate for fate in found if fate.first <= step <= fate.last]
+    return found[-1] if found else None
+
+
+def roc(score: np.ndarray, label: np.ndarray) -> Ranked:
+    """True-positive against false-positive rate over rows, a row without an opinion ranking last; the area is the ROC AUC."""
+    right, wrong = _ranking(score, label)
+    if not right[-1] or not wrong[-1]:
+        return Ranked(np.array([0.0, 1.0]), np.array([0.0, 1.0]), float("nan"))
+    x, y = np.append(0, wrong) / wrong[-1], np.append(0, right) / right[-1]
+    return Ranked(x, y, float(np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2)))
+
+
+def precision_recall(score: np.ndarray, label: np.ndarray) -> Ranked:
+    """Precision against recall over rows, a row without an opinion ranking last; the area is the average precision (by steps)."""
+    right, wrong = _ranking(score, label)
+    if not right[-1]:
+        return Ranked(np.array([0.0, 1.0]), np.array([float("nan")] * 2), float("nan"))
+    x, y = right / right[-1], right / (right + wrong)
+    return Ranked(np.append(0, x), np.append(y[0], y), float(np.sum(np.diff(x, prepend=0) * y)))
+
+
+def _ranking(score: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Anomalous and other judged rows at or above each distinct score, from the highest down; NaN below all."""
+    truth = rows_truth(label)
+    assert truth is not None
+    ranks = np.where(np.isnan(score), -1.0, score)[truth.judged]
+    order = np.argsort(-ranks, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(ranks[order])), len(order) - 1) if len(order) else np.array([], dtype=int)
+    right = np.cumsum(truth.anomalous[truth.judged][order])[ends]
+    wrong = ends + 1 - right
+    return (right, wrong) if len(ends) else (np.zeros(1, dtype=int), np.zeros(1, dtype=int))
+
+
+def _named(what: str, right, wrong, wanted) -> dict[str, float | np.ndarray]:
+    """Precision, recall and F1 under the names they have in Figures and Curve."""
+    return {
+        f"{what}_precision": _ratio(right, right + wrong),
+        f"{what}_recall": _ratio(right, wanted),
+        f"{what}_f1": _ratio(2 * right, right + wrong + wanted),
+    }
+
+
+def _ratio(part, whole):
+    """part / whole, NaN for 0 / 0 and for a whole of 0."""
+    if np.ndim(part) == 0 and np.ndim(whole) == 0:
+        return float(part / whole) if whole else float("nan")
+    whole = np.broadcast_to(whole, np.shape(part))
+    return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=whole != 0)
+
+
+def _days(time: np.ndarray | None) -> float | None:
+    return None if time is None else float(np.ptp(time)) / 86_400 if len(time) else 0.0
+
+
+def _above(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """How many values are above each threshold; NaN never is."""
+    known = np.sort(values[~np.isnan(values)])
+    return len(known) - np.searchsorted(known, thresholds, side="right")
+
+
+def _ends(runs: np.ndarray, steps: int) -> np.ndarray:
+    """The first step too late to hit each event, (events,)."""
+    return np.minimum(runs[:, 1] + REACH + 1, steps)
+
+
+def _peaks(alarm: np.ndarray, runs: np.ndarray) -> np.ndarray:
+    """The highest alarm score in reach of each event, (events,), -inf where there is none."""
+    if not len(runs):
+        return np.zeros(0)
+    spans = np.stack([runs[:, 0], _ends(runs, len(alarm))], axis=1).ravel()
+    return np.maximum.reduceat(np.append(np.where(np.isnan(alarm), -np.inf, alarm), -np.inf), spans)[::2]
+
+
+def _delays(called: np.ndarray, runs: np.ndarray) -> np.ndarray:
+    """Steps from the first of each event to its first alarm, (events,), NaN where none is in reach."""
+    steps = np.append(np.flatnonzero(called), len(called) + REACH)  # the last one: never in reach
+    first = steps[np.searchsorted(steps, runs[:, 0])]
+    return np.where(first < _ends(runs, len(called)), first - runs[:, 0], np.nan)
+
+
+def _outside(truth: Truth) -> np.ndarray:
+    """Judged steps in reach of no event, (steps,) bool: an alarm there is false."""
+    steps = len(truth.anomalous)
+    runs = events(truth.anomalous)
+    change = np.zeros(steps + 1, dtype=int)
+    np.add.at(change, runs[:, 0], 1)
+    np.add.at(change, _ends(runs, steps), -1)
+    return truth.judged & (np.cumsum(change[:-1]) == 0)

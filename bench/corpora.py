@@ -1,0 +1,95 @@
+"""Readers of public labelled corpora, each giving a list of `Series` from a folder whose path the caller gives.
+
+The files are not part of this project. Anybody gets them from the public repositories:
+
+    NAB          github.com/numenta/NAB              data/<category>/<name>.csv, labels/combined_windows.json
+    SKAB         github.com/waico/SKAB               data/valve1/*.csv, here expected in skab/valve1/
+    JumpStarter  github.com/NetManAIOps/JumpStarter  data/Dataset2: train/, test/, test_label/, here expected in jumpstarter/
+
+`--data PATH` (or REDLINE_DATA) names the folder that holds `nab/`, `skab/valve1/` and `jumpstarter/`.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+PROBATION = 0.15  # NAB: this share of a file, at most of 5,000 steps, is for learning and not scored
+SKAB_LEARN = 400  # rows of a SKAB run that are for learning and not scored
+
+
+class Series(NamedTuple):
+    """One labelled recording; the first `learn` steps are for learning and are never judged."""
+
+    name: str
+    group: str  # the stratum of the half splits
+    x: np.ndarray  # (steps, features), the file's units, NaN = missing
+    truth: np.ndarray  # (steps,) bool: is this step part of an anomaly?
+    learn: int  # steps
+    windows: tuple[tuple[int, int], ...] = ()  # first and last step of each labelled window, both inside
+
+
+def data_folder(given: str | None) -> Path:
+    """The folder of the corpora: the path given, else REDLINE_DATA; a sentence when there is none."""
+    name, where = given or os.environ.get("REDLINE_DATA"), "give --data PATH or set REDLINE_DATA (bench/corpora.py says where to get them)"
+    if not name:
+        raise SystemExit(f"wanted the folder of the labelled corpora, none came: {where}")
+    if not Path(name).is_dir():
+        raise SystemExit(f"wanted a folder holding nab/, skab/ and jumpstarter/, {name!r} is no folder: {where}")
+    return Path(name)
+
+
+def runs(truth: np.ndarray) -> tuple[tuple[int, int], ...]:
+    """First and last step of every run of True, both inside.
+
+    >>> runs(np.array([False, True, True, False, True]))
+    ((1, 2), (4, 4))
+    """
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], truth, [False])).astype(np.int8)))
+    return tuple((int(a), int(b) - 1) for a, b in zip(edges[::2], edges[1::2]))
+
+
+def _nab_file(path: Path, key: str, spans: list[list[str]]) -> Series:
+    with path.open(newline="") as file:
+        rows = list(csv.reader(file))[1:]
+    time = np.array([row[0] for row in rows], dtype="datetime64[s]")
+    x = np.array([row[1] for row in rows], dtype=float)[:, None]
+    step = {t: i for i, t in reversed(list(enumerate(time.tolist())))}  # a repeated time: its first step
+    windows = tuple((step[a], step[b]) for a, b in (np.array(span, dtype="datetime64[s]").tolist() for span in spans))
+    truth = np.zeros(len(x), bool)
+    for first, last in windows:
+        truth[first : last + 1] = True
+    learn = int(min(np.floor(PROBATION * len(x)), PROBATION * 5000))
+    return Series(key, key.split("/")[0], x, truth, learn, windows)
+
+
+def nab(folder: Path) -> list[Series]:
+    """The 58 files of the Numenta Anomaly Benchmark, in the order of their names."""
+    spans = json.loads((folder / "nab/labels/combined_windows.json").read_text())
+    return [_nab_file(folder / "nab/data" / key, key, spans[key]) for key in sorted(spans)]
+
+
+def skab(folder: Path) -> list[Series]:
+    """The 16 runs of SKAB's valve1: 8 sensors at 1 Hz, a valve fault in each run."""
+    found = []
+    for path in sorted((folder / "skab/valve1").glob("*.csv"), key=lambda p: int(p.stem)):
+        table = np.loadtxt(path, delimiter=";", skiprows=1, usecols=range(1, 10))
+        truth = table[:, 8] > 0
+        found.append(Series(path.stem, "valve1", table[:, :8], truth, SKAB_LEARN, runs(truth)))
+    return found
+
+
+def jumpstarter(folder: Path) -> list[Series]:
+    """The 5 services of JumpStarter's second data set: 19 channels, 5 minutes a step; the training part comes first and is not judged."""
+    found = []
+    for path in sorted((folder / "jumpstarter/test").glob("*.csv")):
+        train, test = (np.loadtxt(folder / "jumpstarter" / part / path.name, delimiter=",") for part in ("train", "test"))
+        labels = np.loadtxt(folder / "jumpstarter/test_label" / path.name) > 0
+        truth = np.concatenate([np.zeros(len(train), bool), labels])
+        found.append(Series(path.stem, "services", np.concatenate([train, test]), truth, len(train), runs(truth)))
+    return found

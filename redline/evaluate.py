@@ -7,15 +7,17 @@ Nothing is ever point-adjusted. A figure that does not exist is NaN (no detectio
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
+from time import perf_counter
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from streams import KINDS
+from streams import KINDS, Chunk
 
 REACH = 10  # steps after the last of an event in which an alarm still hits it
-THRESHOLD = 3.5  # standard deviations, the default of every stream
-THRESHOLDS = np.round(np.concatenate([np.arange(1.0, 10.0, 0.1), np.geomspace(10.0, 95.0, 30)]), 2)  # what a best one is chosen from
+THRESHOLDS = np.round(np.arange(1.5, 12.05, 0.1), 1)  # standard deviations, what a best one is chosen from: the slider's own positions
 QUIET, CAUGHT, FALSE, MISSED, IN_GAP = range(5)  # what became of a row; IN_GAP: flagged, but the row is a gap and counts nowhere
 
 _GAP = KINDS.index("dropout")
@@ -108,8 +110,8 @@ def events(truth: np.ndarray) -> np.ndarray:
 
 def row_scores(scores: np.ndarray) -> np.ndarray:
     """The score of each row, (steps,): the maximum over its features, NaN where none has an opinion."""
-    scores = np.asarray(scores, dtype=float).reshape(len(scores), -1)
-    return np.fmax.reduce(scores, axis=1)
+    rows: np.ndarray = np.fmax.reduce(np.asarray(scores, dtype=float).reshape(len(scores), -1), axis=1)
+    return rows
 
 
 def judge(score: np.ndarray, alarm: np.ndarray, label: np.ndarray | None, threshold: float, time: np.ndarray | None = None) -> Figures:
@@ -227,6 +229,169 @@ def precision_recall(score: np.ndarray, label: np.ndarray) -> Ranked:
     return Ranked(np.append(0, x), np.append(y[0], y), float(np.sum(np.diff(x, prepend=0) * y)))
 
 
+class Trial(NamedTuple):
+    """What one detector with one window said of every row."""
+
+    detector: str
+    window: int  # steps
+    score: np.ndarray  # (steps,), NaN = no opinion
+    alarm: np.ndarray  # (steps,), NaN = no opinion
+    micros: float  # microseconds a row took
+
+
+class Plan(NamedTuple):
+    """How detectors are compared: which rows they are judged on, and between which thresholds they may choose."""
+
+    threshold: float  # the one that everybody starts with
+    cut: int = 0  # settings are learned on the rows before it, judged on those from it on; 0: both on all rows
+    thresholds: np.ndarray = THRESHOLDS
+
+
+class Entry(NamedTuple):
+    """One detector in the ranking; what needs labels is None without them."""
+
+    trial: Trial  # under its best window, over all rows
+    start: Figures  # at the plan's threshold, on the judged rows
+    threshold: float | None  # the best one of the rows it may learn from
+    learned: Figures | None  # at that threshold, on the rows it was learned from
+    best: Figures | None  # at that threshold, on the judged rows
+    points: Curve  # figures against the threshold, on the judged rows
+    roc: Ranked | None
+    precision_recall: Ranked | None
+
+
+class Suggestion(NamedTuple):
+    """Settings to start with, and the reason in one sentence."""
+
+    detector: str
+    window: int  # steps
+    threshold: float
+    why: str
+
+
+Scorer = Callable[[str, int, np.ndarray], tuple[np.ndarray, np.ndarray]]  # detector, window, x (steps, features) -> scores and alarm scores, (steps,)
+
+
+def learning_rows(label: np.ndarray | None, share: float) -> int:
+    """How many of the first rows to learn from: `share` of them, an event begun there being taken whole; ValueError where that leaves nothing."""
+    truth = rows_truth(label)
+    if truth is None or not 0 < share < 1:
+        raise ValueError(f"learning needs labels and a share of the rows between 0 and 1; got {share}" + ("" if truth else " and no labels"))
+    runs = events(truth.anomalous)
+    cut = round(share * len(truth.anomalous))
+    while ((runs[:, 0] < cut) & (_ends(runs, len(truth.anomalous)) > cut)).any():
+        cut = int(_ends(runs, len(truth.anomalous))[runs[:, 0] < cut].max())
+    if not (runs[:, 0] < cut).any() or cut == len(truth.anomalous):
+        raise ValueError(
+            f"the first {share:.0%} of {len(truth.anomalous):,} rows hold no whole anomaly, or all there is: choose another share to learn from"
+        )
+    return cut
+
+
+def trials(x: np.ndarray, jobs: Iterable[tuple[str, int]], scorer: Scorer) -> Iterator[Trial]:
+    """Run each (detector, window) over x (steps, features), one at a time, as they are asked for."""
+    for detector, window in jobs:
+        began = perf_counter()
+        score, alarm = scorer(detector, window, x)
+        yield Trial(detector, window, score, alarm, (perf_counter() - began) / max(len(x), 1) * 1e6)
+
+
+def rank(tried: Iterable[Trial], chunk: Chunk, plan: Plan) -> Iterator[Entry]:
+    """One entry for each detector as soon as its windows are tried; of those the best on the rows it may learn from stays."""
+    for _, group in groupby(tried, key=lambda trial: trial.detector):
+        yield _entry(max(group, key=lambda trial: _merit(trial, chunk.label, plan)), chunk, plan)
+
+
+def ranked(entries: Iterable[Entry]) -> list[Entry]:
+    """The best first: by event F1, then average precision, on the judged rows; without labels as they came."""
+    return sorted(
+        entries, key=lambda entry: (_order(entry.best and entry.best.event_f1), _order(entry.precision_recall and entry.precision_recall.area))
+    )
+
+
+def suggest(entries: Iterable[Entry], plan: Plan) -> Suggestion | None:
+    """The settings that did best on the rows one may learn from, at a tie the faster ones; None where nothing could be learned."""
+    able = [entry for entry in entries if entry.learned and entry.threshold is not None and entry.learned.hits]
+    if not able:
+        return None
+    able.sort(key=lambda entry: (_order(entry.learned and entry.learned.event_f1), entry.trial.micros))
+    best, second = able[0], able[1] if len(able) > 1 else None
+    return Suggestion(best.trial.detector, best.trial.window, best.threshold or plan.threshold, _why(best, second, plan))
+
+
+def agreement(called: Sequence[np.ndarray]) -> np.ndarray:
+    """How far detectors agree, (detectors, detectors): the share of the row's alarms with one of the column's within REACH steps; NaN: no alarm."""
+    near = [np.convolve(steps, np.ones(2 * REACH + 1), mode="full")[REACH : REACH + len(steps)] > 0 for steps in called]
+    return np.array([[_ratio((mine & theirs).sum(), mine.sum()) for theirs in near] for mine in called]).reshape(len(called), -1)
+
+
+def clock(chunk: Chunk, plan: Plan, every: int = 100) -> Figures:
+    """The figures of an alarm every `every` steps that never looks: what a detector must beat, on the judged rows."""
+    steps = np.arange(len(chunk.x))
+    ticks = np.where(steps % every == every - 1, np.inf, 0.0)
+    return judge(*_part(ticks, ticks, chunk, slice(plan.cut, None)), plan.threshold, chunk.time[plan.cut :])
+
+
+def _part(score: np.ndarray, alarm: np.ndarray, chunk: Chunk, rows: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    return score[rows], alarm[rows], None if chunk.label is None else chunk.label[rows]
+
+
+def _order(figure: float | None) -> float:
+    """A key that puts the highest figure first and an undefined one last."""
+    return 1.0 if figure is None or np.isnan(figure) else -figure
+
+
+def _merit(trial: Trial, label: np.ndarray | None, plan: Plan) -> tuple[float, float]:
+    """How good a window is on the rows one may learn from: best event F1, then average precision."""
+    if label is None:
+        return (0.0, 0.0)
+    rows = slice(plan.cut or None)
+    f1 = curve(trial.score[rows], trial.alarm[rows], label[rows], plan.thresholds).event_f1
+    best = float(np.nanmax(f1)) if f1 is not None and np.isfinite(f1).any() else -1.0
+    return (best, float(np.nan_to_num(precision_recall(trial.score[rows], label[rows]).area, nan=-1.0)))
+
+
+def _entry(trial: Trial, chunk: Chunk, plan: Plan) -> Entry:
+    """Choose the threshold on the rows one may learn from, then judge on the others."""
+    learning = _part(trial.score, trial.alarm, chunk, slice(plan.cut or None))
+    judged, time = _part(trial.score, trial.alarm, chunk, slice(plan.cut, None)), chunk.time[plan.cut :]
+    score, _, label = judged
+    threshold = best_threshold(curve(*learning, plan.thresholds))
+    return Entry(
+        trial,
+        judge(*judged, plan.threshold, time),
+        threshold,
+        None if threshold is None else judge(*learning, threshold, chunk.time[: plan.cut or None]),
+        None if threshold is None else judge(*judged, threshold, time),
+        curve(*judged, plan.thresholds),
+        None if label is None else roc(score, label),
+        None if label is None else precision_recall(score, label),
+    )
+
+
+def _why(best: Entry, second: Entry | None, plan: Plan) -> str:
+    """The sentence of a suggestion."""
+    learned, judged = best.learned, best.best
+    assert learned is not None and judged is not None
+    rival = f", the next best is {second.trial.detector} with {second.learned.event_f1:.2f}" if second and second.learned else ""
+    found = f"it hits {_hits(learned)} (event F1 {learned.event_f1:.2f}{rival})"
+    if plan.cut:
+        return f"on the first {plan.cut:,} rows {found}; on the {judged.steps:,} rows after them {_hits(judged)}{_few(learned)}."
+    return f"{found}, chosen and judged on the same rows: expect less on new ones{_few(learned)}."
+
+
+def _hits(figures: Figures) -> str:
+    return f"{figures.hits} of {_plural(figures.events, 'event')} with {_plural(figures.false_alarms, 'false alarm')}"
+
+
+def _few(learned: Figures) -> str:
+    return f"; {_plural(learned.events, 'event')} can say little" if (learned.events or 0) < 10 else ""
+
+
+def _plural(count: int | None, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def _ranking(score: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Anomalous and other judged rows at or above each distinct score, from the highest down; NaN below all."""
     truth = rows_truth(label)
@@ -239,7 +404,7 @@ def _ranking(score: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return (right, wrong) if len(ends) else (np.zeros(1, dtype=int), np.zeros(1, dtype=int))
 
 
-def _named(what: str, right, wrong, wanted) -> dict[str, float | np.ndarray]:
+def _named(what: str, right: Any, wrong: Any, wanted: Any) -> dict[str, Any]:
     """Precision, recall and F1 under the names they have in Figures and Curve."""
     return {
         f"{what}_precision": _ratio(right, right + wrong),
@@ -248,7 +413,7 @@ def _named(what: str, right, wrong, wanted) -> dict[str, float | np.ndarray]:
     }
 
 
-def _ratio(part, whole):
+def _ratio(part: Any, whole: Any) -> Any:
     """part / whole, NaN for 0 / 0 and for a whole of 0."""
     if np.ndim(part) == 0 and np.ndim(whole) == 0:
         return float(part / whole) if whole else float("nan")
@@ -276,7 +441,8 @@ def _peaks(alarm: np.ndarray, runs: np.ndarray) -> np.ndarray:
     if not len(runs):
         return np.zeros(0)
     spans = np.stack([runs[:, 0], _ends(runs, len(alarm))], axis=1).ravel()
-    return np.maximum.reduceat(np.append(np.where(np.isnan(alarm), -np.inf, alarm), -np.inf), spans)[::2]
+    peaks: np.ndarray = np.maximum.reduceat(np.append(np.where(np.isnan(alarm), -np.inf, alarm), -np.inf), spans)[::2]
+    return peaks
 
 
 def _delays(called: np.ndarray, runs: np.ndarray) -> np.ndarray:
@@ -293,4 +459,5 @@ def _outside(truth: Truth) -> np.ndarray:
     change = np.zeros(steps + 1, dtype=int)
     np.add.at(change, runs[:, 0], 1)
     np.add.at(change, _ends(runs, steps), -1)
-    return truth.judged & (np.cumsum(change[:-1]) == 0)
+    outside: np.ndarray = truth.judged & (np.cumsum(change[:-1]) == 0)
+    return outside

@@ -1,0 +1,333 @@
+"""Cells of a CSV file: its text cut into rows and columns, and the numbers in them."""
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+
+from redline.stamps import stamp_pattern
+from streams import Floats
+
+LIMIT = 50_000_000  # bytes of a file
+LINE = 131_072  # characters of a line; the csv module's own limit for one cell
+WIDEST = 1_000  # columns of a file
+CELLS = 1 << 18  # cells converted at once, so that a file's text is never held as a million lists
+HEAD = 500  # rows the guess looks at
+
+MISSING = frozenset(("", "nan", "null", "na", "n/a", "#n/a", "none", "nil", "-", "--", "?", "missing"))
+MAGIC = {b"PK\x03\x04": "a spreadsheet or a zip archive", b"\x1f\x8b": "a gzip archive", b"%PDF": "a PDF", b"PAR1": "a Parquet file"}
+MARKS = ((b"\xff\xfe\x00\x00", "utf-32"), (b"\x00\x00\xfe\xff", "utf-32"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+NOWHERE = re.compile(rb"(?:[ \t]*(?:#[^\r\n]*|sep=[^\r\n])?(?:\r\n|\r|\n))*")  # blank lines, comments and Excel's sep= at the top
+DELIMITERS = {"\t": "tabs", ";": "semicolons", "|": "bars", ",": "commas"}  # in the order they are tried
+
+
+class CsvError(ValueError):
+    """A file that cannot be read, in a sentence for the person who gave it."""
+
+
+# Text
+
+
+def loaded(data: bytes | str | Path) -> bytes:
+    """The bytes of a file, at most LIMIT of them."""
+    if isinstance(data, bytes):
+        raw = data
+    else:
+        try:
+            with open(data, "rb") as file:
+                raw = file.read(LIMIT + 1)
+        except (OSError, ValueError) as error:
+            raise CsvError(f"cannot open {str(data)!r}: {getattr(error, 'strerror', None) or error}; give the path of a CSV file") from error
+    if len(raw) > LIMIT:
+        raise CsvError(f"the file is larger than {LIMIT // 10**6} MB; cut it or keep fewer columns")
+    for mark, what in MAGIC.items():
+        if raw.startswith(mark):
+            raise CsvError(f"this is {what}, not text; save or unpack it as CSV")
+    return raw
+
+
+def decoded(raw: bytes) -> tuple[bytes, str]:
+    """The text as UTF-8 without its byte order mark, with a remark where the encoding was a guess."""
+    encoding = next((name for mark, name in MARKS if raw.startswith(mark)), "utf-8-sig")
+    if encoding == "utf-8-sig" and b"\x00" in raw[:4096]:
+        encoding = "utf-16-le" if raw[1::2].count(0) >= raw[::2].count(0) else "utf-16-be"
+    try:
+        return raw.decode(encoding).encode(), ""
+    except UnicodeError:
+        if encoding != "utf-8-sig":
+            raise CsvError(f"this is no text: it begins like {encoding.upper()[:6]} and is not; save the file as UTF-8") from None
+    try:
+        return raw.decode("cp1252").encode(), "not UTF-8, read as Latin-1 (Windows-1252)"
+    except UnicodeError:
+        return raw.decode("latin-1").encode(), "not UTF-8, read as Latin-1"
+
+
+def checked(text: bytes) -> bytes:
+    """The text up to its last filled line, once it is known to be text in lines of a bearable length."""
+    filled = len(text.rstrip(b"\r\n\t ,;|\x1a"))
+    if not filled:
+        raise CsvError("the file is empty; wanted a line of column names and rows of numbers")
+    ends = [at for at in (text.find(b"\n", filled), text.find(b"\r", filled)) if at >= 0]
+    text = text[: min(ends, default=len(text))].rstrip(b"\x1a")
+    codes = np.frombuffer(text, np.uint8)
+    control = (codes < 32) & (codes != 9) & (codes != 10) & (codes != 13)
+    if control.any():
+        at = int(control.argmax())
+        raise CsvError(f"row {lines_in(text[:at]) + 1} holds the control byte 0x{text[at]:02x}, so this is no text; wanted a CSV file")
+    breaks = np.flatnonzero((codes == 10) | (codes == 13))
+    lengths = np.diff(breaks, prepend=-1, append=len(text))
+    if lengths.max() > LINE:
+        at = int(breaks[lengths.argmax() - 1]) if lengths.argmax() else 0
+        raise CsvError(f"row {lines_in(text[: at + 1]) + 1} is {lengths.max() - 1:,} bytes long; wanted lines of at most {LINE:,}")
+    return text
+
+
+def lines_in(text: bytes) -> int:
+    """Line ends of any make."""
+    return text.count(b"\n") + text.count(b"\r") - text.count(b"\r\n")
+
+
+# Rows
+
+
+class Block(NamedTuple):
+    """Some rows of a file as text."""
+
+    rows: list[list[str]]  # the steps, each of the table's width
+    raw: list[list[str]]  # the same lists among the blank rows that are no steps
+    before: int  # lines of the file before them
+
+    def line(self, index: int) -> int:
+        """The line of the file on which a row begins, the first being 1."""
+        line = self.before + 1
+        for row in self.raw:
+            if row is self.rows[index]:
+                break
+            line += 1 + sum(lines_in(cell.encode()) for cell in row)
+        return line
+
+
+@dataclass(frozen=True)
+class Table:
+    """The text of a file and how it falls into rows and cells."""
+
+    text: bytes  # UTF-8, from the header on
+    before: int  # lines of the file before it
+    delimiter: str
+    decimal: str = "."
+    names: tuple[str, ...] = ()
+    header: bool = False
+    blank: bool = False  # a row without a filled cell is a step: its values are missing
+
+    def reader(self) -> Any:
+        """Every record from the header on."""
+        return csv.reader(io.TextIOWrapper(io.BytesIO(self.text), "utf-8", newline=""), delimiter=self.delimiter, skipinitialspace=True)
+
+    def records(self, reader: Any, most: int) -> list[list[str]]:
+        """The next records, at most so many; none at the end."""
+        try:
+            return list(islice(reader, most))
+        except csv.Error as error:
+            what = "a quote is opened and not closed" if "limit" in str(error) else str(error)
+            raise CsvError(f"row {self.before + reader.line_num}: {what}; wanted cells separated by {DELIMITERS[self.delimiter]}") from None
+
+    def blocks(self) -> Iterator[Block]:
+        """The rows, some at a time; all of the table's width."""
+        reader, width = self.reader(), len(self.names)
+        while self.header and not any(*self.records(reader, 1)):
+            pass
+        before = reader.line_num
+        while raw := self.records(reader, max(1, CELLS // width)):
+            block = Block(self.steps(raw, width), raw, self.before + before)
+            self.square(block, width)
+            yield block
+            before = reader.line_num
+
+    def steps(self, raw: list[list[str]], width: int) -> list[list[str]]:
+        """The rows that are steps: all filled ones, and the blank ones where `blank` says so."""
+        if self.blank and width == 1:
+            for row in raw:
+                if not row:
+                    row.append("")
+        return [row for row in raw if any(row) or (self.blank and len(row) == width)]
+
+    def square(self, block: Block, width: int) -> None:
+        """Cuts empty cells beyond the last column, and refuses a row with more or fewer."""
+        if set(map(len, block.rows)) <= {width}:
+            return
+        for index, row in enumerate(block.rows):
+            if len(row) > width and not any(row[width:]):
+                del row[width:]
+            if len(row) != width:
+                raise CsvError(
+                    f"row {block.line(index)} has {len(row)} cells, wanted {width} as in the first row, separated by {DELIMITERS[self.delimiter]}; "
+                    "put a value that holds the separator in quotes"
+                )
+
+    def fail(self, step: int, column: int, wanted: str) -> NoReturn:
+        """Raises the error that names one cell."""
+        for block in self.blocks():
+            if step < len(block.rows):
+                line, cell = block.line(step), block.rows[step][column]
+                raise CsvError(
+                    f"row {line}, column `{self.names[column]}`: wanted {wanted}, came {shown(cell)}; correct the cell or leave the column out"
+                )
+            step -= len(block.rows)
+        raise IndexError(f"the table has {step} rows fewer than that")
+
+
+def shown(cell: str) -> str:
+    """A cell in an error: quoted, and cut where it is long."""
+    return f'"{cell}"' if 0 < len(cell) <= 40 else f'"{cell[:40]}..."' if cell else "an empty cell"
+
+
+def table_of(text: bytes) -> tuple[Table, list[list[str]]]:
+    """How the text falls into rows and columns, with the first rows under the header."""
+    top = NOWHERE.match(text)
+    start = top.end() if top else 0
+    head = text[start : start + 4 * LINE].decode(errors="ignore").splitlines(keepends=True)[:HEAD]
+    table = Table(text[start:], lines_in(text[:start]), delimiter_of(head))
+    reader = table.reader()
+    rows: list[list[str]] = []
+    while len(rows) < HEAD and (more := table.records(reader, HEAD)):
+        rows += [row for row in more if any(row)]
+    if not rows:
+        raise CsvError("the file is empty but for comments; wanted a line of column names and rows of numbers")
+    width = len(rows[0])
+    if width > WIDEST:
+        raise CsvError(f"row {table.before + 1} has {width:,} columns; wanted at most {WIDEST:,}, one row a step")
+    rows = [row[:width] for row in rows if len(row) >= width]
+    table = replace(table, decimal=decimal_of(rows, table.delimiter))
+    header = has_header(rows, table.decimal)
+    names = unique(rows[0]) if header else tuple(f"column {at + 1}" for at in range(width))
+    return replace(table, names=names, header=header), rows[1:] if header else rows
+
+
+def delimiter_of(head: list[str]) -> str:
+    """The first separator that cuts all lines like the first one; else the one seen most."""
+    widths = {}
+    for delimiter in DELIMITERS:
+        try:
+            widths[delimiter] = [len(row) for row in csv.reader(head[:50], delimiter=delimiter, skipinitialspace=True) if any(row)] or [1]
+        except csv.Error:
+            widths[delimiter] = [1]
+        cut = widths[delimiter]
+        if cut[0] > 1 and cut.count(cut[0]) >= 0.9 * len(cut):
+            return delimiter
+    most = max(widths, key=lambda delimiter: sum(widths[delimiter]))
+    return most if sum(widths[most]) > len(widths[most]) else ","
+
+
+def decimal_of(rows: list[list[str]], delimiter: str) -> str:
+    """A comma when more numbers of the first rows have one than have a point."""
+    cells = [cell.strip() for row in rows for cell in row]
+    commas = sum(COMMA.fullmatch(cell) is not None for cell in cells)
+    points = sum(POINT.fullmatch(cell) is not None for cell in cells)
+    return "," if delimiter != "," and commas > points else "."
+
+
+def has_header(rows: list[list[str]], decimal: str) -> bool:
+    """The first row is names when a column has a word there over numbers or time stamps, or when it holds nothing but words."""
+    first = [sort_of(cell, decimal) for cell in rows[0]]
+    for at, sort in enumerate(first):
+        below = [kind for row in rows[1:] if (kind := sort_of(row[at], decimal)) != "missing"]
+        if sort == "text" and below and below.count("text") * 2 < len(below):
+            return True
+    return set(first) <= {"text", "missing"} and "text" in first
+
+
+def unique(cells: Iterable[str]) -> tuple[str, ...]:
+    """Column names: a nameless one is numbered, a repeated one gets a number."""
+    names: list[str] = []
+    for at, cell in enumerate(cells):
+        name = plain = " ".join(cell.split())[:80] or f"column {at + 1}"
+        count = 1
+        while name in names:
+            count += 1
+            name = f"{plain} {count}"
+        names.append(name)
+    return tuple(names)
+
+
+def sort_of(cell: str, decimal: str) -> str:
+    """What a cell looks like: missing, number, stamp or text."""
+    value = number(cell, decimal)
+    if value is not None:
+        return "missing" if value != value and cell.strip().lower() in MISSING else "number"
+    return "stamp" if stamp_pattern(cell) else "text"
+
+
+# Numbers
+
+COMMA = re.compile(r"[+-]?(\d{1,3}(\.\d{3})+|\d*),\d+(e[+-]?\d+)?", re.IGNORECASE)
+POINT = re.compile(r"[+-]?\d*\.\d+(e[+-]?\d+)?", re.IGNORECASE)
+THOUSANDS = {",": re.compile(r"[+-]?\d{1,3}(\.\d{3})+(,\d*)?"), ".": re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")}
+
+
+def number(cell: str, decimal: str = ".") -> float | None:
+    """The value of a cell: NaN where it is missing, None where it is no number."""
+    word = cell.strip()
+    if word.lower() in MISSING:
+        return np.nan
+    if decimal == "," or "," in word:
+        group = "." if decimal == "," else ","
+        if group in word and not THOUSANDS[decimal].fullmatch(word):
+            return None
+        word = word.replace(group, "").replace(",", ".")
+    try:
+        return float(word)
+    except ValueError:
+        return None
+
+
+class Numbers:
+    """A column of values, read a block at a time."""
+
+    def __init__(self, decimal: str) -> None:
+        self.decimal = decimal
+        self.values: list[Floats] = []
+        self.filled = self.bad = self.steps = 0
+        self.first = -1  # the step of the first cell that is no number
+
+    @property
+    def text(self) -> bool:
+        """Most filled cells are no numbers."""
+        return self.bad * 2 > self.filled
+
+    def add(self, cells: tuple[str, ...]) -> None:
+        """Learns a block; a column that is text is given up."""
+        try:
+            self.values.append(np.fromiter(map(float, self.pointed(cells)), float, len(cells)))
+            self.filled += len(cells)
+        except ValueError:
+            if not (self.text and self.bad > 1000):
+                self.sift(cells)
+        self.steps += len(cells)
+
+    def pointed(self, cells: tuple[str, ...]) -> Iterable[str]:
+        """The cells as Python writes numbers, where that is only a comma away."""
+        if self.decimal == ".":
+            return cells
+        return () if any("." in cell for cell in cells) else (cell.replace(",", ".") for cell in cells)
+
+    def sift(self, cells: tuple[str, ...]) -> None:
+        """Learns a block cell by cell: missing ones, thousands, text."""
+        values = [number(cell, self.decimal) for cell in cells]
+        wrong = [at for at, value in enumerate(values) if value is None]
+        if wrong and self.first < 0:
+            self.first = self.steps + wrong[0]
+        self.bad += len(wrong)
+        self.filled += sum(cell.strip().lower() not in MISSING for cell in cells)
+        self.values.append(np.array([np.nan if value is None else value for value in values]))
+
+    def finish(self, table: Table, column: int) -> Floats:
+        """The values (steps,), NaN = missing; refuses a cell that is no number."""
+        if self.bad:
+            table.fail(self.first, column, "a number or nothing")
+        return np.concatenate(self.values)

@@ -1,4 +1,4 @@
-"""Streams of numbers: the interface every source keeps, then ten simulated domains that know their own truth.
+"""Streams of numbers: the interface every source keeps, and ten simulated domains that know their own truth.
 
 A simulated stream is laid in two layers. The *base* is a season plus noise, made in blocks of BLOCK steps; a block
 is a pure function of (seed, block), so the numbers cannot depend on how they are cut into chunks, nothing is carried
@@ -16,7 +16,8 @@ dealt over each era, another pure function of (seed, rate, era), and laid over t
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from itertools import accumulate
+from functools import cached_property
+from itertools import accumulate, count
 from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 from zlib import crc32
@@ -32,6 +33,7 @@ KINDS = ("none", "point", "contextual", "collective", "shift", "drift", "stuck",
 START = 1_767_571_200  # seconds since the Unix epoch: 2026-01-05T00:00:00Z, a Monday
 BLOCK = 512  # steps made at once; also how far back a recurrence starts, so that a block needs only the one before it
 CALM = 24  # steps without an anomaly between two events, fewer only where the rate leaves no room
+HELD = 64  # stuck values remembered, more than can overlap
 
 
 # The interface
@@ -48,8 +50,8 @@ class Chunk(NamedTuple):
 class Stream(ABC):
     """A source of numbers: features with names and units, taken a few steps at a time."""
 
-    title: str = ""
-    about: str = ""
+    title: str = ""  # a word or two, for a tab
+    about: str = ""  # one sentence, for a table
     names: tuple[str, ...]
     units: tuple[str, ...]
     floors: tuple[float, ...]  # the smallest believable spread of each feature, in its unit
@@ -83,7 +85,7 @@ class Event(NamedTuple):
     kind: str
     features: tuple[int, ...]
     shape: Floats  # (length,) local noise standard deviations, signed; only its length counts for the kinds without a size
-    offset: int = 0  # contextual: the steps to the hour of the season whose value is shown
+    offset: int = 0  # contextual: steps to the hour of the season whose value is shown
 
     @property
     def stop(self) -> int:
@@ -101,6 +103,11 @@ def ramp(draw: np.random.Generator, length: int) -> Floats:
     return np.arange(1, length + 1) / length
 
 
+def wear(draw: np.random.Generator, length: int) -> Floats:
+    """A deviation that grows ever faster, as a bearing fails."""
+    return np.asarray(np.expm1(2 * ramp(draw, length)) / np.expm1(2))
+
+
 def burst(draw: np.random.Generator, length: int) -> Floats:
     """A ragged run to one side, its first step the full deviation."""
     return np.concatenate(([1.0], draw.uniform(0.6, 1.0, length - 1)))
@@ -109,6 +116,11 @@ def burst(draw: np.random.Generator, length: int) -> Floats:
 def swing(draw: np.random.Generator, length: int) -> Floats:
     """A ragged run to both sides in turn, its first step the full deviation."""
     return burst(draw, length) * (-1.0) ** np.arange(length)
+
+
+def crash(draw: np.random.Generator, length: int) -> Floats:
+    """A full deviation at once that is won back little by little."""
+    return np.exp(-1.5 * np.arange(length) / length)
 
 
 class Habit(NamedTuple):
@@ -120,27 +132,52 @@ class Habit(NamedTuple):
     shape: Shape = level
 
 
-HABITS = MappingProxyType(
-    {
-        "point": Habit(14, 1, 1),
-        "contextual": Habit(3, 3, 6),
-        "collective": Habit(3, 6, 12, burst),
-        "shift": Habit(1, 16, 28),
-        "drift": Habit(1, 20, 36, ramp),
-        "stuck": Habit(1, 10, 16),
-        "dropout": Habit(2, 2, 6),
-    }
-)
+HABITS: dict[str, Habit] = {
+    "point": Habit(14, 1, 1),
+    "contextual": Habit(3, 3, 6),
+    "collective": Habit(3, 6, 12, burst),
+    "shift": Habit(1, 16, 28),
+    "drift": Habit(1, 20, 36, ramp),
+    "stuck": Habit(1, 10, 16),
+    "dropout": Habit(2, 2, 6),
+}
 
 
-# Noise
+# What the domains are made of
 
 
 def autoregressive(z: Floats, memory: float) -> Floats:
-    """Noise that remembers: each step keeps `memory` of the one before; unit spread in, unit spread out, BLOCK steps fewer."""
-    scaled = (z * (1 - memory**2) ** 0.5).tolist()
-    walk = accumulate(scaled, lambda past, new: memory * past + new)
-    return np.array(list(walk)[BLOCK:])
+    """Noise that remembers `memory` of the step before: (2 BLOCK, features) of unit Gaussians in, the last BLOCK out, unit spread."""
+    scaled = (z * (1 - memory**2) ** 0.5).T.tolist()
+    paths = [list(accumulate(feature, lambda past, new: memory * past + new))[BLOCK:] for feature in scaled]
+    return np.array(paths).T
+
+
+def volatility(z: Floats) -> Floats:
+    """GARCH(1, 1): (2 BLOCK, features) of unit Gaussians in, the last BLOCK spreads out, around 1; a big move makes the next ones big."""
+    news, memory = 0.08, 0.9
+
+    def next_variance(variance: float, z: float) -> float:
+        return 1 - news - memory + variance * (news * z * z + memory)
+
+    variances = [list(accumulate(feature, next_variance, initial=1.0))[BLOCK:-1] for feature in z.T.tolist()]
+    return np.array(variances).T ** 0.5
+
+
+def lognormal(centre: Floats, z: Floats, sigma: float) -> tuple[Floats, Floats]:
+    """Amounts that are never negative, of mean `centre`, and their standard deviation; `sigma` is the spread of the logarithm."""
+    return centre * np.exp(sigma * z - sigma**2 / 2), centre * np.expm1(sigma**2) ** 0.5
+
+
+def bump(hour: Floats, at: float, width: float) -> Floats:
+    """A hill from 0 to 1 and back over the day, highest `at` that hour, about `width` hours to each side."""
+    return np.exp((np.cos((hour - at) * np.pi / 12) - 1) / (width * np.pi / 12) ** 2)
+
+
+def weekend(day: Floats) -> Floats:
+    """0 on a working day, 1 on Saturday and Sunday, with soft edges; `day` counts from Monday at midnight."""
+    away = np.abs((day - 6 + 3.5) % 7 - 3.5)  # days from the midnight between the two
+    return np.clip((1.1 - away) / 0.2, 0, 1)
 
 
 # The simulator
@@ -158,22 +195,33 @@ class Simulated(Stream):
     sides: ClassVar[tuple[int, ...]]  # which way a feature's anomalies go: 1 up, -1 down, 0 either
     habits: ClassVar[Mapping[str, Habit]] = HABITS
     together: ClassVar[frozenset[str]] = frozenset()  # kinds that strike every feature at once
-    sizes: tuple[float, float] = (5.0, 10.0)  # drawn sizes, local noise standard deviations
 
-    def __init__(self, seed: int = 0, rate: float = 0.01, injections: Iterable[tuple[int, str, float]] = ()) -> None:
+    def __init_subclass__(cls) -> None:
+        cls.about = (cls.__doc__ or "").partition("\n")[0]
+
+    def __init__(
+        self,
+        seed: int = 0,
+        rate: float = 0.01,
+        injections: Iterable[tuple[int, str, float]] = (),
+        sizes: tuple[float, float] = (5.0, 10.0),
+    ) -> None:
         if not 0 <= rate <= 0.1:
-            raise ValueError(f"rate is the anomalous share of steps, 0 to 0.1; got {rate}; ask for 0.01 to see about one step in a hundred")
+            raise ValueError(
+                f"wanted a rate, the anomalous share of steps, from 0 to 0.1; got {rate}; 0.01 makes about one step in a hundred strange"
+            )
         self.seed = seed
         self.rate = rate
+        self.sizes = sizes  # of the drawn anomalies, least and most, local noise standard deviations
         self.step = 0  # absolute number of the next step
-        self.injections: list[Injection] = []
+        self.injections: list[Injection] = []  # all of them, for a replay
         self._profile = self.profile()  # (season, features), the calm value of each step of the season
-        self._blocks: dict[int, tuple[Floats, Floats]] = {}
-        self._decks: dict[int, list[Event]] = {}
-        self._injected: list[Event] = []  # not over yet
-        self._held: dict[Event, Floats] = {}
-        for step, kind, size in injections:
-            self._add(Injection(step, kind, size))
+        self._blocks: dict[int, tuple[Floats, Floats]] = {}  # the last two made
+        self._decks: dict[int, list[Event]] = {}  # the last two dealt
+        self._injected: list[Event] = []  # those not over yet
+        self._held: dict[int, Floats] = {}  # by first step of a stuck event: (features,) shown just before
+        for injection in injections:
+            self._add(Injection(*injection))
 
     @abstractmethod
     def profile(self) -> Floats:
@@ -182,6 +230,11 @@ class Simulated(Stream):
     @abstractmethod
     def base(self, block: int, calm: Floats) -> tuple[Floats, Floats]:
         """(BLOCK, features) twice: the profile `calm` with its noise, and the standard deviation of that noise."""
+
+    def calendar(self) -> tuple[Floats, Floats]:
+        """(season,) twice: the hour of the day, and how much of a weekend it is, 0 to 1."""
+        seconds = self.period * np.arange(self.season)
+        return seconds / 3600 % 24, weekend(seconds / 86_400)
 
     # what a user calls
 
@@ -192,13 +245,18 @@ class Simulated(Stream):
         start, stop = self.step, self.step + steps
         x, label = self._laid(start, stop)
         self.step = stop
-        self._injected = [event for event in self._injected if event.stop > stop]
+        if self._injected:
+            self._injected = [event for event in self._injected if event.stop > stop]
         return Chunk(START + self.period * np.arange(start, stop, dtype=np.float64), x, label)
 
+    def skip(self, steps: int) -> None:
+        """Goes on without making the steps between, at once however many."""
+        self.step += steps
+
     def inject(self, kind: str, size: float) -> None:
-        """Shows an anomaly from the very next step on; a second one in the same breath starts one step later and lies on top."""
-        busy = max((event.start + 1 for event in self._injected), default=0)
-        self._add(Injection(max(self.step, busy), kind, size))
+        """Shows an anomaly from the very next step on; another in the same breath starts a step later and is laid on top."""
+        taken = {event.start for event in self._injected}
+        self._add(Injection(next(step for step in count(self.step) if step not in taken), kind, size))
 
     # the base
 
@@ -212,25 +270,31 @@ class Simulated(Stream):
         shape = (BLOCK, len(self.names))
         return np.concatenate([self.draw(purpose, number).standard_normal(shape) for number in (block, block + 1)])
 
+    def wander(self, block: int) -> Floats:
+        """(BLOCK, features) of a slow smooth stray around 0, of about unit spread: a knot at each block's edge, joined softly."""
+        left, right = (self.draw("wander", number).standard_normal(len(self.names)) for number in (block, block + 1))
+        part = (np.arange(BLOCK) / BLOCK)[:, None]
+        return left + (right - left) * part**2 * (3 - 2 * part)
+
     def _block(self, block: int) -> tuple[Floats, Floats]:
-        """(BLOCK, features) twice: calm values within their limits, and the standard deviation of their noise."""
+        """(BLOCK, features) twice: values within their limits, and the standard deviation of their noise."""
         if block not in self._blocks:
             self._blocks = {number: made for number, made in self._blocks.items() if abs(number - block) == 1}
             calm = self._profile[np.arange(block * BLOCK, (block + 1) * BLOCK) % self.season]
             values, spread = self.base(block, calm)
-            low, high = np.array(self.limits).T
-            self._blocks[block] = np.clip(values, low, high), spread
+            self._blocks[block] = np.clip(values, *np.transpose(self.limits)), spread
         return self._blocks[block]
 
     def _base(self, start: int, stop: int) -> tuple[Floats, Floats]:
-        """(stop - start, features) twice, as _block, of any steps."""
+        """(stop - start, features) twice: as _block, copied, of any steps."""
         first, last = start // BLOCK, max(start, stop - 1) // BLOCK
-        blocks = [self._block(block) for block in range(first, last + 1)]
+        values, spreads = zip(*(self._block(block) for block in range(first, last + 1)))
         cut = slice(start - first * BLOCK, stop - first * BLOCK)
-        return np.concatenate([values for values, _ in blocks])[cut], np.concatenate([spread for _, spread in blocks])[cut]
+        return np.concatenate(values)[cut], np.concatenate(spreads)[cut]
 
     # the events
 
+    @cached_property
     def _era(self) -> int:
         """Steps over which one deck of events is dealt, so that their share is `rate`."""
         strange = sum(habit.times * (habit.shortest + habit.longest) / 2 for habit in self.habits.values())
@@ -238,45 +302,63 @@ class Simulated(Stream):
 
     def _deck(self, era: int) -> list[Event]:
         """The events of an era: a shuffled deck, dealt with uneven calm between, so they never touch and every kind comes."""
-        if era in self._decks:
-            return self._decks[era]
-        draw, length = self.draw("events", era), self._era()
-        kinds = draw.permutation([kind for kind, habit in self.habits.items() for _ in range(habit.times)])
-        lasts = np.array([draw.integers(self.habits[kind].shortest, self.habits[kind].longest + 1) for kind in kinds])
-        free = length - lasts.sum()
-        calm = min(CALM, free // (2 * len(kinds)))
-        weights = draw.uniform(0.2, 1.8, len(kinds) + 1)
-        share = np.cumsum(weights)[:-1] / weights.sum() * (free - calm * len(kinds))
-        starts = era * length + share.astype(int) + np.cumsum(lasts) - lasts + calm * np.arange(1, len(kinds) + 1)
-        sizes = draw.uniform(*self.sizes, len(kinds))
-        self._decks = {number: deck for number, deck in self._decks.items() if abs(number - era) == 1}
-        self._decks[era] = [self._event(*card) for card in zip(starts.tolist(), kinds.tolist(), sizes.tolist(), lasts.tolist())]
+        if era not in self._decks:
+            draw = self.draw("events", era)
+            kinds = draw.permutation([kind for kind, habit in self.habits.items() for _ in range(habit.times)]).tolist()
+            lasts = [int(draw.integers(self.habits[kind].shortest, self.habits[kind].longest + 1)) for kind in kinds]
+            sizes = draw.uniform(*self.sizes, len(kinds)).tolist()
+            starts = self._dealt(draw, era, kinds, lasts)
+            self._decks = {number: deck for number, deck in self._decks.items() if abs(number - era) == 1}
+            self._decks[era] = [self._event(*card) for card in zip(starts, kinds, sizes, lasts)]
         return self._decks[era]
 
+    def _dealt(self, draw: np.random.Generator, era: int, kinds: list[str], lasts: list[int]) -> list[int]:
+        """The absolute first step of each card; a contextual one slides within its calm to where the season has room for it."""
+        end = (era + 1) * self._era
+        free = self._era - sum(lasts)
+        calm = min(CALM, free // (2 * len(kinds)))
+        weights = draw.uniform(0.2, 1.8, len(kinds) + 1)
+        gaps = calm + (weights / weights.sum() * (free - calm * len(kinds))).astype(int)
+        stops = end - self._era + np.cumsum(gaps[:-1] + lasts)
+        starts: list[int] = (stops - lasts).tolist()
+        for i, kind in enumerate(kinds):
+            if kind == "contextual":
+                low = starts[i - 1] + lasts[i - 1] + calm if i else starts[i]
+                high = starts[i + 1] - calm - lasts[i] if i + 1 < len(kinds) else end - lasts[i]
+                room = self._room[np.arange(low, high + 1) % self.season]
+                starts[i] = low + int(draw.choice(np.flatnonzero(room >= 0.9 * room.max())))
+        return starts
+
+    @cached_property
+    def _room(self) -> Floats:
+        """(season,): how far, in noise standard deviations, the farthest other hour is from each step of the season."""
+        _, spread = self._base(0, self.season)
+        away = np.maximum(self._profile.max(0) - self._profile, self._profile - self._profile.min(0))
+        return np.asarray((away / spread).max(1))
+
     def _event(self, start: int, kind: str, size: float, last: int = 0) -> Event:
-        """One event, its feature, side and shape drawn from a generator of its own."""
+        """One event, its length, feature, side and shape drawn by a generator of its own."""
         draw, habit = self.draw("event", start), self.habits.get(kind, HABITS[kind])
         last = last or int(draw.integers(habit.shortest, habit.longest + 1))
         feature, side = int(draw.integers(len(self.names))), int(draw.choice((-1, 1)))
         features = tuple(range(len(self.names))) if kind in self.together else (feature,)
-        shape = size * (self.sides[feature] or side) * habit.shape(draw, last)
-        if kind != "contextual":
-            return Event(start, kind, features, shape)
-        return self._misplaced(Event(start, kind, features, shape), size)
+        event = Event(start, kind, features, size * (self.sides[feature] or side) * habit.shape(draw, last))
+        return self._misplaced(event, size) if kind == "contextual" else event
 
     def _misplaced(self, event: Event, size: float) -> Event:
-        """A contextual event: the feature and the other hour whose value lies nearest to `size` deviations from this one."""
+        """A contextual event: the feature and the other hour whose calm value is nearest to `size` deviations from this one's."""
         _, spread = self._base(event.start, event.start + 1)
-        away = np.abs(self._profile - self._profile[event.start % self.season]) / spread  # (season, features)
+        now = event.start % self.season
+        away = np.abs(self._profile - self._profile[now]) / spread  # (season, features)
         hour, feature = np.unravel_index(int(np.abs(away - size).argmin()), away.shape)
-        return event._replace(features=(int(feature),), offset=int(hour) - event.start % self.season)
+        return event._replace(features=(int(feature),), offset=int(hour) - now)
 
     def _add(self, injection: Injection) -> None:
         """Checks an injection, notes it for a replay and makes it an event."""
         if injection.kind not in KINDS[1:]:
             raise ValueError(f"wanted a kind of anomaly, one of {', '.join(KINDS[1:])}; got {injection.kind!r}")
         if not 0 < injection.size < np.inf:
-            raise ValueError(f"wanted a size in noise standard deviations, above 0; got {injection.size}")
+            raise ValueError(f"wanted a size in noise standard deviations, above 0; got {injection.size}; 8 is easy to see")
         self.injections.append(injection)
         self._injected.append(self._event(*injection))
 
@@ -284,81 +366,247 @@ class Simulated(Stream):
 
     def _events(self, start: int, stop: int) -> list[Event]:
         """The events that touch these steps, those dealt before those injected."""
-        dealt: list[Event] = []
-        if self.rate:
-            era = self._era()
-            dealt = [event for number in range(start // era, (stop - 1) // era + 1) for event in self._deck(number)]
-        return [event for event in dealt + self._injected if event.start < stop and event.stop > start]
+        eras = range(start // self._era, (stop - 1) // self._era + 1) if self.rate else ()
+        events = [event for era in eras for event in self._deck(era)] + self._injected
+        return [event for event in events if event.start < stop and event.stop > start]
 
     def _laid(self, start: int, stop: int) -> tuple[Floats, Labels]:
         """(stop - start, features) of values and of labels: the base with every event laid over it."""
         x, spread = self._base(start, stop)
-        x = x.copy()
         label = np.zeros(x.shape, np.int8)
         for event in self._events(start, stop):
-            rows = slice(max(start, event.start) - start, min(stop, event.stop) - start)
-            columns = list(event.features)
-            x[rows, columns] = self._changed(event, x[rows, columns], spread[rows, columns], start + rows.start)
-            label[rows, columns] = KINDS.index(event.kind)
+            first = max(start, event.start)
+            there = np.ix_(range(first - start, min(stop, event.stop) - start), event.features)
+            x[there] = self._changed(event, first, x[there], spread[there])
+            label[there] = KINDS.index(event.kind)
         return x, label
 
-    def _changed(self, event: Event, x: Floats, spread: Floats, start: int) -> Floats:
-        """(steps, features of the event): what it makes of the values x, which start at the absolute step `start`."""
+    def _changed(self, event: Event, first: int, x: Floats, spread: Floats) -> Floats:
+        """(steps, features of the event): what it makes of the values x, the first of them at the absolute step `first`."""
         if event.kind == "dropout":
             return np.full_like(x, np.nan)
         if event.kind == "stuck":
-            return np.broadcast_to(self._hold(event), x.shape)
-        low, high = np.array(self.limits)[list(event.features)].T
+            return np.tile(self._hold(event.start)[list(event.features)], (len(x), 1))
         if event.kind == "contextual":
-            step = np.arange(start, start + len(x))
+            step = np.arange(first, first + len(x))
             moved = self._profile[(step + event.offset) % self.season] - self._profile[step % self.season]
-            return np.clip(x + moved[:, list(event.features)], low, high)
-        deviation = event.shape[start - event.start :][: len(x), None] * spread
+            deviation = moved[:, list(event.features)]
+        else:
+            deviation = spread * event.shape[first - event.start :][: len(x), None]
+        low, high = np.transpose([self.limits[feature] for feature in event.features])
         return np.clip(x + deviation, low, high)
 
-    def _hold(self, event: Event) -> Floats:
-        """(features of the event,): the value it is stuck at, the last one shown before it."""
-        step = max(event.start - 1, 0)
-        x, _ = self._base(step, step + 1)
-        return x[0, list(event.features)]
+    def _hold(self, start: int) -> Floats:
+        """(features,): what a sensor that sticks at the step `start` goes on showing, the values of the step before."""
+        if start not in self._held:
+            step = max(start - 1, 0)
+            calm, _ = self._base(step, step + 1)
+            shown = self._laid(step, start)[0] if start else calm
+            self._held = dict(list(self._held.items())[-HELD:]) | {start: np.where(np.isnan(shown), calm, shown)[0]}
+        return self._held[start]
 
 
-# The domains
+# The domains: what the docstrings say in their first line is shown to people.
 
 
 class Wave(Simulated):
-    """The plain season."""
+    """A plain sine with noise, the smallest stream that has a season."""
 
     title = "Wave"
-    about = "A plain sine with noise: the smallest stream that has a season."
     names, units, floors, period = ("signal",), ("V",), (0.02,), 0.1
     season, limits, sides = 160, ((-100.0, 100.0),), (0,)
+    habits = HABITS | {"collective": Habit(3, 6, 12, swing)}
 
     def profile(self) -> Floats:
-        return 1.0 * np.sin(2 * np.pi * np.arange(self.season) / self.season)[:, None]
+        return np.sin(2 * np.pi * np.arange(self.season) / self.season)[:, None]
 
     def base(self, block: int, calm: Floats) -> tuple[Floats, Floats]:
-        spread = np.full_like(calm, 0.35)
+        spread = np.full_like(calm, 0.4)
         return calm + spread * self.white("noise", block)[BLOCK:], spread
 
 
 class Cpu(Simulated):
-    """A server's processor."""
+    """The processor of an office server, busy in work hours, idle at night and at the weekend."""
 
     title = "CPU"
-    about = "The processor of an office server: busy in work hours, idle at night and at the weekend."
     names, units, floors, period = ("CPU",), ("%",), (0.5,), 300.0
-    season, limits, sides = 2016, ((0.0, 100.0),), (1,)
+    season, limits, sides = 7 * 288, ((0.0, 100.0),), (1,)
+    habits = HABITS | {"point": Habit(17, 1, 1)}
 
     def profile(self) -> Floats:
-        hour = np.arange(self.season) / 12 % 24
-        work = np.arange(self.season) < 5 * 288
-        rise = 1 / (1 + np.exp(-(hour - 8.5) * 1.6)) - 1 / (1 + np.exp(-(hour - 18) * 1.2))
-        return (20 + np.where(work, 28, 6) * rise)[:, None]
+        hour, rest = self.calendar()
+        work = 1 / (1 + np.exp(8.5 - hour)) - 1 / (1 + np.exp(18 - hour)) - 0.2 * bump(hour, 12.7, 0.7)
+        return (17 + 24 * work * (1 - 0.75 * rest))[:, None]
 
     def base(self, block: int, calm: Floats) -> tuple[Floats, Floats]:
-        spread = 2.5 + 0.04 * calm
-        return calm + spread * autoregressive(self.white("noise", block)[:, 0], 0.5)[:, None], spread
+        spread = 2.2 + 0.06 * calm
+        return calm + self.wander(block) + spread * autoregressive(self.white("noise", block), 0.5), spread
 
 
-STREAMS: dict[str, type[Simulated]] = {"wave": Wave, "cpu": Cpu}
+class Finance(Simulated):
+    """A price that strays like a walk, with crashes and spikes, and how much of it is traded."""
+
+    title = "Finance"
+    names, units, floors, period = ("price", "volume"), ("USD", "lots"), (0.05, 5.0), 60.0
+    season, limits, sides = 1440, ((0.0, np.inf), (0.0, np.inf)), (0, 1)
+    habits = HABITS | {"collective": Habit(4, 10, 16, crash)}
+
+    def profile(self) -> Floats:
+        hour, _ = self.calendar()
+        volume = 380 + 330 * bump(hour, 14.5, 2.5) + 160 * bump(hour, 8, 2) + 120 * bump(hour, 20, 1.5)
+        return np.stack([np.full(self.season, 182.0), volume], 1)
+
+    def base(self, block: int, calm: Floats) -> tuple[Floats, Floats]:
+        z = self.white("noise", block)
+        price, spread = calm * (1 + 0.01 * self.wander(block)), 0.0025 * calm
+        price += spread * autoregressive(z, 0.97)
+        volume, loose = lognormal(calm, autoregressive(z, 0.5), 0.16)
+        return np.stack([price[:, 0], volume[:, 1]], 1), np.stack([spread[:, 0], loose[:, 1]], 1)
+
+
+class Network(Simulated):
+    """Traffic of an access line in and out, with evening peaks, weekends, and floods of packets."""
+
+    title = "Network"
+    names, units, floors, period = ("in", "out"), ("Mbit/s", "Mbit/s"), (5.0, 2.0), 600.0
+    season, limits, sides = 7 * 144, ((0.0, 2500.0), (0.0, 2500.0)), (1, 1)
+    habits = HABITS | {"collective": Habit(4, 6, 14, burst)}
+
+    def profile(self) -> Floats:
+        hour, rest = self.calendar()
+        evening, day = bump(hour, 20.3, 3), bump(hour, 13, 4) * (0.75 + 0.5 * rest)
+        return np.stack([150 + 190 * evening + 110 * day, 60 + 40 * evening + 55 * day], 1)
+
+    def base(self, block: int, calm: Floats) -> tuple[Floats, Floats]:
+        spread = 0.14 * calm
+        return calm * (1 + 0.03 * self.wander(block)) + spread * autoregressive(self.white("noise", block), 0.4), spread
+
+
+class Fraud(Simulated):
+    """Payments by bank and by UPI, the mean amount of each five minutes, with sudden large transfers and bursts of them."""
+
+    title = "Fraud"
+    names, units, floors, period = ("bank", "UPI"), ("INR", "INR"), (100.0, 10.0), 300.0
+    season, limits, sides = 7 * 288, ((0.0, np.inf), (0.0, np.inf)), (1, 1)
+    habits = HABITS | {"point": Habit(18, 1, 1), "collective": Habit(5, 4, 9, burst)}
+
+    def profile(self) -> Floats:
+        hour, rest = self.calendar()
+        bank = 3900 + 2300 * bump(hour, 13, 3.5) * (1 - 0.4 * rest)
+        upi = 430 + 150 * bump(hour, 13, 2.5) + 260 * bump(hour, 20, 3) * (1 + 0.3 * rest)
+        return np.stack([bank, upi], 1)
+
+    def base(self, block: int, calm: Floats) -> tuple[Floats, Floats]:
+        return lognormal(calm, autoregressive(self.white("noise", block), 0.3), 0.15)
+
+
+class Electricity(Simulated):
+    """The power a small factory draws, shift by shift, with equipment that trips or stays on."""
+
+    title = "Electricity"
+    names, units, floors, period = ("load",), ("kW",), (0.5,), 300.0
+    season, limits, sides = 7 * 288, ((0.0, 400.0),), (0,)
+    habits = HABITS | {"shift": Habit(2, 14, 26)}
+
+    def profile(self) -> Floats:
+        hour, rest = self.calendar()
+        shifts = 1 / (1 + np.exp(1.3 * (6.5 - hour))) - 1 / (1 + np.exp(1.3 * (21.5 - hour)))
+        peaks = 0.3 * bump(hour, 10, 2) + 0.25 * bump(hour, 18, 2)
+        return (78 + 38 * (shifts + peaks) * (1 - 0.6 * rest))[:, None]
+
+    def base(self, block: int, calm: Floats) -> tuple[Floats, Floats]:
+        spread = 3 + 0.04 * calm
+        return calm + 1.5 * self.wander(block) + spread * autoregressive(self.white("noise", block), 0.6), spread
+
+
+class Machine(Simulated):
+    """The bearing of a machine that runs in hourly cycles, wears, and is serviced before it fails."""
+
+    title = "Machine"
+    names, units, floors, period = ("temperature", "vibration"), ("°C", "mm/s"), (0.2, 0.03), 20.0
+    season, limits, sides = 180, ((-40.0, 200.0), (0.0, 50.0)), (1, 1)
+    habits = HABITS | {"drift": Habit(2, 24, 40, wear)}
+    together = frozenset({"drift"})
+    service = 6000  # steps between two services
+
+    def profile(self) -> Floats:
+        cycle = np.arange(self.season) / self.season * 24  # the bump's day is one cycle
+        loaded = bump(cycle, 8, 5)
+        return np.stack([58 + 5 * np.roll(loaded, 12), 2.3 + 0.9 * loaded], 1)
+
+    def base(self, block: int, calm: Floats) -> tuple[Floats, Floats]:
+        worn = np.arange(block * BLOCK, (block + 1) * BLOCK) % self.service / self.service
+        worn = np.where(worn < 0.96, np.expm1(3 * worn) / np.expm1(3), 22 * (1 - worn))  # (BLOCK,) 0 after a service, near 1 before
+        spread = np.tile((1.0, 0.18), (BLOCK, 1))
+        values = calm + spread * (2.5 * worn[:, None] + 0.3 * self.wander(block))
+        return values + spread * autoregressive(self.white("noise", block), 0.5), spread
+
+
+class Server(Simulated):
+    """Requests to a web shop, with an evening peak, rushes and outages."""
+
+    title = "Server"
+    names, units, floors, period = ("requests",), ("1/min",), (5.0,), 60.0
+    season, limits, sides = 1440, ((0.0, np.inf),), (0,)
+    habits = HABITS | {"collective": Habit(3, 8, 14, crash), "shift": Habit(2, 14, 26)}
+
+    def profile(self) -> Floats:
+        hour, _ = self.calendar()
+        return (760 + 520 * bump(hour, 20, 3.5) + 330 * bump(hour, 12, 3.5))[:, None]
+
+    def base(self, block: int, calm: Floats) -> tuple[Floats, Floats]:
+        spread = 2 * np.sqrt(calm)  # twice that of a Poisson count: visitors come in crowds
+        return calm * (1 + 0.02 * self.wander(block)) + spread * autoregressive(self.white("noise", block), 0.4), spread
+
+
+class Stocks(Simulated):
+    """A share's five-minute returns, calm and wild by turns, with extreme moves, and its volume."""
+
+    title = "Stocks"
+    names, units, floors, period = ("return", "volume"), ("%", "k shares"), (0.01, 0.2), 300.0
+    season, limits, sides = 288, ((-100.0, np.inf), (0.0, np.inf)), (0, 1)
+    habits = HABITS | {"point": Habit(18, 1, 1), "collective": Habit(3, 6, 12, swing)}
+
+    def profile(self) -> Floats:
+        hour, _ = self.calendar()
+        volume = 21 + 15 * bump(hour, 14.5, 2) + 11 * bump(hour, 20.5, 1.5)
+        return np.stack([np.zeros(self.season), volume], 1)
+
+    def base(self, block: int, calm: Floats) -> tuple[Floats, Floats]:
+        z = self.white("noise", block)
+        spread = 0.15 * volatility(z[:, :1])
+        volume, loose = lognormal(calm[:, 1:], autoregressive(z[:, 1:], 0.4), 0.16)
+        return np.hstack([spread * z[BLOCK:, :1], volume]), np.hstack([spread, loose])
+
+
+class Iot(Simulated):
+    """The climate of a greenhouse by three sensors that stick, drop out and drift."""
+
+    title = "IoT"
+    names, units, floors, period = ("humidity", "temperature", "pressure"), ("%", "°C", "hPa"), (0.5, 0.1, 0.1), 300.0
+    season, limits, sides = 288, ((0.0, 100.0), (-40.0, 85.0), (300.0, 1100.0)), (0, 0, 0)
+    habits = HABITS | {"drift": Habit(2, 24, 40, ramp), "stuck": Habit(3, 12, 24), "dropout": Habit(4, 3, 10)}
+
+    def profile(self) -> Floats:
+        hour, _ = self.calendar()
+        sun, tide = bump(hour, 14.5, 4), np.cos((hour - 10) * np.pi / 6)
+        return np.stack([67 - 13 * sun, 18 + 5.5 * sun, 1013 + 0.5 * tide], 1)
+
+    def base(self, block: int, calm: Floats) -> tuple[Floats, Floats]:
+        spread = np.tile((2.2, 0.8, 0.6), (BLOCK, 1))
+        slow = self.wander(block) * (1.0, 0.5, 2.0)
+        return calm + slow + spread * autoregressive(self.white("noise", block), 0.7), spread
+
+
+STREAMS: dict[str, type[Simulated]] = {
+    "wave": Wave,
+    "cpu": Cpu,
+    "finance": Finance,
+    "network": Network,
+    "fraud": Fraud,
+    "electricity": Electricity,
+    "machine": Machine,
+    "server": Server,
+    "stocks": Stocks,
+    "iot": Iot,
+}

@@ -1,0 +1,53 @@
+# `make run` sets up and shows the page, `make test` sets up and proves everything. Flags for either: make run ARGS="--port 8060"
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+SHELL := /bin/sh
+.PHONY: run test fast lint types docs bench browser clean
+
+run: .venv/run
+	$(BIN)/python app.py $(ARGS)
+
+test: .venv/test browser
+	$(BIN)/python -m pytest $(ARGS)
+
+fast: .venv/test
+	$(BIN)/python -m pytest -m "not browser and not service" $(ARGS)
+
+lint: .venv/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/test
+	$(BIN)/mypy
+
+docs: .venv/run
+	$(BIN)/python docs/tables.py
+
+bench: .venv/test browser
+	$(BIN)/python bench/speed.py $(ARGS)
+	$(BIN)/python bench/page.py $(ARGS)
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# Each stamp stands for one pip install; it is older than the list it was made from when that list has changed.
+.venv/run: requirements.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	@touch $@
+
+.venv/test: pyproject.toml requirements.txt .venv/run
+	$(BIN)/python -m pip install --quiet --editable ".[test]"
+	@touch $@
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Redline needs Python 3.11 or newer; this is %d.%d. Name another: make run PYTHON=python3.12" % sys.version_info[:2])'
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(call apt,python3-venv) || echo "This Python cannot make virtual environments; install the package python3-venv." >&2
+	$(PYTHON) -m venv .venv
+
+browser:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || $(call apt,chromium fonts-liberation) \
+	  || echo "No Chromium here and no right to install one: the browser suite will be skipped." >&2
+
+apt = { if [ "$$(id -u)" = 0 ]; then root=; else root="sudo -n"; fi; command -v apt-get >/dev/null && $$root true 2>/dev/null \
+  && $$root apt-get update -qq && $$root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(1); }

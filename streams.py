@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int8]
+Range = tuple[float, float]  # least and most
 Shape = Callable[[np.random.Generator, int], Floats]
 
 KINDS = ("none", "point", "contextual", "collective", "shift", "drift", "stuck", "dropout")
@@ -132,14 +133,14 @@ class Habit(NamedTuple):
     shape: Shape = level
 
 
-HABITS: dict[str, Habit] = {
-    "point": Habit(14, 1, 1),
-    "contextual": Habit(3, 3, 6),
-    "collective": Habit(3, 6, 12, burst),
-    "shift": Habit(1, 16, 28),
-    "drift": Habit(1, 20, 36, ramp),
-    "stuck": Habit(1, 10, 16),
-    "dropout": Habit(2, 2, 6),
+HABITS = {
+    "point": Habit(24, 1, 1),
+    "contextual": Habit(3, 2, 4),
+    "collective": Habit(3, 4, 8, burst),
+    "shift": Habit(1, 12, 20),
+    "drift": Habit(1, 16, 24, ramp),
+    "stuck": Habit(1, 6, 10),
+    "dropout": Habit(2, 1, 4),
 }
 
 
@@ -191,7 +192,7 @@ class Simulated(Stream):
     """
 
     season: ClassVar[int]  # steps until the pattern repeats
-    limits: ClassVar[tuple[tuple[float, float], ...]]  # what each feature can physically be
+    limits: ClassVar[tuple[Range, ...]]  # what each feature can physically be
     sides: ClassVar[tuple[int, ...]]  # which way a feature's anomalies go: 1 up, -1 down, 0 either
     habits: ClassVar[Mapping[str, Habit]] = HABITS
     together: ClassVar[frozenset[str]] = frozenset()  # kinds that strike every feature at once
@@ -199,23 +200,17 @@ class Simulated(Stream):
     def __init_subclass__(cls) -> None:
         cls.about = (cls.__doc__ or "").partition("\n")[0]
 
-    def __init__(
-        self,
-        seed: int = 0,
-        rate: float = 0.01,
-        injections: Iterable[tuple[int, str, float]] = (),
-        sizes: tuple[float, float] = (5.0, 10.0),
-    ) -> None:
+    def __init__(self, seed: int = 0, rate: float = 0.01, injections: Iterable[tuple[int, str, float]] = (), sizes: Range = (5.0, 10.0)) -> None:
         if not 0 <= rate <= 0.1:
-            raise ValueError(
-                f"wanted a rate, the anomalous share of steps, from 0 to 0.1; got {rate}; 0.01 makes about one step in a hundred strange"
-            )
+            raise ValueError(f"wanted a rate, the anomalous share of steps, from 0 to 0.1; got {rate}; 0.01 is one step in a hundred")
+        if seed < 0:
+            raise ValueError(f"wanted a seed, a whole number of 0 or more; got {seed}")
         self.seed = seed
         self.rate = rate
-        self.sizes = sizes  # of the drawn anomalies, least and most, local noise standard deviations
+        self.sizes = sizes  # of the dealt anomalies, local noise standard deviations
         self.step = 0  # absolute number of the next step
         self.injections: list[Injection] = []  # all of them, for a replay
-        self._profile = self.profile()  # (season, features), the calm value of each step of the season
+        self._profile = self.profile()  # (season, features)
         self._blocks: dict[int, tuple[Floats, Floats]] = {}  # the last two made
         self._decks: dict[int, list[Event]] = {}  # the last two dealt
         self._injected: list[Event] = []  # those not over yet
@@ -240,17 +235,17 @@ class Simulated(Stream):
 
     def take(self, steps: int) -> Chunk:
         """The next steps, all of them."""
-        if steps < 0:
-            raise ValueError(f"wanted a number of steps, 0 or more; got {steps}")
-        start, stop = self.step, self.step + steps
+        start = self.step
+        self.skip(steps)
+        stop = self.step
         x, label = self._laid(start, stop)
-        self.step = stop
-        if self._injected:
-            self._injected = [event for event in self._injected if event.stop > stop]
+        self._injected = [event for event in self._injected if event.stop > stop]
         return Chunk(START + self.period * np.arange(start, stop, dtype=np.float64), x, label)
 
     def skip(self, steps: int) -> None:
         """Goes on without making the steps between, at once however many."""
+        if steps < 0:
+            raise ValueError(f"wanted a number of steps, 0 or more, for a stream has no way back; got {steps}")
         self.step += steps
 
     def inject(self, kind: str, size: float) -> None:
@@ -359,6 +354,8 @@ class Simulated(Stream):
             raise ValueError(f"wanted a kind of anomaly, one of {', '.join(KINDS[1:])}; got {injection.kind!r}")
         if not 0 < injection.size < np.inf:
             raise ValueError(f"wanted a size in noise standard deviations, above 0; got {injection.size}; 8 is easy to see")
+        if injection.step < self.step:
+            raise ValueError(f"wanted an injection at step {self.step} or later; got {injection.step}")
         self.injections.append(injection)
         self._injected.append(self._event(*injection))
 
@@ -415,13 +412,13 @@ class Wave(Simulated):
     title = "Wave"
     names, units, floors, period = ("signal",), ("V",), (0.02,), 0.1
     season, limits, sides = 160, ((-100.0, 100.0),), (0,)
-    habits = HABITS | {"collective": Habit(3, 6, 12, swing)}
+    habits = HABITS | {"collective": Habit(3, 5, 9, swing)}
 
     def profile(self) -> Floats:
         return np.sin(2 * np.pi * np.arange(self.season) / self.season)[:, None]
 
     def base(self, block: int, calm: Floats) -> tuple[Floats, Floats]:
-        spread = np.full_like(calm, 0.4)
+        spread = np.full_like(calm, 0.45)
         return calm + spread * self.white("noise", block)[BLOCK:], spread
 
 
@@ -431,15 +428,14 @@ class Cpu(Simulated):
     title = "CPU"
     names, units, floors, period = ("CPU",), ("%",), (0.5,), 300.0
     season, limits, sides = 7 * 288, ((0.0, 100.0),), (1,)
-    habits = HABITS | {"point": Habit(17, 1, 1)}
 
     def profile(self) -> Floats:
         hour, rest = self.calendar()
-        work = 1 / (1 + np.exp(8.5 - hour)) - 1 / (1 + np.exp(18 - hour)) - 0.2 * bump(hour, 12.7, 0.7)
+        work = 1 / (1 + np.exp(0.8 * (8.8 - hour))) - 1 / (1 + np.exp(0.7 * (18.2 - hour))) - 0.2 * bump(hour, 12.8, 0.8)
         return (17 + 24 * work * (1 - 0.75 * rest))[:, None]
 
     def base(self, block: int, calm: Floats) -> tuple[Floats, Floats]:
-        spread = 2.2 + 0.06 * calm
+        spread = 3 + 0.05 * calm
         return calm + self.wander(block) + spread * autoregressive(self.white("noise", block), 0.5), spread
 
 
@@ -449,7 +445,7 @@ class Finance(Simulated):
     title = "Finance"
     names, units, floors, period = ("price", "volume"), ("USD", "lots"), (0.05, 5.0), 60.0
     season, limits, sides = 1440, ((0.0, np.inf), (0.0, np.inf)), (0, 1)
-    habits = HABITS | {"collective": Habit(4, 10, 16, crash)}
+    habits = HABITS | {"collective": Habit(3, 6, 10, crash)}
 
     def profile(self) -> Floats:
         hour, _ = self.calendar()
@@ -460,7 +456,7 @@ class Finance(Simulated):
         z = self.white("noise", block)
         price, spread = calm * (1 + 0.01 * self.wander(block)), 0.0025 * calm
         price += spread * autoregressive(z, 0.97)
-        volume, loose = lognormal(calm, autoregressive(z, 0.5), 0.16)
+        volume, loose = lognormal(calm, autoregressive(z, 0.5), 0.12)
         return np.stack([price[:, 0], volume[:, 1]], 1), np.stack([spread[:, 0], loose[:, 1]], 1)
 
 
@@ -470,12 +466,12 @@ class Network(Simulated):
     title = "Network"
     names, units, floors, period = ("in", "out"), ("Mbit/s", "Mbit/s"), (5.0, 2.0), 600.0
     season, limits, sides = 7 * 144, ((0.0, 2500.0), (0.0, 2500.0)), (1, 1)
-    habits = HABITS | {"collective": Habit(4, 6, 14, burst)}
+    habits = HABITS | {"collective": Habit(4, 5, 10, burst)}
 
     def profile(self) -> Floats:
         hour, rest = self.calendar()
-        evening, day = bump(hour, 20.3, 3), bump(hour, 13, 4) * (0.75 + 0.5 * rest)
-        return np.stack([150 + 190 * evening + 110 * day, 60 + 40 * evening + 55 * day], 1)
+        evening, day = bump(hour, 20, 3.5), bump(hour, 13, 4) * (0.75 + 0.5 * rest)
+        return np.stack([150 + 170 * evening + 100 * day, 60 + 40 * evening + 55 * day], 1)
 
     def base(self, block: int, calm: Floats) -> tuple[Floats, Floats]:
         spread = 0.14 * calm
@@ -483,21 +479,21 @@ class Network(Simulated):
 
 
 class Fraud(Simulated):
-    """Payments by bank and by UPI, the mean amount of each five minutes, with sudden large transfers and bursts of them."""
+    """Payments by bank and by UPI, the mean amount of each minute, with sudden large transfers and bursts of them."""
 
     title = "Fraud"
-    names, units, floors, period = ("bank", "UPI"), ("INR", "INR"), (100.0, 10.0), 300.0
-    season, limits, sides = 7 * 288, ((0.0, np.inf), (0.0, np.inf)), (1, 1)
-    habits = HABITS | {"point": Habit(18, 1, 1), "collective": Habit(5, 4, 9, burst)}
+    names, units, floors, period = ("bank", "UPI"), ("INR", "INR"), (100.0, 10.0), 60.0
+    season, limits, sides = 1440, ((0.0, np.inf), (0.0, np.inf)), (1, 1)
+    habits = HABITS | {"collective": Habit(5, 4, 8, burst)}
 
     def profile(self) -> Floats:
-        hour, rest = self.calendar()
-        bank = 3900 + 2300 * bump(hour, 13, 3.5) * (1 - 0.4 * rest)
-        upi = 430 + 150 * bump(hour, 13, 2.5) + 260 * bump(hour, 20, 3) * (1 + 0.3 * rest)
+        hour, _ = self.calendar()
+        bank = 3600 + 3300 * bump(hour, 13.5, 4)
+        upi = 430 + 150 * bump(hour, 12.5, 3) + 300 * bump(hour, 20, 3.5)
         return np.stack([bank, upi], 1)
 
     def base(self, block: int, calm: Floats) -> tuple[Floats, Floats]:
-        return lognormal(calm, autoregressive(self.white("noise", block), 0.3), 0.15)
+        return lognormal(calm, autoregressive(self.white("noise", block), 0.3), 0.13)
 
 
 class Electricity(Simulated):
@@ -506,16 +502,16 @@ class Electricity(Simulated):
     title = "Electricity"
     names, units, floors, period = ("load",), ("kW",), (0.5,), 300.0
     season, limits, sides = 7 * 288, ((0.0, 400.0),), (0,)
-    habits = HABITS | {"shift": Habit(2, 14, 26)}
+    habits = HABITS | {"shift": Habit(2, 10, 18)}
 
     def profile(self) -> Floats:
         hour, rest = self.calendar()
-        shifts = 1 / (1 + np.exp(1.3 * (6.5 - hour))) - 1 / (1 + np.exp(1.3 * (21.5 - hour)))
+        shifts = 1 / (1 + np.exp(0.9 * (6.5 - hour))) - 1 / (1 + np.exp(0.9 * (21.5 - hour)))
         peaks = 0.3 * bump(hour, 10, 2) + 0.25 * bump(hour, 18, 2)
         return (78 + 38 * (shifts + peaks) * (1 - 0.6 * rest))[:, None]
 
     def base(self, block: int, calm: Floats) -> tuple[Floats, Floats]:
-        spread = 3 + 0.04 * calm
+        spread = 3.5 + 0.045 * calm
         return calm + 1.5 * self.wander(block) + spread * autoregressive(self.white("noise", block), 0.6), spread
 
 
@@ -525,14 +521,14 @@ class Machine(Simulated):
     title = "Machine"
     names, units, floors, period = ("temperature", "vibration"), ("°C", "mm/s"), (0.2, 0.03), 20.0
     season, limits, sides = 180, ((-40.0, 200.0), (0.0, 50.0)), (1, 1)
-    habits = HABITS | {"drift": Habit(2, 24, 40, wear)}
+    habits = HABITS | {"drift": Habit(2, 18, 30, wear)}
     together = frozenset({"drift"})
     service = 6000  # steps between two services
 
     def profile(self) -> Floats:
         cycle = np.arange(self.season) / self.season * 24  # the bump's day is one cycle
-        loaded = bump(cycle, 8, 5)
-        return np.stack([58 + 5 * np.roll(loaded, 12), 2.3 + 0.9 * loaded], 1)
+        loaded = bump(cycle, 8, 6)
+        return np.stack([55 + 9 * np.roll(loaded, 12), 1.9 + 1.5 * loaded], 1)
 
     def base(self, block: int, calm: Floats) -> tuple[Floats, Floats]:
         worn = np.arange(block * BLOCK, (block + 1) * BLOCK) % self.service / self.service
@@ -548,7 +544,7 @@ class Server(Simulated):
     title = "Server"
     names, units, floors, period = ("requests",), ("1/min",), (5.0,), 60.0
     season, limits, sides = 1440, ((0.0, np.inf),), (0,)
-    habits = HABITS | {"collective": Habit(3, 8, 14, crash), "shift": Habit(2, 14, 26)}
+    habits = HABITS | {"collective": Habit(3, 6, 10, crash), "shift": Habit(2, 10, 18)}
 
     def profile(self) -> Floats:
         hour, _ = self.calendar()
@@ -560,22 +556,22 @@ class Server(Simulated):
 
 
 class Stocks(Simulated):
-    """A share's five-minute returns, calm and wild by turns, with extreme moves, and its volume."""
+    """A share's minute returns, calm and wild by turns, with extreme moves, and its volume."""
 
     title = "Stocks"
-    names, units, floors, period = ("return", "volume"), ("%", "k shares"), (0.01, 0.2), 300.0
-    season, limits, sides = 288, ((-100.0, np.inf), (0.0, np.inf)), (0, 1)
-    habits = HABITS | {"point": Habit(18, 1, 1), "collective": Habit(3, 6, 12, swing)}
+    names, units, floors, period = ("return", "volume"), ("%", "k shares"), (0.005, 0.2), 60.0
+    season, limits, sides = 1440, ((-100.0, np.inf), (0.0, np.inf)), (0, 1)
+    habits = HABITS | {"collective": Habit(3, 5, 9, swing)}
 
     def profile(self) -> Floats:
         hour, _ = self.calendar()
-        volume = 21 + 15 * bump(hour, 14.5, 2) + 11 * bump(hour, 20.5, 1.5)
+        volume = 16 + 14 * bump(hour, 14.5, 3) + 10 * bump(hour, 20.5, 2.5)
         return np.stack([np.zeros(self.season), volume], 1)
 
     def base(self, block: int, calm: Floats) -> tuple[Floats, Floats]:
         z = self.white("noise", block)
-        spread = 0.15 * volatility(z[:, :1])
-        volume, loose = lognormal(calm[:, 1:], autoregressive(z[:, 1:], 0.4), 0.16)
+        spread = 0.08 * volatility(z[:, :1])
+        volume, loose = lognormal(calm[:, 1:], autoregressive(z[:, 1:], 0.4), 0.12)
         return np.hstack([spread * z[BLOCK:, :1], volume]), np.hstack([spread, loose])
 
 
@@ -585,12 +581,12 @@ class Iot(Simulated):
     title = "IoT"
     names, units, floors, period = ("humidity", "temperature", "pressure"), ("%", "°C", "hPa"), (0.5, 0.1, 0.1), 300.0
     season, limits, sides = 288, ((0.0, 100.0), (-40.0, 85.0), (300.0, 1100.0)), (0, 0, 0)
-    habits = HABITS | {"drift": Habit(2, 24, 40, ramp), "stuck": Habit(3, 12, 24), "dropout": Habit(4, 3, 10)}
+    habits = HABITS | {"drift": Habit(2, 18, 30, ramp), "stuck": Habit(3, 8, 14), "dropout": Habit(4, 2, 6)}
 
     def profile(self) -> Floats:
         hour, _ = self.calendar()
-        sun, tide = bump(hour, 14.5, 4), np.cos((hour - 10) * np.pi / 6)
-        return np.stack([67 - 13 * sun, 18 + 5.5 * sun, 1013 + 0.5 * tide], 1)
+        sun, tide = bump(hour, 14.5, 5), np.cos((hour - 10) * np.pi / 6)
+        return np.stack([68 - 13 * sun, 17.5 + 5.2 * sun, 1013 + 0.5 * tide], 1)
 
     def base(self, block: int, calm: Floats) -> tuple[Floats, Floats]:
         spread = np.tile((2.2, 0.8, 0.6), (BLOCK, 1))

@@ -84,6 +84,11 @@ class Fate(NamedTuple):
     open: bool  # no alarm yet, and one could still come in time
 
 
+def counted(count: int | None, noun: str) -> str:
+    """A count with its noun: "1 event", "2 events"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def rows_truth(label: np.ndarray | None) -> Truth | None:
     """Fold (steps, features) kinds into the truth of rows; None when there are no labels.
 
@@ -121,13 +126,8 @@ def judge(score: np.ndarray, alarm: np.ndarray, label: np.ndarray | None, thresh
     """
     called = alarm > threshold
     days = _days(time)
-    seen = Figures(
-        len(score),
-        int(np.isnan(score).sum()),
-        int((score > threshold).sum()),
-        int(called.sum()),
-        None if days is None else _ratio(called.sum(), days),
-    )
+    a_day = None if days is None else _ratio(called.sum(), days)
+    seen = Figures(len(score), int(np.isnan(score).sum()), int((score > threshold).sum()), int(called.sum()), a_day)
     truth = rows_truth(label)
     if truth is None:
         return seen
@@ -201,6 +201,12 @@ def fates(alarm: np.ndarray, label: np.ndarray | None, threshold: float) -> list
     runs = events(truth.anomalous)
     delays = _delays(alarm > threshold, runs)
     return [Fate(int(a), int(b), float(d), bool(np.isnan(d) and b + REACH >= len(alarm))) for (a, b), d in zip(runs, delays)]
+
+
+def false_alarms(alarm: np.ndarray, label: np.ndarray | None, threshold: float) -> np.ndarray:
+    """The steps of the alarms in no event, in order; none without labels."""
+    truth = rows_truth(label)
+    return np.flatnonzero((alarm > threshold) & _outside(truth)) if truth else np.zeros(0, dtype=int)
 
 
 def last_event_caught(alarm: np.ndarray, label: np.ndarray | None, threshold: float, step: int | None = None) -> Fate | None:
@@ -303,26 +309,41 @@ def rank(tried: Iterable[Trial], chunk: Chunk, plan: Plan) -> Iterator[Entry]:
 
 
 def ranked(entries: Iterable[Entry]) -> list[Entry]:
-    """The best first: by event F1, then average precision, on the judged rows; without labels as they came."""
-    return sorted(
-        entries, key=lambda entry: (_order(entry.best and entry.best.event_f1), _order(entry.precision_recall and entry.precision_recall.area))
-    )
+    """The best first: by event F1, then average precision, then speed, on the judged rows; without labels as they came."""
+    return sorted(entries, key=lambda entry: (*(_order(figure) for figure in _standing(entry)), entry.trial.micros if entry.best else 0.0))
 
 
 def suggest(entries: Iterable[Entry], plan: Plan) -> Suggestion | None:
-    """The settings that did best on the rows one may learn from, at a tie the faster ones; None where nothing could be learned."""
+    """The settings with the best event F1 on the rows one may learn from; then row F1, then speed; None where nothing could be learned."""
     able = [entry for entry in entries if entry.learned and entry.threshold is not None and entry.learned.hits]
     if not able:
         return None
-    able.sort(key=lambda entry: (_order(entry.learned and entry.learned.event_f1), entry.trial.micros))
+    able.sort(
+        key=lambda entry: (_order(entry.learned and entry.learned.event_f1), _order(entry.learned and entry.learned.row_f1), entry.trial.micros)
+    )
     best, second = able[0], able[1] if len(able) > 1 else None
     return Suggestion(best.trial.detector, best.trial.window, best.threshold or plan.threshold, _why(best, second, plan))
 
 
 def agreement(called: Sequence[np.ndarray]) -> np.ndarray:
     """How far detectors agree, (detectors, detectors): the share of the row's alarms with one of the column's within REACH steps; NaN: no alarm."""
-    near = [np.convolve(steps, np.ones(2 * REACH + 1), mode="full")[REACH : REACH + len(steps)] > 0 for steps in called]
+    near = [_near(steps) for steps in called]
     return np.array([[_ratio((mine & theirs).sum(), mine.sum()) for theirs in near] for mine in called]).reshape(len(called), -1)
+
+
+def joint_alarms(called: Sequence[np.ndarray]) -> np.ndarray:
+    """The steps at which half of the detectors or more call within REACH steps of each other, the first alarm of each such time."""
+    if not called:
+        return np.zeros(0, dtype=int)
+    agreed = 2 * np.sum([_near(steps) for steps in called], axis=0) >= max(len(called), 2)
+    first = [np.flatnonzero(np.any([steps[a : b + 1] for steps in called], axis=0)) + a for a, b in events(agreed)]
+    return np.array([steps[0] for steps in first if len(steps)], dtype=int)
+
+
+def _near(called: np.ndarray) -> np.ndarray:
+    """Steps at most REACH from an alarm, (steps,) bool."""
+    near: np.ndarray = np.convolve(called, np.ones(2 * REACH + 1), mode="full")[REACH : REACH + len(called)] > 0
+    return near
 
 
 def clock(chunk: Chunk, plan: Plan, every: int = 100) -> Figures:
@@ -332,8 +353,76 @@ def clock(chunk: Chunk, plan: Plan, every: int = 100) -> Figures:
     return judge(*_part(ticks, ticks, chunk, slice(plan.cut, None)), plan.threshold, chunk.time[plan.cut :])
 
 
+def document(entries: Sequence[Entry], chunk: Chunk, plan: Plan) -> dict[str, Any]:
+    """Everything there is to report as plain values, ready for JSON: NaN becomes None; the ranking keeps the order of `entries`."""
+    best, truth = suggest(entries, plan), rows_truth(chunk.label)
+    matrix = agreement([entry.trial.alarm[plan.cut :] > plan.threshold for entry in entries])
+    rows = [_plain_entry(entry, best) for entry in entries]
+    if truth is None:
+        for i, row in enumerate(rows):
+            others = np.delete(matrix[i], i)
+            row["agreement"] = _plain(np.mean(others)) if len(others) else None
+    return {
+        "rows": len(chunk.x),
+        "labels": truth is not None,
+        "events": None if truth is None else len(events(truth.anomalous)),
+        "learned_rows": plan.cut or None,
+        "threshold": plan.threshold,
+        "reach": REACH,
+        "ranking": rows,
+        "suggestion": None if best is None else best._asdict(),
+        "clock": None if truth is None else _plain(clock(chunk, plan)._asdict()),
+        "agreement": None if truth is not None else _plain(matrix),
+    }
+
+
+def _plain_entry(entry: Entry, best: Suggestion | None) -> dict[str, Any]:
+    trial = entry.trial
+    return {
+        "detector": trial.detector,
+        "suggested": best is not None and best.detector == trial.detector,
+        "window": trial.window,
+        "threshold": entry.threshold,
+        "micros": round(trial.micros, 3),
+        "start": _plain(entry.start._asdict()),
+        "learned": _plain(entry.learned and entry.learned._asdict()),
+        "best": _plain(entry.best and entry.best._asdict()),
+        "roc_area": _plain(entry.roc and entry.roc.area),
+        "average_precision": _plain(entry.precision_recall and entry.precision_recall.area),
+        "curve": _plain(entry.points._asdict()),
+        "roc": _drawn(entry.roc),
+        "pr": _drawn(entry.precision_recall),
+    }
+
+
+def _drawn(whole: Ranked | None, points: int = 120) -> dict[str, list[float | None]] | None:
+    """A curve with few enough points to draw, evenly along it, both ends kept."""
+    if whole is None:
+        return None
+    along = np.concatenate([[0], np.cumsum(np.abs(np.diff(whole.x)) + np.abs(np.diff(np.nan_to_num(whole.y))))])
+    keep = np.unique(np.searchsorted(along, np.linspace(0, along[-1], points)))
+    return {"x": _plain(whole.x[keep].round(4)), "y": _plain(whole.y[keep].round(4))}
+
+
+def _plain(value: Any) -> Any:
+    """Numbers, lists and dicts of the standard library, None for NaN."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.bool_ | np.integer):
+        return value.item()
+    if isinstance(value, float | np.floating):
+        return None if np.isnan(value) else float(value)
+    return value
+
+
 def _part(score: np.ndarray, alarm: np.ndarray, chunk: Chunk, rows: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     return score[rows], alarm[rows], None if chunk.label is None else chunk.label[rows]
+
+
+def _standing(entry: Entry) -> tuple[float | None, float | None]:
+    return entry.best and entry.best.event_f1, entry.precision_recall and entry.precision_recall.area
 
 
 def _order(figure: float | None) -> float:
@@ -373,7 +462,7 @@ def _why(best: Entry, second: Entry | None, plan: Plan) -> str:
     """The sentence of a suggestion."""
     learned, judged = best.learned, best.best
     assert learned is not None and judged is not None
-    rival = f", the next best is {second.trial.detector} with {second.learned.event_f1:.2f}" if second and second.learned else ""
+    rival = f"; next comes {second.trial.detector} with {second.learned.event_f1:.2f}" if second and second.learned else ""
     found = f"it hits {_hits(learned)} (event F1 {learned.event_f1:.2f}{rival})"
     if plan.cut:
         return f"on the first {plan.cut:,} rows {found}; on the {judged.steps:,} rows after them {_hits(judged)}{_few(learned)}."
@@ -381,15 +470,11 @@ def _why(best: Entry, second: Entry | None, plan: Plan) -> str:
 
 
 def _hits(figures: Figures) -> str:
-    return f"{figures.hits} of {_plural(figures.events, 'event')} with {_plural(figures.false_alarms, 'false alarm')}"
+    return f"{figures.hits} of {counted(figures.events, 'event')} with {counted(figures.false_alarms, 'false alarm')}"
 
 
 def _few(learned: Figures) -> str:
-    return f"; {_plural(learned.events, 'event')} can say little" if (learned.events or 0) < 10 else ""
-
-
-def _plural(count: int | None, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    return f"; {counted(learned.events, 'event')} can say little" if (learned.events or 0) < 10 else ""
 
 
 def _ranking(score: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -428,12 +513,14 @@ def _days(time: np.ndarray | None) -> float | None:
 def _above(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     """How many values are above each threshold; NaN never is."""
     known = np.sort(values[~np.isnan(values)])
-    return len(known) - np.searchsorted(known, thresholds, side="right")
+    above: np.ndarray = len(known) - np.searchsorted(known, thresholds, side="right")
+    return above
 
 
 def _ends(runs: np.ndarray, steps: int) -> np.ndarray:
     """The first step too late to hit each event, (events,)."""
-    return np.minimum(runs[:, 1] + REACH + 1, steps)
+    ends: np.ndarray = np.minimum(runs[:, 1] + REACH + 1, steps)
+    return ends
 
 
 def _peaks(alarm: np.ndarray, runs: np.ndarray) -> np.ndarray:

@@ -1,0 +1,70 @@
+"""A table of plain values, as aligned text, Markdown or CSV.
+
+>>> print(Table(("detector", "F1"), [("EWMA", 0.5), ("CUSUM", float("nan"))]).text())
+detector    F1
+EWMA      0.50
+CUSUM        -
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+
+class Table(NamedTuple):
+    """Named columns and rows of text, numbers and None; what does not exist, None or NaN, is drawn as a dash."""
+
+    heads: tuple[str, ...]
+    rows: Sequence[tuple[Any, ...]]
+
+    def text(self) -> str:
+        """Columns padded with spaces, those of numbers to the right."""
+        cells = [self.heads, *(tuple(map(shown, row)) for row in self.rows)]
+        widths = [max(map(len, column)) for column in zip(*cells)]
+        right = [self._numeric(i) for i in range(len(self.heads))]
+        lines = ["  ".join(cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(row, widths, right)).rstrip() for row in cells]
+        return "\n".join(lines)
+
+    def markdown(self) -> str:
+        """A GitHub table; bars inside a cell are escaped."""
+        rule = "|" + "|".join("---:" if self._numeric(i) else "---" for i in range(len(self.heads))) + "|"
+        lines = ["| " + " | ".join(shown(cell).replace("|", "\\|") for cell in row) + " |" for row in (self.heads, *self.rows)]
+        return "\n".join([lines[0], rule, *lines[1:]])
+
+    def csv(self) -> str:
+        """One line a row, numbers in full, nothing where a value does not exist."""
+        file = io.StringIO()
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(self.heads)
+        writer.writerows([["" if absent(cell) else cell for cell in row] for row in self.rows])
+        return file.getvalue().rstrip("\n")
+
+    def _numeric(self, column: int) -> bool:
+        kinds = [row[column] for row in self.rows if row[column] is not None]
+        return bool(kinds) and all(isinstance(cell, int | float) for cell in kinds)
+
+
+def absent(value: Any) -> bool:
+    """None and NaN: a figure that does not exist."""
+    return value is None or value != value
+
+
+def shown(value: Any) -> str:
+    """A cell for a person: whole numbers with separators, fractions with two or three digits, a dash for what does not exist.
+
+    >>> [shown(v) for v in (12_000, 0.256, 1234.6, 0.0031, None, True, "EWMA")]
+    ['12,000', '0.26', '1,235', '0.003', '-', 'yes', 'EWMA']
+    """
+    if absent(value):
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        size = abs(value)
+        return f"{value:,.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.2f}" if size >= 0.01 or not size else f"{value:.1g}"
+    return str(value)

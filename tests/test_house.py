@@ -24,28 +24,9 @@ SPLITS = {  # (importer, imported): why a room knows this neighbour
     ("redline.chart", "redline.view"): "a chart is drawn from a View, so it must know the type",
 }
 FILE, SCRIPT, FUNCTION, PARAMETERS = 900, 250, 25, 5  # lines, lines of page.js, lines without docstring, names
-LONG = {  # functions over the cap: why they stay whole
-}  # fmt: skip
-VAGUE = {
-    "utils",
-    "util",
-    "helpers",
-    "helper",
-    "common",
-    "misc",
-    "callbacks",
-    "layouts",
-    "core",
-    "base",
-    "lib",
-    "tools",
-    "functions",
-    "stuff",
-    "manager",
-}
-GIVEN = {  # modules that requirements.txt brings under another name
-    "dash": {"dash", "fastapi", "starlette", "uvicorn", "flask"},
-}  # fmt: skip
+LONG: dict[str, str] = {}  # "file function" over the cap: why it stays whole
+VAGUE = {"utils", "util", "helpers", "helper", "common", "misc", "callbacks", "layouts", "core", "base", "lib", "tools", "functions"}
+GIVEN = {"dash": {"dash", "fastapi", "starlette", "uvicorn"}}  # modules that a line of requirements.txt brings
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -86,9 +67,7 @@ def imports(source: Source) -> list[Import]:
         if isinstance(node, ast.Import):
             found += [Import(alias.name, id(node) not in inside) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            assert not node.level, (
-                f"{source.path}:{node.lineno}: a relative import; write the module's whole name, so that a reader can search for it"
-            )
+            assert not node.level, f"{source.path}:{node.lineno}: a relative import; write the whole name, so that a reader can search for it"
             whole = [f"redline.{alias.name}" for alias in node.names] if node.module == "redline" else [node.module or ""]
             found += [Import(name, id(node) not in inside) for name in whole]
     return found
@@ -145,9 +124,7 @@ def test_a_room_looks_neither_up_nor_sideways(source: Source) -> None:
         return
     neighbours = {name for name in found if name.startswith("redline.")} - UNDER
     strange = sorted(name for name in neighbours if (source.module, name) not in SPLITS)
-    assert not strange, (
-        f"{source.path} imports its neighbour {', '.join(strange)}; pass in what it needs, or list the split with its reason in SPLITS"
-    )
+    assert not strange, f"{source.path} imports its neighbour {', '.join(strange)}; pass in what it needs, or list a split by subject in SPLITS"
 
 
 def test_every_listed_split_is_needed() -> None:
@@ -166,9 +143,8 @@ def test_a_heavy_library_lives_in_one_room() -> None:
     for source in PRODUCT:
         for library in outside(source):
             homes[library].append(source.path)
-    crowded = {
-        library: paths for library, paths in homes.items() if len(paths) > 1 and library != "numpy" and not (library == "dash" and set(paths) <= DASH)
-    }
+    shared = {"numpy", *(["dash"] if set(homes["dash"]) <= DASH else [])}
+    crowded = {library: paths for library, paths in homes.items() if len(paths) > 1 and library not in shared}
     assert not crowded, f"one library, one room; these have several: {crowded}"
 
 
@@ -177,9 +153,8 @@ def test_what_is_imported_at_once_is_in_the_requirements(source: Source) -> None
     listed = re.findall(r"^([A-Za-z0-9_-]+)", (ROOT / "requirements.txt").read_text(), re.M)
     given = {module for name in listed for module in GIVEN.get(name, {name.lower().replace("-", "_")})}
     extras = sorted(library for library, at_once in outside(source).items() if at_once and library not in given)
-    assert not extras, (
-        f"{source.path} needs {', '.join(extras)} to be imported at all; a library beyond requirements.txt is an extra, imported inside the function that uses it"
-    )
+    names = ", ".join(extras)
+    assert not extras, f"{source.path} cannot be imported without {names}, not in requirements.txt; import an extra in the function that uses it"
 
 
 @pytest.mark.parametrize("source", EVERYTHING, ids=named)

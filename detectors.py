@@ -7,6 +7,7 @@ The definitions, one number at a time, stand in tests/twins.py; the promises eve
 from __future__ import annotations
 
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -21,6 +22,7 @@ LARGEST = 1e100  # a value beyond it, infinity too, is no measurement and counts
 TINY = 1e-150  # the spread of what never moves, in any unit: 2 * LARGEST / TINY is still a number
 FORMAT = 1  # of saved states; another one is refused
 CELLS = 1 << 15  # numbers worked on at once, 256 KiB: what a core keeps close
+MEDIAN, HIGH = 0.6744897501960817, 1.6448536269514722  # the median of |z| and its 90th percentile, z a standard Gaussian
 WIDE = 32  # streams from which one call per step is faster than one scan per stream
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -78,6 +80,13 @@ class Transducer(ABC):
             clock += len(piece)
             if not len(x):
                 return
+
+    def remember(self, x: Array, steps: int) -> Array:
+        """The `steps` rows before x and then x, (steps + len(x), ...); keeps the last `steps` of them as state "past"."""
+        held = self._held
+        rows = np.concatenate((held["past"], x))
+        held["past"] = rows[len(x) :].copy()
+        return rows
 
     @property
     def _held(self) -> State:
@@ -223,8 +232,148 @@ class Expecting(Detector):
         x = self.read(x)
         centre, spread = self.expect(x)
         spread = np.maximum(spread, self._floor)  # NaN stays NaN
-        score = np.minimum(self.sided(x - centre) / spread, CEILING)
-        return Verdict(score, centre, spread)
+        score = self.sided(x - centre)
+        score /= spread
+        return Verdict(np.minimum(score, CEILING, out=score), centre, spread)
+
+
+def threshold_for(scores: Any, contamination: float = 0.05) -> float:
+    """The threshold above which that share of the scores lies; steps without an opinion do not count.
+
+    >>> threshold_for([np.nan, 1.0, 2.0, 3.0, 4.0], contamination=0.25)
+    3.0
+    """
+    if not 0 < contamination < 1:
+        raise ValueError(f"contamination is a share of the steps between 0 and 1, got {contamination}")
+    known = np.sort(np.asarray(scores, dtype=np.float64), axis=None)
+    known = known[: np.count_nonzero(known == known)]
+    if not len(known):
+        raise ValueError("no step has a score yet: give the detector more past first")
+    return float(known[max(0, len(known) - 1 - int(contamination * len(known)))])
+
+
+@dataclass
+class Calibration(Transducer):
+    """Any raw strangeness >= 0 on the one scale: its past median becomes 0.67 and its 90th percentile 1.64, as for |z|, and the tail is that line.
+
+    `update(raw)` scores, then learns, over the last `window` learned values, renewed every window / 8 steps. It freezes while its score is above
+    `level`, but at most for `window` steps: a long anomaly stays visible, a lasting change is at last accepted. Nothing is counted in the tail,
+    so its height has no limit below CEILING. When it fails: a raw score with a tail heavier than a Gaussian's alarms too often;
+    take its square root or logarithm first. Cost: one sort of the window in window / 8 steps.
+    """
+
+    window: int = 120  # steps
+    level: ClassVar[float] = 3.0  # standard deviations; never the slider's
+
+    def __post_init__(self) -> None:
+        self.state = None
+
+    def begin(self, shape: tuple[int, ...]) -> State:
+        """The last steps as learned, NaN = not; the line (median, unit); the last step that was calm."""
+        return {"past": np.full((self.window, *shape), np.nan), "line": np.full((2, *shape), np.nan), "calm": np.zeros(shape, int)}
+
+    def update(self, raw: Any) -> Array:
+        """Standard deviations, same shape; NaN where raw is, and before half a window was seen."""
+        x = self.read(raw)
+        return np.concatenate([self._piece(offset, rows) for offset, rows in self.pieces(x, self._block)])
+
+    @property
+    def _block(self) -> int:
+        return max(1, self.window // 8)
+
+    def _piece(self, offset: int, raw: Array) -> Array:
+        held, (median, unit) = self._held, self._held["line"]
+        score: Array = np.clip(MEDIAN + (raw - median) / unit, 0.0, CEILING)
+        step = np.arange(len(raw))[:, None] + held["step"]
+        calm = np.concatenate((held["calm"][None], np.where(score > self.level, 0, step)))  # (1 + steps, streams), the step of the last calm
+        running(np.maximum, calm)
+        self.remember(np.where(step - calm[1:] <= 0, raw, np.where(step - calm[1:] > self.window, raw, np.nan)), self.window)
+        held["calm"] = calm[-1]
+        if offset + len(raw) == self._block:
+            self._renew()
+        return score
+
+    def _renew(self) -> None:
+        held, ordered = self._held, np.sort(np.moveaxis(self._held["past"], 0, -1), axis=-1)  # (streams, window)
+        seen = count(ordered)
+        median, high = quantile(ordered, seen, 0.5), quantile(ordered, seen, 0.9)
+        line = np.stack((median, np.maximum(high - median, TINY) / (HIGH - MEDIAN)))
+        held["line"] = np.where(seen >= (self.window + 1) // 2, line, held["line"])
+
+
+@dataclass
+class Alarm(Transducer):
+    """When to call someone: `update(scores)` gives the score where an alarm may be raised, 0 where it is held back, NaN where there is none.
+
+    Refractory: only a record of the last `refractory` steps passes. Rise: of records that follow one another within `pause` steps only the first
+    passes, and those that have since grown by `growth`. Habituation: what passes is divided by 1 + how many peaks at least as high passed before,
+    each forgotten over `memory` steps. Records under `quiet` pass as they are, uncounted. No threshold is needed here; it comes last.
+    Cost: about 100 ns per step, 20 microseconds per alarm. When it fails: a second, lower event within the refractory steps is not reported.
+
+    >>> Alarm().update([[0.5], [9.0], [9.5], [3.0], [0.1]]).ravel()
+    array([0.5, 9. , 0. , 0. , 0. ])
+    """
+
+    refractory: int = 100  # steps
+    pause: int = 10  # steps
+    growth: float = 2.0  # ratio of scores
+    memory: int = 5000  # steps
+    quiet: float = 2.5  # standard deviations
+    bins: ClassVar[int] = 32  # of the histogram of peaks, by ratio from `quiet` to CEILING
+
+    def __post_init__(self) -> None:
+        self.state = None
+
+    def begin(self, shape: tuple[int, ...]) -> State:
+        """The last scores, when and how high the present rise last passed, and the peaks so far."""
+        past = np.zeros((self.refractory, *shape))
+        return {
+            "past": past,
+            "record": np.full(shape, -self.pause - 1),
+            "rise": np.zeros(shape),
+            "peaks": np.zeros((self.bins, *shape)),
+            "counted": np.zeros(shape, int),
+        }
+
+    def update(self, scores: Any) -> Array:
+        """The alarm scores of these scores, same shape."""
+        scores = self.read(scores)
+        held, clock, steps = self._held, int(self._held["step"]), len(scores)
+        both = self.remember(np.nan_to_num(scores), self.refractory)  # (refractory + steps, streams)
+        record = both[self.refractory :] > highest(both, self.refractory)[:steps]
+        alarms: Array = np.where(record | np.isnan(scores), scores, 0.0)
+        loud = record & (scores >= self.quiet)
+        for step in np.flatnonzero(loud.any(axis=1)):
+            streams = np.flatnonzero(loud[step])
+            alarms[step, streams] = self._passed(clock + int(step), scores[step, streams], streams)
+        held["step"] += steps
+        return alarms
+
+    def _passed(self, now: int, scores: Array, streams: Array) -> Array:
+        """The alarm scores of records at one step, in some of the streams."""
+        held = self._held
+        rising = now - held["record"][streams] <= self.pause
+        held["record"][streams] = now
+        passing = ~rising | (scores >= self.growth * held["rise"][streams])
+        alarms, streams = np.where(passing, scores, 0.0), streams[passing]
+        held["rise"][streams] = scores[passing]
+        place = np.log(scores[passing] / self.quiet) / np.log(CEILING / self.quiet) * self.bins
+        place = np.clip(place.astype(int), 0, self.bins - 1)
+        peaks = held["peaks"][:, streams] * np.exp((held["counted"][streams] - now) / self.memory)  # (bins, streams)
+        as_high = np.where(np.arange(self.bins)[:, None] >= place, peaks, 0.0).sum(axis=0)
+        alarms[passing] /= 1 + as_high
+        peaks[place, np.arange(len(streams))] += 1
+        held["peaks"][:, streams], held["counted"][streams] = peaks, now
+        return alarms
+
+
+def highest(x: Array, width: int) -> Array:
+    """The maximum of each `width` rows in a row: (steps, streams) -> (steps - width + 1, streams)."""
+    have = 1
+    while have < width:
+        more = min(have, width - have)
+        x, have = np.maximum(x[:-more], x[more:]), have + more
+    return x
 
 
 def joined(chunks: list[tuple[Array, Array]]) -> tuple[Array, Array]:
@@ -257,15 +406,16 @@ def sums_before(carry: Array, rows: Array) -> tuple[Array, Array]:
 # as the anchor they are exact at any offset: the anchor's distance from the mean is at most sqrt(n) spreads.
 
 
-def moments(x: Array, anchor: Array, out: Array | None = None) -> Array:
-    """The moments of each value by itself, a missing one adding nothing."""
+def moments(x: Array, anchor: Array, weights: float | Array = 1.0, out: Array | None = None) -> Array:
+    """The weighted moments of each value by itself, a missing one adding nothing."""
     m = np.empty((3, *x.shape)) if out is None else out
-    np.subtract(x, anchor, out=m[1])
-    seen = m[1] == m[1]
-    m[0] = seen
-    if not seen.all():
-        m[1][~seen] = 0.0
-    np.multiply(m[1], m[1], out=m[2])
+    np.subtract(x, anchor, out=m[2])
+    missing = m[2] != m[2]
+    m[0] = weights
+    if missing.any():
+        m[0][missing] = m[2][missing] = 0.0
+    np.multiply(m[2], weights, out=m[1])
+    np.multiply(m[1], m[2], out=m[2])
     return m
 
 
@@ -283,8 +433,11 @@ def centre_and_spread(m: Array, anchor: Array, least: float | Array) -> tuple[Ar
     if few.any():
         n = np.where(few, np.nan, n)
     mean = total / n
-    variance = squares / n - mean * mean
-    return anchor + mean, np.sqrt(np.maximum(variance, 0.0))
+    spread = squares / n
+    spread -= mean * mean
+    np.sqrt(np.maximum(spread, 0.0, out=spread), out=spread)
+    mean += anchor
+    return mean, spread
 
 
 def first_seen(x: Array) -> Array:
@@ -359,18 +512,18 @@ class RollingZ(Expecting):
         anchors = np.concatenate((held["anchors"][:1], first_seen(x[:-1, ::-1])))
         tails = np.empty((3, *x.shape))
         tails[:, 0] = held["tails"]
-        running(np.add, moments(x[:-1], anchors[1:, None], tails[:, 1:])[..., ::-1, :])
+        running(np.add, moments(x[:-1], anchors[1:, None], out=tails[:, 1:])[..., ::-1, :])
         return tails, anchors
 
     def _close(self) -> None:
         """The block is full: sum it backwards, from its last value, for the block that follows."""
         held = self._held
         held["head"] = np.zeros_like(held["head"])
-        held["anchors"][0] = first_seen(held["past"][None, ::-1])[0]
-        width = max(1, CELLS // self.window)  # streams at once
+        held["anchors"][0] = last_seen(held["past"], held["anchors"][0])
+        width = max(1, 4 * CELLS // self.window)  # streams at once
         for i in range(0, held["past"].shape[1], width):
             near = slice(i, i + width)
-            running(np.add, moments(held["past"][:, near], held["anchors"][0, near], held["tails"][:, :, near])[:, ::-1])
+            running(np.add, moments(held["past"][:, near], held["anchors"][0, near], out=held["tails"][:, :, near])[:, ::-1])
 
 
 @dataclass
@@ -408,7 +561,7 @@ class Ewma(Expecting):
         fresh = held["sums"][0] == 0
         if fresh.any():
             held["anchor"] = np.where(fresh, first_seen(rows[None])[0], held["anchor"])
-        before, held["sums"] = sums_before(held["sums"], moments(rows, held["anchor"]) * weights)
+        before, held["sums"] = sums_before(held["sums"], moments(rows, held["anchor"], weights))
         held["last"] = last_seen(rows, held["last"])
         centre, spread = centre_and_spread(before, held["anchor"], self._enough * weights)
         if offset + len(rows) == self._block:
@@ -418,79 +571,182 @@ class Ewma(Expecting):
 
 
 @dataclass
-class Alarm(Transducer):
-    """When to call someone: `update(scores)` gives the score where an alarm may be raised, 0 where it is held back, NaN where there is none.
+class Cusum(Ewma):
+    """How far small deviations to one side have piled up: a shift too small for any single step to show.
 
-    Refractory: only a record of the last `refractory` steps passes. Rise: of records that follow one another within `pause` steps only the first
-    passes, and those that have since grown by `growth`. Habituation: what passes is divided by 1 + how many peaks at least as high passed before,
-    each forgotten over `memory` steps. Records under `quiet` pass as they are, uncounted. No threshold is needed here; it comes last.
-    Cost: about 100 ns per step, 20 microseconds per alarm. When it fails: a second, lower event within the refractory steps is not reported.
+    S = max(0, S + z - slack) to each side, z = (x - mean) / std from the exponentially weighted past and at most LIMIT; score = sqrt(RATE * max S),
+    a fixed map that makes the exponential tail of S Gaussian. Cost: constant per step. It has no band: S is not a value.
+    When it fails: after a shift it keeps alarming until S has run down; it says where a run ended, not which step was strange.
+    Source: E. S. Page, Continuous Inspection Schemes, 1954; the form S = C - min C: D. V. Lindley, The Theory of Queues with a Single Server, 1952.
 
-    >>> Alarm().update([[0.5], [9.0], [9.5], [3.0], [0.1]]).ravel()
-    array([0.5, 9. , 0. , 0. , 0. ])
+    >>> bool(Cusum(window=40).update(np.r_[np.tile([0.0, 1.0], 100), np.tile([1.0, 2.0], 10)][:, None])[-1] > 3)
+    True
     """
 
-    refractory: int = 100  # steps
-    pause: int = 10  # steps
-    growth: float = 2.0  # ratio of scores
-    memory: int = 5000  # steps
-    quiet: float = 2.5  # standard deviations
-    bins: ClassVar[int] = 32  # of the histogram of peaks, by ratio from `quiet` to CEILING
-
-    def __post_init__(self) -> None:
-        self.state = None
+    slack: float = 0.5  # standard deviations a step may deviate for nothing
+    LIMIT: ClassVar[float] = 8.0  # standard deviations one step can add
+    RATE: ClassVar[float] = 1.6  # score**2 per S; measured on Gaussian noise
 
     def begin(self, shape: tuple[int, ...]) -> State:
-        """The last scores, when and how high the present rise last passed, and the peaks so far."""
-        past = np.zeros((self.refractory, *shape))
-        return {
-            "past": past,
-            "record": np.full(shape, -self.pause - 1),
-            "rise": np.zeros(shape),
-            "peaks": np.zeros((self.bins, *shape)),
-            "counted": np.zeros(shape, int),
-        }
+        """The expectation's state; for each side the sum since the block began, and the least it has been."""
+        return {**super().begin(shape), "climb": np.zeros((2, *shape)), "least": np.zeros((2, *shape))}
 
-    def update(self, scores: Any) -> Array:
-        """The alarm scores of these scores, same shape."""
-        scores = self.read(scores)
-        held, clock, steps = self._held, int(self._held["step"]), len(scores)
-        both = np.concatenate((held["past"], np.nan_to_num(scores)))  # (refractory + steps, streams)
-        record = both[self.refractory :] > highest(both, self.refractory)[:steps]
-        alarms: Array = np.where(record | np.isnan(scores), scores, 0.0)
-        loud = record & (scores >= self.quiet)
-        for step in np.flatnonzero(loud.any(axis=1)):
-            streams = np.flatnonzero(loud[step])
-            alarms[step, streams] = self._passed(clock + int(step), scores[step, streams], streams)
-        held["past"] = both[steps:].copy()
-        held["step"] += steps
-        return alarms
+    def advance(self, x: Any) -> Verdict:
+        """Score by the sum, with this step in it."""
+        x = self.read(x)
+        return Verdict(np.concatenate([self._climb(offset, rows) for offset, rows in self.pieces(x, self._block)]))
 
-    def _passed(self, now: int, scores: Array, streams: Array) -> Array:
-        """The alarm scores of records at one step, in some of the streams."""
+    def _climb(self, offset: int, rows: Array) -> Array:
         held = self._held
-        rising = now - held["record"][streams] <= self.pause
-        held["record"][streams] = now
-        passing = ~rising | (scores >= self.growth * held["rise"][streams])
-        alarms, streams = np.where(passing, scores, 0.0), streams[passing]
-        held["rise"][streams] = scores[passing]
-        place = np.log(scores[passing] / self.quiet) / np.log(CEILING / self.quiet) * self.bins
-        place = np.clip(place.astype(int), 0, self.bins - 1)
-        peaks = held["peaks"][:, streams] * np.exp((held["counted"][streams] - now) / self.memory)  # (bins, streams)
-        as_high = np.where(np.arange(self.bins)[:, None] >= place, peaks, 0.0).sum(axis=0)
-        alarms[passing] /= 1 + as_high
-        peaks[place, np.arange(len(streams))] += 1
-        held["peaks"][:, streams], held["counted"][streams] = peaks, now
-        return alarms
+        centre, spread = self._piece(offset, rows)
+        z = np.clip((rows - centre) / np.maximum(spread, self._floor), -self.LIMIT, self.LIMIT)
+        sides = np.stack((z, -z)) - self.slack  # (2, steps, streams)
+        sides[np.isnan(sides)] = 0.0
+        climb = running(np.add, np.concatenate((held["climb"][:, None], sides), axis=1))
+        least = running(np.minimum, np.concatenate((held["least"][:, None], climb[:, 1:]), axis=1))
+        pile = climb - least  # (2, 1 + steps, streams), S
+        held["climb"], held["least"] = climb[:, -1], least[:, -1]
+        if offset + len(rows) == self._block:
+            held["climb"], held["least"] = pile[:, -1], np.zeros_like(pile[:, -1])
+        watched = pile.max(axis=0) if self.direction == "both" else pile[0 if self.direction == "high" else 1]
+        return np.where(np.isnan(z), np.nan, np.minimum(np.sqrt(self.RATE * watched[1:]), CEILING))
 
 
-def highest(x: Array, width: int) -> Array:
-    """The maximum of each `width` rows in a row: (steps, streams) -> (steps - width + 1, streams)."""
-    have = 1
-    while have < width:
-        more = min(have, width - have)
-        x, have = np.maximum(x[:-more], x[more:]), have + more
-    return x
+@dataclass
+class Ranked(Expecting):
+    """A detector that expects from the sorted window: it writes `gauge`."""
+
+    @abstractmethod
+    def gauge(self, ordered: Array, seen: int | Array) -> tuple[Array, Array]:
+        """(centre, spread), both (...), from windows (..., window) sorted with the missing last; `seen` values each."""
+
+    def begin(self, shape: tuple[int, ...]) -> State:
+        """The window."""
+        return {"past": np.full((self.window, *shape), np.nan)}
+
+    def expect(self, x: Array) -> tuple[Array, Array]:
+        """Sort the window before each step, a cacheful at a time."""
+        views = windows(self.remember(x, self.window), self.window)  # (steps, streams, window)
+        centre, spread = np.empty_like(x), np.empty_like(x)
+        for near in tiles(x.shape, self.window):
+            ordered = views[near].copy()
+            ordered.sort(axis=-1)
+            seen = count(ordered)
+            centre[near], spread[near] = self.gauge(ordered, seen)
+            if not isinstance(seen, int):
+                centre[near][seen < self.least] = np.nan
+                spread[near][seen < self.least] = np.nan
+        return centre, spread
+
+
+def windows(rows: Array, width: int) -> Array:
+    """The `width` rows before each further one, as a view: (width + steps, ...) -> (steps, ..., width)."""
+    rows = np.ascontiguousarray(rows)
+    return np.ndarray((len(rows) - width, *rows.shape[1:], width), rows.dtype, rows, 0, (*rows.strides, rows.strides[0]))
+
+
+def tiles(shape: tuple[int, ...], width: int) -> Iterator[tuple[slice, slice]]:
+    """Slices of a (steps, streams) array of which each, times `width`, fits near the core."""
+    steps, streams = shape
+    down = max(1, CELLS // max(1, width * streams))
+    across = max(1, CELLS // width)
+    for i in range(0, steps, down):
+        for j in range(0, streams, across):
+            yield slice(i, i + down), slice(j, j + across)
+
+
+def count(ordered: Array) -> int | Array:
+    """How many are not missing along the last axis: one number where that is all of them."""
+    last = ordered[..., -1]
+    seen: int | Array = ordered.shape[-1] if (last == last).all() else (ordered == ordered).sum(axis=-1)
+    return seen
+
+
+def quantile(ordered: Array, seen: int | Array, share: float) -> Array:
+    """The value below which `share` of those seen lie, linear between two, along the last axis; NaN of none."""
+    place: Any = share * (seen - 1)
+    if isinstance(seen, int):
+        low, high = ordered[..., math.floor(place)], ordered[..., math.ceil(place)]
+    else:
+        low, high = (np.take_along_axis(ordered, side(place).astype(int)[..., None], axis=-1)[..., 0] for side in (np.floor, np.ceil))
+    between: Array = low + place % 1 * (high - low)
+    return between
+
+
+@dataclass
+class MedianMad(Ranked):
+    """How many robust deviations from the median of the last `window` steps.
+
+    |x - median| / (1.4826 * median(|window - median|)). Cost: two sorts of the window per step. Up to half the window may be outliers.
+    When it fails: where more than half of the window is one and the same value the spread is 0 and any other value is CEILING; give a floor.
+    Source: F. R. Hampel, The Influence Curve and Its Role in Robust Estimation, 1974; B. Iglewicz, D. C. Hoaglin, How to Detect and Handle
+    Outliers, 1993.
+
+    >>> MedianMad(window=4).update([[1.0], [2.0], [3.0], [4.0], [9.0]]).ravel().round(3)
+    array([  nan,   nan, 2.023, 1.349, 4.384])
+    """
+
+    def gauge(self, ordered: Array, seen: int | Array) -> tuple[Array, Array]:
+        """Median, and the median distance from it."""
+        median = quantile(ordered, seen, 0.5)
+        distance = np.abs(ordered - median[..., None])
+        distance.sort(axis=-1)
+        return median, quantile(distance, seen, 0.5) / MEDIAN
+
+
+@dataclass
+class Interquartile(Ranked):
+    """Tukey's fences: how far outside the middle half of the last `window` steps.
+
+    |x - (Q1 + Q3) / 2| / ((Q3 - Q1) / 1.349); Tukey's fence at 1.5 (Q3 - Q1) beyond a quartile is 2.7 on this scale. Cost: one sort per step.
+    When it fails: where more than half of the window is one and the same value the spread is 0 and any other value is CEILING; give a floor.
+    Source: J. W. Tukey, Exploratory Data Analysis, 1977.
+
+    >>> Interquartile(window=4).update([[1.0], [2.0], [3.0], [4.0], [9.0]]).ravel().round(3)
+    array([  nan,   nan, 4.047, 2.698, 5.846])
+    """
+
+    def gauge(self, ordered: Array, seen: int | Array) -> tuple[Array, Array]:
+        """The middle of the quartiles, and their distance as that of a Gaussian."""
+        first, third = quantile(ordered, seen, 0.25), quantile(ordered, seen, 0.75)
+        return (first + third) / 2, (third - first) / (2 * MEDIAN)
+
+
+@dataclass
+class Ensemble(Detector):
+    """What most of its members say: the median of their scores, on their one scale.
+
+    Each feature of x is scored by each member; a step's score is its strangest feature's, and `parts` shares it out by squared scores.
+    Cost: that of the members. When it fails: an oddity that only one member can see is outvoted.
+    Source: C. C. Aggarwal, S. Sathe, Theoretical Foundations and Algorithms for Outlier Ensembles, 2015.
+
+    >>> x = np.random.default_rng(1).normal(size=(200, 1, 2))
+    >>> x[150, 0, 1] = 9.0
+    >>> Ensemble(window=50).fit(x[:150]).explain(x[150:151]).round(1)
+    array([[[ 0., 10.]]])
+    """
+
+    joint: ClassVar[bool] = True
+    members: ClassVar[tuple[type[Detector], ...]] = (MedianMad, Ewma, Cusum)
+
+    def begin(self, shape: tuple[int, ...]) -> State:
+        """Nothing of its own: the members' states are kept under their names."""
+        return {}
+
+    def advance(self, x: Any) -> Verdict:
+        """Score every feature as a stream of its own by every member, then take the middle."""
+        x = self.read(x)  # (steps, streams, features)
+        flat, floor = x.reshape(len(x), -1), tuple(np.broadcast_to(self.floor, x.shape[1:]).ravel())
+        said = []
+        for make in self.members:
+            member = make(window=self.window, floor=floor, direction=self.direction)
+            with self.inside(make.__name__, member):
+                said.append(member.update(flat))
+        ordered = np.sort(np.stack(said, axis=-1), axis=-1)  # (steps, streams * features, members)
+        each = quantile(ordered, count(ordered), 0.5).reshape(x.shape)
+        score = np.fmax.reduce(each, axis=-1)
+        squares = np.nan_to_num(each) ** 2
+        return Verdict(score, parts=squares * (score / np.maximum(squares.sum(axis=-1), TINY))[..., None])
 
 
 class Listing(Mapping[str, type[Detector]]):
@@ -516,6 +772,10 @@ class Listing(Mapping[str, type[Detector]]):
 DETECTORS = Listing(
     {
         "rolling z-score": RollingZ,
+        "median and MAD": MedianMad,
+        "interquartile range": Interquartile,
         "EWMA": Ewma,
+        "CUSUM": Cusum,
+        "ensemble": Ensemble,
     }
 )

@@ -1,0 +1,108 @@
+"""The one table of settings: what a stream runs under and how the program is started, each with default, unit and help.
+
+The page, the command line and the exported file read this table, so that a name means the same thing everywhere.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import asdict, dataclass, fields
+from typing import Any, NamedTuple
+
+DIRECTIONS = ("both", "high", "low")
+NO = float("nan")  # no bound: the setting is no number
+
+
+class Setting(NamedTuple):
+    """One row of the table: what it is called, what it starts as, in which unit, between which bounds, and why one would touch it."""
+
+    name: str
+    default: Any
+    unit: str
+    low: float
+    high: float
+    help: str
+
+
+TABLE = (
+    Setting("detector", "rolling z-score", "", NO, NO, "which detector turns numbers into scores"),
+    Setting("window", 60, "steps", 10, 500, "how much past a step is compared with"),
+    Setting("threshold", 3.5, "σ", 1.5, 12.0, "a step whose score is above it is an anomaly"),
+    Setting("direction", "both", "", NO, NO, "which side is strange: both, high or low"),
+    Setting("refractory", 100, "steps", 0, 10_000, "after an alarm only a higher score raises another within this many steps"),
+    Setting("host", "127.0.0.1", "", NO, NO, "address the page is served on"),
+    Setting("port", 8050, "", 1, 65_535, "port the page is served on"),
+    Setting("interval", 500, "ms", 100, 60_000, "time between two redraws of the page"),
+    Setting("seed", 0, "", 0, 2**32 - 1, "seed of the simulated streams"),
+    Setting("csv", None, "", NO, NO, "a CSV file shown under Your data from the start"),
+)
+BY_NAME = {setting.name: setting for setting in TABLE}
+
+
+class SettingsError(ValueError):
+    """A setting out of its bounds, of the wrong kind, or not known: says which, what came and what is wanted."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What one stream runs under; its threshold only compares, every other field names a track of its own."""
+
+    detector: str = BY_NAME["detector"].default
+    window: int = BY_NAME["window"].default  # steps
+    threshold: float = BY_NAME["threshold"].default  # standard deviations
+    direction: str = BY_NAME["direction"].default
+    refractory: int = BY_NAME["refractory"].default  # steps
+
+    @property
+    def key(self) -> tuple[str, int, str, int]:
+        return (self.detector, self.window, self.direction, self.refractory)
+
+
+def checked(settings: Settings, detectors: tuple[str, ...]) -> Settings:
+    """The same settings, or a SettingsError that names the field, what was wanted and what came."""
+    if settings.detector not in detectors:
+        raise SettingsError(f"detector: wanted one of {', '.join(detectors)}; came {settings.detector!r}")
+    if settings.direction not in DIRECTIONS:
+        raise SettingsError(f"direction: wanted one of {', '.join(DIRECTIONS)}; came {settings.direction!r}")
+    for name in ("window", "threshold", "refractory"):
+        row, value = BY_NAME[name], getattr(settings, name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not row.low <= value <= row.high:
+            raise SettingsError(f"{name}: wanted {row.low:g} to {row.high:g} {row.unit}; came {value!r}")
+    return settings
+
+
+def to_toml(tables: dict[str, dict[str, Any]]) -> str:
+    """Tables of plain values as TOML text; a list of tables becomes an array of inline tables."""
+    return "\n".join(f"[{table}]\n" + "".join(f"{key} = {_literal(value)}\n" for key, value in rows.items()) for table, rows in tables.items())
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r") + '"'
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_literal(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_literal(item) for item in value) + "]"
+    return repr(value)
+
+
+def exported(source: dict[str, Any], settings: Settings) -> str:
+    """What *Export* writes: where the numbers come from, and what they run under."""
+    return to_toml({"source": source, "settings": asdict(settings)})
+
+
+def imported(text: str) -> tuple[dict[str, Any], Settings]:
+    """The way back from `exported`: (source, settings); SettingsError names what is missing or unknown."""
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"settings file: wanted TOML with the tables [source] and [settings]; {error}") from error
+    for table in ("source", "settings"):
+        if not isinstance(tables.get(table), dict):
+            raise SettingsError(f"settings file: the table [{table}] is missing; write it as Export on the page does")
+    unknown = set(tables["settings"]) - {field.name for field in fields(Settings)}
+    if unknown:
+        raise SettingsError(f"settings file: unknown setting {sorted(unknown)[0]!r}; known are {', '.join(f.name for f in fields(Settings))}")
+    return tables["source"], Settings(**tables["settings"])

@@ -1,0 +1,237 @@
+"""One visitor's question, which stream under which settings over which steps, answered from what the monitor keeps.
+
+This room stands on the others: it joins monitor, evaluate and view, so that they need not know each other. The page and every API ask here.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from redline import evaluate, view
+from redline.monitor import Anomaly, Feed, Monitor, Track
+from redline.settings import BY_NAME, Settings
+from redline.sources import Recording
+from redline.view import View
+from streams import KINDS
+
+OUTCOMES = np.array(["", "caught", "false alarm", "missed", ""])  # the words of evaluate's codes
+READY = 600  # steps a track may lag behind and still be called ready
+CURVE = np.round(np.arange(1.5, 12.01, 0.1), 1)  # thresholds of the curve, standard deviations
+judgements: WeakKeyDictionary[Track, dict[float, tuple[int, evaluate.Figures]]] = WeakKeyDictionary()
+
+
+class History(NamedTuple):
+    """What was said of every step of the buffer, and what is true."""
+
+    first: int  # absolute step
+    score: np.ndarray  # (steps,) of rows, standard deviations, NaN = no opinion
+    alarm: np.ndarray  # (steps,)
+    label: np.ndarray | None  # (steps, features) index into KINDS, None = truth unknown
+
+
+class Sight:
+    """The question, with the answers to it as methods; cheap to ask, made anew for each answer."""
+
+    def __init__(self, monitor: Monitor, name: str, settings: Settings, span: int, at: int | None = None):
+        self.monitor, self.feed, self.settings, self.span, self.at = monitor, monitor.feeds[name], settings, span, at
+        self.track = monitor.want(name, settings)
+        self.ready = self.feed.end - self.track.end < READY
+        newest = self.track.end if self.ready else self.feed.end
+        self.end = newest if at is None else max(min(at, newest), self.feed.tape.first + 1)
+        self.first = max(self.end - span, self.feed.tape.first)
+
+    def figures(self, settings: Settings) -> evaluate.Figures:
+        """The whole buffer judged under some settings; what was judged up to the same step is not judged again."""
+        track = self.monitor.want(self.feed.name, settings)
+        known = judgements.setdefault(track, {})
+        end, found = known.get(settings.threshold, (-1, None))
+        if found is None or end != track.end:
+            found = evaluate.judge(*self.history(track)[1:], settings.threshold)
+            judgements[track] = {**dict(list(known.items())[-7:]), settings.threshold: (track.end, found)}
+        return found
+
+    def history(self, track: Track) -> History:
+        """The whole buffer, as far as the track has come."""
+        feed = self.feed
+        with feed.lock:
+            first = feed.tape.first
+            end = max(min(track.end, feed.end), first)
+            label = feed.tape.read("label", first, end) if feed.labelled else None
+            score, alarm = track.read("score", first, end), track.read("alarm", first, end)
+            return History(first, score[:, 0], alarm[:, 0], label)  # type: ignore[index]
+
+    def seen(self, first: int) -> View:
+        """The view from a step on; rows and events are judged over the whole buffer, then cut."""
+        seen = view.scene(self.feed, self.track, self.settings.threshold, first, self.end)
+        codes = evaluate.outcomes(seen.score, seen.label, self.settings.threshold)
+        return view.look(seen, self.settings.threshold, None if codes is None else OUTCOMES[codes], self.fates())
+
+    def fates(self) -> list[tuple[int, int, str, str]] | None:
+        """Every event of the buffer, first and last absolute step, kind, fate; None where no truth is known."""
+        start, _, alarm, label = self.history(self.track)
+        if label is None:
+            return None
+        kinds = label.max(axis=1, initial=0)
+        found = evaluate.fates(alarm, label, self.settings.threshold)
+        return [(start + f.first, start + f.last, KINDS[kinds[f.first]], fate_word(f)) for f in found]
+
+    def curve(self) -> tuple[evaluate.Curve, float | None]:
+        points = evaluate.curve(*self.history(self.track)[1:], CURVE)
+        return points, evaluate.best_threshold(points)
+
+    def status(self) -> str:
+        """The state of the stream in a few words."""
+        failure = self.feed.failure or self.track.failure
+        if failure:
+            return f"failed, id {failure.id}"
+        if not self.feed.end:
+            return "no points yet"
+        if not self.ready:
+            return f"scoring {100 * self.monitor.progress(self.feed.name, self.track):.0f} %"
+        if self.learning():
+            return f"learning, {self.feed.end} of {self.settings.window}"
+        if self.at is not None:
+            return "looking back"
+        return "end of file" if ended(self.feed) else "live"
+
+    def learning(self) -> bool:
+        """Whether the detector has no opinion yet because the stream is young."""
+        score = self.track.read("score", max(self.track.end - 20, self.track.start), self.track.end)
+        return self.feed.end < 4 * self.settings.window and bool(np.isnan(score).all())  # type: ignore[arg-type]
+
+    def sentence(self, seen: View) -> str:
+        """What is said above the chart: a failure, the wait for a past, or the newest anomaly in the detector's own numbers."""
+        failure = self.feed.failure or self.track.failure
+        if failure:
+            return f"{failure.text}. The other streams go on; this one is tried again. Look for {failure.id} in the log."
+        if not self.feed.end:
+            return f"No points from {self.feed.stream.title} for {self.monitor.wall() - self.feed.opened:.0f} s."
+        if self.learning():
+            return f"Learning what is normal: {min(self.feed.end, self.settings.window)} of {self.settings.window} steps."
+        return seen.sentence
+
+
+def ended(feed: Feed) -> bool:
+    return isinstance(feed.stream, Recording) and not feed.stream.rest
+
+
+def fate_word(fate: evaluate.Fate) -> str:
+    return "caught" if np.isfinite(fate.delay) else "open" if fate.open else "missed"
+
+
+def cards(feed: Feed) -> dict[str, str]:
+    """Counted since the start under the settings applied at each moment."""
+    rate = 100 * feed.anomalies / feed.points if feed.points else 0.0
+    return {"points": f"{feed.points:,}", "anomalies": f"{feed.anomalies:,}", "rate": f"{rate:.2g} %"}
+
+
+def totals(monitor: Monitor) -> dict[str, str]:
+    """The cards of the overview: all streams together."""
+    feeds = list(monitor.feeds.values())
+    points, anomalies = sum(feed.points for feed in feeds), sum(feed.anomalies for feed in feeds)
+    rate = 100 * anomalies / points if points else 0.0
+    return {"status": f"watching {len(feeds)} streams", "points": f"{points:,}", "anomalies": f"{anomalies:,}", "rate": f"{rate:.2g} %"}
+
+
+def told(feed: Feed, a: Anomaly) -> str:
+    return view.reason(a.value, (a.low, a.high), a.score, feed.stream.units[a.feature], a.run)
+
+
+def news(feed: Feed, number: int) -> list[dict[str, Any]]:
+    """The alarms since anomaly `number`, for the pop-ups and the bell."""
+    found = [a for a in list(feed.journal)[-200:] if a.number > number and a.alarm]
+    name = feed.stream.title
+    return [
+        {
+            "title": f"{name} · {view.severity(a.score, a.threshold)}",
+            "kind": view.severity(a.score, a.threshold),
+            "text": told(feed, a),
+            "step": a.step,
+        }
+        for a in found[-3:]
+    ]
+
+
+def spark(feed: Feed, wide: bool) -> dict[str, Any]:
+    """A little line: the last steps of the first feature between 0 and 1, the places of its anomalies, how many alarms are open."""
+    steps, bins = (600, 200) if wide else (240, 48)
+    track = feed.watched
+    seen = view.scene(feed, track, feed.applied.threshold, feed.end - steps, feed.end)
+    line = seen.x[:, 0]
+    known = line[np.isfinite(line)]
+    if not len(known):
+        return {"line": [], "marks": [], "open": 0}
+    low, high = float(known.min()), float(known.max())
+    red = seen.score > feed.applied.threshold
+    keep = np.unique(np.concatenate([np.linspace(0, len(line) - 1, bins).astype(int), np.flatnonzero(red)]))  # thinned, every red one stays
+    level = np.round((line[keep] - low) / ((high - low) or 1.0), 3)
+    points = [[round(k / max(len(line) - 1, 1), 3), None if np.isnan(v) else v] for k, v in zip(keep.tolist(), level.tolist())]
+    return {"line": points, "marks": np.flatnonzero(red[keep]).tolist(), "open": int((seen.alarm > feed.applied.threshold).sum())}
+
+
+def pulse(monitor: Monitor, feed: Feed | None, at: int | None) -> dict[str, Any]:
+    """What the browser needs to tell the age of the data by its own clock."""
+    feeds = [feed] if feed else list(monitor.feeds.values())
+    arrived = max((f.arrived or 0.0 for f in feeds), default=0.0)
+    waits = 0 if feed is None or at is None else max(0, feed.end - at)
+    over = feed is not None and ended(feed)
+    age = monitor.wall() - arrived if arrived else None
+    return {
+        "age": age,
+        "period": feed.stream.period if feed and feed.real else 0,
+        "at": at,
+        "waiting": waits,
+        "end": feed.end if feed else 0,
+        "over": over,
+    }
+
+
+def neighbour(sight: Sight, forward: bool) -> int | None:
+    """The step to end the view at, so that the next or previous run of anomalies stands in its middle."""
+    first, score, _, _ = sight.history(sight.track)
+    above = score > sight.settings.threshold
+    starts = np.flatnonzero(above & ~np.concatenate([[False], above[:-1]])) + first
+    middle = sight.end - sight.span // 2 if sight.at is not None else sight.end
+    found = starts[starts > middle + 1] if forward else starts[starts < middle - 1]
+    return int(found[0] if forward else found[-1]) + sight.span // 2 if len(found) else None
+
+
+def source(feed: Feed, name: str, seed: int) -> dict[str, Any]:
+    """Where a stream's numbers come from, so that a headless run meets the very same ones."""
+    about: dict[str, Any] = {"stream": name, "first": feed.watched.start}
+    if isinstance(feed.stream, Recording):
+        columns = feed.stream.columns
+        return {**about, "csv": feed.stream.title, "time": columns.time or "", "features": list(columns.features), "label": columns.label or ""}
+    if feed.real:
+        return about
+    injections = [{"step": i.step, "kind": i.kind, "size": i.size} for i in getattr(feed.stream, "injections", [])]
+    return {**about, "seed": seed, "rate": feed.stream.rate, "injections": injections}  # type: ignore[attr-defined]
+
+
+def destination(move: str, sight: Sight, goto: Any) -> int | None:
+    """The step a visitor's view shall end at; None = live."""
+    now, half = sight.end, sight.span // 2
+    if move == "golive" or (move == "pause" and sight.at is not None):
+        return None
+    if move in ("previous", "next"):
+        found = neighbour(sight, move == "next")
+        return sight.at if found is None else None if found >= sight.track.end else found
+    if move == "later" and now + half >= sight.track.end:
+        return None
+    steps = {"pause": now, "earlier": max(now - half, sight.feed.tape.first + half), "later": now + half}
+    return steps[move] if move in steps else int(goto["step"]) + half
+
+
+def picked_threshold(sight: Sight, how: str, click: Any) -> float | None:
+    """A threshold from the curve: where it was clicked, its best F1, or the buffer's quantile that flags about 1 % of steps."""
+    if how == "curve":
+        found = click["points"][0]["x"] if click else None
+    elif how == "best":
+        found = sight.curve()[1]
+    else:
+        found = evaluate.threshold_for_rate(sight.history(sight.track).score, 0.01)
+    row = BY_NAME["threshold"]
+    return None if found is None or not np.isfinite(found) else round(float(np.clip(found, row.low, row.high)), 1)

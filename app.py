@@ -1,0 +1,714 @@
+"""The door and the page: `python app.py`, its layout and its callbacks.
+
+The way of the data is straight: stream -> monitor -> detector -> threshold -> page. The monitor's thread is the only writer; every callback here
+reads what it keeps, and a tick sends only what is new.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import binascii
+import contextlib
+import logging
+import multiprocessing
+import os
+import socket
+import sys
+import threading
+import webbrowser
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import dash
+import uvicorn
+from dash import ClientsideFunction, Input, Output, Patch, State, ctx, dcc, html, no_update
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+
+from detectors import DETECTORS
+from redline import chart, evaluate, panels
+from redline.cells import CsvError
+from redline.monitor import SPEEDS, Feed, Monitor, failed
+from redline.panels import aria, data
+from redline.settings import BY_NAME, DIRECTIONS, TABLE, Settings, SettingsError, checked, exported
+from redline.sight import Sight, cards, destination, news, picked_threshold, pulse, source, spark, totals
+from redline.sources import Columns, Recording, ThisMachine, read_csv
+from redline.view import View
+from streams import KINDS, STREAMS
+
+MACHINE, YOURS, OVERVIEW = "this-machine", "your-data", "overview"
+TITLES = {OVERVIEW: "Overview", **{name: stream.title for name, stream in STREAMS.items()}, MACHINE: "This machine", YOURS: "Your data"}
+SPANS = {300: "300 steps", 600: "600 steps", 2_000: "2,000 steps", 10_000: "10,000 steps"}
+PICKS = {"best": "best F1", "one-percent": "about 1 % of steps"}  # ways to pick a threshold
+BUTTONS = {"point": "spike"}  # what an inject button reads where it is not the kind's own name
+
+SLOW = 2_000  # ms between two renewals of the little lines and of the open lower panel
+
+PATIENCE = 0.12  # seconds a moved slider waits for its track, before the page says "scoring 40 %"
+AT_ONCE = 600  # rows of an uploaded file that are there before it plays on
+
+
+log = logging.getLogger("redline")
+
+
+# --- what a visitor asks for, answered from what the monitor keeps
+
+
+def seen_before(seen: dict[str, Any] | None, sight: Sight, look: dict[str, Any]) -> bool:
+    """Whether the browser holds this very view but for its newest steps, so that only those need to travel."""
+    if not seen or seen["look"] != look or sight.at is not None or not sight.ready:
+        return False
+    new, held = sight.end - seen["end"], sight.end - seen["first"]
+    return bool(0 <= new <= sight.span // 2 and held <= 1.5 * sight.span and seen["first"] >= sight.feed.tape.first)
+
+
+def growth(seen: View, sight: Sight, theme: str, held: dict[str, Any], ranges: list[list[float]]) -> Patch:
+    """What a browser that holds the steps up to held["end"] lacks."""
+    patch = Patch()
+    new = chart.lines(seen, theme, held["end"] - seen.first)
+    for i, trace in enumerate(new):
+        patch["data"][i]["x"].extend(trace["x"])
+        patch["data"][i]["y"].extend(trace["y"])
+    for i, trace in enumerate(chart.overlays(seen, theme), len(new)):
+        patch["data"][i] = trace
+    for name, value in chart.moving(seen, theme, ranges, sight.span).items():
+        patch["layout"][name] = value
+    return patch
+
+
+def drawing(sight: Sight, look: dict[str, Any], held: dict[str, Any] | None) -> tuple[Any, dict[str, Any], View]:
+    """The chart for a browser, whole or only what it lacks, with what it holds afterwards."""
+    theme, grows = look["theme"], seen_before(held, sight, look)
+    seen = sight.seen(held["first"] if grows and held else sight.first)
+    same = held is not None and held["look"]["stream"] == look["stream"]
+    ranges = chart.ranges(seen, held["ranges"] if same and held and sight.at is None else None, sight.span)
+    now = {"look": look, "first": seen.first, "end": seen.end, "ranges": ranges, "number": sight.feed.journal[-1].number if sight.feed.journal else 0}
+    if grows and held:
+        return (growth(seen, sight, theme, held, ranges) if seen.end > held["end"] else no_update), now, seen
+    return chart.figure(seen, theme, ranges, sight.span, f"{look['stream']} {look['revision']}"), now, seen
+
+
+# --- the layout
+
+
+def page(monitor: Monitor, interval: int, seed: int) -> html.Div:
+    """Everything at its final height from the start, so that nothing jumps."""
+    return html.Div([*hidden(interval, seed), header(), bar(), card_row(), tabs(monitor), overview(), watching(), lower(), floating()], id="page")
+
+
+def hidden(interval: int, seed: int) -> list[Any]:
+    stores = ["seen", "at", "pulse", "news", "sparks", "zoom", "goto", "shown"]
+    served = {"seed": seed, "interval": interval}
+    return [
+        dcc.Location(id="url", refresh=False),
+        dcc.Interval(id="tick", interval=interval),
+        dcc.Interval(id="slow", interval=SLOW),
+        dcc.Store(id="served", data=served),
+        dcc.Store(id="look", data="light"),
+        *(dcc.Store(id=name) for name in stores),
+        dcc.Download(id="download"),
+    ]
+
+
+def header() -> html.Header:
+    return html.Header(
+        [
+            html.H1([html.I(), "Redline"]),
+            html.Span("connecting", id="age", className="live"),
+            html.Span(id="clock", className="soft wide"),
+            html.Span(className="grow"),
+            html.Button("Pause", id="pause", title="freeze this view; data keeps arriving (space)"),
+            choice("speed", {speed: f"{speed}x" for speed in SPEEDS}, 1),
+            html.Button("Bell off", id="bell", title="sound when an alarm comes"),
+            html.Button("Dark", id="theme", title="light or dark"),
+            html.Button("Share", id="share", title="copy a link to this view"),
+            html.Button("?", id="help", title="keys (?)", className="wide"),
+        ]
+    )
+
+
+def bar() -> html.Div:
+    return html.Div(id="trouble", role="status")
+
+
+def card_row() -> html.Div:
+    words = {"status": "Status", "points": "Points", "anomalies": "Anomalies", "rate": "Rate"}
+    return html.Div([html.Div([html.Small(label), html.B("–", id=name)], className="card") for name, label in words.items()], className="cards")
+
+
+def tabs(monitor: Monitor) -> dcc.Tabs:
+    shown = [dcc.Tab(label=tab_label(name, title), value=name, className="tab", selected_className="tab on") for name, title in TITLES.items()]
+    return dcc.Tabs(shown, id="domain", value="wave", className="tabs", mobile_breakpoint=0)
+
+
+def tab_label(name: str, title: str) -> html.Span:
+    little = [] if name == OVERVIEW else [html.Span(className="spark", **data("spark", name)), html.Em(className="open", **data("open", name))]
+    return html.Span([html.Span(title), *little], className="tab-label")
+
+
+def overview() -> html.Div:
+    shown = [
+        html.Button(
+            [
+                html.Div([html.B(title), html.Em(className="open", **data("open", name))]),
+                html.Span(className="spark wide-spark", **data("spark", name)),
+            ],
+            className="tile",
+            **data("domain", name),
+        )
+        for name, title in TITLES.items()
+        if name != OVERVIEW
+    ]
+    return html.Div(shown, id="overview", className="tiles", hidden=True)
+
+
+def watching() -> html.Main:
+    plot = dcc.Graph(id="chart", style={"height": "100%"}, figure=chart.EMPTY, config=TOOLS)
+    left = [
+        html.P("Loading the stream …", id="explain", className="say"),
+        yours(),
+        html.Div([plot, html.Button("Go live", id="golive", hidden=True)], className="plot", role="img", **aria("describedby", "explain")),
+        travel(),
+        injecting(),
+    ]
+    return html.Main([html.Section(left, className="panel stage"), controls()], id="stage")
+
+
+TOOLS: Any = {
+    "displaylogo": False,
+    "responsive": True,
+    "modeBarButtonsToRemove": ["sendChartToCloud", "lasso2d", "select2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
+}
+
+
+def yours() -> html.Div:
+    """Where a file is dropped, and where what was guessed of it can be corrected."""
+    drop = dcc.Upload(
+        [html.B("Drop a CSV here"), html.Span(" or click to choose one. Time stamps and columns are recognised; 50 MB at most.")],
+        id="upload",
+        className="drop",
+        max_size=-1,
+    )
+    pick = [("Time", "col-time", False), ("Values", "col-values", True), ("Label", "col-label", False)]
+    boxes = [html.Label([name, dcc.Dropdown([], id=element, multi=several, clearable=not several)]) for name, element, several in pick]
+    buttons = [
+        html.Button("Read it so", id="col-apply"),
+        html.Button("Play from the start", id="replay"),
+        html.Button("Show all at once", id="show-all"),
+    ]
+    guess = html.Div(
+        [html.P(id="guess", className="soft"), html.Div([*boxes, html.Div(buttons, className="row")], className="columns")], id="guessed", hidden=True
+    )
+    return html.Div([drop, html.P(id="upload-said", role="status", className="said"), guess], id="yours", hidden=True)
+
+
+def travel() -> html.Div:
+    spans = choice("range", SPANS, 600)
+    steps = [("earlier", "‹ earlier"), ("previous", "‹ anomaly"), ("next", "anomaly ›"), ("later", "later ›")]
+    return html.Div(
+        [*(html.Button(words, id=name) for name, words in steps), html.Span(className="grow"), html.Span("showing", className="soft"), spans],
+        className="row travel",
+    )
+
+
+def injecting() -> html.Div:
+    buttons = [html.Button(BUTTONS.get(kind, kind), id=f"inject-{kind}") for kind in KINDS if kind != "none"]
+    size = dcc.Slider(1, 12, 0.5, value=8, id="size", marks=None, allow_direct_input=False)
+    return html.Div(
+        [
+            html.Span("Inject"),
+            *buttons,
+            html.Label(["size", html.Div(size, className="size"), html.B(id="size-said")]),
+            html.Span(id="injected", role="status"),
+        ],
+        id="inject",
+        className="row",
+    )
+
+
+def controls() -> html.Aside:
+    words = {"both": "both sides", "high": "only high", "low": "only low"}
+    rows = [("alarms", "alarms"), ("precision", "precision"), ("recall", "recall"), ("caught", "events caught")]
+    shown = [
+        html.Label(["Detector", choice("detector", {name: name for name in DETECTORS}, BY_NAME["detector"].default)]),
+        slider("window", "Window", 5),
+        slider("threshold", "Threshold", 0.1),
+        html.Label(["Strange when", choice("direction", {name: words[name] for name in DIRECTIONS}, "both")], className="inline"),
+        html.Dl([part for name, label in rows for part in (html.Dt(label), html.Dd("–", id=name))], className="delta"),
+        dcc.RadioItems({"row": "by step", "event": "by event"}, "row", id="by", inline=True, className="by"),
+        dcc.Graph(id="curve", style={"height": "140px"}, figure=chart.EMPTY, config={"displayModeBar": False, "responsive": True}),
+        html.Div([html.Button(label, id=name, className="link") for name, label in PICKS.items()], className="row small"),
+        html.Div(
+            [html.Button(name.title(), id=name, className="solid" if name == "apply" else "") for name in ("apply", "undo", "export")],
+            className="acts",
+        ),
+        html.P(id="acted", role="status", className="soft small"),
+    ]
+    return html.Aside(shown, className="panel")
+
+
+def choice(name: str, options: dict[Any, str], value: Any) -> dcc.Dropdown:
+    """One of a few, without a search box."""
+    return dcc.Dropdown([{"label": label, "value": option} for option, label in options.items()], value, id=name, clearable=False, searchable=False)
+
+
+def slider(name: str, label: str, step: float) -> html.Div:
+    row = BY_NAME[name]
+    control = dcc.Slider(row.low, row.high, step, value=row.default, id=name, marks=None, allow_direct_input=False, updatemode="drag")
+    return html.Div([html.Div([html.Label(label, htmlFor=name), html.Output(id=f"{name}-said")], className="between"), control], className="slide")
+
+
+def lower() -> html.Div:
+    heads = ("detector", "alarms", "precision", "recall", "F1", "delay", "µs/point", "last fault")
+    compare = html.Table([html.Thead(html.Tr([html.Th(words) for words in heads])), html.Tbody(id="compare")])
+    panels = [
+        ("history", "Last anomalies", html.Div(id="history")),
+        ("compared", "Compare detectors", html.Div(compare, className="scroll")),
+        ("table", "Table", html.Div(html.Table(id="rows"), className="scroll")),
+    ]
+    shown = [dcc.Tab(body, label=title, value=name, className="tab", selected_className="tab on") for name, title, body in panels]
+    return html.Div(dcc.Tabs(shown, id="lower", value="history", className="tabs", mobile_breakpoint=0), className="panel lower")
+
+
+def floating() -> html.Div:
+    keys = [("1 … 9", "streams"), ("space", "pause, go on"), ("g", "go live"), ("n p", "next, previous anomaly"), ("?", "this help")]
+    rows = [part for key, words in keys for part in (html.Dt(html.Kbd(key)), html.Dd(words))]
+    return html.Div([html.Div(id="popups", role="status", **aria("live", "polite")), html.Dialog([html.B("Keys"), html.Dl(rows)], id="keys")])
+
+
+# --- the callbacks: a few lines each over the functions above
+
+
+def build(monitor: Monitor, interval: int = BY_NAME["interval"].default, seed: int = 0) -> dash.Dash:
+    """The page on its own server; the monitor starts and stops with it."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        alone()
+        monitor.start()
+        yield
+        monitor.stop()
+
+    server = FastAPI(title="Redline", lifespan=lifespan)
+    where = Path(__file__).parent / "assets"
+    app = dash.Dash(
+        "redline",
+        server=server,  # type: ignore[arg-type]
+        assets_folder=str(where),
+        title="Redline",
+        update_title="",
+        on_error=visible,
+        index_string=INDEX,
+    )
+    app.layout = lambda: page(monitor, interval, seed)
+    connect_settings(app, monitor)
+    connect_chart(app, monitor)
+    connect_panels(app, monitor)
+    connect_actions(app, monitor, seed)
+    connect_upload(app, monitor)
+    connect_browser(app)
+    app.setup_startup_routes()
+    close_unknown_paths(app)
+    return app
+
+
+INDEX = """<!doctype html>
+<html lang="en"><head>{%metas%}<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">
+<title>{%title%}</title>{%favicon%}
+<script>
+document.documentElement.dataset.theme = localStorage.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")
+</script>
+{%css%}</head><body>{%app_entry%}<footer>{%config%}{%scripts%}{%renderer%}</footer></body></html>"""
+
+
+def visible(error: Exception) -> None:
+    """A callback that raised: logged under an id, and said on the page; the other callbacks go on."""
+    failure = failed("a callback", error)
+    dash.set_props("trouble", {"children": f"Something failed on the server: {error}. The rest goes on; look for {failure.id} in the log."})
+
+
+def alone() -> None:
+    """One process owns the feeds: a second worker would simulate a second world."""
+    if multiprocessing.parent_process() is not None or int(os.environ.get("WEB_CONCURRENCY", "1")) > 1:
+        raise RuntimeError("Redline keeps its streams in one process: wanted one worker, came several; start it with `python app.py`")
+
+
+def close_unknown_paths(app: dash.Dash) -> None:
+    """An unknown path is a 404 with a problem description, never the page."""
+
+    async def unknown(request: Request) -> JSONResponse:
+        problem = {"type": "about:blank", "title": "Not Found", "status": 404, "detail": f"nothing is served at {request.url.path}; the page is at /"}
+        return JSONResponse(problem, 404, media_type="application/problem+json")
+
+    app.server.add_api_route("/{path:path}", unknown, methods=["GET"], include_in_schema=False)
+    app.backend._setup_catchall = lambda: None  # type: ignore[attr-defined]  # Dash's own answers every path with the page
+
+
+def chosen(detector: str, window: float, threshold: float, direction: str) -> Settings:
+    return checked(Settings(detector, int(window), float(threshold), direction), tuple(DETECTORS))
+
+
+PREVIEW = {name: Input(name, "value") for name in ("detector", "window", "threshold", "direction")}
+PREVIEW_STATE = {name: State(name, "value") for name in PREVIEW}
+
+
+def connect_settings(app: dash.Dash, monitor: Monitor) -> None:
+    outputs = {
+        "domain": Output("domain", "value"),
+        **{name: Output(name, "value") for name in PREVIEW},
+        "range": Output("range", "value"),
+        "acted": Output("acted", "children"),
+    }
+    outputs["shown"] = Output("shown", "data")
+    asked = {
+        "search": Input("url", "search"),
+        "domain": Input("domain", "value"),
+        "apply": Input("apply", "n_clicks"),
+        "undo": Input("undo", "n_clicks"),
+    }
+    picked = {"best": Input("best", "n_clicks"), "percent": Input("one-percent", "n_clicks"), "click": Input("curve", "clickData")}
+
+    @app.callback(
+        output=outputs, inputs={**asked, **picked}, state={**PREVIEW_STATE, "span": State("range", "value"), "shown": State("shown", "data")}
+    )
+    async def settle(search: str, domain: str, click: Any, span: int, shown: Any, **asked: Any) -> dict[str, Any]:
+        """What the controls show: a link's settings, the stream's own, or a threshold picked from the curve."""
+        same = {**dict.fromkeys(outputs, no_update), "shown": domain}
+        why = ctx.triggered_id
+        if shown is None and search:
+            return {**same, **linked(monitor, search)}
+        feed = monitor.feeds.get(domain)
+        if feed is None or (why in (None, "url", "domain") and shown == domain):
+            return {**same, "acted": ""}
+        now = chosen(**{name: asked[name] for name in PREVIEW})
+        if why == "apply":
+            monitor.apply(domain, now)
+            return {**same, "acted": f"{feed.stream.title} now runs under these settings, for everybody."}
+        if why == "undo":
+            return {**same, **fields_of(monitor.undo(domain)), "acted": "Back to the settings before."}
+        if why in ("best", "one-percent", "curve"):
+            found = picked_threshold(Sight(monitor, domain, now, span), why, click)
+            return {**same, "threshold": found if found is not None else no_update}
+        return {**same, **fields_of(feed.applied), "acted": ""}
+
+
+def fields_of(settings: Settings) -> dict[str, Any]:
+    return {name: getattr(settings, name) for name in PREVIEW}
+
+
+def linked(monitor: Monitor, search: str) -> dict[str, Any]:
+    """The controls as a link names them; what a link gets wrong is left as it is and said."""
+    asked = {key: values[0] for key, values in parse_qs(search.lstrip("?")).items()}
+    domain = asked.get("domain", "wave")
+    if domain not in TITLES:
+        return {"acted": f"the link names a stream {domain!r} that is not here"}
+    base = monitor.feeds[domain].applied if domain in monitor.feeds else Settings()
+    try:
+        threshold, window = float(asked.get("threshold", base.threshold)), int(asked.get("window", base.window))
+        settings = chosen(asked.get("detector", base.detector), window, threshold, asked.get("direction", base.direction))
+        span = int(asked.get("range", 600))
+    except (ValueError, SettingsError) as error:
+        return {"domain": domain, "shown": domain, **fields_of(base), "acted": f"the link could not be followed whole: {error}"}
+    return {"domain": domain, "shown": domain, **fields_of(settings), "range": span if span in SPANS else 600}
+
+
+def connect_chart(app: dash.Dash, monitor: Monitor) -> None:
+    numbers_out = {
+        name: Output(name, "children") for name in ("points", "anomalies", "rate", "status", "explain", "alarms", "precision", "recall", "caught")
+    }
+    outputs = {"chart": Output("chart", "figure"), "curve": Output("curve", "figure"), "history": Output("history", "children")}
+    outputs |= {"seen": Output("seen", "data"), "pulse": Output("pulse", "data"), "news": Output("news", "data"), **numbers_out}
+    asked = {"n": Input("tick", "n_intervals"), "domain": Input("domain", "value"), **PREVIEW, "span": Input("range", "value")}
+    asked |= {"by": Input("by", "value"), "at": Input("at", "data"), "theme": Input("look", "data"), "zoom": Input("zoom", "data")}
+
+    @app.callback(output=outputs, inputs=asked, state={"seen": State("seen", "data")})
+    async def draw(domain: str, span: int, at: Any, seen: Any, **asked: Any) -> dict[str, Any]:
+        """The redraw: reads what the monitor keeps, sends what the browser lacks."""
+        same = dict.fromkeys(outputs, no_update)
+        feed = monitor.feeds.get(domain)
+        if feed is None:
+            there = totals(monitor) if domain == OVERVIEW else {"explain": "Nothing here yet: drop a file.", "status": "no file yet"}
+            return {**same, **there, "pulse": pulse(monitor, None, None)}
+        settings = chosen(**{name: asked[name] for name in PREVIEW})
+        sight = await patient(monitor, domain, settings, span, at if at and at["id"] == feed.id else None)
+        answer = redrawn(sight, asked["theme"], asked["zoom"] or {}, asked["by"], seen)
+        if ctx.triggered_id != "tick" or not asked["n"] or asked["n"] % 4 == 0:
+            answer["curve"] = curve_figure(sight, asked["by"], asked["theme"])
+        return {**same, **answer}
+
+
+def redrawn(sight: Sight, theme: str, zoom: dict[str, Any], by: str, seen: Any) -> dict[str, Any]:
+    """Everything a tick may change, for a browser that holds what `seen` says."""
+    feed, settings = sight.feed, sight.settings
+    look = {"stream": feed.id, "key": list(settings.key), "threshold": settings.threshold, "span": sight.span, "at": sight.at, "theme": theme}
+    figure, held, shown = drawing(sight, {**look, "revision": zoom.get("revision", 0)}, seen)
+    held_at = sight.at if sight.at is not None else zoom.get("end")  # the step at which a visitor who looks back stopped following
+    answer = {"chart": figure, "seen": held, "explain": sight.sentence(shown), "status": sight.status(), "pulse": pulse(sight.monitor, feed, held_at)}
+    fresh = not seen or seen["look"]["stream"] != feed.id
+    if fresh or held["number"] != seen["number"]:
+        answer |= {"history": panels.latest(feed), "news": [] if fresh else news(feed, seen["number"])}
+    return {**answer, **cards(feed), **panels.numbers(sight, by)}
+
+
+async def patient(monitor: Monitor, name: str, settings: Settings, span: int, at: dict[str, Any] | None) -> Sight:
+    """A sight whose track is ready, if that is a matter of a moment: so a moved slider answers with its own numbers."""
+    until = monitor.clock() + PATIENCE
+    sight = Sight(monitor, name, settings, span, at["end"] if at else None)
+    while not sight.ready and monitor.clock() < until:
+        await asyncio.sleep(0.005)
+        sight = Sight(monitor, name, settings, span, at["end"] if at else None)
+    return sight
+
+
+def curve_figure(sight: Sight, by: str, theme: str) -> dict[str, Any]:
+    points, _ = sight.curve()
+    return chart.curve(points, by, sight.settings.threshold, evaluate.best_threshold(points, by), theme)
+
+
+def connect_panels(app: dash.Dash, monitor: Monitor) -> None:
+    @app.callback(Output("sparks", "data"), Output("speed", "value"), Input("slow", "n_intervals"), Input("domain", "value"), Input("speed", "value"))
+    async def little(n: Any, domain: str, speed: float) -> tuple[Any, Any]:
+        """The little lines of the tabs and of the overview, and the speed that everybody shares."""
+        if ctx.triggered_id == "speed":
+            monitor.speed = float(speed)
+        lines = {name: spark(feed, domain == OVERVIEW) for name, feed in list(monitor.feeds.items()) if feed.end}
+        return lines, no_update if speed == monitor.speed else int(monitor.speed)
+
+    @app.callback(
+        output={"compare": Output("compare", "children"), "rows": Output("rows", "children")},
+        inputs={
+            "n": Input("slow", "n_intervals"),
+            "panel": Input("lower", "value"),
+            "domain": Input("domain", "value"),
+            "by": Input("by", "value"),
+            **PREVIEW,
+        },
+    )
+    async def panel(n: Any, panel: str, domain: str, by: str, **preview: Any) -> dict[str, Any]:
+        """The lower panel that is open."""
+        feed, same = monitor.feeds.get(domain), {"compare": no_update, "rows": no_update}
+        if feed is None or not feed.end:
+            return same
+        if panel == "compared":
+            return {**same, "compare": await asyncio.to_thread(panels.compared, monitor, feed, chosen(**preview), by)}
+        return {**same, "rows": panels.tabled(Sight(monitor, domain, chosen(**preview), 100))} if panel == "table" else same
+
+
+def connect_actions(app: dash.Dash, monitor: Monitor, seed: int) -> None:
+    kinds = [kind for kind in KINDS if kind != "none"]
+
+    @app.callback(
+        Output("injected", "children"),
+        [Input(f"inject-{kind}", "n_clicks") for kind in kinds],
+        State("size", "value"),
+        State("domain", "value"),
+        prevent_initial_call=True,
+    )
+    async def inject(*asked: Any) -> str:
+        size, domain = asked[-2:]
+        kind = str(ctx.triggered_id).removeprefix("inject-")
+        monitor.inject(domain, kind, float(size))
+        return f"{BUTTONS.get(kind, kind)} injected"
+
+    @app.callback(Output("download", "data"), Input("export", "n_clicks"), State("domain", "value"), PREVIEW_STATE, prevent_initial_call=True)
+    async def export(_: Any, domain: str, preview: dict[str, Any]) -> Any:
+        feed = monitor.feeds.get(domain)
+        if feed is None:
+            return no_update
+        return {"content": exported(source(feed, domain, seed), chosen(**preview)), "filename": f"redline-{domain}.toml"}
+
+    moves = {name: Input(name, "n_clicks") for name in ("pause", "golive", "earlier", "later", "previous", "next")}
+    states = {
+        "at": State("at", "data"),
+        "seen": State("seen", "data"),
+        "span": State("range", "value"),
+        "domain": State("domain", "value"),
+        "zoom": State("zoom", "data"),
+    }
+
+    @app.callback(
+        Output("at", "data"),
+        Output("zoom", "data"),
+        inputs={**moves, "goto": Input("goto", "data")},
+        state={**states, **PREVIEW_STATE},
+        prevent_initial_call=True,
+    )
+    async def travel(at: Any, seen: Any, span: int, domain: str, zoom: Any, goto: Any, **rest: Any) -> tuple[Any, Any]:
+        """Looks back, freezes the view, or goes live again."""
+        feed = monitor.feeds.get(domain)
+        if feed is None or not seen:
+            return no_update, no_update
+        fresh = {"revision": (zoom or {}).get("revision", 0) + 1}
+        settings = chosen(**{name: rest[name] for name in PREVIEW})
+        sight = Sight(monitor, domain, settings, span, at["end"] if at and at["id"] == feed.id else None)
+        end = destination(str(ctx.triggered_id), sight, goto)
+        return (None if end is None else {"id": feed.id, "end": end}), fresh
+
+
+def connect_upload(app: dash.Dash, monitor: Monitor) -> None:
+    said = {"said": Output("upload-said", "children"), "guess": Output("guess", "children"), "hidden": Output("guessed", "hidden")}
+    boxes = {f"{box}_{part}": Output(f"col-{box}", part) for box in ("time", "values", "label") for part in ("options", "value")}
+    asked = {
+        "contents": Input("upload", "contents"),
+        "again": Input("col-apply", "n_clicks"),
+        "replay": Input("replay", "n_clicks"),
+        "whole": Input("show-all", "n_clicks"),
+    }
+    states = {"name": State("upload", "filename"), **{box: State(f"col-{box}", "value") for box in ("time", "values", "label")}}
+
+    @app.callback(output={**said, **boxes}, inputs={**asked, "domain": Input("domain", "value")}, state=states)
+    async def upload(contents: Any, name: Any, time: Any, values: Any, label: Any, domain: str, **buttons: Any) -> dict[str, Any]:
+        """Reads a dropped file, or the same one again as the visitor corrected it; a bad one leaves everything as it was."""
+        same, why = dict.fromkeys({**said, **boxes}, no_update), ctx.triggered_id
+        try:
+            if why == "upload" and contents:
+                await asyncio.to_thread(received, monitor, contents, name)
+            elif why == "col-apply":
+                await asyncio.to_thread(reread, monitor, Columns(time or None, tuple(values or ()), label or None))
+            elif why in ("replay", "show-all"):
+                await asyncio.to_thread(replayed, monitor, why == "show-all")
+        except CsvError as error:
+            return {**same, "said": str(error)}
+        feed = monitor.feeds.get(YOURS)
+        return {**same, "said": "", **(guessed(feed) if feed else {"hidden": True})}
+
+
+def received(monitor: Monitor, contents: str, name: str) -> None:
+    """A dropped file becomes *Your data*; the newest wins."""
+    try:
+        raw = base64.b64decode(contents.partition(",")[2], validate=True)
+    except binascii.Error as error:
+        raise CsvError(f"{name}: the browser sent something that is no file ({error}); drop it again") from error
+    show(monitor, read_csv(raw, title=name), raw)
+
+
+def show(monitor: Monitor, recording: Recording, raw: bytes, steps: int = AT_ONCE) -> None:
+    monitor.open(YOURS, recording, about=raw, steps=steps)
+
+
+def reread(monitor: Monitor, columns: Columns) -> None:
+    feed = monitor.feeds[YOURS]
+    show(monitor, read_csv(feed.about, columns, title=feed.stream.title), feed.about)
+
+
+def replayed(monitor: Monitor, whole: bool) -> None:
+    """The same file again: from its first row, or all of it at once."""
+    feed = monitor.feeds[YOURS]
+    recording = read_csv(feed.about, feed.stream.columns, title=feed.stream.title)  # type: ignore[attr-defined]
+    show(monitor, recording, feed.about, recording.total if whole else 0)
+
+
+def guessed(feed: Feed) -> dict[str, Any]:
+    """How the file was understood, in words and in boxes that correct it."""
+    recording = feed.stream
+    assert isinstance(recording, Recording)
+    columns, names = recording.columns, list(recording.columns.names)
+    counted = ", ".join(f"{count:,} {what}" for what, count in recording.notes.items())
+    words = f"{recording.title}, {recording.total:,} rows. {columns.guess}." + (f" Counted: {counted}." if counted else "")
+    values = {"time_value": columns.time, "values_value": list(columns.features), "label_value": columns.label}
+    return {"guess": words, "hidden": False, **{f"{box}_options": names for box in ("time", "values", "label")}, **values}
+
+
+def connect_browser(app: dash.Dash) -> None:
+    """What only a browser knows lives in assets/page.js; here it is told when to look."""
+
+    def browser(function: str, output: Any, *inputs: Any, later: bool = False) -> None:
+        app.clientside_callback(  # type: ignore[no-untyped-call]
+            ClientsideFunction("redline", function), output, *inputs, prevent_initial_call=later
+        )
+
+    browser("heard", Output("pause", "children"), Input("pulse", "data"))
+    browser("sparks", Output("overview", "title"), Input("sparks", "data"))
+    browser("tell", Output("popups", "title"), Input("news", "data"))
+    browser(
+        "stage",
+        [Output("overview", "hidden"), Output("stage", "className"), Output("yours", "hidden"), Output("inject", "hidden")],
+        Input("domain", "value"),
+    )
+    browser(
+        "zoomed",
+        Output("zoom", "data", allow_duplicate=True),
+        Input("chart", "relayoutData"),
+        State("zoom", "data"),
+        State("seen", "data"),
+        later=True,
+    )
+    browser(
+        "said",
+        [Output(f"{name}-said", "children") for name in ("window", "threshold", "size")],
+        *[Input(name, "value") for name in ("window", "threshold", "size")],
+    )
+    address = [Input(name, "value") for name in ("domain", "detector", "window", "threshold", "direction", "range")]
+    browser("address", Output("share", "title"), *address, State("served", "data"))
+
+
+# --- python app.py
+
+
+def streams(seed: int, csv: str | None) -> Monitor:
+    """The monitor with every simulated domain, this machine, and a file if one is given."""
+    feeds: dict[str, Any] = {name: (stream(seed=seed), False) for name, stream in STREAMS.items()}
+    monitor = Monitor({**feeds, MACHINE: (ThisMachine(), True)})
+    if csv:
+        raw = Path(csv).read_bytes()
+        show(monitor, read_csv(raw, title=Path(csv).name), raw)
+    return monitor
+
+
+def arguments(words: list[str] | None = None) -> argparse.Namespace:
+    """The command line, read off the table of settings."""
+    parser = argparse.ArgumentParser(
+        prog="app.py", description=(__doc__ or "").splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    for row in TABLE:
+        if row.name in ("host", "port", "csv", "interval", "seed"):
+            kind = int if isinstance(row.default, int) else str
+            parser.add_argument(f"--{row.name}", default=row.default, type=kind, help=f"{row.help}{', ' + row.unit if row.unit else ''}")
+    parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
+    asked = parser.parse_args(words)
+    for row in TABLE:
+        value = getattr(asked, row.name, None)
+        if isinstance(value, int) and not isinstance(value, bool) and not row.low <= value <= row.high:
+            parser.error(f"--{row.name}: wanted {row.low:,.0f} to {row.high:,.0f}, came {value}")
+    return asked
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket on that address, or an exit with a sentence."""
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+        sock.listen(1024)
+    except OSError as error:
+        raise SystemExit(
+            f"Port {port} on {host} cannot be used ({error.strerror}). Stop what uses it, or choose another: python app.py --port {port + 1}"
+        ) from None
+    return sock
+
+
+def main(words: list[str] | None = None) -> None:
+    asked = arguments(words)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+    sys.setswitchinterval(0.001)  # seconds: a visitor's answer never waits long for the monitor's thread
+    try:
+        monitor = streams(asked.seed, asked.csv)
+    except (CsvError, OSError) as error:
+        raise SystemExit(f"--csv {asked.csv}: {error}") from None
+    sock = listening(asked.host, asked.port)
+    app = build(monitor, asked.interval, asked.seed)
+    address = f"http://{'localhost' if asked.host in ('127.0.0.1', '0.0.0.0') else asked.host}:{asked.port}"
+    print(f"Redline watches {len(monitor.feeds)} streams at {address} (Ctrl-C ends it)", flush=True)
+    if not asked.no_browser:
+        threading.Timer(1.0, webbrowser.open, [address]).start()
+    server = uvicorn.Server(uvicorn.Config(app.server, log_level="warning", timeout_graceful_shutdown=1, access_log=False))
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run(sockets=[sock])
+
+
+if __name__ == "__main__":
+    main()

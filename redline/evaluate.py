@@ -97,7 +97,7 @@ def rows_truth(label: np.ndarray | None) -> Truth | None:
     """
     if label is None:
         return None
-    kinds = np.asarray(label).reshape(len(label), -1)  # (steps, features), index into KINDS
+    kinds = label[:, None] if label.ndim == 1 else label  # (steps, features), index into KINDS
     gap = kinds == _GAP
     anomalous = ((kinds != 0) & ~gap).any(axis=1)
     return Truth(anomalous, anomalous | ~gap.any(axis=1))
@@ -114,8 +114,8 @@ def events(truth: np.ndarray) -> np.ndarray:
 
 
 def row_scores(scores: np.ndarray) -> np.ndarray:
-    """The score of each row, (steps,): the maximum over its features, NaN where none has an opinion."""
-    rows: np.ndarray = np.fmax.reduce(np.asarray(scores, dtype=float).reshape(len(scores), -1), axis=1)
+    """The score of each row, (steps,), of scores (steps, features): their maximum, NaN where none has an opinion."""
+    rows: np.ndarray = np.fmax.reduce(scores, axis=1)
     return rows
 
 
@@ -318,9 +318,7 @@ def suggest(entries: Iterable[Entry], plan: Plan) -> Suggestion | None:
     able = [entry for entry in entries if entry.learned and entry.threshold is not None and entry.learned.hits]
     if not able:
         return None
-    able.sort(
-        key=lambda entry: (_order(entry.learned and entry.learned.event_f1), _order(entry.learned and entry.learned.row_f1), entry.trial.micros)
-    )
+    able.sort(key=_promise)
     best, second = able[0], able[1] if len(able) > 1 else None
     return Suggestion(best.trial.detector, best.trial.window, best.threshold or plan.threshold, _why(best, second, plan))
 
@@ -335,7 +333,7 @@ def joint_alarms(called: Sequence[np.ndarray]) -> np.ndarray:
     """The steps at which half of the detectors or more call within REACH steps of each other, the first alarm of each such time."""
     if not called:
         return np.zeros(0, dtype=int)
-    agreed = 2 * np.sum([_near(steps) for steps in called], axis=0) >= max(len(called), 2)
+    agreed = 2 * np.sum([_near(steps) for steps in called], axis=0) >= len(called)
     first = [np.flatnonzero(np.any([steps[a : b + 1] for steps in called], axis=0)) + a for a, b in events(agreed)]
     return np.array([steps[0] for steps in first if len(steps)], dtype=int)
 
@@ -419,6 +417,11 @@ def _plain(value: Any) -> Any:
 
 def _part(score: np.ndarray, alarm: np.ndarray, chunk: Chunk, rows: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     return score[rows], alarm[rows], None if chunk.label is None else chunk.label[rows]
+
+
+def _promise(entry: Entry) -> tuple[float, float, float]:
+    """A key that puts first what did best on the rows it was learned from."""
+    return _order(entry.learned and entry.learned.event_f1), _order(entry.learned and entry.learned.row_f1), entry.trial.micros
 
 
 def _standing(entry: Entry) -> tuple[float | None, float | None]:

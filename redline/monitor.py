@@ -99,7 +99,7 @@ class Track:
     def __init__(self, settings: Settings, floors: tuple[float, ...], start: int):
         self.settings, self.start = settings, start
         self.detector = DETECTORS[settings.detector](window=settings.window, direction=settings.direction, floor=floors)  # type: ignore[arg-type]
-        self.alarm = Alarm(refractory=settings.refractory)
+        self.alarm = Alarm(refractory=settings.refractory, memory=settings.habituation)
         self.tape: Tape | None = None  # made when the first verdict shows which columns there are
         self.wanted = 0.0  # monotonic seconds of the last look
         self.seconds = 0.0  # spent scoring
@@ -171,7 +171,7 @@ class Feed:
     real: bool = False  # keeps its own clock; any other is played at PACE steps a second
     applied: Settings = field(default_factory=Settings)
     undone: list[Settings] = field(default_factory=list)  # applied before, newest last
-    tracks: dict[tuple[str, int, str, int], Track] = field(default_factory=dict)
+    tracks: dict[tuple[str, int, str, int, int], Track] = field(default_factory=dict)
     journal: deque[Anomaly] = field(default_factory=lambda: deque(maxlen=JOURNAL))
     lock: threading.RLock = field(default_factory=threading.RLock)
     points: int = 0

@@ -30,6 +30,7 @@ TABLE = (
     Setting("threshold", 3.5, "σ", 1.5, 12.0, "a step whose score is above it is an anomaly"),
     Setting("direction", "both", "", NO, NO, "which side is strange: both, high or low"),
     Setting("refractory", 100, "steps", 0, 10_000, "after an alarm only a higher score raises another within this many steps"),
+    Setting("habituation", 1, "steps", 1, 100_000, "for how long an alarm makes the next ones as high quieter; 1 = not at all"),
     Setting("host", "127.0.0.1", "", NO, NO, "address the page is served on"),
     Setting("port", 8050, "", 1, 65_535, "port the page is served on"),
     Setting("interval", 500, "ms", 100, 60_000, "time between two redraws of the page"),
@@ -52,10 +53,12 @@ class Settings:
     threshold: float = BY_NAME["threshold"].default  # standard deviations
     direction: str = BY_NAME["direction"].default
     refractory: int = BY_NAME["refractory"].default  # steps
+    habituation: int = BY_NAME["habituation"].default  # steps
 
     @property
-    def key(self) -> tuple[str, int, str, int]:
-        return (self.detector, self.window, self.direction, self.refractory)
+    def key(self) -> tuple[str, int, str, int, int]:
+        """What names a track: everything but the threshold."""
+        return (self.detector, self.window, self.direction, self.refractory, self.habituation)
 
 
 def checked(settings: Settings, detectors: tuple[str, ...]) -> Settings:
@@ -64,7 +67,7 @@ def checked(settings: Settings, detectors: tuple[str, ...]) -> Settings:
         raise SettingsError(f"detector: wanted one of {', '.join(detectors)}; came {settings.detector!r}")
     if settings.direction not in DIRECTIONS:
         raise SettingsError(f"direction: wanted one of {', '.join(DIRECTIONS)}; came {settings.direction!r}")
-    for name in ("window", "threshold", "refractory"):
+    for name in ("window", "threshold", "refractory", "habituation"):
         row, value = BY_NAME[name], getattr(settings, name)
         if isinstance(value, bool) or not isinstance(value, int | float) or not row.low <= value <= row.high:
             raise SettingsError(f"{name}: wanted {row.low:g} to {row.high:g} {row.unit}; came {value!r}")

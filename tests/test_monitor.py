@@ -88,7 +88,7 @@ def test_a_track_scores_each_step_once_and_as_a_detector_alone_would(watched, cl
     x = feed.tape.read("x", track.start, feed.end)
     alone = DETECTORS["EWMA"](window=40, floor=feed.stream.floors).update(x)
     assert np.array_equal(track.read("score", track.start, feed.end)[:, 0], np.fmax.reduce(alone, axis=1), equal_nan=True)
-    alarms = Alarm(refractory=feed.applied.refractory).update(np.fmax.reduce(alone, axis=1)[:, None])
+    alarms = Alarm(refractory=feed.applied.refractory, memory=feed.applied.habituation).update(np.fmax.reduce(alone, axis=1)[:, None])
     assert np.array_equal(track.read("alarm", track.start, feed.end), alarms, equal_nan=True)
 
 

@@ -230,6 +230,8 @@ class Expecting(Detector):
     def advance(self, x: Any) -> Verdict:
         """Score by the distance from what was expected."""
         x = self.read(x)
+        if not len(x):
+            return Verdict(x, x, x)
         centre, spread = self.expect(x)
         spread = np.maximum(spread, self._floor)  # NaN stays NaN
         score = self.sided(x - centre)
@@ -585,7 +587,7 @@ class Cusum(Ewma):
 
     slack: float = 0.5  # standard deviations a step may deviate for nothing
     LIMIT: ClassVar[float] = 8.0  # standard deviations one step can add
-    RATE: ClassVar[float] = 1.6  # score**2 per S; measured on Gaussian noise
+    RATE: ClassVar[float] = 1.7  # score**2 per S; measured on Gaussian noise
 
     def begin(self, shape: tuple[int, ...]) -> State:
         """The expectation's state; for each side the sum since the block began, and the least it has been."""
@@ -736,7 +738,8 @@ class Ensemble(Detector):
     def advance(self, x: Any) -> Verdict:
         """Score every feature as a stream of its own by every member, then take the middle."""
         x = self.read(x)  # (steps, streams, features)
-        flat, floor = x.reshape(len(x), -1), tuple(np.broadcast_to(self.floor, x.shape[1:]).ravel())
+        floor = tuple(np.broadcast_to(self.floor, x.shape[1:]).ravel())
+        flat = x.reshape(len(x), len(floor))
         said = []
         for make in self.members:
             member = make(window=self.window, floor=floor, direction=self.direction)

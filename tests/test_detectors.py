@@ -1,0 +1,287 @@
+"""The detectors: every promise of the contract, and every definition of the twins, on every one of them."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from typing import Any
+
+import contract
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twins import TWINS
+
+import detectors
+import redline
+from detectors import CEILING, DETECTORS, Alarm, Array, Calibration, Detector, Listing, RollingZ, threshold_for
+
+NAMES = list(DETECTORS)
+ORDER = """rolling z-score, median and MAD, interquartile range, percentile, moving average, EWMA, CUSUM, seasonal, autoregressive, spectral residual,
+subspace, nearest neighbours, novelty, Mahalanobis, half-space trees, local outlier factor, ensemble""".replace("\n", " ").split(", ")
+
+
+@pytest.mark.parametrize("check", contract.CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("name", NAMES)
+def test_contract(name: str, check: contract.Check) -> None:
+    check(DETECTORS[name])
+
+
+def test_every_detector_is_listed() -> None:
+    for room in pkgutil.iter_modules(redline.__path__, "redline."):
+        if room.name != "redline.__main__":
+            importlib.import_module(room.name)
+    ours = {each for each in descendants(Detector) if each.__module__.split(".")[0] in ("detectors", "redline")}
+    assert {each for each in ours if not inspect.isabstract(each)} == set(DETECTORS.values())
+
+
+def descendants(base: type) -> set[type]:
+    return {each for child in base.__subclasses__() for each in {child} | descendants(child)}
+
+
+def test_the_list_has_its_order() -> None:
+    assert [name for name in ORDER if name in DETECTORS] == NAMES
+
+
+def test_a_listed_room_is_imported_when_asked_for() -> None:
+    listing = Listing({"rolling z-score": "detectors:RollingZ"})
+    assert listing["rolling z-score"] is listing["rolling z-score"] is RollingZ and len(listing) == 1
+    with pytest.raises(KeyError):
+        listing["unheard of"]
+
+
+# Twins
+
+
+def one_stream(steps: int, seed: int, joint: bool) -> Array:
+    """(steps, 1) or, joint, (steps, 1, 2), with missing steps, a spike, a shift; around 1e6."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(steps, 2)) + 1e6
+    x[rng.random(x.shape) < 0.06] = np.nan
+    x[steps // 4 : steps // 4 + 14] = np.nan
+    x[steps // 2 :, 0] += 40
+    x[steps // 3 * 2] -= 1e4
+    return x[:, None, :] if joint else x[:, :1]
+
+
+def assert_twin(name: str, window: int, x: Array) -> None:
+    """The fast scores are the slow ones."""
+    slow: Any = TWINS[name]
+    fast = DETECTORS[name](window=window).update(x)[:, 0]
+    np.testing.assert_allclose(fast, slow(x[:, 0].tolist(), window), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("window", [2, 5, 12])
+@pytest.mark.parametrize("name", NAMES)
+def test_twin(name: str, window: int) -> None:
+    assert_twin(name, window, one_stream(180, window, DETECTORS[name].joint))
+
+
+def test_every_detector_has_a_twin() -> None:
+    assert list(TWINS) == NAMES
+
+
+# Properties
+
+values = st.one_of(st.integers(-50, 50).map(float), st.floats(-3, 3, width=32), st.just(float("nan")), st.sampled_from([1e9, -1e9, 1e12]))
+histories = st.lists(values, min_size=1, max_size=60)
+few = settings(max_examples=30, deadline=None, derandomize=True)
+
+
+def stream(name: str, history: list[float]) -> Array:
+    x = np.array(history)[:, None]
+    return np.stack((x, x[::-1]), axis=-1) if DETECTORS[name].joint else x
+
+
+@few
+@given(history=histories, cuts=st.lists(st.integers(0, 60), max_size=8), window=st.integers(2, 9))
+@pytest.mark.parametrize("name", NAMES)
+def test_no_chunking_changes_a_bit(name: str, history: list[float], cuts: list[int], window: int) -> None:
+    x, make = stream(name, history), DETECTORS[name]
+    assert contract.same(make(window=window).update(x), contract.in_chunks(make(window=window), x, sorted(cuts)).score)
+
+
+@few
+@given(history=histories, window=st.integers(2, 9), power=st.sampled_from([-10, 10]))
+@pytest.mark.parametrize("name", NAMES)
+def test_no_unit_changes_a_bit(name: str, history: list[float], window: int, power: int) -> None:
+    x, make = stream(name, history), DETECTORS[name]
+    assert contract.same(make(window=window).update(x), make(window=window).update(x * 2.0**power))
+
+
+@few
+@given(history=histories, window=st.integers(2, 9))
+@pytest.mark.parametrize("name", NAMES)
+def test_scores_are_numbers_or_no_opinion(name: str, history: list[float], window: int) -> None:
+    x, make = stream(name, history), DETECTORS[name]
+    scores = make(window=window).update(x)
+    assert not (scores < 0).any() and not (scores > CEILING).any()
+    assert np.isnan(scores[np.isnan(x).all(axis=-1) if make.joint else np.isnan(x)]).all()
+
+
+@few
+@given(history=histories, window=st.integers(2, 9))
+@pytest.mark.parametrize("name", ["rolling z-score", "median and MAD", "interquartile range"])
+def test_twin_of_hard_histories(name: str, history: list[float], window: int) -> None:
+    assert_twin(name, window, stream(name, history))
+
+
+# Rolling variance
+
+
+@pytest.mark.parametrize("window", [2, 7, 60])
+def test_rolling_spread_is_right_far_from_zero(window: int) -> None:
+    noise = np.round(np.random.default_rng(1).normal(size=(500, 1)) * 2**20) / 2**20
+    near, far = RollingZ(window=window).advance(noise).spread, RollingZ(window=window).advance(noise + 1e9).spread
+    np.testing.assert_allclose(far, near, rtol=1e-6)
+
+
+@pytest.mark.parametrize("event", ["spike", "shift", "gap"])
+def test_rolling_spread_recovers_within_a_window(event: str) -> None:
+    noise = np.round(np.random.default_rng(2).normal(size=(400, 1)) * 2**20) / 2**20
+    for at in range(150, 210):
+        x = noise.copy()
+        if event == "spike":
+            x[at] = 1e12
+        elif event == "shift":
+            x[at:] += 1e9
+        else:
+            x[at : at + 20] = np.nan
+        hit, plain = RollingZ(window=60).advance(x).spread, RollingZ(window=60).advance(noise).spread
+        after = at + 61 + 20 * (event == "gap")
+        np.testing.assert_allclose(hit[after:], plain[after:], rtol=1e-6)
+
+
+def test_rolling_spread_of_what_never_moves_is_nothing() -> None:
+    x = np.concatenate((np.full((50, 1), 0.1), np.full((300, 1), 1e9 + 0.3)))
+    spread = RollingZ(window=30).advance(x).spread
+    assert (spread[81:] <= detectors.TINY).all()
+
+
+# Settings and states
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_state_of_another_detector_is_refused(name: str, tmp_path: Any) -> None:
+    other = NAMES[NAMES.index(name) - 1]
+    DETECTORS[other](window=9).fit(contract.noise(DETECTORS[other], 30)).save(tmp_path / "state.npz")
+    with pytest.raises(ValueError, match=DETECTORS[other].__name__):
+        DETECTORS[name](window=9).load(tmp_path / "state.npz")
+
+
+def test_a_state_of_another_version_is_refused(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    RollingZ().fit(np.zeros((3, 1))).save(tmp_path / "state.npz")
+    monkeypatch.setattr(detectors, "FORMAT", detectors.FORMAT + 1)
+    with pytest.raises(ValueError, match="format 1, wanted 2"):
+        RollingZ().load(tmp_path / "state.npz")
+
+
+def test_saving_nothing_says_so(tmp_path: Any) -> None:
+    with pytest.raises(ValueError, match="no state yet"):
+        RollingZ().save(tmp_path / "state.npz")
+
+
+def test_threshold_for_a_share() -> None:
+    scores = RollingZ().update(np.random.default_rng(0).normal(size=(5000, 2)))
+    for share in (0.2, 0.05, 0.001):
+        flagged = np.mean(scores[~np.isnan(scores)] > threshold_for(scores, share))
+        assert abs(flagged - share) < 3e-4
+    for wrong in (0.0, 1.0, 5):
+        with pytest.raises(ValueError, match="contamination"):
+            threshold_for(scores, wrong)
+    with pytest.raises(ValueError, match="no step has a score"):
+        threshold_for([np.nan])
+
+
+# Calibration
+
+
+def test_calibration_puts_raw_scores_on_the_scale() -> None:
+    rng = np.random.default_rng(3)
+    for raw in (np.abs(rng.normal(size=(2000, 50))), 7 + 1e-3 * rng.normal(size=(2000, 50)), np.sqrt(rng.exponential(size=(2000, 50)))):
+        scores = Calibration().update(raw)
+        assert 0.0009 <= np.mean(scores[120:] > 3) <= 0.008
+
+
+def test_calibration_extrapolates_its_tail() -> None:
+    raw = np.abs(np.random.default_rng(4).normal(size=(400, 1)))
+    raw[-1] = 12.0
+    assert 8 < Calibration().update(raw)[-1] < 16
+
+
+def test_calibration_freezes_while_strange_and_accepts_what_lasts() -> None:
+    raw = np.abs(np.random.default_rng(5).normal(size=(1500, 1)))
+    raw[600:] += 20
+    loud = Calibration(window=120).update(raw)[:, 0] > 3
+    assert loud[600:720].all() and not loud[1200:].mean() > 0.02
+
+
+@pytest.mark.parametrize("cuts", [[1, 2, 3, 60, 61, 200], list(range(1, 300))])
+def test_calibration_and_alarm_in_chunks(cuts: list[int]) -> None:
+    raw = np.abs(np.random.default_rng(6).normal(size=(300, 3))) * np.linspace(1, 4, 300)[:, None]
+    raw[50:60, 1] = np.nan
+    for make in (lambda: Calibration(window=30), lambda: Alarm(refractory=20)):
+        whole, cut = make(), make()
+        assert contract.same(whole.update(raw), np.concatenate([cut.update(chunk) for chunk in np.split(raw, cuts)]))
+
+
+# Alarm
+
+
+def alarms(scores: Any, threshold: float = 3.0, **settings: Any) -> list[int]:
+    return np.flatnonzero(Alarm(**settings).update(np.asarray(scores, dtype=float)[:, None])[:, 0] > threshold).tolist()
+
+
+def test_one_spike_is_one_alarm_at_its_first_step() -> None:
+    scores = np.zeros(300)
+    scores[[100, 101, 105, 150]] = 9, 9, 8, 9
+    assert alarms(scores) == [100]
+
+
+def test_after_the_refractory_steps_it_may_alarm_again() -> None:
+    scores = np.zeros(300)
+    scores[[100, 201]] = 9
+    assert alarms(scores, memory=1) == [100, 201]
+    assert alarms(scores, refractory=101, memory=1) == [100]
+
+
+@pytest.mark.parametrize("steps", [60, 400, 3000])
+@pytest.mark.parametrize("threshold", [2.6, 3.0, 3.5, 4.5])
+def test_a_long_ramp_is_one_alarm(steps: int, threshold: float) -> None:
+    assert len(alarms(np.linspace(0, 9, steps), threshold)) == 1
+
+
+def test_a_higher_event_passes_within_the_refractory_steps() -> None:
+    scores = np.full(300, 0.5)
+    scores[[100, 130]] = 4, 7
+    assert alarms(scores) == [100, 130]
+
+
+def test_it_gets_used_to_peaks_of_one_height_but_not_to_higher_ones() -> None:
+    scores = np.zeros(3000)
+    scores[200:2800:200] = 6
+    scores[2900] = 12
+    assert alarms(scores) == [200, 400, 2900]  # 6 / 1, 6 / 1.96 are over 3; the third peak is 6 / 2.9
+
+
+def test_it_forgets_peaks() -> None:
+    scores = np.zeros(3000)
+    scores[200:2800:200] = 6
+    assert len(alarms(scores, memory=100)) == 13
+
+
+def test_no_opinion_is_no_alarm() -> None:
+    out = Alarm().update([[np.nan], [9.0], [np.nan]])[:, 0]
+    assert np.isnan(out[0]) and out[1] == 9 and np.isnan(out[2])
+
+
+def test_an_alarm_is_saved_and_loaded(tmp_path: Any) -> None:
+    scores = np.abs(np.random.default_rng(7).normal(size=(600, 2))) * 2
+    alarm = Alarm()
+    alarm.update(scores[:400])
+    alarm.save(tmp_path / "alarm.npz")
+    assert contract.same(Alarm().load(tmp_path / "alarm.npz").update(scores[400:]), alarm.update(scores[400:]))
+    with pytest.raises(ValueError, match="Alarm"):
+        RollingZ().load(tmp_path / "alarm.npz")

@@ -313,10 +313,12 @@ def file_of(steps: int = 1_000, every: int = 100) -> Chunk:
 
 
 def scorer(name: str, window: int, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Three detectors to be compared: one sees everything from window 120 on, one sees half, one nothing."""
+    """Detectors to be compared: one sees all from window 120 on, one the later half, one nothing, one another part with each window."""
     score = x[:, 0] / 2
     if name == "half":
         score[: len(x) // 2] = 0.0
+    if name == "fickle":
+        score[slice(500, None) if window == 60 else slice(400)] = 0.0
     if name == "blind" or (name == "sharp" and window < 120):
         score = np.zeros(len(x))
     return score, score
@@ -359,8 +361,9 @@ def test_what_is_learned_does_not_depend_on_what_it_is_judged_on() -> None:
     cut = evaluate.learning_rows(label, 0.7)
     assert cut == 700
     other = Chunk(chunk.time, chunk.x, np.where(np.arange(1_000)[:, None] < cut, label, POINT - label).astype(np.int8))
-    mine = {e.trial.detector: e for e in entries_of(chunk, Plan(3.5, cut))}
-    theirs = {e.trial.detector: e for e in entries_of(other, Plan(3.5, cut))}
+    names = ("blind", "half", "sharp", "fickle")
+    mine, theirs = ({e.trial.detector: e for e in entries_of(each, Plan(3.5, cut), names)} for each in (chunk, other))
+    assert mine["fickle"].trial.window == 60 and entries_of(chunk, Plan(3.5), names)[1].trial.window == 120
     for name, entry in mine.items():
         assert (entry.trial.window, entry.threshold) == (theirs[name].trial.window, theirs[name].threshold)
         assert same(entry.learned, theirs[name].learned)
@@ -485,6 +488,12 @@ def test_a_report_escapes_what_it_is_given() -> None:
     text = report.page(*described(file_of(), Plan(3.5), source=evil, names=[evil], picture=evil, sentence=evil, notes={evil: 1}, reading=[evil]))
     read_page(text)
     assert evil not in text and text.count("&lt;script&gt;") >= 6
+    chunk = file_of()
+    document, seen = described(Chunk(chunk.time, chunk.x, None), Plan(3.5))
+    document["ranking"][0]["detector"] = evil
+    text = report.page(document, seen)
+    read_page(text)
+    assert evil not in text and text.count("&lt;script&gt;") >= 4
 
 
 @pytest.mark.parametrize(

@@ -69,12 +69,13 @@ def test_evaluate_prints_a_table_and_a_suggestion(cpu: Path) -> None:
     assert "untuned F1" in done.stdout and "\nUse " in done.stdout and "rows it hits" in done.stdout
 
 
-def test_a_reader_that_has_enough_is_no_failure() -> None:
-    with subprocess.Popen(
-        [sys.executable, "-m", "redline", "generate", "wave", "--steps", "20000"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+@pytest.mark.parametrize(("words", "lines"), [(["generate", "wave", "--steps", "20000"], 1), (["domains"], 0)], ids=["long", "short"])
+def test_a_reader_that_has_enough_is_no_failure(words: list[str], lines: int) -> None:
+    command = [sys.executable, "-m", "redline", *words]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stderr is not None
-        assert process.stdout.readline().startswith(b"time,")
+        for _ in range(lines):
+            assert process.stdout.readline().startswith(b"time,")
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(timeout=30) == 0

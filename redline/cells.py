@@ -17,18 +17,22 @@ from streams import Floats
 LIMIT = 50_000_000  # bytes of a file
 LINE = 131_072  # characters of a line; the csv module's own limit for one cell
 WIDEST = 1_000  # columns of a file
-CELLS = 1 << 18  # cells converted at once, so that a file's text is never held as a million lists
-HEAD = 500  # rows the guess looks at
+ROWS = 5_000_000  # lines of a file
+CELLS = 1 << 15  # cells converted at once, so that a file's text is never held as a million lists
+HEAD, SEEN = 500, 25_000  # rows and cells the guess looks at, at most
 
+EMPTY = "the file is empty; wanted a line of column names and rows of numbers"
 MISSING = frozenset(("", "nan", "null", "na", "n/a", "#n/a", "none", "nil", "-", "--", "?", "missing"))
 MAGIC = {b"PK\x03\x04": "a spreadsheet or a zip archive", b"\x1f\x8b": "a gzip archive", b"%PDF": "a PDF", b"PAR1": "a Parquet file"}
 MARKS = ((b"\xff\xfe\x00\x00", "utf-32"), (b"\x00\x00\xfe\xff", "utf-32"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
-NOWHERE = re.compile(rb"(?:[ \t]*(?:#[^\r\n]*|sep=[^\r\n])?(?:\r\n|\r|\n))*")  # blank lines, comments and Excel's sep= at the top
+FIRST = re.compile(rb"(?:\A|[\r\n])[ \t]*(?!#|sep=[^\r\n][\r\n])[^\s]")  # a line that is not blank, not a comment and not Excel's sep=
 DELIMITERS = {"\t": "tabs", ";": "semicolons", "|": "bars", ",": "commas"}  # in the order they are tried
 
 
 class CsvError(ValueError):
-    """A file that cannot be read, in a sentence for the person who gave it."""
+    """A file that cannot be read, in a sentence for the person who gave it; `names` are its columns where that much was understood."""
+
+    names: tuple[str, ...] = ()
 
 
 # Text
@@ -55,7 +59,7 @@ def loaded(data: bytes | str | Path) -> bytes:
 def decoded(raw: bytes) -> tuple[bytes, str]:
     """The text as UTF-8 without its byte order mark, with a remark where the encoding was a guess."""
     encoding = next((name for mark, name in MARKS if raw.startswith(mark)), "utf-8-sig")
-    if encoding == "utf-8-sig" and b"\x00" in raw[:4096]:
+    if encoding == "utf-8-sig" and raw[:4096].count(0) * 3 > len(raw[:4096]):
         encoding = "utf-16-le" if raw[1::2].count(0) >= raw[::2].count(0) else "utf-16-be"
     try:
         return raw.decode(encoding).encode(), ""
@@ -72,7 +76,7 @@ def checked(text: bytes) -> bytes:
     """The text up to its last filled line, once it is known to be text in lines of a bearable length."""
     filled = len(text.rstrip(b"\r\n\t ,;|\x1a"))
     if not filled:
-        raise CsvError("the file is empty; wanted a line of column names and rows of numbers")
+        raise CsvError(EMPTY)
     ends = [at for at in (text.find(b"\n", filled), text.find(b"\r", filled)) if at >= 0]
     text = text[: min(ends, default=len(text))].rstrip(b"\x1a")
     codes = np.frombuffer(text, np.uint8)
@@ -80,6 +84,8 @@ def checked(text: bytes) -> bytes:
     if control.any():
         at = int(control.argmax())
         raise CsvError(f"row {lines_in(text[:at]) + 1} holds the control byte 0x{text[at]:02x}, so this is no text; wanted a CSV file")
+    if lines_in(text) >= ROWS:
+        raise CsvError(f"the file has more than {ROWS:,} rows; cut it into several")
     breaks = np.flatnonzero((codes == 10) | (codes == 13))
     lengths = np.diff(breaks, prepend=-1, append=len(text))
     if lengths.max() > LINE:
@@ -166,58 +172,76 @@ class Table:
                 del row[width:]
             if len(row) != width:
                 raise CsvError(
-                    f"row {block.line(index)} has {len(row)} cells, wanted {width} as in the first row, separated by {DELIMITERS[self.delimiter]}; "
-                    "put a value that holds the separator in quotes"
+                    f"row {block.line(index)} has {len(row)} cell{'s' * (len(row) != 1)}, wanted {width} as in the first row, "
+                    f"separated by {DELIMITERS[self.delimiter]}; put a value that holds the separator in quotes"
                 )
 
-    def fail(self, step: int, column: int, wanted: str) -> NoReturn:
+    def fail(self, step: int, column: str, wanted: str) -> NoReturn:
         """Raises the error that names one cell."""
         for block in self.blocks():
             if step < len(block.rows):
-                line, cell = block.line(step), block.rows[step][column]
-                raise CsvError(
-                    f"row {line}, column `{self.names[column]}`: wanted {wanted}, came {shown(cell)}; correct the cell or leave the column out"
-                )
+                cell = shown(block.rows[step][self.names.index(column)])
+                raise CsvError(f"row {block.line(step)}, column `{column}`: wanted {wanted}, came {cell}; correct the cell or leave the column out")
             step -= len(block.rows)
         raise IndexError(f"the table has {step} rows fewer than that")
 
 
 def shown(cell: str) -> str:
     """A cell in an error: quoted, and cut where it is long."""
-    return f'"{cell}"' if 0 < len(cell) <= 40 else f'"{cell[:40]}..."' if cell else "an empty cell"
+    words = " ".join(cell[:200].split())
+    return "an empty cell" if not words else f'"{words}"' if len(words) <= 40 else f'"{words[:40]}..."'
 
 
 def table_of(text: bytes) -> tuple[Table, list[list[str]]]:
     """How the text falls into rows and columns, with the first rows under the header."""
-    top = NOWHERE.match(text)
-    start = top.end() if top else 0
-    head = text[start : start + 4 * LINE].decode(errors="ignore").splitlines(keepends=True)[:HEAD]
-    table = Table(text[start:], lines_in(text[:start]), delimiter_of(head))
+    first = FIRST.search(text)
+    if not first:
+        raise CsvError(EMPTY)
+    start = first.start() + (first[0][:1] in b"\r\n")
+    table = Table(text[start:], lines_in(text[:start]), delimiter_of(text[start : start + LINE]))
+    rows = first_rows(table)
+    width = len(rows[0])
+    table = replace(table, decimal=decimal_of(rows, table.delimiter))
+    if has_header(rows, table.decimal):
+        return replace(table, names=unique(rows[0]), header=True), rows[1:]
+    commented = next(csv.reader([last_comment(text[:start])], delimiter=table.delimiter, skipinitialspace=True), [])
+    if len(commented) == width > 1:
+        return replace(table, names=unique(commented)), rows
+    return replace(table, names=tuple(f"column {at + 1}" for at in range(width))), rows
+
+
+def first_rows(table: Table) -> list[list[str]]:
+    """The first filled rows, as wide as the first of them."""
     reader = table.reader()
     rows: list[list[str]] = []
-    while len(rows) < HEAD and (more := table.records(reader, HEAD)):
+    while len(rows) < HEAD and (more := table.records(reader, 20)):
         rows += [row for row in more if any(row)]
+        if len(rows) * len(rows[0] if rows else ()) > SEEN:
+            break
     if not rows:
-        raise CsvError("the file is empty but for comments; wanted a line of column names and rows of numbers")
-    width = len(rows[0])
-    if width > WIDEST:
-        raise CsvError(f"row {table.before + 1} has {width:,} columns; wanted at most {WIDEST:,}, one row a step")
-    rows = [row[:width] for row in rows if len(row) >= width]
-    table = replace(table, decimal=decimal_of(rows, table.delimiter))
-    header = has_header(rows, table.decimal)
-    names = unique(rows[0]) if header else tuple(f"column {at + 1}" for at in range(width))
-    return replace(table, names=names, header=header), rows[1:] if header else rows
+        raise CsvError(EMPTY)
+    if len(rows[0]) > WIDEST:
+        raise CsvError(f"row {table.before + 1} has {len(rows[0]):,} columns, wanted at most {WIDEST:,}; write one row a step")
+    return [row[: len(rows[0])] for row in rows if len(row) >= len(rows[0])]
 
 
-def delimiter_of(head: list[str]) -> str:
-    """The first separator that cuts all lines like the first one; else the one seen most."""
-    widths = {}
+def last_comment(top: bytes) -> str:
+    """The last line above the rows that begins with #, without it: column names, as some programs write them."""
+    lines = [line for line in re.split(rb"[\r\n]+", top[-LINE:]) if line.lstrip().startswith(b"#")]
+    return lines[-1].decode().lstrip()[1:] if lines else ""
+
+
+def delimiter_of(top: bytes) -> str:
+    """The first separator that cuts the first lines all like the first of them; else the one seen most."""
+    head = list(islice(io.StringIO(top.decode(errors="ignore"), newline=""), 51))
+    head = head[:-1] or head  # the last line may be cut
+    widths: dict[str, list[int]] = {}
     for delimiter in DELIMITERS:
         try:
-            widths[delimiter] = [len(row) for row in csv.reader(head[:50], delimiter=delimiter, skipinitialspace=True) if any(row)] or [1]
+            cut = [len(row) for row in csv.reader(head, delimiter=delimiter, skipinitialspace=True) if any(row)]
         except csv.Error:
-            widths[delimiter] = [1]
-        cut = widths[delimiter]
+            cut = []
+        widths[delimiter] = cut = cut or [1]
         if cut[0] > 1 and cut.count(cut[0]) >= 0.9 * len(cut):
             return delimiter
     most = max(widths, key=lambda delimiter: sum(widths[delimiter]))
@@ -229,7 +253,8 @@ def decimal_of(rows: list[list[str]], delimiter: str) -> str:
     cells = [cell.strip() for row in rows for cell in row]
     commas = sum(COMMA.fullmatch(cell) is not None for cell in cells)
     points = sum(POINT.fullmatch(cell) is not None for cell in cells)
-    return "," if delimiter != "," and commas > points else "."
+    thousands = any(MILLIONS.fullmatch(cell) for cell in cells)
+    return "," if delimiter != "," and commas > points and not thousands else "."
 
 
 def has_header(rows: list[list[str]], decimal: str) -> bool:
@@ -244,14 +269,13 @@ def has_header(rows: list[list[str]], decimal: str) -> bool:
 
 def unique(cells: Iterable[str]) -> tuple[str, ...]:
     """Column names: a nameless one is numbered, a repeated one gets a number."""
-    names: list[str] = []
+    names: dict[str, int] = {}  # how often each was asked for
     for at, cell in enumerate(cells):
-        name = plain = " ".join(cell.split())[:80] or f"column {at + 1}"
-        count = 1
+        plain = name = " ".join(cell.split())[:80] or f"column {at + 1}"
         while name in names:
-            count += 1
-            name = f"{plain} {count}"
-        names.append(name)
+            names[plain] = names.get(plain, 1) + 1
+            name = f"{plain} {names[plain]}"
+        names[name] = 1
     return tuple(names)
 
 
@@ -267,6 +291,7 @@ def sort_of(cell: str, decimal: str) -> str:
 
 COMMA = re.compile(r"[+-]?(\d{1,3}(\.\d{3})+|\d*),\d+(e[+-]?\d+)?", re.IGNORECASE)
 POINT = re.compile(r"[+-]?\d*\.\d+(e[+-]?\d+)?", re.IGNORECASE)
+MILLIONS = re.compile(r"[+-]?\d{1,3}(,\d{3}){2,}(\.\d*)?")
 THOUSANDS = {",": re.compile(r"[+-]?\d{1,3}(\.\d{3})+(,\d*)?"), ".": re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")}
 
 
@@ -303,8 +328,9 @@ class Numbers:
     def add(self, cells: tuple[str, ...]) -> None:
         """Learns a block; a column that is text is given up."""
         try:
-            self.values.append(np.fromiter(map(float, self.pointed(cells)), float, len(cells)))
-            self.filled += len(cells)
+            values = np.fromiter(map(float, self.pointed(cells)), float, len(cells))
+            self.values.append(values)
+            self.filled += int(np.count_nonzero(values == values))
         except ValueError:
             if not (self.text and self.bad > 1000):
                 self.sift(cells)
@@ -323,11 +349,11 @@ class Numbers:
         if wrong and self.first < 0:
             self.first = self.steps + wrong[0]
         self.bad += len(wrong)
-        self.filled += sum(cell.strip().lower() not in MISSING for cell in cells)
+        self.filled += sum(value is None or value == value for value in values)
         self.values.append(np.array([np.nan if value is None else value for value in values]))
 
-    def finish(self, table: Table, column: int) -> Floats:
+    def finish(self, table: Table, column: str) -> Floats:
         """The values (steps,), NaN = missing; refuses a cell that is no number."""
         if self.bad:
-            table.fail(self.first, column, "a number or nothing")
+            table.fail(self.first, column, "a number or an empty cell")
         return np.concatenate(self.values)

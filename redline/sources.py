@@ -7,19 +7,20 @@
 'time: `time` (ISO, no zone, read as UTC); values: `load (%)`; no labels'
 """
 
+import csv
 import re
 import time as wall
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 import psutil
 
 from redline.cells import CsvError, Numbers, Table, checked, decoded, loaded, number, sort_of, table_of
-from redline.stamps import EPOCH, PATTERNS, SECONDS, STAMPS, TIME_OF_DAY, UNITS, Stamps, seconds, stamp_pattern
+from redline.stamps import COMPACT, EPOCH, PATTERNS, SECONDS, STAMPS, TIME_OF_DAY, UNITS, Stamps, numbers_in, seconds, stamp_pattern
 from streams import KINDS, Chunk, Floats, Labels, Stream
 
 LARGEST = 1e75  # of a value: its fourth power is still a number, so no detector overflows
@@ -43,47 +44,15 @@ class Columns:
 # What is in which column
 
 TIME_NAMED = re.compile(r"date|time|stamp|datum|zeit|\bts\b|\bds\b|\bday\b")
-TIME_NAMES = frozenset(
-    [
-        "time",
-        "timestamp",
-        "ts",
-        "t",
-        "date",
-        "datetime",
-        "epoch",
-        "unix",
-        "unixtime",
-        "unix_time",
-        "time_stamp",
-        "ds",
-        "_time",
-        "epoch_s",
-        "epoch_ms",
-        "time_ms",
-        "timestamp_ms",
-    ]
-)
-LABEL_NAMES = frozenset(
-    [
-        "label",
-        "labels",
-        "anomaly",
-        "anomalies",
-        "is_anomaly",
-        "isanomaly",
-        "anomalous",
-        "is_anomalous",
-        "outlier",
-        "is_outlier",
-        "is_bad",
-        "is_fault",
-        "fault",
-        "truth",
-        "ground_truth",
-    ]
-)
-NOT_VALUES = frozenset(["changepoint", "changepoints", "change_point", "is_changepoint"])
+TIME_NAMES = frozenset((
+    "time", "timestamp", "time_stamp", "_time", "time_ms", "timestamp_ms", "t", "ts", "ds", "date", "datetime",
+    "epoch", "epoch_s", "epoch_ms", "unix", "unixtime", "unix_time",
+))  # fmt: skip
+LABEL_NAMES = frozenset((
+    "label", "labels", "anomaly", "anomalies", "anomalous", "is_anomaly", "isanomaly", "is_anomalous", "outlier", "is_outlier",
+    "is_bad", "fault", "is_fault", "truth", "ground_truth",
+))  # fmt: skip
+NOT_VALUES = frozenset(("changepoint", "changepoints", "change_point", "is_changepoint"))
 COUNTERS = frozenset(("", "index", "idx", "row", "step", "id", "no", "nr", "#", "unnamed: 0", "column 1"))
 UNIT = re.compile(r"(?s)(.*\S)\s*[(\[]([^()\[\]]*)[)\]]")
 
@@ -102,17 +71,17 @@ def guessed(table: Table, head: list[list[str]]) -> Columns:
     clock = next((name for name in table.names if time and name != time and clock_beside(cells[time], cells[name])), None)
     free = [name for name in table.names if name not in (time, clock)]
     label = next((name for name in free if plain[name] in LABEL_NAMES and is_label(cells[name])), None)
-    left = {name for name in free if plain[name] in NOT_VALUES}
-    if table.header:
-        left |= {name for name in free if name.lower() in COUNTERS and counts_rows(cells[name])}
-    return Columns(time, tuple(name for name in free if name != label and name not in left), label, clock)
+    values = [name for name in free if name != label and plain[name] not in NOT_VALUES]
+    counters = [name for name in values if table.header and name.lower() in COUNTERS and counts_rows(cells[name])]
+    return Columns(time, tuple(name for name in values if name not in counters or counters == values), label, clock)
 
 
 def time_of(cells: dict[str, list[str]], plain: dict[str, str], table: Table) -> str | None:
     """The column of time stamps: in words before in numbers, well named before not."""
     sorts = {name: Counter(sort_of(cell, table.decimal) for cell in column) for name, column in cells.items()}
     stamps = [name for name, sort in sorts.items() if sort["stamp"] > sort["text"] + sort["number"]]
-    numeric = [name for name in cells if plain[name] in TIME_NAMES and sorts[name]["number"] and rises(cells[name], table.decimal)]
+    called = [name for name in cells if plain[name] in TIME_NAMES and parted(name)[1].lower() in ("", *UNITS)]
+    numeric = [name for name in called if sorts[name]["number"] and rises(cells[name], table.decimal)]
     if not table.header:
         numeric = [name for name in list(cells)[:1] if rises(cells[name], table.decimal, 9.4e8) and len(cells) > 1]
     well = [name for name in stamps if TIME_NAMED.search(name.lower())]
@@ -123,7 +92,7 @@ def rises(column: list[str], decimal: str, start: float = -np.inf) -> bool:
     """Numbers that mostly grow, all above `start`: times rather than measurements."""
     values = np.array([np.nan if (value := number(cell, decimal)) is None else value for cell in column])
     values = values[np.isfinite(values)]
-    return len(values) > 0 and values.min() > start and (np.diff(values) >= 0).mean(initial=1, where=True) > 0.5
+    return len(values) > 0 and bool(values.min() > start and np.count_nonzero(np.diff(values) >= 0) * 2 >= len(values) - 1)
 
 
 def clock_beside(dates: list[str], cells: list[str]) -> bool:
@@ -148,7 +117,9 @@ def agreed(columns: Columns, table: Table) -> Columns:
         raise CsvError(f'time stamps cannot be read as "{columns.stamps}"; wanted one of {", ".join(STAMPS)}')
     if not columns.features:
         raise CsvError("no column of values was chosen; choose at least one")
-    return columns
+    if columns.clock and not columns.time:
+        raise CsvError(f"the time of day `{columns.clock}` needs a column of dates; choose one")
+    return replace(columns, features=tuple(columns.features))
 
 
 def listed(names: Iterable[str], most: int = 8) -> str:
@@ -194,7 +165,7 @@ class Truth:
         """Learns a block."""
         self.codes.append(np.array([self.words.setdefault(cell, len(self.words)) for cell in cells], np.int64))
 
-    def finish(self, table: Table, column: int, features: int) -> tuple[Labels, int]:
+    def finish(self, table: Table, column: str, features: int) -> tuple[Labels, int]:
         """Index into KINDS (steps, features), and how many rows said nothing."""
         codes = np.concatenate(self.codes)
         kinds = np.zeros((len(self.words), features), np.int8)
@@ -229,40 +200,47 @@ def read_csv(data: bytes | str | Path, columns: Columns | None = None, title: st
     """
     text, remark = decoded(loaded(data))
     table, head = table_of(checked(text))
-    chosen = agreed(columns, table) if columns else guessed(table, head)
-    table = replace(table, blank=chosen.time is None)
-    title = title or (Path(data).name if not isinstance(data, bytes) else "Your data")
-    return assembled(table, chosen, columns is None, head, (title, remark))
+    title = title or ("Your data" if isinstance(data, bytes) else Path(data).name)
+    try:
+        chosen = agreed(columns, table) if columns else guessed(table, head)
+        return assembled(replace(table, blank=chosen.time is None), chosen, columns is None, head, (title, remark))
+    except CsvError as error:
+        error.names = table.names
+        raise
 
 
 def assembled(table: Table, chosen: Columns, guess: bool, head: list[list[str]], said: tuple[str, str]) -> "Recording":
     """Reads all rows as the columns say, and keeps what they make."""
-    at = {name: index for index, name in enumerate(table.names)}
     numbers = {name: Numbers(table.decimal) for name in chosen.features}
     clock = clock_of(table, chosen, head) if chosen.time else None
     labels = Truth() if chosen.label else None
-    steps = blank = 0
-    for block in table.blocks():
-        blank += len(block.raw) - len(block.rows)
-        if not block.rows:
-            continue
-        cells = list(zip(*block.rows))
-        steps += len(block.rows)
-        for name, each in numbers.items():
-            each.add(cells[at[name]])
-        if clock:
-            clock.add(stamp_cells(cells, chosen, at))
-        if labels and chosen.label:
-            labels.add(cells[at[chosen.label]])
-    if not steps:
-        raise CsvError("the file has column names and no rows; wanted at least one row of numbers")
+    steps, blank = gathered(table, chosen, numbers | {chosen.time or "": clock, chosen.label or "": labels})
     chosen, left = kept(table, chosen, numbers, guess)
-    x = np.stack([numbers[name].finish(table, at[name]) for name in chosen.features], axis=1)  # (steps, features), NaN = missing
+    x = np.stack([numbers[name].finish(table, name) for name in chosen.features], axis=1)  # (steps, features), NaN = missing
     time, how = times(table, chosen, clock, steps)
-    label, unsaid = labels.finish(table, at[chosen.label], x.shape[1]) if labels and chosen.label else (None, 0)
+    label, unsaid = labels.finish(table, chosen.label, x.shape[1]) if labels and chosen.label else (None, 0)
     notes = {"blank rows": blank, "rows without a label": unsaid} | bounded(x)
     columns = replace(chosen, names=table.names, guess=sentence(table, chosen, how, left, said[1]))
     return Recording(said[0], Chunk(time, x, label), columns, notes)
+
+
+def gathered(table: Table, chosen: Columns, readers: Mapping[str, Any]) -> tuple[int, int]:
+    """Gives each column's reader its cells, a block at a time; counts the steps and the blank rows between them."""
+    at = {name: index for index, name in enumerate(table.names)}
+    steps = blank = 0
+    for block in table.blocks():
+        blank += len(block.raw) - len(block.rows)
+        steps += len(block.rows)
+        cells = list(zip(*block.rows))
+        for name, reader in readers.items() if cells else ():
+            if reader:
+                reader.add(stamp_cells(cells, chosen, at) if name == chosen.time else cells[at[name]])
+    if not steps:
+        raise CsvError("the file has column names and no rows; wanted at least one row of numbers")
+    return steps, blank
+
+
+# The time of a row
 
 
 class Elapsed:
@@ -271,7 +249,6 @@ class Elapsed:
     def __init__(self, decimal: str, unit: str) -> None:
         self.numbers = Numbers(decimal)
         self.unit = unit
-        self.first = -1  # the step of the first cell that is no time
 
     def add(self, cells: list[str]) -> None:
         """Learns a block."""
@@ -280,10 +257,12 @@ class Elapsed:
     def finish(self, order: str) -> tuple[Floats, str]:
         """Seconds since the Unix epoch (steps,), NaN where a cell is no time, with a word on how they were read."""
         values = np.concatenate(self.numbers.values)
-        middle = np.nanmedian(np.abs(values)) if np.isfinite(values).any() else 0.0
+        known = np.abs(values[np.isfinite(values)])
+        middle = np.median(np.minimum(known, 1e21)) if len(known) else 0.0
         unit = order or next((name for start, name in reversed(EPOCH) if middle >= start), "")
         how = f"{unit} since 1970" if unit else f"{self.unit}, counted from 1970-01-01"
-        return values * SECONDS[unit or self.unit], how
+        with np.errstate(over="ignore"):
+            return values * SECONDS[unit or self.unit], how
 
 
 def stamp_cells(cells: list[tuple[str, ...]], chosen: Columns, at: Mapping[str, int]) -> list[str]:
@@ -294,21 +273,20 @@ def stamp_cells(cells: list[tuple[str, ...]], chosen: Columns, at: Mapping[str, 
 
 def clock_of(table: Table, chosen: Columns, head: list[list[str]]) -> Stamps | Elapsed:
     """The reader that fits the time stamps, by the first of them."""
-    name = chosen.time or ""
-    at = {each: index for index, each in enumerate(table.names)}
-    cells = stamp_cells([tuple(column) for column in zip(*head)], chosen, at) if head else []
-    cell = next((cell.strip() for cell in cells if cell.strip()), "")
-    value = number(cell, table.decimal)
-    pattern = stamp_pattern(cell)
-    compact = pattern and value is not None and 1900 <= int(cell[:4]) < 2100 and np.isfinite(seconds(one(pattern, cell))[0])
-    if chosen.stamps in SECONDS or (value is not None and not compact):
-        return Elapsed(table.decimal, UNITS.get(parted(name)[1].lower(), "seconds"))
-    return Stamps(pattern or PATTERNS[0])
+    at = {name: index for index, name in enumerate(table.names)}
+    cells = [cell.strip() for cell in stamp_cells(list(zip(*head)), chosen, at)] if head else []
+    numbers = [cell for cell in cells if sort_of(cell, table.decimal) == "number"]
+    compact = numbers and all(map(is_compact, numbers))
+    if chosen.stamps in SECONDS or (len(numbers) * 2 > len(cells) and not compact):
+        return Elapsed(table.decimal, UNITS.get(parted(chosen.time or "")[1].lower(), "seconds"))
+    patterns = Counter(pattern for cell in cells if (pattern := stamp_pattern(cell)))
+    return Stamps(patterns.most_common(1)[0][0] if patterns else PATTERNS[0])
 
 
-def one(pattern: re.Pattern[str], cell: str) -> np.ndarray:
-    """The numbers of a single stamp (8, 1)."""
-    return Stamps(pattern).cellwise([cell])
+def is_compact(cell: str) -> bool:
+    """A day written without separators, such as 20260105, rather than a count of seconds."""
+    found = COMPACT.fullmatch(cell)
+    return found is not None and "1900" <= cell[:4] < "2100" and bool(np.isfinite(seconds(np.array([numbers_in(found)]).T))[0])
 
 
 def times(table: Table, chosen: Columns, clock: Stamps | Elapsed | None, steps: int) -> tuple[Floats, str]:
@@ -318,9 +296,9 @@ def times(table: Table, chosen: Columns, clock: Stamps | Elapsed | None, steps: 
     time, how = clock.finish(chosen.stamps if chosen.stamps != "ISO" else "")
     wrong = ~((time >= YEARS[0]) & (time <= YEARS[1]))
     if wrong.any():
-        table.fail(
-            int(wrong.argmax()), table.names.index(chosen.time or ""), f"a time stamp like those above ({how.split(',')[0]}) of a day that exists"
-        )
+        form = how.split(",")[0].replace("ISO", "ISO, such as 2026-01-31 14:05:00")
+        beside = f", with the time of day in `{chosen.clock}`" if chosen.clock else ""
+        table.fail(int(wrong.argmax()), chosen.time or "", f"a time stamp ({form}) of a day that exists{beside}")
     return time, how
 
 
@@ -331,9 +309,9 @@ def kept(table: Table, chosen: Columns, numbers: Mapping[str, Numbers], guess: b
     if not guess:
         return chosen, left
     left |= {name: "text" for name, each in numbers.items() if each.text}
-    left |= {name: "empty" for name, each in numbers.items() if not each.filled}
+    left |= {name: "empty" for name, each in numbers.items() if not each.filled and not parted(name)[1]}
     features = tuple(name for name in chosen.features if name not in left)
-    if not features:
+    if not any(numbers[name].filled for name in features):
         raise CsvError(
             f"no column holds numbers; the file has {listed(table.names)}; wanted rows of numbers, separated by commas, semicolons, tabs or bars"
         )
@@ -342,8 +320,7 @@ def kept(table: Table, chosen: Columns, numbers: Mapping[str, Numbers], guess: b
 
 def bounded(x: Floats) -> dict[str, int]:
     """Makes infinite values and those beyond LARGEST missing, in place, and counts them and the missing ones."""
-    with np.errstate(invalid="ignore"):
-        huge = np.abs(x) > LARGEST
+    huge = np.abs(x) > LARGEST
     x[huge] = np.nan
     infinite = int(huge.sum())
     return {"missing values": int(np.isnan(x).sum()) - infinite, "infinite values read as missing": infinite}
@@ -356,7 +333,7 @@ def sentence(table: Table, chosen: Columns, how: str, left: Mapping[str, str], r
     parts += [f"values: {listed(chosen.features)}", f"labels: `{chosen.label}`" if chosen.label else "no labels"]
     if left:
         parts.append("left out: " + ", ".join(f"`{name}`" + (f" ({why})" if why else "") for name, why in list(left.items())[:8]))
-    if not table.header:
+    if table.names[0] == "column 1" and not table.header:
         parts.append("no line of column names")
     if table.decimal == ",":
         parts.append("decimal comma")
@@ -389,9 +366,9 @@ class Recording(Stream):
         for array in (self.time, self.x, *(() if self.label is None else (self.label,))):
             array.setflags(write=False)
         pairs = [parted(name) for name in columns.features]
-        names = [name for name, _ in pairs]
-        self.names = tuple(name if names.count(name) == 1 else whole for name, whole in zip(names, columns.features))
-        self.units = tuple(unit if names.count(name) == 1 else "" for name, unit in pairs)
+        if len({name for name, _ in pairs}) < len(pairs):
+            pairs = [(whole, "") for whole in columns.features]
+        self.names, self.units = tuple(name for name, _ in pairs), tuple(unit for _, unit in pairs)
         self.floors = (0.0,) * len(self.names)
         self.period = period_of(self.time)
         self.breaks = gaps(self.time, self.period)  # (steps,)
@@ -429,11 +406,11 @@ def write_csv(stream: Stream, steps: int, file: str | Path | TextIO) -> int:
     if isinstance(file, str | Path):
         with open(file, "w", encoding="utf-8", newline="") as opened:
             return write_csv(stream, steps, opened)
-    written = 0
+    rows, written = csv.writer(file, lineterminator="\n"), 0
     while written < steps and len((chunk := stream.take(min(steps - written, 10_000))).time):
         if not written:
-            file.write(line(["time", *map(headed, stream.names, stream.units), *(["label"] if chunk.label is not None else [])]))
-        file.writelines(lines_of(chunk))
+            rows.writerow(["time", *map(headed, stream.names, stream.units), *(["label"] if chunk.label is not None else [])])
+        rows.writerows(cells_of(chunk))
         written += len(chunk.time)
     return written
 
@@ -443,22 +420,14 @@ def headed(name: str, unit: str) -> str:
     return f"{name} ({unit})" if unit or UNIT.fullmatch(name) else name
 
 
-def line(cells: Iterable[str]) -> str:
-    """One line of a CSV file."""
-    return (
-        ",".join(f'"{quoted}"' if set(cell) & set(',;"\t\n\r|') else cell for cell in cells if (quoted := cell.replace('"', '""')) is not None) + "\n"
-    )
-
-
-def lines_of(chunk: Chunk) -> Iterator[str]:
-    """The rows of a chunk: time, values, and the kinds of its features, as one where they agree, else with / between."""
-    stamps = stamped(chunk.time)
-    for at, stamp in enumerate(stamps):
-        values = ["" if value != value else repr(value) for value in chunk.x[at].tolist()]
+def cells_of(chunk: Chunk) -> Iterator[list[str]]:
+    """The rows of a chunk: time, values, and the kinds of its features, one word where they agree, else with / between."""
+    for at, stamp in enumerate(stamped(chunk.time)):
+        cells = [stamp, *("" if value != value else repr(value) for value in chunk.x[at].tolist())]
         if chunk.label is not None:
             kinds = [KINDS[kind] for kind in chunk.label[at].tolist()]
-            values.append(kinds[0] if len(set(kinds)) == 1 else "/".join(kinds))
-        yield line([stamp, *values])
+            cells.append(kinds[0] if len(set(kinds)) == 1 else "/".join(kinds))
+        yield cells
 
 
 def stamped(time: Floats) -> list[str]:
@@ -527,7 +496,8 @@ class ThisMachine(Stream):
         """One row when a second has begun since the last one; else none. A clock set back starts anew from there."""
         now = self.clock()
         second = np.floor(now)
-        if steps < 1 or self.second - self.period <= second <= self.second:
+        early = 0 <= now - self.at < self.period / 2  # too soon after the reading before for a rate
+        if steps < 1 or early or self.second - self.period <= second <= self.second:
             return Chunk(np.empty(0), np.empty((0, 4)), None)
         reading = self.read()
         row = self.row(reading, now - self.at)

@@ -14,6 +14,7 @@ EPOCH = ((1e8, "seconds"), (1e11, "milliseconds"), (1e14, "microseconds"), (1e17
 UNITS = {"s": "seconds", "sec": "seconds", "ms": "milliseconds", "us": "microseconds", "µs": "microseconds", "ns": "nanoseconds"} | {
     "min": "minutes", "h": "hours", "hr": "hours", "d": "days",
 }  # fmt: skip
+ZERO = str.maketrans("123456789", "000000000")
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 
 CLOCK = r"(?P<H>\d{1,2}):(?P<M>\d\d)(?::(?P<S>\d\d)(?:[.,](?P<f>\d{1,9})\d*)?)?(?:\s?(?P<p>[AaPp][Mm]))?"
@@ -29,7 +30,7 @@ PATTERNS = (
     re.compile(rf"(?P<b>\d{{1,2}})[- /]{WORD}[- /](?P<y>\d{{4}}){TAIL}", re.ASCII),
     re.compile(rf"{WORD} (?P<b>\d{{1,2}}),? (?P<y>\d{{4}}){TAIL}", re.ASCII),
 )
-AMBIGUOUS = PATTERNS[2]
+COMPACT, AMBIGUOUS = PATTERNS[1:3]
 TIME_OF_DAY = re.compile(CLOCK + ZONE, re.ASCII)
 
 
@@ -82,14 +83,29 @@ class Stamps:
         """Learns a block; nothing more after a cell that does not fit."""
         if self.first >= 0:
             return
-        parts = self.columnwise(cells)
+        parts = self.groupwise(cells)
         self.parts.append(self.cellwise(cells) if parts is None else parts)
         self.steps += len(cells)
+
+    def groupwise(self, cells: list[str]) -> np.ndarray | None:
+        """All cells, those of one shape at once; None where some do not fit or the shapes are many."""
+        if len(set(map(len, cells))) == 1 and (parts := self.columnwise(cells)) is not None:
+            return parts
+        shapes: dict[str, list[int]] = {}
+        for index, cell in enumerate(cells):
+            shapes.setdefault(cell.translate(ZERO), []).append(index)
+        parts = np.zeros((8, len(cells)), np.int64)
+        for at in shapes.values() if len(shapes) <= 64 else ():
+            some = self.columnwise([cells[index] for index in at])
+            if some is None:
+                return None
+            parts[:, at] = some
+        return parts if len(shapes) <= 64 else None
 
     def columnwise(self, cells: list[str]) -> np.ndarray | None:
         """All cells at once, where they differ from the first in the digits of its numbers only; None where they do not."""
         found = self.pattern.fullmatch(cells[0])
-        if not found or len(set(map(len, cells))) > 1:
+        if not found:
             return None
         codes = np.array(cells).view(np.uint32).reshape(len(cells), -1)  # (cells, characters)
         spans = {name: found.span(name) for name in "yabHMSf" if name in self.pattern.groupindex and found[name]}
@@ -139,8 +155,8 @@ def settled(parts: np.ndarray, order: str) -> tuple[str, np.ndarray]:
     day, month = "day/month/year", "month/day/year"
     if order in (day, month):
         return order, swapped if order == day else parts
-    if max(parts[1]) > 12 or max(parts[2]) > 12:
-        return (day, swapped) if max(parts[1]) > 12 else (month, parts)
+    if parts[1:3].max(initial=0) > 12:
+        return (day, swapped) if parts[1].max() > 12 else (month, parts)
     travel = [np.nansum(np.abs(np.diff(seconds(each)))) for each in (swapped, parts)]
     return (f"{day}, could be {month}", swapped) if travel[0] <= travel[1] else (f"{month}, could be {day}", parts)
 

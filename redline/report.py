@@ -308,8 +308,8 @@ def _unlabelled(document: Mapping[str, Any]) -> str:
     across = left + foot + 20
     return (
         f"<section><h2>Agreement</h2><p>The share of a row's alarms that have an alarm of the column's at most {document['reach']} steps away: "
-        f'dark is agreement.</p><div class="wide"><svg class="agreement" style="width:{across}px" viewBox="0 0 {across} {foot + 130}" role="img" '
-        f'aria-label="Agreement between detectors">{rows}{columns}{cells}</svg></div></section>\n'
+        f'the fuller the colour, the more they agree.</p><div class="wide"><svg class="agreement" style="width:{across}px" '
+        f'viewBox="0 0 {across} {foot + 130}" role="img" aria-label="Agreement between detectors">{rows}{columns}{cells}</svg></div></section>\n'
     )
 
 

@@ -55,8 +55,8 @@ def absent(value: Any) -> bool:
 def shown(value: Any) -> str:
     """A cell for a person: whole numbers with separators, fractions with two or three digits, a dash for what does not exist.
 
-    >>> [shown(v) for v in (12_000, 0.256, 1234.6, 0.0031, None, True, "EWMA")]
-    ['12,000', '0.26', '1,235', '0.003', '-', 'yes', 'EWMA']
+    >>> [shown(v) for v in (12_000, 0.256, 0.998, 1234.6, 0.0031, None, True, "EWMA")]
+    ['12,000', '0.26', '0.998', '1,235', '0.003', '-', 'yes', 'EWMA']
     """
     if absent(value):
         return "-"
@@ -66,5 +66,7 @@ def shown(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         size = abs(value)
+        if 0.995 <= size < 1:  # nearly all is not all
+            return f"{value:.3f}"
         return f"{value:,.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.2f}" if size >= 0.01 or not size else f"{value:.1g}"
     return str(value)

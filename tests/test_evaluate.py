@@ -169,41 +169,51 @@ def test_areas_by_hand() -> None:
 # --- one row at a time
 
 
-def slow_judge(score: np.ndarray, alarm: np.ndarray, label: np.ndarray, threshold: float) -> dict[str, float]:
-    """The definitions of design and docstrings, written without an array operation."""
-    kinds = [set(row) - {0} for row in label.tolist()]
-    bad = [bool(k - {GAP}) for k in kinds]
-    gap = [k == {GAP} for k in kinds]
-    flagged = [s > threshold for s in score.tolist()]
+def share(part: float, whole: float) -> float:
+    return part / whole if whole else NAN
+
+
+def slow_rows(score: np.ndarray, label: np.ndarray, threshold: float) -> dict[str, float]:
+    """Row figures from their definition, one row at a time."""
+    right = wrong = wanted = 0
+    for value, row in zip(score.tolist(), label.tolist()):
+        kinds = set(row) - {0}
+        bad, gap = bool(kinds - {GAP}), kinds == {GAP}
+        wanted += bad
+        right += value > threshold and bad
+        wrong += value > threshold and not bad and not gap
+    f1 = share(2 * right, 2 * right + wrong + wanted - right)
+    return {"row_precision": share(right, right + wrong), "row_recall": share(right, wanted), "row_f1": f1}
+
+
+def slow_events(alarm: np.ndarray, label: np.ndarray, threshold: float) -> dict[str, float]:
+    """Event figures from their definition, one row at a time."""
     runs: list[list[int]] = []
-    for step, truth in enumerate(bad):
-        if truth and (not step or not bad[step - 1]):
-            runs.append([step, step])
-        elif truth:
-            runs[-1][1] = step
-    calls = [step for step, a in enumerate(alarm.tolist()) if a > threshold]
+    for step, row in enumerate(label.tolist()):
+        if set(row) - {0, GAP}:
+            if runs and runs[-1][1] == step - 1:
+                runs[-1][1] = step
+            else:
+                runs.append([step, step])
+    calls = [step for step, value in enumerate(alarm.tolist()) if value > threshold]
     firsts = [min((c for c in calls if a <= c <= b + 10), default=None) for a, b in runs]
-    false = [c for c in calls if not gap[c] and not any(a <= c <= b + 10 for a, b in runs)]
-    hits = [c - a for (a, _), c in zip(runs, firsts) if c is not None]
-    right, wrong = sum(f and b for f, b in zip(flagged, bad)), sum(f and not b and not g for f, b, g in zip(flagged, bad, gap))
-
-    def share(part: float, whole: float) -> float:
-        return part / whole if whole else NAN
-
+    delays = [c - a for (a, _), c in zip(runs, firsts) if c is not None]
+    false = sum(set(label[c].tolist()) - {0} != {GAP} and not any(a <= c <= b + 10 for a, b in runs) for c in calls)
     return {
-        "anomalies": sum(flagged),
-        "alarms": len(calls),
-        "row_precision": share(right, right + wrong),
-        "row_recall": share(right, sum(bad)),
-        "row_f1": share(2 * right, 2 * right + wrong + sum(bad) - right),
         "events": len(runs),
-        "hits": len(hits),
-        "false_alarms": len(false),
-        "event_precision": share(len(hits), len(hits) + len(false)),
-        "event_recall": share(len(hits), len(runs)),
-        "event_f1": share(2 * len(hits), 2 * len(hits) + len(false) + len(runs) - len(hits)),
-        "delay": share(sum(hits), len(hits)),
+        "hits": len(delays),
+        "false_alarms": false,
+        "event_precision": share(len(delays), len(delays) + false),
+        "event_recall": share(len(delays), len(runs)),
+        "event_f1": share(2 * len(delays), len(delays) + false + len(runs)),
+        "delay": share(sum(delays), len(delays)),
     }
+
+
+def slow_judge(score: np.ndarray, alarm: np.ndarray, label: np.ndarray, threshold: float) -> dict[str, float]:
+    """Every figure from its definition."""
+    counts = {"anomalies": sum(s > threshold for s in score.tolist()), "alarms": sum(a > threshold for a in alarm.tolist())}
+    return counts | slow_rows(score, label, threshold) | slow_events(alarm, label, threshold)
 
 
 @st.composite

@@ -17,7 +17,7 @@ dealt over each era, another pure function of (seed, rate, era), and laid over t
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
-from itertools import accumulate, count
+from itertools import accumulate, count, pairwise
 from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 from zlib import crc32
@@ -238,7 +238,8 @@ class Simulated(Stream):
         start = self.step
         self.skip(steps)
         stop = self.step
-        x, label = self._laid(start, stop)
+        edges = (start, *range(start - start % BLOCK + BLOCK, stop, BLOCK), stop)
+        x, label = (np.concatenate(part) for part in zip(*(self._laid(*piece) for piece in pairwise(edges))))
         self._injected = [event for event in self._injected if event.stop > stop]
         return Chunk(START + self.period * np.arange(start, stop, dtype=np.float64), x, label)
 
@@ -453,11 +454,11 @@ class Finance(Simulated):
         return np.stack([np.full(self.season, 182.0), volume], 1)
 
     def base(self, block: int, calm: Floats) -> tuple[Floats, Floats]:
-        z = self.white("noise", block)
-        price, spread = calm * (1 + 0.01 * self.wander(block)), 0.0025 * calm
-        price += spread * autoregressive(z, 0.97)
-        volume, loose = lognormal(calm, autoregressive(z, 0.5), 0.12)
-        return np.stack([price[:, 0], volume[:, 1]], 1), np.stack([spread[:, 0], loose[:, 1]], 1)
+        z, fair = self.white("noise", block), calm[:, :1]
+        spread = 0.0025 * fair
+        price = fair * (1 + 0.01 * self.wander(block)[:, :1]) + spread * autoregressive(z[:, :1], 0.97)
+        volume, loose = lognormal(calm[:, 1:], autoregressive(z[:, 1:], 0.5), 0.12)
+        return np.hstack([price, volume]), np.hstack([spread, loose])
 
 
 class Network(Simulated):

@@ -245,7 +245,7 @@ def test_a_contextual_value_is_strange_only_for_its_hour(domain):
 
 @every_domain
 def test_a_stuck_sensor_repeats_its_last_value(domain):
-    chunk = STREAMS[domain](8, 0.05).take(12_000)
+    chunk = STREAMS[domain](8, 0.05).take(8000)
     seen = 0
     for feature in range(chunk.x.shape[1]):
         for start, stop in runs(chunk.label[:, feature] == index("stuck")):
@@ -256,7 +256,7 @@ def test_a_stuck_sensor_repeats_its_last_value(domain):
 
 @every_domain
 def test_a_gap_is_a_dropout_and_a_dropout_is_a_gap(domain):
-    chunk = STREAMS[domain](8, 0.1).take(8000)
+    chunk = STREAMS[domain](8, 0.1).take(4000)
     assert np.array_equal(np.isnan(chunk.x), chunk.label == index("dropout"))
     assert np.isnan(chunk.x).any()
 
@@ -301,8 +301,8 @@ def test_an_injection_shows_at_the_very_next_step(domain, kind):
 @every_kind
 def test_an_injection_shows_whatever_is_going_on(domain, kind):
     made = STREAMS[domain](1, 0.1)
-    for _ in range(50):
-        made.take(19)
+    for _ in range(25):
+        made.take(37)
         made.inject(kind, 8)
         assert (made.take(1).label == index(kind)).any()
 
@@ -395,7 +395,7 @@ def test_the_noise_is_of_its_kind():
 @every_domain
 def test_the_first_view_is_calm_with_a_few_marks(domain):
     """A rolling z-score over 120 steps, threshold 3.5, on a fresh stream: most points caught, few calm steps marked."""
-    chunk = STREAMS[domain](21).take(10_000)
+    chunk = STREAMS[domain](21).take(8000)
     past = np.lib.stride_tricks.sliding_window_view(chunk.x, 120, axis=0)[:-1]
     score = np.abs(chunk.x[120:] - np.nanmean(past, -1)) / np.nanstd(past, -1)
     label = chunk.label[120:]

@@ -1,4 +1,4 @@
-"""Streams of numbers: the interface every source keeps, and ten simulated domains that know their own truth.
+"""Streams give numbers, and ten simulated ones know which of theirs are strange.
 
 A simulated stream is laid in two layers. The *base* is a season plus noise, made in blocks of BLOCK steps; a block
 is a pure function of (seed, block), so the numbers cannot depend on how they are cut into chunks, nothing is carried
@@ -211,9 +211,9 @@ class Simulated(Stream):
         self.step = 0  # absolute number of the next step
         self.injections: list[Injection] = []  # all of them, for a replay
         self._profile = self.profile()  # (season, features)
-        self._blocks: dict[int, tuple[Floats, Floats]] = {}  # the last two made
-        self._decks: dict[int, list[Event]] = {}  # the last two dealt
-        self._injected: list[Event] = []  # those not over yet
+        self._blocks: dict[int, tuple[Floats, Floats]] = {}  # the last few made
+        self._decks: dict[int, list[Event]] = {}  # the last few dealt
+        self._injected: list[Event] = []  # those not over yet or only just: a sensor may stick at their last value
         self._held: dict[int, Floats] = {}  # by first step of a stuck event: (features,) shown just before
         for injection in injections:
             self._add(Injection(*injection))
@@ -240,7 +240,7 @@ class Simulated(Stream):
         stop = self.step
         edges = (start, *range(start - start % BLOCK + BLOCK, stop, BLOCK), stop)
         x, label = (np.concatenate(part) for part in zip(*(self._laid(*piece) for piece in pairwise(edges))))
-        self._injected = [event for event in self._injected if event.stop > stop]
+        self._injected = [event for event in self._injected if event.stop >= stop]
         return Chunk(START + self.period * np.arange(start, stop, dtype=np.float64), x, label)
 
     def skip(self, steps: int) -> None:

@@ -334,6 +334,20 @@ def test_injections_in_one_breath_queue_and_lie_on_top_of_each_other():
     assert size[0] == pytest.approx(6) and all(min(abs(each - 12), each) < 1e-9 for each in size[1:])
 
 
+@every_domain
+def test_a_sensor_sticks_at_what_was_shown_last_even_if_that_was_strange(domain):
+    made = STREAMS[domain](17, 0)
+    made.take(100)
+    for _ in range(40):
+        made.inject("point", 8)
+        shown = made.take(1).x
+        made.inject("stuck", 8)
+        stuck = made.take(1)
+        there = stuck.label == index("stuck")
+        assert (stuck.x[there] == shown[there]).all()
+        made.take(60)
+
+
 def test_an_injection_waits_for_no_replay():
     made = STREAMS["cpu"](injections=[(5000, "point", 8)])
     made.inject("point", 8)

@@ -19,6 +19,7 @@ import sys
 import threading
 import webbrowser
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -63,7 +64,7 @@ def seen_before(seen: dict[str, Any] | None, sight: Sight, look: dict[str, Any])
     if not seen or seen["look"] != look or sight.at is not None or not sight.ready:
         return False
     new, held = sight.end - seen["end"], sight.end - seen["first"]
-    return bool(0 <= new <= sight.span // 2 and held <= 1.5 * sight.span and seen["first"] >= sight.feed.tape.first)
+    return bool(0 <= new <= sight.span // 2 and held <= 2 * sight.span and seen["first"] >= sight.feed.tape.first)
 
 
 def growth(seen: View, sight: Sight, theme: str, held: dict[str, Any], ranges: list[list[float]]) -> Patch:
@@ -348,8 +349,10 @@ def close_unknown_paths(app: dash.Dash) -> None:
     app.backend._setup_catchall = lambda: None  # type: ignore[attr-defined]  # Dash's own answers every path with the page
 
 
-def chosen(detector: str, window: float, threshold: float, direction: str) -> Settings:
-    return checked(Settings(detector, int(window), float(threshold), direction), tuple(DETECTORS))
+def chosen(base: Settings, controls: dict[str, Any]) -> Settings:
+    """A stream's settings with what a visitor's controls say instead."""
+    said = {name: controls[name] for name in PREVIEW}
+    return checked(replace(base, **said), tuple(DETECTORS))
 
 
 PREVIEW = {name: Input(name, "value") for name in ("detector", "window", "threshold", "direction")}
@@ -384,7 +387,7 @@ def connect_settings(app: dash.Dash, monitor: Monitor) -> None:
         feed = monitor.feeds.get(domain)
         if feed is None or (why in (None, "url", "domain") and shown == domain):
             return {**same, "acted": ""}
-        now = chosen(**{name: asked[name] for name in PREVIEW})
+        now = chosen(feed.applied, asked)
         if why == "apply":
             monitor.apply(domain, now)
             return {**same, "acted": f"{feed.stream.title} now runs under these settings, for everybody."}
@@ -408,8 +411,8 @@ def linked(monitor: Monitor, search: str) -> dict[str, Any]:
         return {"acted": f"the link names a stream {domain!r} that is not here"}
     base = monitor.feeds[domain].applied if domain in monitor.feeds else Settings()
     try:
-        threshold, window = float(asked.get("threshold", base.threshold)), int(asked.get("window", base.window))
-        settings = chosen(asked.get("detector", base.detector), window, threshold, asked.get("direction", base.direction))
+        said = {**fields_of(base), **asked}
+        settings = chosen(base, {**said, "window": int(said["window"]), "threshold": float(said["threshold"])})
         span = int(asked.get("range", 600))
     except (ValueError, SettingsError) as error:
         return {"domain": domain, "shown": domain, **fields_of(base), "acted": f"the link could not be followed whole: {error}"}
@@ -433,7 +436,7 @@ def connect_chart(app: dash.Dash, monitor: Monitor) -> None:
         if feed is None:
             there = totals(monitor) if domain == OVERVIEW else {"explain": "Nothing here yet: drop a file.", "status": "no file yet"}
             return {**same, **there, "pulse": pulse(monitor, None, None)}
-        settings = chosen(**{name: asked[name] for name in PREVIEW})
+        settings = chosen(feed.applied, asked)
         sight = await patient(monitor, domain, settings, span, at if at and at["id"] == feed.id else None)
         answer = redrawn(sight, asked["theme"], asked["zoom"] or {}, asked["by"], seen)
         if ctx.triggered_id != "tick" or not asked["n"] or asked["n"] % 4 == 0:
@@ -494,8 +497,8 @@ def connect_panels(app: dash.Dash, monitor: Monitor) -> None:
         if feed is None or not feed.end:
             return same
         if panel == "compared":
-            return {**same, "compare": await asyncio.to_thread(panels.compared, monitor, feed, chosen(**preview), by)}
-        return {**same, "rows": panels.tabled(Sight(monitor, domain, chosen(**preview), 100))} if panel == "table" else same
+            return {**same, "compare": await asyncio.to_thread(panels.compared, monitor, feed, chosen(feed.applied, preview), by)}
+        return {**same, "rows": panels.tabled(Sight(monitor, domain, chosen(feed.applied, preview), 100))} if panel == "table" else same
 
 
 def connect_actions(app: dash.Dash, monitor: Monitor, seed: int) -> None:
@@ -519,7 +522,7 @@ def connect_actions(app: dash.Dash, monitor: Monitor, seed: int) -> None:
         feed = monitor.feeds.get(domain)
         if feed is None:
             return no_update
-        return {"content": exported(source(feed, domain, seed), chosen(**preview)), "filename": f"redline-{domain}.toml"}
+        return {"content": exported(source(feed, domain, seed), chosen(feed.applied, preview)), "filename": f"redline-{domain}.toml"}
 
     moves = {name: Input(name, "n_clicks") for name in ("pause", "golive", "earlier", "later", "previous", "next")}
     states = {
@@ -543,7 +546,7 @@ def connect_actions(app: dash.Dash, monitor: Monitor, seed: int) -> None:
         if feed is None or not seen:
             return no_update, no_update
         fresh = {"revision": (zoom or {}).get("revision", 0) + 1}
-        settings = chosen(**{name: rest[name] for name in PREVIEW})
+        settings = chosen(feed.applied, rest)
         sight = Sight(monitor, domain, settings, span, at["end"] if at and at["id"] == feed.id else None)
         end = destination(str(ctx.triggered_id), sight, goto)
         return (None if end is None else {"id": feed.id, "end": end}), fresh
@@ -685,6 +688,7 @@ def listening(host: str, port: int) -> socket.socket:
         sock.bind((host, port))
         sock.listen(1024)
     except OSError as error:
+        sock.close()
         raise SystemExit(
             f"Port {port} on {host} cannot be used ({error.strerror}). Stop what uses it, or choose another: python app.py --port {port + 1}"
         ) from None

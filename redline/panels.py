@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,7 @@ def compared(monitor: Monitor, feed: Feed, settings: Settings, by: str) -> list[
     """The table of all detectors on the same buffer, best F1 first where labels exist; rows fill in as their tracks get ready."""
     rows = []
     for name in DETECTORS:
-        sight = Sight(monitor, feed.name, Settings(name, settings.window, settings.threshold, settings.direction), 1)
+        sight = Sight(monitor, feed.name, replace(settings, detector=name), 1)
         rows.append((sight, sight.figures(sight.settings) if sight.ready and sight.track.scored else None))
     labelled = feed.labelled
     key = (lambda row: -np.nan_to_num(getattr(row[1], f"{by}_f1") or 0.0)) if labelled else (lambda row: 0)

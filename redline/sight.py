@@ -5,6 +5,7 @@ This room stands on the others: it joins monitor, evaluate and view, so that the
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -20,7 +21,9 @@ from streams import KINDS
 OUTCOMES = np.array(["", "caught", "false alarm", "missed", ""])  # the words of evaluate's codes
 READY = 600  # steps a track may lag behind and still be called ready
 CURVE = np.round(np.arange(1.5, 12.01, 0.1), 1)  # thresholds of the curve, standard deviations
+VIEWS = 64  # views kept for the next visitor who looks at the same steps
 judgements: WeakKeyDictionary[Track, dict[float, tuple[int, evaluate.Figures]]] = WeakKeyDictionary()
+views: OrderedDict[tuple[Any, ...], View] = OrderedDict()
 
 
 class History(NamedTuple):
@@ -41,7 +44,8 @@ class Sight:
         self.ready = self.feed.end - self.track.end < READY
         newest = self.track.end if self.ready else self.feed.end
         self.end = newest if at is None else max(min(at, newest), self.feed.tape.first + 1)
-        self.first = max(self.end - span, self.feed.tape.first)
+        half = max(span // 2, 1)
+        self.first = max((self.end - span) // half * half, self.feed.tape.first)  # the same for all who look at these steps
 
     def figures(self, settings: Settings) -> evaluate.Figures:
         """The whole buffer judged under some settings; what was judged up to the same step is not judged again."""
@@ -64,7 +68,18 @@ class Sight:
             return History(first, score[:, 0], alarm[:, 0], label)  # type: ignore[index]
 
     def seen(self, first: int) -> View:
-        """The view from a step on; rows and events are judged over the whole buffer, then cut."""
+        """The view from a step on; many visitors look at the same steps, so it is made once for all."""
+        key = (self.feed.id, self.settings.key, self.settings.threshold, first, self.end)
+        if not self.ready:
+            return self.judged(first)
+        if key not in views:
+            views[key] = self.judged(first)
+        while len(views) > VIEWS:
+            views.popitem(last=False)
+        return views[key]
+
+    def judged(self, first: int) -> View:
+        """The view with its rows and events judged: over the whole buffer, then cut."""
         seen = view.scene(self.feed, self.track, self.settings.threshold, first, self.end)
         codes = evaluate.outcomes(seen.score, seen.label, self.settings.threshold)
         return view.look(seen, self.settings.threshold, None if codes is None else OUTCOMES[codes], self.fates())
@@ -194,7 +209,7 @@ def neighbour(sight: Sight, forward: bool) -> int | None:
     first, score, _, _ = sight.history(sight.track)
     above = score > sight.settings.threshold
     starts = np.flatnonzero(above & ~np.concatenate([[False], above[:-1]])) + first
-    middle = sight.end - sight.span // 2 if sight.at is not None else sight.end
+    middle = sight.end - sight.span // 2
     found = starts[starts > middle + 1] if forward else starts[starts < middle - 1]
     return int(found[0] if forward else found[-1]) + sight.span // 2 if len(found) else None
 

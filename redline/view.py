@@ -112,14 +112,14 @@ def breaks(time: np.ndarray, period: float) -> np.ndarray:
 
 
 def digits(spread: float) -> int:
-    """Decimals that show two digits of a spread."""
-    return max(0, 1 - math.floor(math.log10(spread))) if spread > 0 and math.isfinite(spread) else 0
+    """Decimals that show the first digit of a spread."""
+    return max(0, -math.floor(math.log10(spread))) if spread > 0 and math.isfinite(spread) else 0
 
 
 def plain(value: float, spread: float = math.nan) -> str:
     """A number as a person writes it: as fine as its spread asks for, else three significant digits.
 
-    >>> plain(1013.26, 2.0), plain(0.012345), plain(48210.0)
+    >>> plain(1013.26, 0.5), plain(0.012345), plain(48210.0)
     ('1,013.3', '0.0123', '48,210')
     """
     if not math.isfinite(value):
@@ -132,7 +132,7 @@ def quantity(value: float, unit: str, spread: float = math.nan) -> str:
     """A number with its unit, with an SI prefix where the unit takes one.
 
     >>> quantity(97.04, "%", 5.0), quantity(1_234_567.0, "B/s"), quantity(4.0, "")
-    ('97.0 %', '1.23 MB/s', '4.00')
+    ('97 %', '1.23 MB/s', '4.00')
     """
     if unit in PREFIXED and math.isfinite(value) and abs(value) >= 1000:
         power = min(int(math.log10(abs(value)) // 3), 5)
@@ -161,12 +161,12 @@ def reason(value: float, expected: tuple[float, float], score: float, unit: str,
     """Why a step is strange, in the detector's own numbers.
 
     >>> reason(97.0, (20.0, 45.0), 5.1, "%", 3)
-    '97.0 %, expected 20.0 to 45.0, 5.1 σ above, third in a row'
+    '97 %, expected 20 to 45, 5.1 σ above, third in a row'
     """
     low, high = expected
-    words = [quantity(value, unit, (high - low) / 4)]
+    words = [quantity(value, unit, (high - low) / 8)]
     if math.isfinite(low):
-        words.append(f"expected {plain(low, (high - low) / 4)} to {plain(high, (high - low) / 4)}")
+        words.append(f"expected {plain(low, (high - low) / 8)} to {plain(high, (high - low) / 8)}")
         words.append(f"{score:.1f} σ {'above' if value > high else 'below'}")
     else:
         words.append(f"score {score:.1f} σ")

@@ -1,0 +1,142 @@
+"""The page without a browser: its layout, its answers, its command line, what it says when something is wrong."""
+
+import base64
+import socket
+
+import pytest
+from starlette.testclient import TestClient
+
+import app
+from detectors import DETECTORS
+from redline import panels, sight
+from redline.cells import CsvError
+from redline.monitor import Monitor
+from redline.settings import Settings
+from redline.sight import Sight
+from streams import KINDS, STREAMS
+
+IDS = "tick domain detector window threshold chart explain points anomalies rate status clock age alarms precision recall curve history compare pause speed golive apply undo export share upload theme bell"
+CSV = b"time,load (%)\n" + b"".join(
+    f"2026-01-05 00:{i // 60:02d}:{i % 60:02d},{40 + (i * 7) % 5 + (60 if i == 700 else 0)}\n".encode() for i in range(900)
+)
+
+
+@pytest.fixture
+def monitor():
+    made = Monitor({"wave": (STREAMS["wave"](seed=3), False)})
+    made.fill_back(made.feeds["wave"], 3_000)
+    return made
+
+
+def ids(component):
+    found = {component.id} if getattr(component, "id", None) else set()
+    children = getattr(component, "children", None)
+    for child in children if isinstance(children, list | tuple) else [children]:
+        if hasattr(child, "to_plotly_json"):
+            found |= ids(child)
+    return found | ids(component.label) if hasattr(getattr(component, "label", None), "to_plotly_json") else found
+
+
+def test_the_ids_that_outside_scripts_rely_on_are_there(monitor):
+    wanted = set(IDS.split()) | {f"inject-{kind}" for kind in KINDS if kind != "none"}
+    assert wanted <= ids(app.page(monitor, 500, 0))
+
+
+def test_the_tabs_are_the_overview_the_streams_with_the_wave_first_this_machine_and_your_data():
+    assert list(app.TITLES) == ["overview", *STREAMS, "this-machine", "your-data"] and next(iter(STREAMS)) == "wave"
+
+
+def test_an_unknown_path_is_a_problem_and_never_the_page(monitor):
+    with TestClient(app.build(monitor).server) as client:
+        for path in ("/health-typo", "/api/typo"):
+            answer = client.get(path)
+            assert answer.status_code == 404 and answer.headers["content-type"] == "application/problem+json" and path in answer.json()["detail"]
+        assert "Redline" in client.get("/").text
+
+
+def test_a_browser_is_sent_only_what_it_lacks_and_both_ways_show_the_same(monitor):
+    feed, look = monitor.feeds["wave"], {"stream": "x", "theme": "light", "revision": 0}
+    whole, held, _ = app.drawing(Sight(monitor, "wave", Settings(), 600), look, None)
+    monitor.fill_back(feed, 7)
+    patch, after, _ = app.drawing(Sight(monitor, "wave", Settings(), 600), look, held)
+    assert held["end"] == 3_000 and after["end"] == 3_007 and type(patch).__name__ == "Patch"
+    grown = [op for op in patch.to_plotly_json()["operations"] if op["operation"] == "Extend" and op["location"][-1] == "x"]
+    assert {len(op["params"]["value"]) for op in grown} == {7}
+    again, _, _ = app.drawing(Sight(monitor, "wave", Settings(), 600), look, None)
+    assert again["data"][2]["x"][-7:] == grown[2]["params"]["value"] and len(whole["data"]) == len(again["data"])
+
+
+def test_a_moved_threshold_only_compares_and_numbers_say_old_and_new(monitor):
+    before = sight.Sight(monitor, "wave", Settings(threshold=2.0), 600)
+    numbers = panels.numbers(before, "row")
+    old, new = before.figures(monitor.feeds["wave"].applied), before.figures(before.settings)
+    assert new.alarms > old.alarms and len(monitor.feeds["wave"].tracks) == 1
+    assert [part.children for part in numbers["alarms"]] == [f"{old.alarms:,} → ", f"{new.alarms:,}"]
+
+
+def test_without_labels_nothing_is_invented(monitor):
+    app.show(monitor, app.read_csv(CSV, title="load.csv"), CSV, 900)
+    answer = panels.numbers(Sight(monitor, app.YOURS, Settings(), 600), "row")
+    assert [answer[name].children for name in ("precision", "recall", "caught")] == ["no labels for this stream"] * 3
+    assert monitor.feeds[app.YOURS].anomalies >= 1
+
+
+def test_a_dropped_file_becomes_your_data_and_a_bad_one_leaves_it_as_it_was(monitor):
+    app.received(monitor, "data:text/csv;base64," + base64.b64encode(CSV).decode(), "load.csv")
+    feed = monitor.feeds[app.YOURS]
+    assert feed.end == app.AT_ONCE and "load.csv, 900 rows" in app.guessed(feed)["guess"]
+    with pytest.raises(CsvError):
+        app.received(monitor, "data:;base64," + base64.b64encode(b"\x00\x01rubbish").decode(), "bad.bin")
+    with pytest.raises(CsvError, match="drop it again"):
+        app.received(monitor, "data:;base64,***", "bad.bin")
+    assert monitor.feeds[app.YOURS] is feed
+    app.replayed(monitor, whole=True)
+    assert monitor.feeds[app.YOURS].end == 900
+
+
+def test_a_link_is_followed_and_a_wrong_one_says_what_is_wrong(monitor):
+    assert app.linked(monitor, "?domain=wave&detector=EWMA&window=30&threshold=4.5&range=2000")["window"] == 30
+    assert "threshold" in app.linked(monitor, "?domain=wave&threshold=900")["acted"]
+    assert "not here" in app.linked(monitor, "?domain=nowhere")["acted"]
+
+
+def test_every_detector_has_its_row_in_compare(monitor):
+    panels.compared(monitor, monitor.feeds["wave"], Settings(), "row")
+    while monitor.fill():
+        pass
+    rows = panels.compared(monitor, monitor.feeds["wave"], Settings(), "row")
+    names = [row.children[0].children.children for row in rows]
+    assert sorted(names) == sorted(DETECTORS) and all(len(row.children) == 8 for row in rows)
+
+
+def test_looking_back_and_going_live(monitor):
+    live = Sight(monitor, "wave", Settings(threshold=2.5), 600)
+    end = app.destination("earlier", live, None)
+    assert end == 2_700
+    back = Sight(monitor, "wave", Settings(threshold=2.5), 600, end)
+    assert app.destination("later", back, None) is None and app.destination("pause", back, None) is None
+    assert app.destination("pause", live, None) == 3_000
+    found = app.destination("previous", live, None)
+    score = live.track.read("score", 0, 3_000)[:, 0]
+    assert score[found - 300] > live.settings.threshold
+
+
+def test_a_taken_port_gets_a_sentence():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(SystemExit, match=r"Port \d+ on 127.0.0.1 cannot be used"):
+            app.listening("127.0.0.1", taken.getsockname()[1])
+
+
+@pytest.mark.parametrize(("words", "said"), [(["--port", "99999"], "wanted 1 to 65,535"), (["--interval", "1"], "wanted 100 to 60,000")])
+def test_the_command_line_names_what_it_wanted(words, said, capsys):
+    with pytest.raises(SystemExit):
+        app.arguments(words)
+    assert said in capsys.readouterr().err
+
+
+def test_a_second_worker_is_refused(monkeypatch):
+    monkeypatch.setenv("WEB_CONCURRENCY", "2")
+    with pytest.raises(RuntimeError, match="wanted one worker"):
+        app.alone()

@@ -1,0 +1,25 @@
+"""Writes the generated tables into the documents that quote them, between their marks: `python docs/tables.py`."""
+
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from redline.__main__ import detectors_table, domains_table  # noqa: E402  found once the project is on the path
+
+TABLES = {"domains": domains_table, "detectors": detectors_table}
+
+
+def filled(text: str) -> str:
+    """The same document with every table between `<!-- name -->` and `<!-- end -->` made anew."""
+    for name, table in TABLES.items():
+        made = f"<!-- {name} -->\n{table().markdown().strip()}\n<!-- end -->"
+        text = re.sub(rf"<!-- {name} -->.*?<!-- end -->", lambda _, made=made: made, text, flags=re.S)
+    return text
+
+
+if __name__ == "__main__":
+    readme = ROOT / "README.md"
+    readme.write_text(filled(readme.read_text(encoding="utf-8")), encoding="utf-8")

@@ -72,8 +72,8 @@ def growth(seen: View, sight: Sight, theme: str, held: dict[str, Any], ranges: l
     patch = Patch()
     new = chart.lines(seen, theme, held["end"] - seen.first)
     for i, trace in enumerate(new):
-        patch["data"][i]["x"].extend(trace["x"])
-        patch["data"][i]["y"].extend(trace["y"])
+        patch["data"][i]["x"].extend(trace["x"].tolist())
+        patch["data"][i]["y"].extend(trace["y"].tolist())
     for i, trace in enumerate(chart.overlays(seen, theme), len(new)):
         patch["data"][i] = trace
     for name, value in chart.moving(seen, theme, ranges, sight.span).items():
@@ -646,6 +646,7 @@ def connect_browser(app: dash.Dash) -> None:
         *[Input(name, "value") for name in ("window", "threshold", "size")],
     )
     address = [Input(name, "value") for name in ("domain", "detector", "window", "threshold", "direction", "range")]
+    address.append(Input("at", "data"))
     browser("address", Output("share", "title"), *address, State("served", "data"))
 
 

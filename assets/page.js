@@ -138,12 +138,14 @@
     set("look", { data: name });
   }
 
-  function address(domain, detector, window_, threshold, direction, range, served) {
+  function address(domain, detector, window_, threshold, direction, range, at, served) {
     const now = new URLSearchParams(location.search);
     if (now.get("seed") && Number(now.get("seed")) !== served.seed && !state.told) bar(`This link was made with --seed ${now.get("seed")}; this server runs --seed ${served.seed}, so its streams differ.`);
+    if (now.get("at") && !state.told) setTimeout(() => set("goto", { data: { step: Number(now.get("at")), asked: 0 } }), 600);
     state.told = true;
     Object.assign(state, { interval: served.interval, seed: served.seed });
     const view = new URLSearchParams({ domain, detector, window: window_, threshold, direction, range, seed: served.seed });
+    if (at) view.set("at", at.end - range / 2);
     if (domain) history.replaceState(null, "", "?" + view);
     return "copy a link to this view";
   }
@@ -166,6 +168,7 @@
 
   function click(event) {
     const el = event.target.closest("[data-step],[data-domain],[data-detector],#theme,#bell,#share,#help");
+    if (event.target.closest("#trouble")) return bar("");
     if (!el) return event.target.id === "keys" ? event.target.close() : undefined;
     if (el.dataset.step) set("goto", { data: { step: Number(el.dataset.step), asked: Date.now() } });
     else if (el.dataset.domain) set("domain", { value: el.dataset.domain });

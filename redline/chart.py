@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from redline.view import View, plain
+from redline.view import View
 
 COLOURS = {
     "light": {
@@ -50,7 +50,7 @@ def _band(view: View, feature: int, colours: dict[str, str], row: int) -> list[d
     unit = f" {view.units[feature]}".rstrip()
     edges = []
     for bound, values, fill in (("from", view.low, {}), ("to", view.high, {"fill": "tonexty", "fillcolor": colours["band"]})):
-        y = [None] * (len(view.time) - row + int(view.breaks[row:].sum())) if values is None else drawn(view, values[:, feature], row)
+        y = drawn(view, np.full(len(view.time), np.nan) if values is None else values[:, feature], row)
         legend = {"legendgroup": "expected", "showlegend": bound == "to" and feature == 0 and values is not None}
         hover = f"{bound} %{{y:.4~g}}{unit}<extra>expected</extra>"
         edges.append({**LINE, "name": "expected", "yaxis": _axis(feature), "y": y, "line": {"width": 0}, **legend, **fill, "hovertemplate": hover})
@@ -68,7 +68,7 @@ def overlays(view: View, theme: str) -> list[dict[str, Any]]:
     colours, n = COLOURS[theme], len(view.names)
     marks = [_anomalies(view, f, colours) for f in range(n)]
     hot = np.flatnonzero(view.score > view.threshold)
-    bars = {"x": _ms(view.time[hot]), "y": _rounded(view.score[hot]), "width": [view.period * 1000] * len(hot)}
+    bars = {"x": _ms(view.time[hot]), "y": _rounded(view.score[hot]).tolist(), "width": [view.period * 1000] * len(hot)}
     style = {"marker": {"color": colours["red"], "line": {"width": 1, "color": colours["red"]}}, "showlegend": False, "hoverinfo": "skip"}
     over = {"type": "bar", "name": "above threshold", "yaxis": _axis(n + 1), **bars, **style}
     return [*marks, over, _truth(view, colours)]
@@ -83,7 +83,7 @@ def _anomalies(view: View, feature: int, colours: dict[str, str]) -> dict[str, A
     look["line"] = {"width": 1.5, "color": [colours["card"] if s == "diamond" else colours["red"] for s in symbols]}
     text = [f"{m.severity}{', ' + m.outcome if m.outcome else ''}: {m.reason}" for m in marks]
     trace = {"type": "scatter", "mode": "markers", "name": "anomaly", "legendgroup": "anomaly", "yaxis": _axis(feature), "marker": look}
-    values = {"x": _ms(view.time[rows]), "y": _rounded(view.x[rows, feature]), "text": text, "showlegend": feature == 0}
+    values = {"x": _ms(view.time[rows]), "y": _rounded(view.x[rows, feature]).tolist(), "text": text, "showlegend": feature == 0}
     return {**trace, **values, "hovertemplate": "%{text}<extra></extra>", "cliponaxis": False}
 
 
@@ -160,7 +160,7 @@ def notes(view: View, theme: str) -> list[dict[str, Any]]:
         "yref": _axis(n + 1),
         "y": view.threshold,
         "yanchor": "bottom",
-        "text": f"threshold {plain(view.threshold, 1.0)} σ",
+        "text": f"threshold {view.threshold:.1f} σ",
     }
     named = [f"{name}, {unit}" if unit else name for name, unit in zip(view.names, view.units)]
     tops = [high for _, high in lanes(n)]
@@ -255,15 +255,15 @@ def _curve_layout(colours: dict[str, str], x: list[float], lines: list[dict[str,
     return {"font": font, "xaxis": across, "yaxis": up, "shapes": lines, "legend": legend, "hovermode": "closest", "dragmode": False, **sides}
 
 
-def stamps(view: View, row: int) -> list[float]:
+def stamps(view: View, row: int) -> np.ndarray:
     """The x of the growing traces from a row on, in ms since the epoch; a break in time is one stamp of its own."""
     time, cut = view.time[row:], np.flatnonzero(view.breaks[row:])
     before = view.time[np.maximum(cut + row - 1, 0)]
-    return _ms(np.insert(time, cut, (before + time[cut]) / 2))
+    return np.round(np.insert(time, cut, (before + time[cut]) / 2) * 1000, 3)
 
 
-def drawn(view: View, values: np.ndarray, row: int) -> list[float | None]:
-    """Values (n,) from a row on as they are drawn, with a hole where the time breaks."""
+def drawn(view: View, values: np.ndarray, row: int) -> np.ndarray:
+    """Values (n,) from a row on as they are drawn, NaN where the time breaks: a hole in the line."""
     return _rounded(np.insert(values[row:], np.flatnonzero(view.breaks[row:]), np.nan))
 
 
@@ -271,13 +271,12 @@ def _ms(time: np.ndarray) -> list[float]:
     return [float(ms) for ms in np.round(np.asarray(time) * 1000, 3)]
 
 
-def _rounded(values: np.ndarray) -> list[float | None]:
-    """Six significant digits of the largest value: what a plot can show, in few bytes."""
+def _rounded(values: np.ndarray) -> np.ndarray:
+    """Six significant digits of the largest value: what a plot can show, in few bytes. An array is written far faster than a list."""
     finite = np.abs(values[np.isfinite(values)])
     top = float(finite.max()) if len(finite) else 0.0
     decimals = 5 - int(np.floor(np.log10(top))) if top > 0 else 0
-    rounded = np.round(values, min(decimals, 15))
-    return rounded.tolist() if len(finite) == len(values) else [v if np.isfinite(v) else None for v in rounded.tolist()]
+    return np.round(values, min(decimals, 15))
 
 
 def _axis(lane: int) -> str:

@@ -164,9 +164,9 @@ def reason(value: float, expected: tuple[float, float], score: float, unit: str,
     '97 %, expected 20 to 45, 5.1 σ above, third in a row'
     """
     low, high = expected
-    words = [quantity(value, unit, (high - low) / 8)]
+    words = [quantity(value, unit, (high - low) / 16)]
     if math.isfinite(low):
-        words.append(f"expected {plain(low, (high - low) / 8)} to {plain(high, (high - low) / 8)}")
+        words.append(f"expected {plain(low, (high - low) / 16)} to {plain(high, (high - low) / 16)}")
         words.append(f"{score:.1f} σ {'above' if value > high else 'below'}")
     else:
         words.append(f"score {score:.1f} σ")

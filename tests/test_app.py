@@ -63,7 +63,7 @@ def test_a_browser_is_sent_only_what_it_lacks_and_both_ways_show_the_same(monito
     grown = [op for op in patch.to_plotly_json()["operations"] if op["operation"] == "Extend" and op["location"][-1] == "x"]
     assert {len(op["params"]["value"]) for op in grown} == {7}
     again, _, _ = app.drawing(Sight(monitor, "wave", Settings(), 600), look, None)
-    assert again["data"][2]["x"][-7:] == grown[2]["params"]["value"] and len(whole["data"]) == len(again["data"])
+    assert again["data"][2]["x"][-7:].tolist() == grown[2]["params"]["value"] and len(whole["data"]) == len(again["data"])
 
 
 def test_a_moved_threshold_only_compares_and_numbers_say_old_and_new(monitor):

@@ -234,7 +234,7 @@ def last_comment(top: bytes) -> str:
 def delimiter_of(top: bytes) -> str:
     """The first separator that cuts the first lines all like the first of them; else the one seen most."""
     head = list(islice(io.StringIO(top.decode(errors="ignore"), newline=""), 51))
-    head = head[:-1] or head  # the last line may be cut
+    head = head[:-1] if len(head) > 1 and len(top) == LINE else head  # the last line may be cut
     widths: dict[str, list[int]] = {}
     for delimiter in DELIMITERS:
         try:

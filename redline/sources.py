@@ -259,7 +259,7 @@ class Elapsed:
         values = np.concatenate(self.numbers.values)
         known = np.abs(values[np.isfinite(values)])
         middle = np.median(np.minimum(known, 1e21)) if len(known) else 0.0
-        unit = order or next((name for start, name in reversed(EPOCH) if middle >= start), "")
+        unit = order if order in SECONDS else next((name for start, name in reversed(EPOCH) if middle >= start), "")
         how = f"{unit} since 1970" if unit else f"{self.unit}, counted from 1970-01-01"
         with np.errstate(over="ignore"):
             return values * SECONDS[unit or self.unit], how

@@ -170,4 +170,4 @@ def seconds(parts: np.ndarray) -> Floats:
     real = (month >= 1) & (month <= 12) & (day >= 1) & (day <= length.astype(np.int64)) & (minute < 60) & (second <= 60)
     real &= (hour < 24) | ((hour == 24) & (minute == 0) & (second == 0))
     whole = days * 86400 + hour * 3600 + minute * 60 + second - zone
-    return np.where(real & (year >= 1), whole + nanosecond / 1e9, np.nan)
+    return np.where(real, whole + nanosecond / 1e9, np.nan)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from redline.sources import Columns, CsvError, Reading, ThisMachine, gaps, read_csv, read_machine, write_csv
+from redline.stamps import STAMPS
 from streams import KINDS, STREAMS, Chunk, Stream
 
 
@@ -71,7 +72,7 @@ shapes = st.tuples(st.integers(1, 12), st.integers(1, 4))  # (steps, features)
 
 
 @steady(60)
-@given(data=st.data(), shape=shapes, digits=st.sampled_from((0, 1, 3, 6)), draw=st.integers(0, 99))
+@given(data=st.data(), shape=shapes, digits=st.sampled_from((0, 1, 3, 6, 9)), draw=st.integers(0, 99))
 def test_any_stream_is_read_back_exactly(data, shape, digits, draw):
     steps, features = shape
     random = np.random.default_rng(draw)
@@ -249,10 +250,17 @@ def test_delimiters_encodings_and_line_ends(delimiter, encoding, end):
         ("# made by a program\n# a,b\n1,2\n", [[1, 2]]),
         ("a\n1\n\n3\n\n\n", [[1], [np.nan], [3]]),
         ('a,"b\nc"\n1,2\n', [[1, 2]]),
+        ("a;b,c\n1,2\n", [[1, 2]]),
     ],
 )
 def test_numbers_as_people_write_them(text, values):
     np.testing.assert_array_equal(read_csv(text.encode()).x, np.array(values, float))
+
+
+def test_column_names_in_a_comment():
+    recording = read_csv(b"# made by a program\n# when,a (%)\n2026-01-05,1\n2026-01-06,2\n")
+    assert (recording.columns.time, recording.names, recording.units) == ("when", ("a",), ("%",))
+    assert "column names" not in recording.columns.guess
 
 
 def test_missing_and_infinite_values_are_counted():
@@ -326,12 +334,16 @@ BAD = {
     ),
     "text after a quoted line break": (b'a,b\n1,"2\n"\n1,x\n3,3\n1,4\n', ["row 4, column `b`", '"x"']),
     "text after comments": (b"# one\n\n# two\na\n1\nx\n3\n", ["row 6, column `a`"]),
+    "text after blank rows": (b"time,v\n2026-01-05,1\n\n,\n2026-01-06,x\n2026-01-07,1\n2026-01-08,1\n", ["row 5, column `v`"]),
     "too few cells": (b"a,b\n1,2\n3\n", ["row 3 has 1 cell, wanted 2"]),
     "too many cells": (b"a,b\n1,2\n3,4,5\n", ["row 3 has 3 cells, wanted 2", "commas", "quotes"]),
     "all text": (b"who,what\nann,rest\nbob,work\n", ["no column holds numbers", "`who`, `what`"]),
     "missing time": (b"time,v\n2026-01-05,1\n,2\n", ["row 3, column `time`", "an empty cell"]),
     "no such day": (b"time,v\n2026-02-28,1\n2026-02-30,2\n", ["row 3, column `time`", '"2026-02-30"', "of a day that exists"]),
     "no such hour": (b"time,v\n2026-01-05 23:00,1\n2026-01-05 25:00,2\n", ["row 3", "25:00"]),
+    "no such minute": (b"time,v\n2026-01-05 23:00,1\n2026-01-05 23:60,2\n", ["row 3", "23:60"]),
+    "no such digit": (b"time,v\n2026-01-05,1\n2026-01-0:,2\n2026-01-07,2\n", ["row 3", "2026-01-0:"]),
+    "first stamp broken": (b"date,v\nsoon,1\n01/02/2026,1\n02/02/2026,2\n", ["row 2, column `date`", '"soon"', "day/month/year"]),
     "mixed stamps": (b"time,v\n2026-01-05,1\n2026-01-06,1\nyesterday,2\n", ["row 4, column `time`", '"yesterday"']),
     "beyond the years": (b"time,v\n9999-12-31 23:00:00-05:00,1\n", ["row 2, column `time`"]),
     "year 0": (b"time,v\n0000-01-01,1\n", ["row 2, column `time`"]),
@@ -410,6 +422,7 @@ tables = st.builds(
 @given(data=st.binary(max_size=200) | soup | tables)
 @example(b"date|a (b)|label\n1e308|1,5|1\n.|NULL|1\n1e308|1,5|1")
 @example(b"01/02/2026\n" * 3)
+@example(b"time (h),v\n1,1\n2,1\n3,1\n1e308,1")
 @example(b'time,v\n"",1\n"\n2",2')
 def test_hostile_bytes_give_a_recording_or_a_sentence(data):
     try:
@@ -417,6 +430,28 @@ def test_hostile_bytes_give_a_recording_or_a_sentence(data):
     except CsvError as error:
         assert str(error)
         return
+    check_valid(recording)
+    again = read_csv(data, recording.columns)
+    assert replace(again.columns, guess="") == replace(recording.columns, guess="")
+    np.testing.assert_array_equal(again.x, recording.x)
+
+
+@steady(300)
+@given(data=tables, choose=st.data())
+def test_hostile_corrections_give_a_recording_or_a_sentence(data, choose):
+    try:
+        names = read_csv(data).columns.names
+    except CsvError as error:
+        names = error.names
+    name = st.sampled_from(names or ("none",))
+    parts = choose.draw(st.tuples(st.none() | name, st.lists(name, max_size=3).map(tuple), st.none() | name, st.none() | name))
+    try:
+        check_valid(read_csv(data, Columns(*parts, stamps=choose.draw(st.sampled_from(("", *STAMPS))))))
+    except CsvError as error:
+        assert error.names == names
+
+
+def check_valid(recording):
     assert recording.total > 0
     assert np.isfinite(recording.time).all()
     assert recording.x.shape == (recording.total, len(recording.names)) == (recording.total, len(recording.units))
@@ -424,9 +459,6 @@ def test_hostile_bytes_give_a_recording_or_a_sentence(data):
     assert len(set(recording.names)) == len(recording.names)
     assert recording.period > 0
     assert recording.label is None or (recording.label.shape == recording.x.shape and set(recording.label.ravel()) <= set(range(len(KINDS))))
-    again = read_csv(data, recording.columns)
-    assert replace(again.columns, guess="") == replace(recording.columns, guess="")
-    np.testing.assert_array_equal(again.x, recording.x)
 
 
 # This machine
@@ -502,12 +534,14 @@ def test_clock_set_back_starts_anew(fake, machine):
 
 def test_no_rate_over_a_moment(fake, machine):
     """A rate over a few milliseconds says nothing: the row waits for half a second of counting."""
-    fake.on(0.81, disk=10.0)
-    assert len(machine.take(1).time) == 1
-    fake.on(0.99)
-    machine.take(1)
-    fake.on(0.01)
+    fake.on(1.79)
+    assert machine.take(1).time == [START + 1]
+    fake.on(0.02, disk=10.0)
     assert len(machine.take(1).time) == 0
+    fake.on(0.5, disk=10.0)
+    chunk = machine.take(1)
+    assert chunk.time == [START + 2]
+    np.testing.assert_allclose(chunk.x[0, 2], 20 / 0.52)
 
 
 def test_counters_that_go_back_are_missing_and_counted(fake, machine):

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from importlib import import_module
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
@@ -23,10 +24,13 @@ TINY = 1e-150  # the spread of what never moves, in any unit: 2 * LARGEST / TINY
 FORMAT = 1  # of saved states; another one is refused
 CELLS = 1 << 15  # numbers worked on at once, 256 KiB: what a core keeps close
 MEDIAN, HIGH = 0.6744897501960817, 1.6448536269514722  # the median of |z| and its 90th percentile, z a standard Gaussian
+FEW = 8  # streams up to which plain floats are faster than calls
 WIDE = 32  # streams from which one call per step is faster than one scan per stream
 
 Array = np.ndarray[Any, np.dtype[Any]]
 State = dict[str, Array]
+Layers = tuple[Array, Array, Array]
+Moments = Array | Layers  # a stack (3, ...) or its layers
 Direction = Literal["both", "high", "low"]
 
 
@@ -65,9 +69,8 @@ class Transducer(ABC):
         if self.state["shape"].tolist() != [*x.shape[1:]]:
             began = tuple(self.state["shape"].tolist())
             raise ValueError(f"{type(self).__name__} began with {began} as {wanted[8:]}, got {x.shape[1:]}; use a new one, or fit() to begin again")
-        if not np.abs(x).max(initial=0.0) <= LARGEST:  # false for a NaN too
-            x = np.where(np.abs(x) <= LARGEST, x, np.nan)
-        return x
+        known = np.abs(x) <= LARGEST  # false for a NaN too
+        return x if np.count_nonzero(known) == x.size else np.where(known, x, np.nan)
 
     def pieces(self, x: Array, block: int, most: int = 1) -> Iterator[tuple[int, Array]]:
         """(offset in its block, rows): x cut at the absolute multiples of `block` steps, up to `most` whole blocks together; moves the clock."""
@@ -224,7 +227,7 @@ class Expecting(Detector):
     """A detector that predicts each value: it writes `expect`, and its score is |x - centre| / spread."""
 
     @abstractmethod
-    def expect(self, x: Array) -> tuple[Array, Array]:
+    def expect(self, x: Array) -> tuple[Array, ...]:
         """(centre, spread), both (steps, streams) in the data's unit, of each step from those before it; NaN = not enough past. Then learn x."""
 
     def advance(self, x: Any) -> Verdict:
@@ -325,6 +328,8 @@ class Alarm(Transducer):
 
     def __post_init__(self) -> None:
         self.state = None
+        if min(self.refractory, self.pause, self.memory - 1, self.growth - 1, self.quiet) < 0:
+            raise ValueError(f"refractory, pause and quiet are 0 or more, memory and growth 1 or more, got {self}")
 
     def begin(self, shape: tuple[int, ...]) -> State:
         """The last scores, when and how high the present rise last passed, and the peaks so far."""
@@ -342,7 +347,7 @@ class Alarm(Transducer):
         scores = self.read(scores)
         held, clock, steps = self._held, int(self._held["step"]), len(scores)
         both = self.remember(np.nan_to_num(scores), self.refractory)  # (refractory + steps, streams)
-        record = both[self.refractory :] > highest(both, self.refractory)[:steps]
+        record = both[self.refractory :] > (highest(both, self.refractory)[:steps] if self.refractory else 0.0)
         alarms: Array = np.where(record | np.isnan(scores), scores, 0.0)
         loud = record & (scores >= self.quiet)
         for step in np.flatnonzero(loud.any(axis=1)):
@@ -378,12 +383,9 @@ def highest(x: Array, width: int) -> Array:
     return x
 
 
-def joined(chunks: list[tuple[Array, Array]]) -> tuple[Array, Array]:
-    """The pairs one after another."""
-    if len(chunks) == 1:
-        return chunks[0]
-    first, second = zip(*chunks)
-    return np.concatenate(first), np.concatenate(second)
+def joined(parts: list[tuple[Array, ...]]) -> tuple[Array, ...]:
+    """Tuples of arrays, put together one by one."""
+    return parts[0] if len(parts) == 1 else tuple(np.concatenate(column) for column in zip(*parts))
 
 
 def running(add: np.ufunc, rows: Array) -> Array:
@@ -395,13 +397,11 @@ def running(add: np.ufunc, rows: Array) -> Array:
     return rows
 
 
-def sums_before(carry: Array, rows: Array) -> tuple[Array, Array]:
-    """(the sum before each of the rows, the sum after all): carry (..., streams), rows (..., steps, streams)."""
+def sums_before(carry: Array, rows: Array) -> Array:
+    """The sum before each of the rows: carry (..., streams), rows (..., steps, streams)."""
     if rows.shape[-2] == 1:
-        return carry[..., None, :], carry + rows[..., 0, :]  # what follows gives the same bits, in more time
-    sums = np.concatenate((carry[..., None, :], rows), axis=-2)
-    running(np.add, sums)
-    return sums[..., :-1, :], sums[..., -1, :].copy()
+        return carry[..., None, :]  # what follows gives the same bits, in more time
+    return running(np.add, np.concatenate((carry[..., None, :], rows[..., :-1, :]), axis=-2))
 
 
 # Moments: a stack (3, ...) of how many values were seen, their sum, the sum of their squares, all about an anchor. With one of the values
@@ -414,25 +414,30 @@ def moments(x: Array, anchor: Array, weights: float | Array = 1.0, out: Array | 
     np.subtract(x, anchor, out=m[2])
     missing = m[2] != m[2]
     m[0] = weights
-    if missing.any():
+    if np.count_nonzero(missing):
         m[0][missing] = m[2][missing] = 0.0
     np.multiply(m[2], weights, out=m[1])
     np.multiply(m[1], m[2], out=m[2])
     return m
 
 
-def shifted(m: Array, by: Array) -> Array:
+def shifted(m: Moments, by: Array) -> Layers:
     """The same values' moments about an anchor lower by `by`."""
     n, total, squares = m
     moved = total + n * by
-    return np.stack((n, moved, squares + by * (total + moved)))
+    return n, moved, squares + by * (total + moved)
 
 
-def centre_and_spread(m: Array, anchor: Array, least: float | Array) -> tuple[Array, Array]:
+def united(a: Moments, b: Moments) -> Layers:
+    """The moments of the values of both, about the same anchor."""
+    return a[0] + b[0], a[1] + b[1], a[2] + b[2]
+
+
+def centre_and_spread(m: Moments, anchor: Array, least: float | Array) -> tuple[Array, Array]:
     """Mean and standard deviation from moments, NaN where fewer than `least` values (or less weight) were seen."""
     n, total, squares = m
     few = n < least
-    if few.any():
+    if np.count_nonzero(few):
         n = np.where(few, np.nan, n)
     mean = total / n
     spread = squares / n
@@ -475,32 +480,41 @@ class RollingZ(Expecting):
     array([       nan,        nan, 1.        , 1.41421356, 5.        ])
     """
 
-    # Steps are cut into blocks of `window` at absolute multiples. The window before a step is the end of the block before (its "tail", summed
-    # backwards once, when that block closed) and the beginning of its own (the "head", summed as it comes). Nothing is ever subtracted from a sum,
-    # so nothing outlives the window. Anchors: the tail's is its block's last value, the head's is its first; each is a member of what it anchors.
+    # Steps are cut into blocks of `window` at absolute multiples. The window before a step is what is left of the block before (the "tail") and the
+    # beginning of its own (the "head"). Heads are summed as steps come. Tails are summed backwards from the block's end: when a block closes only the
+    # sums at every `_part` steps are kept (the "marks"), those between are made again, part by part, when needed. Nothing is ever subtracted from a
+    # sum, so nothing outlives the window. Anchors: the tail's is its block's last value, the head's is its first; each is one of what it anchors.
+
+    @property
+    def _part(self) -> int:
+        return math.isqrt(self.window - 1) + 1  # steps
 
     def begin(self, shape: tuple[int, ...]) -> State:
-        """The open block's values, the tails of the block before, the head, and both anchors."""
-        size = (self.window, *shape)
-        return {"past": np.full(size, np.nan), "tails": np.zeros((3, *size)), "head": np.zeros((3, *shape)), "anchors": np.zeros((2, *shape))}
+        """The last values by their place in the block, the sums at the marks and in the present part, the head, and both anchors."""
+        parts = -(-self.window // self._part)
+        sums = {"marks": (3, parts + 1), "tails": (3, self._part), "head": (3,), "anchors": (2,)}
+        return {"past": np.full((self.window, *shape), np.nan), **{name: np.zeros((*size, *shape)) for name, size in sums.items()}}
 
-    def expect(self, x: Array) -> tuple[Array, Array]:
+    def expect(self, x: Array) -> tuple[Array, ...]:
         """Mean and standard deviation of the window before each step."""
         most = max(1, CELLS // (self.window * max(1, x.shape[1])))
         return joined([self._piece(offset, rows) for offset, rows in self.pieces(x, self.window, most)])
 
     def _piece(self, offset: int, rows: Array) -> tuple[Array, Array]:
         held, size = self._held, min(len(rows), self.window)
-        x = rows.reshape(max(1, len(rows) // self.window), size, rows.shape[1])  # (blocks, steps, streams)
-        tails, old = self._tails(offset, x)  # (3, blocks, steps, streams), (blocks, streams)
+        x = rows.reshape(-1, size, rows.shape[1])  # (blocks, steps, streams)
+        tails, old = self._tails(offset, x)  # (3, blocks, steps, streams), their anchors (blocks, streams)
         new, fresh = held["anchors"][1:], held["head"][0] == 0
-        if fresh.any():
+        begins = np.count_nonzero(fresh)
+        if begins:
             new = np.where(fresh, first_seen(x), new)  # (blocks, streams)
-        start = np.broadcast_to(held["head"][:, None], (3, len(x), x.shape[2]))  # several blocks come whole: all start with nothing
-        heads, head = sums_before(start, moments(x, new[:, None]))
-        anchor = np.where(heads[0] > 0, new[:, None], old[:, None]) if fresh.any() else new[:, None]
-        centre, spread = centre_and_spread(heads + shifted(tails, old[:, None] - anchor), anchor, self.least)
-        held["head"], held["anchors"][1] = head[:, -1], new[-1]
+        before = held["head"][:, None] if len(x) == 1 else np.zeros((3, len(x), x.shape[2]))  # whole blocks start with nothing
+        m = moments(x, new[:, None])
+        heads = sums_before(before, m)
+        anchor = np.where(heads[0] > 0, new[:, None], old[:, None]) if begins else new[:, None]
+        centre, spread = centre_and_spread(united(heads, shifted(tails, old[:, None] - anchor)), anchor, self.least)
+        held["anchors"][1] = new[-1]
+        np.add(heads[:, -1, -1], m[:, -1, -1], out=held["head"])
         held["past"][offset : offset + size] = x[-1]
         if offset + size == self.window:
             self._close()
@@ -508,31 +522,44 @@ class RollingZ(Expecting):
 
     def _tails(self, offset: int, x: Array) -> tuple[Array, Array]:
         """The moments of what is left of the block before, for each step, and their anchors."""
-        held = self._held
+        held, first, last = self._held, offset // self._part, (offset + x.shape[1] - 1) // self._part
+        if offset % self._part == 0 or last > first:
+            parts = [self._sums(part) for part in range(first, last + 1)]
+            held["tails"][:, : parts[-1].shape[1]] = parts[-1]
+            tails = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        else:
+            tails = held["tails"]
+        start = offset - first * self._part
+        tails, anchors = tails[:, None, start : start + x.shape[1]], held["anchors"][:1]
         if len(x) == 1:
-            return held["tails"][:, None, offset : offset + x.shape[1]], held["anchors"][:1]
-        anchors = np.concatenate((held["anchors"][:1], first_seen(x[:-1, ::-1])))
-        tails = np.empty((3, *x.shape))
-        tails[:, 0] = held["tails"]
-        running(np.add, moments(x[:-1], anchors[1:, None], out=tails[:, 1:])[..., ::-1, :])
-        return tails, anchors
+            return tails, anchors
+        anchors = np.concatenate((anchors, first_seen(x[:-1, ::-1])))
+        return np.concatenate((tails, running(np.add, moments(x[:-1], anchors[1:, None])[..., ::-1, :])[..., ::-1, :]), axis=1), anchors
+
+    def _sums(self, part: int, near: slice = slice(None)) -> Array:
+        """The moments of all from each step of a part to the end of its block, (3, steps, streams)."""
+        held, steps = self._held, slice(part * self._part, (part + 1) * self._part)
+        m = moments(held["past"][steps, near], held["anchors"][0, near])
+        m[:, -1] += held["marks"][:, part + 1, near]
+        return running(np.add, m[:, ::-1])[:, ::-1]
 
     def _close(self) -> None:
-        """The block is full: sum it backwards, from its last value, for the block that follows."""
+        """The block is full: the head begins anew, and the marks are set for the block that follows."""
         held = self._held
-        held["head"] = np.zeros_like(held["head"])
+        held["head"][:] = 0.0
         held["anchors"][0] = last_seen(held["past"], held["anchors"][0])
-        width = max(1, 4 * CELLS // self.window)  # streams at once
+        width = max(1, CELLS // self._part)  # streams at once
         for i in range(0, held["past"].shape[1], width):
             near = slice(i, i + width)
-            running(np.add, moments(held["past"][:, near], held["anchors"][0, near], out=held["tails"][:, :, near])[:, ::-1])
+            for part in reversed(range(held["marks"].shape[1] - 1)):
+                held["marks"][:, part, near] = self._sums(part, near)[:, 0]
 
 
 @dataclass
 class Ewma(Expecting):
     """How many standard deviations from an exponentially weighted mean, both weighted by age.
 
-    Weights decay**age, decay = 1 - 2 / (window + 1), missing steps weighing nothing. Cost: constant per step; 5 numbers per stream, the least of all.
+    Weights decay**age, decay = 1 - 2 / (window + 1), missing steps weighing nothing. Cost: constant per step; 4 numbers per stream, the least of all.
     When it fails: a steady slope biases the mean by half a window of it, and a huge spike stays in the spread for several windows.
     Source: S. W. Roberts, Control Chart Tests Based on Geometric Moving Averages, 1959; J. M. Lucas, M. S. Saccucci, Exponentially Weighted Moving
     Average Control Schemes, 1990.
@@ -551,25 +578,33 @@ class Ewma(Expecting):
         self._enough = decay * (1 - decay**self.least) / (1 - decay) * (1 - 1e-9)  # the weight of `least` values in a row, one step later
 
     def begin(self, shape: tuple[int, ...]) -> State:
-        """The weighted moments, their anchor, and the last value seen, the anchor to come."""
-        return {"sums": np.zeros((3, *shape)), "anchor": np.zeros(shape), "last": np.zeros(shape)}
+        """The weighted moments and their anchor."""
+        return {"sums": np.zeros((3, *shape)), "anchor": np.zeros(shape)}
 
-    def expect(self, x: Array) -> tuple[Array, Array]:
+    def expect(self, x: Array) -> tuple[Array, ...]:
         """Weighted mean and standard deviation of all steps before each step."""
         return joined([self._piece(offset, rows) for offset, rows in self.pieces(x, self._block)])
 
     def _piece(self, offset: int, rows: Array) -> tuple[Array, Array]:
         held, weights = self._held, self._weights[offset : offset + len(rows)]
         fresh = held["sums"][0] == 0
-        if fresh.any():
+        if np.count_nonzero(fresh):
             held["anchor"] = np.where(fresh, first_seen(rows[None])[0], held["anchor"])
-        before, held["sums"] = sums_before(held["sums"], moments(rows, held["anchor"], weights))
-        held["last"] = last_seen(rows, held["last"])
+        m = moments(rows, held["anchor"], weights)
+        before = sums_before(held["sums"], m)
         centre, spread = centre_and_spread(before, held["anchor"], self._enough * weights)
+        np.add(before[:, -1], m[:, -1], out=held["sums"])
         if offset + len(rows) == self._block:
-            held["sums"] = shifted(held["sums"], held["anchor"] - held["last"]) / self._weights[-1]
-            held["anchor"] = held["last"]
+            self._close()
         return centre, spread
+
+    def _close(self) -> None:
+        """Move the anchor to the mean and bring the weights back to 1."""
+        held = self._held
+        n, total, _ = held["sums"]
+        anchor = held["anchor"] + np.divide(total, n, out=np.zeros_like(n), where=n > 0)
+        held["sums"] = np.stack(shifted(held["sums"], held["anchor"] - anchor)) / self._weights[-1]
+        held["anchor"] = anchor
 
 
 @dataclass
@@ -579,7 +614,7 @@ class Cusum(Ewma):
     S = max(0, S + z - slack) to each side, z = (x - mean) / std from the exponentially weighted past and at most LIMIT; score = sqrt(RATE * max S),
     a fixed map that makes the exponential tail of S Gaussian. Cost: constant per step. It has no band: S is not a value.
     When it fails: after a shift it keeps alarming until S has run down; it says where a run ended, not which step was strange.
-    Source: E. S. Page, Continuous Inspection Schemes, 1954; the form S = C - min C: D. V. Lindley, The Theory of Queues with a Single Server, 1952.
+    Source: E. S. Page, Continuous Inspection Schemes, 1954.
 
     >>> bool(Cusum(window=40).update(np.r_[np.tile([0.0, 1.0], 100), np.tile([1.0, 2.0], 10)][:, None])[-1] > 3)
     True
@@ -590,28 +625,45 @@ class Cusum(Ewma):
     RATE: ClassVar[float] = 1.7  # score**2 per S; measured on Gaussian noise
 
     def begin(self, shape: tuple[int, ...]) -> State:
-        """The expectation's state; for each side the sum since the block began, and the least it has been."""
-        return {**super().begin(shape), "climb": np.zeros((2, *shape)), "least": np.zeros((2, *shape))}
+        """The expectation's state, and S up and down."""
+        return {**super().begin(shape), "piled": np.zeros((2, *shape))}
 
     def advance(self, x: Any) -> Verdict:
         """Score by the sum, with this step in it."""
         x = self.read(x)
-        return Verdict(np.concatenate([self._climb(offset, rows) for offset, rows in self.pieces(x, self._block)]))
+        return Verdict(np.concatenate([self._climb(offset, rows) for offset, rows in self.pieces(x, self._block)]) if len(x) else x)
 
     def _climb(self, offset: int, rows: Array) -> Array:
-        held = self._held
         centre, spread = self._piece(offset, rows)
-        z = np.clip((rows - centre) / np.maximum(spread, self._floor), -self.LIMIT, self.LIMIT)
-        sides = np.stack((z, -z)) - self.slack  # (2, steps, streams)
-        sides[np.isnan(sides)] = 0.0
-        climb = running(np.add, np.concatenate((held["climb"][:, None], sides), axis=1))
-        least = running(np.minimum, np.concatenate((held["least"][:, None], climb[:, 1:]), axis=1))
-        pile = climb - least  # (2, 1 + steps, streams), S
-        held["climb"], held["least"] = climb[:, -1], least[:, -1]
-        if offset + len(rows) == self._block:
-            held["climb"], held["least"] = pile[:, -1], np.zeros_like(pile[:, -1])
-        watched = pile.max(axis=0) if self.direction == "both" else pile[0 if self.direction == "high" else 1]
-        return np.where(np.isnan(z), np.nan, np.minimum(np.sqrt(self.RATE * watched[1:]), CEILING))
+        z = (rows - centre) / np.maximum(spread, self._floor)
+        np.minimum(np.maximum(z, -self.LIMIT, out=z), self.LIMIT, out=z)
+        sides = np.empty((2, *z.shape))  # up and down, (2, steps, streams)
+        np.subtract(z, self.slack, out=sides[0])
+        np.subtract(-self.slack, z, out=sides[1])
+        unknown = z != z
+        if np.count_nonzero(unknown):
+            sides[:, unknown] = 0.0
+        piled_up(self._held["piled"], sides)
+        score: Array = sides.max(axis=0) if self.direction == "both" else sides[0 if self.direction == "high" else 1]
+        np.minimum(np.sqrt(self.RATE * score, out=score), CEILING, out=score)
+        if np.count_nonzero(unknown):
+            score[unknown] = np.nan
+        return score
+
+
+def piled_up(carry: Array, rows: Array) -> None:
+    """rows[i] = max(0, rows[i - 1] + rows[i]) down the steps, begun from the carry, both in place; (sides, steps, streams)."""
+    if rows.shape[-1] < FEW:  # plain floats are faster than calls
+        for side, stream in np.ndindex(carry.shape):
+            column = rows[side, :, stream]
+            piles = accumulate(column.tolist(), lambda pile, step: pile + step if pile + step > 0 else 0.0, initial=carry[side, stream].item())
+            column[:] = list(piles)[1:]
+    else:
+        before = carry
+        for i in range(rows.shape[1]):
+            np.maximum(np.add(before, rows[:, i], out=rows[:, i]), 0.0, out=rows[:, i])
+            before = rows[:, i]
+    carry[:] = rows[:, -1]
 
 
 @dataclass
@@ -626,7 +678,7 @@ class Ranked(Expecting):
         """The window."""
         return {"past": np.full((self.window, *shape), np.nan)}
 
-    def expect(self, x: Array) -> tuple[Array, Array]:
+    def expect(self, x: Array) -> tuple[Array, ...]:
         """Sort the window before each step, a cacheful at a time."""
         views = windows(self.remember(x, self.window), self.window)  # (steps, streams, window)
         centre, spread = np.empty_like(x), np.empty_like(x)

@@ -68,7 +68,7 @@ def guessed(table: Table, head: list[list[str]]) -> Columns:
     cells = {name: [row[at] for row in head] for at, name in enumerate(table.names)}
     plain = {name: parted(name)[0].lower().replace(" ", "_").replace("-", "_") for name in table.names}
     time = time_of(cells, plain, table)
-    clock = next((name for name in table.names if time and name != time and clock_beside(cells[time], cells[name])), None)
+    clock = clock_of_day(cells, time)
     free = [name for name in table.names if name not in (time, clock)]
     label = next((name for name in free if plain[name] in LABEL_NAMES and is_label(cells[name])), None)
     values = [name for name in free if name != label and plain[name] not in NOT_VALUES]
@@ -95,9 +95,12 @@ def rises(column: list[str], decimal: str, start: float = -np.inf) -> bool:
     return len(values) > 0 and bool(values.min() > start and np.count_nonzero(np.diff(values) >= 0) * 2 >= len(values) - 1)
 
 
-def clock_beside(dates: list[str], cells: list[str]) -> bool:
-    """Times of day, next to a column of dates without any."""
-    return bool(cells) and all(TIME_OF_DAY.fullmatch(cell.strip()) for cell in cells) and not any(":" in cell for cell in dates)
+def clock_of_day(cells: Mapping[str, list[str]], time: str | None) -> str | None:
+    """The column of times of day, beside a column of dates without any."""
+    if not time or any(":" in cell for cell in cells[time]):
+        return None
+    clocks = (name for name, column in cells.items() if column and all(TIME_OF_DAY.fullmatch(cell.strip()) for cell in column))
+    return next((name for name in clocks if name != time), None)
 
 
 def counts_rows(column: list[str]) -> bool:
@@ -105,8 +108,8 @@ def counts_rows(column: list[str]) -> bool:
     return column[:1] in (["0"], ["1"]) and column == [str(int(column[0]) + at) for at in range(len(column))]
 
 
-def agreed(columns: Columns, table: Table) -> Columns:
-    """The columns somebody asked for, once the file has them."""
+def agreed(columns: Columns, table: Table, head: list[list[str]]) -> Columns:
+    """The columns somebody asked for, once the file has them; times of day that nobody claimed still belong to their dates."""
     asked = [name for name in (columns.time, columns.clock, columns.label, *columns.features) if name is not None]
     for name in asked:
         if name not in table.names:
@@ -119,7 +122,8 @@ def agreed(columns: Columns, table: Table) -> Columns:
         raise CsvError("no column of values was chosen; choose at least one")
     if columns.clock and not columns.time:
         raise CsvError(f"the time of day `{columns.clock}` needs a column of dates; choose one")
-    return replace(columns, features=tuple(columns.features))
+    cells = {name: [row[at] for row in head] for at, name in enumerate(table.names) if name not in asked or name == columns.time}
+    return replace(columns, features=tuple(columns.features), clock=columns.clock or clock_of_day(cells, columns.time))
 
 
 def listed(names: Iterable[str], most: int = 8) -> str:
@@ -202,7 +206,7 @@ def read_csv(data: bytes | str | Path, columns: Columns | None = None, title: st
     table, head = table_of(checked(text))
     title = title or ("Your data" if isinstance(data, bytes) else Path(data).name)
     try:
-        chosen = agreed(columns, table) if columns else guessed(table, head)
+        chosen = agreed(columns, table, head) if columns else guessed(table, head)
         return assembled(replace(table, blank=chosen.time is None), chosen, columns is None, head, (title, remark))
     except CsvError as error:
         error.names = table.names

@@ -162,8 +162,9 @@ def test_stamps_agree_with_the_standard_library(moments, form, bare):
     np.testing.assert_allclose(recording.time, wanted, rtol=0, atol=2e-6)
 
 
-def test_date_and_time_of_day_apart():
-    recording = read_csv(rows("date,clock,v", "2026-01-05,00:00:00,1", "2026-01-05,12:30:00,2"))
+@pytest.mark.parametrize("columns", [None, Columns("date", ("v",)), Columns("date", ("v",), clock="clock")])
+def test_date_and_time_of_day_apart(columns):
+    recording = read_csv(rows("date,clock,v", "2026-01-05,00:00:00,1", "2026-01-05,12:30:00,2"), columns)
     np.testing.assert_array_equal(recording.time, [START, START + 45000])
     assert recording.columns.guess == "time: `date` and `clock` (ISO, no zone, read as UTC); values: `v`; no labels"
 
@@ -175,6 +176,11 @@ def test_no_time_counts_seconds_and_says_so():
         "no time, each row is one second from 1970-01-01 on; values: `column 1`, `column 2`; no labels; no line of column names"
     )
     assert recording.notes == {"blank rows": 1}
+
+
+@pytest.mark.parametrize(("stamps", "period"), [("", 60), ("day/month/year", 60), ("milliseconds", 0.06), ("minutes", 3600)])
+def test_numbers_as_time_read_as_asked(stamps, period):
+    assert read_csv(b"time,v\n1767571200,1\n1767571260,2\n", Columns("time", ("v",), stamps=stamps)).period == period
 
 
 def test_elapsed_time_in_the_unit_of_its_header():

@@ -197,7 +197,7 @@ def yours() -> html.Div:
     pick = [("Time", "col-time", False), ("Values", "col-values", True), ("Label", "col-label", False)]
     boxes = [html.Label([name, dcc.Dropdown([], id=element, multi=several, clearable=not several)]) for name, element, several in pick]
     buttons = [
-        html.Button("Read it so", id="col-apply"),
+        html.Button("Read it like this", id="col-apply"),
         html.Button("Play from the start", id="replay"),
         html.Button("Show all at once", id="show-all"),
     ]
@@ -476,7 +476,7 @@ def connect_panels(app: dash.Dash, monitor: Monitor) -> None:
     @app.callback(Output("sparks", "data"), Output("speed", "value"), Input("slow", "n_intervals"), Input("domain", "value"), Input("speed", "value"))
     async def little(n: Any, domain: str, speed: float) -> tuple[Any, Any]:
         """The little lines of the tabs and of the overview, and the speed that everybody shares."""
-        if ctx.triggered_id == "speed":
+        if "speed.value" in ctx.triggered_prop_ids:  # perhaps together with others
             monitor.speed = float(speed)
         lines = {name: spark(feed, domain == OVERVIEW) for name, feed in list(monitor.feeds.items()) if feed.end}
         return lines, no_update if speed == monitor.speed else int(monitor.speed)
@@ -610,7 +610,7 @@ def guessed(feed: Feed) -> dict[str, Any]:
     recording = feed.stream
     assert isinstance(recording, Recording)
     columns, names = recording.columns, list(recording.columns.names)
-    counted = ", ".join(f"{count:,} {what}" for what, count in recording.notes.items())
+    counted = ", ".join(f"{what}: {count:,}" for what, count in recording.notes.items())
     words = f"{recording.title}, {recording.total:,} rows. {columns.guess}." + (f" Counted: {counted}." if counted else "")
     values = {"time_value": columns.time, "values_value": list(columns.features), "label_value": columns.label}
     return {"guess": words, "hidden": False, **{f"{box}_options": names for box in ("time", "values", "label")}, **values}

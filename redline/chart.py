@@ -59,7 +59,11 @@ def _band(view: View, feature: int, colours: dict[str, str], row: int) -> list[d
 
 def _values(view: View, feature: int, colours: dict[str, str], row: int) -> dict[str, Any]:
     name, unit = view.names[feature], f" {view.units[feature]}".rstrip()
-    style = {"line": {"width": 1.5, "color": colours["series"]}, "hovertemplate": f"<b>%{{y:.5~g}}{unit}</b><extra>{name}</extra>"}
+    style = {
+        "line": {"width": 1.5, "color": colours["series"]},
+        "showlegend": len(view.names) < 4,
+        "hovertemplate": f"<b>%{{y:.5~g}}{unit}</b><extra>{name}</extra>",
+    }
     return {**LINE, "name": name, "yaxis": _axis(feature), "y": drawn(view, view.x[:, feature], row), **style}
 
 

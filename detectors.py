@@ -831,6 +831,7 @@ DETECTORS = Listing(
         "interquartile range": Interquartile,
         "EWMA": Ewma,
         "CUSUM": Cusum,
+        "Mahalanobis": "redline.joint:Mahalanobis",
         "ensemble": Ensemble,
     }
 )

@@ -38,12 +38,14 @@ from redline.panels import aria, data
 from redline.settings import BY_NAME, DIRECTIONS, TABLE, Settings, SettingsError, checked, exported
 from redline.sight import Sight, cards, destination, news, picked_threshold, pulse, source, spark, totals
 from redline.sources import Columns, Recording, ThisMachine, read_csv
+from redline.stamps import STAMPS
 from redline.view import View
 from streams import KINDS, STREAMS
 
 MACHINE, YOURS, OVERVIEW = "this-machine", "your-data", "overview"
 TITLES = {OVERVIEW: "Overview", **{name: stream.title for name, stream in STREAMS.items()}, MACHINE: "This machine", YOURS: "Your data"}
 SPANS = {300: "300 steps", 600: "600 steps", 2_000: "2,000 steps", 10_000: "10,000 steps"}
+BOXES = ("time", "stamps", "values", "label")  # in which a visitor corrects how a file was read
 PICKS = {"best": "best F1", "one-percent": "about 1 % of steps"}  # ways to pick a threshold
 BUTTONS = {"point": "spike"}  # what an inject button reads where it is not the kind's own name
 
@@ -194,7 +196,7 @@ def yours() -> html.Div:
         className="drop",
         max_size=-1,
     )
-    pick = [("Time", "col-time", False), ("Values", "col-values", True), ("Label", "col-label", False)]
+    pick = [("Time", "col-time", False), ("read as", "col-stamps", False), ("Values", "col-values", True), ("Label", "col-label", False)]
     boxes = [html.Label([name, dcc.Dropdown([], id=element, multi=several, clearable=not several)]) for name, element, several in pick]
     buttons = [
         html.Button("Read it like this", id="col-apply"),
@@ -554,24 +556,24 @@ def connect_actions(app: dash.Dash, monitor: Monitor, seed: int) -> None:
 
 def connect_upload(app: dash.Dash, monitor: Monitor) -> None:
     said = {"said": Output("upload-said", "children"), "guess": Output("guess", "children"), "hidden": Output("guessed", "hidden")}
-    boxes = {f"{box}_{part}": Output(f"col-{box}", part) for box in ("time", "values", "label") for part in ("options", "value")}
+    boxes = {f"{box}_{part}": Output(f"col-{box}", part) for box in BOXES for part in ("options", "value")}
     asked = {
         "contents": Input("upload", "contents"),
         "again": Input("col-apply", "n_clicks"),
         "replay": Input("replay", "n_clicks"),
         "whole": Input("show-all", "n_clicks"),
     }
-    states = {"name": State("upload", "filename"), **{box: State(f"col-{box}", "value") for box in ("time", "values", "label")}}
+    states = {"name": State("upload", "filename"), **{box: State(f"col-{box}", "value") for box in BOXES}}
 
     @app.callback(output={**said, **boxes}, inputs={**asked, "domain": Input("domain", "value")}, state=states)
-    async def upload(contents: Any, name: Any, time: Any, values: Any, label: Any, domain: str, **buttons: Any) -> dict[str, Any]:
+    async def upload(contents: Any, name: Any, **rest: Any) -> dict[str, Any]:
         """Reads a dropped file, or the same one again as the visitor corrected it; a bad one leaves everything as it was."""
         same, why = dict.fromkeys({**said, **boxes}, no_update), ctx.triggered_id
         try:
             if why == "upload" and contents:
                 await asyncio.to_thread(received, monitor, contents, name)
             elif why == "col-apply":
-                await asyncio.to_thread(reread, monitor, Columns(time or None, tuple(values or ()), label or None))
+                await asyncio.to_thread(reread, monitor, corrected(rest))
             elif why in ("replay", "show-all"):
                 await asyncio.to_thread(replayed, monitor, why == "show-all")
         except CsvError as error:
@@ -593,6 +595,11 @@ def show(monitor: Monitor, recording: Recording, raw: bytes, steps: int = AT_ONC
     monitor.open(YOURS, recording, about=raw, steps=steps)
 
 
+def corrected(said: dict[str, Any]) -> Columns:
+    """The columns as the boxes say; an empty box is none, or a guess."""
+    return Columns(said["time"] or None, tuple(said["values"] or ()), said["label"] or None, stamps=said["stamps"] or "")
+
+
 def reread(monitor: Monitor, columns: Columns) -> None:
     feed = monitor.feeds[YOURS]
     show(monitor, read_csv(feed.about, columns, title=feed.stream.title), feed.about)
@@ -612,8 +619,13 @@ def guessed(feed: Feed) -> dict[str, Any]:
     columns, names = recording.columns, list(recording.columns.names)
     counted = ", ".join(f"{what}: {count:,}" for what, count in recording.notes.items())
     words = f"{recording.title}, {recording.total:,} rows. {columns.guess}." + (f" Counted: {counted}." if counted else "")
-    values = {"time_value": columns.time, "values_value": list(columns.features), "label_value": columns.label}
-    return {"guess": words, "hidden": False, **{f"{box}_options": names for box in ("time", "values", "label")}, **values}
+    values = {
+        "time_value": columns.time,
+        "values_value": list(columns.features),
+        "label_value": columns.label,
+        "stamps_value": columns.stamps or None,
+    }
+    return {"guess": words, "hidden": False, **{f"{box}_options": list(STAMPS) if box == "stamps" else names for box in BOXES}, **values}
 
 
 def connect_browser(app: dash.Dash) -> None:

@@ -90,6 +90,8 @@ def test_a_dropped_file_becomes_your_data_and_a_bad_one_leaves_it_as_it_was(moni
     with pytest.raises(CsvError, match="drop it again"):
         app.received(monitor, "data:;base64,***", "bad.bin")
     assert monitor.feeds[app.YOURS] is feed
+    app.reread(monitor, app.corrected({"time": "time", "stamps": "ISO", "values": ["load (%)"], "label": None}))
+    assert monitor.feeds[app.YOURS].stream.names == ("load",)
     app.replayed(monitor, whole=True)
     assert monitor.feeds[app.YOURS].end == 900
 

@@ -1,0 +1,202 @@
+"""What travels in a body: JSON as bytes and back, and points as programs send them, one, a list, columns or a line each.
+
+>>> [(p.source, p.names, p.x.tolist()) for p in parcels({"source": "oven", "time": [0, 60], "values": {"temp": [20.5, None]}})]
+[('oven', ('temp',), [[20.5], [nan]])]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from itertools import chain
+from operator import itemgetter
+from types import NoneType
+from typing import Any, NamedTuple
+
+import numpy as np
+import orjson
+
+KEYS = frozenset(("source", "time", "value", "values"))
+PLAIN = ("value",)  # the one feature of a source that sends bare values
+LARGEST = 1e75  # of a value: its fourth power is still a number, so no detector overflows
+SHOWN = 80  # characters of what came that an answer repeats
+FORM = 'an object such as {"source": "oven", "time": 1767571200, "value": 20.5}'
+
+
+class Misfit(ValueError):
+    """Something in a body or a query that does not fit: names the field, what was wanted and what came."""
+
+    def __init__(self, field: str, wanted: str, came: Any) -> None:
+        self.field, self.wanted, self.came = field, wanted, shown(came)
+        super().__init__(f"{field}: wanted {wanted}; came {self.came}")
+
+
+class Points(NamedTuple):
+    """What one body says of one source."""
+
+    source: str
+    names: tuple[str, ...]  # features as submitted
+    time: np.ndarray  # (n,) seconds since the Unix epoch, UTC
+    x: np.ndarray  # (n, features), NaN = missing
+
+
+def shown(value: Any) -> str:
+    """What came, short enough for an answer."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
+
+
+# --- JSON
+
+
+def written(value: Any) -> bytes:
+    """JSON; NaN and infinity become null, numpy arrays lists, other things their text."""
+    return orjson.dumps(value, default=str, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
+
+
+def document(body: bytes, lines: bool = False) -> Any:
+    """The value of a JSON text, or the list of those on its lines."""
+    if not lines:
+        try:
+            return orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            if len(body.split(None, 1)) < 2 or b"\n" not in body.strip():
+                raise Misfit("body", "JSON, or a JSON object a line", f"{error}") from None
+    rows = [row for row in body.split(b"\n") if row.strip()]
+    try:
+        found = orjson.loads(b"[" + b",".join(rows) + b"]")
+    except orjson.JSONDecodeError:
+        raise astray(rows) from None
+    return found
+
+
+def astray(rows: list[bytes]) -> Misfit:
+    """Which line is no JSON."""
+    for number, row in enumerate(rows, 1):
+        try:
+            orjson.loads(row)
+        except orjson.JSONDecodeError as error:
+            return Misfit(f"line {number}", FORM, f"{error}")
+    return Misfit("body", "one JSON object a line", "lines that are none together")
+
+
+# --- points
+
+
+def parcels(body: Any) -> list[Points]:
+    """The points of a body, source by source; Misfit says which of them is wrong."""
+    items = body if isinstance(body, list) else [body]
+    if not items:
+        raise Misfit("body", "one point or more", "an empty list")
+    single: dict[str, list[dict[str, Any]]] = {}
+    found = []
+    for at, item in enumerate(items):
+        if type(item) is not dict or not KEYS.issuperset(item) or type(item.get("source")) is not str or "time" not in item:
+            raise blamed(item, f"[{at}]" if isinstance(body, list) else "")
+        if type(item["time"]) is list:
+            found.append(columns(item, f"[{at}]." if isinstance(body, list) else ""))
+        else:
+            single.setdefault(item["source"], []).append(item)
+    return found + [rows(source, points) for source, points in single.items()]
+
+
+def blamed(item: Any, where: str) -> Misfit:
+    """What is wrong with something that is no point."""
+    if not isinstance(item, dict):
+        return Misfit(where or "body", FORM, item)
+    if unknown := set(item) - KEYS:
+        return Misfit(f"{where}.{min(unknown)}".lstrip("."), f"no other field than {', '.join(sorted(KEYS))}", item[min(unknown)])
+    name, wanted = ("source", "a text") if not isinstance(item.get("source"), str) else ("time", "Unix seconds or ISO 8601")
+    return Misfit(f"{where}.{name}".lstrip("."), wanted, item.get(name, "nothing"))
+
+
+def columns(item: dict[str, Any], where: str) -> Points:
+    """One object with a list of times, and a list of values for each feature."""
+    time = times(item["time"], f"{where}time")
+    values = told(item, where)
+    if not isinstance(values, dict):
+        values = {PLAIN[0]: values}
+    if not values:
+        raise Misfit(f"{where}values", "one feature or more", values)
+    x = np.empty((len(time), len(values)))
+    for at, (name, column) in enumerate(values.items()):
+        field = f"{where}values.{name}" if "values" in item else f"{where}value"
+        if type(column) is not list or len(column) != len(time):
+            came = f"{len(column)} of them" if type(column) is list else column
+            raise Misfit(field, f"a list of {len(time)} numbers, one for each time", came)
+        x[:, at] = numbers(column, field)
+    return Points(item["source"], tuple(values), time, x)
+
+
+def told(item: dict[str, Any], where: str = "") -> Any:
+    """What a point says of its values: under `value` or under `values`, not both."""
+    if ("value" in item) == ("values" in item):
+        came = "both" if "value" in item else "neither"
+        raise Misfit(f"{where}value", "either value, a number, or values, numbers by feature", came)
+    if "values" in item and type(item["values"]) is not dict:
+        raise Misfit(f"{where}values", 'numbers by feature, such as {"temp": 20.5}', item["values"])
+    return item["values"] if "values" in item else item["value"]
+
+
+def rows(source: str, points: list[dict[str, Any]]) -> Points:
+    """Single points of one source, in their order; a feature that a point leaves out is missing."""
+    where = f"{source}."
+    said = [told(point, where) for point in points]
+    named = [value if type(value) is dict else {PLAIN[0]: value} for value in said]
+    names = tuple(dict.fromkeys(chain.from_iterable(named)))
+    if not names:
+        raise Misfit(f"{where}values", "one feature or more", {})
+    if all(len(value) == len(names) for value in named):
+        cells = map(itemgetter(*names), named)
+        flat = list(cells) if len(names) == 1 else list(chain.from_iterable(cells))
+    else:
+        flat = [value.get(name) for value in named for name in names]
+    x = numbers(flat, f"{where}{'value' if names == PLAIN else 'values'}")
+    return Points(source, names, times([point["time"] for point in points], f"{where}time"), x.reshape(-1, len(names)))
+
+
+def numbers(column: list[Any], field: str) -> np.ndarray:
+    """(n,) floats, NaN where null came."""
+    kinds = set(map(type, column))
+    if not kinds <= {int, float, NoneType}:
+        at = next(i for i, value in enumerate(column) if type(value) not in (int, float, NoneType))
+        raise Misfit(f"{field}[{at}]" if len(column) > 1 else field, "a number, or null where it is missing", column[at])
+    found = np.array(column, dtype=np.float64)
+    far = np.abs(found) > LARGEST
+    if far.any():
+        raise Misfit(field, f"numbers up to {LARGEST:g}", float(found[far][0]))
+    return found
+
+
+def times(column: Sequence[Any], field: str) -> np.ndarray:
+    """(n,) seconds since the Unix epoch of Unix seconds and ISO times."""
+    if not len(column):
+        raise Misfit(field, "one time or more", "an empty list")
+    if set(map(type, column)) <= {int, float}:
+        return np.array(column, dtype=np.float64)
+    one = len(column) == 1
+    return np.array([moment(value, field if one else f"{field}[{at}]") for at, value in enumerate(column)])
+
+
+def moment(value: Any, field: str) -> float:
+    """Seconds since the Unix epoch of one time; an ISO time without a zone is UTC.
+
+    >>> moment("2026-01-05T00:00:00Z", "time"), moment("2026-01-05 01:00+01:00", "time"), moment("1767571200.5", "start")
+    (1767571200.0, 1767571200.0, 1767571200.5)
+    """
+    if type(value) in (int, float):
+        return float(value)
+    try:
+        if not isinstance(value, str):
+            raise ValueError
+        try:
+            return float(value) if value.replace(".", "", 1).lstrip("-").isdecimal() else iso(value)
+        except OverflowError:
+            raise ValueError from None
+    except ValueError:
+        raise Misfit(field, "Unix seconds or an ISO 8601 time such as 2026-01-05T00:00:00Z", value) from None
+
+
+def iso(text: str) -> float:
+    at = datetime.fromisoformat(text)
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()

@@ -311,8 +311,9 @@ class Alarm(Transducer):
     """When to call someone: `update(scores)` gives the score where an alarm may be raised, 0 where it is held back, NaN where there is none.
 
     Refractory: only a record of the last `refractory` steps passes. Rise: of records that follow one another within `pause` steps only the first
-    passes, and those that have since grown by `growth`. Habituation: what passes is divided by 1 + how many peaks at least as high passed before,
-    each forgotten over `memory` steps. Records under `quiet` pass as they are, uncounted. No threshold is needed here; it comes last.
+    passes, and those that have since grown by `growth`. Habituation: what passes is divided by 1 + the number of peaks at least as high that passed
+    before over `habit` (so many halve the next), each forgotten over `memory` steps. Records under `quiet` pass as they are, uncounted.
+    No threshold is needed here; it comes last.
     Cost: about 100 ns per step, 20 microseconds per alarm. When it fails: a second, lower event within the refractory steps is not reported.
 
     >>> Alarm().update([[0.5], [9.0], [9.5], [3.0], [0.1]]).ravel()
@@ -322,7 +323,8 @@ class Alarm(Transducer):
     refractory: int = 100  # steps
     pause: int = 10  # steps
     growth: float = 2.0  # ratio of scores
-    memory: int = 5000  # steps
+    memory: int = 1000  # steps
+    habit: float = 4.0  # peaks
     quiet: float = 2.5  # standard deviations
     bins: ClassVar[int] = 32  # of the histogram of peaks, by ratio from `quiet` to CEILING
 
@@ -330,6 +332,8 @@ class Alarm(Transducer):
         self.state = None
         if min(self.refractory, self.pause, self.memory - 1, self.growth - 1, self.quiet) < 0:
             raise ValueError(f"refractory, pause and quiet are 0 or more, memory and growth 1 or more, got {self}")
+        if not self.habit > 0:
+            raise ValueError(f"habit is a number of peaks above 0, got {self.habit}")
 
     def begin(self, shape: tuple[int, ...]) -> State:
         """The last scores, when and how high the present rise last passed, and the peaks so far."""
@@ -368,7 +372,7 @@ class Alarm(Transducer):
         place = np.clip(place.astype(int), 0, self.bins - 1)
         peaks = held["peaks"][:, streams] * np.exp((held["counted"][streams] - now) / self.memory)  # (bins, streams)
         as_high = np.where(np.arange(self.bins)[:, None] >= place, peaks, 0.0).sum(axis=0)
-        alarms[passing] /= 1 + as_high
+        alarms[passing] /= 1 + as_high / self.habit
         peaks[place, np.arange(len(streams))] += 1
         held["peaks"][:, streams], held["counted"][streams] = peaks, now
         return alarms
@@ -766,44 +770,6 @@ class Interquartile(Ranked):
         return (first + third) / 2, (third - first) / (2 * MEDIAN)
 
 
-@dataclass
-class Ensemble(Detector):
-    """What most of its members say: the median of their scores, on their one scale.
-
-    Each feature of x is scored by each member; a step's score is its strangest feature's, and `parts` shares it out by squared scores.
-    Cost: that of the members. When it fails: an oddity that only one member can see is outvoted.
-    Source: C. C. Aggarwal, S. Sathe, Theoretical Foundations and Algorithms for Outlier Ensembles, 2015.
-
-    >>> x = np.random.default_rng(1).normal(size=(200, 1, 2))
-    >>> x[150, 0, 1] = 9.0
-    >>> Ensemble(window=50).fit(x[:150]).explain(x[150:151]).round(1)
-    array([[[ 0., 10.]]])
-    """
-
-    joint: ClassVar[bool] = True
-    members: ClassVar[tuple[type[Detector], ...]] = (MedianMad, Ewma, Cusum)
-
-    def begin(self, shape: tuple[int, ...]) -> State:
-        """Nothing of its own: the members' states are kept under their names."""
-        return {}
-
-    def advance(self, x: Any) -> Verdict:
-        """Score every feature as a stream of its own by every member, then take the middle."""
-        x = self.read(x)  # (steps, streams, features)
-        floor = tuple(np.broadcast_to(self.floor, x.shape[1:]).ravel())
-        flat = x.reshape(len(x), len(floor))
-        said = []
-        for make in self.members:
-            member = make(window=self.window, floor=floor, direction=self.direction)
-            with self.inside(make.__name__, member):
-                said.append(member.update(flat))
-        ordered = np.sort(np.stack(said, axis=-1), axis=-1)  # (steps, streams * features, members)
-        each = quantile(ordered, count(ordered), 0.5).reshape(x.shape)
-        score = np.fmax.reduce(each, axis=-1)
-        squares = np.nan_to_num(each) ** 2
-        return Verdict(score, parts=squares * (score / np.maximum(squares.sum(axis=-1), TINY))[..., None])
-
-
 class Listing(Mapping[str, type[Detector]]):
     """Detectors by the name a person reads; one that lives in a room of redline/ is imported when first asked for."""
 
@@ -832,6 +798,6 @@ DETECTORS = Listing(
         "EWMA": Ewma,
         "CUSUM": Cusum,
         "Mahalanobis": "redline.joint:Mahalanobis",
-        "ensemble": Ensemble,
+        "ensemble": "redline.flagship:Ensemble",
     }
 )

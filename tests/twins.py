@@ -9,6 +9,8 @@ import statistics
 from collections.abc import Callable
 from math import ceil, floor, fsum, inf, isnan, nan, sqrt
 
+import twins_flagship
+
 Values = list[float]
 Twin = Callable[[Values, int], Values]
 
@@ -95,19 +97,11 @@ def cusum(x: Values, window: int) -> Values:
     return scores
 
 
-def ensemble(rows: list[Values], window: int) -> Values:
-    features = []
-    for feature in zip(*rows):
-        said = zip(median_mad(list(feature), window), ewma(list(feature), window), cusum(list(feature), window))
-        features.append([statistics.median(seen(list(step))) if seen(list(step)) else nan for step in said])
-    return [max(seen(list(step)), default=nan) for step in zip(*features)]
-
-
 TWINS: dict[str, Twin] = {
     "rolling z-score": rolling_z,
     "median and MAD": median_mad,
     "interquartile range": interquartile,
     "EWMA": ewma,
     "CUSUM": cusum,
-    "ensemble": ensemble,  # type: ignore[dict-item]
+    "ensemble": twins_flagship.ensemble,  # type: ignore[dict-item]
 }

@@ -1,0 +1,113 @@
+"""The flagship against its slow twin where seasons begin and end, and the season finder against what a season is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from twins_flagship import ensemble
+
+from redline.flagship import BLOCK, KEPT, MEMORY, Ensemble
+from redline.seasons import autocorrelation, season_of
+
+
+def stream(steps: int, season: int, seed: int = 0) -> np.ndarray:
+    """(steps, 1, 2): a season with noise and an anomaly of each sort, beside a slow walk."""
+    rng, t = np.random.default_rng(seed), np.arange(steps)
+    first = 3 * np.sin(2 * np.pi * t / season) + rng.normal(size=steps) * 0.3
+    second = np.cumsum(rng.normal(size=steps)) * 0.1 + rng.normal(size=steps)
+    first[steps // 2] += 6
+    first[steps // 2 + 100 : steps // 2 + 130] += 2
+    second[steps // 3 : steps // 3 + 12] = second[steps // 3]
+    second[steps // 4 : steps // 4 + 40] = np.nan
+    return np.stack((first, second), axis=-1)[:, None]
+
+
+@pytest.mark.parametrize(("window", "season", "steps"), [(60, 24, 1100), (100, 150, 1400)])
+def test_twin_through_seasons(window: int, season: int, steps: int) -> None:
+    x = stream(steps, season)
+    fast = Ensemble(window=window)
+    scores = fast.update(x)[:, 0]
+    assert fast.state is not None and abs(fast.state["season"][0] - season) <= 2, "the twin would not be tried on a season"
+    np.testing.assert_allclose(scores, ensemble(x[:, 0].tolist(), window), rtol=1e-6, atol=1e-7)
+
+
+def test_twin_when_a_season_ends() -> None:
+    x = stream(1500, 40)
+    x[700:, 0, 0] = np.random.default_rng(3).normal(size=800)
+    np.testing.assert_allclose(Ensemble(window=50).update(x)[:, 0], ensemble(x[:, 0].tolist(), 50), rtol=1e-6, atol=1e-7)
+
+
+def test_chunks_change_no_bit_through_seasons() -> None:
+    x = stream(1500, 24)
+    whole, cut = Ensemble(window=100).advance(x), Ensemble(window=100)
+    chunks = [cut.advance(chunk) for chunk in np.split(x, [1, 30, 511, 512, 513, 900, 1300])]
+    for part in ("score", "parts"):
+        assert np.concatenate([getattr(chunk, part) for chunk in chunks]).tobytes() == getattr(whole, part).tobytes()
+
+
+@pytest.mark.parametrize("season", [12, 24, 96, 288, 700])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_season_is_found(season: int, seed: int) -> None:
+    rng, t = np.random.default_rng(seed), np.arange(4096)
+    shape = np.cumsum(rng.normal(size=season))
+    shape -= np.linspace(0, shape[-1], season)
+    found = season_of((shape / shape.std())[t % season] + 0.3 * rng.normal(size=4096))
+    assert abs(found - season) <= max(1, 0.01 * season)
+
+
+def test_no_season_is_found_where_there_is_none() -> None:
+    rng = np.random.default_rng(1)
+    for x in (rng.normal(size=2000), np.zeros(2000), np.full(100, np.nan), np.arange(3.0), np.arange(0.0)):
+        assert season_of(x) == 0
+
+
+def test_a_day_is_found_in_a_week_of_equal_days_and_a_week_where_the_weekend_differs() -> None:
+    t, rng = np.arange(7 * 48 * 6), np.random.default_rng(2)
+    day = np.sin(2 * np.pi * t / 48)
+    assert abs(season_of(day + 0.2 * rng.normal(size=len(t))) - 48) <= 1
+    working = np.where(t // 48 % 7 < 5, 1.0, 0.0)
+    assert abs(season_of(day * working + working + 0.1 * rng.normal(size=len(t))) - 7 * 48) <= 2
+
+
+def test_a_season_is_kept_unless_another_is_clearly_better() -> None:
+    x = np.sin(2 * np.pi * np.arange(1000) / 50) + 0.1 * np.random.default_rng(0).normal(size=1000)
+    assert season_of(x, old=50) == 50
+    assert season_of(x, old=70) == 50
+
+
+def test_autocorrelation_is_that_of_its_definition() -> None:
+    x = np.random.default_rng(0).uniform(-1, 1, 200)
+    centred = x - x.mean()
+    slow = [np.mean(centred[lag:] * centred[: 200 - lag]) / np.mean(centred**2) for lag in range(101)]
+    np.testing.assert_allclose(autocorrelation(x), slow, atol=1e-12)
+
+
+def test_what_one_feature_did_is_told_of_it() -> None:
+    x = np.random.default_rng(5).normal(size=(600, 1, 3))
+    x[-1, 0, 1] = 12.0
+    parts = Ensemble().fit(x[:-1]).explain(x[-1:])[0, 0]
+    assert parts[1] > 0.9 * parts.sum() > 3
+
+
+def test_a_stuck_feature_is_caught_and_a_coarse_one_is_not() -> None:
+    x = np.random.default_rng(6).normal(size=(1200, 1, 2))
+    x[:, 0, 1] = np.round(x[:, 0, 1])
+    calm = Ensemble().update(x)[400:, 0]
+    x[1000:1015, 0, 0] = x[1000, 0, 0]
+    stuck = Ensemble().update(x)[:, 0]
+    assert np.mean(calm > 3) < 0.02 and stuck[1008:1015].min() > 3.5
+
+
+def test_an_anomaly_is_not_expected_a_season_later() -> None:
+    x = 3 * np.sin(2 * np.pi * np.arange(2000) / 100)[:, None, None] + 0.2 * np.random.default_rng(7).normal(size=(2000, 1, 1))
+    x[1500, 0] += 8
+    scores = Ensemble().update(x)[:, 0]
+    assert scores[1500] > 9 and scores[[1600, 1700, 1800]].max() < 3
+
+
+def test_the_values_that_stand_for_all_are_few() -> None:
+    rng, fast = np.random.default_rng(8), Ensemble(window=50)
+    for power in range(8):
+        fast.update(rng.normal(size=(MEMORY // 8, 1, 1)) * 4.0**power)
+    assert fast.state is not None and 0 < fast.state["kept"][0] <= KEPT
+    assert (np.diff(fast.state["seen"][0, : fast.state["kept"][0]]) > 0).all() and MEMORY % BLOCK == 0

@@ -798,6 +798,7 @@ DETECTORS = Listing(
         "EWMA": Ewma,
         "CUSUM": Cusum,
         "Mahalanobis": "redline.joint:Mahalanobis",
+        "local outlier factor": "redline.joint:LocalOutlierFactor",
         "ensemble": "redline.flagship:Ensemble",
     }
 )

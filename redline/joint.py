@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from detectors import CEILING, Array, Detector, State, Verdict, first_seen, joined
+from detectors import CEILING, Array, Detector, State, Verdict, first_seen, joined, tiles
 
 LIMIT = 1000.0  # spreads: farther from the centre is no stranger
+AWAY = 1e12  # spreads squared: a neighbour of nobody
 GRID = 64  # cells per unit of distance in the table that turns distances into deviations
 
 
@@ -29,12 +30,12 @@ class Joint(Detector):
     refits: ClassVar[int] = 8  # a window
 
     @abstractmethod
-    def learn(self, z: Array, rows: Array) -> None:
-        """Take in the window, z (window, streams, features), 0 = missing; rows (window, streams): which steps were seen."""
+    def learn(self, z: Array) -> None:
+        """Take in the window, z (window, streams, features), NaN = missing."""
 
     @abstractmethod
     def judge(self, z: Array, known: Array) -> tuple[Array, Array]:
-        """(score (steps, streams), parts (steps, streams, features)) of z (steps, streams, features), 0 where not `known`."""
+        """(score (steps, streams), shares (steps, streams, features), in any unit) of z (steps, streams, features), 0 where not `known`."""
 
     @property
     def block(self) -> int:
@@ -48,8 +49,10 @@ class Joint(Detector):
     def advance(self, x: Any) -> Verdict:
         """Score each block by what was learned before it, then learn it."""
         x = self.read(x)
-        score, parts = joined([self._piece(offset, rows) for offset, rows in self.pieces(x, self.block)])
-        return Verdict(score, parts=parts)
+        score, shares = joined([self._piece(offset, rows) for offset, rows in self.pieces(x, self.block)])
+        total = shares.sum(axis=-1, keepdims=True)
+        shares = np.where(total > 0, shares, 1.0) / np.where(total > 0, total, shares.shape[-1])
+        return Verdict(score, parts=shares * score[..., None])
 
     def _piece(self, offset: int, rows: Array) -> tuple[Array, Array]:
         held = self._held
@@ -57,13 +60,12 @@ class Joint(Detector):
         known = z == z
         if self.direction != "both":
             z = np.maximum(z, 0.0) if self.direction == "high" else np.minimum(z, 0.0)
-        score, parts = self.judge(np.where(known, z, 0.0), known)
-        silent = ~known.any(axis=-1)
-        score[silent] = parts[silent] = np.nan
+        score, shares = self.judge(np.where(known, z, 0.0), known)
+        score[~known.any(axis=-1)] = np.nan
         held["past"][(int(held["step"]) + np.arange(len(rows))) % self.window] = rows
         if offset + len(rows) == self.block:
             self._renew()
-        return score, parts
+        return score, shares
 
     def _renew(self) -> None:
         held, past = self._held, self._held["past"]
@@ -74,24 +76,24 @@ class Joint(Detector):
         x = np.where(seen, x - mean, 0.0)
         held["centre"] = np.where(n < self.least, np.nan, anchor + mean)
         held["spread"] = np.maximum(np.sqrt((x * x).sum(axis=0) / n), self._floor)
-        self.learn(np.where(n < self.least, 0.0, np.clip(x / held["spread"], -LIMIT, LIMIT)), seen.any(axis=-1))
+        self.learn(np.where(seen & (n >= self.least), np.clip(x / held["spread"], -LIMIT, LIMIT), np.nan))
 
 
 @dataclass
 class Mahalanobis(Joint):
     """How far from the centre of the last `window` steps, measured along the features' own correlations.
 
-    d**2 = z' R**-1 z, z = (x - mean) / std, R the correlations shrunk by SHRINK towards independence; the score is the |z| as rare as d is with that
-    many independent Gaussian features, so with one feature it is |z|. `parts` are the squares of R**-1/2 z. A missing feature stands where the others
-    let expect it, so it adds nothing. Cost: features**2 per step, features**3 per renewal and stream.
-    When it fails: outliers in the window stretch the ellipse; what is no ellipse (two operating points) hides what lies between them.
+    d**2 = z' R**-1 z, z = (x - mean) / std, R the correlations shrunk by SHRINK towards independence, times 1 + 2 (features - 1) / window for being
+    estimated; the score is the |z| as rare as d is with so many independent Gaussian features, so with one feature it is |z|. `parts` are the
+    squares of R**-1/2 z. A missing feature stands where the others let expect it, so it adds nothing. Cost: features**2 per step, features**3 per
+    renewal and stream. When it fails: outliers in the window stretch the ellipse; what is no ellipse (two operating points) hides what is between.
     Source: P. C. Mahalanobis, On the Generalised Distance in Statistics, 1936; the shares: P. H. Garthwaite, I. Koch, Evaluating the Contributions of
     Individual Variables to a Quadratic Form, 2016.
 
     >>> rng = np.random.default_rng(1)
     >>> x = rng.normal(size=(400, 1, 1)) + 0.1 * rng.normal(size=(400, 1, 2))
     >>> Mahalanobis().fit(x).score([[[1.0, 1.0]], [[1.0, -1.0]]]).ravel().round(1)
-    array([ 0.6, 13.5])
+    array([ 0.6, 13.4])
     """
 
     SHRINK: ClassVar[float] = 1e-3  # of a correlation; features that always moved as one keep a believable difference
@@ -101,16 +103,17 @@ class Mahalanobis(Joint):
         unit = np.broadcast_to(np.eye(shape[1]), (*shape, shape[1]))
         return {**super().begin(shape), "whiten": unit.copy(), "precision": unit.copy()}
 
-    def learn(self, z: Array, rows: Array) -> None:
-        """The roots of the correlations."""
-        held, features = self._held, z.shape[-1]
+    def learn(self, z: Array) -> None:
+        """The roots of the correlations, a missing feature being at its centre."""
+        held, features, seen = self._held, z.shape[-1], (z == z).any(axis=-1).sum(axis=0)
+        few, z = 1 + 2 * (features - 1) / np.maximum(seen, 1), np.nan_to_num(z)
         products = np.einsum("wsf,wsg->sfg", z, z)
         size = np.sqrt(np.einsum("sff->sf", products))  # 0 = never moved
         size[size == 0] = 1.0
         shrunk = (1 - self.SHRINK) * products / (size[:, :, None] * size[:, None, :])
         shrunk[:, range(features), range(features)] = 1.0
         values, vectors = np.linalg.eigh(shrunk)
-        values = np.maximum(values, self.SHRINK / 2)[:, None, :]
+        values = (np.maximum(values, self.SHRINK / 2) * few[:, None])[:, None, :]
         held["whiten"] = np.einsum("sfe,sge->sfg", vectors / np.sqrt(values), vectors)
         held["precision"] = np.einsum("sfe,sge->sfg", vectors / values, vectors)
 
@@ -122,8 +125,7 @@ class Mahalanobis(Joint):
         white = spanned(self._held["whiten"], z)
         squares = white * white
         squared = squares.sum(axis=-1)
-        score = as_rare(np.sqrt(squared), known.sum(axis=-1))
-        return score, squares * (score / np.where(squared > 0, squared, 1.0))[..., None]
+        return as_rare(np.sqrt(squared), known.sum(axis=-1)), squares
 
     def _expected(self, z: Array, known: Array, partly: Array) -> Array:
         """The rows that are partly known, (rows, features), completed by the conditional mean of the rest."""
@@ -133,6 +135,80 @@ class Mahalanobis(Joint):
         system = np.where(gone[:, :, None] & gone[:, None, :], precision, np.eye(z.shape[-1]))
         filled: Array = z[partly] + np.linalg.solve(system, np.where(gone, pull, 0.0)[..., None])[..., 0]
         return filled
+
+
+@dataclass
+class LocalOutlierFactor(Joint):
+    """How much thinner the last `window` steps lie around a step than around its nearest neighbours there.
+
+    LOF = mean density of the neighbours / density of the step, density = 1 / mean reach to the `neighbours` nearest, reach = max(distance, the
+    neighbour's own distance to its `neighbours`-th, NEAR); distances in spreads over the features that are there. the score
+    is RARE * sqrt(features) * log LOF, a fixed map. `parts` are the features' shares of the squared distances to the neighbours.
+    Cost: window * features per step, window**2 * features per renewal and stream. When it fails: more than `neighbours` anomalies alike are a
+    neighbourhood of their own; with many features all distances are alike.
+    Source: M. M. Breunig, H.-P. Kriegel, R. T. Ng, J. Sander, LOF: Identifying Density-Based Local Outliers, 2000.
+
+    >>> x = np.random.default_rng(1).normal(size=(400, 1, 2)) + np.where(np.arange(400) % 2, 0, 20)[:, None, None]
+    >>> LocalOutlierFactor().fit(x).score([[[0.0, 0.0]], [[10.0, 10.0]], [[20.0, 20.0]]]).ravel().round(1)
+    array([0. , 8.2, 0.3])
+    """
+
+    neighbours: int = 10  # steps
+    refits: ClassVar[int] = 4
+    NEAR: ClassVar[float] = 0.01  # spreads; nothing is nearer
+    RARE: ClassVar[float] = 2.25  # deviations per log LOF of one feature; measured on Gaussian noise, as is the root of their number
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._nearest = max(1, min(self.neighbours, self.least - 1))
+
+    def begin(self, shape: tuple[int, ...]) -> State:
+        """The window in spreads, far away where nothing was seen; each step's distance to its last neighbour, and its density."""
+        streams, features = shape
+        size = (streams, self.window)
+        return {
+            **super().begin(shape),
+            "points": np.zeros((features, *size)),
+            "gone": np.zeros(size),
+            "reach": np.ones(size),
+            "density": np.ones(size),
+        }
+
+    def learn(self, z: Array) -> None:
+        """The density around each step of the window, without that step; a missing feature is at its centre."""
+        held, self_away = self._held, np.eye(self.window) * AWAY
+        held["gone"] = np.where((z == z).any(axis=-1), 0.0, AWAY).T.copy()
+        held["points"] = np.ascontiguousarray(np.nan_to_num(z).transpose(2, 1, 0))
+        for stream in range(z.shape[1]):
+            squares = sum((each[:, None] - each) ** 2 for each in held["points"][:, stream])
+            distance = np.sqrt(squares + self_away + held["gone"][stream])
+            last, among = self._neighbours(distance)
+            held["reach"][stream] = np.maximum(last[:, 0], self.NEAR)
+            held["density"][stream] = among.sum(axis=-1) / np.where(among, np.maximum(distance, held["reach"][stream]), 0.0).sum(axis=-1)
+
+    def judge(self, z: Array, known: Array) -> tuple[Array, Array]:
+        """The logarithm of the factor, some streams at a time."""
+        raw, shares = np.empty(z.shape[:2]), np.empty(z.shape)
+        for near in tiles(z.shape[:2], self.window):
+            raw[near], shares[near] = self._factor(z[near], known[near], near[1])
+        return raw, shares
+
+    def _neighbours(self, distance: Array) -> tuple[Array, Array]:
+        """(distance to the last of the nearest (..., 1), which are as near (..., window)): ties belong together."""
+        last = np.sort(distance, axis=-1)[..., self._nearest - 1, None]
+        return last, distance <= last
+
+    def _factor(self, z: Array, known: Array, streams: slice) -> tuple[Array, Array]:
+        held = {name: self._held[name][..., streams, :] for name in ("points", "gone", "reach", "density")}
+        gaps = [known[..., i, None] * (z[..., i, None] - points) ** 2 for i, points in enumerate(held["points"])]  # each (steps, streams, window)
+        weight = z.shape[-1] / np.maximum(known.sum(axis=-1), 1)
+        distance = np.sqrt(sum(gaps[1:], gaps[0]) * weight[..., None] + held["gone"])
+        _, among = self._neighbours(distance)
+        reach = np.where(among, np.maximum(distance, held["reach"]), 0.0).sum(axis=-1)
+        density = np.where(among, held["density"], 0.0).sum(axis=-1)
+        shares = np.stack([np.where(among, gap, 0.0).sum(axis=-1) for gap in gaps], axis=-1)
+        factor = np.log(density * reach / among.sum(axis=-1) ** 2)
+        return np.clip(self.RARE * np.sqrt(known.sum(axis=-1)) * factor, 0.0, CEILING), shares
 
 
 def spanned(matrix: Array, z: Array) -> Array:

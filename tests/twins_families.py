@@ -98,13 +98,52 @@ def mahalanobis(rows: list[Row], window: int) -> Values:
         if not known:
             scores.append(nan)
             continue
-        matrix = correlations([in_spreads(past, gauges) for past in learned])
+        past_rows = [in_spreads(past, gauges) for past in learned]
+        matrix, seen = correlations(past_rows), sum(not all(map(isnan, past)) for past in past_rows)
         some = [z[i] for i in known]
         squared = fsum(a * b for a, b in zip(some, solved([[matrix[i][j] for j in known] for i in known], some)))
-        scores.append(as_rare(sqrt(max(0.0, squared)), len(known)))
+        scores.append(as_rare(sqrt(max(0.0, squared) / (1 + 2 * (len(row) - 1) / seen)), len(known)))
+    return scores
+
+
+Near = list[tuple[float, Row]]  # how far, and which
+
+
+def around(point: Row, others: list[Row], features: list[int], nearest: int) -> Near:
+    """The nearest, and all that are as near as the last of them."""
+
+    def far(other: Row) -> float:
+        return sqrt(fsum((point[i] - other[i]) ** 2 for i in features) * len(point) / len(features))
+
+    pairs = sorted(((far(other), other) for other in others), key=lambda pair: pair[0])
+    return [pair for pair in pairs if pair[0] <= pairs[nearest - 1][0]]
+
+
+def density(near: Near, own: dict[int, Near]) -> float:
+    return len(near) / fsum(max(d, 0.01, own[id(other)][-1][0]) for d, other in near)
+
+
+def local_outlier_factor(rows: list[Row], window: int) -> Values:
+    scores, block, nearest = [], max(1, window // 4), max(1, min(10, least(window) - 1))
+    for t, row in enumerate(rows):
+        learned = rows[max(0, t - t % block - window) : t - t % block]
+        gauges = [centre_and_spread([past[i] for past in learned], window) for i in range(len(row))]
+        z = in_spreads(row, gauges)
+        known = [i for i, value in enumerate(z) if not isnan(value)]
+        if not known:
+            scores.append(nan)
+            continue
+        past_rows = [in_spreads(past, gauges) for past in learned]
+        points = [[0.0 if isnan(value) else value for value in past] for past in past_rows if not all(map(isnan, past))]
+        every = list(range(len(row)))
+        own = {id(point): around(point, [other for other in points if other is not point], every, nearest) for point in points}
+        near = around(z, points, known, nearest)
+        factor = fsum(density(own[id(other)], own) for _, other in near) / len(near) / density(near, own)
+        scores.append(max(0.0, min(2.25 * sqrt(len(known)) * log(factor), CEILING)))
     return scores
 
 
 TWINS: dict[str, Twin] = {
     "Mahalanobis": mahalanobis,  # type: ignore[dict-item]
+    "local outlier factor": local_outlier_factor,  # type: ignore[dict-item]
 }

@@ -27,7 +27,7 @@ def breaks(*checks: str) -> Any:
 @breaks("judged_before_learned")
 class LearnsFirst(MedianMad):
     def expect(self, x: Array) -> tuple[Array, Array]:
-        rows = self.remember(x, self.window)
+        rows = self.remember(x)
         with_itself = np.sort(windows(np.concatenate((rows[1:], rows[:1])), self.window), axis=-1)
         seen = (with_itself == with_itself).sum(axis=-1)
         centre, spread = self.gauge(with_itself, seen)
@@ -132,10 +132,10 @@ class WritesToTheInput(MedianMad):
 
 @breaks("input_untouched")
 class KeepsTheInput(MedianMad):
-    def remember(self, x: Array, steps: int) -> Array:
-        rows = super().remember(x, steps)
-        if len(x) >= steps:
-            self._held["past"] = x[-steps:]
+    def remember(self, x: Array, name: str = "past") -> Array:
+        rows = super().remember(x, name)
+        if len(x) >= self.window:
+            self._held[name] = x[-self.window :]
         return rows
 
 
@@ -249,7 +249,7 @@ class NeverAccepts(MedianMad):
         for t, row in enumerate(x):
             centre, spread = out[:, t] = self.gauge_now()
             strange = np.abs(row - centre) > 3 * spread
-            self.remember(np.where(strange, centre, row)[None], self.window)
+            self.remember(np.where(strange, centre, row)[None])
         return out[0], out[1]
 
     def gauge_now(self) -> Array:

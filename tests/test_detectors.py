@@ -125,7 +125,7 @@ def test_scores_are_numbers_or_no_opinion(name: str, history: list[float], windo
 
 @few
 @given(history=histories, window=st.integers(2, 9))
-@pytest.mark.parametrize("name", ["rolling z-score", "median and MAD", "interquartile range"])
+@pytest.mark.parametrize("name", ["rolling z-score", "median and MAD", "interquartile range", "percentile"])
 def test_twin_of_hard_histories(name: str, history: list[float], window: int) -> None:
     assert_twin(name, window, stream(name, history))
 

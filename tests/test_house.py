@@ -23,6 +23,7 @@ SPLITS = {  # (importer, imported): why a room knows this neighbour
     ("redline.cells", "redline.stamps"): "a cell asks whether it is a time stamp",
     ("redline.report", "redline.table"): "the report, split by subject: its rows as text, CSV and JSON",
     ("redline.flagship", "redline.seasons"): "the flagship, split by subject: after how many steps a series repeats",
+    ("redline.forecasts", "redline.seasons"): "a seasonal forecast asks after how many steps a series repeats",
     ("redline.chart", "redline.view"): "a chart is drawn from a View, so it must know the type",
 }
 FILE, SCRIPT, FUNCTION, PARAMETERS = 900, 250, 25, 5  # lines, lines of page.js, lines without docstring, names

@@ -9,7 +9,10 @@ import statistics
 from collections.abc import Callable
 from math import ceil, floor, fsum, inf, isnan, nan, sqrt
 
+import numpy as np
 import twins_flagship
+
+from redline.seasons import season_of
 
 Values = list[float]
 Twin = Callable[[Values, int], Values]
@@ -67,6 +70,81 @@ def interquartile(x: Values, window: int) -> Values:
     return scores
 
 
+def percentile(x: Values, window: int) -> Values:
+    scores = []
+    for t, value in enumerate(x):
+        past = before(x, t, window)
+        low, high = (quantile(past, 0.05), quantile(past, 0.95)) if past else (nan, nan)
+        scores.append(deviations(value, (low + high) / 2, (high - low) / (2 * NORMAL.inv_cdf(0.95))))
+    return scores
+
+
+def by_errors(x: Values, forecasts: Values, window: int) -> Values:
+    """Scores of forecasts in units of the 90th percentile of the errors before."""
+    errors = [abs(value - forecast) for value, forecast in zip(x, forecasts)]
+    scores = []
+    for t, value in enumerate(x):
+        past = before(errors, t, window)
+        scores.append(deviations(value, forecasts[t], quantile(past, 0.9) / NORMAL.inv_cdf(0.95) if past else nan))
+    return scores
+
+
+def average(values: Values) -> float:
+    return statistics.mean(seen(values)) if seen(values) else nan
+
+
+def moving_average(x: Values, window: int) -> Values:
+    span = max(6, window // 8)
+    return by_errors(x, [average(x[max(0, t - span) : t]) for t in range(len(x))], window)
+
+
+def seasonal(x: Values, window: int) -> Values:
+    """The season itself is taken from redline.seasons, which has tests of its own."""
+    span, season, forecasts = max(6, window // 8), 0, []
+    for t in range(len(x)):
+        if t and t % 256 == 0:
+            season = season_of(np.array(x[max(0, t - 4096) : t]), season)
+
+        def usual(step: int, season: int = season) -> float:
+            turns = seen([x[step - turn * season] for turn in (1, 2, 3) if step >= turn * season])
+            return statistics.median(turns) if turns else nan
+
+        late = [x[i] - (usual(i) if season else 0.0) for i in range(max(0, t - span), t)]
+        forecasts.append((usual(t) if season else 0.0) + average(late))
+    return by_errors(x, forecasts, window)
+
+
+def least_squares(rows: list[Values], wanted: Values) -> Values:
+    """The weights w that make sum (row . w - wanted)**2 + ridge |w|**2 least: normal equations, by elimination."""
+    n = len(rows[0])
+    square = [[fsum(row[i] * row[j] for row in rows) for j in range(n)] + [fsum(row[i] * y for row, y in zip(rows, wanted))] for i in range(n)]
+    ridge = max(1e-4 * fsum(square[i][i] for i in range(n)), 1e-150)
+    for i in range(n):
+        square[i][i] += ridge
+    for i in range(n):
+        for j in range(n):
+            if i != j:
+                factor = square[j][i] / square[i][i]
+                square[j] = [a - factor * b for a, b in zip(square[j], square[i])]
+    return [square[i][n] / square[i][i] for i in range(n)]
+
+
+def autoregressive(x: Values, window: int) -> Values:
+    block = max(4, window // 2)
+    learned, level, rule, forecasts = block * -(-max(4 * window, 40) // block), nan, [0.0] * 8, []
+    for t in range(len(x)):
+        if t and t % block == 0:
+            past = [nan] * (learned - t) + x[max(0, t - learned) : t]
+            level = average(past) if len(seen(past)) >= max(2, (window + 1) // 2) else nan
+            away = [0.0 if isnan(v - level) else v - level for v in past]
+            reach = 4 / NORMAL.inv_cdf(0.95) * quantile([abs(v) for v in away], 0.9)
+            away = [max(-reach, min(reach, v)) for v in away]
+            rule = least_squares([away[i : i + 8] for i in range(learned - 8)], away[8:])
+        lags = [nan] * (8 - t) + x[max(0, t - 8) : t]
+        forecasts.append(level + fsum(w * (0.0 if isnan(v - level) else v - level) for w, v in zip(rule, lags)))
+    return by_errors(x, forecasts, window)
+
+
 def weighted(x: Values, t: int, window: int) -> tuple[float, float]:
     """Mean and standard deviation of everything before step t, weighted by decay**age."""
     decay = 1 - 2 / (window + 1)
@@ -101,7 +179,11 @@ TWINS: dict[str, Twin] = {
     "rolling z-score": rolling_z,
     "median and MAD": median_mad,
     "interquartile range": interquartile,
+    "percentile": percentile,
+    "moving average": moving_average,
     "EWMA": ewma,
     "CUSUM": cusum,
+    "seasonal": seasonal,
+    "autoregressive": autoregressive,
     "ensemble": twins_flagship.ensemble,  # type: ignore[dict-item]
 }

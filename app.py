@@ -89,9 +89,12 @@ def drawing(sight: Sight, look: dict[str, Any], held: dict[str, Any] | None) -> 
     seen = sight.seen(held["first"] if grows and held else sight.first)
     same = held is not None and held["look"]["stream"] == look["stream"]
     ranges = chart.ranges(seen, held["ranges"] if same and held and sight.at is None else None, sight.span)
-    now = {"look": look, "first": seen.first, "end": seen.end, "ranges": ranges, "number": sight.feed.journal[-1].number if sight.feed.journal else 0}
+    number = sight.feed.journal[-1].number if sight.feed.journal else 0
+    now = {"look": look, "first": seen.first, "end": seen.end, "ranges": ranges, "number": number, "whole": sight.ready}
+    if held and held["whole"] and all(held[name] == now[name] for name in ("look", "first", "end")):
+        return no_update, now, seen
     if grows and held:
-        return (growth(seen, sight, theme, held, ranges) if seen.end > held["end"] else no_update), now, seen
+        return growth(seen, sight, theme, held, ranges), now, seen
     return chart.figure(seen, theme, ranges, sight.span, f"{look['stream']} {look['revision']}"), now, seen
 
 
@@ -377,10 +380,8 @@ def connect_settings(app: dash.Dash, monitor: Monitor) -> None:
     }
     picked = {"best": Input("best", "n_clicks"), "percent": Input("one-percent", "n_clicks"), "click": Input("curve", "clickData")}
 
-    @app.callback(
-        output=outputs, inputs={**asked, **picked}, state={**PREVIEW_STATE, "span": State("range", "value"), "shown": State("shown", "data")}
-    )
-    async def settle(search: str, domain: str, click: Any, span: int, shown: Any, **asked: Any) -> dict[str, Any]:
+    @app.callback(output=outputs, inputs={**asked, **picked}, state={**PREVIEW_STATE, "by": State("by", "value"), "shown": State("shown", "data")})
+    async def settle(search: str, domain: str, click: Any, by: str, shown: Any, **asked: Any) -> dict[str, Any]:
         """What the controls show: a link's settings, the stream's own, or a threshold picked from the curve."""
         same = {**dict.fromkeys(outputs, no_update), "shown": domain}
         why = ctx.triggered_id
@@ -396,7 +397,7 @@ def connect_settings(app: dash.Dash, monitor: Monitor) -> None:
         if why == "undo":
             return {**same, **fields_of(monitor.undo(domain)), "acted": "Back to the settings before."}
         if why in ("best", "one-percent", "curve"):
-            found = picked_threshold(Sight(monitor, domain, now, span), why, click)
+            found = picked_threshold(Sight(monitor, domain, now, 1), why, click, by)
             return {**same, "threshold": found if found is not None else no_update}
         return {**same, **fields_of(feed.applied), "acted": ""}
 
@@ -451,12 +452,13 @@ def redrawn(sight: Sight, theme: str, zoom: dict[str, Any], by: str, seen: Any) 
     feed, settings = sight.feed, sight.settings
     look = {"stream": feed.id, "key": list(settings.key), "threshold": settings.threshold, "span": sight.span, "at": sight.at, "theme": theme}
     figure, held, shown = drawing(sight, {**look, "revision": zoom.get("revision", 0)}, seen)
-    held_at = sight.at if sight.at is not None else zoom.get("end")  # the step at which a visitor who looks back stopped following
-    answer = {"chart": figure, "seen": held, "explain": sight.sentence(shown), "status": sight.status(), "pulse": pulse(sight.monitor, feed, held_at)}
+    if figure is not no_update and zoom.get("stream") == feed.id:
+        figure["layout"]["xaxis"]["range"] = zoom["range"]  # plotly keeps a zoom only until the page names another range
+    answer = {"chart": figure, "seen": held, "explain": sight.sentence(shown), "status": sight.status()}
     fresh = not seen or seen["look"]["stream"] != feed.id
     if fresh or held["number"] != seen["number"]:
         answer |= {"history": panels.latest(feed), "news": [] if fresh else news(feed, seen["number"])}
-    return {**answer, **cards(feed), **panels.numbers(sight, by)}
+    return {**answer, "pulse": pulse(sight.monitor, feed, sight.at), **cards(feed), **panels.numbers(sight, by)}
 
 
 async def patient(monitor: Monitor, name: str, settings: Settings, span: int, at: dict[str, Any] | None) -> Sight:
@@ -646,7 +648,7 @@ def connect_browser(app: dash.Dash) -> None:
     )
     browser(
         "zoomed",
-        Output("zoom", "data", allow_duplicate=True),
+        [Output("zoom", "data", allow_duplicate=True), Output("at", "data", allow_duplicate=True)],
         Input("chart", "relayoutData"),
         State("zoom", "data"),
         State("seen", "data"),

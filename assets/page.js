@@ -187,11 +187,12 @@
     return [!overview, overview ? "away" : "", !yours, yours || domain === "this-machine"];
   }
 
-  function zoomed(moved, zoom, seen) {
-    if (!moved || !seen) return keep();
-    const revision = (zoom && zoom.revision) || 0;
-    if ("xaxis.autorange" in moved) return { revision: revision + 1 };
-    return "xaxis.range[0]" in moved || "xaxis.range" in moved ? { revision, end: seen.end } : keep();
+  function zoomed(moved, zoom, seen) {  // who zooms looks back: what is in sight stays there until "Go live", or a double click
+    if (!moved || !seen) return [keep(), keep()];
+    const revision = (zoom && zoom.revision) || 0, stream = seen.look.stream;
+    if ("xaxis.autorange" in moved) return [{ revision: revision + 1 }, zoom && zoom.range ? null : keep()];
+    const range = moved["xaxis.range"] || [moved["xaxis.range[0]"], moved["xaxis.range[1]"]];
+    return range[0] ? [{ revision, stream, range }, { id: stream, end: seen.end }] : [keep(), keep()];
   }
 
   const said = (window_, threshold, size) => [`${window_} steps`, `${Number(threshold).toFixed(1)} σ`, `${size} σ`];

@@ -240,12 +240,12 @@ def destination(move: str, sight: Sight, goto: Any) -> int | None:
     return steps[move] if move in steps else int(goto["step"]) + half
 
 
-def picked_threshold(sight: Sight, how: str, click: Any) -> float | None:
+def picked_threshold(sight: Sight, how: str, click: Any, by: str) -> float | None:
     """A threshold from the curve: where it was clicked, its best F1, or the buffer's quantile that flags about 1 % of steps."""
     if how == "curve":
         found = click["points"][0]["x"] if click else None
     elif how == "best":
-        found = sight.curve()[1]
+        found = evaluate.best_threshold(sight.curve()[0], by)
     else:
         found = evaluate.threshold_for_rate(sight.history(sight.track).score, 0.01)
     row = BY_NAME["threshold"]

@@ -15,12 +15,20 @@ import pytest
 ROOT = Path(__file__).parents[1]
 GROUND = ("detectors", "streams")
 DASH = {"app.py", "redline/panels.py"}  # the files that may import dash
+SERVER = {"app.py", "redline/api.py"}  # the page's server is the API's
 UNDER = {"redline.settings"}  # the one table stands under every room
-OVER = {"redline.sight", "redline.panels"}  # stand on the rooms and join them for one visitor, so that the rooms need not know each other
+OVER = {
+    "redline.sight",
+    "redline.panels",
+    "redline.api",
+}  # stand on the rooms and join them for one visitor, so that the rooms need not know each other
 SPLITS = {  # (importer, imported): why a room knows this neighbour
     ("redline.sources", "redline.cells"): "the CSV reader, split by subject: what stands in a cell",
     ("redline.sources", "redline.stamps"): "the CSV reader, split by subject: what a time stamp means",
     ("redline.cells", "redline.stamps"): "a cell asks whether it is a time stamp",
+    ("redline.monitor", "redline.intake"): "the loop, split by subject: what programs push in",
+    ("redline.monitor", "redline.ledger"): "the loop, split by subject: what it hands on, and the receipts of that",
+    ("redline.store", "redline.ledger"): "a store is a Ledger, so it must know what a Batch is",
     ("redline.report", "redline.table"): "the report, split by subject: its rows as text, CSV and JSON",
     ("redline.flagship", "redline.seasons"): "the flagship, split by subject: after how many steps a series repeats",
     ("redline.forecasts", "redline.seasons"): "a seasonal forecast asks after how many steps a series repeats",
@@ -100,8 +108,9 @@ def length(function: Function, text: list[str]) -> int:
 
 
 def parameters(function: Function) -> int:
-    """How many parameters a caller must know; a Dash callback has no caller, its parameters are wired by name."""
-    if any(isinstance(d, ast.Call) and ast.unparse(d.func).endswith("callback") for d in function.decorator_list):
+    """How many parameters a caller must know; a callback and a route have no caller, their parameters are wired by name."""
+    wiring = ("callback", "router.get", "router.post")
+    if any(isinstance(d, ast.Call) and ast.unparse(d.func).endswith(wiring) for d in function.decorator_list):
         return 0
     names = [a.arg for a in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)]
     return len(names) - (names[:1] in (["self"], ["cls"]))
@@ -146,7 +155,7 @@ def test_a_heavy_library_lives_in_one_room() -> None:
     for source in PRODUCT:
         for library in outside(source):
             homes[library].append(source.path)
-    shared = {"numpy", *(["dash"] if set(homes["dash"]) <= DASH else [])}
+    shared = {"numpy", *(["dash"] if set(homes["dash"]) <= DASH else []), *(["fastapi"] if set(homes["fastapi"]) <= SERVER else [])}
     crowded = {library: paths for library, paths in homes.items() if len(paths) > 1 and library not in shared}
     assert not crowded, f"one library, one room; these have several: {crowded}"
 

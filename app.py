@@ -32,6 +32,8 @@ from fastapi.responses import JSONResponse
 
 from detectors import DETECTORS
 from redline import chart, evaluate, panels
+from redline.api import Options, Service, connect
+from redline.auth import AuthError, exposed, gathered
 from redline.cells import CsvError
 from redline.monitor import SPEEDS, Feed, Monitor, failed
 from redline.panels import aria, data
@@ -289,17 +291,20 @@ def floating() -> html.Div:
 # --- the callbacks: a few lines each over the functions above
 
 
-def build(monitor: Monitor, interval: int = BY_NAME["interval"].default, seed: int = 0) -> dash.Dash:
-    """The page on its own server; the monitor starts and stops with it."""
+def build(monitor: Monitor, interval: int = BY_NAME["interval"].default, seed: int = 0, service: Service | None = None) -> dash.Dash:
+    """The page and the API on one server; the monitor starts and stops with it."""
+    service = service or Service(monitor)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         alone()
         monitor.start()
         yield
+        service.hub.close()
         monitor.stop()
 
-    server = FastAPI(title="Redline", lifespan=lifespan)
+    server = FastAPI(lifespan=lifespan)
+    connect(server, service)
     where = Path(__file__).parent / "assets"
     app = dash.Dash(
         "redline",
@@ -683,13 +688,13 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
         prog="app.py", description=(__doc__ or "").splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     for row in TABLE:
-        if row.name in ("host", "port", "csv", "interval", "seed"):
+        if row.name in ("host", "port", "csv", "interval", "seed", "tokens", "cors", "body-limit", "rate-limit"):
             kind = int if isinstance(row.default, int) else str
             parser.add_argument(f"--{row.name}", default=row.default, type=kind, help=f"{row.help}{', ' + row.unit if row.unit else ''}")
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
     asked = parser.parse_args(words)
     for row in TABLE:
-        value = getattr(asked, row.name, None)
+        value = getattr(asked, row.name.replace("-", "_"), None)
         if isinstance(value, int) and not isinstance(value, bool) and not row.low <= value <= row.high:
             parser.error(f"--{row.name}: wanted {row.low:,.0f} to {row.high:,.0f}, came {value}")
     return asked
@@ -710,6 +715,17 @@ def listening(host: str, port: int) -> socket.socket:
     return sock
 
 
+def guarded(asked: argparse.Namespace) -> Options:
+    """What the API's guard goes by, or an exit with a sentence."""
+    try:
+        tokens = gathered(asked.tokens, os.environ.get("REDLINE_TOKEN"))
+    except (AuthError, OSError) as error:
+        raise SystemExit(f"--tokens {asked.tokens}: {error}") from None
+    if refused := exposed(asked.host, tokens):
+        raise SystemExit(refused)
+    return Options(tokens, tuple((asked.cors or "").split()), asked.body_limit * 2**20, asked.rate_limit)
+
+
 def main(words: list[str] | None = None) -> None:
     asked = arguments(words)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
@@ -718,8 +734,9 @@ def main(words: list[str] | None = None) -> None:
         monitor = streams(asked.seed, asked.csv)
     except (CsvError, OSError) as error:
         raise SystemExit(f"--csv {asked.csv}: {error}") from None
+    service = Service(monitor, options=guarded(asked))
     sock = listening(asked.host, asked.port)
-    app = build(monitor, asked.interval, asked.seed)
+    app = build(monitor, asked.interval, asked.seed, service)
     address = f"http://{'localhost' if asked.host in ('127.0.0.1', '0.0.0.0') else asked.host}:{asked.port}"
     print(f"Redline watches {len(monitor.feeds)} streams at {address} (Ctrl-C ends it)", flush=True)
     if not asked.no_browser:

@@ -35,6 +35,10 @@ TABLE = (
     Setting("port", 8050, "", 1, 65_535, "port the page is served on"),
     Setting("interval", 500, "ms", 100, 60_000, "time between two redraws of the page"),
     Setting("seed", 0, "", 0, 2**32 - 1, "seed of the simulated streams"),
+    Setting("tokens", None, "", NO, NO, "a file of tokens, as `python -m redline token` writes it; without one only this machine may ask"),
+    Setting("cors", None, "", NO, NO, "origins whose pages may use the API, with spaces between; * = any"),
+    Setting("body-limit", 32, "MiB", 1, 1_024, "largest request the API takes"),
+    Setting("rate-limit", 1_000, "requests/s", 0, 1_000_000, "most requests of one client to the API, 0 = no limit"),
     Setting("csv", None, "", NO, NO, "a CSV file shown under Your data from the start"),
 )
 BY_NAME = {setting.name: setting for setting in TABLE}

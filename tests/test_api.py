@@ -1,0 +1,488 @@
+"""The API: what each route answers, what it refuses and in which words, points in, and the stream of events out."""
+
+import asyncio
+import csv
+import io
+import json
+import math
+import time
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+from redline import events, payload
+from redline.alerts import SEVERITIES
+from redline.api import Options, Range, Rows, Service, as_csv, at_hand, connect, picked, thinned
+from redline.auth import Token, Tokens, digest
+from redline.events import Event, Hub, Wish
+from redline.monitor import Monitor
+from redline.payload import Misfit, document, parcels
+from streams import STREAMS
+
+NOON = 1_767_571_200.0  # 5 January 2026, 00:00 UTC
+
+
+@contextmanager
+def served(monitor, **options):
+    """A client of a server without the page; the loop runs by hand, a beat a request would need."""
+    server = FastAPI()
+    service = connect(server, Service(monitor, options=Options(**options)))
+    with TestClient(server, base_url="http://localhost") as client:
+        client.service = service
+        yield client
+
+
+@pytest.fixture(scope="module")
+def wave():
+    """A simulated stream whose past is there and stands still."""
+    monitor = Monitor({"wave": (STREAMS["wave"](seed=3), False), "iot": (STREAMS["iot"](seed=3), False)})
+    for feed in monitor.feeds.values():
+        monitor.fill_back(feed, 3_000)
+    with served(monitor) as client:
+        yield client
+
+
+@pytest.fixture
+def running():
+    """A server whose loop runs, fed by pushes alone."""
+    monitor = Monitor({})
+    monitor.start()
+    with served(monitor) as client:
+        yield client
+    monitor.stop()
+
+
+def refused(answer, status, field=None):
+    """The problem an answer must be; the error of a field if one is named."""
+    assert answer.status_code == status and answer.headers["content-type"] == "application/problem+json", answer.text
+    body = answer.json()
+    assert body["status"] == status and body["type"] == "about:blank" and body["title"] and body["detail"] and body["instance"].startswith("/")
+    if field is None:
+        return body
+    found = [error for error in body["errors"] if error["field"] == field]
+    assert found and found[0]["wanted"] and "came" in found[0], body
+    return found[0]
+
+
+# --- points in, as bodies
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        [{"source": "oven", "time": NOON + i, "value": float(i)} for i in range(3)],
+        [{"source": "oven", "time": f"2026-01-05T00:00:0{i}Z", "values": {"value": i}} for i in range(3)],
+        {"source": "oven", "time": [NOON, NOON + 1, NOON + 2], "value": [0, 1.0, 2]},
+        {"source": "oven", "time": ["2026-01-05", "2026-01-05T01:00:01+01:00", NOON + 2], "values": {"value": [0, 1, 2]}},
+        [{"source": "oven", "time": [NOON, NOON + 1], "value": [0, 1]}, {"source": "oven", "time": NOON + 2, "value": 2}],
+    ],
+    ids=["list", "ISO", "columns", "mixed times", "columns and a point"],
+)
+def test_every_form_means_the_same_points(body):
+    lines = b"\n".join(map(payload.written, body if isinstance(body, list) else [body])) + b"\n\n"
+    for parts in (parcels(body), parcels(document(lines, lines=True)), parcels(document(lines))):
+        assert {p.source for p in parts} == {"oven"} and {p.names for p in parts} == {("value",)}
+        assert np.concatenate([p.time for p in parts]).tolist() == [NOON, NOON + 1, NOON + 2]
+        assert np.concatenate([p.x for p in parts])[:, 0].tolist() == [0, 1, 2]
+
+
+def test_features_keep_their_order_and_what_is_left_out_is_missing():
+    points = [{"source": "a", "time": 0, "values": {"x": 1, "y": 2}}, {"source": "b", "time": 0, "value": None}]
+    points += [{"source": "a", "time": 1, "values": {"y": 3, "z": 4}}, {"source": "a", "time": 2, "values": {"z": 5, "x": None, "y": 6}}]
+    first, second = parcels(points)
+    assert first.names == ("x", "y", "z") and second.source == "b"
+    assert np.array_equal(first.x, [[1, 2, math.nan], [math.nan, 3, 4], [math.nan, 6, 5]], equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b"", "body"),
+        (b"{", "body"),
+        (b"[]", "body"),
+        (b"7", "body"),
+        (b"[7]", "[0]"),
+        (b'{"source": 7, "time": 0, "value": 1}', "source"),
+        (b'{"source": "a", "value": 1}', "time"),
+        (b'{"source": "a", "time": 0}', "a.value"),
+        (b'{"source": "a", "time": 0, "value": 1, "values": {"b": 1}}', "a.value"),
+        (b'{"source": "a", "time": 0, "val": 1}', "val"),
+        (b'[{"source": "a", "time": 0, "value": 1}, {"source": "a", "time": 0, "vale": 1}]', "[1].vale"),
+        (b'{"source": "a", "time": 0, "value": "7"}', "a.value"),
+        (b'{"source": "a", "time": 0, "value": true}', "a.value"),
+        (b'{"source": "a", "time": 0, "value": 1e80}', "a.value"),
+        (b'{"source": "a", "time": 0, "value": [1]}', "a.value"),
+        (b'{"source": "a", "time": 0, "values": {}}', "a.values"),
+        (b'{"source": "a", "time": 0, "values": 1}', "values"),
+        (b'{"source": "a", "time": 0, "values": {"b": {"c": 1}}}', "a.values"),
+        (b'{"source": "a", "time": "noon", "value": 1}', "a.time"),
+        (b'{"source": "a", "time": null, "value": 1}', "a.time"),
+        (b'{"source": "a", "time": [], "value": []}', "time"),
+        (b'{"source": "a", "time": [0, 1], "value": [1]}', "value"),
+        (b'{"source": "a", "time": [0, 1], "value": 1}', "value"),
+        (b'{"source": "a", "time": [0, 1], "values": {"b": [1, "x"]}}', "values.b[1]"),
+        (b'{"source": "a", "time": [0, "x"], "value": [1, 2]}', "time[1]"),
+        (b'{"source": "a", "time": 0, "value": 1}\nrubbish\n', "line 2"),
+        (b'{"source": "a", "time": 0, "value": 1}\n7\n', "[1]"),
+    ],
+)
+def test_a_body_that_does_not_fit_names_field_wanted_and_came(body, field):
+    with pytest.raises(Misfit) as caught:
+        parcels(document(body))
+    assert caught.value.field.endswith(field) and caught.value.wanted and len(caught.value.came) <= 2 * payload.SHOWN
+
+
+# --- what runs
+
+
+def test_health_is_live_and_ready_with_reasons(running):
+    answer = running.get("/health")
+    assert answer.status_code == 200 and answer.json() == {"live": True, "ready": True, "reasons": [], "notes": []}
+
+
+def test_a_loop_that_does_not_beat_is_not_live(wave):
+    assert refused_health(wave) == ["the loop has not started"]
+    running = Monitor({})
+    running.start()
+    running.stop()
+    with served(running) as client:
+        assert "has not beaten" in refused_health(client)[0]
+
+
+def refused_health(client):
+    answer = client.get("/health")
+    assert answer.status_code == 503 and not answer.json()["ready"]
+    return answer.json()["reasons"]
+
+
+def test_streams_tell_features_units_and_applied_settings(wave):
+    listed = wave.get("/api/streams").json()
+    assert [s["source"] for s in listed["streams"]] == ["wave", "iot"] and listed["total"] == 2 and listed["next"] is None
+    iot = wave.get("/api/streams/iot").json()
+    assert iot == listed["streams"][1] and iot["kind"] == "simulated" and iot["points"] == 3_000
+    assert iot["features"][1] == {"name": "temperature", "unit": "°C"} and iot["applied"]["detector"] == "rolling z-score"
+    page = wave.get("/api/streams", params={"limit": 1}).json()
+    assert page["next"] == "wave" and wave.get("/api/streams", params={"after": "wave"}).json()["streams"][0]["source"] == "iot"
+
+
+def test_status_and_stats_count_the_same(wave):
+    status, stats = wave.get("/api/status").json(), wave.get("/api/stats").json()["streams"]
+    for name in ("points", "anomalies", "alarms"):
+        assert status[name] == sum(stream[name] for stream in stats)
+    assert status["points"] == 6_000 and wave.get("/api/stats", params={"source": "iot"}).json()["streams"] == [stats[1]]
+
+
+def test_what_is_not_there_is_said(wave):
+    for path in ("/api/streams/typo", "/api/data/typo", "/api/stats?source=typo", "/api/anomalies?source=typo"):
+        assert refused(wave.get(path), 404, "source")["came"] == "typo"
+    assert "/api/typo" in refused(wave.get("/api/typo"), 404)["detail"] and refused(wave.post("/api/alerts/x/acknowledge"), 404)
+    wrong = wave.get("/api/submit")
+    assert refused(wrong, 405) and wrong.headers["allow"] == "POST" and refused(wave.post("/api/streams"), 405)
+
+
+# --- points out
+
+
+def test_data_comes_oldest_first_in_three_formats(wave):
+    feed = wave.service.monitor.feeds["iot"]
+    body = wave.get("/api/data/iot", params={"limit": 50}).json()
+    points = body["points"]
+    assert [p["step"] for p in points] == list(range(2_950, 3_000)) and body["names"] == list(feed.stream.names)
+    want = feed.tape.read("x", 2_950, 3_000)
+    assert [list(p["values"].values()) for p in points] == [[None if v != v else v for v in row] for row in want.tolist()]
+    lines = [json.loads(line) for line in wave.get("/api/data/iot", params={"limit": 50, "format": "ndjson"}).text.splitlines()]
+    assert lines == [{"source": "iot", **point} for point in points]
+    rows = list(csv.DictReader(io.StringIO(wave.get("/api/data/iot", params={"limit": 50, "format": "csv"}).text)))
+    assert [float(r["humidity"] or "nan") for r in rows] == pytest.approx(want[:, 0].tolist(), nan_ok=True, abs=0) and rows[0]["step"] == "2950"
+
+
+def test_a_range_is_paged_forward_from_its_start(wave):
+    feed = wave.service.monitor.feeds["wave"]
+    start, seen = feed.tape.read("time", 100, 101)[0, 0], []
+    for _ in range(3):
+        points = wave.get("/api/data/wave", params={"start": start, "end": NOON + 20, "limit": 40}).json()["points"]
+        seen += [p["step"] for p in points]
+        start = points[-1]["time"] + 1e-3
+    assert seen == list(range(100, 200))
+    iso = wave.get("/api/data/wave", params={"start": "2026-01-05T00:00:10Z", "limit": 1}).json()["points"][0]
+    assert iso["step"] == 100 and refused(wave.get("/api/data/wave?start=noon"), 422, "start")["came"] == "'noon'"
+    for query, field in (("limit=0", "limit"), ("limit=999999", "limit"), ("format=xml", "format"), ("thin=-1", "thin")):
+        assert refused(wave.get(f"/api/data/wave?{query}"), 422, field)
+
+
+def test_the_anomalies_of_the_data_are_those_that_were_found(wave):
+    for name in ("wave", "iot"):
+        feed = wave.service.monitor.feeds[name]
+        points = wave.get(f"/api/data/{name}", params={"limit": 3_000}).json()["points"]
+        assert [p["step"] for p in points if p["anomaly"]] == [a.step for a in feed.journal] and feed.anomalies > 5
+
+
+def test_thinning_keeps_every_anomaly_and_the_extremes_in_absolute_buckets(wave):
+    feed = wave.service.monitor.feeds["wave"]
+    whole = at_hand(feed)
+    thin = thinned(whole, 200)
+    assert len(thin.step) < 260 and set(whole.step[whole.anomaly]) <= set(thin.step)
+    assert np.nanmin(thin.x) == np.nanmin(whole.x) and np.nanmax(thin.x) == np.nanmax(whole.x)
+    later = thinned(whole.at(slice(64, None)), 200)  # the same buckets, so the same rows
+    assert set(thin.step[thin.step >= 128]) == set(later.step[later.step >= 128])
+    assert len(thinned(whole, 10_000).step) == 3_000
+
+
+def test_missing_values_are_empty_cells_and_no_bucket_is_lost():
+    steps = np.arange(40)
+    x = np.where(steps[:, None] % 2, np.nan, steps[:, None] * 1.0)
+    found = Rows(steps, steps * 1.0, x, np.full(40, np.nan), np.zeros(40, bool))
+    assert as_csv(["a,b"], found).decode().splitlines()[:3] == ['step,time,"a,b",score,anomaly', "0,0.0,0.0,,0", "1,1.0,,,0"]
+    assert thinned(found, 10).step.tolist() == [0, 6, 8, 14, 16, 22, 24, 30, 32, 38]
+    assert picked(found, Range(10, 20, 3)).step.tolist() == [17, 18, 19] and picked(found, Range(10, 20, 3, True)).step.tolist() == [10, 11, 12]
+
+
+# --- what was found
+
+
+def test_anomalies_are_listed_narrowed_and_paged(wave):
+    newest = wave.get("/api/anomalies", params={"limit": 5}).json()
+    assert len(newest["anomalies"]) == 5 and newest["next"] == newest["anomalies"][-1]["id"]
+    every, after = [], 0
+    while page := wave.get("/api/anomalies", params={"after": after, "limit": 20}).json()["anomalies"]:
+        every, after = every + page, page[-1]["id"]
+    assert [a["id"] for a in every] == list(range(1, len(every) + 1)) and every[-5:] == newest["anomalies"]
+    one = every[0]
+    assert one["score"] > one["threshold"] and one["severity"] in SEVERITIES and "σ" in one["reason"]
+    for query, keep in (
+        ({"source": "iot"}, lambda a: a["source"] == "iot"),
+        ({"severity": "critical"}, lambda a: a["severity"] == "critical"),
+        ({"alarms": True}, lambda a: a["alarm"]),
+        ({"source": "wave", "start": NOON + 100}, lambda a: a["source"] == "wave" and a["time"] >= NOON + 100),
+    ):
+        assert wave.get("/api/anomalies", params={"limit": 1_000, **query}).json()["anomalies"] == [a for a in every if keep(a)] != []
+
+
+# --- points in, as requests
+
+
+def push(client, first, values, source="oven"):
+    return client.post("/api/submit", json={"source": source, "time": [NOON + 60 * (first + i) for i in range(len(values))], "value": list(values)})
+
+
+def test_what_is_pushed_is_scored_shown_and_found(running):
+    calm = np.random.default_rng(1).normal(20, 0.5, 300).tolist()
+    answer = push(running, 0, calm)
+    assert answer.status_code == 200 and answer.json()["accepted"] == 300
+    assert push(running, 300, [90.0]).json()["sources"] == {"oven": {"accepted": 1, "repeated": 0, "late": 0}}
+    newest = running.get("/api/anomalies").json()["anomalies"][-1]
+    assert (newest["source"], newest["value"], newest["step"], newest["severity"]) == ("oven", 90.0, 300, "critical")
+    stream = running.get("/api/streams/oven").json()
+    assert stream["kind"] == "pushed" and stream["points"] == 301 and stream["period"] == 60
+    incident = running.get("/api/alerts").json()["incidents"][0]
+    assert incident["source"] == "oven" and incident["state"] == "open" and "oven is unusual" in incident["text"]
+
+
+def test_repeats_are_ignored_late_ones_kept_apart_both_counted(running):
+    assert push(running, 5, [1, 2, 3]).json()["accepted"] == 3
+    answer = running.post("/api/submit", json={"source": "oven", "time": [NOON + 60 * k for k in (5, 6, 2, 8, 8)], "value": [9, 9, 9, 9, 9]}).json()
+    assert (answer["accepted"], answer["repeated"], answer["late"]) == (1, 3, 1)
+    assert [p["value"] for p in running.get("/api/data/oven").json()["points"]] == [1, 2, 3, 9]
+    queue = running.get("/api/status").json()["queue"]
+    assert (queue["repeated"], queue["late"], queue["waiting"]) == (3, 1, 0)
+
+
+def test_a_bad_submission_names_what_is_wrong_and_leaves_the_right_ones_in(running):
+    assert refused(running.post("/api/submit", content=b"rubbish"), 422, "body")
+    assert refused(running.post("/api/submit", json={"source": "\n", "time": 0, "value": 1}), 422, "source")
+    assert refused(running.post("/api/submit", json={"source": "a", "time": 9e11, "value": 1}), 422, "time")
+    mixed = running.post("/api/submit", json=[{"source": "good", "time": 0, "value": 1}, {"source": " ", "time": 0, "value": 1}])
+    assert refused(mixed, 422)["sources"]["good"]["accepted"] == 1 and running.get("/api/streams/good").status_code == 200
+    assert push(running, 0, [1.0]).status_code == 200
+    assert refused(running.post("/api/submit", json={"source": "oven", "time": NOON + 99, "values": {"other": 1}}), 422, "values")
+
+
+def test_lines_are_taken_whatever_their_content_type(running):
+    body = b'{"source": "a", "time": 1, "value": 1}\n{"source": "b", "time": "1970-01-01T00:00:02", "values": {"x": 1, "y": null}}\n'
+    for kind in ("application/x-ndjson", "application/x-www-form-urlencoded"):
+        assert set(running.post("/api/submit", content=body, headers={"content-type": kind}).json()["sources"]) == {"a", "b"}
+    assert running.get("/api/data/b").json()["points"][0]["values"] == {"x": 1, "y": None}
+
+
+# --- how streams run
+
+
+def test_configure_applies_undoes_and_refuses_in_the_words_of_the_table(wave):
+    answer = wave.post("/api/configure", json={"source": "iot", "threshold": 5, "detector": "EWMA"}).json()
+    assert answer["before"]["threshold"] == 3.5 and (answer["applied"]["threshold"], answer["applied"]["detector"]) == (5, "EWMA")
+    assert wave.service.monitor.feeds["iot"].applied.detector == "EWMA"
+    assert wave.post("/api/configure", json={"source": "iot", "undo": True}).json()["applied"] == answer["before"]
+    for change, field in (({"threshold": 99}, "threshold"), ({"detector": "x"}, "detector"), ({"window": 1.5}, "window"), ({}, "body")):
+        assert refused(wave.post("/api/configure", json={"source": "iot", **change}), 422, field)
+    assert refused(wave.post("/api/configure", json={"source": "x", "threshold": 5}), 404, "source")
+
+
+# --- incidents
+
+
+def test_incidents_are_acknowledged_snoozed_and_resolved(running):
+    push(running, 0, np.random.default_rng(1).normal(20, 0.5, 300).tolist())
+    push(running, 300, [90.0])
+    id = running.get("/api/alerts").json()["incidents"][0]["id"]
+    assert running.get(f"/api/alerts/{id}").json()["peak"]["feature"] == "value"
+    assert running.post(f"/api/alerts/{id}/acknowledge").json()["state"] == "acknowledged"
+    assert running.post(f"/api/alerts/{id}/snooze", params={"for": "1 h"}).json()["state"] == "snoozed"
+    assert refused(running.post(f"/api/alerts/{id}/snooze", params={"for": "2 h"}), 422, "for")
+    assert running.post(f"/api/alerts/{id}/resolve", params={"note": "door was open"}).json()["state"] == "resolved"
+    assert "resolved" in refused(running.post(f"/api/alerts/{id}/acknowledge"), 409)["detail"]
+    entries = [(e["what"], e["note"]) for e in running.get(f"/api/alerts/{id}").json()["history"] if e["who"] == "local"]
+    assert entries == [("acknowledged", ""), ("snoozed", "1 h"), ("resolved", "door was open")]
+    assert running.get("/api/alerts", params={"state": "open"}).json()["total"] == 0
+
+
+# --- the guard
+
+
+def test_a_token_opens_what_its_role_may_do():
+    tokens = Tokens([Token("read", digest("r"), "reader"), Token("push", digest("p"), "pusher")])
+    with served(Monitor({}), tokens=tokens) as client:
+        client.service.monitor.start()
+        assert client.get("/health").status_code == 200
+        answer = client.get("/api/status")
+        assert refused(answer, 401) and "Basic" in answer.headers["www-authenticate"]
+        assert client.get("/api/status", headers={"authorization": "Bearer r"}).status_code == 200
+        assert refused(client.post("/api/submit", json={}, headers={"authorization": "Bearer r"}), 403)
+        point = {"source": "a", "time": 0, "value": 1}
+        assert client.post("/api/submit", json=point, headers={"authorization": "Bearer p"}).status_code == 200
+        client.service.monitor.stop()
+
+
+def test_a_body_too_big_is_refused_also_where_it_does_not_say_so(running):
+    running.service.options = running.service.options._replace(body=100)
+    assert "at most 100 bytes" in refused(running.post("/api/submit", content=b" " * 101), 413)["detail"]
+    assert refused(running.post("/api/submit", content=iter([b" " * 60, b" " * 60])), 413)
+    assert running.get("/api/status").json()["requests"]["too_big"] == 2
+
+
+def test_one_who_asks_too_often_is_told_when_to_come_back():
+    with served(Monitor({}), rate=2) as client:
+        answers = [client.get("/api/status") for _ in range(6)]
+        assert [a.status_code for a in answers[:4]] == [200] * 4 and refused(answers[-1], 429)
+        assert int(answers[-1].headers["retry-after"]) >= 1 and client.get("/health").status_code != 429
+
+
+def test_other_pages_may_ask_only_where_the_operator_says_so(wave):
+    origin = {"origin": "https://ops.example"}
+    assert "access-control-allow-origin" not in wave.get("/api/status", headers=origin).headers
+    assert refused(wave.post("/api/configure", json={"source": "iot", "threshold": 5}, headers=origin), 403)
+    with served(Monitor({}), cors=("https://ops.example",)) as client:
+        assert client.get("/api/status", headers=origin).headers["access-control-allow-origin"] == "https://ops.example"
+        asked = {**origin, "access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+        assert client.options("/api/configure", headers=asked).status_code == 200
+
+
+# --- events
+
+
+def noted(ids, stream="a", rank=0):
+    return [Event(i, stream, rank, b'{"id":%d}' % i) for i in ids]
+
+
+def ids(parts):
+    return [int(line[4:]) for part in parts for line in part.decode().splitlines() if line.startswith("id: ")]
+
+
+async def first(hub, after, count, wish=Wish()):  # noqa: B008
+    """The ids of the first `count` events a client is sent."""
+    seen, parts = [], hub.follow(wish, after)
+    async for part in parts:
+        seen += ids([part])
+        if len(seen) >= count:
+            break
+    await parts.aclose()
+    return seen
+
+
+def test_a_client_that_comes_back_misses_nothing_and_gets_nothing_twice():
+    stored = noted(range(1, 6_000))
+
+    async def scene():
+        hub = Hub(lambda after, most: [e for e in stored if e.id > after][:most])
+        hub.publish(stored[:-1_000])
+        behind = asyncio.create_task(first(hub, 0, 5_999 + 50))
+        await asyncio.sleep(0)
+        for i in range(0, 1_000, 100):
+            hub.publish(stored[-1_000 + i :][:100])
+            await asyncio.sleep(0)
+        for event in noted(range(6_000, 6_050)):
+            hub.publish([event])
+            await asyncio.sleep(0)
+        return await asyncio.wait_for(behind, 5)
+
+    hub_kept, events.KEPT = events.KEPT, 2_000  # so that the oldest come from the store
+    try:
+        assert asyncio.run(scene()) == list(range(1, 6_050))
+    finally:
+        events.KEPT = hub_kept
+
+
+def test_without_an_id_only_what_comes_is_sent_and_only_what_is_wanted():
+    async def scene():
+        hub = Hub()
+        hub.publish(noted(range(1, 10)))
+        client = asyncio.create_task(first(hub, None, 2, Wish(frozenset("b"), 1)))
+        await asyncio.sleep(0.01)
+        hub.publish(noted([10], "b") + noted([11], "a", 2) + noted([12, 13], "b", 2))
+        return await asyncio.wait_for(client, 5)
+
+    assert asyncio.run(scene()) == [12, 13]
+
+
+def test_a_client_that_does_not_read_is_let_go_and_holds_up_nobody():
+    async def scene():
+        hub = Hub()
+        stuck, reader = hub.follow(Wish(), None), asyncio.create_task(first(hub, None, 3_000))
+        await anext(stuck)
+        waiting = asyncio.create_task(anext(stuck))
+        await asyncio.sleep(0.01)
+        for i in range(1, 3_001, 100):
+            hub.publish(noted(range(i, i + 100)))
+            await asyncio.sleep(0)
+        await waiting
+        assert await asyncio.wait_for(reader, 5) == list(range(1, 3_001))
+        rest = [part async for part in stuck]
+        return hub, rest
+
+    hub, rest = asyncio.run(scene())
+    assert hub.slow == 1 and not hub.clients and b"Last-Event-ID" in rest[-1] and len(ids(rest)) <= events.QUEUE
+
+
+def test_silence_is_broken_by_a_comment_and_the_end_is_said(monkeypatch):
+    monkeypatch.setattr(events, "HEARTBEAT", 0.01)
+
+    async def scene():
+        hub = Hub()
+        parts = hub.follow(Wish(), None)
+        beginning = [await anext(parts), await anext(parts)]
+        hub.close()
+        return beginning + [part async for part in parts], hub
+
+    parts, hub = asyncio.run(scene())
+    assert parts[0].startswith(b"retry: ") and parts[1].startswith(b": ") and b"stops" in parts[-1] and not hub.clients
+
+
+def test_an_event_is_the_anomaly_of_the_list(running):
+    push(running, 0, np.random.default_rng(1).normal(20, 0.5, 300).tolist())
+    push(running, 300, [90.0])
+    kept = list(running.service.hub.kept)
+    assert [json.loads(event.data) for event in kept] == running.get("/api/anomalies").json()["anomalies"]
+    assert kept[-1].frame.startswith(b"id: %d\nevent: anomaly\ndata: {" % kept[-1].id) and kept[-1].frame.endswith(b"}\n\n") and kept[-1].rank == 2
+
+
+def test_the_openapi_lists_every_route_and_answers_are_quick(wave):
+    paths = wave.get("/openapi.json").json()["paths"]
+    wanted = (
+        "/health /api/status /api/stats /api/streams /api/data/{source} /api/anomalies /api/alerts /api/stream/anomalies /api/submit /api/configure"
+    )
+    assert set(wanted.split()) <= set(paths) and wave.get("/docs").status_code == 200
+    began = time.perf_counter()
+    wave.get("/api/data/iot", params={"limit": 3_000})
+    assert time.perf_counter() - began < 1

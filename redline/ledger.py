@@ -17,7 +17,7 @@ from streams import Chunk
 LAZY = 1.0  # seconds that results without points, anomalies or news may wait for company
 AGAIN = 1.0  # seconds until a commit that failed is tried again
 PATIENCE = 10.0  # seconds of failing commits after which the listeners are told all the same: a call for help does not wait for a disk
-HELD = 20_000  # batches kept while commits fail; then the oldest that can be spared go, counted
+HELD = 5_000  # batches kept while commits fail; then the oldest that can be spared go, counted
 
 log = logging.getLogger("redline")
 

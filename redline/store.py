@@ -492,7 +492,7 @@ class Store:
         c.execute(points.insert(), chunks)
         if self.total is not None:
             self.total += sum(chunk["n"] for chunk in chunks)
-        small = all(chunk["n"] < 8 * JOIN for chunk in chunks)
+        small = all(chunk["n"] < JOIN for chunk in chunks)
         tail = (*known.tail, *(chunk["first"] for chunk in chunks)) if small else ()
         if len(tail) >= JOIN // 2 + known.id % JOIN:  # not all streams in the same commit
             self.join(c, known.id, tail[0])
@@ -827,3 +827,25 @@ def restore(backup: str | Path, path: str | Path) -> None:
         Path(f"{target}{side}").unlink(missing_ok=True)
     part.replace(target)
     owner.close()
+
+
+class Shut:
+    """Stands where a store could not be opened: nothing is acknowledged, every commit says why, the page goes on."""
+
+    def __init__(self, why: StoreError) -> None:
+        self.why = why
+
+    def commit(self, batches: Sequence[Batch]) -> None:
+        raise self.why
+
+    def restore(self, name: str) -> Remembered | None:
+        return None
+
+    def pushed(self) -> list[tuple[str, tuple[str, ...], tuple[str, ...]]]:
+        return []
+
+    def newest(self) -> int:
+        return 0
+
+    def known(self, name: str, times: np.ndarray) -> np.ndarray:
+        return np.zeros(len(times), bool)

@@ -35,13 +35,14 @@ from redline import chart, evaluate, panels
 from redline.api import Options, Service, connect
 from redline.auth import AuthError, exposed, gathered
 from redline.cells import CsvError
-from redline.monitor import SPEEDS, Feed, Monitor, failed
+from redline.monitor import OPEN, SPEEDS, Anomaly, Feed, Limits, Monitor, failed
 from redline.panels import aria, data
 from redline.settings import BY_NAME, DIRECTIONS, TABLE, Settings, SettingsError, checked, exported
 from redline.sight import Sight, cards, destination, news, picked_threshold, pulse, source, spark, totals
 from redline.sources import Columns, Recording, ThisMachine, read_csv
 from redline.stamps import STAMPS
-from redline.view import View
+from redline.store import Keep, Shut, Store, StoreError
+from redline.view import View, reason, severity
 from streams import KINDS, STREAMS
 
 MACHINE, YOURS, OVERVIEW = "this-machine", "your-data", "overview"
@@ -50,6 +51,7 @@ SPANS = {300: "300 steps", 600: "600 steps", 2_000: "2,000 steps", 10_000: "10,0
 BOXES = ("time", "stamps", "values", "label")  # in which a visitor corrects how a file was read
 PICKS = {"best": "best F1", "one-percent": "about 1 % of steps"}  # ways to pick a threshold
 BUTTONS = {"point": "spike"}  # what an inject button reads where it is not the kind's own name
+STORED = ("db", "retention-days", "retention-rows", "create", "streams")  # settings of what is kept and taken in
 
 SLOW = 2_000  # ms between two renewals of the little lines and of the open lower panel
 
@@ -672,14 +674,28 @@ def connect_browser(app: dash.Dash) -> None:
 # --- python app.py
 
 
-def streams(seed: int, csv: str | None) -> Monitor:
-    """The monitor with every simulated domain, this machine, and a file if one is given."""
+def streams(seed: int, csv: str | None, ledger: Store | Shut | None = None, limits: Limits = OPEN) -> Monitor:
+    """The monitor with every simulated domain, this machine, and a file if one is given; with a ledger it goes on where it was."""
     feeds: dict[str, Any] = {name: (stream(seed=seed), False) for name, stream in STREAMS.items()}
-    monitor = Monitor({**feeds, MACHINE: (ThisMachine(), True)})
+    monitor = Monitor({**feeds, MACHINE: (ThisMachine(), True)}, ledger=ledger, limits=limits)
     if csv:
         raw = Path(csv).read_bytes()
         show(monitor, read_csv(raw, title=Path(csv).name), raw)
     return monitor
+
+
+def history(asked: argparse.Namespace) -> Store | Shut:
+    """The store; where it cannot be opened the page goes on without one and says why."""
+    try:
+        return Store(asked.db, Keep(asked.retention_days, asked.retention_rows), described)
+    except StoreError as error:
+        print(f"{error}. Redline goes on, but keeps nothing and acknowledges nothing.", file=sys.stderr, flush=True)
+        return Shut(error)
+
+
+def described(a: Anomaly, unit: str) -> tuple[str, str]:
+    """Severity and reason of an anomaly, as the store keeps them."""
+    return severity(a.score, a.threshold), reason(a.value, (a.low, a.high), a.score, unit, a.run)
 
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
@@ -688,7 +704,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
         prog="app.py", description=(__doc__ or "").splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     for row in TABLE:
-        if row.name in ("host", "port", "csv", "interval", "seed", "tokens", "cors", "body-limit", "rate-limit"):
+        if row.name in ("host", "port", "csv", "interval", "seed", "tokens", "cors", "body-limit", "rate-limit", *STORED):
             kind = int if isinstance(row.default, int) else str
             parser.add_argument(f"--{row.name}", default=row.default, type=kind, help=f"{row.help}{', ' + row.unit if row.unit else ''}")
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
@@ -730,19 +746,19 @@ def main(words: list[str] | None = None) -> None:
     asked = arguments(words)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     sys.setswitchinterval(0.001)  # seconds: a visitor's answer never waits long for the monitor's thread
+    options, sock, store = guarded(asked), listening(asked.host, asked.port), history(asked)
     try:
-        monitor = streams(asked.seed, asked.csv)
+        monitor = streams(asked.seed, asked.csv, store, Limits(bool(asked.create), asked.streams))
     except (CsvError, OSError) as error:
         raise SystemExit(f"--csv {asked.csv}: {error}") from None
-    service = Service(monitor, options=guarded(asked))
-    sock = listening(asked.host, asked.port)
+    service = Service(monitor, store if isinstance(store, Store) else None, options=options)
     app = build(monitor, asked.interval, asked.seed, service)
     address = f"http://{'localhost' if asked.host in ('127.0.0.1', '0.0.0.0') else asked.host}:{asked.port}"
     print(f"Redline watches {len(monitor.feeds)} streams at {address} (Ctrl-C ends it)", flush=True)
     if not asked.no_browser:
         threading.Timer(1.0, webbrowser.open, [address]).start()
     server = uvicorn.Server(uvicorn.Config(app.server, log_level="warning", timeout_graceful_shutdown=1, access_log=False))
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt), contextlib.closing(store):
         server.run(sockets=[sock])
 
 

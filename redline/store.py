@@ -849,3 +849,6 @@ class Shut:
 
     def known(self, name: str, times: np.ndarray) -> np.ndarray:
         return np.zeros(len(times), bool)
+
+    def close(self) -> None:
+        """Nothing is open."""

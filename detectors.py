@@ -320,11 +320,11 @@ class Alarm(Transducer):
     array([0.5, 9. , 0. , 0. , 0. ])
     """
 
-    refractory: int = 100  # steps
-    pause: int = 10  # steps
+    refractory: int = 60  # steps
+    pause: int = 25  # steps
     growth: float = 2.0  # ratio of scores
     memory: int = 1000  # steps
-    habit: float = 4.0  # peaks
+    habit: float = 5.0  # peaks
     quiet: float = 2.5  # standard deviations
     bins: ClassVar[int] = 32  # of the histogram of peaks, by ratio from `quiet` to CEILING
 

@@ -19,10 +19,11 @@ def stream(steps: int, season: int, seed: int = 0) -> np.ndarray:
     first[steps // 2 + 100 : steps // 2 + 130] += 2
     second[steps // 3 : steps // 3 + 12] = second[steps // 3]
     second[steps // 4 : steps // 4 + 40] = np.nan
+    second[3 * steps // 4 :] += 60
     return np.stack((first, second), axis=-1)[:, None]
 
 
-@pytest.mark.parametrize(("window", "season", "steps"), [(60, 24, 1100), (100, 150, 1400)])
+@pytest.mark.parametrize(("window", "season", "steps"), [(60, 24, 1100), (65, 24, 1100), (100, 150, 1400)])
 def test_twin_through_seasons(window: int, season: int, steps: int) -> None:
     x = stream(steps, season)
     fast = Ensemble(window=window)
@@ -57,7 +58,8 @@ def test_a_season_is_found(season: int, seed: int) -> None:
 
 def test_no_season_is_found_where_there_is_none() -> None:
     rng = np.random.default_rng(1)
-    for x in (rng.normal(size=2000), np.zeros(2000), np.full(100, np.nan), np.arange(3.0), np.arange(0.0)):
+    slow = np.cos(2 * np.pi * np.arange(2000) / 1200)  # seen less than twice
+    for x in (slow, rng.normal(size=2000), np.zeros(2000), np.full(100, np.nan), np.arange(3.0), np.arange(0.0)):
         assert season_of(x) == 0
 
 

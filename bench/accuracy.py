@@ -1,0 +1,282 @@
+"""The accuracy tables: every detector, with one configuration, on labelled corpora and on the simulated domains.
+
+    python bench/accuracy.py --data PATH                  all tables; PATH holds nab/, skab/valve1/, jumpstarter/ (bench/corpora.py says more)
+    python bench/accuracy.py --data PATH --only ensemble  some detectors
+    python bench/accuracy.py --tables simulated           needs no data
+    python bench/accuracy.py --data PATH --peers          the libraries too, as far as they are installed (bench/peers.py)
+
+Every detector runs with its default settings, sees each recording once and in order, and never a label, the file's length or its range. The part for
+learning is scored and learned like the rest, but not judged. Three rows in each table have never looked at the data: a clock, a constant, chance.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+
+from bench import corpora, measures, nab, peers
+from bench.corpora import Series
+from detectors import DETECTORS, Alarm, Calibration
+from streams import KINDS, STREAMS
+
+Scorer = Callable[[Series], np.ndarray]  # -> (steps,), standard deviations, NaN = no opinion
+THRESHOLD = 3.5  # the page's default
+TOLERANCE = 10  # steps after an event in which an alarm still hits it
+SEEDS = (201, 202, 203)  # of the simulated domains; none of them was used while anything was chosen
+LEARN, JUDGED = 6144, 12288  # steps of a simulated domain
+SIZES = (1, 2, 3, 4, 5, 6, 8)  # local noise standard deviations
+MISSED = ("dropout",)  # kinds that are gaps, not anomalies
+
+
+# Who is judged
+
+
+def ours(name: str) -> Scorer:
+    """A detector's row scores: a joint one sees the features together, any other sees each and the strangest counts."""
+
+    def score(series: Series) -> np.ndarray:
+        make = DETECTORS[name]
+        x = series.x[:, None, :] if make.joint else series.x
+        return np.asarray(np.fmax.reduce(make().update(x), axis=1))
+
+    return score
+
+
+def theirs(scorer: Scorer) -> Scorer:
+    """A peer's scores brought to the one scale by the streaming calibration, so that alarms and thresholds mean the same."""
+    return lambda series: Calibration(window=500).update(np.maximum(scorer(series), 0.0)[:, None])[:, 0]
+
+
+def blind() -> dict[str, Scorer]:
+    """Rows that never look at the data."""
+
+    def clock(series: Series) -> np.ndarray:
+        return np.where(np.arange(len(series.x)) % 400 == 0, 9.0, 0.0)
+
+    def constant(series: Series) -> np.ndarray:
+        return np.full(len(series.x), 1.0)
+
+    def chance(series: Series) -> np.ndarray:
+        return np.random.default_rng(len(series.x)).uniform(0, 9, len(series.x))
+
+    return {"(a clock)": clock, "(a constant)": constant, "(chance)": chance}
+
+
+def alarms(score: np.ndarray) -> np.ndarray:
+    """The alarm scores of row scores."""
+    return np.asarray(Alarm().update(score[:, None])[:, 0])
+
+
+# NAB
+
+
+def nab_row(scorer: Scorer, series: list[Series]) -> list[str]:
+    """NAB of the alarms and of the raw score, and VUS-PR of the score."""
+    raw = [scorer(s) for s in series]
+    called = [alarms(score) for score in raw]
+    windows, learns, groups = [s.windows for s in series], [s.learn for s in series], [s.group for s in series]
+    sheets = {name: nab.sheet(called, windows, learns, profile, 4000) for name, profile in nab.PROFILES.items()}
+    halves = nab.half_splits(sheets["standard"], groups)
+    low, high = np.quantile(halves, (0.025, 0.975))
+    bare = nab.half_splits(nab.sheet(raw, windows, learns, nab.PROFILES["standard"], 4000), groups).mean()
+    volume = np.nanmean([measures.vus_pr(score[s.learn :], s.truth[s.learn :]) for score, s in zip(raw, series) if s.windows])
+    official = [f"{nab.official(sheet)[0]:.1f}" for sheet in sheets.values()]
+    return [f"{halves.mean():.1f}", f"{low:.0f} to {high:.0f}", *official, f"{bare:.1f}", f"{volume:.3f}"]
+
+
+NAB_HEAD = ["threshold from the other half", "95 % of halves", "official: standard", "low FP", "low FN", "without Alarm", "VUS-PR"]
+
+
+# SKAB and JumpStarter
+
+
+def skab_row(scorer: Scorer, series: list[Series]) -> list[str]:
+    """F1 at a false-alarm rate of at most 25 %, rows after the learning part, thresholds from half of the runs."""
+    scores, truths = [scorer(s)[s.learn :] for s in series], [s.truth[s.learn :] for s in series]
+    f1, rate = measures.f1_at_rate(scores, truths)
+    low, high = np.quantile(f1, (0.025, 0.975))
+    precision = np.mean([measures.average_precision(score, truth) for score, truth in zip(scores, truths)])
+    volume = np.mean([measures.vus_pr(score, truth) for score, truth in zip(scores, truths)])
+    return [f"{f1.mean():.3f}", f"{low:.2f} to {high:.2f}", f"{rate.mean():.1%}", f"{precision:.3f}", f"{volume:.3f}"]
+
+
+SKAB_HEAD = ["F1", "95 % of halves", "false-alarm rate", "average precision", "VUS-PR"]
+
+
+def services_row(scorer: Scorer, series: list[Series]) -> list[str]:
+    """Mean average precision of the score on the part that is judged."""
+    judged = [(scorer(s)[s.learn :], s.truth[s.learn :]) for s in series]
+    precision = np.array([measures.average_precision(score, truth) for score, truth in judged])
+    low, high = measures.interval(precision)
+    volume = np.mean([measures.vus_pr(score, truth) for score, truth in judged])
+    return [f"{precision.mean():.3f}", f"{low:.2f} to {high:.2f}", " ".join(f"{p:.2f}" for p in precision), f"{volume:.3f}"]
+
+
+SERVICES_HEAD = ["mean average precision", "95 % of services", "each service", "VUS-PR"]
+
+
+# The simulated domains
+
+
+class Event(NamedTuple):
+    """A run of rows of one truth, and how far it really is from what would have been."""
+
+    first: int  # step
+    last: int  # step, inside
+    kind: str
+    size: float  # local noise standard deviations, the largest of its steps
+
+
+class Domain(NamedTuple):
+    """A simulated recording with its events."""
+
+    name: str
+    series: Series
+    events: list[Event]
+
+
+def domain(name: str, seed: int, sizes: tuple[float, float]) -> Domain:
+    """A domain's steps with all events of these sizes, beside the same steps without events to measure them."""
+    stream, calm, steps = STREAMS[name](seed=seed), STREAMS[name](seed=seed, rate=0.0), LEARN + JUDGED
+    stream.sizes = sizes
+    chunk, without = stream.take(steps), calm.take(steps)
+    assert chunk.label is not None
+    away = np.nan_to_num(np.abs(chunk.x - without.x) / local_spread(calm, steps)).max(axis=1)
+    label = np.where(np.isin(chunk.label, [KINDS.index(kind) for kind in MISSED]), 0, chunk.label).max(axis=1)
+    found = [Event(a, b, KINDS[int(label[a : b + 1].max())], float(away[a : b + 1].max())) for a, b in corpora.runs(label > 0)]
+    return Domain(name, Series(f"{name} {seed}", name, chunk.x, label > 0, LEARN), [event for event in found if event.first >= LEARN])
+
+
+def local_spread(stream: object, steps: int) -> np.ndarray:
+    """(steps, features): the standard deviation of a simulated stream's noise at each step."""
+    from streams import BLOCK
+
+    profile = stream.profile()  # type: ignore[attr-defined]
+    blocks = [stream.base(b, profile[np.arange(b * BLOCK, (b + 1) * BLOCK) % len(profile)])[1] for b in range(-(-steps // BLOCK))]  # type: ignore[attr-defined]
+    return np.concatenate(blocks)[:steps]
+
+
+class Outcome(NamedTuple):
+    """What the alarms of one recording did."""
+
+    caught: list[tuple[Event, bool]]
+    false: int
+    alarms: int
+
+
+def outcome(scorer: Scorer, domain: Domain) -> Outcome:
+    """Which events were hit from their first step to TOLERANCE after their last, and how many alarms hit none."""
+    called = np.flatnonzero(alarms(scorer(domain.series)) > THRESHOLD)
+    called = called[called >= LEARN]
+    covered = np.zeros(LEARN + JUDGED + TOLERANCE + 1, bool)
+    caught = []
+    for event in domain.events:
+        covered[event.first : event.last + TOLERANCE + 1] = True
+        caught.append((event, bool(((called >= event.first) & (called <= event.last + TOLERANCE)).any())))
+    return Outcome(caught, int((~covered[called]).sum()), len(called))
+
+
+def simulated_row(scorer: Scorer, domains: list[Domain]) -> list[str]:
+    """Event recall and precision at the default threshold, of events that are really at least 6 deviations away, or stuck."""
+    found = [outcome(scorer, each) for each in domains]
+    large = [(event, hit) for each in found for event, hit in each.caught if event.size >= 6 or event.kind == "stuck"]
+    false, raised = sum(each.false for each in found), sum(each.alarms for each in found)
+    recall = np.mean([hit for _, hit in large])
+    kinds = [[hit for event, hit in large if event.kind == kind] for kind in KINDS[1:-1]]
+    hits = sum(hit for _, hit in large)
+    by_kind = " ".join(f"{np.mean(each):.2f}" if each else "-" for each in kinds)
+    days = len(domains) * JUDGED / 10_000
+    return [f"{recall:.3f}", f"{hits / max(hits + false, 1):.3f}", f"{false / days:.1f}", f"{raised / days:.1f}", by_kind]
+
+
+SIMULATED_HEAD = ["event recall", "event precision", "false alarms in 10,000 steps", "alarms", "recall by kind: " + " ".join(KINDS[1:-1])]
+
+
+def sizes_table(scorer: Scorer) -> list[tuple[str, list[str]]]:
+    """Recall by size, all events of a domain being of one size, and by domain at sizes from 6 to 10."""
+    rows = []
+    for name in STREAMS:
+        cells = []
+        for size in SIZES:
+            caught = [hit for seed in SEEDS[:1] for event, hit in outcome(scorer, domain(name, seed, (size, size))).caught if event.kind != "stuck"]
+            cells.append(f"{np.mean(caught):.2f}")
+        rows.append((name, cells))
+    return rows
+
+
+# The tables
+
+
+def show(title: str, head: list[str], rows: list[tuple[str, list[str]]]) -> None:
+    """A table in Markdown."""
+    print(f"\n## {title}\n\n| | {' | '.join(head)} |\n|---|{'---|' * len(head)}", flush=True)
+    for name, cells in rows:
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
+def table(title: str, head: list[str], row: Callable[[Scorer], list[str]], scorers: Mapping[str, Scorer]) -> None:
+    """One table, each row as soon as it is known, with the seconds it took."""
+    show(title, [*head, "seconds"], [])
+    for name, scorer in scorers.items():
+        began = time.perf_counter()
+        cells = row(scorer)
+        print(f"| {name} | {' | '.join(cells)} | {time.perf_counter() - began:.0f} |", flush=True)
+
+
+def judged(options: argparse.Namespace) -> dict[str, Scorer]:
+    """The rows of every table."""
+    names = options.only or list(DETECTORS)
+    unknown = [name for name in names if name not in DETECTORS]
+    if unknown:
+        raise SystemExit(f"wanted names of detectors, {unknown} are none; there are: {', '.join(DETECTORS)}")
+    scorers = {name: ours(name) for name in reversed(names)}
+    if options.peers:
+        found, missing = peers.installed()
+        scorers |= {name: theirs(scorer) for name, scorer in found.items()}
+        for library in missing:
+            print(f"{library} is not installed and left out: pip install -e .[bench]")
+    return scorers | blind()
+
+
+def asked() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--data", help="folder of the labelled corpora; REDLINE_DATA otherwise")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these detectors, not all")
+    parser.add_argument("--peers", action="store_true", help="other libraries too")
+    parser.add_argument("--tables", nargs="+", choices=("nab", "skab", "services", "simulated", "sizes"), default=None, help="these tables, not all")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = asked()
+    scorers, wanted = judged(options), options.tables or ("nab", "skab", "services", "simulated", "sizes")
+    if {"nab", "skab", "services"} & set(wanted):
+        folder = corpora.data_folder(options.data)
+    if "nab" in wanted:
+        series = corpora.nab(folder)
+        table("NAB, 58 files", NAB_HEAD, lambda scorer: nab_row(scorer, series), scorers)
+    if "skab" in wanted:
+        series = corpora.skab(folder)
+        table("SKAB valve1, 16 runs", SKAB_HEAD, lambda scorer: skab_row(scorer, series), scorers)
+    if "services" in wanted:
+        series = corpora.jumpstarter(folder)
+        table("JumpStarter, 5 services", SERVICES_HEAD, lambda scorer: services_row(scorer, series), scorers)
+    if "simulated" in wanted:
+        domains = [domain(name, seed, (6.0, 10.0)) for name in STREAMS for seed in SEEDS]
+        table(f"Simulated domains, sizes 6 to 10, threshold {THRESHOLD}", SIMULATED_HEAD, lambda scorer: simulated_row(scorer, domains), scorers)
+    if "sizes" in wanted:
+        show("Recall of the flagship by size (local noise standard deviations)", [str(size) for size in SIZES], sizes_table(ours("ensemble")))
+
+
+if __name__ == "__main__":
+    main()

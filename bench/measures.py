@@ -1,0 +1,102 @@
+"""Point-wise measures of a score against labels: average precision, VUS-PR, F1 at a bounded false-alarm rate, and bootstrap intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from bench.corpora import runs
+
+
+def average_precision(score: np.ndarray, truth: np.ndarray) -> float:
+    """The area under the precision-recall steps, equal scores taken together; NaN scores come last.
+
+    >>> round(average_precision(np.array([0.9, 0.8, 0.7, 0.6]), np.array([True, False, True, False])), 4)
+    0.8333
+    >>> average_precision(np.zeros(10), np.arange(10) < 3)
+    0.3
+    """
+    score = np.where(np.isnan(score), -np.inf, score)
+    order = np.argsort(-score, kind="stable")
+    ranked = score[order]
+    hits, last = np.cumsum(truth[order]), np.append(ranked[1:] != ranked[:-1], True)
+    precision, recall = (hits / np.arange(1, len(hits) + 1))[last], hits[last] / max(hits[-1], 1)
+    return float(np.sum(np.diff(recall, prepend=0.0) * precision))
+
+
+def soft_labels(truth: np.ndarray, reach: int) -> np.ndarray:
+    """1 inside an event, falling by sqrt(1 - distance / (reach + 1)) over `reach` steps on either side."""
+    steps = np.arange(len(truth))
+    soft = truth.astype(float)
+    for first, last in runs(truth):
+        away = np.maximum(np.maximum(first - steps, steps - last), 0)
+        soft = np.maximum(soft, np.where(away <= reach, np.sqrt(np.clip(1 - away / (reach + 1), 0, 1)), 0.0))
+    return soft
+
+
+def range_pr(score: np.ndarray, truth: np.ndarray, reach: int, thresholds: np.ndarray) -> float:
+    """The area under range precision and recall with labels softened over `reach` steps; recall counts the share of events seen at all."""
+    soft = soft_labels(truth, reach)
+    order = np.argsort(score, kind="stable")
+    above = np.append(np.cumsum(soft[order][::-1])[::-1], 0.0)
+    place = np.searchsorted(score[order], thresholds, side="left")
+    hits, raised = above[place], len(score) - place
+    highest = np.array([score[max(0, a - reach) : b + reach + 1].max() for a, b in runs(truth)])
+    existence = (highest[:, None] >= thresholds).mean(axis=0)
+    recall = np.minimum(hits / ((truth.sum() + soft.sum()) / 2), 1.0) * existence
+    precision = hits / np.maximum(raised, 1)
+    return float(np.sum(np.diff(recall, prepend=0.0) * precision))
+
+
+def vus_pr(score: np.ndarray, truth: np.ndarray, widest: int = 100) -> float:
+    """Volume under the precision-recall surface: the mean area over reaches from 0 to the median event, `widest` steps at most.
+
+    Source: J. Paparrizos et al., Volume Under the Surface, 2022; 250 thresholds at equal ranks, 10 reaches.
+    """
+    score = np.where(np.isnan(score), -np.inf, score)
+    found = runs(truth)
+    if not found:
+        return float("nan")
+    most = int(min(widest, np.median([b - a + 1 for a, b in found])))
+    thresholds = np.unique(np.sort(score)[np.linspace(0, len(score) - 1, 250).astype(int)])[::-1]
+    return float(np.mean([range_pr(score, truth, int(reach), thresholds) for reach in np.linspace(0, most, 10)]))
+
+
+def counts(scores: Sequence[np.ndarray], truths: Sequence[np.ndarray], thresholds: np.ndarray) -> np.ndarray:
+    """(runs, 4, thresholds): hits, false alarms, anomalous rows, calm rows, at scores of at least each threshold."""
+    found = np.zeros((len(scores), 4, len(thresholds)))
+    for i, (score, truth) in enumerate(zip(scores, truths)):
+        score = np.where(np.isnan(score), -np.inf, score)
+        for row, part in enumerate((np.sort(score[truth]), np.sort(score[~truth]))):
+            found[i, row], found[i, 2 + row] = len(part) - np.searchsorted(part, thresholds), len(part)
+    return found
+
+
+def f1_at_rate(scores: Sequence[np.ndarray], truths: Sequence[np.ndarray], rate: float = 0.25, splits: int = 50) -> tuple[np.ndarray, np.ndarray]:
+    """(F1, false-alarm rate) on unseen halves of the runs, at the threshold best on the other half among those at or under the rate."""
+    known = np.concatenate(scores)
+    levels = np.unique(known[np.isfinite(known)])
+    thresholds = np.append(levels[np.unique(np.linspace(0, len(levels) - 1, 1000).astype(int))], np.inf)
+    table, rng, found = counts(scores, truths, thresholds), np.random.default_rng(0), []
+
+    def judged(half: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        hits, false, anomalous, calm = table[half].sum(axis=0)
+        return 2 * hits / (hits + false + anomalous), false / calm
+
+    for _ in range(splits):
+        shuffled = rng.permutation(len(scores))
+        a, b = judged(shuffled[::2]), judged(shuffled[1::2])
+        for (f1, alarms), other in ((a, b), (b, a)):
+            best = int(np.argmax(np.where(alarms <= rate, f1, -1.0)))
+            found.append((other[0][best], other[1][best]))
+    f1, alarms = np.array(found).T
+    return f1, alarms
+
+
+def interval(values: np.ndarray, statistic: Callable[..., np.ndarray] = np.mean, draws: int = 2000) -> tuple[float, float]:
+    """The 95 % bootstrap interval of a statistic over the rows drawn again with replacement."""
+    rng = np.random.default_rng(0)
+    drawn = values[rng.integers(0, len(values), (draws, len(values)))]
+    low, high = np.quantile(statistic(drawn, axis=1), (0.025, 0.975))
+    return float(low), float(high)

@@ -168,22 +168,30 @@ class Pushed(Stream):
     def gathered(self) -> Chunk:
         """Everything queued, sorted out; each receipt learns what became of its points."""
         submissions = list(self.queue)
-        time = np.concatenate([each.time for each in submissions])
-        x = np.concatenate([each.x for each in submissions])
+        one = submissions[0]
+        time = np.concatenate([each.time for each in submissions]) if len(submissions) > 1 else one.time
+        x = np.concatenate([each.x for each in submissions]) if len(submissions) > 1 else one.x
         newest = np.maximum.accumulate(np.concatenate(([self.last], time)))  # (1 + n,) before each point
         fresh = time > newest[:-1]
         late = np.zeros(len(time), bool) if fresh.all() else self.parted(time, fresh)
-        self.rate(time[fresh])
+        self.answer(submissions, fresh, late)
+        if not fresh.all():
+            self.put_aside(time[late], x[late])
+            self.count(len(time) - int(fresh.sum()), int(late.sum()))
+            time, x = time[fresh], x[fresh]
+        self.rate(time)
         self.last = float(newest[-1])
-        self.put_aside(time[late], x[late])
+        return Chunk(time, x, None)
+
+    def answer(self, submissions: Sequence[Submission], fresh: np.ndarray, late: np.ndarray) -> None:
+        """What each receipt will say, once the steps up to its last are safe."""
         start = 0
         for each in submissions:
             self.queue.popleft()
             span = slice(start, start := start + len(each.time))
-            self.given += (accepted := int(fresh[span].sum()))
-            self.open.append((self.given, each.receipt, Taken(accepted, len(each.time) - accepted - int(late[span].sum()), int(late[span].sum()))))
-        self.count(len(time) - int(fresh.sum()), int(late.sum()))
-        return Chunk(time[fresh], x[fresh], None)
+            accepted, after = np.count_nonzero(fresh[span]), np.count_nonzero(late[span])
+            self.given += accepted
+            self.open.append((self.given, each.receipt, Taken(accepted, len(each.time) - accepted - after, after)))
 
     def parted(self, time: np.ndarray, fresh: np.ndarray) -> np.ndarray:
         """Which of the points that are not fresh are late (n,); the others repeat a time that was kept."""

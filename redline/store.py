@@ -16,13 +16,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
 
-from redline.ledger import Anomaly, Batch
+from redline.ledger import Anomaly, Batch, Snapshot
 from redline.settings import Settings
 
 VERSION = 1  # of the tables below
@@ -244,6 +245,29 @@ def rows_of(batch: Batch) -> bytes:
     return rows.tobytes()
 
 
+def chunks_of(batches: Sequence[Batch]) -> list[dict[str, Any]]:
+    """Batches of one stream as chunks, those that follow one another as one."""
+    chunks: list[dict[str, Any]] = []
+    for batch in batches:
+        if chunks and chunks[-1]["first"] + chunks[-1]["n"] == batch.first:
+            last = chunks[-1]
+            chunks[-1] = last | {"n": last["n"] + len(batch.time), "newest": float(batch.time[-1]), "rows": last["rows"] + rows_of(batch)}
+        else:
+            times = {"oldest": float(batch.time[0]), "newest": float(batch.time[-1])}
+            chunks.append({"first": batch.first, "n": len(batch.time), "rows": rows_of(batch), **times})
+    return chunks
+
+
+def state_row(id: int, new: Snapshot) -> dict[str, Any]:
+    return {"stream": id, "step": new.step, "state": packed(new.state)}
+
+
+@lru_cache(maxsize=1_000)
+def written(value: Settings | tuple[str, ...]) -> str:
+    """Settings or names as JSON."""
+    return json.dumps(asdict(value) if isinstance(value, Settings) else value)
+
+
 def read_rows(chunks: Sequence[bytes], features: int) -> np.ndarray:
     """(n, 3 + features) out of blobs."""
     return np.frombuffer(b"".join(chunks), "<f8").reshape(-1, REST + features)
@@ -426,9 +450,8 @@ class Store:
         for batch in batches:
             by_name.setdefault(batch.name, []).append(batch)
         self.put_streams(c, by_name)
-        for name, each in by_name.items():
-            self.put_points(c, name, [batch for batch in each if batch.kept and len(batch.time)])
-            self.put_snapshots(c, self.known_streams[name].id, each)
+        self.put_points(c, by_name)
+        self.put_snapshots(c, [(self.known_streams[batch.name].id, batch.snapshot) for batch in batches if batch.snapshot])
         late_rows = [self.late_rows(batch) for batch in batches if batch.late]
         if late_rows:
             c.execute(late.insert().prefix_with("OR IGNORE", dialect="sqlite"), [row for rows in late_rows for row in rows])
@@ -454,7 +477,7 @@ class Store:
             for batch in batches:
                 if batch.applied != settings:
                     settings = batch.applied
-                    history.append({"at": now, "stream": name, "settings": json.dumps(asdict(settings))})
+                    history.append({"at": now, "stream": name, "settings": written(settings)})
             self.known_streams[name] = known._replace(end=row["end"], settings=settings)
         if changed:
             columns: dict[str, Any] = {column: sa.bindparam(column) for column in changed[0] if column != "key"}
@@ -464,10 +487,9 @@ class Store:
 
     def stream_row(self, batches: Sequence[Batch], now: float) -> dict[str, Any]:
         newest = batches[-1]
-        row: dict[str, Any] = {"name": newest.name, "names": json.dumps(newest.names), "units": json.dumps(newest.units), "origin": newest.origin}
-        row |= {"applied": json.dumps(asdict(newest.applied)), "undone": json.dumps([asdict(each) for each in newest.undone])}
-        row |= {"counts": json.dumps(newest.counts), "end": newest.end, "pushed": newest.owed, "seen": now}
-        return row
+        row: dict[str, Any] = {"name": newest.name, "names": written(newest.names), "units": written(newest.units), "origin": newest.origin}
+        row |= {"applied": written(newest.applied), "undone": f"[{', '.join(map(written, newest.undone))}]"}
+        return row | {"counts": json.dumps(newest.counts), "end": newest.end, "pushed": newest.owed, "seen": now}
 
     def wipe(self, c: sa.Connection, name: str, id: int) -> None:
         for table in (points, late, snapshots):
@@ -476,28 +498,23 @@ class Store:
         self.known_streams[name] = self.known_streams[name]._replace(tail=())
         self.total = None
 
-    def put_points(self, c: sa.Connection, name: str, batches: Sequence[Batch]) -> None:
+    def put_points(self, c: sa.Connection, by_name: Mapping[str, Sequence[Batch]]) -> None:
         """One chunk for each run of steps; now and then the small ones become one."""
-        if not batches:
+        now = time.time()
+        news = {name: chunks_of([batch for batch in each if batch.kept and len(batch.time)]) for name, each in by_name.items()}
+        rows = [chunk | {"stream": self.known_streams[name].id, "arrived": now} for name, chunks in news.items() for chunk in chunks]
+        if not rows:
             return
-        known, now = self.known_streams[name], time.time()
-        chunks: list[dict[str, Any]] = []
-        for batch in batches:
-            if chunks and chunks[-1]["first"] + chunks[-1]["n"] == batch.first:
-                chunks[-1]["rows"] += rows_of(batch)
-                chunks[-1] |= {"n": chunks[-1]["n"] + len(batch.time), "newest": float(batch.time[-1])}
-            else:
-                times = {"oldest": float(batch.time[0]), "newest": float(batch.time[-1]), "arrived": now}
-                chunks.append({"stream": known.id, "first": batch.first, "n": len(batch.time), "rows": rows_of(batch), **times})
-        c.execute(points.insert(), chunks)
+        c.execute(points.insert(), rows)
         if self.total is not None:
-            self.total += sum(chunk["n"] for chunk in chunks)
-        small = all(chunk["n"] < JOIN for chunk in chunks)
-        tail = (*known.tail, *(chunk["first"] for chunk in chunks)) if small else ()
-        if len(tail) >= JOIN // 2 + known.id % JOIN:  # not all streams in the same commit
-            self.join(c, known.id, tail[0])
-            tail = ()
-        self.known_streams[name] = known._replace(tail=tail)
+            self.total += sum(row["n"] for row in rows)
+        for name, chunks in news.items():
+            known = self.known_streams[name]
+            tail = (*known.tail, *(chunk["first"] for chunk in chunks)) if all(chunk["n"] < JOIN for chunk in chunks) else ()
+            if len(tail) >= JOIN // 2 + known.id % JOIN:  # not all streams in the same commit
+                self.join(c, known.id, tail[0])
+                tail = ()
+            self.known_streams[name] = known._replace(tail=tail)
 
     def join(self, c: sa.Connection, id: int, first: int) -> None:
         """Makes one chunk of those from a step on."""
@@ -507,17 +524,19 @@ class Store:
         c.execute(points.delete().where(those))
         c.execute(points.insert().values(whole | {"oldest": old[0].oldest, "newest": old[-1].newest, "arrived": old[-1].arrived}))
 
-    def put_snapshots(self, c: sa.Connection, id: int, batches: Sequence[Batch]) -> None:
-        """The new states; older ones go when a restart would not begin there any more."""
-        for batch in batches:
-            if (new := batch.snapshot) is None:
-                continue
-            mine, step = snapshots.c.stream == id, snapshots.c.step
-            if new.anew:
-                c.execute(snapshots.delete().where(mine))
-            c.execute(snapshots.insert().values(stream=id, step=new.step, state=packed(new.state)))
-            begin = sa.select(sa.func.max(step)).where(mine & (step <= new.since)).scalar_subquery()
-            c.execute(snapshots.delete().where(mine & (step < begin)))
+    def put_snapshots(self, c: sa.Connection, news: Sequence[tuple[int, Snapshot]]) -> None:
+        """The new states (stream, snapshot); older ones go when a restart would not begin there any more."""
+        if not news:
+            return
+        mine, step = snapshots.c.stream == sa.bindparam("id"), snapshots.c.step
+        void = [{"id": id} for id, new in news if new.anew]
+        if void:
+            c.execute(snapshots.delete().where(mine), void)
+        c.execute(snapshots.insert().prefix_with("OR REPLACE", dialect="sqlite"), [state_row(id, new) for id, new in news])
+        begin = sa.select(sa.func.max(step)).where(mine & (step <= sa.bindparam("since"))).scalar_subquery()
+        old = [{"id": id, "since": new.since} for id, new in news if not new.anew]
+        if old:
+            c.execute(snapshots.delete().where(mine & (step < begin)), old)
 
     def late_rows(self, batch: Batch) -> list[dict[str, Any]]:
         id, now = self.known_streams[batch.name].id, time.time()

@@ -1,0 +1,129 @@
+"""Prints the service table: points scored and committed a second, recovery after kill -9, a history query, event-stream clients.
+
+`python -m bench.service` (a few minutes), `--quick` for a look, `--only submit` for one part; beside each figure stands its goal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from redline.monitor import Monitor
+from redline.store import Store
+
+ROOT = Path(__file__).parents[1]
+START = 1_700_000_000.0  # seconds since the epoch
+
+
+class Row(NamedTuple):
+    """One figure beside its goal."""
+
+    figure: str
+    measured: str
+    goal: str
+    met: bool | None  # None = no goal of its own
+
+
+@contextmanager
+def watched() -> Iterator[tuple[Monitor, Store]]:
+    """A monitor on a fresh store, its loop played by the caller, so that one core does it all."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder) / "redline.db")
+        yield Monitor({}, wall=lambda: START + 1e9, ledger=store), store
+        store.close()
+
+
+def push(monitor: Monitor, points: int, sources: int, batch: int) -> tuple[float, float]:
+    """Points a second of processor time and of the clock, through submit, score, commit and receipt; each source sends `batch` at once."""
+    x = np.random.default_rng(1).normal(size=(points // sources, 1))
+    t = START + np.arange(len(x), dtype=float)
+    warm = [monitor.submit(f"source {i}", t[:1] - 1, x[:1]) for i in range(sources)]
+    monitor.pump()
+    began = time.process_time(), time.perf_counter()
+    for first in range(0, len(x), batch):
+        part = slice(first, first + batch)
+        receipts = [monitor.submit(f"source {i}", t[part], x[part]) for i in range(sources)]
+        monitor.pump()
+        assert all(receipt.done() for receipt in receipts + warm)
+    done = len(x) * sources
+    return done / (time.process_time() - began[0]), done / (time.perf_counter() - began[1])
+
+
+def submit(quick: bool) -> list[Row]:
+    """One source and many, big and small batches."""
+    points = 400_000 if quick else 2_000_000
+    shapes = [(1, 10_000), (1, 1_000), (100, 1_000), (1_000, 200), (1_000, 100), (1_000, 10), (5_000, 1)]
+    rows = []
+    for sources, batch in shapes:
+        with watched() as (monitor, _):
+            rate, clock = push(monitor, max(points // (1 if batch > 50 else 20), sources * batch), sources, batch)
+        goal = 200_000 if batch >= 200 else None
+        name = f"submit, {sources:,} source{'s' * (sources > 1)} x {batch:,} points a batch, scored and committed"
+        rows.append(
+            Row(name, f"{rate:,.0f} points/s of one core ({clock:,.0f} by the clock)", f">= {goal:,}" if goal else "", rate >= goal if goal else None)
+        )
+    return rows
+
+
+def history(quick: bool) -> list[Row]:
+    """The last 10,000 points of one stream of 1,000, pushed in turns of ten points so that its chunks lie far apart."""
+    points = 1_000_000 if quick else 10_000_000
+    sources = points // 10_000
+    with watched() as (monitor, store):
+        x = np.random.default_rng(1).normal(size=(10_000, 1))
+        t = START + np.arange(len(x), dtype=float)
+        for first in range(0, len(x), 50):
+            part = slice(first, first + 50)
+            for i in range(sources):
+                monitor.submit(f"source {i}", t[part], x[part])
+            monitor.pump()
+        spent = []
+        for i in range(0, sources, max(1, sources // 50)):
+            began = time.perf_counter()
+            found = store.points(f"source {i}", limit=10_000)
+            spent.append(time.perf_counter() - began)
+            assert found is not None and len(found.time) == 10_000
+        size = store.path.stat().st_size
+    slow = 1_000 * float(np.quantile(spent, 0.95))
+    name = f"history query, last 10,000 points of one stream in {points // 10**6} M rows, p95"
+    return [Row(name, f"{slow:.1f} ms ({size / points:.0f} bytes a point on disk)", "<= 30 ms", slow <= 30)]
+
+
+def kill(quick: bool) -> list[Row]:
+    """The kill test, run as the suite runs it."""
+    command = [sys.executable, "-m", "pytest", "tests/test_durable.py", "-q", "-s", "-k", "kill", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"}, check=False)
+    said = [line.removeprefix("kill test: ") for line in done.stdout.splitlines() if line.startswith("kill test: ")]
+    goal = "25 kills: 0 lost, 0 doubled, bit-equal, back within 2 s"
+    return [Row("kill -9 at random under load", said[-1] if said else done.stdout[-300:], goal, done.returncode == 0)]
+
+
+PARTS: dict[str, Callable[[bool], list[Row]]] = {"submit": submit, "history": history, "kill": kill}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.service", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="a tenth of the points")
+    parser.add_argument("--only", choices=PARTS, help="one part of the table")
+    asked = parser.parse_args()
+    print("| figure | measured | goal | |\n|---|---|---|---|", flush=True)
+    missed = 0
+    for name, part in PARTS.items():
+        for row in part(asked.quick) if asked.only in (None, name) else ():
+            missed += row.met is False
+            print(f"| {row.figure} | {row.measured} | {row.goal} | {'' if row.met is None else 'met' if row.met else 'missed'} |", flush=True)
+    return int(missed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

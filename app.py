@@ -533,7 +533,8 @@ def connect_actions(app: dash.Dash, monitor: Monitor, seed: int) -> None:
         feed = monitor.feeds.get(domain)
         if feed is None:
             return no_update
-        return {"content": exported(source(feed, domain, seed), chosen(feed.applied, preview)), "filename": f"redline-{domain}.toml"}
+        settings = chosen(feed.applied, preview)
+        return {"content": exported(source(feed, domain, settings, seed), settings), "filename": f"redline-{domain}.toml"}
 
     moves = {name: Input(name, "n_clicks") for name in ("pause", "golive", "earlier", "later", "previous", "next")}
     states = {

@@ -10,17 +10,17 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, TextIO
 
 import numpy as np
 
 from detectors import DETECTORS, Alarm
-from redline import evaluate, monitor, report
+from redline import commands, evaluate, monitor, report
+from redline.commands import Command, UsageError, asked
 from redline.settings import BY_NAME
 from redline.sources import Recording, read_csv, write_csv
 from redline.table import Table
@@ -30,18 +30,6 @@ WINDOWS = (60, 120, 240)  # steps, tried where labels can tell which is best
 SLICE = 50_000  # rows scored at once, so that memory does not grow with the detector's extras
 FORMATS = ("table", "csv", "json", "html")
 EXITS = "exit codes: 0 it ran; 1 it ran and failed; 2 wrong usage or bad input; 130 interrupted"
-
-
-class UsageError(ValueError):
-    """Something asked for that cannot be: said in a sentence, exit code 2."""
-
-
-class Command(NamedTuple):
-    """One row of the table of commands."""
-
-    run: Callable[[argparse.Namespace], None]
-    help: str
-    words: Callable[[argparse.ArgumentParser], None]  # adds the arguments
 
 
 # --- evaluate
@@ -311,15 +299,6 @@ def stamp(seconds: float) -> str:
     return datetime.fromtimestamp(float(seconds), UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
-@contextmanager
-def asked() -> Iterator[None]:
-    """Turns the refusal of what somebody asked for into exit code 2."""
-    try:
-        yield
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-
-
 def progress(jobs: Sequence[tuple[str, int]], file: TextIO) -> Iterable[tuple[str, int]]:
     """The jobs one by one, with a bar on a terminal: how many are done, and which is under way."""
     for done, (name, window) in enumerate(jobs):
@@ -345,15 +324,16 @@ COMMANDS = {
     "generate": Command(run_generate, "write a labelled CSV of a simulated domain", generate_words),
     "detectors": Command(run_detectors, "list the detectors", markdown_word),
     "domains": Command(run_domains, "list the simulated domains", markdown_word),
+    **commands.COMMANDS,
 }
 
 
 def parser() -> argparse.ArgumentParser:
     """The table of commands as argparse reads it."""
     whole = argparse.ArgumentParser(prog="python -m redline", description="Redline without its page.", epilog=EXITS)
-    commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    parts = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
-        part = commands.add_parser(name, help=command.help, description=command.help.capitalize() + ".", epilog=EXITS)
+        part = parts.add_parser(name, help=command.help, description=command.help.capitalize() + ".", epilog=EXITS)
         command.words(part)
         part.set_defaults(run=command.run)
     return whole

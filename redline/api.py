@@ -28,6 +28,7 @@ from redline.alerts import SEVERITIES, STATES, Change, Incident, Incidents, Poli
 from redline.auth import Allowance, Door, Refusal, Token, Tokens
 from redline.events import CLIENTS, Event, Hub, Wish
 from redline.intake import Full, Pushed, Refused, Taken
+from redline.labels import Label, LabelError, Labels
 from redline.ledger import Anomaly, Batch
 from redline.monitor import BUFFER, Feed, Monitor
 from redline.payload import Misfit, Points, moment
@@ -85,6 +86,7 @@ class Service:
     alerts: Incidents | None = None  # None = joined here and forgotten at the end
     changed: Callable[[Sequence[Change]], None] = field(default=lambda changes: None)  # told what a person did to an incident
     options: Options = field(default_factory=Options)
+    labels: Labels = field(default_factory=Labels)
 
     def __post_init__(self) -> None:
         self.began = time.time()
@@ -131,7 +133,17 @@ def connect(server: FastAPI, service: Service) -> Service:
     """Puts the routes, the guard and the problems on a server; before any route that answers every path."""
     server.title, server.version, server.description = "Redline", VERSION, (__doc__ or "").partition("\n")[0]
     router = APIRouter()
-    for add in (connect_health, connect_streams, connect_data, connect_anomalies, connect_events, connect_alerts, connect_submit, connect_configure):
+    for add in (
+        connect_health,
+        connect_streams,
+        connect_data,
+        connect_anomalies,
+        connect_events,
+        connect_alerts,
+        connect_labels,
+        connect_submit,
+        connect_configure,
+    ):
         add(router, service)
     connect_unknown(router)
     server.include_router(router)
@@ -222,6 +234,7 @@ def connect_problems(server: FastAPI) -> None:
     server.add_exception_handler(Problem, told(lambda error: error))
     server.add_exception_handler(Misfit, told(misfit))
     server.add_exception_handler(Refused, told(misfit))
+    server.add_exception_handler(LabelError, told(misfit))
     server.add_exception_handler(Full, told(lambda e: Problem(429, str(e), [wrong(e.field, e.wanted, e.came)], {"Retry-After": "1"})))
     server.add_exception_handler(SettingsError, told(unset))
     server.add_exception_handler(StoreError, told(lambda error: Problem(503, str(error), headers={"Retry-After": "5"})))
@@ -653,6 +666,56 @@ def incident(service: Service, each: Incident) -> dict[str, Any]:
     worst, f = dict(shown["peak"]), each.peak.feature
     worst |= {"feature": names[f] if f < len(names) else str(f), "unit": units[f] if f < len(units) else ""}
     return {"id": shown.pop("id"), "source": shown.pop("stream"), **shown, "peak": worst}
+
+
+# --- what people say
+
+
+@dataclass
+class Word:
+    """Somebody's word on a point or span of a stream."""
+
+    source: str
+    kind: Literal["expected", "missed"]
+    start: float | str  # Unix seconds or ISO 8601
+    end: float | str | None = None  # the same as start for a point
+    feature: str | None = None  # all of them
+    note: str = ""
+
+
+def connect_labels(router: APIRouter, service: Service) -> None:
+    @router.get("/api/labels", tags=["labels"], summary="What people said of a stream")
+    def labels(source: str) -> Response:
+        return answer({"labels": [labelled(service, label) for label in service.labels.of(service.feed(source).name)]})
+
+    @router.post("/api/labels", tags=["labels"], summary="Say that a point or span was expected, or missed", status_code=201)
+    def say(request: Request, word: Word) -> Response:
+        feed = service.feed(word.source)
+        names = feed.stream.names
+        if word.feature is not None and word.feature not in names:
+            raise Misfit("feature", f"one of {', '.join(names)}, or none for all", word.feature)
+        span = moment(word.start, "start"), moment(word.start if word.end is None else word.end, "end")
+        feature = None if word.feature is None else names.index(word.feature)
+        label = Label(feed.name, *span, word.kind, request.state.who, time.time(), feature, word.note)
+        label = service.labels.add(label, len(names))
+        service.noted(request, f"labelled {word.kind}", feed.name, id=label.id)
+        return answer(labelled(service, label), 201)
+
+    @router.delete("/api/labels/{id}", tags=["labels"], summary="Take a label back")
+    def remove(request: Request, id: Annotated[int, Path(ge=1, le=2**62)]) -> Response:
+        try:
+            label = service.labels.remove(id)
+        except KeyError:
+            raise Problem(404, f"there is no label {id}") from None
+        service.noted(request, "took a label back", label.stream, id=id)
+        return answer(labelled(service, label))
+
+
+def labelled(service: Service, label: Label) -> dict[str, Any]:
+    feed = service.monitor.feeds.get(label.stream)
+    feature = None if label.feature is None or feed is None else feed.stream.names[label.feature]
+    shown = {"id": label.id, "source": label.stream, "kind": label.kind, "start": label.start, "end": label.end}
+    return shown | {"feature": feature, "note": label.note, "who": label.who, "at": label.at}
 
 
 # --- points in

@@ -214,14 +214,15 @@ def neighbour(sight: Sight, forward: bool) -> int | None:
     return int(found[0] if forward else found[-1]) + sight.span // 2 if len(found) else None
 
 
-def source(feed: Feed, name: str, seed: int) -> dict[str, Any]:
-    """Where a stream's numbers come from, so that a headless run meets the very same ones."""
-    about: dict[str, Any] = {"stream": name, "first": feed.watched.start}
+def source(feed: Feed, name: str, settings: Settings, seed: int) -> dict[str, Any]:
+    """Where a stream's numbers come from, and from which step on these settings have seen them, so that a headless run meets the very same ones."""
+    about: dict[str, Any] = {"stream": name, "first": feed.track(settings).begun}
     if isinstance(feed.stream, Recording):
         columns = feed.stream.columns
-        return {**about, "csv": feed.stream.title, "time": columns.time or "", "features": list(columns.features), "label": columns.label or ""}
+        parts = {part: getattr(columns, part) or "" for part in ("time", "clock", "stamps", "label")}
+        return {**about, "csv": feed.stream.title, "features": list(columns.features), **parts}
     if feed.real:
-        return about
+        return {**about, "features": list(feed.stream.names)}
     injections = [{"step": i.step, "kind": i.kind, "size": i.size} for i in getattr(feed.stream, "injections", [])]
     return {**about, "seed": seed, "rate": feed.stream.rate, "injections": injections}  # type: ignore[attr-defined]
 

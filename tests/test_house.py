@@ -15,12 +15,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 GROUND = ("detectors", "streams")
 DASH = {"app.py", "redline/panels.py"}  # the files that may import dash
-SERVER = {"app.py", "redline/api.py"}  # the page's server is the API's
+SERVER = {"app.py", "redline/api.py", "redline/service.py"}  # the page's server is the API's, and a headless run has one too
 UNDER = {"redline.settings"}  # the one table stands under every room
 OVER = {
     "redline.sight",
     "redline.panels",
     "redline.api",
+    "redline.service",
+    "redline.commands",
 }  # stand on the rooms and join them for one visitor, so that the rooms need not know each other
 SPLITS = {  # (importer, imported): why a room knows this neighbour
     ("redline.sources", "redline.cells"): "the CSV reader, split by subject: what stands in a cell",
@@ -155,7 +157,7 @@ def test_a_heavy_library_lives_in_one_room() -> None:
     for source in PRODUCT:
         for library in outside(source):
             homes[library].append(source.path)
-    shared = {"numpy", *(["dash"] if set(homes["dash"]) <= DASH else []), *(["fastapi"] if set(homes["fastapi"]) <= SERVER else [])}
+    shared = {"numpy", *(["dash"] if set(homes["dash"]) <= DASH else []), *(each for each in ("fastapi", "uvicorn") if set(homes[each]) <= SERVER)}
     crowded = {library: paths for library, paths in homes.items() if len(paths) > 1 and library not in shared}
     assert not crowded, f"one library, one room; these have several: {crowded}"
 

@@ -35,14 +35,15 @@ from redline import chart, evaluate, panels
 from redline.api import Options, Service, connect
 from redline.auth import AuthError, exposed, gathered
 from redline.cells import CsvError
-from redline.monitor import OPEN, SPEEDS, Anomaly, Feed, Limits, Monitor, failed
+from redline.monitor import OPEN, SPEEDS, Feed, Limits, Monitor, failed
 from redline.panels import aria, data
+from redline.service import described, joined
 from redline.settings import BY_NAME, DIRECTIONS, TABLE, Settings, SettingsError, checked, exported
 from redline.sight import Sight, cards, destination, news, picked_threshold, pulse, source, spark, totals
 from redline.sources import Columns, Recording, ThisMachine, read_csv
 from redline.stamps import STAMPS
 from redline.store import Keep, Shut, Store, StoreError
-from redline.view import View, reason, severity
+from redline.view import View
 from streams import KINDS, STREAMS
 
 MACHINE, YOURS, OVERVIEW = "this-machine", "your-data", "overview"
@@ -694,11 +695,6 @@ def history(asked: argparse.Namespace) -> Store | Shut:
         return Shut(error)
 
 
-def described(a: Anomaly, unit: str) -> tuple[str, str]:
-    """Severity and reason of an anomaly, as the store keeps them."""
-    return severity(a.score, a.threshold), reason(a.value, (a.low, a.high), a.score, unit, a.run)
-
-
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
     """The command line, read off the table of settings."""
     parser = argparse.ArgumentParser(
@@ -752,7 +748,7 @@ def main(words: list[str] | None = None) -> None:
         monitor = streams(asked.seed, asked.csv, store, Limits(bool(asked.create), asked.streams))
     except (CsvError, OSError) as error:
         raise SystemExit(f"--csv {asked.csv}: {error}") from None
-    service = Service(monitor, store if isinstance(store, Store) else None, options=options)
+    service = joined(monitor, store, options)
     app = build(monitor, asked.interval, asked.seed, service)
     address = f"http://{'localhost' if asked.host in ('127.0.0.1', '0.0.0.0') else asked.host}:{asked.port}"
     print(f"Redline watches {len(monitor.feeds)} streams at {address} (Ctrl-C ends it)", flush=True)

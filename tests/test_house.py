@@ -20,9 +20,11 @@ UNDER = {"redline.settings"}  # the one table stands under every room
 OVER = {
     "redline.sight",
     "redline.panels",
+    "redline.people",
     "redline.api",
     "redline.service",
     "redline.commands",
+    "redline.excerpt",
 }  # stand on the rooms and join them for one visitor, so that the rooms need not know each other
 SPLITS = {  # (importer, imported): why a room knows this neighbour
     ("redline.sources", "redline.cells"): "the CSV reader, split by subject: what stands in a cell",
@@ -34,6 +36,7 @@ SPLITS = {  # (importer, imported): why a room knows this neighbour
     ("redline.report", "redline.table"): "the report, split by subject: its rows as text, CSV and JSON",
     ("redline.flagship", "redline.seasons"): "the flagship, split by subject: after how many steps a series repeats",
     ("redline.forecasts", "redline.seasons"): "a seasonal forecast asks after how many steps a series repeats",
+    ("redline.channels", "redline.alerts"): "alerts, split by subject: who is called for an incident",
     ("redline.chart", "redline.view"): "a chart is drawn from a View, so it must know the type",
 }
 FILE, SCRIPT, FUNCTION, PARAMETERS = 900, 250, 25, 5  # lines, lines of page.js, lines without docstring, names

@@ -53,9 +53,9 @@ def noise(make: Make, steps: int, streams: int = 2, seed: int = 0, wave: float =
 
 
 def dirty(make: Make, steps: int, streams: int = 3, seed: int = 0) -> Array:
-    """Noise with spikes, missing steps, a long gap and a shift."""
+    """Noise with spikes, missing steps, a long gap and a shift; off the grid, so that every sum is rounded and no order of summing can hide."""
     rng = np.random.default_rng(seed + 1)
-    x = noise(make, steps, streams, seed)
+    x = noise(make, steps, streams, seed) / 3
     x[rng.random(x.shape[:2]) < 0.02] *= 20
     x[rng.random(x.shape[:2]) < 0.05] = np.nan
     x[steps // 3 : steps // 3 + 2 * W, 0] = np.nan

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 import detectors
 import redline
 from detectors import CEILING, DETECTORS, Alarm, Array, Calibration, Detector, Listing, RollingZ, threshold_for
+from redline.forecasts import Seasonal
 
 NAMES = list(DETECTORS)
 TWINS = {**twins.TWINS, **twins_families.TWINS}
@@ -160,6 +161,17 @@ def test_rolling_spread_of_what_never_moves_is_nothing() -> None:
     x = np.concatenate((np.full((50, 1), 0.1), np.full((300, 1), 1e9 + 0.3)))
     spread = RollingZ(window=30).advance(x).spread
     assert (spread[81:] <= detectors.TINY).all()
+
+
+def test_a_season_is_not_read_from_places_that_were_written_over() -> None:
+    class Forgetful(Seasonal):
+        KEPT, LOOK = 256, 64
+
+    x = np.sin(2 * np.pi * np.arange(513) / 100) + 0.1 * np.random.default_rng(8).normal(size=513)
+    detector = Forgetful().fit(x[:512, None])
+    season = int(detector.state["season"][0]) if detector.state else 0
+    assert 95 <= season <= 105  # three of them are more than is kept
+    assert detector.usual(np.array([512]))[0, 0] == np.median([x[512 - season], x[512 - 2 * season]])
 
 
 # Settings and states

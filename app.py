@@ -14,7 +14,6 @@ import contextlib
 import logging
 import multiprocessing
 import os
-import socket
 import sys
 import threading
 import webbrowser
@@ -32,12 +31,15 @@ from fastapi.responses import JSONResponse
 
 from detectors import DETECTORS
 from redline import chart, evaluate, panels
+from redline.alerts import OPEN, RESOLVED, STATES, Wanted
 from redline.api import Options, Service, connect
 from redline.auth import AuthError, exposed, gathered
 from redline.cells import CsvError
-from redline.monitor import OPEN, SPEEDS, Feed, Limits, Monitor, failed
+from redline.monitor import OPEN as UNLIMITED
+from redline.monitor import SPEEDS, Feed, Limits, Monitor, failed
 from redline.panels import aria, data
-from redline.service import described, joined
+from redline.people import acted_on, heeded, noted, proposed, say, span_said
+from redline.service import described, joined, listening
 from redline.settings import BY_NAME, DIRECTIONS, TABLE, Settings, SettingsError, checked, exported
 from redline.sight import Sight, cards, destination, news, picked_threshold, pulse, source, spark, totals
 from redline.sources import Columns, Recording, ThisMachine, read_csv
@@ -54,9 +56,13 @@ PICKS = {"best": "best F1", "one-percent": "about 1 % of steps"}  # ways to pick
 BUTTONS = {"point": "spike"}  # what an inject button reads where it is not the kind's own name
 STORED = ("db", "retention-days", "retention-rows", "create", "streams")  # settings of what is kept and taken in
 
+PANELS = {"compared": "compare", "table": "rows", **{name: name for name in ("incidents", "days", "settings", "log")}}  # tab -> its element
+LIVE = tuple(state for state in STATES if state != RESOLVED)
+RECENT = 240  # steps, those of the little line on a tab
 SLOW = 2_000  # ms between two renewals of the little lines and of the open lower panel
 
 PATIENCE = 0.12  # seconds a moved slider waits for its track, before the page says "scoring 40 %"
+PUSHED = 24  # tabs for streams that programs push
 AT_ONCE = 600  # rows of an uploaded file that are there before it plays on
 
 
@@ -108,11 +114,13 @@ def drawing(sight: Sight, look: dict[str, Any], held: dict[str, Any] | None) -> 
 
 def page(monitor: Monitor, interval: int, seed: int) -> html.Div:
     """Everything at its final height from the start, so that nothing jumps."""
-    return html.Div([*hidden(interval, seed), header(), bar(), card_row(), tabs(monitor), overview(), watching(), lower(), floating()], id="page")
+    return html.Div(
+        [*hidden(interval, seed), header(), bar(), card_row(), tabs(monitor), overview(monitor), watching(), lower(), floating()], id="page"
+    )
 
 
 def hidden(interval: int, seed: int) -> list[Any]:
-    stores = ["seen", "at", "pulse", "news", "sparks", "zoom", "goto", "shown"]
+    stores = ["seen", "at", "pulse", "news", "sparks", "zoom", "goto", "shown", "act", "done", "names"]
     served = {"seed": seed, "interval": interval}
     return [
         dcc.Location(id="url", refresh=False),
@@ -151,9 +159,18 @@ def card_row() -> html.Div:
     return html.Div([html.Div([html.Small(label), html.B("–", id=name)], className="card") for name, label in words.items()], className="cards")
 
 
+def titles(monitor: Monitor) -> dict[str, str]:
+    """What each tab is called: the fixed ones, and the streams that programs push, as they appear; the newest of very many."""
+    pushed = [name for name in list(monitor.feeds) if name not in TITLES][-PUSHED:]
+    return {**{name: title for name, title in TITLES.items() if name != YOURS}, **{name: name for name in pushed}, YOURS: TITLES[YOURS]}
+
+
 def tabs(monitor: Monitor) -> dcc.Tabs:
-    shown = [dcc.Tab(label=tab_label(name, title), value=name, className="tab", selected_className="tab on") for name, title in TITLES.items()]
-    return dcc.Tabs(shown, id="domain", value="wave", className="tabs", mobile_breakpoint=0)
+    return dcc.Tabs(tab_row(titles(monitor)), id="domain", value="wave", className="tabs", mobile_breakpoint=0)
+
+
+def tab_row(names: dict[str, str]) -> list[dcc.Tab]:
+    return [dcc.Tab(label=tab_label(name, title), value=name, className="tab", selected_className="tab on") for name, title in names.items()]
 
 
 def tab_label(name: str, title: str) -> html.Span:
@@ -161,8 +178,12 @@ def tab_label(name: str, title: str) -> html.Span:
     return html.Span([html.Span(title), *little], className="tab-label")
 
 
-def overview() -> html.Div:
-    shown = [
+def overview(monitor: Monitor) -> html.Div:
+    return html.Div(tiles(titles(monitor)), id="overview", className="tiles", hidden=True)
+
+
+def tiles(names: dict[str, str]) -> list[html.Button]:
+    return [
         html.Button(
             [
                 html.Div([html.B(title), html.Em(className="open", **data("open", name))]),
@@ -171,10 +192,9 @@ def overview() -> html.Div:
             className="tile",
             **data("domain", name),
         )
-        for name, title in TITLES.items()
+        for name, title in names.items()
         if name != OVERVIEW
     ]
-    return html.Div(shown, id="overview", className="tiles", hidden=True)
 
 
 def watching() -> html.Main:
@@ -221,9 +241,21 @@ def travel() -> html.Div:
     spans = choice("range", SPANS, 600)
     steps = [("earlier", "‹ earlier"), ("previous", "‹ anomaly"), ("next", "anomaly ›"), ("later", "later ›")]
     return html.Div(
-        [*(html.Button(words, id=name) for name, words in steps), html.Span(className="grow"), html.Span("showing", className="soft"), spans],
+        [
+            *(html.Button(words, id=name) for name, words in steps),
+            *labelling(),
+            html.Span(className="grow"),
+            html.Span("showing", className="soft"),
+            spans,
+        ],
         className="row travel",
     )
+
+
+def labelling() -> list[Any]:
+    """A person's word on the point that was clicked, or on the span that was zoomed to."""
+    words = {"expected": "this is expected", "missed": "this was missed"}
+    return [html.Span([html.Button(text, id=f"label-{kind}") for kind, text in words.items()], id="labels", className="row", hidden=True)]
 
 
 def injecting() -> html.Div:
@@ -258,6 +290,11 @@ def controls() -> html.Aside:
             className="acts",
         ),
         html.P(id="acted", role="status", className="soft small"),
+        html.Div(
+            [html.P(id="proposal"), html.Div([html.Button(w, id=f"proposal-{w}") for w in ("preview", "dismiss")], className="acts")],
+            id="proposed",
+            hidden=True,
+        ),
     ]
     return html.Aside(shown, className="panel")
 
@@ -278,8 +315,12 @@ def lower() -> html.Div:
     compare = html.Table([html.Thead(html.Tr([html.Th(words) for words in heads])), html.Tbody(id="compare")])
     panels = [
         ("history", "Last anomalies", html.Div(id="history")),
+        ("incidents", "Incidents", html.Div(id="incidents")),
         ("compared", "Compare detectors", html.Div(compare, className="scroll")),
         ("table", "Table", html.Div(html.Table(id="rows"), className="scroll")),
+        ("days", "Days", html.Div(id="days")),
+        ("settings", "Settings", html.Div(id="settings", className="scroll")),
+        ("log", "Log", html.Div(id="log", className="scroll")),
     ]
     shown = [dcc.Tab(body, label=title, value=name, className="tab", selected_className="tab on") for name, title, body in panels]
     return html.Div(dcc.Tabs(shown, id="lower", value="history", className="tabs", mobile_breakpoint=0), className="panel lower")
@@ -319,11 +360,10 @@ def build(monitor: Monitor, interval: int = BY_NAME["interval"].default, seed: i
         index_string=INDEX,
     )
     app.layout = lambda: page(monitor, interval, seed)
-    connect_settings(app, monitor)
-    connect_chart(app, monitor)
-    connect_panels(app, monitor)
-    connect_actions(app, monitor, seed)
-    connect_upload(app, monitor)
+    heeded(service)
+    for wire in (connect_settings, connect_chart, connect_panels, connect_people, connect_upload):
+        wire(app, service)
+    connect_actions(app, service, seed)
     connect_browser(app)
     app.setup_startup_routes()
     close_unknown_paths(app)
@@ -372,7 +412,8 @@ PREVIEW = {name: Input(name, "value") for name in ("detector", "window", "thresh
 PREVIEW_STATE = {name: State(name, "value") for name in PREVIEW}
 
 
-def connect_settings(app: dash.Dash, monitor: Monitor) -> None:
+def connect_settings(app: dash.Dash, service: Service) -> None:
+    monitor = service.monitor
     outputs = {
         "domain": Output("domain", "value"),
         **{name: Output(name, "value") for name in PREVIEW},
@@ -386,6 +427,7 @@ def connect_settings(app: dash.Dash, monitor: Monitor) -> None:
         "apply": Input("apply", "n_clicks"),
         "undo": Input("undo", "n_clicks"),
     }
+    asked["proposal"] = Input("proposal-preview", "n_clicks")
     picked = {"best": Input("best", "n_clicks"), "percent": Input("one-percent", "n_clicks"), "click": Input("curve", "clickData")}
 
     @app.callback(output=outputs, inputs={**asked, **picked}, state={**PREVIEW_STATE, "by": State("by", "value"), "shown": State("shown", "data")})
@@ -399,15 +441,26 @@ def connect_settings(app: dash.Dash, monitor: Monitor) -> None:
         if feed is None or (why in (None, "url", "domain") and shown == domain):
             return {**same, "acted": ""}
         now = chosen(feed.applied, asked)
-        if why == "apply":
-            monitor.apply(domain, now)
-            return {**same, "acted": f"{feed.stream.title} now runs under these settings, for everybody."}
-        if why == "undo":
-            return {**same, **fields_of(monitor.undo(domain)), "acted": "Back to the settings before."}
+        if why in ("apply", "undo"):
+            return {**same, **await asyncio.to_thread(applied, service, feed, now if why == "apply" else None)}
+        if why == "proposal-preview":
+            found = await asyncio.to_thread(proposed, service, feed)
+            return {**same, **(fields_of(found.settings) if found else {})}
         if why in ("best", "one-percent", "curve"):
-            found = picked_threshold(Sight(monitor, domain, now, 1), why, click, by)
-            return {**same, "threshold": found if found is not None else no_update}
+            picked = picked_threshold(Sight(monitor, domain, now, 1), why, click, by)
+            return {**same, "threshold": picked if picked is not None else no_update}
         return {**same, **fields_of(feed.applied), "acted": ""}
+
+
+def applied(service: Service, feed: Feed, settings: Settings | None) -> dict[str, Any]:
+    """Makes settings a stream's own for everybody; None takes the last ones back."""
+    if settings is None:
+        back = service.monitor.undo(feed.name)
+        noted(service, "took settings back", feed.name)
+        return {**fields_of(back), "acted": "Back to the settings before."}
+    service.monitor.apply(feed.name, settings)
+    noted(service, "applied settings", feed.name, **fields_of(settings))
+    return {"acted": f"{feed.stream.title} now runs under these settings, for everybody."}
 
 
 def fields_of(settings: Settings) -> dict[str, Any]:
@@ -418,7 +471,7 @@ def linked(monitor: Monitor, search: str) -> dict[str, Any]:
     """The controls as a link names them; what a link gets wrong is left as it is and said."""
     asked = {key: values[0] for key, values in parse_qs(search.lstrip("?")).items()}
     domain = asked.get("domain", "wave")
-    if domain not in TITLES:
+    if domain not in titles(monitor):
         return {"acted": f"the link names a stream {domain!r} that is not here"}
     base = monitor.feeds[domain].applied if domain in monitor.feeds else Settings()
     try:
@@ -430,7 +483,8 @@ def linked(monitor: Monitor, search: str) -> dict[str, Any]:
     return {"domain": domain, "shown": domain, **fields_of(settings), "range": span if span in SPANS else 600}
 
 
-def connect_chart(app: dash.Dash, monitor: Monitor) -> None:
+def connect_chart(app: dash.Dash, service: Service) -> None:
+    monitor = service.monitor
     numbers_out = {
         name: Output(name, "children") for name in ("points", "anomalies", "rate", "status", "explain", "alarms", "precision", "recall", "caught")
     }
@@ -450,6 +504,7 @@ def connect_chart(app: dash.Dash, monitor: Monitor) -> None:
         settings = chosen(feed.applied, asked)
         sight = await patient(monitor, domain, settings, span, at if at and at["id"] == feed.id else None)
         answer = redrawn(sight, asked["theme"], asked["zoom"] or {}, asked["by"], seen)
+        answer |= announced(service, feed, seen, answer["seen"])
         if ctx.triggered_id != "tick" or not asked["n"] or asked["n"] % 4 == 0:
             answer["curve"] = curve_figure(sight, asked["by"], asked["theme"])
         return {**same, **answer}
@@ -465,7 +520,7 @@ def redrawn(sight: Sight, theme: str, zoom: dict[str, Any], by: str, seen: Any) 
     answer = {"chart": figure, "seen": held, "explain": sight.sentence(shown), "status": sight.status()}
     fresh = not seen or seen["look"]["stream"] != feed.id
     if fresh or held["number"] != seen["number"]:
-        answer |= {"history": panels.latest(feed), "news": [] if fresh else news(feed, seen["number"])}
+        answer["history"] = panels.latest(feed)
     return {**answer, "pulse": pulse(sight.monitor, feed, sight.at), **cards(feed), **panels.numbers(sight, by)}
 
 
@@ -479,41 +534,108 @@ async def patient(monitor: Monitor, name: str, settings: Settings, span: int, at
     return sight
 
 
+def announced(service: Service, feed: Feed, seen: Any, held: dict[str, Any]) -> dict[str, Any]:
+    """The incidents that are new to this browser; what it holds remembers the newest of them."""
+    found = service.incidents.find(Wanted(feed.name, LIVE, limit=20)).incidents
+    before = seen["since"] if seen and seen["look"]["stream"] == feed.id else None
+    held["since"] = max((i.start for i in found), default=before or 0.0)
+    return {} if before is None else {"news": news(feed.stream.title, found, before)} if held["since"] > before else {}
+
+
 def curve_figure(sight: Sight, by: str, theme: str) -> dict[str, Any]:
     points, _ = sight.curve()
     return chart.curve(points, by, sight.settings.threshold, evaluate.best_threshold(points, by), theme)
 
 
-def connect_panels(app: dash.Dash, monitor: Monitor) -> None:
-    @app.callback(Output("sparks", "data"), Output("speed", "value"), Input("slow", "n_intervals"), Input("domain", "value"), Input("speed", "value"))
-    async def little(n: Any, domain: str, speed: float) -> tuple[Any, Any]:
-        """The little lines of the tabs and of the overview, and the speed that everybody shares."""
-        if "speed.value" in ctx.triggered_prop_ids:  # perhaps together with others
-            monitor.speed = float(speed)
-        lines = {name: spark(feed, domain == OVERVIEW) for name, feed in list(monitor.feeds.items()) if feed.end}
-        return lines, no_update if speed == monitor.speed else int(monitor.speed)
+def connect_panels(app: dash.Dash, service: Service) -> None:
+    monitor = service.monitor
+    rows = {"domain": Output("domain", "children"), "overview": Output("overview", "children"), "names": Output("names", "data")}
+    asked = {"n": Input("slow", "n_intervals"), "domain": Input("domain", "value"), "speed": Input("speed", "value")}
 
     @app.callback(
-        output={"compare": Output("compare", "children"), "rows": Output("rows", "children")},
-        inputs={
-            "n": Input("slow", "n_intervals"),
-            "panel": Input("lower", "value"),
-            "domain": Input("domain", "value"),
-            "by": Input("by", "value"),
-            **PREVIEW,
-        },
+        output={"sparks": Output("sparks", "data"), "speed": Output("speed", "value"), **rows}, inputs=asked, state={"names": State("names", "data")}
     )
-    async def panel(n: Any, panel: str, domain: str, by: str, **preview: Any) -> dict[str, Any]:
+    async def little(n: Any, domain: str, speed: float, names: Any) -> dict[str, Any]:
+        """The little lines of the tabs and of the overview, the tabs themselves, and the speed that everybody shares."""
+        if "speed.value" in ctx.triggered_prop_ids:  # perhaps together with others
+            monitor.speed = float(speed)
+        shown = titles(monitor)
+        same = {"domain": no_update, "overview": no_update, "names": list(shown)}
+        if names and names != list(shown):
+            same |= {"domain": tab_row(shown), "overview": tiles(shown)}
+        feeds = {name: monitor.feeds[name] for name in shown if name in monitor.feeds}
+        lines = {name: spark(feed, domain == OVERVIEW, open_incidents(service, feed)) for name, feed in feeds.items() if feed.end}
+        return {**same, "sparks": lines, "speed": no_update if speed == monitor.speed else int(monitor.speed)}
+
+    outputs = {name: Output(element, "children") for name, element in PANELS.items()}
+    asked = {"n": Input("slow", "n_intervals"), "panel": Input("lower", "value"), "by": Input("by", "value"), "done": Input("done", "data")}
+
+    @app.callback(output=outputs, inputs={**asked, "domain": Input("domain", "value"), **PREVIEW})
+    async def panel(n: Any, panel: str, domain: str, by: str, done: Any, **preview: Any) -> dict[str, Any]:
         """The lower panel that is open."""
-        feed, same = monitor.feeds.get(domain), {"compare": no_update, "rows": no_update}
-        if feed is None or not feed.end:
+        feed, same = monitor.feeds.get(domain), dict.fromkeys(outputs, no_update)
+        if feed is None or not feed.end or panel not in outputs:
             return same
-        if panel == "compared":
-            return {**same, "compare": await asyncio.to_thread(panels.compared, monitor, feed, chosen(feed.applied, preview), by)}
-        return {**same, "rows": panels.tabled(Sight(monitor, domain, chosen(feed.applied, preview), 100))} if panel == "table" else same
+        return {**same, panel: await asyncio.to_thread(lower_panel, service, panel, (feed, chosen(feed.applied, preview), by))}
 
 
-def connect_actions(app: dash.Dash, monitor: Monitor, seed: int) -> None:
+def lower_panel(service: Service, panel: str, about: tuple[Feed, Settings, str]) -> list[Any]:
+    """What one lower panel shows of a stream."""
+    feed, settings, by = about
+    store = service.store
+    if panel == "compared":
+        return panels.compared(service.monitor, feed, settings, by)
+    if panel == "table":
+        return panels.tabled(Sight(service.monitor, feed.name, settings, 100))
+    if panel == "incidents":
+        return panels.incidents(feed, service.incidents.find(Wanted(feed.name)))
+    if panel == "days":
+        return panels.days(store.daily(feed.name) if store else [])
+    if panel == "settings":
+        return panels.settings(feed, store.history(feed.name, 20) if store else [])
+    return panels.logged(store.audit(200) if store else [])
+
+
+def open_incidents(service: Service, feed: Feed) -> int:
+    """How many incidents of the last steps nobody has taken care of: what the number on a tab says."""
+    found = service.incidents.find(Wanted(feed.name, limit=10)).incidents
+    return sum(i.state == OPEN or (i.state == RESOLVED and i.last >= feed.end - RECENT and not i.acknowledged) for i in found)
+
+
+def connect_people(app: dash.Dash, service: Service) -> None:
+    """What people say: of incidents, of points, and of settings that were proposed to them."""
+    monitor = service.monitor
+    states = {"domain": State("domain", "value"), "zoom": State("zoom", "data"), "click": State("chart", "clickData")}
+    words = {"expected": Input("label-expected", "n_clicks"), "missed": Input("label-missed", "n_clicks")}
+
+    @app.callback(Output("done", "data"), inputs={"act": Input("act", "data"), **words}, state=states, prevent_initial_call=True)
+    async def act(act: Any, domain: str, zoom: Any, click: Any, **_: Any) -> Any:
+        if ctx.triggered_id == "act":
+            await asyncio.to_thread(acted_on, service, act["incident"], act["act"])
+        else:
+            kind = str(ctx.triggered_id).removeprefix("label-")
+            await asyncio.to_thread(say, service, monitor.feeds[domain], span_said(zoom, click), kind)
+        return monitor.clock()  # something new for the panel that is open
+
+    asked = {
+        "n": Input("slow", "n_intervals"),
+        "domain": Input("domain", "value"),
+        "done": Input("done", "data"),
+        "no": Input("proposal-dismiss", "n_clicks"),
+    }
+
+    @app.callback(Output("proposal", "children"), Output("proposed", "hidden"), inputs=asked)
+    async def propose(domain: str, no: Any, **_: Any) -> tuple[Any, bool]:
+        if ctx.triggered_id == "proposal-dismiss":
+            service.labels.dismiss(domain)
+        if domain not in monitor.feeds or not service.labels.due(domain):
+            return no_update, True
+        found = await asyncio.to_thread(proposed, service, monitor.feeds[domain])
+        return (f"{found.text}." if found else no_update), found is None
+
+
+def connect_actions(app: dash.Dash, service: Service, seed: int) -> None:
+    monitor = service.monitor
     kinds = [kind for kind in KINDS if kind != "none"]
 
     @app.callback(
@@ -565,7 +687,8 @@ def connect_actions(app: dash.Dash, monitor: Monitor, seed: int) -> None:
         return (None if end is None else {"id": feed.id, "end": end}), fresh
 
 
-def connect_upload(app: dash.Dash, monitor: Monitor) -> None:
+def connect_upload(app: dash.Dash, service: Service) -> None:
+    monitor = service.monitor
     said = {"said": Output("upload-said", "children"), "guess": Output("guess", "children"), "hidden": Output("guessed", "hidden")}
     boxes = {f"{box}_{part}": Output(f"col-{box}", part) for box in BOXES for part in ("options", "value")}
     asked = {
@@ -668,6 +791,8 @@ def connect_browser(app: dash.Dash) -> None:
         [Output(f"{name}-said", "children") for name in ("window", "threshold", "size")],
         *[Input(name, "value") for name in ("window", "threshold", "size")],
     )
+    told = (("chart", "clickData"), ("zoom", "data"), ("domain", "value"), ("done", "data"))
+    browser("labels", Output("labels", "hidden"), *[Input(*each) for each in told])
     address = [Input(name, "value") for name in ("domain", "detector", "window", "threshold", "direction", "range")]
     address.append(Input("at", "data"))
     browser("address", Output("share", "title"), *address, State("served", "data"))
@@ -676,7 +801,7 @@ def connect_browser(app: dash.Dash) -> None:
 # --- python app.py
 
 
-def streams(seed: int, csv: str | None, ledger: Store | Shut | None = None, limits: Limits = OPEN) -> Monitor:
+def streams(seed: int, csv: str | None, ledger: Store | Shut | None = None, limits: Limits = UNLIMITED) -> Monitor:
     """The monitor with every simulated domain, this machine, and a file if one is given; with a ledger it goes on where it was."""
     feeds: dict[str, Any] = {name: (stream(seed=seed), False) for name, stream in STREAMS.items()}
     monitor = Monitor({**feeds, MACHINE: (ThisMachine(), True)}, ledger=ledger, limits=limits)
@@ -713,21 +838,6 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     return asked
 
 
-def listening(host: str, port: int) -> socket.socket:
-    """A socket on that address, or an exit with a sentence."""
-    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind((host, port))
-        sock.listen(1024)
-    except OSError as error:
-        sock.close()
-        raise SystemExit(
-            f"Port {port} on {host} cannot be used ({error.strerror}). Stop what uses it, or choose another: python app.py --port {port + 1}"
-        ) from None
-    return sock
-
-
 def guarded(asked: argparse.Namespace) -> Options:
     """What the API's guard goes by, or an exit with a sentence."""
     try:
@@ -743,7 +853,12 @@ def main(words: list[str] | None = None) -> None:
     asked = arguments(words)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     sys.setswitchinterval(0.001)  # seconds: a visitor's answer never waits long for the monitor's thread
-    options, sock, store = guarded(asked), listening(asked.host, asked.port), history(asked)
+    options = guarded(asked)
+    try:
+        sock = listening(asked.host, asked.port)
+    except OSError as error:
+        raise SystemExit(str(error)) from None
+    store = history(asked)
     try:
         monitor = streams(asked.seed, asked.csv, store, Limits(bool(asked.create), asked.streams))
     except (CsvError, OSError) as error:

@@ -161,13 +161,16 @@
     const press = { " ": "pause", g: "golive", n: "next", p: "previous" }[event.key];
     const tabs = [...document.querySelectorAll("#domain .tab")];
     if (event.key === " " && event.target.closest("button")) return;
+    if (event.key === "Enter" && event.target.matches(".tab")) event.target.click();
     if (press) event.preventDefault(), $(press).click();
     else if (/^[1-9]$/.test(event.key) && tabs[event.key]) tabs[event.key].click();
     else if (event.key === "?") $("keys").showModal();
   }
 
   function click(event) {
-    const el = event.target.closest("[data-step],[data-domain],[data-detector],#theme,#bell,#share,#help");
+    const act = event.target.closest("[data-act]");
+    if (act) return set("act", { data: { incident: act.dataset.incident, act: act.dataset.act, asked: Date.now() } });
+    const el = event.target.closest("[data-step],[data-domain]:not(body),[data-detector],#theme,#bell,#share,#help");
     if (event.target.closest("#trouble")) return bar("");
     if (!el) return event.target.id === "keys" ? event.target.close() : undefined;
     if (el.dataset.step) set("goto", { data: { step: Number(el.dataset.step), asked: Date.now() } });
@@ -195,12 +198,19 @@
     return range[0] ? [{ revision, stream, range }, { id: stream, end: seen.end }] : [keep(), keep()];
   }
 
+  const labels = (clicked, zoom) => ["domain", "done"].includes(window.dash_clientside.callback_context.triggered_id) || !(clicked || (zoom && zoom.range));
+
   const said = (window_, threshold, size) => [`${window_} steps`, `${Number(threshold).toFixed(1)} σ`, `${size} σ`];
 
-  window.dash_clientside = Object.assign({}, window.dash_clientside, { redline: { heard, sparks, tell, stage, zoomed, said, address } });
+  window.dash_clientside = Object.assign({}, window.dash_clientside, { redline: { heard, sparks, tell, stage, zoomed, labels, said, address } });
   document.addEventListener("keydown", key);
   document.addEventListener("click", click);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", (e) => localStorage.theme || theme(e.matches ? "dark" : "light"));
-  const ready = setInterval(() => { if ($("theme")) clearInterval(ready), theme(document.documentElement.dataset.theme); }, 20);
+  const ready = setInterval(() => {
+    if (!$("theme") || !$("domain")) return;
+    clearInterval(ready);
+    theme(document.documentElement.dataset.theme);
+    document.querySelectorAll("#domain .tab, #lower .tab").forEach((tab) => Object.assign(tab, { tabIndex: 0, role: "tab" }));
+  }, 20);
   setInterval(beat, 250);
 })();

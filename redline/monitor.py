@@ -379,6 +379,8 @@ def known(name: str, label: np.ndarray | None, time: np.ndarray) -> np.ndarray |
 class Monitor:
     """Owns the clock, the feeds and the one thread that writes them; everybody else only reads."""
 
+    truth: Truth = staticmethod(known)  # what people said of a stream comes on top of its own labels
+
     def __init__(
         self,
         streams: Mapping[str, tuple[Stream, bool]],
@@ -396,7 +398,6 @@ class Monitor:
         self.broken: set[str] = set()  # pushed ones that failed and are tried again at the next beat
         self.changed: deque[Feed] = deque()  # those with settings that the ledger does not know yet
         self.owing: dict[str, Pushed] = {}  # those with receipts to answer
-        self.truth: Truth = known  # what people said of a stream comes on top of its own labels
         self.listeners: list[Listener] = []  # told of every batch after its commit, in the loop's thread; they must not wait
         self.room, self.creating = Room(), threading.Lock()
         self.wake, self.stopping = threading.Event(), threading.Event()

@@ -1,4 +1,4 @@
-"""The numbers beside the chart and the panels under it, as Dash components: old -> new, last anomalies, the comparison, the table."""
+"""The numbers beside the chart and the panels under it, as Dash components: old -> new, anomalies, incidents, comparison, table, settings, log."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from dash import html
 
 from detectors import DETECTORS
 from redline import evaluate, view
+from redline.alerts import SNOOZES, Incident, Page
 from redline.monitor import Anomaly, Feed, Monitor
-from redline.settings import Settings
+from redline.settings import TABLE, Settings
 from redline.sight import Sight, told
 
 LATEST = 20  # anomalies in the list
@@ -122,3 +123,63 @@ def tabled(sight: Sight) -> list[Any]:
         word = view.severity(seen.score[i], sight.settings.threshold) if anomalous else ""
         rows.append(html.Tr([html.Td(view.moment(seen.time[i], stream.period)), *values, html.Td(view.plain(seen.score[i], 0.1)), html.Td(word)]))
     return [html.Thead(head), html.Tbody(rows)]
+
+
+def incidents(feed: Feed, page: Page) -> list[Any]:
+    """The incidents of a stream, live ones first, with what a person can do about them."""
+    if not page.incidents:
+        return [html.P("No incidents.", className="quiet")]
+    more = [html.P(f"and {page.total - len(page.incidents):,} more: /api/alerts", className="quiet")] if page.total > len(page.incidents) else []
+    return [incident(feed, each) for each in page.incidents] + more
+
+
+def incident(feed: Feed, i: Incident) -> html.Div:
+    when = view.moment(i.start, feed.stream.period)
+    head = html.Button([html.I(className=f"mark {i.severity}"), html.Span(when), html.B(i.severity)], className="link", **data("step", i.peak.step))
+    words = html.Small(
+        [i.text, html.Em(f" {i.alarms} alarm{'s' if i.alarms > 1 else ''}, {i.state}{f' by {i.acknowledged}' if i.acknowledged else ''}")]
+    )
+    acts = ["acknowledge", *(f"snooze {length}" for length in SNOOZES), "expected", "resolve"] if i.live else ["expected"]
+    buttons = [html.Button(act, className="link", **data("act", act), **data("incident", i.id)) for act in acts]
+    return html.Div([head, words, html.Span(buttons, className="row small")], className=f"incident {i.state}")
+
+
+def days(counts: list[tuple[int, int]]) -> list[Any]:
+    """Anomalies a day by the stream's own time, as bars with their numbers."""
+    if not counts:
+        return [html.P("No day with an anomaly yet.", className="quiet")]
+    top = max(count for _, count in counts)
+    return [
+        html.Div(
+            [html.Span(f"{np.datetime64(day, 'D')}"), html.I(style={"width": f"{78 * count / top:.1f}%"}), html.B(f"{count:,}")], className="day"
+        )
+        for day, count in reversed(counts)
+    ]
+
+
+def settings(feed: Feed, history: list[dict[str, Any]]) -> list[Any]:
+    """What the stream runs under, what each setting means, and what was applied before."""
+    heads = html.Tr([html.Th(words) for words in ("setting", "applied", "default", "what it does")])
+    rows = [(row, getattr(feed.applied, row.name, None)) for row in TABLE]
+    shown = [html.Tr([html.Td(r.name), html.Td(f"{v} {r.unit}".strip()), html.Td(str(r.default)), html.Td(r.help)]) for r, v in rows if v is not None]
+    past = [html.Li(f"{np.datetime64(int(h['at']), 's')} UTC: {brief(h['settings'])}") for h in history]
+    return [html.Table([html.Thead(heads), html.Tbody(shown)], className="words"), html.Ul(past, className="quiet")]
+
+
+def brief(settings: dict[str, Any]) -> str:
+    return f"{settings['detector']}, window {settings['window']}, threshold {settings['threshold']}, {settings['direction']}"
+
+
+def logged(lines: list[dict[str, Any]]) -> list[Any]:
+    """The audit log, newest first: who changed what."""
+    if not lines:
+        return [html.P("Nothing was changed yet, or nothing is kept (no store).", className="quiet")]
+    rows = [
+        (f"{np.datetime64(int(line['at']), 's')}", line["who"], line["what"], line["stream"] or "", told_detail(line["detail"])) for line in lines
+    ]
+    head = html.Tr([html.Th(words) for words in ("time, UTC", "who", "what", "stream", "detail")])
+    return [html.Table([html.Thead(head), html.Tbody([html.Tr([html.Td(cell) for cell in row]) for row in rows])], className="words")]
+
+
+def told_detail(detail: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in detail.items())

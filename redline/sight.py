@@ -6,12 +6,14 @@ This room stands on the others: it joins monitor, evaluate and view, so that the
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from redline import evaluate, view
+from redline.alerts import Incident
 from redline.monitor import Anomaly, Feed, Monitor, Track
 from redline.settings import BY_NAME, Settings
 from redline.sources import Recording
@@ -64,8 +66,8 @@ class Sight:
             first = feed.tape.first
             end = max(min(track.end, feed.end), first)
             label = feed.tape.read("label", first, end) if feed.labelled else None
-            score, alarm = track.read("score", first, end), track.read("alarm", first, end)
-            return History(first, score[:, 0], alarm[:, 0], label)  # type: ignore[index]
+            score, alarm, time = track.read("score", first, end), track.read("alarm", first, end), feed.tape.read("time", first, end)[:, 0]
+        return History(first, score[:, 0], alarm[:, 0], self.monitor.truth(feed.name, label, time))  # type: ignore[index]
 
     def seen(self, first: int) -> View:
         """The view from a step on; many visitors look at the same steps, so it is made once for all."""
@@ -81,6 +83,7 @@ class Sight:
     def judged(self, first: int) -> View:
         """The view with its rows and events judged: over the whole buffer, then cut."""
         seen = view.scene(self.feed, self.track, self.settings.threshold, first, self.end)
+        seen = seen._replace(label=self.monitor.truth(self.feed.name, seen.label, seen.time))
         codes = evaluate.outcomes(seen.score, seen.label, self.settings.threshold)
         return view.look(seen, self.settings.threshold, None if codes is None else OUTCOMES[codes], self.fates())
 
@@ -129,6 +132,18 @@ class Sight:
         return seen.sentence
 
 
+def forget() -> None:
+    """What was judged is judged anew: somebody has said what is true."""
+    judgements.clear()
+    views.clear()
+
+
+def scored(settings: Settings, floors: tuple[float, ...], x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Row scores and alarm scores, both (n,), of x (n, features) under settings that nobody watches yet."""
+    rows = Track(settings, floors, 0).advance(x)
+    return rows["score"][:, 0], rows["alarm"][:, 0]
+
+
 def ended(feed: Feed) -> bool:
     return isinstance(feed.stream, Recording) and not feed.stream.rest
 
@@ -155,36 +170,27 @@ def told(feed: Feed, a: Anomaly) -> str:
     return view.reason(a.value, (a.low, a.high), a.score, feed.stream.units[a.feature], a.run)
 
 
-def news(feed: Feed, number: int) -> list[dict[str, Any]]:
-    """The alarms since anomaly `number`, for the pop-ups and the bell."""
-    found = [a for a in list(feed.journal)[-200:] if a.number > number and a.alarm]
-    name = feed.stream.title
-    return [
-        {
-            "title": f"{name} · {view.severity(a.score, a.threshold)}",
-            "kind": view.severity(a.score, a.threshold),
-            "text": told(feed, a),
-            "step": a.step,
-        }
-        for a in found[-3:]
-    ]
+def news(title: str, found: Iterable[Incident], since: float) -> list[dict[str, Any]]:
+    """The incidents that began after a time of the stream, oldest first, for the pop-ups and the bell; at most three."""
+    new = sorted((i for i in found if i.start > since), key=lambda i: i.start)[-3:]
+    return [{"title": f"{title} · {i.severity}", "kind": i.severity, "text": i.text, "step": i.peak.step} for i in new]
 
 
-def spark(feed: Feed, wide: bool) -> dict[str, Any]:
-    """A little line: the last steps of the first feature between 0 and 1, the places of its anomalies, how many alarms are open."""
+def spark(feed: Feed, wide: bool, open_: int) -> dict[str, Any]:
+    """A little line: the last steps of the first feature between 0 and 1, the places of its anomalies, how many incidents are open."""
     steps, bins = (600, 200) if wide else (240, 48)
     track = feed.watched
     seen = view.scene(feed, track, feed.applied.threshold, feed.end - steps, feed.end)
     line = seen.x[:, 0]
     known = line[np.isfinite(line)]
     if not len(known):
-        return {"line": [], "marks": [], "open": 0}
+        return {"line": [], "marks": [], "open": open_}
     low, high = float(known.min()), float(known.max())
     red = seen.score > feed.applied.threshold
     keep = np.unique(np.concatenate([np.linspace(0, len(line) - 1, bins).astype(int), np.flatnonzero(red)]))  # thinned, every red one stays
     level = np.round((line[keep] - low) / ((high - low) or 1.0), 3)
     points = [[round(k / max(len(line) - 1, 1), 3), None if np.isnan(v) else v] for k, v in zip(keep.tolist(), level.tolist())]
-    return {"line": points, "marks": np.flatnonzero(red[keep]).tolist(), "open": int((seen.alarm > feed.applied.threshold).sum())}
+    return {"line": points, "marks": np.flatnonzero(red[keep]).tolist(), "open": open_}
 
 
 def pulse(monitor: Monitor, feed: Feed | None, at: int | None) -> dict[str, Any]:

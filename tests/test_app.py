@@ -127,8 +127,8 @@ def test_a_taken_port_gets_a_sentence():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(SystemExit, match=r"Port \d+ on 127.0.0.1 cannot be used"):
-            app.listening("127.0.0.1", taken.getsockname()[1])
+        with pytest.raises(SystemExit, match=r"port \d+ on 127.0.0.1 cannot be used .* choose another with --port"):
+            app.main(["--no-browser", "--port", str(taken.getsockname()[1])])
 
 
 @pytest.mark.parametrize(("words", "said"), [(["--port", "99999"], "wanted 1 to 65,535"), (["--interval", "1"], "wanted 100 to 60,000")])

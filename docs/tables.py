@@ -8,8 +8,10 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from redline.__main__ import detectors_table, domains_table  # noqa: E402  found once the project is on the path
+from redline.api import routes_table  # noqa: E402
 
-TABLES = {"domains": domains_table, "detectors": detectors_table}
+TABLES = {"domains": domains_table, "detectors": detectors_table, "routes": routes_table}
+DOCUMENTS = ("README.md", "docs/api.md")
 
 
 def filled(text: str) -> str:
@@ -21,5 +23,5 @@ def filled(text: str) -> str:
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(filled(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    for document in (ROOT / name for name in DOCUMENTS):
+        document.write_text(filled(document.read_text(encoding="utf-8")), encoding="utf-8")

@@ -7,7 +7,6 @@ answered as a problem (RFC 9457) that names the field, what was wanted and what 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +26,7 @@ from redline import payload, view
 from redline.alerts import SEVERITIES, STATES, Change, Incident, Incidents, Policy, Rules, Settled, UnknownIncident, Wanted, row, sentence
 from redline.auth import Allowance, Door, Refusal, Token, Tokens
 from redline.events import CLIENTS, Event, Hub, Wish
+from redline.excerpt import TYPES, Format, Range, formatted, rows
 from redline.intake import Full, Pushed, Refused, Taken
 from redline.labels import Label, LabelError, Labels
 from redline.ledger import Anomaly, Batch
@@ -37,18 +37,17 @@ from redline.sight import ended
 from redline.sources import Recording
 from redline.store import Query as Search
 from redline.store import Store, StoreError
+from redline.table import Table
 
 VERSION = "0.1.0"
 PROBLEM = "application/problem+json"
+WAKING = 2.0  # seconds somebody may wait for the past of streams
 LATE = 5.0  # seconds without a beat of the loop after which the server is called dead
 BIG = 65_536  # bytes of a body from which it is read in a thread, so that nobody else waits
 PATIENCE = 30.0  # seconds a submission waits for its commit before it is told to come again
 MOST = 100_000  # points of one answer
-PIECE = 5_000  # points written at once, so that nobody waits for a long answer of another
 PAGE_BODY = 100 * 2**20  # bytes the page may send, an uploaded file as text
-TYPES = {"json": "application/json", "csv": "text/csv; charset=utf-8", "ndjson": "application/x-ndjson"}
 
-Format = Literal["json", "csv", "ndjson"]
 Severity = Literal["info", "warning", "critical"]
 State = Literal["open", "acknowledged", "snoozed", "resolved"]
 Length = Literal["10 min", "1 h", "until normal"]
@@ -122,7 +121,17 @@ class Service:
         feed = self.monitor.feeds.get(name)
         if feed is None:
             raise Problem(404, f"no stream is called {name!r}; /api/streams lists them", [wrong("source", "the name of a stream", name)])
+        self.awake([feed])
         return feed
+
+    def awake(self, feeds: Sequence[Feed]) -> None:
+        """Waits a moment for streams whose past has not been fetched from the store since the start."""
+        asleep = [feed for feed in feeds if not feed.ready and self.monitor.thread]
+        for feed in asleep:
+            self.monitor.want(feed.name, feed.applied)
+        until = time.monotonic() + WAKING
+        while any(not feed.ready for feed in asleep) and time.monotonic() < until:
+            time.sleep(0.005)
 
 
 def wrong(field: str, wanted: str, came: Any) -> dict[str, Any]:
@@ -267,6 +276,14 @@ def plain(error: Any) -> Problem:
     return Problem(status, str(getattr(error, "detail", error)), headers=getattr(error, "headers", None))
 
 
+def routes_table() -> Table:
+    """Every route and what it is for."""
+    server = FastAPI()
+    connect(server, Service(Monitor({})))
+    ways = [(f"`{method.upper()} {path}`", way["summary"]) for path, ways in server.openapi()["paths"].items() for method, way in ways.items()]
+    return Table(("route", "what it answers"), ways)
+
+
 # --- how it is
 
 
@@ -343,12 +360,14 @@ def connect_streams(router: APIRouter, service: Service) -> None:
     def streams(limit: Annotated[int, Query(ge=1, le=10_000)] = 1_000, after: str = "") -> Response:
         names = list(service.monitor.feeds)
         start = names.index(after) + 1 if after in names else 0
-        shown = [described(service.monitor, service.monitor.feeds[name]) for name in names[start : start + limit]]
+        feeds = [service.monitor.feeds[name] for name in names[start : start + limit]]
+        service.awake(feeds)
+        shown = [described(feed) for feed in feeds]
         return answer({"streams": shown, "total": len(names), "next": names[start + limit - 1] if start + limit < len(names) else None})
 
     @router.get("/api/streams/{source:path}", tags=["streams"], summary="One stream")
     def stream(source: Annotated[str, Path(max_length=1_000)]) -> Response:
-        return answer(described(service.monitor, service.feed(source)))
+        return answer(described(service.feed(source)))
 
 
 def kind(feed: Feed) -> str:
@@ -357,7 +376,7 @@ def kind(feed: Feed) -> str:
     return "recording" if isinstance(feed.stream, Recording) else "live" if feed.real else "simulated"
 
 
-def described(monitor: Monitor, feed: Feed) -> dict[str, Any]:
+def described(feed: Feed) -> dict[str, Any]:
     stream, first = feed.stream, feed.tape.first
     with feed.lock:
         span = feed.tape.read("time", first, feed.end)[[0, -1], 0].tolist() if feed.end > first else [None, None]
@@ -365,40 +384,19 @@ def described(monitor: Monitor, feed: Feed) -> dict[str, Any]:
     about: dict[str, Any] = {"source": feed.name, "title": stream.title, "about": stream.about, "kind": kind(feed), "features": features}
     about |= {"period": stream.period, "points": feed.points, "first": first, "end": feed.end, "from": span[0], "to": span[1]}
     about |= {"anomalies": feed.anomalies, "alarms": feed.alarms, "applied": asdict(feed.applied)}
-    return about | {"status": status_word(monitor, feed), "arrived": feed.arrived}
+    return about | {"status": status_word(feed), "arrived": feed.arrived}
 
 
-def status_word(monitor: Monitor, feed: Feed) -> str:
+def status_word(feed: Feed) -> str:
     """The state of a stream under its applied settings, in a few words."""
     if feed.failure or feed.watched.failure:
         return f"failed, id {(feed.failure or feed.watched.failure).id}"  # type: ignore[union-attr]
+    if not feed.ready:
+        return "being fetched from the store"
     return "end of file" if ended(feed) else "live" if feed.end else "no points yet"
 
 
 # --- points out
-
-
-class Rows(NamedTuple):
-    """Some steps of one stream, oldest first."""
-
-    step: np.ndarray  # (n,) absolute
-    time: np.ndarray  # (n,) seconds since the Unix epoch
-    x: np.ndarray  # (n, features), NaN = missing
-    score: np.ndarray  # (n,) standard deviations, NaN = no opinion
-    anomaly: np.ndarray  # (n,) bool, as it was found when it came
-
-    def at(self, which: Any) -> Rows:
-        return Rows(*(column[which] for column in self))
-
-
-class Range(NamedTuple):
-    """Which steps are asked for."""
-
-    start: float = -np.inf  # seconds since the Unix epoch, included
-    end: float = np.inf  # not included
-    limit: int = 1_000
-    oldest: bool = False  # the first `limit` of the range rather than its last
-    thin: int = 0  # about how many to leave, 0 = all
 
 
 def bounds(start: str | None, end: str | None) -> tuple[float, float]:
@@ -419,96 +417,8 @@ def connect_data(router: APIRouter, service: Service) -> None:
     ) -> Response:
         feed = service.feed(source)
         asked = Range(*bounds(start, end), limit, start is not None, thin)
-        found = rows(service, feed, asked)
+        found = rows(feed, service.store, asked)
         return Response(formatted(feed, found, format), media_type=TYPES[format])
-
-
-def rows(service: Service, feed: Feed, asked: Range) -> Rows:
-    """The steps of a range: from the store where it keeps this stream's points, else those at hand."""
-    found = None
-    if service.store and feed.real:
-        with contextlib.suppress(StoreError):  # the store's trouble is told by /health; what is at hand can still be shown
-            found = in_store(service.store, feed.name, asked)
-    found = picked(at_hand(feed), asked) if found is None else found
-    return thinned(found, asked.thin) if asked.thin else found
-
-
-def in_store(store: Store, name: str, asked: Range) -> Rows | None:
-    """The steps of a range out of the store, late ones among them (step -1 where those leave the number unknown)."""
-    since, until = None if asked.start == -np.inf else asked.start, None if asked.end == np.inf else float(np.nextafter(asked.end, -np.inf))
-    found = store.points(name, since, until, asked.limit)
-    if found is None:
-        return None
-    step = np.full(len(found.time), -1) if found.first is None else found.first + np.arange(len(found.time))
-    strange = np.zeros(len(found.time), bool)
-    if len(found.time):
-        said = store.anomalies(Search(name, float(found.time[0]), float(found.time[-1]), limit=len(found.time)))
-        strange = np.isin(found.time, [each["time"] for each in said])
-    return Rows(step, found.time, found.x, found.score, strange)
-
-
-def at_hand(feed: Feed) -> Rows:
-    """The whole buffer with what was said of it."""
-    track = feed.watched
-    with feed.lock:
-        first, end = feed.tape.first, feed.end
-        times, x = feed.tape.read("time", first, end)[:, 0], feed.tape.read("x", first, end)
-        score = track.read("score", first, end)[:, 0]  # type: ignore[index]
-        noted, journal = feed.noted, list(feed.journal)
-    step = np.arange(first, end)
-    known = journal[0].step if len(journal) == feed.journal.maxlen else first  # older ones have left the journal
-    anomaly = np.isin(step, [a.step for a in journal]) | ((step < known) & (step < noted) & (score > feed.applied.threshold))
-    return Rows(step, times, x, score, anomaly)
-
-
-def picked(found: Rows, asked: Range) -> Rows:
-    which = np.flatnonzero((found.time >= asked.start) & (found.time < asked.end))
-    return found.at(which[: asked.limit] if asked.oldest else which[-asked.limit :])
-
-
-def thinned(found: Rows, most: int) -> Rows:
-    """In absolute buckets of steps: of each the rows where a feature is lowest or highest, and every anomalous one."""
-    width = 2 * found.x.shape[1] * len(found.step) // most
-    if width < 2:
-        return found
-    bucket = found.step // (1 << (width - 1).bit_length())  # buckets of a power of two, so that a moving range draws the same rows
-    keep = found.anomaly.copy()
-    edge = np.append(bucket[1:] != bucket[:-1], True)
-    for column in found.x.T:
-        for side in (np.where(np.isnan(column), -np.inf, column), np.where(np.isnan(column), -np.inf, -column)):
-            keep[np.lexsort((side, bucket))[edge]] = True  # the last of a bucket has its highest value
-    return found.at(keep)
-
-
-def formatted(feed: Feed, found: Rows, form: Format) -> bytes:
-    names = feed.stream.names
-    if form == "csv":
-        return as_csv(names, found)
-    values = found.x.tolist() if names != payload.PLAIN else found.x[:, 0].tolist()
-    columns = zip(found.step.tolist(), found.time.tolist(), values, found.score.tolist(), found.anomaly.tolist())
-    if names == payload.PLAIN:
-        points = [{"step": s, "time": t, "value": x, "score": z, "anomaly": a} for s, t, x, z, a in columns]
-    else:
-        points = [{"step": s, "time": t, "values": dict(zip(names, x)), "score": z, "anomaly": a} for s, t, x, z, a in columns]
-    if form == "ndjson":
-        return b"".join(payload.written({"source": feed.name, **point}) + b"\n" for point in points)
-    head = payload.written({"source": feed.name, "names": list(names), "units": list(feed.stream.units)})
-    pieces = [payload.written(points[i : i + PIECE])[1:-1] for i in range(0, len(points), PIECE)]
-    return head[:-1] + b',"points":[' + b",".join(pieces) + b"]}"
-
-
-def as_csv(names: Sequence[str], found: Rows) -> bytes:
-    """A header, then a line a step; an empty cell is missing, or no opinion."""
-    heads = ["step", "time", *names, "score", "anomaly"]
-    lines = [",".join(quoted(head) for head in heads)]
-    for step, at, x, score, anomaly in zip(found.step.tolist(), found.time.tolist(), found.x.tolist(), found.score.tolist(), found.anomaly.tolist()):
-        cells = ["" if value != value else repr(value) for value in (*x, score)]
-        lines.append(f"{step},{at!r},{','.join(cells)},{int(anomaly)}")
-    return ("\n".join(lines) + "\n").encode()
-
-
-def quoted(head: str) -> str:
-    return '"' + head.replace('"', '""') + '"' if any(c in head for c in ',"\r\n') else head
 
 
 # --- what was found

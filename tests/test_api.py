@@ -7,19 +7,24 @@ import json
 import math
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
+from docs.tables import filled
 from redline import events, payload
 from redline.alerts import SEVERITIES
-from redline.api import Options, Range, Rows, Service, as_csv, at_hand, connect, picked, thinned
+from redline.api import Options, Service, connect
 from redline.auth import Token, Tokens, digest
 from redline.events import Event, Hub, Wish
+from redline.excerpt import Range, Rows, as_csv, at_hand, picked, thinned
 from redline.monitor import Monitor
 from redline.payload import Misfit, document, parcels
+from redline.service import described, joined
+from redline.store import Store
 from streams import STREAMS
 
 NOON = 1_767_571_200.0  # 5 January 2026, 00:00 UTC
@@ -486,3 +491,102 @@ def test_the_openapi_lists_every_route_and_answers_are_quick(wave):
     began = time.perf_counter()
     wave.get("/api/data/iot", params={"limit": 3_000})
     assert time.perf_counter() - began < 1
+
+
+# --- with a store
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """A server on a store that survives being closed: call it again for the next life."""
+    lives = []
+
+    def live():
+        store = Store(tmp_path / "redline.db", describe=described)
+        monitor = Monitor({}, ledger=store)
+        server = FastAPI()
+        service = connect(server, joined(monitor, store, Options()))
+        monitor.start()
+        client = TestClient(server, base_url="http://localhost")
+        client.service = service
+        lives.append((monitor, store))
+        return client
+
+    def end():
+        while lives:
+            monitor, store = lives.pop()
+            monitor.stop()
+            store.close()
+
+    live.end = end
+    yield live
+    end()
+
+
+def calm_then_hot(client):
+    push(client, 0, np.random.default_rng(1).normal(20, 0.5, 300).tolist())
+    push(client, 300, [90.0])
+
+
+def test_what_was_found_said_and_changed_is_there_after_a_restart(kept):
+    client = kept()
+    calm_then_hot(client)
+    before = client.get("/api/anomalies").json()["anomalies"]
+    id = client.get("/api/alerts").json()["incidents"][0]["id"]
+    assert client.post(f"/api/alerts/{id}/acknowledge").json()["state"] == "acknowledged"
+    label = client.post("/api/labels", json={"source": "oven", "kind": "expected", "start": NOON, "feature": "value", "note": "door"}).json()
+    client.post("/api/configure", json={"source": "oven", "threshold": 5})
+    time.sleep(0.15)  # the loop writes settings at its next beat
+    points = client.get("/api/data/oven", params={"limit": 500}).json()
+    kept.end()
+    again = kept()
+    assert again.get("/api/anomalies").json()["anomalies"] == before and before[-1]["value"] == 90.0
+    assert again.get(f"/api/alerts/{id}").json()["state"] == "acknowledged"
+    assert again.get("/api/labels", params={"source": "oven"}).json()["labels"] == [label]
+    assert again.get("/api/streams/oven").json()["applied"]["threshold"] == 5
+    assert again.get("/api/data/oven", params={"limit": 500}).json() == points and len(points["points"]) == 301
+    assert [line["what"] for line in again.service.store.audit()] == ["apply", "labelled expected", "acknowledged"]
+    assert again.delete(f"/api/labels/{label['id']}").status_code == 200 and refused(again.delete(f"/api/labels/{label['id']}"), 404)
+
+
+def test_a_client_goes_on_after_a_restart_where_it_was(kept):
+    client = kept()
+    calm_then_hot(client)
+    found = [a["id"] for a in client.get("/api/anomalies").json()["anomalies"]]
+    kept.end()
+    again = kept()
+    push(again, 301, [95.0])
+    newest = again.get("/api/anomalies").json()["anomalies"][-1]["id"]
+    assert newest > found[-1] and asyncio.run(first(again.service.hub, 0, len(found) + 1)) == [*found, newest]
+
+
+def test_the_history_holds_late_points_and_narrows_like_the_journal(kept):
+    client = kept()
+    calm_then_hot(client)
+    assert client.post("/api/submit", json={"source": "oven", "time": NOON + 30, "value": 7}).json()["late"] == 1
+    points = client.get("/api/data/oven", params={"end": NOON + 61, "limit": 10}).json()["points"]
+    assert [(p["time"] - NOON, p["score"]) for p in points] == [(0, None), (30, None), (60, None)] and points[1]["value"] == 7
+    hot = client.get("/api/data/oven", params={"start": NOON + 300 * 60}).json()["points"]
+    assert [(p["value"], p["anomaly"]) for p in hot] == [(90.0, True)]
+    every = client.get("/api/anomalies", params={"limit": 100}).json()["anomalies"]
+    for query, keep in (
+        ({"severity": "critical"}, lambda a: a["severity"] == "critical"),
+        ({"alarms": True, "source": "oven"}, lambda a: a["alarm"]),
+        ({"start": NOON + 300 * 60}, lambda a: a["step"] == 300),
+        ({"after": every[0]["id"], "limit": 1}, lambda a: a is every[1]),
+    ):
+        assert client.get("/api/anomalies", params={"limit": 100, **query}).json()["anomalies"] == [a for a in every if keep(a)]
+
+
+def test_labels_that_do_not_fit_are_refused(running):
+    push(running, 0, [1.0, 2.0])
+    word = {"source": "oven", "kind": "missed", "start": NOON}
+    assert running.post("/api/labels", json={**word, "end": "2026-01-05T01:00:00Z"}).status_code == 201
+    for change, field in (({"kind": "odd"}, "kind"), ({"start": "noon"}, "start"), ({"end": NOON - 1}, "end"), ({"feature": "x"}, "feature")):
+        assert refused(running.post("/api/labels", json={**word, **change}), 422, field)
+    assert refused(running.post("/api/labels", json={**word, "source": "x"}), 404, "source")
+
+
+def test_the_routes_in_the_document_are_those_there_are():
+    text = (Path(__file__).parents[1] / "docs" / "api.md").read_text(encoding="utf-8")
+    assert filled(text) == text, "docs/api.md is stale: run `make docs`"

@@ -2,7 +2,8 @@
 
     pip install river pysad pyod scikit-learn
 
-Streaming ones learn as they go, each feature apart and the strangest feature counting; batch ones learn on the first part that is not judged.
+Streaming ones learn as they go, each feature apart and the strangest feature counting; batch ones learn on the first part that is not judged. Scores
+from 0 to 1 are multiplied by 100, the scale on which `Alarm` counts peaks; their order, which is all a swept threshold sees, stays.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 
 from bench.corpora import Series
 
-Scorer = Callable[[Series], np.ndarray]  # -> (steps,), any scale, higher = stranger
+Scorer = Callable[[Series], np.ndarray]  # -> (steps,), a scale of its own up to about 100, higher = stranger
 
 
 def filled(x: np.ndarray) -> np.ndarray:
@@ -37,7 +38,7 @@ def one_by_one(make: Callable[[], Any], score_then_learn: Callable[[Any, float],
         for feature in x.T:
             model = make()
             columns.append([score_then_learn(model, float(value)) for value in feature])
-        return np.max(np.array(columns), axis=0)
+        return 100 * np.max(np.array(columns), axis=0)
 
     return score
 
@@ -55,20 +56,22 @@ def on_the_first_part(make: Callable[[], Any], score: Callable[[Any, np.ndarray]
 
 
 def river_peers() -> dict[str, Scorer]:
-    from river import anomaly
+    from river import anomaly, preprocessing
 
     def tree(model: Any, value: float) -> float:
-        score = model.score_one({"x": value})
-        model.learn_one({"x": value})
-        return float(score)
+        model.learn_one({"x": value})  # its scaler must have seen the value, as in river's own examples
+        return float(model.score_one({"x": value}))
 
     def gauss(model: Any, value: float) -> float:
-        score = model.score_one(None, value)
+        try:
+            score = model.score_one(None, value)
+        except TypeError:  # its rolling variance can fall below zero, and its root is then complex
+            score = 0.0
         model.learn_one(None, value)
         return float(score)
 
     return {
-        "river half-space trees": one_by_one(lambda: anomaly.HalfSpaceTrees(n_trees=10, height=8, window_size=250, seed=1), tree),
+        "river half-space trees": one_by_one(lambda: preprocessing.MinMaxScaler() | anomaly.HalfSpaceTrees(seed=1), tree),
         "river Gaussian scorer": one_by_one(lambda: anomaly.GaussianScorer(window_size=500, grace_period=100), gauss),
     }
 
@@ -83,7 +86,7 @@ def pysad_peers() -> dict[str, Scorer]:
             for feature in filled(series.x).T:
                 model = KNNCAD(probationary_period=max(series.learn, 120))
                 columns.append([float(np.nan_to_num(model.fit_score_partial(np.array([value])))) for value in feature])
-        return np.max(np.array(columns), axis=0)
+        return 100 * np.max(np.array(columns), axis=0)
 
     return {"pysad KNN-CAD": run}
 
@@ -91,7 +94,9 @@ def pysad_peers() -> dict[str, Scorer]:
 def sklearn_peers() -> dict[str, Scorer]:
     from sklearn.ensemble import IsolationForest
 
-    return {"scikit-learn isolation forest": on_the_first_part(lambda: IsolationForest(random_state=0), lambda model, x: -model.score_samples(x))}
+    return {
+        "scikit-learn isolation forest": on_the_first_part(lambda: IsolationForest(random_state=0), lambda model, x: -100 * model.score_samples(x))
+    }
 
 
 def pyod_peers() -> dict[str, Scorer]:

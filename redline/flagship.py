@@ -45,6 +45,11 @@ class Ensemble(Detector):
     joint: ClassVar[bool] = True
     window: int = 500  # steps over which level and noise are learned
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        counts = np.arange(BLOCK + 1)  # how much so many steps count against a window of them, and against a fifth of it
+        self._fade, self._fade_fast = (1 - (1 - 1 / window) ** counts for window in (self.window, max(1.0, self.window / 5)))
+
     @property
     def least(self) -> int:
         """Values that must have been learned before there is an opinion: a fifth of the window."""
@@ -118,11 +123,11 @@ class Ensemble(Detector):
 
     def _remember_cleaned(self, here: slice, x: Array, surprise: Array, shake: Array) -> None:
         """Keep values with no more than a strange surprise in them, lest an anomaly be expected a season later."""
-        held, rows = self._held, np.arange(len(x)) + int(self._held["step"])
+        held, first = self._held, int(self._held["step"]) % MEMORY  # MEMORY is a multiple of BLOCK, so a piece never goes over its end
         reach = np.where(held["n"] >= self.least, STRANGE, np.inf) * shake
-        within = np.clip(surprise, -reach, reach)
-        held["clean"][rows % MEMORY] = np.where(surprise == surprise, x - (surprise - within), x)
-        held["shock"][rows % MEMORY] = within * within
+        within = np.minimum(np.maximum(surprise, -reach), reach)
+        held["clean"][first : first + len(x)] = np.where(surprise == surprise, x - (surprise - within), x)
+        held["shock"][first : first + len(x)] = within * within
 
     def _lasting(self, here: slice, deviation: Array) -> Array:
         """Squared weight of the smoothed deviation. The recurrence is a running sum of terms weighted by decay**-place, which a block keeps small."""
@@ -161,6 +166,8 @@ class Ensemble(Detector):
     def _loudest(self, evidence: Array, known: Array) -> Array:
         """The squared evidence of each stream's loudest feature, 0 for the others: one surprise is told once."""
         shape = (len(evidence), *self._held["shape"])
+        if shape[2] == 1:
+            return np.asarray(np.where(known, evidence * evidence, 0.0))
         each = np.where(known, evidence, -1.0).reshape(shape)
         first = np.arange(shape[2]) == each.argmax(axis=-1)[..., None]
         return np.asarray(np.where(first, np.maximum(each, 0.0) ** 2, 0.0).reshape(evidence.shape))
@@ -196,15 +203,14 @@ class Ensemble(Detector):
         held[counter] = np.where(2 * many > all_, held[counter] + many, np.maximum(held[counter] - (all_ - many), 0))
         return np.asarray(calm)
 
-    def _pace(self, learned: Array, before: Array | float, window: float) -> Array:
+    def _pace(self, learned: Array, before: Array) -> Array:
         """How much a block counts against what was learned before: exponential forgetting, a plain mean while young."""
-        young = learned / np.maximum(before + learned, 1)
-        return np.asarray(np.where(learned > 0, np.maximum(1 - (1 - 1 / window) ** learned, young), 0.0))
+        return np.asarray(np.maximum(self._fade[learned], learned / np.maximum(before + learned, 1)))
 
     def _learn_level(self, deviation: Array, calm: Array, fresh: Array) -> None:
         """Mean, variance, and how far the block's mean has moved from the last one's."""
         held, learned = self._held, np.add.reduce(calm, dtype=np.int64)
-        pace = self._pace(learned, held["n"], self.window)
+        pace = self._pace(learned, held["n"])
         mean = mean_of(deviation, calm)
         square = mean_of((deviation - mean) ** 2, calm)
         level, solid = held["mean"] + mean, learned >= BLOCK // 2
@@ -223,12 +229,12 @@ class Ensemble(Detector):
         """The variance of surprises, how volatile they are lately, and how heavy their tail is: the share above 3 is brought down to RARE."""
         held, known = self._held, (loud == loud) & (self._held["n"] >= self.least)
         calm = self._calm("shaken", loud)
-        pace = self._pace(np.add.reduce(calm, dtype=np.int64), held["n"], self.window)
+        pace = self._pace(np.add.reduce(calm, dtype=np.int64), held["n"])
         usual, volatility = held["usual"], held["volatility"]
         held["noise"] = held["noise"] + pace * (mean_of(surprise**2, calm) - held["noise"])
         ratio = np.where(usual > 0, np.minimum(np.abs(surprise) / np.maximum(np.sqrt(usual), TINY), CEILING) ** 2, 1.0)
         lately = mean_of(np.minimum(ratio, STRANGE**2 * volatility), known)
-        held["volatility"] = volatility + self._pace(np.add.reduce(known, dtype=np.int64), np.inf, max(1.0, self.window / 5)) * (lately - volatility)
+        held["volatility"] = volatility + self._fade_fast[np.add.reduce(known, dtype=np.int64)] * (lately - volatility)
         shape = (BLOCK, *held["shape"])
         over = (np.where(known, loud / np.exp(held["tail"]), 0.0) > STRANGE).reshape(shape).any(axis=-1).sum(axis=0)
         steps = known.reshape(shape).any(axis=-1).sum(axis=0)
@@ -240,7 +246,7 @@ class Ensemble(Detector):
         lags = np.concatenate((held["lags"], known_or_0(deviation)))
         now, first, second = (np.where(calm, lags[2 - lag : 2 - lag + BLOCK], 0.0) for lag in range(3))
         new = np.stack([np.add.reduce(a * b) for a, b in ((first, first), (first, second), (second, second), (now, first), (now, second))])
-        held["products"] = held["products"] * (1 - 1 / self.window) ** np.add.reduce(calm, dtype=np.int64) + new
+        held["products"] = held["products"] * (1 - self._fade[np.add.reduce(calm, dtype=np.int64)]) + new
         size = np.maximum(held["products"][0] + held["products"][2], TINY**2)
         aa, ab, bb, ya, yb = held["products"] / size
         aa, bb = aa + 1e-6, bb + 1e-6
@@ -251,7 +257,7 @@ class Ensemble(Detector):
         held = self._held
         present = x == x
         same = x == np.concatenate((held["edge"][None], x[:-1]))
-        pace = self._pace(np.add.reduce(present, dtype=np.int64), held["n"], self.window)
+        pace = self._pace(np.add.reduce(present, dtype=np.int64), held["n"])
         held["repeats"] = held["repeats"] + pace * (mean_of(same.astype(float), present) - held["repeats"])
 
     def _learn_novelty(self, x: Array, gap: Array) -> None:

@@ -45,7 +45,8 @@ def autocorrelation(x: Array) -> Array:
     if not size:
         return np.zeros(0)
     x = x / size
-    length, half = 1 << (2 * len(x) - 1).bit_length(), len(x) // 2
+    half = len(x) // 2
+    length = -(-(len(x) + half) // 512) * 512  # lags up to half do not wrap around
     wave = np.fft.rfft(x, length)
     sums = np.fft.irfft(wave * np.conj(wave), length)[: half + 1]
     return np.asarray(sums / sums[0] * (len(x) / (len(x) - np.arange(half + 1))))

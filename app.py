@@ -121,7 +121,7 @@ def page(monitor: Monitor, interval: int, seed: int) -> html.Div:
 
 def hidden(interval: int, seed: int) -> list[Any]:
     stores = ["seen", "at", "pulse", "news", "sparks", "zoom", "goto", "shown", "act", "done", "names"]
-    served = {"seed": seed, "interval": interval}
+    served = {"seed": seed, "interval": interval, "simulated": list(STREAMS)}
     return [
         dcc.Location(id="url", refresh=False),
         dcc.Interval(id="tick", interval=interval),
@@ -773,24 +773,12 @@ def connect_browser(app: dash.Dash) -> None:
     browser("heard", Output("pause", "children"), Input("pulse", "data"))
     browser("sparks", Output("overview", "title"), Input("sparks", "data"))
     browser("tell", Output("popups", "title"), Input("news", "data"))
-    browser(
-        "stage",
-        [Output("overview", "hidden"), Output("stage", "className"), Output("yours", "hidden"), Output("inject", "hidden")],
-        Input("domain", "value"),
-    )
-    browser(
-        "zoomed",
-        [Output("zoom", "data", allow_duplicate=True), Output("at", "data", allow_duplicate=True)],
-        Input("chart", "relayoutData"),
-        State("zoom", "data"),
-        State("seen", "data"),
-        later=True,
-    )
-    browser(
-        "said",
-        [Output(f"{name}-said", "children") for name in ("window", "threshold", "size")],
-        *[Input(name, "value") for name in ("window", "threshold", "size")],
-    )
+    shown = [Output("overview", "hidden"), Output("stage", "className"), Output("yours", "hidden"), Output("inject", "hidden")]
+    browser("stage", shown, Input("domain", "value"), State("served", "data"))
+    moved = [Output("zoom", "data", allow_duplicate=True), Output("at", "data", allow_duplicate=True)]
+    browser("zoomed", moved, Input("chart", "relayoutData"), State("zoom", "data"), State("seen", "data"), later=True)
+    sliders = ("window", "threshold", "size")
+    browser("said", [Output(f"{name}-said", "children") for name in sliders], *[Input(name, "value") for name in sliders])
     told = (("chart", "clickData"), ("zoom", "data"), ("domain", "value"), ("done", "data"))
     browser("labels", Output("labels", "hidden"), *[Input(*each) for each in told])
     address = [Input(name, "value") for name in ("domain", "detector", "window", "threshold", "direction", "range")]

@@ -184,10 +184,10 @@
 
   // --- what the tab and the zoom change on the page
 
-  function stage(domain) {
+  function stage(domain, served) {
     const overview = domain === "overview", yours = domain === "your-data";
     document.body.dataset.domain = domain;
-    return [!overview, overview ? "away" : "", !yours, yours || domain === "this-machine"];
+    return [!overview, overview ? "away" : "", !yours, !served.simulated.includes(domain)];
   }
 
   function zoomed(moved, zoom, seen) {  // who zooms looks back: what is in sight stays there until "Go live", or a double click

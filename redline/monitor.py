@@ -368,6 +368,7 @@ class Limits(NamedTuple):
 OPEN = Limits()
 
 
+Past = Callable[[str, None, float, int], Any]  # (stream, None, until seconds since the epoch, how many) -> the last points until then, None = unknown
 Truth = Callable[[str, np.ndarray | None, np.ndarray], np.ndarray | None]  # (stream, its label (n, features), time (n,)) -> label
 
 
@@ -380,6 +381,7 @@ class Monitor:
     """Owns the clock, the feeds and the one thread that writes them; everybody else only reads."""
 
     truth: Truth = staticmethod(known)  # what people said of a stream comes on top of its own labels
+    past: Past | None = None  # where the points of real streams are found that the buffer no longer has
 
     def __init__(
         self,

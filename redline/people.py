@@ -22,13 +22,14 @@ PAGE = "page"  # who says so
 
 
 def heeded(service: Service) -> None:
-    """From now on what people said counts as truth, on the page and in every answer."""
+    """From now on what people said counts as truth on the page, and what the store keeps can be looked back to."""
 
     def truth(name: str, label: np.ndarray | None, at: np.ndarray) -> np.ndarray | None:
         said = service.labels.of(name)
         return labels.merged(label, at, said, service.monitor.feeds[name].tape.columns["x"].shape[1]) if said else label
 
-    service.monitor.truth = truth
+    service.monitor.truth = truth  # type: ignore[method-assign]
+    service.monitor.past = service.store.points if service.store else None
 
 
 def acted_on(service: Service, id: str, act: str) -> None:

@@ -45,9 +45,10 @@ class Sight:
         self.track = monitor.want(name, settings)
         self.ready = self.feed.end - self.track.end < READY
         newest = self.track.end if self.ready else self.feed.end
-        self.end = newest if at is None else max(min(at, newest), self.feed.tape.first + 1)
+        self.oldest = 0 if at is not None and self.feed.real and monitor.past else self.feed.tape.first  # step
+        self.end = newest if at is None else max(min(at, newest), self.oldest + 1)
         half = max(span // 2, 1)
-        self.first = max((self.end - span) // half * half, self.feed.tape.first)  # the same for all who look at these steps
+        self.first = max((self.end - span) // half * half, self.oldest)  # the same for all who look at these steps
 
     def figures(self, settings: Settings) -> evaluate.Figures:
         """The whole buffer judged under some settings; what was judged up to the same step is not judged again."""
@@ -83,9 +84,27 @@ class Sight:
     def judged(self, first: int) -> View:
         """The view with its rows and events judged: over the whole buffer, then cut."""
         seen = view.scene(self.feed, self.track, self.settings.threshold, first, self.end)
+        seen = self.kept(first, seen) if first < self.feed.tape.first else seen
         seen = seen._replace(label=self.monitor.truth(self.feed.name, seen.label, seen.time))
         codes = evaluate.outcomes(seen.score, seen.label, self.settings.threshold)
         return view.look(seen, self.settings.threshold, None if codes is None else OUTCOMES[codes], self.fates())
+
+    def kept(self, first: int, seen: view.Scene) -> view.Scene:
+        """The scene with the steps before the buffer, from `first` on, as the store has them: their scores of then, without a band."""
+        with self.feed.lock:
+            edge = self.feed.tape.first
+            until = float(self.feed.tape.read("time", edge, edge + 1)[0, 0])
+        found = self.monitor.past(self.feed.name, None, until - 1e-6, edge - first) if self.monitor.past else None
+        if found is None or not len(found.time):
+            return seen
+        rows = slice(0, max(0, min(len(found.time), self.end - edge + len(found.time))))
+        time, x, score, alarm = (np.concatenate([a[rows], b]) for a, b in zip(found[1:5], (seen.time, seen.x, seen.score, seen.alarm)))
+        none = np.full((len(time) - len(seen.time), x.shape[1]), np.nan)
+        band = [None if edges is None else np.concatenate([none, edges]) for edges in (seen.low, seen.high)]
+        parts = np.concatenate([np.broadcast_to(score[: len(none), None], none.shape), seen.parts])
+        label = None if seen.label is None else np.concatenate([np.zeros(none.shape, np.int8), seen.label])
+        start = edge - len(found.time)
+        return view.Scene(seen.stream, start, start + len(time), time, x, label, score, alarm, parts, *band)
 
     def fates(self) -> list[tuple[int, int, str, str]] | None:
         """Every event of the buffer, first and last absolute step, kind, fate; None where no truth is known."""
@@ -243,7 +262,11 @@ def destination(move: str, sight: Sight, goto: Any) -> int | None:
         return sight.at if found is None else None if found >= sight.track.end else found
     if move == "later" and now + half >= sight.track.end:
         return None
-    steps = {"pause": now, "earlier": max(now - half, sight.feed.tape.first + half), "later": now + half}
+    steps = {
+        "pause": now,
+        "earlier": max(now - half, (0 if sight.feed.real and sight.monitor.past else sight.feed.tape.first) + half),
+        "later": now + half,
+    }
     return steps[move] if move in steps else int(goto["step"]) + half
 
 

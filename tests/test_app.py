@@ -2,17 +2,24 @@
 
 import base64
 import socket
+from contextlib import closing
 
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
 import app
 from detectors import DETECTORS
+from redline import monitor as loop
 from redline import panels, sight
+from redline.api import Options
 from redline.cells import CsvError
 from redline.monitor import Monitor
+from redline.people import heeded, proposed, say
+from redline.service import joined
 from redline.settings import Settings
 from redline.sight import Sight
+from redline.store import Store
 from streams import KINDS, STREAMS
 
 IDS = "tick domain detector window threshold chart explain points anomalies rate status clock age alarms precision recall curve history compare pause speed golive apply undo export share upload theme bell"
@@ -121,6 +128,44 @@ def test_looking_back_and_going_live(monitor):
     found = app.destination("previous", live, None)
     score = live.track.read("score", 0, 3_000)[:, 0]
     assert score[found - 300] > live.settings.threshold
+
+
+def test_looking_back_beyond_the_buffer_finds_what_the_store_keeps(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "BUFFER", 1_000)
+    with closing(Store(tmp_path / "r.db")) as store:
+        made = Monitor({}, ledger=store)
+        service = joined(made, store, Options())
+        heeded(service)
+        x = np.random.default_rng(3).normal(size=3_000)
+        for i in range(0, 3_000, 250):
+            made.submit("oven", np.arange(i, i + 250) + 1.7e9, x[i : i + 250, None])
+            made.beat()
+        feed = made.feeds["oven"]
+        assert feed.tape.first > 1_500
+        back = Sight(made, "oven", Settings(), 600, 900)
+        seen = back.seen(back.first)
+        assert (seen.first, seen.end) == (300, 900) and seen.x[:, 0].tolist() == x[300:900].tolist()
+        assert np.isfinite(seen.score).all() and np.isnan(seen.low).all()
+        edge = Sight(made, "oven", Settings(), 600, feed.tape.first + 300)
+        over = edge.seen(edge.first)
+        assert over.x[:, 0].tolist() == x[edge.first : edge.end].tolist() and len(over.time) == edge.end - edge.first
+
+
+def test_what_people_say_counts_as_truth_and_settings_are_proposed(monitor):
+    service = joined(monitor, None, Options())
+    heeded(service)
+    feed = monitor.feeds["wave"]
+    sure = Settings(threshold=2.5)
+    before = Sight(monitor, "wave", sure, 600).figures(sure)
+    false = [a for a in Sight(monitor, "wave", sure, 3_000).seen(0).marks if a.outcome == "false alarm"]
+    assert false
+    for mark in false[:3]:
+        at = float(feed.tape.read("time", mark.row, mark.row + 1)[0, 0])
+        say(service, feed, (at, at), "missed")
+    after = Sight(monitor, "wave", sure, 600).figures(sure)
+    assert after.row_recall > before.row_recall and after.row_precision > before.row_precision
+    found = proposed(service, feed)
+    assert found is None or found.fits > found.fits_now
 
 
 def test_a_taken_port_gets_a_sentence():

@@ -28,7 +28,7 @@ def heeded(service: Service) -> None:
         said = service.labels.of(name)
         return labels.merged(label, at, said, service.monitor.feeds[name].tape.columns["x"].shape[1]) if said else label
 
-    service.monitor.truth = truth  # type: ignore[method-assign]
+    service.monitor.truth = truth
     service.monitor.past = service.store.points if service.store else None
 
 

@@ -262,11 +262,9 @@ def destination(move: str, sight: Sight, goto: Any) -> int | None:
         return sight.at if found is None else None if found >= sight.track.end else found
     if move == "later" and now + half >= sight.track.end:
         return None
-    steps = {
-        "pause": now,
-        "earlier": max(now - half, (0 if sight.feed.real and sight.monitor.past else sight.feed.tape.first) + half),
-        "later": now + half,
-    }
+    deep = sight.feed.real and sight.monitor.past is not None  # the store goes further back than the buffer
+    earliest = (0 if deep else sight.feed.tape.first) + half
+    steps = {"pause": now, "earlier": max(now - half, earliest), "later": now + half}
     return steps[move] if move in steps else int(goto["step"]) + half
 
 

@@ -22,7 +22,8 @@ from redline.sight import Sight
 from redline.store import Store
 from streams import KINDS, STREAMS
 
-IDS = "tick domain detector window threshold chart explain points anomalies rate status clock age alarms precision recall curve history compare pause speed golive apply undo export share upload theme bell"
+IDS = """tick domain detector window threshold chart explain points anomalies rate status clock age alarms precision recall curve history compare
+pause speed golive apply undo export share upload theme bell"""
 CSV = b"time,load (%)\n" + b"".join(
     f"2026-01-05 00:{i // 60:02d}:{i % 60:02d},{40 + (i * 7) % 5 + (60 if i == 700 else 0)}\n".encode() for i in range(900)
 )

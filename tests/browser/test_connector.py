@@ -1,0 +1,125 @@
+"""The connector: drops a CSV, corrects what was guessed, sees it; drops rubbish and reads the sentence; nothing is invented without labels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.browser import ROOT, Server
+from tests.browser.visitor import Visitor
+
+Enter = Callable[..., Visitor]
+DATA = Path(os.environ.get("REDLINE_DATA", ROOT.parent / "shared" / "data"))
+CORPORA = [*sorted(DATA.glob("nab/**/ambient_temperature_system_failure.csv")), *sorted(DATA.glob("skab/valve1/*.csv"))[:1]]
+STEPS, FAULTS = 900, (400, 700)
+
+
+def pumps(stamp: str = "%Y-%m-%d %H:%M:%S") -> bytes:
+    """A small series of our own: two features a minute, faults at two places, and which rows they are."""
+    draw = np.random.default_rng(5)
+    start = datetime(2026, 3, 1, tzinfo=UTC)
+    rows = ["when,pressure,flow,operator,is_bad"]
+    for step in range(STEPS):
+        bad = any(fault <= step < fault + 3 for fault in FAULTS)
+        pressure, flow = 4 + 0.1 * draw.standard_normal() + 2 * bad, 30 + draw.standard_normal()
+        rows.append(f"{(start + timedelta(minutes=step)).strftime(stamp)},{pressure:.3f},{flow:.2f},{1 + step % 3},{int(bad)}")
+    return "\n".join(rows).encode() + b"\n"
+
+
+def shown_at_once(visitor: Visitor) -> None:
+    """All rows of the file are there."""
+    visitor.press("show-all")
+    visitor.until("eyes.text('age') === 'end of file'")
+
+
+def test_a_dropped_file_is_understood_corrected_and_seen(own_server: Server, enter: Enter) -> None:
+    visitor = enter(own_server, domain="your-data")
+    visitor.drop("pumps.csv", pumps())
+    visitor.until("eyes.text('guess').includes('pumps.csv') && eyes.text('guess').includes('900 rows')")
+    visitor.until("eyes.marks().length > 0")  # it plays, with its anomalies marked
+    assert visitor.see("eyes.lines()") == ["pressure", "flow", "operator"]
+    shown_at_once(visitor)
+    visitor.until(f"eyes.count('points') === {STEPS}")
+    assert 0 <= float(visitor.text("recall")) <= 1
+
+    visitor.choose("col-values", "operator")  # a number, but none to watch
+    visitor.press("col-apply")
+    visitor.until("eyes.lines().join() === 'pressure,flow'")
+    shown_at_once(visitor)
+    visitor.choose("range", "10,000 steps")
+    visitor.until(f"eyes.x('pressure').length === {STEPS}")
+    start = datetime(2026, 3, 1, tzinfo=UTC).timestamp()
+    marks = {round((ms / 1000 - start) / 60) for ms in visitor.marks()}
+    assert all(marks & set(range(fault, fault + 3)) for fault in FAULTS)
+    assert visitor.see("eyes.traces('truth')[0].text.length") == len(FAULTS)
+
+
+def test_without_labels_nothing_is_invented(own_server: Server, enter: Enter) -> None:
+    visitor = enter(own_server, domain="your-data")
+    unlabelled = b"\n".join(line.rsplit(b",", 2)[0] for line in pumps().splitlines())
+    visitor.drop("unlabelled.csv", unlabelled)
+    shown_at_once(visitor)
+    visitor.until("eyes.marks().length > 0")
+    for number in ("precision", "recall", "caught"):
+        assert visitor.text(number) == "no labels for this stream"
+    visitor.slide("threshold", 2.0)
+    visitor.until("eyes.text('alarms').includes('→')")
+    assert visitor.text("precision") == visitor.text("recall") == "no labels for this stream"
+    drawn = visitor.see("document.querySelector('#curve .js-plotly-plot').data.map(t => t.name)")
+    assert not {"precision", "recall", "best F1"} & set(drawn)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("picture.png", b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(range(256)), ["no text", "CSV"]),
+        ("empty.csv", b"", ["empty"]),
+        ("words.csv", b"a,b\nfoo,bar\nbaz,qux\n", []),
+        ("torn.csv", b"time,value\n2026-01-01 00:00,1\n2026-01-01 00:01,oops\n2026-01-01 00:02,3\n" * 3, ["row", "oops"]),
+    ],
+    ids=["a picture", "nothing", "no numbers", "a torn cell"],
+)
+def test_rubbish_gets_a_sentence_and_leaves_what_was_there(own_server: Server, enter: Enter, name: str, content: bytes, words: list[str]) -> None:
+    visitor = enter(own_server, domain="your-data")
+    visitor.drop("pumps.csv", pumps())
+    visitor.until("eyes.lines().length === 3")
+    visitor.drop(name, content)
+    said = visitor.until("eyes.text('upload-said')")
+    assert len(said) > 20 and "Traceback" not in said
+    for word in words:
+        assert word in said
+    assert visitor.see("eyes.lines().length") == 3 and "pumps.csv" in visitor.text("guess")
+
+
+def test_a_file_given_at_the_start_is_there(enter: Enter, tmp_path: Path) -> None:
+    (tmp_path / "pumps.csv").write_bytes(pumps())
+    with Server("--csv", str(tmp_path / "pumps.csv")) as server:
+        visitor = enter(server, domain="your-data")
+        visitor.until("eyes.lines().includes('pressure') && eyes.marks().length > 0")
+
+
+def test_it_plays_at_the_chosen_speed_and_from_its_start(own_server: Server, enter: Enter) -> None:
+    visitor = enter(own_server, domain="your-data")
+    visitor.drop("pumps.csv", pumps())
+    visitor.until("eyes.lines().length === 3")
+    visitor.press("replay")
+    visitor.until("eyes.count('points') < 300")
+    visitor.choose("speed", "100x")
+    visitor.until(f"eyes.count('points') === {STEPS} && eyes.text('age') === 'end of file'")
+
+
+@pytest.mark.parametrize("path", CORPORA, ids=lambda path: f"{path.parent.name} {path.stem}")
+def test_a_public_series_plays_with_its_anomalies_marked(own_server: Server, enter: Enter, path: Path) -> None:
+    visitor = enter(own_server, domain="your-data", range=10_000)
+    visitor.drop(path.name, path.read_bytes())
+    visitor.until(f"eyes.text('guess').includes('{path.name}') && eyes.lines().length > 0")
+    rows = path.read_bytes().strip().count(b"\n")
+    shown_at_once(visitor)
+    visitor.until(f"eyes.count('points') === {rows} && eyes.marks().length > 0")
+    labelled = "skab" in path.parts
+    assert (visitor.text("precision") == "no labels for this stream") is not labelled

@@ -1,0 +1,222 @@
+"""How the page behaves towards a person: nothing jumps, keys work, the theme is kept, a phone sees all of it, a link leads back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from bench.browser import Server
+from tests.browser.visitor import Visitor
+
+Enter = Callable[..., Visitor]
+PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
+STILL = [
+    "status",
+    "points",
+    "domain",
+    "explain",
+    "chart",
+    "detector",
+    "window",
+    "threshold",
+    "alarms",
+    "precision",
+    "recall",
+    "curve",
+    "apply",
+    "lower",
+]
+BOXES = f"Object.fromEntries({STILL}.map(id => [id, eyes.box(id)]))"
+FOCUSED = """(() => {
+    const ids = [];
+    for (let e = document.activeElement; e; e = e.parentElement) if (e.id) ids.push(e.id);
+    return ids;
+})()"""
+SHIFTS = """eyes.shifts = []; new PerformanceObserver(list => list.getEntries().forEach(e => e.hadRecentInput || eyes.shifts.push(
+    [Math.round(e.startTime), e.value, e.sources.map(s => s.node?.id || s.node?.className || s.node?.nodeName)]
+))).observe({type: 'layout-shift', buffered: true})"""
+
+
+@pytest.mark.parametrize("look", [{}, PHONE], ids=["desk", "phone"])
+@pytest.mark.parametrize("name", ["wave", "iot"])
+def test_nothing_jumps(server: Server, enter: Enter, look: dict, name: str) -> None:
+    visitor = enter(server, look, domain=name)
+    visitor.until("eyes.lines().length && document.querySelector('#curve .js-plotly-plot')?.data?.length")
+    first = visitor.see(BOXES)
+    visitor.redraws(10)
+    visitor.slide("threshold", 2.0)
+    visitor.until("eyes.text('alarms').includes('→')")
+    later = visitor.see(BOXES)
+    moved = {name: (first[name], later[name]) for name in STILL if first[name] != later[name]}
+    assert not moved, f"element: (x, y, width, height) before and after: {moved}"
+
+
+def test_from_the_first_paint_on_nothing_shifts(server: Server, enter: Enter) -> None:
+    visitor = enter(server, domain="cpu")
+    visitor.until("eyes.lines().length && document.querySelector('#curve .js-plotly-plot')?.data?.length")
+    drawn = visitor.see("performance.now()")
+    visitor.redraws(8)
+    visitor.see(SHIFTS)
+    visitor.redraws(1)
+    shifts = visitor.see("eyes.shifts")
+    assert sum(share for _, share, _ in shifts) < 0.05, f"(ms since opening, share of the page, what): {shifts}"
+    assert sum(share for when, share, _ in shifts if when > drawn) < 0.001, f"shifts after {drawn:.0f} ms: {shifts}"
+
+
+@pytest.mark.parametrize("name", ["wave", "iot", "overview", "this-machine", "your-data"])
+def test_a_phone_needs_no_scrolling_sideways(server: Server, enter: Enter, name: str) -> None:
+    visitor = enter(server, PHONE, domain=name)
+    visitor.until(f"document.body.dataset.domain === '{name}'")
+    visitor.redraws(2)
+    wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert visitor.see(wide) <= 0
+    for panel in ("Compare detectors", "Table") if name in ("wave", "iot") else ():
+        visitor.page.get_by_text(panel, exact=True).click()
+        visitor.redraws(5)
+        assert visitor.see(wide) <= 0, panel
+
+
+def test_on_a_phone_the_plot_comes_first(server: Server, enter: Enter) -> None:
+    visitor = enter(server, PHONE, domain="cpu")
+    visitor.until("eyes.lines().length")
+    top, controls = visitor.see("eyes.box('chart')[1]"), visitor.see("eyes.box('threshold')[1]")
+    assert top < 844 / 2 and controls > top
+    assert visitor.see("eyes.box('chart')[2]") > 300
+
+
+def test_keys(server: Server, enter: Enter) -> None:
+    visitor = enter(server, domain="wave")
+    visitor.until("eyes.lines().length")
+    press = visitor.page.keyboard.press
+    press("2")
+    visitor.until("document.body.dataset.domain === 'cpu' && eyes.lines()[0] === 'CPU'")
+    press("Space")
+    visitor.until("/looking back/.test(eyes.text('age'))")
+    frozen = visitor.see("eyes.x('CPU').at(-1)")
+    press("p")
+    visitor.until(f"eyes.x('CPU').at(-1) < {frozen}")
+    back = visitor.see("eyes.x('CPU').at(-1)")
+    press("p")
+    visitor.until(f"eyes.x('CPU').at(-1) < {back}")
+    press("n")
+    visitor.until(f"eyes.x('CPU').at(-1) === {back}")
+    assert visitor.marks()
+    press("g")
+    visitor.until("document.body.dataset.state === 'live'")
+    press("?")
+    visitor.until("document.getElementById('keys').open")
+    press("Escape")
+    visitor.until("!document.getElementById('keys').open")
+    press("9")
+    visitor.until("document.body.dataset.domain === 'stocks'")
+
+
+def test_a_tab_is_opened_by_enter(server: Server, enter: Enter) -> None:
+    visitor = enter(server, domain="wave")
+    visitor.page.locator("#domain .tab").last.focus()
+    visitor.page.keyboard.press("Enter")
+    visitor.until("document.body.dataset.domain === 'your-data'")
+
+
+def test_every_control_is_reached_by_the_tab_key(server: Server, enter: Enter) -> None:
+    visitor = enter(server, domain="wave")
+    visitor.until("eyes.lines().length")
+    reached = set()
+    for _ in range(80):
+        visitor.page.keyboard.press("Tab")
+        reached |= set(visitor.see(FOCUSED))
+    wanted = {
+        "domain",
+        "detector",
+        "window",
+        "threshold",
+        "range",
+        "apply",
+        "undo",
+        "export",
+        "pause",
+        "speed",
+        "bell",
+        "theme",
+        "share",
+        "inject-point",
+    }
+    assert wanted <= reached, f"not reached: {sorted(wanted - reached)}"
+
+
+def test_the_chart_has_a_role_and_is_described_by_the_sentence(server: Server, enter: Enter) -> None:
+    visitor = enter(server, domain="wave")
+    visitor.until("eyes.lines().length")
+    plot = visitor.page.locator("[role=img]:has(#chart)")
+    assert plot.get_attribute("aria-describedby") == "explain"
+    visitor.page.get_by_text("Table", exact=True).click()
+    visitor.until("document.querySelectorAll('#rows tbody tr').length >= 20")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_theme_follows_the_system_and_a_switch_is_kept(server: Server, enter: Enter, scheme: str) -> None:
+    visitor = enter(server, {"color_scheme": scheme}, domain="wave")
+    theme = "document.documentElement.dataset.theme"
+    assert visitor.see(theme) == scheme
+    ground = "getComputedStyle(document.body).backgroundColor"
+    before = visitor.see(ground)
+    line = "eyes.traces('signal')[0].line.color"
+    visitor.until(f"eyes.lines().length && {line} === '{ {'light': '#3B6FB6', 'dark': '#7FB2F0'}[scheme] }'")
+    visitor.press("theme")
+    visitor.until(f"{theme} !== '{scheme}' && {line} === '{ {'dark': '#3B6FB6', 'light': '#7FB2F0'}[scheme] }'")
+    visitor.until(f"{ground} !== '{before}'")
+    visitor.page.reload()
+    visitor.until(f"{theme} && {theme} !== '{scheme}'")
+
+
+def test_no_white_flash_in_the_dark(server: Server, enter: Enter) -> None:
+    visitor = enter(server, {"color_scheme": "dark"}, domain="wave")
+    visitor.page.goto(visitor.page.url, wait_until="commit")
+    visitor.page.wait_for_load_state("domcontentloaded")
+    red, green, blue = (int(part) for part in visitor.see("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3)"))
+    assert max(red, green, blue) < 60
+
+
+def test_the_view_is_in_the_address_and_a_link_leads_back_to_it(server: Server, enter: Enter) -> None:
+    visitor = enter(server)
+    visitor.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    visitor.until("eyes.lines().length")
+    visitor.tab("electricity")
+    visitor.until("eyes.text('detector') === 'rolling z-score'")
+    visitor.choose("detector", "CUSUM")
+    visitor.slide("threshold", 5.0)
+    visitor.choose("range", "2,000 steps")
+    visitor.until("location.search.includes('CUSUM') && location.search.includes('threshold=5') && location.search.includes('range=2000')")
+    visitor.press("share")
+    visitor.until("eyes.text('share') === 'Copied'")
+    link = visitor.see("navigator.clipboard.readText()")
+    friend = enter(server)
+    friend.page.goto(link)
+    friend.until("eyes.text('detector') === 'CUSUM' && eyes.text('threshold-said').startsWith('5.0') && eyes.x('load').length > 1900")
+
+
+def test_a_link_of_another_seed_says_so(server: Server, enter: Enter) -> None:
+    visitor = enter(server, domain="wave", seed=8)
+    visitor.until("/made with --seed 8/.test(eyes.text('trouble'))")
+
+
+def test_pop_ups_are_three_at_most_and_the_bell_is_silent_until_clicked(own_server: Server, enter: Enter) -> None:
+    visitor = enter(own_server, domain="wave")
+    visitor.until("eyes.lines().length")
+    assert visitor.see("document.getElementById('bell').getAttribute('aria-pressed')") != "true"
+    visitor.press("bell")
+    visitor.until("document.getElementById('bell').getAttribute('aria-pressed') === 'true'")
+    visitor.slide("size", 12)  # higher than all in the last hundred steps: only a record is an alarm
+    visitor.press("inject-point")
+    visitor.until("document.querySelectorAll('#popups .popup').length >= 1", 10)
+    assert visitor.see("document.querySelectorAll('#popups .popup').length") <= 3
+    visitor.page.click("#popups .popup")
+    visitor.until("eyes.text('status') === 'looking back'")
+
+
+def test_an_anomaly_in_the_list_leads_to_its_moment(server: Server, enter: Enter) -> None:
+    visitor = enter(server, domain="cpu")
+    visitor.until("document.querySelectorAll('#history .entry').length === 20")
+    visitor.page.click("#history .entry >> nth=12")
+    visitor.until("eyes.text('status') === 'looking back' && eyes.marks().length > 0")

@@ -1,0 +1,128 @@
+"""One person at the page: what a test does and sees is said in the words of somebody who sits in front of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from playwright.sync_api import TimeoutError
+
+EYES = """
+window.eyes = {
+  plot: () => document.querySelector('#chart .js-plotly-plot'),
+  traces: (name) => (eyes.plot()?.data || []).filter(t => t.name === name),
+  x: (name) => Array.from(eyes.traces(name)[0]?.x || []),
+  marks: () => eyes.traces('anomaly').flatMap(t => Array.from(t.x)).sort((a, b) => a - b),
+  lines: () => (eyes.plot()?.data || []).filter(t => t.mode === 'lines' && !['expected', 'score'].includes(t.name)).map(t => t.name),
+  text: (id) => document.getElementById(id)?.textContent.trim() ?? '',
+  count: (id) => Number(eyes.text(id).replaceAll(',', '')),
+  box(id) {
+    const b = document.getElementById(id)?.getBoundingClientRect();
+    return b ? [b.x + scrollX, b.y + scrollY, b.width, b.height].map(Math.round) : null;
+  },
+  faults: [], looks: 0, ticks: [], sizes: [],  // of each redraw by the clock: ms from asking to the last byte, characters
+  guard() {  // every 20 ms: is any line out of order, doubled or with a hole?
+    setInterval(() => {
+      const names = eyes.lines();
+      if (!names.length) return;
+      eyes.looks += 1;
+      const x = eyes.x(names[0]), y = eyes.traces(names[0])[0].y, step = x[1] - x[0];
+      if (x.length !== y.length) eyes.faults.push(`${x.length} times for ${y.length} values of ${names[0]}`);
+      const wrong = x.findIndex((t, i) => i && Math.abs(t - x[i - 1] - step) > 1e-3 * step);
+      if (wrong > 0) eyes.faults.push(`${names[0]}: ${x[wrong - 1]} is followed by ${x[wrong]}, ${step} ms a step`);
+    }, 20);
+  },
+};
+const fetched = window.fetch;
+window.fetch = async (...asked) => {
+  const began = performance.now(), answer = await fetched(...asked);
+  if (String(asked[1]?.body).includes('["tick.n_intervals"]')) {
+    answer.clone().text().then(text => (eyes.sizes.push(text.length), eyes.ticks.push(performance.now() - began)));
+  }
+  return answer;
+};
+"""
+PATIENCE = 30_000  # ms a test waits for anything before it is called missing
+
+
+class Visitor:
+    """A page in a browser of its own, with everything that went wrong in its console."""
+
+    def __init__(self, browser: Any, url: str, **look: Any) -> None:
+        self.context = browser.new_context(**{"viewport": {"width": 1400, "height": 1180}, **look})
+        self.context.set_default_timeout(PATIENCE)
+        self.context.add_init_script(EYES)
+        self.url, self.page, self.wrong = url, self.context.new_page(), []
+        self.page.on("console", lambda message: self.wrong.append(message.text) if message.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
+
+    def open(self, **view: Any) -> Visitor:
+        """Goes to the page, as a link to a view names it, and waits until there is something to see."""
+        self.page.goto(f"{self.url}/?{'&'.join(f'{name}={value}' for name, value in view.items())}")
+        self.until("eyes.text('status') && eyes.text('status') !== '–'")
+        return self
+
+    def until(self, condition: str, seconds: float | None = None) -> Any:
+        """Waits until a condition holds in the page; says what it waited for and what stood there if it never does."""
+        try:
+            return self.page.wait_for_function(condition, timeout=None if seconds is None else 1000 * seconds).json_value()
+        except TimeoutError as error:
+            there = " | ".join(f"{name}: {self.text(name)}" for name in ("status", "explain", "trouble", "age", "acted", "upload-said"))
+            raise AssertionError(f"waited for {condition}; there was {there}; {error}; console: {self.wrong}") from None
+
+    def see(self, expression: str) -> Any:
+        return self.page.evaluate(expression)
+
+    def text(self, element: str) -> str:
+        return str(self.see(f"eyes.text('{element}')"))
+
+    def marks(self) -> list[float]:
+        """Times of the red marks in the chart, ms since the epoch."""
+        return list(self.see("eyes.marks()"))
+
+    def press(self, element: str) -> None:
+        self.page.click(f"#{element}")
+
+    def tab(self, name: str) -> None:
+        """Opens the tab of a stream by a click, and waits until its plot is there."""
+        self.page.click(f"#domain [data-spark='{name}']" if name != "overview" else "#domain .tab >> nth=0")
+        self.until(f"document.body.dataset.domain === '{name}'")
+
+    def choose(self, dropdown: str, *words: str) -> None:
+        """Picks options of a dropdown by their words."""
+        self.press(dropdown)
+        for word in words:
+            self.page.locator(".dash-dropdown-content [role=option]").get_by_text(word, exact=True).click()
+        self.page.keyboard.press("Escape")
+
+    def slide(self, slider: str, value: float) -> None:
+        """Drags a slider near a value with the mouse, then goes the rest with the arrow keys."""
+        thumb = self.page.locator(f"#{slider} [role=slider]")
+        low, high = (float(thumb.get_attribute(f"aria-value{end}") or 0) for end in ("min", "max"))
+        track = self.page.locator(f"#{slider} .dash-slider-track").bounding_box()
+        x, y = track["x"] + track["width"] * (value - low) / (high - low), track["y"] + track["height"] / 2
+        thumb.hover()
+        self.page.mouse.down()
+        self.page.mouse.move(x, y, steps=4)
+        self.page.mouse.up()
+        thumb.focus()
+        for _ in range(60):
+            now = float(thumb.get_attribute("aria-valuenow") or 0)
+            if abs(now - value) < 1e-6:
+                return
+            self.page.keyboard.press("ArrowRight" if now < value else "ArrowLeft")
+        raise AssertionError(f"the slider {slider} cannot be brought to {value}; it stands at {now}")
+
+    def steps(self, count: int) -> None:
+        """Waits for that many new points."""
+        self.until(f"eyes.count('points') >= {self.see('eyes.count(`points`)') + count}", 90)
+
+    def redraws(self, count: int) -> None:
+        """Waits for that many answers to the clock."""
+        self.until(f"eyes.ticks.length >= {self.see('eyes.ticks.length') + count}")
+
+    def drop(self, name: str, content: bytes) -> None:
+        """Drops a file on the page."""
+        self.page.set_input_files("#upload input[type=file]", {"name": name, "mimeType": "text/csv", "buffer": content})
+
+    def close(self) -> None:
+        self.context.close()

@@ -1,0 +1,95 @@
+"""`python app.py` as a program: its help, its sentences, its end; each test starts a real process."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from bench.browser import ROOT, Server
+
+pytestmark = pytest.mark.service
+
+
+def said(*flags: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """What it says and how it ends when it cannot start."""
+    words = [sys.executable, str(ROOT / "app.py"), "--no-browser", *flags]
+    return subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=30, stdin=subprocess.DEVNULL)
+
+
+def test_help_names_every_flag(tmp_path: Path) -> None:
+    done = said("--help", folder=tmp_path)
+    assert done.returncode == 0
+    for flag in ("--host", "--port", "--csv", "--interval", "--seed", "--no-browser"):
+        assert flag in done.stdout
+
+
+def test_it_prints_one_line_with_the_address_and_answers(tmp_path: Path) -> None:
+    with Server() as server:
+        assert f"http://localhost:{server.port}" in server.said
+        with urllib.request.urlopen(server.url, timeout=10) as answer:
+            assert answer.status == 200 and b"Redline" in answer.read()
+    assert server.log.exists() is False
+
+
+def test_a_taken_port_gets_a_sentence(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = said("--port", str(port), folder=tmp_path)
+    assert done.returncode != 0 and f"port {port}" in done.stderr.lower() and "Traceback" not in done.stderr
+    assert "--port" in done.stderr, "it says what to do"
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--csv", "missing.csv"], ["missing.csv"]),
+        (["--port", "99999"], ["--port", "65,535", "99999"]),
+        (["--interval", "1"], ["--interval", "100"]),
+        (["--seed", "x"], ["--seed"]),
+    ],
+    ids=["no file", "no such port", "too fast", "no number"],
+)
+def test_a_wrong_flag_gets_a_sentence(tmp_path: Path, flags: list[str], words: list[str]) -> None:
+    done = said(*flags, folder=tmp_path)
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert all(word in done.stderr for word in words), done.stderr
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+def test_it_ends_within_a_second_without_complaint(how: signal.Signals) -> None:
+    server = Server().start()
+    with urllib.request.urlopen(server.url, timeout=10) as answer:
+        answer.read()
+    process = server.process
+    assert process is not None
+    took = server.stop(how)
+    log = server.log.read_text()
+    server.folder.cleanup()
+    assert took < 1.0, f"{took:.2f} s"
+    assert process.returncode in (0, -how, 128 + how) and "Traceback" not in log, log
+
+
+def test_it_ends_within_a_second_while_a_visitor_is_connected() -> None:
+    with Server() as server, socket.create_connection(("127.0.0.1", server.port)) as visitor:
+        visitor.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n")
+        assert visitor.recv(4096).startswith(b"HTTP/1.1 200")
+        began = time.monotonic()
+        server.stop()
+        assert time.monotonic() - began < 1.5, "a second, and half of one to close what is open"
+
+
+def test_an_unknown_path_is_a_problem_and_never_the_page() -> None:
+    with Server() as server, pytest.raises(urllib.error.HTTPError) as error:
+        urllib.request.urlopen(f"{server.url}/api/typo", timeout=10)
+    with error.value:
+        assert error.value.code == 404
+        assert json.loads(error.value.read())["status"] == 404

@@ -346,6 +346,8 @@ def build(monitor: Monitor, interval: int = BY_NAME["interval"].default, seed: i
         yield
         service.hub.close()
         monitor.stop()
+        if service.store is not None:
+            service.store.close()
 
     server = FastAPI(lifespan=lifespan)
     connect(server, service)
@@ -858,7 +860,7 @@ def main(words: list[str] | None = None) -> None:
     if not asked.no_browser:
         threading.Timer(1.0, webbrowser.open, [address]).start()
     server = uvicorn.Server(uvicorn.Config(app.server, log_level="warning", timeout_graceful_shutdown=1, access_log=False))
-    with contextlib.suppress(KeyboardInterrupt), contextlib.closing(store):
+    with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[sock])
 
 

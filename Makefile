@@ -25,8 +25,10 @@ docs: .venv/run
 	$(BIN)/python docs/tables.py
 
 bench: .venv/test browser
-	$(BIN)/python bench/speed.py $(ARGS)
-	$(BIN)/python bench/page.py $(ARGS)
+	$(BIN)/python -m bench.speed
+	$(BIN)/python -m bench.page
+	$(BIN)/python -m bench.service
+	$(BIN)/python -m bench.accuracy --tables simulated
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -189,7 +189,7 @@ class Pushed(Stream):
         for each in submissions:
             self.queue.popleft()
             span = slice(start, start := start + len(each.time))
-            accepted, after = np.count_nonzero(fresh[span]), np.count_nonzero(late[span])
+            accepted, after = int(np.count_nonzero(fresh[span])), int(np.count_nonzero(late[span]))
             self.given += accepted
             self.open.append((self.given, each.receipt, Taken(accepted, len(each.time) - accepted - after, after)))
 

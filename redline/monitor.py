@@ -391,7 +391,7 @@ class Monitor:
         ledger: Ledger | None = None,
         limits: Limits = OPEN,
     ):
-        self.clock, self.wall, self.ledger, self.limits, self.speed = clock, wall, ledger, limits, 1.0
+        self.clock, self.wall, self.ledger, self.limits, self.speed, self.beaten = clock, wall, ledger, limits, 1.0, clock()
         self.outbox, self.numbers = Outbox(ledger), itertools.count(1 + (ledger.newest() if ledger else 0))
         self.feeds: dict[str, Feed] = {}
         self.clocked: dict[str, Feed] = {}  # those that give steps by the clock: all but the pushed ones
@@ -399,12 +399,12 @@ class Monitor:
         self.arrivals: deque[str] = deque()  # pushed ones with something to do
         self.broken: set[str] = set()  # pushed ones that failed and are tried again at the next beat
         self.changed: deque[Feed] = deque()  # those with settings that the ledger does not know yet
+        self.applies = self.safe = 0  # times that settings were applied, and how many of them are in the ledger
         self.owing: dict[str, Pushed] = {}  # those with receipts to answer
         self.listeners: list[Listener] = []  # told of every batch after its commit, in the loop's thread; they must not wait
         self.room, self.creating = Room(), threading.Lock()
         self.wake, self.stopping = threading.Event(), threading.Event()
         self.thread: threading.Thread | None = None
-        self.beaten = clock()
         for name, (stream, real) in streams.items():
             self.adopt(Feed(name, stream, real, ready=ledger is None))
         self.adopt_pushed()
@@ -444,7 +444,7 @@ class Monitor:
             if settings != feed.applied:
                 feed.undone = [*feed.undone[-19:], feed.applied]
                 feed.applied = settings
-                self.changed.append(feed)
+                self.change(feed)
         self.wake.set()
 
     def undo(self, name: str) -> Settings:
@@ -454,9 +454,21 @@ class Monitor:
         with feed.lock:
             if feed.undone:
                 feed.applied = feed.undone.pop()
-                self.changed.append(feed)
+                self.change(feed)
                 self.want(name, feed.applied)
             return feed.applied
+
+    def change(self, feed: Feed) -> None:
+        """Has the loop tell the ledger which settings are applied."""
+        self.applies += 1
+        self.changed.append(feed)
+
+    def kept(self, patience: float = 2.0) -> bool:
+        """Waits until what was applied by now is in the ledger; False when that takes longer. Not for the loop's own thread."""
+        wanted, until = self.applies, self.clock() + patience
+        while self.safe < wanted and self.clock() < until:
+            time.sleep(0.002)
+        return self.safe >= wanted
 
     def roused(self, feed: Feed) -> None:
         """Waits a moment for a stream whose past is still being fetched."""
@@ -644,7 +656,7 @@ class Monitor:
 
     def pump(self) -> None:
         """Takes what was pushed and commits; while commits fail nothing is taken, so that queues fill and say so."""
-        now = self.clock()
+        now, applies = self.clock(), self.applies
         while self.changed:
             feed = self.changed.popleft()
             self.guarded(feed, feed.declare)
@@ -656,6 +668,8 @@ class Monitor:
             else:
                 self.broken.add(name)
         self.settle()
+        if self.trouble is None:
+            self.safe = applies
 
     def accept(self, feed: Feed) -> None:
         """Scores everything that was pushed into one source until now."""

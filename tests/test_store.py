@@ -159,8 +159,9 @@ def test_what_is_applied_survives_with_the_way_back_and_the_scores_of_the_new_tr
     assert feed.applied == Settings("EWMA", 40, 4.5) and feed.watched.begun == other.watched.begun
     for name, value in columns(feed.watched, 0, 9_000).items():
         assert np.array_equal(value, other.watched.read(name, 0, 9_000), equal_nan=True), name
-    assert monitor.undo("pump") == Settings()
+    assert monitor.kept(0.0) and monitor.undo("pump") == Settings() and not monitor.kept(0.0)
     monitor.pump()
+    assert monitor.kept(0.0)
     assert [each["settings"]["detector"] for each in kept.history("pump")] == ["rolling z-score", "EWMA", "rolling z-score"]
     kept.close()
 

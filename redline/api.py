@@ -15,11 +15,12 @@ from http import HTTPStatus
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
-from fastapi import APIRouter, FastAPI, HTTPException, Path, Query, Request, Response
+from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 
 from detectors import DETECTORS
 from redline import payload, view
@@ -251,8 +252,6 @@ def connect_problems(server: FastAPI) -> None:
     server.add_exception_handler(Settled, told(lambda error: Problem(409, str(error))))
     server.add_exception_handler(RequestValidationError, told(invalid))
     server.add_exception_handler(HTTPException, told(plain))
-    for status in (404, 405):
-        server.add_exception_handler(status, told(plain))
 
 
 def misfit(error: Any) -> Problem:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import chain
@@ -51,7 +52,10 @@ def shown(value: Any) -> str:
 
 def written(value: Any) -> bytes:
     """JSON; NaN and infinity become null, numpy arrays lists, other things their text."""
-    return orjson.dumps(value, default=str, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
+    try:
+        return orjson.dumps(value, default=str, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
+    except TypeError:  # half a character, or a whole number beyond 64 bits, that somebody sent and is told of
+        return json.dumps(value, default=str).encode()
 
 
 def document(body: bytes, lines: bool = False) -> Any:

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fastapi import FastAPI
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from docs.tables import filled
@@ -138,6 +140,30 @@ def test_a_body_that_does_not_fit_names_field_wanted_and_came(body, field):
     with pytest.raises(Misfit) as caught:
         parcels(document(body))
     assert caught.value.field.endswith(field) and caught.value.wanted and len(caught.value.came) <= 2 * payload.SHOWN
+
+
+anything = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3))
+pointlike = st.dictionaries(
+    st.sampled_from(["source", "time", "value", "values", "x"]), anything | st.dictionaries(st.text(max_size=3), anything, max_size=3)
+)
+
+
+@given(st.lists(pointlike, max_size=3) | pointlike | anything)
+@settings(max_examples=300, derandomize=True, database=None, deadline=None)
+def test_any_json_is_points_or_a_misfit(body):
+    try:
+        found = parcels(body)
+    except Misfit as error:
+        assert error.field and error.wanted
+    else:
+        assert all(len(part.time) == len(part.x) >= 1 and part.x.shape[1] == len(part.names) for part in found)
+
+
+def test_whatever_is_told_is_json():
+    told = {"nan": math.nan, "array": np.array([1.0, math.inf]), 7: 2**63}
+    assert json.loads(payload.written(told)) == {"nan": None, "array": [1.0, None], "7": 2**63}
+    for odd in (2**70, -(2**64), "half \ud800"):
+        assert json.loads(payload.written({"came": odd})) == {"came": odd}
 
 
 # --- what runs
@@ -270,6 +296,15 @@ def test_anomalies_are_listed_narrowed_and_paged(wave):
 
 
 def push(client, first, values, source="oven"):
+    """Pushes a value a minute; returns when the listeners know too, which is a moment after the answer."""
+    answer = pushed(client, first, values, source)
+    feeds = client.service.monitor.feeds
+    while source in feeds and feeds[source].journal and client.service.hub.newest < feeds[source].journal[-1].id:
+        time.sleep(0.001)
+    return answer
+
+
+def pushed(client, first, values, source):
     return client.post("/api/submit", json={"source": source, "time": [NOON + 60 * (first + i) for i in range(len(values))], "value": list(values)})
 
 

@@ -363,11 +363,10 @@ def run_command(action: Action, given: str) -> tuple[bool, str]:
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
     """Ends a command with all that it has started."""
-    with contextlib.suppress(ProcessLookupError):
-        if hasattr(os, "killpg"):
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        else:
-            process.kill()
+    process.kill()
     process.wait()
 
 

@@ -4,8 +4,11 @@ import json
 import logging
 import math
 import os
+import select
 import sys
 import threading
+import time
+from contextvars import copy_context
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +25,7 @@ from redline.channels import (
     Channel,
     ChannelError,
     Dispatch,
+    Ear,
     Plan,
     Veil,
     World,
@@ -177,6 +181,19 @@ def test_what_never_arrives_is_recorded_with_its_reason_and_told_to_nobody(recei
     assert "500" in one.records[0].text
 
 
+def test_a_reason_is_never_that_of_another_channel():
+    library = logging.getLogger("apprise")
+    with Ear("apprise") as ear:
+        other = threading.Thread(target=library.warning, args=("the other's",))
+        other.start()
+        other.join(PATIENCE)
+        assert ear.heard == ""
+        mine = threading.Thread(target=copy_context().run, args=(library.warning, "mine"))
+        mine.start()
+        mine.join(PATIENCE)
+    assert ear.heard == "mine" and ear not in library.handlers
+
+
 def test_what_waits_together_goes_out_as_one_message_and_what_does_not_fit_is_counted(receiver, dispatch):
     receiver.gate.clear()
     one = dispatch(Plan(channels=(on(receiver),)))
@@ -275,12 +292,14 @@ def test_a_command_that_takes_too_long_is_killed_with_its_children(tmp_path):
     original = channels.subprocess.Popen
     try:
         channels.subprocess.Popen = lambda *args, **more: original(*args, **more, pass_fds=[theirs])
+        began = time.monotonic()
         ok, text = run_command(act, "{}")
+        assert time.monotonic() - began < 3
     finally:
         channels.subprocess.Popen = original
         os.close(theirs)
     assert not ok and text.startswith("killed after its limit of 0.5 s")
-    assert os.read(mine, 1) == b"", "nobody holds the other end any more"
+    assert select.select([mine], [], [], PATIENCE)[0] and os.read(mine, 1) == b"", "nobody holds the other end any more"
     os.close(mine)
 
 
@@ -320,6 +339,7 @@ def test_a_webhook_that_does_not_answer_in_time_is_given_up(receiver, dispatch):
     one.tell([change()])
     assert one.rest(PATIENCE)
     assert not one.records[0].ok and "timed out" in one.records[0].text
+    assert one.records[0].seconds < 3
 
 
 def test_an_action_runs_once_for_an_incident_when_it_gets_severe_enough(tmp_path, dispatch):
@@ -362,7 +382,7 @@ def test_a_remedy_that_does_not_help_is_not_tried_for_ever(tmp_path, dispatch):
 
 # --- secrets
 
-SECRETS = ("hunter2x", "T00secretpath", "qs-secret-8", "env-s3cret")
+SECRETS = ("hunter2x", "T00secretpath", "qs-secret-8", "env-s3cret", "H00kpathsecret", "hook-key")
 
 
 def test_no_secret_is_in_any_log_line_record_error_or_answer(receiver, dispatch, tmp_path, caplog):
@@ -373,7 +393,7 @@ def test_no_secret_is_in_any_log_line_record_error_or_answer(receiver, dispatch,
     receiver.answers = [200, 500, 500, 500, 500, 500]
     url = f"json://ops:hunter2x@127.0.0.1:{receiver.port}/hook/T00secretpath?+X-Key=qs-secret-8"
     act = script(tmp_path, f"print('token', {SECRETS[3]!r})")
-    hook = Action("hook", url=f"http://127.0.0.1:{receiver.port}/T00secretpath/x?key=qs-secret-8")
+    hook = Action("hook", url=f"http://127.0.0.1:{receiver.port}/H00kpathsecret/x?key=hook-key")
 
     def audit(record):
         raise RuntimeError(f"cannot write {url}")
@@ -383,12 +403,19 @@ def test_no_secret_is_in_any_log_line_record_error_or_answer(receiver, dispatch,
     assert one.rest(PATIENCE)
     one.repeat([change(id="second")])
     assert one.rest(PATIENCE)
-    logging.getLogger("somebody.else").warning("sent to %s", url)
-    assert all(secret in repr(receiver.got) for secret in SECRETS[1:3]), "the receiver got them"
+    for address in (url, hook.url):
+        logging.getLogger("somebody.else").warning("sent to %s", urlsplit(address)[2:4])
+    assert all(secret in repr(receiver.got) for secret in (*SECRETS[1:3], *SECRETS[4:])), "the receiver got them"
     logged = caplog.text + repr([(r.getMessage(), r.exc_text, r.args) for r in caplog.records]) + repr(one.records) + json.dumps(one.status())
     assert "Failed to send JSON" in logged and "Traceback" in logged and "connectionpool" in logged and "RuntimeError: cannot write ****" in logged
     assert [secret for secret in SECRETS if secret in logged] == []
     assert "b3BzOmh1bnRlcjJ4" not in logged, "user and password as the header sends them"
+
+
+def test_what_came_from_the_environment_is_covered_even_where_the_library_would_show_it(dispatch):
+    plan, secrets = read("[channels.a]\nurl = 'json://${NAME}:word@${HOST}/'", {"NAME": "annabel", "HOST": "inside.example.org"})
+    one = dispatch(plan, secrets)
+    assert one.veil("annabel at inside.example.org") == "**** at ****"
 
 
 @pytest.mark.parametrize("url", ["slak://T0secretA/B0secretB/C0secretC", "slack://T0secretA/B0", "T0secretA", "json://"])

@@ -258,10 +258,6 @@ def chunks_of(batches: Sequence[Batch]) -> list[dict[str, Any]]:
     return chunks
 
 
-def state_row(id: int, new: Snapshot) -> dict[str, Any]:
-    return {"stream": id, "step": new.step, "state": packed(new.state)}
-
-
 @lru_cache(maxsize=1_000)
 def written(value: Settings | tuple[str, ...]) -> str:
     """Settings or names as JSON."""
@@ -525,18 +521,20 @@ class Store:
         c.execute(points.insert().values(whole | {"oldest": old[0].oldest, "newest": old[-1].newest, "arrived": old[-1].arrived}))
 
     def put_snapshots(self, c: sa.Connection, news: Sequence[tuple[int, Snapshot]]) -> None:
-        """The new states (stream, snapshot); older ones go when a restart would not begin there any more."""
-        if not news:
+        """The new states (stream, snapshot) in their order; older ones go when a restart would not begin there any more."""
+        standing: dict[int, list[Snapshot]] = {}
+        for id, new in news:
+            standing[id] = [*([] if new.anew else standing.get(id, [])), new]
+        if not standing:
             return
         mine, step = snapshots.c.stream == sa.bindparam("id"), snapshots.c.step
         void = [{"id": id} for id, new in news if new.anew]
         if void:
             c.execute(snapshots.delete().where(mine), void)
-        c.execute(snapshots.insert().prefix_with("OR REPLACE", dialect="sqlite"), [state_row(id, new) for id, new in news])
+        rows = [{"stream": id, "step": new.step, "state": packed(new.state)} for id, each in standing.items() for new in each]
+        c.execute(snapshots.insert().prefix_with("OR REPLACE", dialect="sqlite"), rows)
         begin = sa.select(sa.func.max(step)).where(mine & (step <= sa.bindparam("since"))).scalar_subquery()
-        old = [{"id": id, "since": new.since} for id, new in news if not new.anew]
-        if old:
-            c.execute(snapshots.delete().where(mine & (step < begin)), old)
+        c.execute(snapshots.delete().where(mine & (step < begin)), [{"id": id, "since": each[-1].since} for id, each in standing.items()])
 
     def late_rows(self, batch: Batch) -> list[dict[str, Any]]:
         id, now = self.known_streams[batch.name].id, time.time()

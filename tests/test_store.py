@@ -12,7 +12,7 @@ from redline.intake import Full, Refused, Taken
 from redline.monitor import Limits, Monitor
 from redline.settings import Settings
 from redline.store import Keep, Query, Store, StoreError
-from streams import STREAMS
+from streams import STREAMS, Chunk, Stream
 
 START = 1_700_000_000.0  # seconds since the epoch
 
@@ -68,6 +68,7 @@ def push(monitor, name, time, x, sizes, names=()):
 
 def test_a_restart_at_any_point_goes_on_to_the_same_bits(path):
     time, x = numbers(14_000, features=2)
+    x[-3:] += 60.0  # ends in the middle of a run of anomalies
     whole = watching(None)
     push(whole, "pump", time, x, [5_000], ("flow", "heat"))
     draw, at = np.random.default_rng(3), 0
@@ -83,7 +84,8 @@ def test_a_restart_at_any_point_goes_on_to_the_same_bits(path):
     monitor.ledger = kept
     monitor.revive(feed)
     assert feed.end == feed.stored == len(time) and feed.points == len(time)
-    assert (feed.anomalies, feed.alarms, feed.run) == (other.anomalies, other.alarms, other.run)
+    assert (feed.anomalies, feed.alarms, feed.run) == (other.anomalies, other.alarms, other.run) and feed.run > 1
+    assert feed.watched.begun == other.watched.begun == 0
     for name in ("score", "alarm", "centre", "spread", "parts"):
         assert np.array_equal(feed.watched.read(name, 4_000, 14_000), other.watched.read(name, 4_000, 14_000), equal_nan=True)
     assert [a[:-1] for a in feed.journal] == [a[:-1] for a in list(other.journal)[-len(feed.journal) :]]
@@ -139,6 +141,7 @@ def test_another_seed_is_another_world_and_takes_the_place_of_the_first(path):
     monitor = watching(kept, simulated(seed=5))
     rounds(monitor, 20)
     assert len(kept.anomalies(Query(limit=10_000))) == monitor.feeds["cpu"].anomalies == len(monitor.feeds["cpu"].journal)
+    assert monitor.feeds["cpu"].end == loop.BUFFER + 20
     kept.close()
 
 
@@ -296,6 +299,41 @@ def test_batches_that_wait_too_long_are_given_up_counted_and_the_next_restart_is
     feed, other = watching(kept, simulated()).feeds["cpu"], whole.feeds["cpu"]
     assert feed.end == other.end
     assert np.array_equal(feed.watched.read("score", feed.end - 20, feed.end), other.watched.read("score", feed.end - 20, feed.end))
+    kept.close()
+
+
+class Ticking(Stream):
+    """A stream with a clock of its own: two steps whenever it is asked."""
+
+    title, names, units, floors, period = "Ticking", ("value",), ("",), (0.0,), 1.0
+
+    def __init__(self):
+        self.step = 0
+
+    def take(self, steps):
+        self.step += 2
+        at = np.arange(self.step - 2, self.step)
+        return Chunk(START + at, np.sin(at * 0.7)[:, None], None)
+
+
+def test_a_hole_in_what_is_kept_of_a_live_stream_takes_a_new_snapshot(path, monkeypatch):
+    monkeypatch.setattr(ledger, "HELD", 20)
+    kept = Store(path)
+    front = Failing(kept)
+    monitor = watching(front, {"tick": (Ticking(), True)})
+    rounds(monitor, 30)
+    front.broken = True
+    rounds(monitor, 100)
+    front.broken = False
+    rounds(monitor, 100)
+    before = monitor.feeds["tick"]
+    assert monitor.outbox.lost > 50
+    kept.close()
+    kept = Store(path)
+    feed = watching(kept, {"tick": (Ticking(), True)}).feeds["tick"]
+    assert feed.end == before.end and feed.failure is None
+    first = feed.tape.first
+    assert np.array_equal(feed.watched.read("score", first, feed.end), before.watched.read("score", first, feed.end), equal_nan=True)
     kept.close()
 
 
@@ -502,7 +540,7 @@ def test_incidents_stand_in_the_transaction_of_their_batches(kept):
     assert kept.incidents() == ([], []) and kept.points("pump") is None and not owed.done()
     rounds(monitor, 12)
     assert kept.incidents() == ([{"id": "i1", "stream": "pump", "state": "open", "start": START, "peak": 1.5}], [{"stream": "pump", "step": 3}])
-    assert owed.done()
+    assert owed.done() and kept.points("pump").time.size == 10 and kept.pushed() == [("pump", ("value",), ("",))]
 
 
 def test_labels_and_the_audit_log_are_kept(kept):
@@ -517,7 +555,8 @@ def test_labels_and_the_audit_log_are_kept(kept):
 
 
 @pytest.mark.parametrize("name", list(DETECTORS))
-def test_the_state_of_every_detector_comes_back(kept, name):
+def test_the_state_of_every_detector_comes_back(kept, name, monkeypatch):
+    monkeypatch.setattr(loop, "BUFFER", 400)  # steps: so a restart begins at a state, not at the first step
     monitor, (time, x) = watching(kept), numbers(2_700, features=2)
     whole = watching(None)
     for each in (monitor, whole):
@@ -533,4 +572,5 @@ def test_the_state_of_every_detector_comes_back(kept, name):
     for each in (again, whole):
         push(each, "pump", time[2_600:], x[2_600:], [7])
     ends = [each.feeds["pump"].watched.read("score", 2_600, 2_700) for each in (again, whole)]
+    assert kept.restore("pump").first > 2_000
     assert np.array_equal(*ends, equal_nan=True)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from hashlib import blake2b
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -412,28 +413,35 @@ class Incidents:
     """The incidents of all streams: one thread folds batches in, others list and change them.
 
     save(Rows) writes what a person changed, and `commit` is given what writes the rows of batches; when it raises, nothing has changed.
+    lock: that of the store, where `commit` is called while the store holds it; who only reads takes none.
     """
 
-    def __init__(self, rules: Rules, save: Callable[[Rows], None] | None = None) -> None:
+    def __init__(self, rules: Rules, save: Callable[[Rows], None] | None = None, lock: AbstractContextManager[Any] | None = None) -> None:
         self.rules = rules
         self.save = save or (lambda rows: None)
         self.watches: dict[str, Watch] = {}
         self.items: dict[str, Incident] = {}  # id -> what anybody is shown, oldest first
-        self.lock: AbstractContextManager[Any] = threading.RLock()
+        self.lock: AbstractContextManager[Any] = lock or threading.RLock()
 
     def commit(self, batches: Iterable[Batch], now: float, save: Callable[[Rows], None]) -> list[Change]:
-        """Folds batches in; their rows are handed to `save`, and count only once it has returned."""
+        """Folds batches in; their rows are handed to `save`, and count only once it has returned.
+
+        Batches that come a second time, because a transaction failed after that, change nothing and have their rows handed on again.
+        """
         with self.lock:
             watches: dict[str, Watch] = {}
             changes: list[Change] = []
+            again: dict[str, float] = {}  # seconds since the epoch from which on a stream's steps come a second time
             for batch in batches:
                 known = watches.get(batch.name) or self.watches.get(batch.name)
                 if known is None and not any(a.alarm for a in batch.anomalies):
                     continue
+                if known is not None and batch.first < known.step and len(batch.time):
+                    again.setdefault(batch.name, float(batch.time[0]))
                 after, more = fold(known or Watch(batch.name), batch, self.rules, now)
                 watches[batch.name] = after
                 changes += more
-            self._adopt(watches, changes, save)
+            self._adopt(watches, changes, save, again)
             return changes
 
     def take(self, batch: Batch, now: float) -> list[Change]:
@@ -467,9 +475,8 @@ class Incidents:
 
     def untold(self) -> list[Change]:
         """Calls that were due when the program ended and reached no channel: to be made again at the start."""
-        with self.lock:
-            due = [i for i in self.items.values() if i.live and i.announced and i.state != SNOOZED]
-            return [Change(i, "opened", True) for i in due if not i.told or SEVERITIES.index(i.told) < SEVERITIES.index(i.severity)]
+        due = [i for i in list(self.items.values()) if i.live and i.announced and i.state != SNOOZED]
+        return [Change(i, "opened", True) for i in due if not i.told or SEVERITIES.index(i.told) < SEVERITIES.index(i.severity)]
 
     def wake(self, now: float) -> list[Change]:
         """Snoozes that are over by now, their incidents still live: whoever should know is called again."""
@@ -497,9 +504,8 @@ class Incidents:
     def find(self, wanted: Wanted = Wanted()) -> Page:  # noqa: B008  a tuple of constants
         """The incidents asked for, live ones first, then the newest; resolved ones as far as memory goes."""
         least = SEVERITIES.index(wanted.severity)
-        with self.lock:
-            found = [i for i in self.items.values() if wanted.stream in (None, i.stream) and i.state in wanted.states]
-            mark = self.items.get(wanted.after)
+        found = [i for i in list(self.items.values()) if wanted.stream in (None, i.stream) and i.state in wanted.states]
+        mark = self.items.get(wanted.after)
         found = sorted((i for i in found if SEVERITIES.index(i.severity) >= least), key=_rank)
         rest = found if mark is None else [i for i in found if _rank(i) > _rank(mark)]
         page = rest[: wanted.limit]
@@ -541,12 +547,16 @@ class Incidents:
             self._adopt({watch.stream: watch._replace(current=after, hush=hush)}, [change], self.save)
             return change
 
-    def _adopt(self, watches: dict[str, Watch], changes: list[Change], save: Callable[[Rows], None]) -> None:
-        """Writes what is new, then makes it what anybody sees."""
-        touched = {change.incident.id: change.incident for change in changes}
+    def _adopt(
+        self, watches: dict[str, Watch], changes: list[Change], save: Callable[[Rows], None], again: Mapping[str, float] = MappingProxyType({})
+    ) -> None:
+        """Writes what is new, and what may not have been written at the first try, then makes it what anybody sees."""
+        old = [i for i in self.items.values() if i.stream in again and max(i.end, i.history[-1].time) >= again[i.stream]] if again else []
+        touched = {incident.id: incident for incident in old}
+        touched |= {change.incident.id: change.incident for change in changes}
         touched |= {watch.current.id: watch.current for watch in watches.values() if watch.current is not None and watch.current.live}
-        fresh = [watch for name, watch in watches.items() if _weighty(watch, self.watches.get(name))]
-        save(Rows([row(i) for i in touched.values() if i != self.items.get(i.id)], [_watch_row(watch) for watch in fresh]))
+        fresh = [watch for name, watch in watches.items() if name in again or _weighty(watch, self.watches.get(name))]
+        save(Rows([row(i) for i in touched.values() if i.stream in again or i != self.items.get(i.id)], [_watch_row(watch) for watch in fresh]))
         self.watches |= watches
         self.items |= touched
         if len(self.items) > KEPT + KEPT // 4:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import threading
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -428,6 +429,45 @@ def test_nothing_has_changed_when_it_cannot_be_written():
     with pytest.raises(OSError, match="full"):
         incidents.acknowledge(opened.incident.id, "ann", 1.0)
     assert incidents.one(opened.incident.id).state == "open"
+
+
+def test_a_transaction_that_fails_after_all_is_made_up_for_by_the_next_one(incidents):
+    """The rows were handed over, then the commit broke: the same batches come again, perhaps with newer ones."""
+    whole = batch([0, 4, *QUIET, *[0] * 10, 0, 5, 9, 0])
+    first, second = list(cut(whole, [18]))
+    lost, kept = [], []
+    changes = incidents.commit([first], 0.0, lost.append)
+    more = incidents.commit([first, second], 0.0, kept.append)
+    twin = Incidents(rules())
+    assert changes + more == twin.commit([first, second], 0.0, twin.save)
+    (rows,) = kept
+    assert sorted(map(repr, rows.incidents)) == sorted(repr(row(i)) for i in twin.items.values())
+    assert [r["stream"] for r in rows.watches] == ["cpu"] and rows.watches[0]["former"] is None and rows.watches[0]["current"]
+    incidents.commit([batch([0] * 3, first=len(whole.score))], 0.0, kept.append)
+    assert [r["id"] for r in kept[1].incidents] == [], "once is enough"
+    closing = batch([0] * 9, first=len(whole.score) + 3)
+    assert len(incidents.commit([closing], 0.0, lost.append)) == 1 and incidents.commit([closing], 0.0, kept.append) == []
+    assert [(r["state"], w["former"]["id"] == r["id"]) for r in kept[2].incidents for w in kept[2].watches] == [("resolved", True)]
+
+
+def test_whatever_is_written_is_written_under_the_lock_of_the_store():
+    """Otherwise a commit that folds while the store is locked, and a person who writes, could wait for each other for ever."""
+    lock, held = threading.RLock(), []
+    incidents = Incidents(rules(), lambda rows: held.append(lock._is_owned()), lock)
+    (opened,) = incidents.take(batch([4.0]), now=0.0)
+    for length in SNOOZES:
+        incidents.snooze(opened.incident.id, "ann", 0.0, length)
+    incidents.acknowledge(opened.incident.id, "ann", 0.0)
+    incidents.told(opened.incident.id, "info")
+    incidents.wake(math.inf)
+    incidents.resolve(opened.incident.id, "ann", 0.0)
+    incidents.forget("cpu", 0.0)
+    assert len(held) == 9 and all(held)
+    reader = threading.Thread(target=lambda: held.append((incidents.find().total, incidents.untold(), incidents.one(opened.incident.id).state)))
+    with lock:
+        reader.start()
+        reader.join(5.0)
+    assert held[-1] == (1, [], "resolved"), "who reads never waits"
 
 
 def test_what_a_full_disk_refused_is_written_later_and_nobody_waits_for_it(caplog):

@@ -24,7 +24,7 @@ from redline.store import Shut, Store
 def joined(monitor: Monitor, store: Store | Shut | None, options: Options) -> Service:
     """The loop with incidents, labels and the API around it; the store, if there is one, is the loop's ledger."""
     kept = store if isinstance(store, Store) else None
-    incidents = Incidents(Rules(Policy(), view.severity, explainer(monitor)), kept.save_incidents if kept else None)
+    incidents = Incidents(Rules(Policy(), view.severity, explainer(monitor)), kept.save_incidents if kept else None, kept.lock if kept else None)
     service = Service(monitor, kept, incidents, options=options)
     if kept:
         remember(service, kept, incidents)

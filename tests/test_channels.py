@@ -16,8 +16,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from redline import channels
-from redline.alerts import Change, Entry, Incident, Peak, Policy
+from redline import channels, view
+from redline.alerts import Change, Entry, Incident, Incidents, Peak, Policy, Rules, sentence
 from redline.channels import (
     KEYS,
     QUEUE,
@@ -37,6 +37,9 @@ from redline.channels import (
     together,
     wants,
 )
+from redline.monitor import BEAT, Monitor
+from redline.settings import Settings
+from streams import STREAMS
 
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")  # one of Apprise's, up to Python 3.12
 
@@ -462,6 +465,37 @@ def test_the_veil_leaves_other_records_as_they_are(caplog):
     finally:
         veil.off()
     assert logging.getLogRecordFactory() is logging.LogRecord
+
+
+# --- the whole way
+
+
+def test_from_a_stream_to_a_persons_screen(receiver, dispatch, tmp_path):
+    """A spike injected into a simulated stream: monitor, detector, alarm, incident, message, action, each of them the real one."""
+    now = [1_000.0]
+    watch = Monitor({"cpu": (STREAMS["cpu"](seed=3, rate=0.0), False)}, clock=lambda: now[0], wall=lambda: 5_000.0)
+    feed = watch.feeds["cpu"]
+    incidents = Incidents(Rules(Policy(), view.severity, lambda i: sentence(i, feed.stream, view.reason, view.moment)))
+    one = dispatch(
+        Plan("http://red", channels=(on(receiver),), actions=(script(tmp_path, "print('done')"),)),
+        told=incidents.told,
+        source=lambda name: feed.stream,
+    )
+    watch.listeners.append(lambda batches: one.tell(incidents.commit(batches, 5_000.0, incidents.save)))
+    watch.apply("cpu", Settings(threshold=6.0))
+    watch.fill_back(feed, 2_000)
+    step = watch.inject("cpu", "point", 40.0)
+    for _ in range(80):
+        now[0] += BEAT
+        watch.beat()
+    assert one.rest(PATIENCE)
+    receiver.wait(1)
+    (incident,) = [i for i in incidents.find().incidents if i.announced or i.told]
+    said = receiver.got[0][1]
+    assert (incident.first, incident.peak.step, incident.severity, incident.told) == (step, step, "critical", "critical")
+    assert said["title"] == "critical: CPU is unusual" and f"http://red/?domain=cpu&at={step}" in said["message"]
+    assert [record.text for record in one.records if record.kind == "action"] == ["exit code 0: done"]
+    assert incidents.untold() == []
 
 
 # --- words

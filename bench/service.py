@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bench.followers import deliver, pushed
 from redline.monitor import Monitor
 from redline.store import Store
 
@@ -108,7 +109,30 @@ def kill(quick: bool) -> list[Row]:
     return [Row("kill -9 at random under load", said[-1] if said else done.stdout[-300:], goal, done.returncode == 0)]
 
 
-PARTS: dict[str, Callable[[bool], list[Row]]] = {"submit": submit, "history": history, "kill": kill}
+def http(quick: bool) -> list[Row]:
+    """Columns through a real server: reading JSON and answering are part of it."""
+    rows = []
+    for batch, points in ((10_000, 1_000_000), (1_000, 200_000)):
+        rate, clock = pushed(points // (4 if quick else 1), batch)
+        goal = 200_000 if batch == 10_000 else None
+        name, said = f"POST /api/submit, columns of {batch:,} points, one client", f"{rate:,.0f} points/s of one core ({clock:,.0f} by the clock)"
+        rows.append(Row(name, said, f">= {goal:,}" if goal else "", rate >= goal if goal else None))
+    return rows
+
+
+def events(quick: bool) -> list[Row]:
+    """500 clients of the event stream, 10 of them not reading."""
+    clients, stalled, seconds = (100, 5, 20.0) if quick else (500, 10, 90.0)
+    found = deliver(clients, stalled, seconds)
+    p50, p99 = np.quantile(found.late, (0.5, 0.99))
+    said = f"p50 {1_000 * p50:.0f} ms, p99 {1_000 * p99:.0f} ms over {found.events:,} events; server {100 * found.share:.0f} % of a core"
+    told = f"{found.slow} let go and counted, memory +{found.grown:.0f} MiB"
+    enough = None if quick else bool(found.slow == stalled and found.grown < 100)  # a short run does not fill what the kernel holds
+    name = f"event stream, {clients} clients, {stalled} not reading"
+    return [Row(f"{name}: delivery", said, "p99 <= 1 s", p99 <= 1), Row(f"{name}: the slow ones", told, "counted, memory bounded", enough)]
+
+
+PARTS: dict[str, Callable[[bool], list[Row]]] = {"submit": submit, "http": http, "history": history, "events": events, "kill": kill}
 
 
 def main() -> int:

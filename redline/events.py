@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import NamedTuple
 
-QUEUE = 1_000  # events that may wait for one client
+QUEUE = 500  # events that may wait for one client
 KEPT = 10_000  # events kept here for those who come back
 PAGE = 500  # events read at once for one who is behind
 HEARTBEAT = 15.0  # seconds of silence after which a comment shows that the line is alive

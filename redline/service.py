@@ -20,6 +20,8 @@ from redline.ledger import Anomaly, Batch
 from redline.monitor import Monitor
 from redline.store import Shut, Store
 
+SENDING = 128 * 1024  # bytes the kernel holds for a client that does not read
+
 
 def joined(monitor: Monitor, store: Store | Shut | None, options: Options) -> Service:
     """The loop with incidents, labels and the API around it; the store, if there is one, is the loop's ledger."""
@@ -109,6 +111,7 @@ def listening(host: str, port: int) -> socket.socket:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # one who does not read for a minute is gone: frees what the kernel holds for it
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SENDING)
     try:
         sock.bind((host, port))
         sock.listen(1024)

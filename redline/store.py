@@ -370,7 +370,8 @@ class Known(NamedTuple):
     id: int
     end: int
     settings: Settings | None
-    tail: tuple[int, ...]  # first steps of its newest small chunks
+    tail: tuple[int, ...] = ()  # first steps of its newest small chunks, which follow one another
+    upto: int = -1  # the step after them
 
 
 class Store:
@@ -402,7 +403,7 @@ class Store:
         with self.writer.begin() as c:
             prepare(c, self.path)
             for id, name, end, settings in c.execute(sa.select(streams.c.id, streams.c.name, streams.c.end, streams.c.applied)):
-                self.known_streams[name] = Known(id, end, settings_of(settings), ())
+                self.known_streams[name] = Known(id, end, settings_of(settings))
 
     def close(self) -> None:
         """Lets go of the file."""
@@ -466,7 +467,7 @@ class Store:
                 self.wipe(c, name, known.id)
             if known is None:
                 id = c.execute(streams.insert().values(row)).inserted_primary_key
-                known = Known(int(id[0]) if id else 0, 0, None, ())
+                known = Known(int(id[0]) if id else 0, 0, None)
             else:
                 changed.append(row | {"key": known.id})
             settings = known.settings
@@ -506,11 +507,14 @@ class Store:
             self.total += sum(row["n"] for row in rows)
         for name, chunks in news.items():
             known = self.known_streams[name]
-            tail = (*known.tail, *(chunk["first"] for chunk in chunks)) if all(chunk["n"] < JOIN for chunk in chunks) else ()
+            tail, upto = known.tail, known.upto
+            for chunk in chunks:
+                tail = (*(tail if chunk["first"] == upto else ()), chunk["first"]) if chunk["n"] < JOIN else ()
+                upto = chunk["first"] + chunk["n"]
             if len(tail) >= JOIN // 2 + known.id % JOIN:  # not all streams in the same commit
                 self.join(c, known.id, tail[0])
                 tail = ()
-            self.known_streams[name] = known._replace(tail=tail)
+            self.known_streams[name] = known._replace(tail=tail, upto=upto)
 
     def join(self, c: sa.Connection, id: int, first: int) -> None:
         """Makes one chunk of those from a step on."""

@@ -145,7 +145,8 @@ def test_another_seed_is_another_world_and_takes_the_place_of_the_first(path):
     kept.close()
 
 
-def test_what_is_applied_survives_with_the_way_back_and_the_scores_of_the_new_track(path):
+def test_what_is_applied_survives_with_the_way_back_and_the_scores_of_the_new_track(path, monkeypatch):
+    monkeypatch.setattr(loop, "BUFFER", 4_000)
     time, x = numbers(9_000)
     kept, whole = Store(path), watching(None)
     monitor = watching(kept)
@@ -160,8 +161,8 @@ def test_what_is_applied_survives_with_the_way_back_and_the_scores_of_the_new_tr
         push(each, "pump", time[6_000:], x[6_000:], [500])
     feed, other = monitor.feeds["pump"], whole.feeds["pump"]
     assert feed.applied == Settings("EWMA", 40, 4.5) and feed.watched.begun == other.watched.begun
-    for name, value in columns(feed.watched, 0, 9_000).items():
-        assert np.array_equal(value, other.watched.read(name, 0, 9_000), equal_nan=True), name
+    for name, value in columns(feed.watched, 5_000, 9_000).items():
+        assert np.array_equal(value, other.watched.read(name, 5_000, 9_000), equal_nan=True), name
     assert monitor.kept(0.0) and monitor.undo("pump") == Settings() and not monitor.kept(0.0)
     monitor.pump()
     assert monitor.kept(0.0)
@@ -278,6 +279,19 @@ def test_while_commits_fail_nothing_is_acknowledged_and_afterwards_everything_is
     assert monitor.trouble is None and kept.points("pump").time.tolist() == time.tolist()
     assert len({(batch.name, batch.first) for batch in heard}) == len(heard)  # told once
     assert kept.anomalies(Query(stream="pump", limit=1_000))[-1]["number"] == 1
+
+
+def test_a_late_point_is_not_acknowledged_before_it_is_kept(kept):
+    front, (time, x) = Failing(kept), numbers(50)
+    monitor = watching(front)
+    push(monitor, "pump", time[1:], x[1:], [49])
+    front.broken = True
+    owed = monitor.submit("pump", time[:1], x[:1])
+    rounds(monitor, 15)
+    assert not owed.done()
+    front.broken = False
+    rounds(monitor, 15)
+    assert owed.result(timeout=0) == Taken(0, 0, 1) and kept.points("pump").time.tolist() == time.tolist()
 
 
 def test_batches_that_wait_too_long_are_given_up_counted_and_the_next_restart_is_still_exact(path, monkeypatch):

@@ -616,7 +616,8 @@ class Store:
             inside = (rows[:, 0] >= span[0]) & (rows[:, 0] <= span[1])
             first = chunks[0].first + int(inside.argmax()) if inside.any() else None
             rows = rows[inside]
-            aside = late_points(c, about.id, (span[0] if since is not None or not len(rows) else float(rows[0, 0]), span[1]), limit)
+            low = span[0] if since is not None or len(rows) < limit else float(rows[0, 0])
+            aside = late_points(c, about.id, (low, span[1]), limit)
         first = None if len(aside) else first
         rows = np.concatenate([rows, spread(aside, len(names))])
         rows = rows[np.argsort(rows[:, 0], kind="stable")] if len(aside) else rows

@@ -35,6 +35,7 @@ from redline.alerts import OPEN, RESOLVED, STATES, Wanted
 from redline.api import Options, Service, connect
 from redline.auth import AuthError, exposed, gathered
 from redline.cells import CsvError
+from redline.channels import ChannelError
 from redline.monitor import OPEN as UNLIMITED
 from redline.monitor import SPEEDS, Feed, Limits, Monitor, failed
 from redline.panels import aria, data
@@ -344,7 +345,7 @@ def build(monitor: Monitor, interval: int = BY_NAME["interval"].default, seed: i
         alone()
         monitor.start()
         yield
-        service.hub.close()
+        service.end()
         monitor.stop()
         if service.store is not None:
             service.store.close()
@@ -816,7 +817,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
         prog="app.py", description=(__doc__ or "").splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     for row in TABLE:
-        if row.name in ("host", "port", "csv", "interval", "seed", "tokens", "cors", "body-limit", "rate-limit", *STORED):
+        if row.name in ("host", "port", "csv", "interval", "seed", "alerts", "tokens", "cors", "body-limit", "rate-limit", *STORED):
             kind = int if isinstance(row.default, int) else str
             parser.add_argument(f"--{row.name}", default=row.default, type=kind, help=f"{row.help}{', ' + row.unit if row.unit else ''}")
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
@@ -839,6 +840,14 @@ def guarded(asked: argparse.Namespace) -> Options:
     return Options(tokens, tuple((asked.cors or "").split()), asked.body_limit * 2**20, asked.rate_limit)
 
 
+def calling(monitor: Monitor, store: Store | Shut, options: Options, alerts: str | None) -> Service:
+    """The service with the operator's channels, or an exit with a sentence."""
+    try:
+        return joined(monitor, store, options, alerts)
+    except (ChannelError, OSError) as error:
+        raise SystemExit(f"--alerts {alerts}: {error}") from None
+
+
 def main(words: list[str] | None = None) -> None:
     asked = arguments(words)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
@@ -853,7 +862,7 @@ def main(words: list[str] | None = None) -> None:
         monitor = streams(asked.seed, asked.csv, store, Limits(bool(asked.create), asked.streams))
     except (CsvError, OSError) as error:
         raise SystemExit(f"--csv {asked.csv}: {error}") from None
-    service = joined(monitor, store, options)
+    service = calling(monitor, store, options, asked.alerts)
     app = build(monitor, asked.interval, asked.seed, service)
     address = f"http://{'localhost' if asked.host in ('127.0.0.1', '0.0.0.0') else asked.host}:{asked.port}"
     print(f"Redline watches {len(monitor.feeds)} streams at {address} (Ctrl-C ends it)", flush=True)

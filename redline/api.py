@@ -26,6 +26,7 @@ from detectors import DETECTORS
 from redline import payload, view
 from redline.alerts import SEVERITIES, STATES, Change, Incident, Incidents, Policy, Rules, Settled, UnknownIncident, Wanted, row, sentence
 from redline.auth import Allowance, Door, Refusal, Token, Tokens
+from redline.channels import Dispatch
 from redline.events import CLIENTS, Event, Hub, Wish
 from redline.excerpt import TYPES, Format, Range, formatted, rows
 from redline.intake import Full, Pushed, Refused, Taken
@@ -87,6 +88,7 @@ class Service:
     changed: Callable[[Sequence[Change]], None] = field(default=lambda changes: None)  # told what a person did to an incident
     options: Options = field(default_factory=Options)
     labels: Labels = field(default_factory=Labels)
+    calls: Dispatch | None = None  # who calls people and runs the operator's actions
 
     def __post_init__(self) -> None:
         self.began = time.time()
@@ -99,6 +101,12 @@ class Service:
 
     def explained(self, incident: Incident) -> str:
         return sentence(incident, self.monitor.feeds[incident.stream].stream, view.reason, view.moment)
+
+    def end(self) -> None:
+        """Lets go of those who follow, and of calls that are still tried."""
+        self.hub.close()
+        if self.calls:
+            self.calls.stop()
 
     def older(self, after: int, most: int) -> list[Event]:
         """Events out of the store, for one who comes back."""
@@ -325,8 +333,10 @@ def status_of(service: Service) -> dict[str, Any]:
     points, anomalies = sum(feed.points for feed in feeds), sum(feed.anomalies for feed in feeds)
     counts: dict[str, Any] = {"streams": len(feeds), "points": points, "anomalies": anomalies, "alarms": sum(feed.alarms for feed in feeds)}
     counts |= {"rate": anomalies / points if points else 0.0, "failing": sorted(feed.name for feed in feeds if feed.failure)}
-    hub, rooms = service.hub, {"queue": queued(feeds), "store": kept(service)}
+    hub = service.hub
+    rooms: dict[str, Any] = {"queue": queued(feeds), "store": kept(service)}
     rooms["events"] = {"clients": len(hub.clients), "newest": hub.newest, "sent": hub.sent, "slow": hub.slow}
+    rooms["calls"] = service.calls.status() if service.calls else []
     rooms["requests"] = {"too_often": service.allowance.refused, "too_big": service.oversized}
     return {"version": VERSION, "up_seconds": time.time() - service.began, **counts, **rooms}
 

@@ -33,7 +33,7 @@ from streams import STREAMS, Stream
 MACHINE = "this-machine"
 PIECE = 2_000  # steps taken and scored at once
 STREAM = tuple(asdict(Settings()))  # the settings a stream runs under; the others are the program's
-SERVING = ("host", "port", "db", "retention-days", "retention-rows", "create", "streams", "tokens", "cors", "body-limit", "rate-limit")
+SERVING = ("host", "port", "db", "retention-days", "retention-rows", "create", "streams", "alerts", "tokens", "cors", "body-limit", "rate-limit")
 
 
 class UsageError(ValueError):
@@ -209,15 +209,18 @@ def live(plan: Plan, args: argparse.Namespace, show: Show) -> None:
     with asked():
         value = serving(args)
         options = guarded(value)
-    host, port = value["host"], value["port"]
-    sock = listening(host, port)
-    kept = store.Store(value["db"], store.Keep(value["retention-days"], value["retention-rows"]), described) if value["db"] else None
-    streams = {} if plan.pushed else {plan.name: (plan.stream, plan.real)}
-    service = joined(Monitor(streams, ledger=kept, limits=Limits(bool(value["create"]), value["streams"])), kept, options)
-    prepare(service, plan)
-    service.monitor.listeners.append(lambda batches: spoken(service, batches, show))
-    tell(f"Redline runs {plan.name}; the API is at http://{host}:{port}/docs (Ctrl-C ends it)")
-    serve(headless(service), sock)
+    with contextlib.ExitStack() as held:
+        sock = held.enter_context(contextlib.closing(listening(value["host"], value["port"])))
+        kept = store.Store(value["db"], store.Keep(value["retention-days"], value["retention-rows"]), described) if value["db"] else None
+        held.callback(kept.close if kept else lambda: None)
+        streams = {} if plan.pushed else {plan.name: (plan.stream, plan.real)}
+        monitor = Monitor(streams, ledger=kept, limits=Limits(bool(value["create"]), value["streams"]))
+        with asked():
+            service = joined(monitor, kept, options, value["alerts"] or None)
+        prepare(service, plan)
+        monitor.listeners.append(lambda batches: spoken(service, batches, show))
+        tell(f"Redline runs {plan.name}; the API is at http://{value['host']}:{value['port']}/docs (Ctrl-C ends it)")
+        serve(headless(service), sock)
 
 
 def prepare(service: Service, plan: Plan) -> None:
@@ -231,8 +234,9 @@ def prepare(service: Service, plan: Plan) -> None:
     feed.applied = plan.settings
     if feed.ready:
         return
-    settings = plan.settings
-    monitor.listeners.append(lambda batches: monitor.apply(plan.name, settings) if feed.ready and feed.applied != settings else None)
+
+    waiting = [plan.settings]  # until the store has said what it remembers; who tunes the stream later is not overruled
+    monitor.listeners.append(lambda batches: monitor.apply(plan.name, waiting.pop()) if waiting and feed.ready else None)
 
 
 def spoken(service: Service, batches: Iterable[Batch], show: Show) -> None:

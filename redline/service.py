@@ -6,15 +6,17 @@ import contextlib
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 
 from redline import view
-from redline.alerts import Change, Incident, Incidents, Policy, Rules, sentence
+from redline.alerts import Change, Incident, Incidents, Rules, sentence
 from redline.alerts import Rows as Kept
 from redline.api import Options, Service, connect
+from redline.channels import Dispatch, Plan, Record, World, read
 from redline.labels import Labels
 from redline.ledger import Anomaly, Batch
 from redline.monitor import Monitor
@@ -23,16 +25,38 @@ from redline.store import Shut, Store
 SENDING = 128 * 1024  # bytes the kernel holds for a client that does not read
 
 
-def joined(monitor: Monitor, store: Store | Shut | None, options: Options) -> Service:
-    """The loop with incidents, labels and the API around it; the store, if there is one, is the loop's ledger."""
+def joined(monitor: Monitor, store: Store | Shut | None, options: Options, alerts: str | None = None) -> Service:
+    """The loop with incidents, labels and the API around it; the store, if there is one, is the loop's ledger.
+
+    `alerts` is the operator's file of channels and actions; ChannelError says what is wrong with it.
+    """
     kept = store if isinstance(store, Store) else None
-    incidents = Incidents(Rules(Policy(), view.severity, explainer(monitor)), kept.save_incidents if kept else None, kept.lock if kept else None)
+    plan, secrets = read(Path(alerts).read_text(encoding="utf-8")) if alerts else (Plan(), frozenset())
+    incidents = Incidents(Rules(plan.policy, view.severity, explainer(monitor)), kept.save_incidents if kept else None, kept.lock if kept else None)
     service = Service(monitor, kept, incidents, options=options)
     if kept:
         remember(service, kept, incidents)
     else:
         monitor.listeners.append(lambda batches: service.changed(folded(incidents, batches, lambda rows: None)))
+    if plan.channels or plan.actions:
+        service.calls = Dispatch(plan, secrets, world(service))
+        service.changed = service.calls.tell
+        service.calls.repeat(incidents.untold())
     return service
+
+
+def world(service: Service) -> World:
+    """What those who call people need: names of streams, whom to tell that a call got through, and a place for the outcome."""
+
+    def source(name: str) -> Any:
+        feed = service.monitor.feeds.get(name)
+        return None if feed is None else feed.stream
+
+    def record(outcome: Record) -> None:
+        if service.store:
+            service.store.record("redline", f"{outcome.kind} {outcome.name}", None, outcome._asdict())
+
+    return World(source, service.incidents.told, record)
 
 
 def described(anomaly: Anomaly, unit: str) -> tuple[str, str]:
@@ -64,7 +88,7 @@ def remember(service: Service, store: Store, incidents: Incidents) -> None:
     def tell(batches: Sequence[Batch]) -> None:
         if service.monitor.trouble:  # these are told without a commit, so nobody has folded them yet
             waiting.extend(folded(incidents, batches, lambda rows: None))
-        changes, waiting[:] = list(waiting), []
+        changes, waiting[:] = [*waiting, *incidents.wake(time.time())], []
         if changes:
             service.changed(changes)
 
@@ -95,7 +119,7 @@ def headless(service: Service) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.monitor.start()
         yield
-        service.hub.close()
+        service.end()
         service.monitor.stop()
         if service.store:
             service.store.close()

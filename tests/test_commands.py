@@ -18,7 +18,7 @@ from redline import __main__ as shell
 from redline import auth, commands
 from redline.api import Options
 from redline.monitor import Monitor
-from redline.service import headless, joined, listening
+from redline.service import described, headless, joined, listening
 from redline.settings import Settings, exported, imported
 from redline.sight import source
 from redline.sources import Columns, read_csv, write_csv
@@ -282,3 +282,31 @@ def test_a_pushed_stream_runs_headless_and_is_found_again_after_a_restart(tmp_pa
             stream = json.loads(ran("streams", "--url", f"http://127.0.0.1:{port}", "--json")[1])[0]
             assert stream["points"] == start + 500 and stream["applied"]["detector"] == "EWMA"
             process.terminate()
+
+
+def test_an_incident_runs_what_the_operator_named_and_status_tells_no_secret(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOOK", "s3cret-word")
+    said = tmp_path / "said.json"
+    (tmp_path / "alerts.toml").write_text(f'[actions.note]\ncommand = ["sh", "-c", "cat > {said}", "${{HOOK}}"]\nseverity = "critical"\n')
+    monitor = Monitor({}, ledger=(store := Store(tmp_path / "r.db", describe=described)))
+    service = joined(monitor, store, Options(), str(tmp_path / "alerts.toml"))
+    monitor.start()
+    values = [20 + (i * 7919 % 100) / 100 for i in range(300)] + [90.0]
+    monitor.submit("oven", list(range(301)), [[value] for value in values]).result(5)
+    assert service.calls is not None
+    while not said.exists() or not service.calls.records:
+        time.sleep(0.005)
+    assert json.loads(said.read_text())["stream"] == "oven" and service.calls.rest(5)
+    audit, status = json.dumps(store.audit()), json.dumps(service.calls.status())
+    assert "action note" in audit and "s3cret" not in audit + status
+    service.end()
+    monitor.stop()
+    store.close()
+
+
+@pytest.mark.parametrize("text", ["rubbish", "[channel.x]\nurl = 'json://localhost'\n", "[actions.x]\nseverity = 'info'\n"])
+def test_a_file_of_channels_that_is_wrong_is_refused(tmp_path, capsys, text):
+    (tmp_path / "alerts.toml").write_text(text)
+    (tmp_path / "s.toml").write_text('[source]\nstream = "oven"\n[settings]\n[server]\nport = 8796\ndb = ""\n')
+    assert shell.main(["run", "--config", str(tmp_path / "s.toml"), "--alerts", str(tmp_path / "alerts.toml")]) == 2
+    assert "alerts file" in capsys.readouterr().err

@@ -1,5 +1,7 @@
 """The chart as plain dicts: the ids that outside scripts rely on, gaps that stay gaps, growth that equals the whole."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -41,7 +43,7 @@ def test_severity_and_outcome_are_told_by_shape_too():
 def test_each_feature_has_a_lane_and_lanes_do_not_overlap():
     figure = chart.figure(seen(features=3), "light", [[-3.0, 3.0]] * 3, 50, "r")
     edges = sorted(tuple(axis["domain"]) for name, axis in figure["layout"].items() if name.startswith("yaxis"))
-    assert len(edges) == 5 and all(low[1] < high[0] for low, high in zip(edges, edges[1:]))
+    assert len(edges) == 5 and all(low[1] < high[0] for low, high in pairwise(edges))
     assert {trace["yaxis"] for trace in named(figure, "anomaly")} == {"y", "y2", "y3"}
 
 

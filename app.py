@@ -16,6 +16,7 @@ import multiprocessing
 import os
 import sys
 import threading
+import time
 import webbrowser
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -716,6 +717,8 @@ def connect_upload(app: dash.Dash, service: Service) -> None:
         except CsvError as error:
             return {**same, "said": str(error)}
         feed = monitor.feeds.get(YOURS)
+        if why in ("upload", "col-apply", "replay", "show-all"):  # another source: its steps are counted anew
+            service.changed(await asyncio.to_thread(service.incidents.forget, YOURS, time.time()))
         return {**same, "said": "", **(guessed(feed) if feed else {"hidden": True})}
 
 

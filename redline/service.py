@@ -24,6 +24,8 @@ from redline.store import Shut, Store
 
 SENDING = 128 * 1024  # bytes the kernel holds for a client that does not read
 
+ANEW = 1_000  # steps back in a stream from which another source has taken its place, more than a commit that is tried again repeats
+
 
 def joined(monitor: Monitor, store: Store | Shut | None, options: Options, alerts: str | None = None) -> Service:
     """The loop with incidents, labels and the API around it; the store, if there is one, is the loop's ledger.
@@ -78,6 +80,13 @@ def folded(incidents: Incidents, batches: Sequence[Batch], save: Callable[[Any],
     return incidents.commit([batch for batch in batches if batch.live and len(batch.time)], time.time(), save)
 
 
+def replaced(incidents: Incidents, batches: Sequence[Batch]) -> list[Change]:
+    """Streams that count their steps anew, because another source has taken their place: what was live of the former one ends."""
+    now, watches = time.time(), incidents.watches
+    anew = [batch.name for batch in batches if batch.live and batch.name in watches and batch.end + ANEW < watches[batch.name].step]
+    return [change for name in anew for change in incidents.forget(name, now)]
+
+
 def remember(service: Service, store: Store, incidents: Incidents) -> None:
     """Incidents are written in the transaction of the batches they come from, and told once it is safe; labels come back."""
     waiting: list[Change] = []
@@ -88,7 +97,7 @@ def remember(service: Service, store: Store, incidents: Incidents) -> None:
     def tell(batches: Sequence[Batch]) -> None:
         if service.monitor.trouble:  # these are told without a commit, so nobody has folded them yet
             waiting.extend(folded(incidents, batches, lambda rows: None))
-        changes, waiting[:] = [*waiting, *incidents.wake(time.time())], []
+        changes, waiting[:] = [*waiting, *replaced(incidents, batches), *incidents.wake(time.time())], []
         if changes:
             service.changed(changes)
 

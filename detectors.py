@@ -470,6 +470,15 @@ def last_seen(x: Array, before: Array) -> Array:
     return last
 
 
+def carried(x: Array, before: Array) -> Array:
+    """`before` (...) and then x (steps, ...), each missing value being the last one seen: (1 + steps, ...)."""
+    rows = np.concatenate((before[None], x))
+    if np.count_nonzero(rows == rows) == rows.size:
+        return rows
+    step = np.arange(len(rows)).reshape(-1, *[1] * before.ndim)
+    return np.take_along_axis(rows, np.maximum.accumulate(np.where(rows == rows, step, 0), axis=0), axis=0)
+
+
 @dataclass
 class RollingZ(Expecting):
     """How many standard deviations from the mean of the last `window` steps.
@@ -837,6 +846,7 @@ DETECTORS = Listing(
         "seasonal": "redline.forecasts:Seasonal",
         "autoregressive": "redline.forecasts:Autoregressive",
         "Mahalanobis": "redline.joint:Mahalanobis",
+        "half-space trees": "redline.joint:HalfSpaceTrees",
         "local outlier factor": "redline.joint:LocalOutlierFactor",
         "ensemble": "redline.flagship:Ensemble",
     }

@@ -6,11 +6,11 @@ import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from detectors import CEILING, Array, Detector, State, Verdict, first_seen, joined, tiles
+from detectors import CEILING, CELLS, Array, Calibration, Detector, State, Verdict, carried, first_seen, joined, tiles
 
 LIMIT = 1000.0  # spreads: farther from the centre is no stranger
 AWAY = 1e12  # spreads squared: a neighbour of nobody
@@ -28,14 +28,23 @@ class Joint(Detector):
 
     joint: ClassVar[bool] = True
     refits: ClassVar[int] = 8  # a window
+    reach: ClassVar[int] = 1  # windows learned from
 
     @abstractmethod
     def learn(self, z: Array) -> None:
-        """Take in the window, z (window, streams, features), NaN = missing."""
+        """Take in the last windows, z (steps, streams, features), NaN = missing."""
 
     @abstractmethod
     def judge(self, z: Array, known: Array) -> tuple[Array, Array]:
-        """(score (steps, streams), shares (steps, streams, features), in any unit) of z (steps, streams, features), 0 where not `known`."""
+        """(strangeness (steps, streams), shares (steps, streams, features), in any unit) of z (steps, streams, features), 0 where not `known`."""
+
+    def features(self, x: Array) -> Array:
+        """What it looks at in a chunk."""
+        return x
+
+    def deviations(self, raw: Array) -> Array:
+        """The strangeness of a whole chunk, NaN = no opinion, in standard deviations."""
+        return raw
 
     @property
     def block(self) -> int:
@@ -43,40 +52,47 @@ class Joint(Detector):
         return max(1, self.window // self.refits)
 
     def begin(self, shape: tuple[int, ...]) -> State:
-        """The window, each step in its place by the clock; centre and spread of each feature, NaN = too little past."""
-        return {"past": np.full((self.window, *shape), np.nan), "centre": np.full(shape, np.nan), "spread": np.ones(shape)}
+        """The last windows, each step in its place by the clock; each feature's centre as a value it had and the mean's distance from it."""
+        gauge = {"anchor": np.full(shape, np.nan), "mean": np.zeros(shape), "spread": np.ones(shape)}  # NaN = too little past
+        return {"past": np.full((self.reach * self.window, *shape), np.nan), **gauge}
+
+    def spreads(self, x: Array) -> Array:
+        """How many spreads from the centre, NaN where missing or not known."""
+        held = self._held
+        return np.clip((x - held["anchor"] - held["mean"]) / held["spread"], -LIMIT, LIMIT)
 
     def advance(self, x: Any) -> Verdict:
         """Score each block by what was learned before it, then learn it."""
-        x = self.read(x)
-        score, shares = joined([self._piece(offset, rows) for offset, rows in self.pieces(x, self.block)])
-        total = shares.sum(axis=-1, keepdims=True)
+        x = self.features(self.read(x))
+        raw, shares = joined([self._piece(offset, rows) for offset, rows in self.pieces(x, self.block)])
+        score, total = self.deviations(raw), shares.sum(axis=-1, keepdims=True)
         shares = np.where(total > 0, shares, 1.0) / np.where(total > 0, total, shares.shape[-1])
         return Verdict(score, parts=shares * score[..., None])
 
     def _piece(self, offset: int, rows: Array) -> tuple[Array, Array]:
         held = self._held
-        z = np.clip((rows - held["centre"]) / held["spread"], -LIMIT, LIMIT)
+        z = self.spreads(rows)
         known = z == z
         if self.direction != "both":
             z = np.maximum(z, 0.0) if self.direction == "high" else np.minimum(z, 0.0)
         score, shares = self.judge(np.where(known, z, 0.0), known)
         score[~known.any(axis=-1)] = np.nan
-        held["past"][(int(held["step"]) + np.arange(len(rows))) % self.window] = rows
+        held["past"][(int(held["step"]) + np.arange(len(rows))) % len(held["past"])] = rows
         if offset + len(rows) == self.block:
-            self._renew()
+            self.renew()
         return score, shares
 
-    def _renew(self) -> None:
+    def renew(self) -> None:
+        """Learn the last windows."""
         held, past = self._held, self._held["past"]
         seen = past == past
-        anchor = first_seen(past.reshape(1, self.window, -1))[0].reshape(past.shape[1:])
-        x, n = np.where(seen, past - anchor, 0.0), np.maximum(seen.sum(axis=0), 1)
-        mean = x.sum(axis=0) / n
+        n, anchor = seen.sum(axis=0), first_seen(past.reshape(1, len(past), -1))[0].reshape(past.shape[1:])
+        x = np.where(seen, past - anchor, 0.0)
+        mean = x.sum(axis=0) / np.maximum(n, 1)
         x = np.where(seen, x - mean, 0.0)
-        held["centre"] = np.where(n < self.least, np.nan, anchor + mean)
-        held["spread"] = np.maximum(np.sqrt((x * x).sum(axis=0) / n), self._floor)
-        self.learn(np.where(seen & (n >= self.least), np.clip(x / held["spread"], -LIMIT, LIMIT), np.nan))
+        spread = np.sqrt((x * x).sum(axis=0) / np.maximum(n, 1))
+        held["anchor"], held["mean"], held["spread"] = np.where(n < self.least, np.nan, anchor), mean, np.maximum(spread, self._floor)
+        self.learn(self.spreads(past))
 
 
 @dataclass
@@ -209,6 +225,170 @@ class LocalOutlierFactor(Joint):
         shares = np.stack([np.where(among, gap, 0.0).sum(axis=-1) for gap in gaps], axis=-1)
         factor = np.log(density * reach / among.sum(axis=-1) ** 2)
         return np.clip(self.RARE * np.sqrt(known.sum(axis=-1)) * factor, 0.0, CEILING), shares
+
+
+@dataclass
+class HalfSpaceTrees(Joint):
+    """How empty a step's place is in a forest of trees that halve the space at random, filled with the last two windows.
+
+    Each tree looks at FEW of the features and their changes. Each of its levels halves the range of one, laid 2 to 4 times as wide as that of the
+    last SPAN renewals, and a branch ends where a tenth of the steps is left. Density = steps * 2**depth, EMPTY steps where there are none.
+    Emptiness = mean over the trees of log2(densest place / place), plus BEYOND for each range that the step lies beyond it; its root goes through
+    the calibration. `parts` are by how much it falls when a feature goes to its centre, where a missing one is. With a direction, no change counts.
+    Cost: trees per step, trees * 2**depth per renewal; 4 * trees * 2**depth bytes per stream.
+    When it fails: a step where many were before is never strange, whatever the season; it takes in a lasting change over two windows.
+    Source: S. C. Tan, K. M. Ting, T. F. Liu, Fast Anomaly Detection for Streaming Data, 2011; here the trees are laid anew at each renewal.
+
+    >>> x = np.random.default_rng(1).normal(size=(900, 1, 2))
+    >>> HalfSpaceTrees().fit(x).score([[[0.0, 0.0]], [[5.0, 5.0]]]).ravel().round(1)
+    array([0. , 7.1])
+    """
+
+    trees: int = 25
+    depth: int = 8  # levels
+    seed: int = 0
+    refits: ClassVar[int] = 2
+    reach: ClassVar[int] = 2
+    SPAN: ClassVar[int] = 8  # renewals whose range the trees are laid over
+    FEW: ClassVar[int] = 3  # features a tree looks at; more where the trees could not look at all otherwise
+    FULL: ClassVar[float] = 0.1  # of the steps; a fuller place is halved
+    EMPTY: ClassVar[float] = 2.0**-4  # steps
+    BEYOND: ClassVar[float] = 48.0  # halvings per range
+    CALM: ClassVar[float] = 4.0  # halvings; so little has no parts but even ones
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._floor = np.concatenate((self._floor, self._floor), axis=-1) if self._floor.ndim else self._floor
+        self._scale = Calibration(window=4 * self.window)
+        self._logs = np.log2(np.maximum(np.arange(self.reach * self.window + 1), self.EMPTY))  # of so many steps
+
+    def begin(self, shape: tuple[int, ...]) -> State:
+        """The last values; ranges so far, and of now; where each tree begins, how fine it is along its features, and the emptiness of each leaf."""
+        streams, features = shape[0], 2 * shape[1]
+        both, grid = (streams, features), np.zeros((streams, *self._plan(features).feature.shape))
+        ranges = {"ranges": np.full((self.SPAN, 2, *both), np.nan), "low": np.zeros(both), "wide": np.ones(both)}
+        trees = {"start": grid, "fine": grid.copy(), "leaves": np.zeros((streams, self.trees, 1 << self.depth), np.float32)}
+        return {**super().begin(both), "last": np.full(shape, np.nan), **ranges, **trees}
+
+    def features(self, x: Array) -> Array:
+        """Each value, and its change since the last one seen."""
+        rows = carried(x, self._held["last"])
+        self._held["last"] = rows[-1].copy()
+        return np.concatenate((x, x - rows[:-1]), axis=-1)
+
+    def deviations(self, raw: Array) -> Array:
+        """Calibrated; the root, because the logarithm of a Gaussian's density falls with the square."""
+        with self.inside("scale", self._scale):
+            return np.asarray(self._scale.update(np.sqrt(raw)))
+
+    def learn(self, z: Array) -> None:
+        """Lay the trees over the ranges, drop the steps into them."""
+        held, plan, past = self._held, self._plan(z.shape[-1]), self._held["past"]
+        held["ranges"] = np.concatenate((held["ranges"][1:], [[np.fmin.reduce(past), np.fmax.reduce(past)]]))
+        ranges = self.spreads(held["ranges"])  # (renewals, 2, streams, features)
+        low, high = np.nan_to_num(np.fmin.reduce(ranges[:, 0])), np.nan_to_num(np.fmax.reduce(ranges[:, 1]))
+        wide = np.maximum(high - low, 1.0)
+        held["low"], held["wide"] = low - wide / 64, wide * (1 + 2 / 64)  # spreads; what was seen lies inside the edges
+        wide = held["wide"][:, plan.feature]  # (streams, trees, features of a tree)
+        held["start"], held["fine"] = held["low"][:, plan.feature] + plan.begin * wide, plan.fine / wide
+        most = max(1, CELLS // self.window)  # streams at once
+        for i in range(0, z.shape[1], most):
+            near = slice(i, i + most)
+            held["leaves"][near] = self._leaves(z[:, near], np.arange(z.shape[1])[near])
+
+    def judge(self, z: Array, known: Array) -> tuple[Array, Array]:
+        """The mean over the trees, and how much less it is without each feature."""
+        half, plan = z.shape[-1] // 2, self._plan(z.shape[-1])
+        if self.direction != "both":
+            z[..., half:] = 0.0
+        outside = np.maximum((z - self._held["low"]) / self._held["wide"] - 1, (self._held["low"] - z) / self._held["wide"])
+        beyond = self.BEYOND * plan.feature.shape[1] / z.shape[-1] * np.maximum(outside, 0.0)  # the share of the trees that look at it
+        raw, shares = np.empty(z.shape[:2]), np.zeros((*z.shape[:2], half))
+        for near in tiles(z.shape[:2], 4 * self.trees):
+            leaf = self._places(z[near], np.arange(z.shape[1])[near[1]]).sum(axis=-1)
+            raw[near] = self._found(leaf, np.arange(z.shape[1])[near[1]]).sum(axis=-1) / self.trees
+        raw += beyond.sum(axis=-1)
+        step, stream = np.nonzero(raw > self.CALM)
+        if len(step):
+            less = self._less(z[step, stream], stream) + beyond[step, stream]
+            shares[step, stream] = less[:, :half] + less[:, half:]
+        return raw, shares
+
+    def _less(self, z: Array, streams: Array) -> Array:
+        """How much less the mean over the trees is without each feature, (rows, features), of z (rows, features) in these streams."""
+        plan, places = self._plan(z.shape[-1]), self._places(z, streams)  # (rows, trees, features of a tree)
+        leaf, instead = places.sum(axis=-1), self._places(np.zeros_like(z), streams) - places
+        found = self._found(leaf, streams)
+        less = [found - self._found(leaf + instead[..., i], streams) for i in range(places.shape[-1])]
+        each: Array = np.maximum(np.stack(less, axis=-1), 0.0).reshape(len(z), -1) / self.trees
+        return np.add.reduceat(each[:, plan.order], plan.first, axis=-1)
+
+    def _plan(self, features: int) -> Plan:
+        return plan(self.seed, self.trees, self.depth, min(features, max(self.FEW, -(-features // self.trees))), features)
+
+    def _places(self, z: Array, streams: Array) -> Array:
+        """What each of a tree's features adds to the number of the leaf, (..., trees, features of a tree), of z (..., features) in these streams."""
+        plan, held = self._plan(z.shape[-1]), self._held
+        cell = (z[..., plan.feature] - held["start"][streams]) * held["fine"][streams]
+        placed: Array = plan.place(np.clip(cell, 0.0, plan.last).astype(np.intp))
+        return placed
+
+    def _found(self, leaf: Array, streams: Array) -> Array:
+        """The emptiness of these leaves, (..., trees), in these streams."""
+        found: Array = self._held["leaves"][streams[:, None], np.arange(self.trees), leaf].astype(np.float64)
+        return found
+
+    def _leaves(self, z: Array, streams: Array) -> Array:
+        """The emptiness of each leaf, (streams, trees, leaves), when z (steps, streams, features) is dropped into the trees."""
+        seen, leaf = (z == z).any(axis=-1), self._places(np.nan_to_num(z), streams).sum(axis=-1)
+        size = (z.shape[1], self.trees, 1 << self.depth)
+        leaf += np.arange(size[0] * size[1]).reshape(size[:2]) * size[2]
+        steps = np.bincount(leaf[seen].ravel(), minlength=math.prod(size)).reshape(size)
+        few, full = self.FULL * seen.sum(axis=0)[:, None, None], self._logs[steps] + self.depth
+        for depth in reversed(range(self.depth)):
+            steps = steps[..., ::2] + steps[..., 1::2]
+            whole = (self._logs[steps] + depth)[..., None]
+            full = np.where((steps <= few)[..., None], whole, full.reshape(*steps.shape, -1))
+        full = full.reshape(size)
+        empty: Array = full.max(axis=-1, keepdims=True) - full
+        return empty
+
+
+class Plan(NamedTuple):
+    """The random part of a forest; all but the last two (trees, features of a tree, ...)."""
+
+    feature: Array  # which
+    begin: Array  # where the tree begins, of the feature's range
+    fine: Array  # cells per range
+    last: Array  # cell
+    places: Array  # (.., cells) what a cell adds to the number of the leaf: its bits, put where the tree halves this feature
+    order: Array  # (trees * features of a tree,) by feature
+    first: Array  # (features,) of each feature in that order
+
+    def place(self, cell: Array) -> Array:
+        """What these cells add, (..., trees, features of a tree)."""
+        trees, few = self.feature.shape
+        found: Array = self.places[np.arange(trees)[:, None], np.arange(few), cell]
+        return found
+
+
+@lru_cache(maxsize=32)
+def plan(seed: int, trees: int, depth: int, few: int, features: int) -> Plan:
+    """Features are dealt to the trees until all are dealt, then again; the rest depends on the seed and each tree's number alone."""
+    rounds = -(-trees * few // features)
+    feature = np.concatenate([np.random.default_rng((seed, trees, deal)).permutation(features) for deal in range(rounds)])[: trees * few]
+    draws = [np.random.default_rng((seed, tree)) for tree in range(trees)]
+    halved = np.stack([draw.integers(few, size=depth) for draw in draws])[:, None]  # (trees, 1, levels)
+    centre = np.stack([draw.random(few) for draw in draws])
+    reach = 2 * np.maximum(centre, 1 - centre)  # so that one end of the range is an edge of a place
+    mine = halved == np.arange(few)[:, None]  # (trees, features of a tree, levels)
+    bit = mine[..., ::-1].cumsum(axis=-1)[..., ::-1] - 1  # of the cell, that stands at this level
+    cells, cell, places = 2.0 ** mine.sum(axis=-1), np.arange(1 << depth), np.zeros((trees, few, 1 << depth), np.intp)
+    for level in range(depth):
+        places += (mine[..., level, None] & (cell >> np.maximum(bit[..., level, None], 0))) << (depth - 1 - level)
+    order = np.argsort(feature, kind="stable")
+    first = np.searchsorted(feature[order], np.arange(features))
+    return Plan(feature.reshape(trees, few), centre - reach, cells / (2 * reach), cells - 1, places, order, first)
 
 
 def spanned(matrix: Array, z: Array) -> Array:

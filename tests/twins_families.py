@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from math import erfc, exp, fsum, gamma, inf, isnan, log, nan, pi, sqrt
+from math import erfc, exp, fsum, gamma, inf, isnan, log, log2, nan, pi, sqrt
 
-from twins import CEILING, Twin, Values
+import numpy as np
+from twins import CEILING, NORMAL, Twin, Values, quantile, seen
 
 Row = list[float]  # one step of a stream, its features
 
@@ -143,7 +144,85 @@ def local_outlier_factor(rows: list[Row], window: int) -> Values:
     return scores
 
 
+def calibrated(raw: Values, window: int) -> Values:
+    """Its median is 0.67 and its 90th percentile 1.64, as of the last `window` values learned; renewed every window / 8 steps."""
+    scores, kept, calm, block = [], [], 0, max(1, window // 8)
+    median, unit = nan, nan
+    for t, value in enumerate(raw):
+        score = nan if isnan(value) or isnan(median) else max(0.0, min(NORMAL.inv_cdf(0.75) + (value - median) / unit, CEILING))
+        calm = calm if score > 3 else t
+        kept.append(value if t == calm or t - calm > window else nan)
+        if t % block == block - 1 and len(seen(kept[-window:])) >= (window + 1) // 2:
+            median, high = (quantile(seen(kept[-window:]), share) for share in (0.5, 0.9))
+            unit = max(high - median, 1e-150) / (NORMAL.inv_cdf(0.95) - NORMAL.inv_cdf(0.75))
+        scores.append(score)
+    return scores
+
+
+Box = list[tuple[float, float]]  # from where to where, of each feature of a tree
+
+
+def emptiness(z: Row, points: list[Row], few: float, box: Box, halvings: list[int]) -> tuple[float, float]:
+    """(log2 of the density where z is, log2 of the densest place) below one node; the box's rim catches all that is beyond."""
+    depth = 8 - len(halvings)
+    if len(points) <= few or not halvings:
+        here = log2(max(len(points), 2.0**-4)) + depth
+        return here, here
+    i = halvings[0]
+    low, high = box[i]
+    middle = (low + high) / 2
+    halves = [[point for point in points if (point[i] >= middle) == upper] for upper in (False, True)]
+    boxes = [[*box[:i], (low, middle), *box[i + 1 :]], [*box[:i], (middle, high), *box[i + 1 :]]]
+    below = [emptiness(z, half, few, part, halvings[1:]) for half, part in zip(halves, boxes)]
+    return below[z[i] >= middle][0], max(below[0][1], below[1][1])
+
+
+def with_changes(rows: list[Row]) -> list[Row]:
+    """Each feature, then each one's change since it was last seen."""
+    last, out = [nan] * len(rows[0]), []
+    for row in rows:
+        out.append([*row, *[value - old for value, old in zip(row, last)]])
+        last = [old if isnan(value) else value for value, old in zip(row, last)]
+    return out
+
+
+def half_space_trees(plain: list[Row], window: int) -> Values:
+    raw, rows, block = [], with_changes(plain), max(1, window // 2)
+    every, few = range(len(rows[0])), min(len(rows[0]), 3)
+    trees = [dealt_tree(tree, few, len(rows[0])) for tree in range(25)]
+    for t, row in enumerate(rows):
+        now = t - t % block
+        learned = rows[max(0, now - 2 * window) : now]
+        gauges = [centre_and_spread([past[i] for past in learned], window) for i in every]
+        z, points = in_spreads(row, gauges), [in_spreads(past, gauges) for past in learned]
+        if all(map(isnan, z)):
+            raw.append(nan)
+            continue
+        span = [in_spreads(past, gauges) for past in rows[max(0, now - 2 * window - 7 * block) : now]]
+        ends = [seen([past[i] for past in span]) or [0.0] for i in every]
+        wide = [max(max(end) - min(end), 1.0) * (1 + 2 / 64) for end in ends]
+        low = [min(end) - length / 66 for end, length in zip(ends, wide)]
+        points = [[0.0 if isnan(value) else value for value in point] for point in points if not all(map(isnan, point))]
+        z = [0.0 if isnan(value) else value for value in z]
+        total = 25 * fsum(48 * few / len(z) * max(0.0, (z[i] - low[i]) / wide[i] - 1, (low[i] - z[i]) / wide[i]) for i in every)
+        for chosen, begins, halvings in trees:
+            box = [(low[i] + begin * wide[i], low[i] + (begin + length) * wide[i]) for i, (begin, length) in zip(chosen, begins)]
+            here, densest = emptiness([z[i] for i in chosen], [[point[i] for i in chosen] for point in points], 0.1 * len(points), box, halvings)
+            total += densest - here
+        raw.append(sqrt(total / 25))
+    return calibrated(raw, 4 * window)
+
+
+def dealt_tree(tree: int, few: int, features: int) -> tuple[list[int], Box, list[int]]:
+    """(its features; begin and length of each one's box in ranges; which of them each level halves)."""
+    deals = [int(i) for deal in range(75) for i in np.random.default_rng((0, 25, deal)).permutation(features)]
+    draw = np.random.default_rng((0, tree))
+    halvings, centres = draw.integers(few, size=8).tolist(), draw.random(few).tolist()
+    return deals[tree * few : (tree + 1) * few], [(c - 2 * max(c, 1 - c), 4 * max(c, 1 - c)) for c in centres], halvings
+
+
 TWINS: dict[str, Twin] = {
     "Mahalanobis": mahalanobis,  # type: ignore[dict-item]
+    "half-space trees": half_space_trees,  # type: ignore[dict-item]
     "local outlier factor": local_outlier_factor,  # type: ignore[dict-item]
 }

@@ -104,9 +104,11 @@ def kill(quick: bool) -> list[Row]:
     """The kill test, run as the suite runs it."""
     command = [sys.executable, "-m", "pytest", "tests/test_durable.py", "-q", "-s", "-k", "kill", "-p", "no:cacheprovider"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"}, check=False)
+    # a suite on a busy machine judges the median, the table the slowest
     said = [line.removeprefix("kill test: ") for line in done.stdout.splitlines() if line.startswith("kill test: ")]
     goal = "25 kills: 0 lost, 0 doubled, bit-equal, back within 2 s"
-    return [Row("kill -9 at random under load", said[-1] if said else done.stdout[-300:], goal, done.returncode == 0)]
+    slowest = float(said[-1].partition("back within ")[2].split()[0]) if said else np.inf
+    return [Row("kill -9 at random under load", said[-1] if said else done.stdout[-300:], goal, done.returncode == 0 and slowest <= 2.0)]
 
 
 def http(quick: bool) -> list[Row]:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import twins
 import twins_families
+import twins_spectral
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,9 +20,10 @@ import detectors
 import redline
 from detectors import CEILING, DETECTORS, Alarm, Array, Calibration, Detector, Listing, RollingZ, threshold_for
 from redline.forecasts import Seasonal
+from redline.learned import CLASSES
 
 NAMES = list(DETECTORS)
-TWINS = {**twins.TWINS, **twins_families.TWINS}
+TWINS = {**twins.TWINS, **twins_families.TWINS, **twins_spectral.TWINS}
 ORDER = """rolling z-score, median and MAD, interquartile range, percentile, moving average, EWMA, CUSUM, seasonal, autoregressive, spectral residual,
 subspace, nearest neighbours, novelty, Mahalanobis, half-space trees, local outlier factor, ensemble""".replace("\n", " ").split(", ")
 
@@ -37,7 +39,8 @@ def test_every_detector_is_listed() -> None:
         if room.name != "redline.__main__":
             importlib.import_module(room.name)
     ours = {each for each in descendants(Detector) if each.__module__.split(".")[0] in ("detectors", "redline")}
-    assert {each for each in ours if not inspect.isabstract(each)} == set(DETECTORS.values())
+    listing = Listing({f"redline.learned:{kind}": f"redline.learned:{kind}" for _, kind in CLASSES.values()})  # those that need an extra
+    assert {each for each in ours if not inspect.isabstract(each)} == {*DETECTORS.values(), *listing.values()}
 
 
 def descendants(base: type) -> set[type]:

@@ -31,7 +31,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from detectors import DETECTORS
-from redline import chart, evaluate, panels
+from redline import chart, evaluate, learned, panels
 from redline.alerts import OPEN, RESOLVED, STATES, Wanted
 from redline.api import Options, Service, connect
 from redline.auth import AuthError, exposed, gathered
@@ -877,4 +877,5 @@ def main(words: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    learned.listed()
     main()

@@ -820,6 +820,10 @@ class Listing(Mapping[str, type[Detector]]):
     def __init__(self, entries: dict[str, type[Detector] | str]) -> None:
         self._entries = entries
 
+    def add(self, entries: Mapping[str, type[Detector] | str]) -> None:
+        """List these too, after all others."""
+        self._entries |= entries
+
     def __getitem__(self, name: str) -> type[Detector]:
         entry = self._entries[name]
         if isinstance(entry, str):
@@ -845,6 +849,10 @@ DETECTORS = Listing(
         "CUSUM": Cusum,
         "seasonal": "redline.forecasts:Seasonal",
         "autoregressive": "redline.forecasts:Autoregressive",
+        "spectral residual": "redline.spectral:SpectralResidual",
+        "subspace": "redline.spectral:Subspace",
+        "nearest neighbours": "redline.neighbours:NearestNeighbours",
+        "novelty": "redline.neighbours:Novelty",
         "Mahalanobis": "redline.joint:Mahalanobis",
         "half-space trees": "redline.joint:HalfSpaceTrees",
         "local outlier factor": "redline.joint:LocalOutlierFactor",

@@ -19,7 +19,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from detectors import DETECTORS, Alarm
-from redline import commands, evaluate, monitor, report
+from redline import commands, evaluate, learned, monitor, report
 from redline.commands import Command, UsageError, asked
 from redline.settings import BY_NAME
 from redline.sources import Recording, read_csv, write_csv
@@ -360,4 +360,5 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    learned.listed()
     sys.exit(main())

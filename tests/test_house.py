@@ -34,6 +34,7 @@ SPLITS = {  # (importer, imported): why a room knows this neighbour
     ("redline.monitor", "redline.ledger"): "the loop, split by subject: what it hands on, and the receipts of that",
     ("redline.store", "redline.ledger"): "a store is a Ledger, so it must know what a Batch is",
     ("redline.report", "redline.table"): "the report, split by subject: its rows as text, CSV and JSON",
+    ("redline.learned", "redline.joint"): "a borrowed model is a joint detector that learns in blocks",
     ("redline.flagship", "redline.seasons"): "the flagship, split by subject: after how many steps a series repeats",
     ("redline.forecasts", "redline.seasons"): "a seasonal forecast asks after how many steps a series repeats",
     ("redline.channels", "redline.alerts"): "alerts, split by subject: who is called for an incident",

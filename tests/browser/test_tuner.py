@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from bench.browser import Server
-from detectors import DETECTORS
+from detectors import DETECTORS, Listing
+from redline.learned import listed
 from redline.monitor import score
 from streams import STREAMS
 from tests.browser.visitor import Visitor
 
 Enter = Callable[..., Visitor]
+NAMES = [*DETECTORS, *listed(Listing({}))]  # with those of an installed extra, as `python app.py` lists them
 ROWS = "[...document.querySelectorAll('#compare tr')].map(row => [...row.cells].map(cell => cell.textContent))"
 
 
@@ -24,9 +26,9 @@ def test_choose_compare_click_the_curve_apply_undo(own_server: Server, enter: En
     visitor.choose("detector", "EWMA")
     visitor.until("eyes.text('alarms').includes('→')")
     visitor.page.get_by_text("Compare detectors").click()
-    visitor.until(f"(() => {{ const rows = {ROWS}; return rows.length === {len(DETECTORS)} && rows.every(r => r.length === 8) }})()", 60)
+    visitor.until(f"(() => {{ const rows = {ROWS}; return rows.length === {len(NAMES)} && rows.every(r => r.length === 8) }})()", 60)
     rows = visitor.see(ROWS)
-    assert {row[0] for row in rows} == set(DETECTORS)
+    assert {row[0] for row in rows} == set(NAMES)
     quality = [float(row[4].replace("–", "0")) for row in rows]  # F1
     assert quality == sorted(quality, reverse=True), "the best stands first"
     assert all(float(row[6]) > 0 for row in rows), "microseconds per point"

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from html import escape
 from http import HTTPStatus
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -18,6 +19,7 @@ import numpy as np
 from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
@@ -165,6 +167,7 @@ def connect(server: FastAPI, service: Service) -> Service:
         add(router, service)
     connect_unknown(router)
     server.include_router(router)
+    connect_docs(server)
     connect_problems(server)
     server.add_middleware(Guard, service=service)
     if service.options.cors:
@@ -289,6 +292,37 @@ def routes_table() -> Table:
     connect(server, Service(Monitor({})))
     ways = [(f"`{method.upper()} {path}`", way["summary"]) for path, ways in server.openapi()["paths"].items() for method, way in ways.items()]
     return Table(("route", "what it answers"), ways)
+
+
+def connect_docs(server: FastAPI) -> None:
+    """`/docs` of its own, which needs no network; `/docs/try` is Swagger UI, which a browser fetches from elsewhere."""
+    server.router.routes[:] = [route for route in server.router.routes if not str(getattr(route, "path", "")).startswith(("/docs", "/redoc"))]
+
+    @server.get("/docs", include_in_schema=False)
+    def docs() -> Response:
+        return Response(documented(server.openapi()), media_type="text/html; charset=utf-8")
+
+    @server.get("/docs/try", include_in_schema=False)
+    def attempt() -> Response:
+        return get_swagger_ui_html(openapi_url="/openapi.json", title="Redline")
+
+
+def documented(openapi: Mapping[str, Any]) -> str:
+    """Every route with its parameters, as a page."""
+    parts = []
+    for path, ways in openapi["paths"].items():
+        for method, way in ways.items():
+            rows = [(p["name"], p["in"], p.get("description", ""), "needed" if p.get("required") else "") for p in way.get("parameters", [])]
+            cells = "".join("<tr>" + "".join(f"<td>{escape(cell)}" for cell in row) for row in rows)
+            body = "<p>Body: JSON, see <a href='/openapi.json'>the schema</a>." if "requestBody" in way else ""
+            parts.append(f"<h2><code>{method.upper()} {escape(path)}</code></h2><p>{escape(way['summary'])}.{body}<table>{cells}</table>")
+    links = "<a href='/openapi.json'>openapi.json</a> · <a href='/docs/try'>try it (Swagger UI, fetched from jsdelivr.net)</a>"
+    return f"<!doctype html><html lang=en><meta charset=utf-8><title>Redline API</title>{LOOKS}<h1>Redline API</h1><p>{links}{''.join(parts)}"
+
+
+LOOKS = """<style>:root { color-scheme: light dark } body { font: 15px/1.5 system-ui, sans-serif; max-width: 50rem;
+margin: 2rem auto; padding: 0 1rem }
+h2 { font-size: 1rem; margin: 2rem 0 0 } td { padding: .1rem 1rem .1rem 0; vertical-align: top }</style>"""
 
 
 # --- how it is

@@ -84,6 +84,15 @@ def test_a_file_of_ones_own_flags_the_very_same_time_stamps(tmp_path):
     assert flags(ran("run", "--config", str(tmp_path / "tuned.toml"), "--csv", str(tmp_path / "elsewhere" / "mine.csv"), "--json")[1]) == want
 
 
+def test_a_long_file_begins_where_the_tuned_track_began(tmp_path):
+    path = tmp_path / "long.csv"
+    write_csv(STREAMS["wave"](seed=4, rate=0.02), 12_000, path)
+    feed = Monitor({}).open("your-data", read_csv(path), steps=12_000)
+    want = marked(feed, TUNED)
+    (tmp_path / "tuned.toml").write_text(exported(source(feed, "your-data", TUNED, 0), TUNED))
+    assert feed.tape.first == 2_000 and flags(ran("run", "--config", str(tmp_path / "tuned.toml"), "--json")[1]) == want != []
+
+
 def test_a_replay_runs_a_file_under_the_settings_of_another(tmp_path):
     path = tmp_path / "mine.csv"
     write_csv(STREAMS["wave"](seed=4, rate=0.02), 2_000, path)
@@ -294,7 +303,8 @@ def test_an_incident_runs_what_the_operator_named_and_status_tells_no_secret(tmp
     values = [20 + (i * 7919 % 100) / 100 for i in range(300)] + [90.0]
     monitor.submit("oven", list(range(301)), [[value] for value in values]).result(5)
     assert service.calls is not None
-    while not said.exists() or not service.calls.records:
+    until = time.monotonic() + 10
+    while (not said.exists() or not service.calls.records) and time.monotonic() < until:
         time.sleep(0.005)
     assert json.loads(said.read_text())["stream"] == "oven" and service.calls.rest(5)
     audit, status = json.dumps(store.audit()), json.dumps(service.calls.status())

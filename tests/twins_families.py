@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import erfc, exp, fsum, gamma, inf, isnan, log, log2, nan, pi, sqrt
+from math import erfc, exp, floor, fsum, gamma, inf, isnan, log, log2, nan, pi, sqrt
 
 import numpy as np
 from twins import CEILING, NORMAL, Twin, Values, quantile, seen
@@ -12,6 +12,60 @@ Row = list[float]  # one step of a stream, its features
 
 def least(window: int) -> int:
     return max(2, (window + 1) // 2)
+
+
+def calibrated(raw: Values, window: int) -> Values:
+    """Its median is 0.67 and its 90th percentile 1.64, as of the last `window` values learned; renewed every window / 8 steps."""
+    scores, kept, calm, block = [], [], 0, max(1, window // 8)
+    median, unit = nan, nan
+    for t, value in enumerate(raw):
+        score = nan if isnan(value) or isnan(median) else max(0.0, min(NORMAL.inv_cdf(0.75) + (value - median) / unit, CEILING))
+        calm = calm if score > 3 else t
+        kept.append(value if t == calm or t - calm > window else nan)
+        if t % block == block - 1 and len(seen(kept[-window:])) >= (window + 1) // 2:
+            median, high = (quantile(seen(kept[-window:]), share) for share in (0.5, 0.9))
+            unit = max(high - median, 1e-150) / (NORMAL.inv_cdf(0.95) - NORMAL.inv_cdf(0.75))
+        scores.append(score)
+    return scores
+
+
+def carried(x: Values) -> Values:
+    """Each missing value is the one before it."""
+    out, last = [], nan
+    for value in x:
+        last = last if isnan(value) else value
+        out.append(last)
+    return out
+
+
+def nearest_neighbours(x: Values, window: int) -> Values:
+    full, raw = carried(x), []
+    for t in range(len(x)):
+        found = []
+        for end in range(max(3, t - 4 * window), t):
+            gaps = [0.6**lag * (full[t - lag] - full[end - lag]) ** 2 for lag in range(4)]
+            if not isnan(x[end]) and not any(map(isnan, gaps)):
+                found.append(sqrt(fsum(gaps) / fsum(0.6**lag for lag in range(4))))
+        enough = len(found) >= least(window) and not isnan(x[t])
+        raw.append(sqrt(sorted(found)[min(5, least(window)) - 1]) if enough else nan)
+    return calibrated(raw, 4 * window)
+
+
+def novelty(x: Values, window: int) -> Values:
+    scores: Values = []
+    kept: Values = []
+    for t, value in enumerate(x):
+        past = seen(x[:t])
+        if t and t % 64 == 0 and past:
+            width = (max(past) - min(past)) or 1e-150
+            places = {floor((old - min(past)) / width * 2047): old for old in sorted(kept + seen(x[t - 64 : t]), reverse=True)}
+            kept = list(places.values())  # the lowest of each place
+        if isnan(value) or len(past) < least(window):
+            scores.append(nan)
+            continue
+        gap, width = min(abs(value - old) for old in kept + seen(x[t - t % 64 : t])), max(past) - min(past)
+        scores.append(min(0.8 * sqrt(gap * len(past) / width) if width else gap and CEILING, CEILING))
+    return scores
 
 
 # Joint detectors: what a block of steps is judged by was learned before it began
@@ -144,21 +198,6 @@ def local_outlier_factor(rows: list[Row], window: int) -> Values:
     return scores
 
 
-def calibrated(raw: Values, window: int) -> Values:
-    """Its median is 0.67 and its 90th percentile 1.64, as of the last `window` values learned; renewed every window / 8 steps."""
-    scores, kept, calm, block = [], [], 0, max(1, window // 8)
-    median, unit = nan, nan
-    for t, value in enumerate(raw):
-        score = nan if isnan(value) or isnan(median) else max(0.0, min(NORMAL.inv_cdf(0.75) + (value - median) / unit, CEILING))
-        calm = calm if score > 3 else t
-        kept.append(value if t == calm or t - calm > window else nan)
-        if t % block == block - 1 and len(seen(kept[-window:])) >= (window + 1) // 2:
-            median, high = (quantile(seen(kept[-window:]), share) for share in (0.5, 0.9))
-            unit = max(high - median, 1e-150) / (NORMAL.inv_cdf(0.95) - NORMAL.inv_cdf(0.75))
-        scores.append(score)
-    return scores
-
-
 Box = list[tuple[float, float]]  # from where to where, of each feature of a tree
 
 
@@ -222,6 +261,8 @@ def dealt_tree(tree: int, few: int, features: int) -> tuple[list[int], Box, list
 
 
 TWINS: dict[str, Twin] = {
+    "nearest neighbours": nearest_neighbours,
+    "novelty": novelty,
     "Mahalanobis": mahalanobis,  # type: ignore[dict-item]
     "half-space trees": half_space_trees,  # type: ignore[dict-item]
     "local outlier factor": local_outlier_factor,  # type: ignore[dict-item]

@@ -45,3 +45,9 @@ def test_the_commands_run_as_written(tmp_path, monkeypatch, capsys):
     for line in lines:
         assert main(shlex.split(line)[3:]) in (0, None), line
     assert "<svg" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_curl_lines_are_those_that_a_test_types():
+    walked = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    lines = [line for block in blocks("sh") for line in block.splitlines() if line.startswith(("curl", "awk"))]
+    assert len(lines) >= 5 and all(line in walked for line in lines)

@@ -17,9 +17,11 @@ SEED = 7
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.browser)
+    """Marks the suite, and runs it last: playwright's event loop stays in this thread, where other tests want their own."""
+    ours = [item for item in items if HERE in item.path.parents]
+    for item in ours:
+        item.add_marker(pytest.mark.browser)
+    items[:] = [item for item in items if HERE not in item.path.parents] + ours
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,7 @@ def test_within_ten_seconds_red_is_seen_moved_and_injected(own_server: Server, e
     visitor.press("inject-point")
     visitor.until("eyes.text('injected').includes('spike')")
     visitor.until(f"eyes.marks().at(-1) > {newest}", 5)
-    visitor.until("eyes.traces('truth')[0].text.at(-1) === 'point, caught'")
+    visitor.until("eyes.traces('anomaly')[0].text.at(-1).includes('caught')")
 
 
 @pytest.mark.parametrize("name", [*STREAMS])

@@ -23,6 +23,7 @@ types: .venv/test
 
 docs: .venv/run
 	$(BIN)/python docs/tables.py
+	$(BIN)/python docs/pages.py
 
 bench: .venv/test browser
 	$(BIN)/python -m bench.speed

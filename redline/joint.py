@@ -6,6 +6,7 @@ import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -158,10 +159,10 @@ class LocalOutlierFactor(Joint):
     """How much thinner the last `window` steps lie around a step than around its nearest neighbours there.
 
     LOF = mean density of the neighbours / density of the step, density = 1 / mean reach to the `neighbours` nearest, reach = max(distance, the
-    neighbour's own distance to its `neighbours`-th, NEAR); distances in spreads over the features that are there. the score
-    is RARE * sqrt(features) * log LOF, a fixed map. `parts` are the features' shares of the squared distances to the neighbours.
+    neighbour's own distance to its last one, NEAR); distances in spreads, over the features that are there; those as far as the last share its place.
+    Score = RARE * sqrt(features) * log LOF, a fixed map. `parts` are the features' shares of the squared distances to the neighbours.
     Cost: window * features per step, window**2 * features per renewal and stream. When it fails: more than `neighbours` anomalies alike are a
-    neighbourhood of their own; with many features all distances are alike.
+    neighbourhood of their own; of a few values that return, one seen less than `neighbours` times is an outlier.
     Source: M. M. Breunig, H.-P. Kriegel, R. T. Ng, J. Sander, LOF: Identifying Density-Based Local Outliers, 2000.
 
     >>> x = np.random.default_rng(1).normal(size=(400, 1, 2)) + np.where(np.arange(400) % 2, 0, 20)[:, None, None]
@@ -171,7 +172,7 @@ class LocalOutlierFactor(Joint):
 
     neighbours: int = 10  # steps
     refits: ClassVar[int] = 4
-    NEAR: ClassVar[float] = 0.01  # spreads; nothing is nearer
+    NEAR: ClassVar[float] = 0.05  # spreads; nothing is nearer
     RARE: ClassVar[float] = 2.25  # deviations per log LOF of one feature; measured on Gaussian noise, as is the root of their number
 
     def __post_init__(self) -> None:
@@ -198,9 +199,9 @@ class LocalOutlierFactor(Joint):
         for stream in range(z.shape[1]):
             squares = sum((each[:, None] - each) ** 2 for each in held["points"][:, stream])
             distance = np.sqrt(squares + self_away + held["gone"][stream])
-            last, among = self._neighbours(distance)
+            last, weight = self._neighbours(distance)
             held["reach"][stream] = np.maximum(last[:, 0], self.NEAR)
-            held["density"][stream] = among.sum(axis=-1) / np.where(among, np.maximum(distance, held["reach"][stream]), 0.0).sum(axis=-1)
+            held["density"][stream] = self._nearest / (weight * np.maximum(distance, held["reach"][stream])).sum(axis=-1)
 
     def judge(self, z: Array, known: Array) -> tuple[Array, Array]:
         """The logarithm of the factor, some streams at a time."""
@@ -210,20 +211,23 @@ class LocalOutlierFactor(Joint):
         return raw, shares
 
     def _neighbours(self, distance: Array) -> tuple[Array, Array]:
-        """(distance to the last of the nearest (..., 1), which are as near (..., window)): ties belong together."""
+        """(distance to the last of the nearest (..., 1), how much each counts (..., window)): those as far as the last share the places left."""
         last = np.sort(distance, axis=-1)[..., self._nearest - 1, None]
-        return last, distance <= last
+        nearer, tied = distance < last, distance == last
+        left = self._nearest - np.count_nonzero(nearer, axis=-1)
+        weight: Array = nearer + tied * (left / np.count_nonzero(tied, axis=-1))[..., None]
+        return last, weight
 
     def _factor(self, z: Array, known: Array, streams: slice) -> tuple[Array, Array]:
         held = {name: self._held[name][..., streams, :] for name in ("points", "gone", "reach", "density")}
         gaps = [known[..., i, None] * (z[..., i, None] - points) ** 2 for i, points in enumerate(held["points"])]  # each (steps, streams, window)
         weight = z.shape[-1] / np.maximum(known.sum(axis=-1), 1)
         distance = np.sqrt(sum(gaps[1:], gaps[0]) * weight[..., None] + held["gone"])
-        _, among = self._neighbours(distance)
-        reach = np.where(among, np.maximum(distance, held["reach"]), 0.0).sum(axis=-1)
-        density = np.where(among, held["density"], 0.0).sum(axis=-1)
-        shares = np.stack([np.where(among, gap, 0.0).sum(axis=-1) for gap in gaps], axis=-1)
-        factor = np.log(density * reach / among.sum(axis=-1) ** 2)
+        _, count = self._neighbours(distance)
+        reach = (count * np.maximum(distance, held["reach"])).sum(axis=-1)
+        density = (count * held["density"]).sum(axis=-1)
+        shares = np.stack([(count * gap).sum(axis=-1) for gap in gaps], axis=-1)
+        factor = np.log(density * reach / self._nearest**2)
         return np.clip(self.RARE * np.sqrt(known.sum(axis=-1)) * factor, 0.0, CEILING), shares
 
 
@@ -260,7 +264,6 @@ class HalfSpaceTrees(Joint):
         super().__post_init__()
         self._floor = np.concatenate((self._floor, self._floor), axis=-1) if self._floor.ndim else self._floor
         self._scale = Calibration(window=4 * self.window)
-        self._logs = np.log2(np.maximum(np.arange(self.reach * self.window + 1), self.EMPTY))  # of so many steps
 
     def begin(self, shape: tuple[int, ...]) -> State:
         """The last values; ranges so far, and of now; where each tree begins, how fine it is along its features, and the emptiness of each leaf."""
@@ -341,17 +344,17 @@ class HalfSpaceTrees(Joint):
     def _leaves(self, z: Array, streams: Array) -> Array:
         """The emptiness of each leaf, (streams, trees, leaves), when z (steps, streams, features) is dropped into the trees."""
         seen, leaf = (z == z).any(axis=-1), self._places(np.nan_to_num(z), streams).sum(axis=-1)
-        size = (z.shape[1], self.trees, 1 << self.depth)
-        leaf += np.arange(size[0] * size[1]).reshape(size[:2]) * size[2]
-        steps = np.bincount(leaf[seen].ravel(), minlength=math.prod(size)).reshape(size)
-        few, full = self.FULL * seen.sum(axis=0)[:, None, None], self._logs[steps] + self.depth
-        for depth in reversed(range(self.depth)):
-            steps = steps[..., ::2] + steps[..., 1::2]
-            whole = (self._logs[steps] + depth)[..., None]
-            full = np.where((steps <= few)[..., None], whole, full.reshape(*steps.shape, -1))
-        full = full.reshape(size)
-        empty: Array = full.max(axis=-1, keepdims=True) - full
-        return empty
+        size = (1 << self.depth, z.shape[1], self.trees)
+        leaf = leaf * (size[1] * size[2]) + np.arange(size[1] * size[2]).reshape(size[1:])
+        layers = [np.bincount(leaf[seen].ravel(), minlength=math.prod(size)).reshape(size).astype(np.float32)]  # steps
+        for _ in range(self.depth):
+            layers.append(layers[-1][::2] + layers[-1][1::2])
+        few = (self.FULL * seen.sum(axis=0)[:, None]).astype(np.float32)
+        full = np.maximum(layers[-1], np.float32(self.EMPTY))  # density; a place that is not halved hands its own down
+        for depth, (above, steps) in enumerate(pairwise(reversed(layers)), start=1):
+            own = np.maximum(steps, np.float32(self.EMPTY)).reshape(len(above), 2, *size[1:]) * np.float32(1 << depth)
+            full = np.where((above <= few)[:, None], full[:, None], own).reshape(steps.shape)
+        return np.moveaxis(np.log2(full.max(axis=0) / full), 0, -1)
 
 
 class Plan(NamedTuple):

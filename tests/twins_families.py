@@ -161,21 +161,23 @@ def mahalanobis(rows: list[Row], window: int) -> Values:
     return scores
 
 
-Near = list[tuple[float, Row]]  # how far, and which
+Near = list[tuple[float, float, Row]]  # how far, how much it counts, and which
 
 
 def around(point: Row, others: list[Row], features: list[int], nearest: int) -> Near:
-    """The nearest, and all that are as near as the last of them."""
+    """The nearest; those as far as the last of them share the places that are left."""
 
     def far(other: Row) -> float:
         return sqrt(fsum((point[i] - other[i]) ** 2 for i in features) * len(point) / len(features))
 
     pairs = sorted(((far(other), other) for other in others), key=lambda pair: pair[0])
-    return [pair for pair in pairs if pair[0] <= pairs[nearest - 1][0]]
+    last = pairs[nearest - 1][0]
+    nearer, tied = sum(d < last for d, _ in pairs), sum(d == last for d, _ in pairs)
+    return [(d, 1.0 if d < last else (nearest - nearer) / tied, other) for d, other in pairs if d <= last]
 
 
 def density(near: Near, own: dict[int, Near]) -> float:
-    return len(near) / fsum(max(d, 0.01, own[id(other)][-1][0]) for d, other in near)
+    return fsum(count for _, count, _ in near) / fsum(count * max(d, 0.05, own[id(other)][-1][0]) for d, count, other in near)
 
 
 def local_outlier_factor(rows: list[Row], window: int) -> Values:
@@ -193,7 +195,7 @@ def local_outlier_factor(rows: list[Row], window: int) -> Values:
         every = list(range(len(row)))
         own = {id(point): around(point, [other for other in points if other is not point], every, nearest) for point in points}
         near = around(z, points, known, nearest)
-        factor = fsum(density(own[id(other)], own) for _, other in near) / len(near) / density(near, own)
+        factor = fsum(count * density(own[id(other)], own) for _, count, other in near) / nearest / density(near, own)
         scores.append(max(0.0, min(2.25 * sqrt(len(known)) * log(factor), CEILING)))
     return scores
 

@@ -37,7 +37,7 @@ def taken(browser: Any, url: str, name: str, look: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.screenshot", description=(__doc__ or "").split(":")[0])
-    parser.add_argument("--view", default="domain=cpu&detector=ensemble&window=120", help="what the link to the page asks for")
+    parser.add_argument("--view", default="domain=cpu", help="what the link to the page asks for")
     asked = parser.parse_args()
     with sync_playwright() as playwright:
         browser = launched(playwright)

@@ -111,7 +111,16 @@ def frame(theme: str, revision: str) -> dict[str, Any]:
     legend = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"size": 12}, "itemclick": False, "itemdoubleclick": False}
     label = {"bgcolor": colours["card"], "bordercolor": colours["line"], "font": {"color": colours["ink"], "size": 12}}
     sides = {"margin": {"l": 58, "r": 14, "t": 30, "b": 40}, **BARE}
-    manners = {"hovermode": "x unified", "hoverlabel": label, "dragmode": "zoom", "uirevision": revision, "barmode": "overlay", "bargap": 0}
+    bar = {"bgcolor": "rgba(0,0,0,0)", "color": colours["soft"], "activecolor": colours["ink"]}
+    manners = {
+        "modebar": bar,
+        "hovermode": "x unified",
+        "hoverlabel": label,
+        "dragmode": "zoom",
+        "uirevision": revision,
+        "barmode": "overlay",
+        "bargap": 0,
+    }
     return {"font": font, "legend": legend, "showlegend": True, "autosize": True, **sides, **manners}
 
 

@@ -140,4 +140,3 @@ class Novelty(Detector):
         known = values < np.inf
         known[..., 1:] &= place[..., 1:] != place[..., :-1]
         held["kept"] = np.sort(np.where(known, values, np.inf), axis=-1)[..., : self.KEPT]
-        held["block"] = np.full_like(held["block"], np.nan)

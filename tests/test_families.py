@@ -98,6 +98,14 @@ def test_a_missing_feature_leaves_the_others_their_say(name: str) -> None:
     assert calm < 2 and strange > 3.5 and np.isnan(silent)
 
 
+@pytest.mark.parametrize("name", JOINT)
+def test_the_return_from_an_unwatched_side_is_quiet(name: str) -> None:
+    x = noise(900, 1, 2)
+    x[-2] -= 20
+    low, back = DETECTORS[name](direction="high").update(x)[-2:, 0]
+    assert low < 2 and back < 2
+
+
 def test_mahalanobis_of_one_feature_is_how_many_deviations() -> None:
     x = noise(960, 1, 1) * 7 + 3
     past = x[-120:]
@@ -215,9 +223,16 @@ def test_novelty_remembers_for_ever_in_little_room() -> None:
     assert kept.shape == (1, Novelty.KEPT) and old < 2 and never > 3.5
 
 
+def test_a_gap_becomes_no_stranger_beyond_the_horizon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Novelty, "HORIZON", 300)
+    tens = np.arange(1200.0)[:, None] % 10 * 10
+    early, late, latest = (after(Novelty(), tens[:steps], 45.0)[0] for steps in (100, 400, 1200))
+    assert early < late == latest
+
+
 def test_novelty_becomes_rare() -> None:
-    scores = Novelty().update(noise(20_000, 5))
-    early, late = ((scores[part] > 3).mean() for part in (slice(200, 2000), slice(15_000, None)))
+    scores = Novelty().update(noise(12_000, 3))
+    early, late = ((scores[part] > 3).mean() for part in (slice(200, 2000), slice(8000, None)))
     assert 0.0009 < early < 0.008 and late < early
 
 

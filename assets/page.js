@@ -78,7 +78,10 @@
     el.innerHTML = `<svg viewBox="0 0 ${w} ${h}" preserveAspectRatio="none" aria-hidden="true"><path d="${path}"/></svg>${dots}`;
   }
 
+  const reach = () => document.querySelectorAll(".tabs .tab:not([tabindex])").forEach((tab) => Object.assign(tab, { tabIndex: 0, role: "tab" }));
+
   function sparks(data) {
+    reach(); // a stream that appeared has a tab that no key reaches yet
     for (const [name, spark] of Object.entries(data || {})) {
       document.querySelectorAll(`[data-spark="${name}"]`).forEach((el) => draw(el, spark));
       document.querySelectorAll(`[data-open="${name}"]`).forEach((el) => (el.textContent = spark.open ? spark.open : ""));
@@ -210,7 +213,7 @@
     if (!$("theme") || !$("domain")) return;
     clearInterval(ready);
     theme(document.documentElement.dataset.theme);
-    document.querySelectorAll("#domain .tab, #lower .tab").forEach((tab) => Object.assign(tab, { tabIndex: 0, role: "tab" }));
+    reach();
   }, 20);
   setInterval(beat, 250);
 })();

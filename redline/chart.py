@@ -176,6 +176,7 @@ def notes(view: View, theme: str) -> list[dict[str, Any]]:
         "text": f"threshold {view.threshold:.1f} σ",
     }
     named = [f"{name}, {unit}" if unit else name for name, unit in zip(view.names, view.units)]
+    named = [f"{words}, no band" if view.low is None else words for words in named]
     tops = [high for _, high in lanes(n)]
     above = {**text, "x": 1, "xanchor": "right", "yref": "paper", "yanchor": "bottom"}
     return [line, *({**above, "y": top, "text": words} for top, words in zip(tops, named))]

@@ -87,6 +87,7 @@ def test_an_axis_grows_at_once_and_shrinks_slowly():
 
 def test_a_detector_without_a_band_and_a_view_without_rows_are_drawn_too():
     assert chart.figure(seen(low=None, high=None), "light", [[0.0, 1.0]], 50, "r")["data"][0]["y"].size == 50
+    assert "load, %, no band" in [note["text"] for note in chart.notes(seen(names=("load",), low=None, high=None), "light")]
     empty = seen(0, marks=[], spans=[])
     assert chart.figure(empty, "dark", chart.ranges(empty, None, 50), 50, "r")["data"]
 

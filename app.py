@@ -262,7 +262,7 @@ def labelling() -> list[Any]:
 
 def injecting() -> html.Div:
     buttons = [html.Button(BUTTONS.get(kind, kind), id=f"inject-{kind}") for kind in KINDS if kind != "none"]
-    size = dcc.Slider(1, 12, 0.5, value=8, id="size", marks=None, allow_direct_input=False)
+    size = dcc.Slider(1, 20, 0.5, value=12, id="size", marks=None, allow_direct_input=False)
     return html.Div(
         [
             html.Span("Inject"),

@@ -58,9 +58,12 @@ def run_evaluate(args: argparse.Namespace) -> None:
         plan = evaluate.Plan(args.threshold, evaluate.learning_rows(chunk.label, args.learn) if args.learn else 0)
     sizes = args.windows or (WINDOWS if chunk.label is not None else (default_window(),))
     jobs = [(name, window) for name in chosen_detectors(args.detectors) for window in sizes]
-    tried = evaluate.trials(chunk.x, progress(jobs, sys.stderr), scorer(recording.floors))
+    faults: list[evaluate.Fault] = []
+    tried = evaluate.trials(chunk.x, progress(jobs, sys.stderr), scorer(recording.floors), faults)
     entries = evaluate.ranked(evaluate.rank(tried, chunk, plan))
-    document = described(recording, chunk, entries, plan)
+    if not entries:
+        raise UsageError(f"none of the detectors could run: {faults[0].detector}: {faults[0].why}")
+    document = described(recording, chunk, entries, plan) | {"faults": [fault._asdict() for fault in faults]}
     kind = args.format or Path(args.output or "").suffix.lstrip(".").lower()
     if kind == "html":
         text = report.page(document, picture(recording, chunk, entries, plan))
@@ -90,11 +93,11 @@ def chosen_detectors(names: Sequence[str]) -> Sequence[str]:
 def scorer(floors: tuple[float, ...]) -> evaluate.Scorer:
     """Runs one detector and its alarm as the page runs them."""
 
-    def run(name: str, window: int, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def run(name: str, window: int, x: np.ndarray) -> evaluate.Said:
         detector, alarm = DETECTORS[name](window=window, floor=floors), Alarm(refractory=BY_NAME["refractory"].default)
-        cuts = range(0, len(x), SLICE)
-        score = np.concatenate([evaluate.row_scores(monitor.score(detector, x[i : i + SLICE]).score) for i in cuts])  # (steps,)
-        return score, alarm.update(score[:, None])[:, 0]
+        slices = (evaluate.strangest(monitor.score(detector, x[i : i + SLICE])) for i in range(0, len(x), SLICE))
+        score, feature, expected = (np.concatenate(column) for column in zip(*slices))  # (steps,)
+        return evaluate.Said(score, alarm.update(score[:, None])[:, 0], feature, expected)
 
     return run
 
@@ -113,8 +116,23 @@ def described(recording: Recording, chunk: Chunk, entries: Sequence[evaluate.Ent
     if chunk.label is None:
         title = "Where half of the detectors or more call together"
     else:
-        title = f"Alarms of {document['suggestion']['detector'] if document['suggestion'] else entries[0].trial.detector}"
-    return {**facts, **document, "picture": title, "sentence": sentence(document), "reading": reading(document)}
+        title = f"Alarms of {shown_entry(entries, plan).trial.detector}"
+    told = [call._asdict() | {"time": stamp(chunk.time[call.step]) if first else None} for call in calls(chunk, entries, plan)]
+    return {**facts, **document, "picture": title, "alarms": told, "sentence": sentence(document), "reading": reading(document)}
+
+
+def shown_entry(entries: Sequence[evaluate.Entry], plan: evaluate.Plan) -> evaluate.Entry:
+    """The suggested detector's, or the first."""
+    best = evaluate.suggest(entries, plan)
+    return next((entry for entry in entries if best and entry.trial.detector == best.detector), entries[0])
+
+
+def calls(chunk: Chunk, entries: Sequence[evaluate.Entry], plan: evaluate.Plan) -> list[evaluate.Call]:
+    """The alarms that are drawn, one by one."""
+    if chunk.label is None:
+        return evaluate.joint_calls([entry.trial for entry in entries], chunk, plan.threshold)
+    entry = shown_entry(entries, plan)
+    return evaluate.calls(entry.trial, chunk, entry.threshold or plan.threshold)
 
 
 def joint(entries: Sequence[evaluate.Entry], plan: evaluate.Plan) -> np.ndarray:
@@ -158,11 +176,10 @@ def reading(document: dict[str, Any]) -> list[str]:
 def picture(recording: Recording, chunk: Chunk, entries: Sequence[evaluate.Entry], plan: evaluate.Plan) -> report.Picture:
     """The file with the alarms of the suggested detector; without labels, those that half of the detectors share."""
     rows = (chunk.time if recording.columns.time else None, chunk.x, recording.names, recording.units)
-    best = evaluate.suggest(entries, plan)
     if chunk.label is None:
         return report.Picture(*rows, None, plan.threshold, joint(entries, plan), np.zeros(0), np.zeros((0, 2)), np.zeros(0))
-    entry = next((entry for entry in entries if best and entry.trial.detector == best.detector), entries[0])
-    alarm, threshold = entry.trial.alarm, plan.threshold if entry.threshold is None else entry.threshold
+    entry = shown_entry(entries, plan)
+    alarm, threshold = entry.trial.alarm, entry.threshold or plan.threshold
     fates = evaluate.fates(alarm, chunk.label, threshold)
     runs, hit = np.array([fate[:2] for fate in fates]).reshape(-1, 2), np.array([fate.delay == fate.delay for fate in fates], dtype=bool)
     false = evaluate.false_alarms(alarm, chunk.label, threshold)
@@ -180,8 +197,9 @@ def as_csv(document: dict[str, Any]) -> str:
     counted = [(part, figure) for part in ("start", "learned", "best") for figure in evaluate.Figures._fields]
     counted = [(part, figure) for part, figure in counted if any(row[part] and row[part][figure] is not None for row in document["ranking"])]
     heads = (*plain, *(f"{part}_{figure}" for part, figure in counted))
-    rows = [(*(row[name] for name in plain), *(report.found(row, keys) for keys in counted)) for row in document["ranking"]]
-    return Table(heads, rows).csv()
+    rows = [(*(row[name] for name in plain), *(report.found(row, keys) for keys in counted), None) for row in document["ranking"]]
+    rows += [(fault["detector"], *(None,) * (len(heads) - 1), fault["why"]) for fault in document["faults"]]
+    return Table((*heads, "fault"), rows).csv()
 
 
 def as_text(document: dict[str, Any]) -> str:
@@ -189,7 +207,8 @@ def as_text(document: dict[str, Any]) -> str:
     events = "no labels" if document["events"] is None else evaluate.counted(document["events"], "labelled event")
     notes = "".join(f"; {count:,} {what}" for what, count in document["notes"].items())
     head = f"{document['source']}: {document['rows']:,} rows{span}; {events}{notes}\nread as: {document['read_as']}"
-    return "\n\n".join([head, report.table(document).text(), document["sentence"], "\n".join(document["reading"])])
+    parts = [report.table(document).text(), "\n".join(report.faults(document)), document["sentence"], "\n".join(document["reading"])]
+    return "\n\n".join(part for part in [head, *parts] if part)
 
 
 # --- generate, detectors, domains

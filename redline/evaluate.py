@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from detectors import Verdict
 from streams import KINDS, Chunk
 
 REACH = 10  # steps after the last of an event in which an alarm still hits it
@@ -117,6 +118,14 @@ def row_scores(scores: np.ndarray) -> np.ndarray:
     """The score of each row, (steps,), of scores (steps, features): their maximum, NaN where none has an opinion."""
     rows: np.ndarray = np.fmax.reduce(scores, axis=1)
     return rows
+
+
+def strangest(verdict: Verdict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(score, feature, expected) of each row, all (steps,), of a verdict on (steps, features): the strangest feature speaks for the row."""
+    parts = verdict.score if verdict.parts is None else verdict.parts[:, 0]  # (steps, features)
+    feature = np.where(np.isnan(parts), -1.0, parts).argmax(axis=1)
+    expected = np.full(len(parts), np.nan) if verdict.centre is None else verdict.centre[np.arange(len(parts)), feature]
+    return row_scores(verdict.score), feature, expected
 
 
 def judge(score: np.ndarray, alarm: np.ndarray, label: np.ndarray | None, threshold: float, time: np.ndarray | None = None) -> Figures:
@@ -235,14 +244,49 @@ def precision_recall(score: np.ndarray, label: np.ndarray) -> Ranked:
     return Ranked(np.append(0, x), np.append(y[0], y), float(np.sum(np.diff(x, prepend=0) * y)))
 
 
+class Said(NamedTuple):
+    """What a detector says of every row."""
+
+    score: np.ndarray  # (steps,), NaN = no opinion
+    alarm: np.ndarray  # (steps,), NaN = no opinion
+    feature: np.ndarray  # (steps,) int, the one that carries most of the score
+    expected: np.ndarray  # (steps,), what that feature should have been, in its unit; NaN = nothing expected
+
+
 class Trial(NamedTuple):
     """What one detector with one window said of every row."""
 
     detector: str
     window: int  # steps
-    score: np.ndarray  # (steps,), NaN = no opinion
-    alarm: np.ndarray  # (steps,), NaN = no opinion
+    said: Said
     micros: float  # microseconds a row took
+
+    @property
+    def score(self) -> np.ndarray:
+        return self.said.score
+
+    @property
+    def alarm(self) -> np.ndarray:
+        return self.said.alarm
+
+
+class Fault(NamedTuple):
+    """Why one detector with one window could not be tried."""
+
+    detector: str
+    window: int  # steps
+    why: str
+
+
+class Call(NamedTuple):
+    """One alarm as a person is told of it."""
+
+    step: int
+    feature: int  # the one that carries most of the score
+    value: float | None  # of that feature, in its unit
+    expected: float | None  # None: the detector expects no value
+    score: float | None  # standard deviations; None where several detectors call together
+    false: bool | None  # in no event; None without labels
 
 
 class Plan(NamedTuple):
@@ -275,7 +319,7 @@ class Suggestion(NamedTuple):
     why: str
 
 
-Scorer = Callable[[str, int, np.ndarray], tuple[np.ndarray, np.ndarray]]  # detector, window, x (steps, features) -> scores and alarm scores, (steps,)
+Scorer = Callable[[str, int, np.ndarray], Said]  # detector, window, x (steps, features)
 
 
 def learning_rows(label: np.ndarray | None, share: float) -> int:
@@ -294,12 +338,16 @@ def learning_rows(label: np.ndarray | None, share: float) -> int:
     return cut
 
 
-def trials(x: np.ndarray, jobs: Iterable[tuple[str, int]], scorer: Scorer) -> Iterator[Trial]:
-    """Run each (detector, window) over x (steps, features), one at a time, as they are asked for."""
+def trials(x: np.ndarray, jobs: Iterable[tuple[str, int]], scorer: Scorer, faults: list[Fault]) -> Iterator[Trial]:
+    """Run each (detector, window) over x (steps, features), one at a time, as they are asked for; one that cannot run is noted in `faults`."""
     for detector, window in jobs:
         began = perf_counter()
-        score, alarm = scorer(detector, window, x)
-        yield Trial(detector, window, score, alarm, (perf_counter() - began) / max(len(x), 1) * 1e6)
+        try:
+            said = scorer(detector, window, x)
+        except (ValueError, ArithmeticError, ImportError) as error:  # a wrong setting, a matrix without an inverse, a missing extra
+            faults.append(Fault(detector, window, str(error) or type(error).__name__))
+        else:
+            yield Trial(detector, window, said, (perf_counter() - began) / max(len(x), 1) * 1e6)
 
 
 def rank(tried: Iterable[Trial], chunk: Chunk, plan: Plan) -> Iterator[Entry]:
@@ -336,6 +384,34 @@ def joint_alarms(called: Sequence[np.ndarray]) -> np.ndarray:
     agreed = 2 * np.sum([_near(steps) for steps in called], axis=0) >= len(called)
     first = [np.flatnonzero(np.any([steps[a : b + 1] for steps in called], axis=0)) + a for a, b in events(agreed)]
     return np.array([steps[0] for steps in first if len(steps)], dtype=int)
+
+
+def calls(trial: Trial, chunk: Chunk, threshold: float) -> list[Call]:
+    """Every alarm of a detector, in order of time."""
+    false = set(false_alarms(trial.alarm, chunk.label, threshold).tolist())
+    return [
+        Call(
+            step,
+            int(feature := trial.said.feature[step]),
+            _plain(chunk.x[step, feature]),
+            _plain(trial.said.expected[step]),
+            _plain(trial.score[step]),
+            None if chunk.label is None else step in false,
+        )
+        for step in np.flatnonzero(trial.alarm > threshold).tolist()
+    ]
+
+
+def joint_calls(tried: Sequence[Trial], chunk: Chunk, threshold: float) -> list[Call]:
+    """Every joint alarm, with the feature that most of those calling near it name."""
+    alarms = [trial.alarm > threshold for trial in tried]
+    found = []
+    for step in joint_alarms(alarms).tolist():
+        near = slice(max(0, step - REACH), step + REACH + 1)
+        named = np.concatenate([trial.said.feature[near][called[near]] for trial, called in zip(tried, alarms)])
+        feature = int(np.bincount(named).argmax())
+        found.append(Call(step, feature, _plain(chunk.x[step, feature]), None, None, None))
+    return found
 
 
 def _near(called: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from redline.table import Table, absent, shown
 WIDTH, LEFT, RIGHT = 1080, 56, 1072  # pixels of the wide picture; its plots lie between LEFT and RIGHT
 COLUMNS = 508  # a line is drawn through the lowest and the highest value in each of so many columns
 PANELS = 6  # features drawn, at most
+ROWS = 500  # alarms listed, at most
 
 
 class Picture(NamedTuple):
@@ -39,7 +40,7 @@ def page(document: Mapping[str, Any], picture: Picture) -> str:
     labelled = document["labels"]
     parts = [_header(document), _cards(document), _series(picture, document)]
     parts += [_labelled(document)] if labelled else [_unlabelled(document)]
-    parts += [_ranking(document), _reading(document)]
+    parts += [_ranking(document), _alarms(document), _reading(document)]
     title = escape(f"Redline: {document['source']}")
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -368,10 +369,17 @@ def found(row: Mapping[str, Any], keys: Sequence[str]) -> Any:
 
 
 def table(document: Mapping[str, Any]) -> Table:
-    """The ranking for a terminal, a star on the suggested one."""
+    """The ranking for a terminal, a star on the suggested one, then a row of dashes for each that could not run."""
     brief = [column for column in columns(document) if column.brief]
     rows = [("*" if row["suggested"] else "", *(found(row, column.keys) for column in brief)) for row in document["ranking"]]
+    rows += [("!", fault["detector"], fault["window"], *(None for _ in brief[2:])) for fault in document["faults"]]
     return Table(("", *(column.brief for column in brief)), rows)
+
+
+def faults(document: Mapping[str, Any]) -> list[str]:
+    """Why each of them could not run, a line for each reason."""
+    said = {(fault["detector"], fault["why"]): None for fault in document["faults"]}
+    return [f"{detector} did not run: {why}" for detector, why in said]
 
 
 def _ranking(document: Mapping[str, Any]) -> str:
@@ -382,6 +390,11 @@ def _ranking(document: Mapping[str, Any]) -> str:
     above = f"<tr>{groups}</tr>" if document["labels"] else ""
     heads = "".join(f'<th scope="col">{column.head}</th>' for column in chosen)
     rows = "".join(_row(row, chosen) for row in document["ranking"])
+    rows += "".join(
+        f'<tr><th scope="row">{escape(fault["detector"])}</th><td>{shown(fault["window"])}</td>'
+        f'<td class="why" colspan="{len(chosen) - 2}">did not run: {escape(fault["why"])}</td></tr>'
+        for fault in document["faults"]
+    )
     drawn = f"<table><thead>{above}<tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
     return f'<section><h2>All detectors</h2><div class="wide">{drawn}</div></section>\n'
 
@@ -395,6 +408,27 @@ def _row(row: Mapping[str, Any], chosen: Sequence[Column]) -> str:
         cells.append(f"<td{style}>{shown(value)}</td>")
     first = ' class="first"' if row["suggested"] else ""
     return f"<tr{first}>{''.join(cells)}</tr>"
+
+
+def _alarms(document: Mapping[str, Any]) -> str:
+    """Each alarm that is drawn: when, which feature raised it, its value, what was expected."""
+    alarms = document["alarms"]
+    if not alarms:
+        return ""
+    units = [f"{name}, {unit}" if unit else name for name, unit in zip(document["names"], document["units"])]
+    heads = ("time", "feature", "value", "expected", "score, σ", "in an event")
+    rows = [(call["time"] or f"row {call['step'] + 1:,}", units[call["feature"]], *_told(call)) for call in alarms[:ROWS]]
+    kept = [i for i in range(len(heads)) if any(not absent(row[i]) for row in rows)]  # a column that nobody fills is left out
+    top = "".join(f'<th scope="col">{heads[i]}</th>' for i in kept)
+    body = "".join(f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{escape(shown(row[i]))}</td>" for i in kept[1:])}</tr>' for row in rows)
+    more = f"<p>The first {ROWS} of {len(alarms):,}.</p>" if len(alarms) > ROWS else ""
+    drawn = f'<div class="wide"><table class="alarms"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+    return f"<section><h2>{escape(document['picture'])}, one by one</h2>{more}{drawn}</section>\n"
+
+
+def _told(call: Mapping[str, Any]) -> tuple[Any, ...]:
+    """A missing value, an alarm where nothing is expected and a file without labels leave dashes."""
+    return call["value"], call["expected"], call["score"], None if call["false"] is None else not call["false"]
 
 
 def _reading(document: Mapping[str, Any]) -> str:
@@ -525,6 +559,9 @@ em { margin-left: 8px; padding: 1px 7px; border: 1px solid var(--line); border-r
   font-weight: 500; }
 .bar { background-image: linear-gradient(var(--band), var(--band)); background-repeat: no-repeat; background-origin: content-box;
   background-position: 100% 100%; background-size: calc(var(--share) * 100%) 3px; }
+
+td.why { text-align: left; color: var(--soft); white-space: normal; }
+.alarms :is(th, td):nth-child(2) { text-align: left; }
 
 @media (max-width: 600px) { main { padding: 20px 12px 40px; } h1 { font-size: 24px; } .lead { font-size: 16px; } }
 @media print { body { background: #fff; } section, figure { break-inside: avoid; } }

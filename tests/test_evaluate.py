@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from detectors import Verdict
 from redline import evaluate, report
 from redline.evaluate import Plan, Trial, curve, events, judge, rows_truth
 from redline.table import Table
@@ -322,7 +323,7 @@ def file_of(steps: int = 1_000, every: int = 100) -> Chunk:
     return Chunk(np.arange(steps) * 60.0, label * 10.0, label)
 
 
-def scorer(name: str, window: int, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def scorer(name: str, window: int, x: np.ndarray) -> evaluate.Said:
     """Detectors to be compared: one sees all from window 120 on, one the later half, one nothing, one another part with each window."""
     score = x[:, 0] / 2
     if name == "half":
@@ -331,12 +332,14 @@ def scorer(name: str, window: int, x: np.ndarray) -> tuple[np.ndarray, np.ndarra
         score[slice(500, None) if window == 60 else slice(400)] = 0.0
     if name == "blind" or (name == "sharp" and window < 120):
         score = np.zeros(len(x))
-    return score, score
+    if name == "broken":
+        raise ValueError("it wants <a library>")
+    return evaluate.Said(score, score, np.zeros(len(x), int), np.full(len(x), NAN))
 
 
 def entries_of(chunk: Chunk, plan: Plan, names: tuple[str, ...] = ("blind", "half", "sharp")) -> list[evaluate.Entry]:
     jobs = [(name, window) for name in names for window in ((60, 120) if chunk.label is not None else (120,))]
-    return evaluate.ranked(evaluate.rank(evaluate.trials(chunk.x, jobs, scorer), chunk, plan))
+    return evaluate.ranked(evaluate.rank(evaluate.trials(chunk.x, jobs, scorer, []), chunk, plan))
 
 
 def test_ranking_puts_the_best_first_with_its_best_window() -> None:
@@ -359,9 +362,33 @@ def test_each_entry_is_there_as_soon_as_its_detector_is_done() -> None:
             asked.append(job)
             yield job
 
-    ranking = evaluate.rank(evaluate.trials(chunk.x, jobs(), scorer), chunk, Plan(3.5))
+    ranking = evaluate.rank(evaluate.trials(chunk.x, jobs(), scorer, []), chunk, Plan(3.5))
     assert next(ranking).trial.detector == "blind" and ("half", 120) not in asked
     assert next(ranking).trial.detector == "half" and len(asked) == 4
+
+
+def test_one_that_cannot_run_stops_nobody() -> None:
+    chunk, faults = file_of(), []  # type: tuple[Chunk, list[evaluate.Fault]]
+    jobs = [(name, 120) for name in ("broken", "half", "broken", "sharp")]
+    entries = evaluate.ranked(evaluate.rank(evaluate.trials(chunk.x, jobs, scorer, faults), chunk, Plan(3.5)))
+    assert [entry.trial.detector for entry in entries] == ["sharp", "half"]
+    assert faults == [evaluate.Fault("broken", 120, "it wants <a library>")] * 2
+    with pytest.raises(TypeError):  # a programmer's mistake is no fault of the file's
+        list(evaluate.trials(chunk.x, [("half", "120")], lambda name, window, x: window + 1, []))  # type: ignore[list-item, arg-type, return-value]
+
+
+def test_alarms_are_told_one_by_one_by_the_feature_that_raised_them() -> None:
+    verdict = Verdict(np.array([[1.0, 9.0], [NAN, 4.0], [NAN, NAN]]), np.array([[5.0, 6.0], [NAN, 8.0], [NAN, NAN]]))
+    score, feature, expected = evaluate.strangest(verdict)
+    assert same(score, [9, 4, NAN]) and feature.tolist() == [1, 1, 0] and same(expected, [6, 8, NAN])
+    shared = Verdict(np.array([[9.0]]), parts=np.array([[[3.0, 6.0]]]))
+    assert [value.tolist() for value in evaluate.strangest(shared)[:2]] == [[9.0], [1]] and np.isnan(evaluate.strangest(shared)[2]).all()
+    x, label = np.array([[1.0, 30.0], [2.0, NAN], [0.0, 0.0]]), laid(3, point=(2, 2))
+    trial = Trial("any", 60, evaluate.Said(score, score, feature, expected), 1.0)
+    alone = evaluate.calls(trial, Chunk(np.arange(3.0), x, None), 3.0)
+    assert alone == [(0, 1, 30.0, 6.0, 9.0, None), (1, 1, None, 8.0, 4.0, None)]
+    assert [call.false for call in evaluate.calls(trial, Chunk(np.arange(3.0), x, label), 3.0)] == [True, True]
+    assert evaluate.joint_calls([trial, trial], Chunk(np.arange(3.0), x, None), 3.0) == [(0, 1, 30.0, None, None, None)]
 
 
 def test_what_is_learned_does_not_depend_on_what_it_is_judged_on() -> None:
@@ -420,7 +447,9 @@ def described(chunk: Chunk, plan: Plan, **facts: Any) -> tuple[dict[str, Any], r
     runs, hit = np.array([fate[:2] for fate in fates]).reshape(-1, 2), np.array([fate.delay == fate.delay for fate in fates], bool)
     called, false = np.flatnonzero(alarm > plan.threshold), evaluate.false_alarms(alarm, label, plan.threshold)
     given = {"source": "mine.csv", "names": ["load"], "from": "a", "to": "b", "notes": {}, "joint_alarms": 0, "picture": "Alarms", "sentence": "So."}
-    document = given | evaluate.document(entries, chunk, plan) | {"reading": ["This way."]} | facts
+    told = [call._asdict() | {"time": None} for call in evaluate.calls(entries[0].trial, chunk, plan.threshold)]
+    given |= {"units": [""], "alarms": told, "faults": [], "reading": ["This way."]}
+    document = given | evaluate.document(entries, chunk, plan) | facts
     names = tuple(document["names"])
     seen = report.Picture(chunk.time, chunk.x, names, ("",) * len(names), alarm, plan.threshold, called, false, runs, hit, plan.cut)
     return document, seen
@@ -478,7 +507,7 @@ def read_page(text: str) -> Tags:
 def test_a_report_is_one_closed_page(plan: Plan) -> None:
     text = report.page(*described(file_of(), plan))
     tags = read_page(text)
-    assert tags.seen.count("table") == 1 and tags.seen.count("tr") == 2 + 3
+    assert tags.seen.count("table") == 2 and tags.seen.count("tr") == (2 + 3) + (1 + 10)
     assert text.count("learned here") == (plan.cut > 0)
     assert "<em>suggested</em>" in text
 
@@ -521,6 +550,27 @@ def test_a_report_draws_any_numbers(x: np.ndarray) -> None:
     assert ("The first 6 of 9 features" in text) == (len(names) == 9)
 
 
+def test_a_report_names_who_could_not_run_and_why() -> None:
+    fault = evaluate.Fault("broken", 60, "it wants <a library>")._asdict()
+    document, seen = described(file_of(), Plan(3.5), faults=[fault, fault | {"window": 120}])
+    text = report.page(document, seen)
+    assert read_page(text).seen.count("tr") == (2 + 3 + 2) + (1 + 10)
+    assert text.count("did not run: it wants &lt;a library&gt;") == 2
+    assert report.faults(document) == ["broken did not run: it wants <a library>"]
+    assert [row[:3] for row in report.table(document).rows][3:] == [("!", "broken", 60), ("!", "broken", 120)]
+
+
+def test_a_report_lists_each_alarm_with_its_feature() -> None:
+    first = {"step": 4, "time": None, "feature": 1, "value": 7.5, "expected": None, "score": 9.0, "false": True}
+    named = {"names": ["load", "heat"], "units": ["", "°C"]}
+    page = report.page(*described(file_of(), Plan(3.5), alarms=[first, first | {"false": False}], **named))
+    rows = re.findall(r"<tr><th scope=\"row\">row 5</th>(.*?)</tr>", page)
+    assert rows == ["<td>heat, °C</td><td>7.50</td><td>9.00</td><td>no</td>", "<td>heat, °C</td><td>7.50</td><td>9.00</td><td>yes</td>"]
+    assert '<th scope="col">expected</th>' not in page
+    assert "The first 500 of 501." in report.page(*described(file_of(), Plan(3.5), alarms=[first] * 501, **named))
+    assert "one by one" not in report.page(*described(file_of(), Plan(3.5), alarms=[]))
+
+
 def test_a_long_line_keeps_its_extremes_and_its_holes() -> None:
     values = np.sin(np.arange(100_000) / 50)
     values[[777, 50_000]] = [99.0, -99.0]
@@ -542,5 +592,5 @@ def test_a_table_as_text_markdown_and_csv() -> None:
 
 
 def test_trial_times_are_per_row() -> None:
-    (trial,) = evaluate.trials(np.zeros((1_000, 1)), [("blind", 60)], scorer)
+    (trial,) = evaluate.trials(np.zeros((1_000, 1)), [("blind", 60)], scorer, [])
     assert isinstance(trial, Trial) and 0 < trial.micros < 1_000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -103,7 +104,7 @@ def test_json_says_what_the_figures_are(cpu: Path, capsys: pytest.CaptureFixture
     chunk = recording.take(recording.total)
     assert document["rows"] == 3_000 and document["names"] == ["CPU"] and document["labels"] is True
     for row in document["ranking"]:
-        score, alarm = commands.scorer(recording.floors)(row["detector"], row["window"], chunk.x)
+        score, alarm, *_ = commands.scorer(recording.floors)(row["detector"], row["window"], chunk.x)
         best, start = (evaluate.judge(score, alarm, chunk.label, threshold, chunk.time) for threshold in (row["threshold"], 3.5))
         for name in evaluate.Figures._fields:
             for counted, figures in ((row["best"], best), (row["start"], start)):
@@ -122,6 +123,20 @@ def test_csv_has_a_row_for_each_detector(cpu: Path, tmp_path: Path, capsys: pyte
     assert {row["suggested"] for row in rows} == {"True", "False"}
     for row in rows:
         assert int(row["learned_steps"]) + int(row["best_steps"]) == 3_000 and float(row["learned_event_f1"]) > 0
+
+
+def test_a_detector_that_cannot_run_is_a_row_that_says_why(cpu: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise ImportError("EWMA needs a library: pip install it")
+
+    monkeypatch.setitem(DETECTORS._entries, "EWMA", refuse)
+    words = ["--csv", str(cpu), "--detectors", "EWMA,CUSUM", "--windows", "60"]
+    text = evaluated(capsys, *words)
+    assert "EWMA did not run: EWMA needs a library: pip install it" in text and re.search(r"^\s*! +EWMA +60 +- ", text, re.M)
+    rows = list(csv.DictReader(io.StringIO(evaluated(capsys, *words, "--format", "csv"))))
+    assert [(row["detector"], row["fault"]) for row in rows] == [("CUSUM", ""), ("EWMA", "EWMA needs a library: pip install it")]
+    assert commands.main(["evaluate", "--csv", str(cpu), "--detectors", "EWMA"]) == 2
+    assert "none of the detectors could run: EWMA" in capsys.readouterr().err
 
 
 def test_html_is_chosen_by_the_ending(cpu: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -376,7 +376,7 @@ def build(monitor: Monitor, interval: int = BY_NAME["interval"].default, seed: i
 
 INDEX = """<!doctype html>
 <html lang="en"><head>{%metas%}<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">
-<title>{%title%}</title>{%favicon%}
+<title>{%title%}</title>{%favicon%}<link rel="preload" as="script" href="/_dash-component-suites/plotly/package_data/plotly.min.js">
 <script>
 document.documentElement.dataset.theme = localStorage.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")
 </script>

@@ -220,3 +220,10 @@ def test_an_anomaly_in_the_list_leads_to_its_moment(server: Server, enter: Enter
     visitor.until("document.querySelectorAll('#history .entry').length === 20")
     visitor.page.click("#history .entry >> nth=12")
     visitor.until("eyes.text('status') === 'looking back' && eyes.marks().length > 0")
+
+
+def test_the_plot_library_is_fetched_once_and_from_the_start(server: Server, enter: Enter) -> None:
+    visitor = enter(server)
+    visitor.until("eyes.marks().length > 0")
+    fetched = visitor.see("performance.getEntriesByType('resource').filter(r => r.name.includes('plotly')).map(r => [r.initiatorType, r.name])")
+    assert [how for how, _ in fetched] == ["link"], fetched

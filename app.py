@@ -11,6 +11,7 @@ import asyncio
 import base64
 import binascii
 import contextlib
+import functools
 import logging
 import multiprocessing
 import os
@@ -29,6 +30,7 @@ import uvicorn
 from dash import ClientsideFunction, Input, Output, Patch, State, ctx, dcc, html, no_update
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
+from plotly.io.json import to_json_plotly
 
 from detectors import DETECTORS
 from redline import chart, evaluate, learned, panels
@@ -40,10 +42,11 @@ from redline.channels import ChannelError
 from redline.monitor import OPEN as UNLIMITED
 from redline.monitor import SPEEDS, Feed, Limits, Monitor, failed
 from redline.panels import aria, data
+from redline.payload import ready
 from redline.people import acted_on, heeded, noted, proposed, say, span_said
 from redline.service import described, joined, listening
 from redline.settings import BY_NAME, DIRECTIONS, TABLE, Settings, SettingsError, checked, exported
-from redline.sight import Sight, cards, destination, news, picked_threshold, pulse, source, spark, totals
+from redline.sight import Sight, cards, destination, news, once, picked_threshold, pulse, source, spark, totals
 from redline.sources import Columns, Recording, ThisMachine, read_csv
 from redline.stamps import STAMPS
 from redline.store import Keep, Shut, Store, StoreError
@@ -74,41 +77,48 @@ log = logging.getLogger("redline")
 # --- what a visitor asks for, answered from what the monitor keeps
 
 
-def seen_before(seen: dict[str, Any] | None, sight: Sight, look: dict[str, Any]) -> bool:
-    """Whether the browser holds this very view but for its newest steps, so that only those need to travel."""
-    if not seen or seen["look"] != look or sight.at is not None or not sight.ready:
-        return False
-    new, held = sight.end - seen["end"], sight.end - seen["first"]
-    return bool(0 <= new <= sight.span // 2 and held <= 2 * sight.span and seen["first"] >= sight.feed.tape.first)
+def drawn(sight: Sight, look: dict[str, Any], held: dict[str, Any] | None) -> Any:
+    """The chart for a browser, whole, or only what it lacks beside what it holds."""
+    since = held["end"] if held and grows(held, sight, look) else None
+    if held and held["whole"] and held["look"] == look and (held["sheet"], held["end"]) == (sight.sheet, sight.end):
+        return no_update
+    make = functools.partial(figure, sight, look, since)
+    return once(("chart", *map(str, look.values()), sight.sheet, sight.end, since), lambda: written(make())) if sight.ready else make()
 
 
-def growth(seen: View, sight: Sight, theme: str, held: dict[str, Any], ranges: list[list[float]]) -> Patch:
-    """What a browser that holds the steps up to held["end"] lacks."""
+def grows(held: dict[str, Any], sight: Sight, look: dict[str, Any]) -> bool:
+    """Whether the browser holds this very plot but for its newest steps, so that only those need to travel."""
+    same = held["look"] == look and held["sheet"] == sight.sheet and sight.at is None and sight.ready
+    return bool(same and 0 <= sight.end - held["end"] <= sight.span // 2)
+
+
+def figure(sight: Sight, look: dict[str, Any], since: int | None) -> Any:
+    """The whole chart, or a Patch with what came since a step."""
+    seen, theme = sight.seen, look["theme"]
+    whole = functools.partial(chart.figure, seen, theme, sight.span, f"{look['stream']} {look['revision']}")
+    made: Any = whole() if since is None else growth(seen, theme, sight.span, since)
+    if look["zoom"]:
+        made["layout"]["xaxis"]["range"] = look["zoom"]  # plotly keeps a zoom only until the page names another range
+    return made
+
+
+def growth(seen: View, theme: str, span: int, since: int) -> Patch:
+    """What a browser that holds the steps up to `since` lacks."""
     patch = Patch()
-    new = chart.lines(seen, theme, held["end"] - seen.first)
+    new = chart.lines(seen, theme, since - seen.first)
     for i, trace in enumerate(new):
         patch["data"][i]["x"].extend(trace["x"].tolist())
         patch["data"][i]["y"].extend(trace["y"].tolist())
     for i, trace in enumerate(chart.overlays(seen, theme), len(new)):
         patch["data"][i] = trace
-    for name, value in chart.moving(seen, theme, ranges, sight.span).items():
+    for name, value in chart.moving(seen, theme, span).items():
         patch["layout"][name] = value
     return patch
 
 
-def drawing(sight: Sight, look: dict[str, Any], held: dict[str, Any] | None) -> tuple[Any, dict[str, Any], View]:
-    """The chart for a browser, whole or only what it lacks, with what it holds afterwards."""
-    theme, grows = look["theme"], seen_before(held, sight, look)
-    seen = sight.seen(held["first"] if grows and held else sight.first)
-    same = held is not None and held["look"]["stream"] == look["stream"]
-    ranges = chart.ranges(seen, held["ranges"] if same and held and sight.at is None else None, sight.span)
-    number = sight.feed.journal[-1].number if sight.feed.journal else 0
-    now = {"look": look, "first": seen.first, "end": seen.end, "ranges": ranges, "number": number, "whole": sight.ready}
-    if held and held["whole"] and all(held[name] == now[name] for name in ("look", "first", "end")):
-        return no_update, now, seen
-    if grows and held:
-        return growth(seen, sight, theme, held, ranges), now, seen
-    return chart.figure(seen, theme, ranges, sight.span, f"{look['stream']} {look['revision']}"), now, seen
+def written(made: Any) -> Any:
+    """A figure as Dash would write it, once for all who get it."""
+    return ready(to_json_plotly(made, engine="orjson"))
 
 
 # --- the layout
@@ -518,10 +528,10 @@ def redrawn(sight: Sight, theme: str, zoom: dict[str, Any], by: str, seen: Any) 
     """Everything a tick may change, for a browser that holds what `seen` says."""
     feed, settings = sight.feed, sight.settings
     look = {"stream": feed.id, "key": list(settings.key), "threshold": settings.threshold, "span": sight.span, "at": sight.at, "theme": theme}
-    figure, held, shown = drawing(sight, {**look, "revision": zoom.get("revision", 0)}, seen)
-    if figure is not no_update and zoom.get("stream") == feed.id:
-        figure["layout"]["xaxis"]["range"] = zoom["range"]  # plotly keeps a zoom only until the page names another range
-    answer = {"chart": figure, "seen": held, "explain": sight.sentence(shown), "status": sight.status()}
+    look |= {"revision": zoom.get("revision", 0), "zoom": zoom["range"] if zoom.get("stream") == feed.id else None}
+    number = feed.journal[-1].number if feed.journal else 0
+    held = {"look": look, "sheet": sight.sheet, "end": sight.end, "number": number, "whole": sight.ready}
+    answer = {"chart": drawn(sight, look, seen), "seen": held, "explain": sight.sentence(), "status": sight.status()}
     fresh = not seen or seen["look"]["stream"] != feed.id
     if fresh or held["number"] != seen["number"]:
         answer["history"] = panels.latest(feed)
@@ -546,9 +556,12 @@ def announced(service: Service, feed: Feed, seen: Any, held: dict[str, Any]) -> 
     return {} if before is None else {"news": news(feed.stream.title, found, before)} if held["since"] > before else {}
 
 
-def curve_figure(sight: Sight, by: str, theme: str) -> dict[str, Any]:
-    points, _ = sight.curve()
-    return chart.curve(points, by, sight.settings.threshold, evaluate.best_threshold(points, by), theme)
+def curve_figure(sight: Sight, by: str, theme: str) -> Any:
+    def make() -> Any:
+        points, _ = sight.curve()
+        return written(chart.curve(points, by, sight.settings.threshold, evaluate.best_threshold(points, by), theme))
+
+    return once(("curve", *sight.asked, sight.track.end, by, theme), make)
 
 
 def connect_panels(app: dash.Dash, service: Service) -> None:

@@ -23,7 +23,7 @@ SIZES = {"info": 8, "warning": 9, "critical": 11}
 LANES, TRUTH, SCORE = (0.27, 1.0), (0.175, 0.205), (0.0, 0.15)  # where on the plot's height each part stands
 GAP = 0.035  # of the height, between two lanes
 BAND_REACH = 0.5  # of the values' range that a wide band may add to the axis
-SHRINK = 0.04  # of the difference that an axis gives back at a redraw
+FADE = 12  # a value that left the sight still holds the axis: a third as much after so manieth a part of the sight
 
 Figure = dict[str, Any]
 LINE = {"type": "scatter", "mode": "lines", "connectgaps": False}
@@ -31,9 +31,9 @@ BARE = {"paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)"}
 EMPTY: Figure = {"data": [], "layout": {**BARE, "xaxis": {"visible": False}, "yaxis": {"visible": False}}}
 
 
-def figure(view: View, theme: str, ranges: list[list[float]], span: int, revision: str) -> Figure:
-    """The whole chart; `ranges` are the value axes' (low, high), `span` the steps in sight, `revision` changes when zoom shall be forgotten."""
-    return {"data": lines(view, theme, 0) + overlays(view, theme), "layout": {**frame(theme, revision), **moving(view, theme, ranges, span)}}
+def figure(view: View, theme: str, span: int, revision: str) -> Figure:
+    """The whole chart; `span` are the steps in sight, the view's last ones; `revision` changes when zoom shall be forgotten."""
+    return {"data": lines(view, theme, 0) + overlays(view, theme), "layout": {**frame(theme, revision), **moving(view, theme, span)}}
 
 
 def lines(view: View, theme: str, row: int) -> list[dict[str, Any]]:
@@ -124,7 +124,7 @@ def frame(theme: str, revision: str) -> dict[str, Any]:
     return {"font": font, "legend": legend, "showlegend": True, "autosize": True, **sides, **manners}
 
 
-def moving(view: View, theme: str, ranges: list[list[float]], span: int) -> dict[str, Any]:
+def moving(view: View, theme: str, span: int) -> dict[str, Any]:
     """The part of the layout that follows the data: axes, the threshold's line, shaded spans, the names of the lanes."""
     colours, n = COLOURS[theme], len(view.names)
     axis = {"gridcolor": colours["line"], "zeroline": False, "ticks": "", "automargin": False}
@@ -132,7 +132,7 @@ def moving(view: View, theme: str, ranges: list[list[float]], span: int) -> dict
     parts = {"xaxis": {**axis, **across, "showgrid": False}}
     axis |= {"fixedrange": True, "anchor": "x"}
     for f, (low, high) in enumerate(lanes(n)):
-        parts[_layout_axis(f)] = {**axis, "domain": [low, high], "range": ranges[f], "nticks": 6 if n < 3 else 3}
+        parts[_layout_axis(f)] = {**axis, "domain": [low, high], "range": reach(view, f, span), "nticks": 6 if n < 3 else 3}
     parts[_layout_axis(n)] = {**axis, **_strip(TRUTH, -0.5, 0.5, "truth" if view.truth is not None else "")}
     parts[_layout_axis(n + 1)] = {**axis, **_strip(SCORE, 0, max(2.2 * view.threshold, 6.0), "score")}
     return {**parts, "shapes": shapes(view, theme), "annotations": notes(view, theme)}
@@ -182,30 +182,29 @@ def notes(view: View, theme: str) -> list[dict[str, Any]]:
     return [line, *({**above, "y": top, "text": words} for top, words in zip(tops, named))]
 
 
-def ranges(view: View, before: list[list[float]] | None, span: int) -> list[list[float]]:
-    """Each value axis' (low, high): it grows at once and gives back slowly, so that a spike does not make the plot jump twice."""
-    wanted = [_range(view, f, span) for f in range(len(view.names))]
-    if before is None or len(before) != len(wanted):
-        return wanted
-    return [[_eased(was[0], now[0], now[0] < was[0]), _eased(was[1], now[1], now[1] > was[1])] for was, now in zip(before, wanted)]
-
-
-def _eased(was: float, now: float, grows: bool) -> float:
-    return now if grows else was + SHRINK * (now - was)
-
-
-def _range(view: View, feature: int, span: int) -> list[float]:
-    values = view.x[-span:, feature]
-    known = values[np.isfinite(values)]
-    if not len(known):
+def reach(view: View, feature: int, span: int) -> list[float]:
+    """A value axis' (low, high): it grows at once and gives back slowly when a spike leaves the sight, lest the plot jump twice."""
+    values = view.x[:, feature]
+    if not np.isfinite(values[-span:]).any():
         return [0.0, 1.0]
-    low, high = float(known.min()), float(known.max())
-    reach = BAND_REACH * (high - low)
-    if view.low is not None and view.high is not None and np.isfinite(view.low[-span:, feature]).any():
-        bottom, top = float(np.nanmin(view.low[-span:, feature])), float(np.nanmax(view.high[-span:, feature]))
-        low, high = max(min(low, bottom), low - reach), min(max(high, top), high + reach)
+    low, high = float(np.nanmin(values[-span:])), float(np.nanmax(values[-span:]))
+    beyond, bottom, top = BAND_REACH * (high - low), values, values
+    if view.low is not None and view.high is not None:
+        bottom, top = np.fmin(values, np.fmax(view.low[:, feature], low - beyond)), np.fmax(values, np.fmin(view.high[:, feature], high + beyond))
+    low, high = held(bottom, np.fmin, span), held(top, np.fmax, span)
     pad = 0.06 * (high - low) or max(abs(high) * 0.05, 1.0)
     return [low - pad, high + pad]
+
+
+def held(edge: np.ndarray, furthest: np.ufunc, span: int) -> float:
+    """The furthest of the last `span` values (n,), drawn on by those before them, less and less the longer they are out of sight.
+
+    >>> [round(held(np.array([9.0] + [0.0] * steps), np.fmax, 12), 2) for steps in (11, 12, 13, 24)]
+    [9.0, 3.31, 1.22, 0.0]
+    """
+    inside, gone = float(furthest.reduce(edge[-span:])), edge[:-span]
+    out = np.arange(len(gone), 0, -1)  # steps since it left
+    return float(furthest.reduce(inside + (gone - inside) * np.exp(-out * FADE / span), initial=inside))
 
 
 def window(time: np.ndarray, period: float) -> list[float]:

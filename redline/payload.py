@@ -50,6 +50,11 @@ def shown(value: Any) -> str:
 # --- JSON
 
 
+def ready(text: str) -> orjson.Fragment:
+    """JSON that is written already and goes out as it is, inside whatever is written around it."""
+    return orjson.Fragment(text)
+
+
 def written(value: Any) -> bytes:
     """JSON; NaN and infinity become null, numpy arrays lists, other things their text."""
     try:

@@ -6,7 +6,8 @@ This room stands on the others: it joins monitor, evaluate and view, so that the
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
+from functools import cached_property
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -23,9 +24,9 @@ from streams import KINDS
 OUTCOMES = np.array(["", "caught", "false alarm", "missed", ""])  # the words of evaluate's codes
 READY = 600  # steps a track may lag behind and still be called ready
 CURVE = np.round(np.arange(1.5, 12.01, 0.1), 1)  # thresholds of the curve, standard deviations
-VIEWS = 64  # views kept for the next visitor who looks at the same steps
+ALIKE = 96  # answers kept for the next visitor who asks the same
 judgements: WeakKeyDictionary[Track, dict[float, tuple[int, evaluate.Figures]]] = WeakKeyDictionary()
-views: OrderedDict[tuple[Any, ...], View] = OrderedDict()
+answers: OrderedDict[Hashable, Any] = OrderedDict()
 
 
 class History(NamedTuple):
@@ -47,8 +48,9 @@ class Sight:
         newest = self.track.end if self.ready else self.feed.end
         self.oldest = 0 if at is not None and self.feed.real and monitor.past else self.feed.tape.first  # step
         self.end = newest if at is None else max(min(at, newest), self.oldest + 1)
-        half = max(span // 2, 1)
-        self.first = max((self.end - span) // half * half, self.oldest)  # the same for all who look at these steps
+        half, more = max(span // 2, 1), 0 if at is not None else span // 4
+        self.sheet = max((self.end - span - more) // half * half, 0)  # where the plot begins: for a while the same step, and for all who look on
+        self.first = max(self.sheet, self.oldest)
 
     def figures(self, settings: Settings) -> evaluate.Figures:
         """The whole buffer judged under some settings; what was judged up to the same step is not judged again."""
@@ -70,21 +72,20 @@ class Sight:
             score, alarm, time = track.read("score", first, end), track.read("alarm", first, end), feed.tape.read("time", first, end)[:, 0]
         return History(first, score[:, 0], alarm[:, 0], self.monitor.truth(feed.name, label, time))  # type: ignore[index]
 
-    def seen(self, first: int) -> View:
-        """The view from a step on; many visitors look at the same steps, so it is made once for all."""
-        key = (self.feed.id, self.settings.key, self.settings.threshold, first, self.end)
-        if not self.ready:
-            return self.judged(first)
-        if key not in views:
-            views[key] = self.judged(first)
-        while len(views) > VIEWS:
-            views.popitem(last=False)
-        return views[key]
+    @cached_property
+    def asked(self) -> tuple[Hashable, ...]:
+        """What is asked: equal for two visitors who shall see the same."""
+        return self.feed.id, self.settings.key, self.settings.threshold, self.first, self.end
 
-    def judged(self, first: int) -> View:
+    @cached_property
+    def seen(self) -> View:
+        """The view of the steps from `first` to `end`; many visitors look at the same steps, so it is made once for all."""
+        return once(("view", *self.asked), self.judged) if self.ready else self.judged()
+
+    def judged(self) -> View:
         """The view with its rows and events judged: over the whole buffer, then cut."""
-        seen = view.scene(self.feed, self.track, self.settings.threshold, first, self.end)
-        seen = self.kept(first, seen) if first < self.feed.tape.first else seen
+        seen = view.scene(self.feed, self.track, self.settings.threshold, self.first, self.end)
+        seen = self.kept(self.first, seen) if self.first < self.feed.tape.first and self.at is not None else seen
         seen = seen._replace(label=self.monitor.truth(self.feed.name, seen.label, seen.time))
         codes = evaluate.outcomes(seen.score, seen.label, self.settings.threshold)
         return view.look(seen, self.settings.threshold, None if codes is None else OUTCOMES[codes], self.fates())
@@ -139,7 +140,7 @@ class Sight:
         score = self.track.read("score", max(self.track.end - 20, self.track.start), self.track.end)
         return self.feed.end < 4 * self.settings.window and bool(np.isnan(score).all())  # type: ignore[arg-type]
 
-    def sentence(self, seen: View) -> str:
+    def sentence(self) -> str:
         """What is said above the chart: a failure, the wait for a past, or the newest anomaly in the detector's own numbers."""
         failure = self.feed.failure or self.track.failure
         if failure:
@@ -148,13 +149,22 @@ class Sight:
             return f"No points from {self.feed.stream.title} for {self.monitor.wall() - self.feed.opened:.0f} s."
         if self.learning():
             return f"Learning what is normal: {min(self.feed.end, self.settings.window)} of {self.settings.window} steps."
-        return seen.sentence
+        return self.seen.sentence
 
 
 def forget() -> None:
     """What was judged is judged anew: somebody has said what is true."""
     judgements.clear()
-    views.clear()
+    answers.clear()
+
+
+def once(key: Hashable, make: Callable[[], Any]) -> Any:
+    """An answer that many visitors ask for alike, made for the first of them."""
+    if key not in answers:
+        answers[key] = make()
+    while len(answers) > ALIKE:
+        answers.popitem(last=False)
+    return answers[key]
 
 
 def scored(settings: Settings, floors: tuple[float, ...], x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

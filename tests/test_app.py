@@ -1,11 +1,15 @@
 """The page without a browser: its layout, its answers, its command line, what it says when something is wrong."""
 
 import base64
+import json
 import socket
 from contextlib import closing
+from typing import Any
 
 import numpy as np
+import orjson
 import pytest
+from dash import no_update
 from starlette.testclient import TestClient
 
 import app
@@ -63,15 +67,43 @@ def test_an_unknown_path_is_a_problem_and_never_the_page(monitor):
 
 
 def test_a_browser_is_sent_only_what_it_lacks_and_both_ways_show_the_same(monitor):
-    feed, look = monitor.feeds["wave"], {"stream": "x", "theme": "light", "revision": 0}
-    whole, held, _ = app.drawing(Sight(monitor, "wave", Settings(), 600), look, None)
-    monitor.fill_back(feed, 7)
-    patch, after, _ = app.drawing(Sight(monitor, "wave", Settings(), 600), look, held)
-    assert held["end"] == 3_000 and after["end"] == 3_007 and type(patch).__name__ == "Patch"
-    grown = [op for op in patch.to_plotly_json()["operations"] if op["operation"] == "Extend" and op["location"][-1] == "x"]
+    def asked(seen: Any) -> Any:
+        answer = app.redrawn(Sight(monitor, "wave", Settings(), 600), "light", {}, "event", seen)
+        return None if answer["chart"] is no_update else json.loads(orjson.dumps(answer["chart"])), json.loads(json.dumps(answer["seen"]))
+
+    whole, held = asked(None)
+    assert asked(held)[0] is None
+    monitor.fill_back(monitor.feeds["wave"], 7)
+    patch, after = asked(held)
+    assert held["end"] == 3_000 and after["end"] == 3_007
+    grown = [op for op in patch["operations"] if op["operation"] == "Extend" and op["location"][-1] == "x"]
     assert {len(op["params"]["value"]) for op in grown} == {7}
-    again, _, _ = app.drawing(Sight(monitor, "wave", Settings(), 600), look, None)
-    assert again["data"][2]["x"][-7:].tolist() == grown[2]["params"]["value"] and len(whole["data"]) == len(again["data"])
+    again, _ = asked(None)
+    assert again["data"][2]["x"][-7:] == grown[2]["params"]["value"] and again["data"][2]["x"][:-7] == whole["data"][2]["x"]
+    named = {op["location"][-1]: op["params"]["value"] for op in patch["operations"] if op["location"][0] == "layout"}
+    assert named["yaxis"] == again["layout"]["yaxis"] and named["xaxis"] == again["layout"]["xaxis"]
+
+
+def test_what_many_look_at_is_drawn_once_until_somebody_says_what_is_true(monitor):
+    def ask() -> Any:
+        return app.redrawn(Sight(monitor, "wave", Settings(), 600), "light", {}, "event", None)["chart"]
+
+    first = ask()
+    assert ask() is first and app.redrawn(Sight(monitor, "wave", Settings(), 600), "dark", {}, "event", None)["chart"] is not first
+    sight.forget()
+    assert ask() is not first
+
+
+def test_a_plot_is_sent_whole_only_when_its_sheet_is_turned(monitor):
+    feed, held, turned = monitor.feeds["wave"], None, []
+    for _ in range(130):
+        seen = Sight(monitor, "wave", Settings(), 600)
+        answer = app.redrawn(seen, "light", {}, "event", held)
+        turned.append(b'"operations"' not in orjson.dumps(answer["chart"]))
+        assert seen.end - seen.first >= 750 or not seen.first
+        held = answer["seen"]
+        monitor.fill_back(feed, 5)
+    assert sum(turned) == 1 + 650 // 300
 
 
 def test_a_moved_threshold_only_compares_and_numbers_say_old_and_new(monitor):
@@ -144,11 +176,11 @@ def test_looking_back_beyond_the_buffer_finds_what_the_store_keeps(tmp_path, mon
         feed = made.feeds["oven"]
         assert feed.tape.first > 1_500
         back = Sight(made, "oven", Settings(), 600, 900)
-        seen = back.seen(back.first)
+        seen = back.seen
         assert (seen.first, seen.end) == (300, 900) and seen.x[:, 0].tolist() == x[300:900].tolist()
         assert np.isfinite(seen.score).all() and np.isnan(seen.low).all()
         edge = Sight(made, "oven", Settings(), 600, feed.tape.first + 300)
-        over = edge.seen(edge.first)
+        over = edge.seen
         assert over.x[:, 0].tolist() == x[edge.first : edge.end].tolist() and len(over.time) == edge.end - edge.first
 
 
@@ -158,7 +190,7 @@ def test_what_people_say_counts_as_truth_and_settings_are_proposed(monitor):
     feed = monitor.feeds["wave"]
     sure = Settings(threshold=2.5)
     before = Sight(monitor, "wave", sure, 600).figures(sure)
-    false = [a for a in Sight(monitor, "wave", sure, 3_000).seen(0).marks if a.outcome == "false alarm"]
+    false = [a for a in Sight(monitor, "wave", sure, 3_000).seen.marks if a.outcome == "false alarm"]
     assert false
     for mark in false[:3]:
         at = float(feed.tape.read("time", mark.row, mark.row + 1)[0, 0])

@@ -27,7 +27,7 @@ def named(figure, name):
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_the_names_and_the_one_red_that_scripts_rely_on(theme):
-    figure = chart.figure(seen(), theme, [[-3.0, 3.0]], 50, "r")
+    figure = chart.figure(seen(), theme, 50, "r")
     (anomaly,) = named(figure, "anomaly")
     assert anomaly["marker"]["color"] == RED[theme] and len(anomaly["x"]) == 3
     assert len(named(figure, "expected")) == 2 and len(named(figure, "load")) == 1
@@ -36,12 +36,12 @@ def test_the_names_and_the_one_red_that_scripts_rely_on(theme):
 
 
 def test_severity_and_outcome_are_told_by_shape_too():
-    (anomaly,) = named(chart.figure(seen(), "light", [[-3.0, 3.0]], 50, "r"), "anomaly")
+    (anomaly,) = named(chart.figure(seen(), "light", 50, "r"), "anomaly")
     assert anomaly["marker"]["symbol"] == ["circle-open", "diamond-x-open", "diamond"]
 
 
 def test_each_feature_has_a_lane_and_lanes_do_not_overlap():
-    figure = chart.figure(seen(features=3), "light", [[-3.0, 3.0]] * 3, 50, "r")
+    figure = chart.figure(seen(features=3), "light", 50, "r")
     edges = sorted(tuple(axis["domain"]) for name, axis in figure["layout"].items() if name.startswith("yaxis"))
     assert len(edges) == 5 and all(low[1] < high[0] for low, high in pairwise(edges))
     assert {trace["yaxis"] for trace in named(figure, "anomaly")} == {"y", "y2", "y3"}
@@ -71,25 +71,25 @@ def test_a_long_anomaly_is_one_shaded_span():
 
 def test_a_missed_event_is_an_outline_and_a_caught_one_is_hatched():
     events = [Event(7, 7, "point", "caught"), Event(40, 44, "drift", "missed")]
-    (truth,) = named(chart.figure(seen(truth=events), "light", [[-3.0, 3.0]], 50, "r"), "truth")
+    (truth,) = named(chart.figure(seen(truth=events), "light", 50, "r"), "truth")
     assert truth["marker"]["color"][1] == "rgba(0,0,0,0)" and truth["marker"]["pattern"]["shape"] == ["/", ""]
     assert truth["base"][1] < truth["base"][1] + truth["x"][1] and truth["text"] == ["point, caught", "drift, missed"]
 
 
-def test_an_axis_grows_at_once_and_shrinks_slowly():
-    calm = seen(x=np.zeros((50, 1)), low=None, high=None)
-    spiked = calm._replace(x=np.where(np.arange(50)[:, None] == 49, 100.0, 0.0))
-    before = chart.ranges(calm, None, 50)
-    grown = chart.ranges(spiked, before, 50)
-    after = chart.ranges(calm, grown, 50)
-    assert grown[0][1] > 100 and before[0][1] < after[0][1] < grown[0][1]
+def test_an_axis_grows_at_once_and_gives_back_slowly():
+    x = np.zeros((150, 1))
+    x[60] = 100.0
+    views = [seen(100, x=x[i : i + 100], low=None, high=None) for i in range(50)]
+    tops = [chart.reach(view, 0, 50)[1] for view in views]  # the spike goes out of sight at the eleventh
+    assert min(tops[:11]) > 100 and all(0 <= was - now < 25 for was, now in pairwise(tops[10:])) and tops[-1] < 7
+    assert chart.reach(views[0]._replace(x=views[0].x[30:]), 0, 50)[1] == tops[0]  # what is in sight asks for no past
 
 
 def test_a_detector_without_a_band_and_a_view_without_rows_are_drawn_too():
-    assert chart.figure(seen(low=None, high=None), "light", [[0.0, 1.0]], 50, "r")["data"][0]["y"].size == 50
+    assert chart.figure(seen(low=None, high=None), "light", 50, "r")["data"][0]["y"].size == 50
     assert "load, %, no band" in [note["text"] for note in chart.notes(seen(names=("load",), low=None, high=None), "light")]
     empty = seen(0, marks=[], spans=[])
-    assert chart.figure(empty, "dark", chart.ranges(empty, None, 50), 50, "r")["data"]
+    assert chart.figure(empty, "dark", 50, "r")["data"]
 
 
 def test_the_plot_never_offers_to_upload_itself():

@@ -21,7 +21,7 @@ import numpy as np
 CEILING = 100.0  # standard deviations: the highest score there is, and the score of any deviation where nothing ever moved
 LARGEST = 1e100  # a value beyond it, infinity too, is no measurement and counts as missing: its square must still be a number
 TINY = 1e-150  # the spread of what never moves, in any unit: 2 * LARGEST / TINY is still a number
-FORMAT = 1  # of saved states; another one is refused
+FORMAT = 2  # of saved states; another one is refused
 CELLS = 1 << 15  # numbers worked on at once, 256 KiB: what a core keeps close
 MEDIAN, HIGH = 0.6744897501960817, 1.6448536269514722  # the median of |z| and its 90th percentile, z a standard Gaussian
 FEW = 8  # streams up to which plain floats are faster than calls
@@ -69,6 +69,8 @@ class Transducer(ABC):
         if self.state["shape"].tolist() != [*x.shape[1:]]:
             began = tuple(self.state["shape"].tolist())
             raise ValueError(f"{type(self).__name__} began with {began} as {wanted[8:]}, got {x.shape[1:]}; use a new one, or fit() to begin again")
+        if np.vdot(x, x) <= LARGEST:  # so none is larger or missing; one pass, and most often the only one
+            return x
         known = np.abs(x) <= LARGEST  # false for a NaN too
         return x if np.count_nonzero(known) == x.size else np.where(known, x, np.nan)
 
@@ -236,10 +238,12 @@ class Expecting(Detector):
         if not len(x):
             return Verdict(x, x, x)
         centre, spread = self.expect(x)
-        spread = np.maximum(spread, self._floor)  # NaN stays NaN
-        score = self.sided(x - centre)
-        score /= spread
-        return Verdict(np.minimum(score, CEILING, out=score), centre, spread)
+        score, floor = np.empty_like(x), np.broadcast_to(self._floor, x.shape)
+        for near in tiles(x.shape, 2):
+            away = self.sided(x[near] - centre[near])
+            away /= np.maximum(spread[near], floor[near], out=spread[near])  # NaN stays NaN
+            np.minimum(away, CEILING, out=score[near])
+        return Verdict(score, centre, spread)
 
 
 def threshold_for(scores: Any, contamination: float = 0.05) -> float:
@@ -310,10 +314,10 @@ class Calibration(Transducer):
 class Alarm(Transducer):
     """When to call someone: `update(scores)` gives the score where an alarm may be raised, 0 where it is held back, NaN where there is none.
 
-    Refractory: only a record of the last `refractory` steps passes. Rise: of records that follow one another within `pause` steps only the first
-    passes, and those that have since grown by `growth`. Habituation: what passes is divided by 1 + the number of peaks at least as high that passed
-    before over `habit` (so many halve the next), each forgotten over `memory` steps. Records under `quiet` pass as they are, uncounted.
-    No threshold is needed here; it comes last.
+    Refractory: only a record of the last `refractory` steps passes. Renewal: an alarm goes on until the score has been under `quiet` for `pause`
+    steps, and meanwhile only what is `growth` times as high passes, as what last passed or as all of the refractory steps. Habituation: what passes
+    is divided by 1 + the number of peaks at least as high that passed before over `habit` (so many halve the next), each forgotten over `memory`
+    steps. Records under `quiet` pass as they are, uncounted. No threshold is needed here; it comes last.
     Cost: about 100 ns per step, 20 microseconds per alarm. When it fails: a second, lower event within the refractory steps is not reported.
 
     >>> Alarm().update([[0.5], [9.0], [9.5], [3.0], [0.1]]).ravel()
@@ -336,11 +340,10 @@ class Alarm(Transducer):
             raise ValueError(f"habit is a number of peaks above 0, got {self.habit}")
 
     def begin(self, shape: tuple[int, ...]) -> State:
-        """The last scores, when and how high the present rise last passed, and the peaks so far."""
-        past = np.zeros((self.refractory, *shape))
+        """The last scores, the last loud step, how high the present alarm last passed, and the peaks so far."""
         return {
-            "past": past,
-            "record": np.full(shape, -self.pause - 1),
+            "past": np.zeros((max(1, self.refractory), *shape)),
+            "loud": np.full(shape, -self.pause - 1),
             "rise": np.zeros(shape),
             "peaks": np.zeros((self.bins, *shape)),
             "counted": np.zeros(shape, int),
@@ -349,23 +352,23 @@ class Alarm(Transducer):
     def update(self, scores: Any) -> Array:
         """The alarm scores of these scores, same shape."""
         scores = self.read(scores)
-        held, clock, steps = self._held, int(self._held["step"]), len(scores)
-        both = self.remember(np.nan_to_num(scores))  # (refractory + steps, streams)
-        record = both[self.refractory :] > (highest(both, self.refractory)[:steps] if self.refractory else 0.0)
-        alarms: Array = np.where(record | np.isnan(scores), scores, 0.0)
-        loud = record & (scores >= self.quiet)
-        for step in np.flatnonzero(loud.any(axis=1)):
-            streams = np.flatnonzero(loud[step])
-            alarms[step, streams] = self._passed(clock + int(step), scores[step, streams], streams)
+        held, steps = self._held, len(scores)
+        before = highest(self.remember(np.nan_to_num(scores)), len(held["past"]))[:steps]  # of the refractory steps
+        loud, clock = scores >= self.quiet, held["step"] + np.arange(steps)[:, None]
+        last = running(np.maximum, np.concatenate((held["loud"][None], np.where(loud, clock, -self.pause - 1))))
+        growth = np.where(clock - last[:-1] <= self.pause, self.growth, 0.0)  # 0 = no alarm goes on
+        alarms: Array = np.where((scores > before) | np.isnan(scores), scores, 0.0)
+        for step in np.flatnonzero((loud & (alarms > 0)).any(axis=1)):
+            streams = np.flatnonzero(loud[step] & (alarms[step] > 0))
+            wanted = growth[step, streams] * np.minimum(held["rise"], before[step])[streams]
+            alarms[step, streams] = self._passed(int(clock[step, 0]), scores[step, streams], scores[step, streams] >= wanted, streams)
+        held["loud"] = last[-1]
         held["step"] += steps
         return alarms
 
-    def _passed(self, now: int, scores: Array, streams: Array) -> Array:
+    def _passed(self, now: int, scores: Array, passing: Array, streams: Array) -> Array:
         """The alarm scores of records at one step, in some of the streams."""
         held = self._held
-        rising = now - held["record"][streams] <= self.pause
-        held["record"][streams] = now
-        passing = ~rising | (scores >= self.growth * held["rise"][streams])
         alarms, streams = np.where(passing, scores, 0.0), streams[passing]
         held["rise"][streams] = scores[passing]
         place = np.log(scores[passing] / self.quiet) / np.log(CEILING / self.quiet) * self.bins
@@ -437,14 +440,14 @@ def united(a: Moments, b: Moments) -> Layers:
     return a[0] + b[0], a[1] + b[1], a[2] + b[2]
 
 
-def centre_and_spread(m: Moments, anchor: Array, least: float | Array) -> tuple[Array, Array]:
+def centre_and_spread(m: Moments, anchor: Array, least: float | Array, out: Array | tuple[Array, Array] | None = None) -> tuple[Array, Array]:
     """Mean and standard deviation from moments, NaN where fewer than `least` values (or less weight) were seen."""
     n, total, squares = m
     few = n < least
     if np.count_nonzero(few):
         n = np.where(few, np.nan, n)
-    mean = total / n
-    spread = squares / n
+    mean, spread = (None, None) if out is None else out
+    mean, spread = np.divide(total, n, out=mean), np.divide(squares, n, out=spread)
     spread -= mean * mean
     np.sqrt(np.maximum(spread, 0.0, out=spread), out=spread)
     mean += anchor
@@ -596,20 +599,31 @@ class Ewma(Expecting):
 
     def expect(self, x: Array) -> tuple[Array, ...]:
         """Weighted mean and standard deviation of all steps before each step."""
-        return joined([self._piece(offset, rows) for offset, rows in self.pieces(x, self._block)])
+        out = np.empty((2, *x.shape))
+        for offset, steps, near in self._cachefuls(x):
+            self._piece(offset, x[steps, near], near, out[:, steps, near])
+        return out[0], out[1]
 
-    def _piece(self, offset: int, rows: Array) -> tuple[Array, Array]:
-        held, weights = self._held, self._weights[offset : offset + len(rows)]
-        fresh = held["sums"][0] == 0
+    def _cachefuls(self, x: Array) -> Iterator[tuple[int, slice, slice]]:
+        """(offset in its block, steps, streams) of all of x; a block is closed after its last."""
+        end = 0
+        for offset, rows in self.pieces(x, self._block):
+            steps = slice(end, end := end + len(rows))
+            for _, near in tiles((1, x.shape[1]), 2 * len(rows)):
+                yield offset, steps, near
+            if offset + len(rows) == self._block:
+                self._close()
+
+    def _piece(self, offset: int, rows: Array, near: slice, out: Array | tuple[Array, Array]) -> None:
+        """Centre and spread of some streams into `out`, (2, steps, streams), their sums moved on."""
+        sums, anchor, weights = self._held["sums"][:, near], self._held["anchor"][near], self._weights[offset : offset + len(rows)]
+        fresh = sums[0] == 0
         if np.count_nonzero(fresh):
-            held["anchor"] = np.where(fresh, first_seen(rows[None])[0], held["anchor"])
-        m = moments(rows, held["anchor"], weights)
-        before = sums_before(held["sums"], m)
-        centre, spread = centre_and_spread(before, held["anchor"], self._enough * weights)
-        np.add(before[:, -1], m[:, -1], out=held["sums"])
-        if offset + len(rows) == self._block:
-            self._close()
-        return centre, spread
+            np.copyto(anchor, first_seen(rows[None])[0], where=fresh)
+        m = moments(rows, anchor, weights)
+        before = sums_before(sums, m)
+        centre_and_spread(before, anchor, self._enough * weights, out)
+        np.add(before[:, -1], m[:, -1], out=sums)
 
     def _close(self) -> None:
         """Move the anchor to the mean and bring the weights back to 1."""
@@ -624,9 +638,9 @@ class Ewma(Expecting):
 class Cusum(Ewma):
     """How far small deviations to one side have piled up: a shift too small for any single step to show.
 
-    S = max(0, S + z - slack) to each side, z = (x - mean) / std from the exponentially weighted past and at most LIMIT; score = sqrt(RATE * max S),
-    a fixed map that makes the exponential tail of S Gaussian. Cost: constant per step. It has no band: S is not a value.
-    When it fails: after a shift it keeps alarming until S has run down; it says where a run ended, not which step was strange.
+    S = max(0, S + z - slack) to each side, at most MOST, z = (x - mean) / std from the exponentially weighted past and at most LIMIT; score =
+    sqrt(RATE * max S), a fixed map that makes the exponential tail of S Gaussian. Cost: constant per step. It has no band: S is not a value.
+    When it fails: after a shift it alarms until S has run down, 60 steps at most; it says where a run ended, not which step was strange.
     Source: E. S. Page, Continuous Inspection Schemes, 1954.
 
     >>> bool(Cusum(window=40).update(np.r_[np.tile([0.0, 1.0], 100), np.tile([1.0, 2.0], 10)][:, None])[-1] > 3)
@@ -635,6 +649,7 @@ class Cusum(Ewma):
 
     slack: float = 0.5  # standard deviations a step may deviate for nothing
     LIMIT: ClassVar[float] = 8.0  # standard deviations one step can add
+    MOST: ClassVar[float] = 30.0  # of S; the score of that is 7.1
     RATE: ClassVar[float] = 1.7  # score**2 per S; measured on Gaussian noise
 
     def begin(self, shape: tuple[int, ...]) -> State:
@@ -644,37 +659,45 @@ class Cusum(Ewma):
     def advance(self, x: Any) -> Verdict:
         """Score by the sum, with this step in it."""
         x = self.read(x)
-        return Verdict(np.concatenate([self._climb(offset, rows) for offset, rows in self.pieces(x, self._block)]) if len(x) else x)
+        score, floor = np.empty_like(x), np.broadcast_to(self._floor, x.shape)
+        for offset, steps, near in self._cachefuls(x) if len(x) else ():
+            rows = x[steps, near]
+            centre, spread = np.empty((2, *rows.shape))
+            self._piece(offset, rows, near, (centre, spread))
+            z = np.subtract(rows, centre, out=centre)
+            z /= np.maximum(spread, floor[steps, near], out=spread)
+            self._climb(np.clip(z, -self.LIMIT, self.LIMIT, out=z), self._held["piled"][:, near], score[steps, near])
+        return Verdict(score)
 
-    def _climb(self, offset: int, rows: Array) -> Array:
-        centre, spread = self._piece(offset, rows)
-        z = (rows - centre) / np.maximum(spread, self._floor)
-        np.minimum(np.maximum(z, -self.LIMIT, out=z), self.LIMIT, out=z)
-        sides = np.empty((2, *z.shape))  # up and down, (2, steps, streams)
+    def _climb(self, z: Array, piled: Array, score: Array) -> None:
+        """The scores of some streams from their z, both (steps, streams); their sums, (2, streams), move on."""
+        sides = np.empty((2, *z.shape))  # up and down
         np.subtract(z, self.slack, out=sides[0])
         np.subtract(-self.slack, z, out=sides[1])
         unknown = z != z
-        if np.count_nonzero(unknown):
+        missing = np.count_nonzero(unknown)
+        if missing:
             sides[:, unknown] = 0.0
-        piled_up(self._held["piled"], sides)
-        score: Array = sides.max(axis=0) if self.direction == "both" else sides[0 if self.direction == "high" else 1]
-        np.minimum(np.sqrt(self.RATE * score, out=score), CEILING, out=score)
-        if np.count_nonzero(unknown):
+        piled_up(piled, sides, self.MOST)
+        high = np.maximum(sides[0], sides[1], out=sides[0]) if self.direction == "both" else sides[0 if self.direction == "high" else 1]
+        np.sqrt(np.multiply(high, self.RATE, out=high), out=score)
+        if missing:
             score[unknown] = np.nan
-        return score
 
 
-def piled_up(carry: Array, rows: Array) -> None:
-    """rows[i] = max(0, rows[i - 1] + rows[i]) down the steps, begun from the carry, both in place; (sides, steps, streams)."""
+def piled_up(carry: Array, rows: Array, most: float) -> None:
+    """rows[i] = rows[i - 1] + rows[i], held between 0 and `most`, down the steps, begun from the carry, both in place; (sides, steps, streams)."""
     if rows.shape[-1] < FEW:  # plain floats are faster than calls
         for side, stream in np.ndindex(carry.shape):
             column = rows[side, :, stream]
-            piles = accumulate(column.tolist(), lambda pile, step: pile + step if pile + step > 0 else 0.0, initial=carry[side, stream].item())
+            piles = accumulate(
+                column.tolist(), lambda pile, step: 0.0 if (to := pile + step) <= 0 else to if to < most else most, initial=carry[side, stream].item()
+            )
             column[:] = list(piles)[1:]
     else:
         before = carry
         for i in range(rows.shape[1]):
-            np.maximum(np.add(before, rows[:, i], out=rows[:, i]), 0.0, out=rows[:, i])
+            np.clip(np.add(before, rows[:, i], out=rows[:, i]), 0.0, most, out=rows[:, i])
             before = rows[:, i]
     carry[:] = rows[:, -1]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from detectors import CEILING, Detector, Verdict
+from detectors import CEILING, Alarm, Detector, Verdict
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Make = type[Detector]
@@ -22,6 +22,7 @@ Check = Callable[[Make], None]
 
 W = 24  # steps, the window of most checks: short, so that a few hundred steps hold many of them
 LOUD = 3.0  # standard deviations, the threshold all detectors share
+CALLED = 3.5  # standard deviations, the threshold of the page's alarms
 GRID = 2.0**-20  # of noise(): adding 1e9 is exact
 CHECKS: list[Check] = []
 
@@ -398,6 +399,21 @@ def a_lasting_shift_is_accepted(make: Make) -> None:
     loud = make(window=W).update(x) > LOUD
     before, after = loud[10 * W : 20 * W].mean(), loud[30 * W :].mean()
     assert after <= before + 0.05, f"ten windows after a shift {after:.0%} of the steps alarm, before it {before:.0%}"
+
+
+@promise
+def a_long_ramp_is_one_alarm(make: Make) -> None:
+    """Flat noise without a tail, then ramps of 0.1, 0.3 and 1 deviation a step; the alarm may be told again while it doubles within two windows."""
+    rng, climb = np.random.default_rng(12), np.maximum(np.arange(2000) - 999, 0)[:, None] * [0.1, 0.3, 1.0]
+    x = rng.uniform(-(3**0.5), 3**0.5, size=(2000, 3, 2)) + climb[..., None]
+    detector = make()
+    alarms = Alarm().update(scores := detector.update(x if make.joint else x[..., 0]))
+    for slope, stream in zip((0.1, 0.3, 1.0), range(3)):
+        called = np.flatnonzero(alarms[1000:, stream] > CALLED)
+        heights = scores[1000:][called, stream]
+        told = f"a slope of {slope} deviations a step alarms after {called} steps with {heights.round(1)}"
+        assert not len(called) or called[-1] - called[0] <= 2 * detector.window, told
+        assert (heights[1:] >= 2 * heights[:-1]).all(), told
 
 
 # What it says

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import contract
 import numpy as np
 import pytest
 
-from detectors import CEILING, Array, MedianMad, RollingZ, State, Verdict, windows
+from detectors import CEILING, DETECTORS, Alarm, Array, Cusum, Detector, MedianMad, RollingZ, State, Verdict, windows
 
-FAULTS: dict[str, list[type[RollingZ] | type[MedianMad]]] = {}
+FAULTS: dict[str, list[type[Detector]]] = {}
 
 
 def breaks(*checks: str) -> Any:
@@ -258,6 +259,11 @@ class NeverAccepts(MedianMad):
         return np.where(seen < self.least, np.nan, np.stack(self.gauge(past, seen)))
 
 
+@breaks("a_long_ramp_is_one_alarm")
+class PilesUpForEver(Cusum):
+    MOST = 1e9
+
+
 @breaks("explanations_add_up")
 class ExplainsBadly(MedianMad):
     def advance(self, x: Any) -> Verdict:
@@ -275,10 +281,17 @@ class DrawsANarrowBand(MedianMad):
 @pytest.mark.parametrize(
     ("name", "faulty"), [(name, faulty) for name, classes in FAULTS.items() for faulty in classes], ids=lambda v: getattr(v, "__name__", v)
 )
-def test_the_check_finds_the_fault(name: str, faulty: type[MedianMad]) -> None:
+def test_the_check_finds_the_fault(name: str, faulty: type[Detector]) -> None:
     check = next(check for check in contract.CHECKS if check.__name__ == name)
     with pytest.raises(AssertionError):
         check(faulty)
+
+
+@pytest.mark.parametrize("settings", [{"pause": 0}, {"growth": 1.0}, {"refractory": 1, "pause": 0}])
+def test_the_check_of_ramps_finds_a_faulty_alarm(settings: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contract, "Alarm", partial(Alarm, **settings))
+    with pytest.raises(AssertionError, match="a slope of"):
+        contract.a_long_ramp_is_one_alarm(DETECTORS["spectral residual"])
 
 
 def test_every_check_has_caught_a_fault() -> None:

@@ -170,8 +170,8 @@ def cusum(x: Values, window: int) -> Values:
             scores.append(nan)
             continue
         z = min(z, 8.0) * (1 if value >= mean else -1)
-        up, down = max(0.0, up + z - 0.5), max(0.0, down - z - 0.5)
-        scores.append(min(sqrt(1.7 * max(up, down)), CEILING))
+        up, down = (min(max(0.0, pile), 30.0) for pile in (up + z - 0.5, down - z - 0.5))
+        scores.append(sqrt(1.7 * max(up, down)))
     return scores
 
 

@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 SHELL := /bin/sh
-.PHONY: run test fast lint types docs bench browser clean
+.PHONY: run test fast hardship lint types docs bench browser clean
 
 run: .venv/run
 	$(BIN)/python app.py $(ARGS)
@@ -13,6 +13,10 @@ test: .venv/test browser
 
 fast: .venv/test
 	$(BIN)/python -m pytest -m "not browser and not service" $(ARGS)
+
+# kill -9 under load, a full disk, a clock that jumps, hostile input, five times too much of it, 500 followers; -s shows the figures
+hardship: .venv/test
+	$(BIN)/python -m pytest -m hardship -s $(ARGS)
 
 lint: .venv/test
 	$(BIN)/ruff check .

@@ -19,11 +19,14 @@ from typing import NamedTuple
 import numpy as np
 import psutil
 
+from bench.browser import free_port
+
 ROOT = Path(__file__).parents[1]
 TIME = re.compile(rb'"time":([0-9.]+)')
 SOURCES = 200
 CALM = 20  # points between two spikes of a source
 AT_ONCE = 3  # spikes every 50 ms
+LONG = "-" * 150  # makes events long, so that what the kernel holds for one who does not read is soon full
 CONFIG = '[source]\nstream = "oven"\n[settings]\n'
 
 
@@ -32,10 +35,24 @@ class Server(NamedTuple):
 
     port: int
     process: psutil.Process
+    store: Path
+    said: list[str]  # to stderr, whole once it has ended
 
     def ask(self, path: str, body: bytes | None = None) -> dict:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", body, timeout=60) as answer:
             return json.load(answer)
+
+    def wait(self) -> None:
+        """Until it is ready."""
+        until = time.monotonic() + 20
+        while True:
+            try:
+                self.ask("/health")
+                return
+            except OSError:
+                if time.monotonic() > until or not self.process.is_running():
+                    raise
+                time.sleep(0.02)
 
     @property
     def seconds(self) -> float:
@@ -52,26 +69,32 @@ class Delivery(NamedTuple):
     slow: int  # clients let go, as /api/status counts them
     grown: float  # MiB of the server's memory, from the first event to the last
     share: float  # of a core the server used
+    heart: tuple[float, float]  # milliseconds: the longest work in one turn of the server's event loop; how late one turn in a hundred came
 
 
 @contextmanager
 def serving() -> Iterator[Server]:
     """`python -m redline run` with what programs push."""
-    with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
-        (Path(folder) / "push.toml").write_text(CONFIG)
+    with tempfile.TemporaryDirectory() as name:
+        folder, port = Path(name), free_port()
+        (folder / "push.toml").write_text(CONFIG)
         words = ["run", "--config", f"{folder}/push.toml", "--db", f"{folder}/redline.db", "--port", str(port), "--rate-limit", "0"]
-        with subprocess.Popen([sys.executable, "-m", "redline", *words], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
-            assert process.stderr is not None and b"oven" in process.stderr.readline()
-            server = Server(port, psutil.Process(process.pid))
-            while not server.ask("/health")["ready"]:
-                time.sleep(0.05)
-            try:
-                yield server
-            finally:
-                process.terminate()
+        with (folder / "log").open("w") as log:
+            process = subprocess.Popen([sys.executable, "-m", "bench.heart", *words], cwd=ROOT, stderr=log, stdout=subprocess.DEVNULL)
+        server = Server(port, psutil.Process(process.pid), folder / "redline.db", [])
+        try:
+            server.wait()
+            yield server
+        finally:
+            process.terminate()
+            process.wait(20)
+            server.said.extend((folder / "log").read_text().splitlines())
+
+
+def heartbeat(server: Server) -> tuple[float, float]:
+    """Of a server that has ended, milliseconds: the longest work in one turn of its event loop, how late one in a hundred came (bench/heart.py)."""
+    work, late = next(line for line in server.said if line.startswith("heart: ")).split()[1:]
+    return float(work), float(late)
 
 
 class Follower(asyncio.Protocol):
@@ -92,8 +115,8 @@ class Follower(asyncio.Protocol):
             self.transport.pause_reading()
 
 
-async def followed(server: Server, clients: int, stalled: int, seconds: float) -> Delivery:
-    """Everybody follows while spikes are pushed, up to 60 a second."""
+async def followed(server: Server, clients: int, stalled: int, seconds: float) -> tuple[np.ndarray, int, int, float, float]:
+    """Everybody follows while spikes are pushed, up to 60 a second; the first fields of a Delivery."""
     late: list[float] = []
     loop = asyncio.get_running_loop()
     lines = []
@@ -107,24 +130,33 @@ async def followed(server: Server, clients: int, stalled: int, seconds: float) -
     while server.ask("/api/status")["events"]["clients"] < clients:
         await asyncio.sleep(0.1)
     before, spent, began = server.process.memory_info().rss, server.seconds, time.perf_counter()
-    sent = await spikes(server, seconds)
+    sent = await spikes(server, seconds, stalled)
     await asyncio.sleep(2)
     share = (server.seconds - spent) / (time.perf_counter() - began)
     grown = (server.process.memory_info().rss - before) / 2**20
-    slow = server.ask("/api/status")["events"]["slow"]
+    slow = let_go(server)
     for line in lines:
         line.abort()
-    return Delivery(np.array(late), sent, slow, grown, share)
+    return np.array(late), sent, slow, grown, share
 
 
-async def spikes(server: Server, seconds: float) -> int:
-    """A few sources every 50 ms: some calm points, then one that is not, whose time is now; how many there were."""
-    rng, until, sent = np.random.default_rng(1), time.monotonic() + seconds, 0
-    while time.monotonic() < until:
+def let_go(server: Server) -> int:
+    """How many were too slow."""
+    slow: int = server.ask("/api/status")["events"]["slow"]
+    return slow
+
+
+async def spikes(server: Server, seconds: float, stalled: int) -> int:
+    """A few sources every 50 ms: some calm points, then one that is not, whose time is now; how many there were. So long until all who
+    do not read are let go, which takes as many events as fill what is held for them; not longer than four times as long."""
+    rng, began, sent = np.random.default_rng(1), time.monotonic(), 0
+    while (spent := time.monotonic() - began) < seconds or (spent < 4 * seconds and await asyncio.to_thread(let_go, server) < stalled):
         wait = asyncio.create_task(asyncio.sleep(0.05))
         now = time.time()
         times = (now - np.arange(CALM, -1, -1) * 1e-4).tolist()
-        body = [{"source": f"s{(sent + i) % SOURCES}", "time": times, "value": [*rng.normal(0, 1, CALM).tolist(), 1000.0]} for i in range(AT_ONCE)]
+        body = [
+            {"source": f"s{(sent + i) % SOURCES}{LONG}", "time": times, "value": [*rng.normal(0, 1, CALM).tolist(), 1000.0]} for i in range(AT_ONCE)
+        ]
         await asyncio.to_thread(server.ask, "/api/submit", json.dumps(body).encode())
         sent += AT_ONCE
         await wait
@@ -136,14 +168,15 @@ def past(server: Server) -> None:
     rng, now = np.random.default_rng(0), time.time() - 1_000
     for first in range(0, SOURCES, 50):
         times = (now + np.arange(300)).tolist()
-        body = [{"source": f"s{i}", "time": times, "value": rng.normal(0, 1, 300).tolist()} for i in range(first, first + 50)]
+        body = [{"source": f"s{i}{LONG}", "time": times, "value": rng.normal(0, 1, 300).tolist()} for i in range(first, first + 50)]
         server.ask("/api/submit", json.dumps(body).encode())
 
 
 def deliver(clients: int, stalled: int, seconds: float) -> Delivery:
     with serving() as server:
         past(server)
-        return asyncio.run(followed(server, clients, stalled, seconds))
+        found = asyncio.run(followed(server, clients, stalled, seconds))
+    return Delivery(*found, heartbeat(server))
 
 
 def pushed(points: int, batch: int) -> tuple[float, float]:

@@ -23,6 +23,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from detectors import DETECTORS
 from redline import payload, view
@@ -262,6 +263,7 @@ def connect_problems(server: FastAPI) -> None:
     server.add_exception_handler(UnknownIncident, told(lambda error: Problem(404, str(error.args[0]))))
     server.add_exception_handler(Settled, told(lambda error: Problem(409, str(error))))
     server.add_exception_handler(RequestValidationError, told(invalid))
+    server.add_exception_handler(ClientDisconnect, told(lambda error: Problem(400, "wanted a whole body, came a part of it; send it again")))
     server.add_exception_handler(HTTPException, told(plain))
 
 

@@ -17,6 +17,7 @@ KEPT = 10_000  # events kept here for those who come back
 PAGE = 500  # events read at once for one who is behind
 HEARTBEAT = 15.0  # seconds of silence after which a comment shows that the line is alive
 CLIENTS = 2_000  # streams open at once
+WOKEN = 25  # clients woken in one turn of the event loop: writing to all at once would hold up everybody else
 RETRY = 2_000  # milliseconds a browser waits before it comes back
 
 
@@ -63,7 +64,6 @@ class Client:
                 self.queue.clear()
             else:
                 self.queue.append(event.frame)
-            self.awake.set()
         return not self.slow
 
 
@@ -96,12 +96,20 @@ class Hub:
         return fresh
 
     def spread(self, events: Sequence[Event]) -> None:
-        fresh = self.keep(events)
-        for client in list(self.clients):
+        fresh, everybody = self.keep(events), list(self.clients)
+        for client in everybody:
             if not all(client.offer(event) for event in fresh):
                 self.clients.discard(client)
                 self.slow += 1
         self.sent += len(fresh) * len(self.clients)
+        self.wake([client for client in everybody if client.queue or client.slow])
+
+    def wake(self, clients: Sequence[Client]) -> None:
+        """Has them write what waits, some in each turn of the loop; what is queued stands in order already."""
+        for client in clients[:WOKEN]:
+            client.awake.set()
+        if self.loop and clients[WOKEN:]:
+            self.loop.call_soon(self.wake, clients[WOKEN:])
 
     def close(self) -> None:
         """Ends every stream; their clients come back when there is a server again."""

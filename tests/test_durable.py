@@ -1,4 +1,4 @@
-"""Real processes and real trouble: kill -9 under load, a full disk, a locked and a damaged file, a jumping clock, more input than it can take.
+"""Real processes and real trouble: kill -9 under load, a full disk, a locked and a damaged file, a jumping clock.
 
 Run as a program, this file is the load: a monitor on a store, one client per source that sends what is not acknowledged yet and prints what is.
 """
@@ -32,6 +32,7 @@ ROOT = Path(__file__).parents[1]
 START = 1_700_000_000.0  # seconds since the epoch
 SOURCES = {"pump": ("flow", "heat"), "pipe": ("value",), "wheel": ("value",)}
 SETTINGS = {"wheel": Settings("EWMA", 40, 3.0)}
+TUNED = 500  # steps sent before they are applied
 KILLS = 25
 BACK = 2.0  # seconds from the start of the process to the first acknowledgement
 LENGTH = 1_000_000  # points of a source, more than a test sends
@@ -50,8 +51,11 @@ def points(name: str) -> tuple[np.ndarray, np.ndarray]:
 
 def client(monitor: Monitor, name: str, done: int, seed: int) -> None:
     """Sends the points from `done` on, up to three submissions ahead of their acknowledgement, and prints each that comes."""
-    (time_, x), draw, sent, open_ = points(name), random.Random(seed), done, []
+    (time_, x), draw, sent, open_, tuned = points(name), random.Random(seed), done, [], name not in SETTINGS
     while sent < LENGTH or open_:
+        if sent >= TUNED and not tuned:  # while the buffer still holds the first step, from which the new track begins
+            monitor.apply(name, SETTINGS[name])
+            tuned = monitor.kept()
         while len(open_) < 3 and sent < LENGTH:
             size = draw.choice((1, 3, 20, 120, 700))
             try:
@@ -72,10 +76,6 @@ def load(path: str, seed: int, done: dict[str, int]) -> None:
     monitor.start()
     for turn, name in enumerate(SOURCES):
         threading.Thread(target=client, args=(monitor, name, done.get(name, 0), seed + turn), daemon=True).start()
-    for name, settings in SETTINGS.items():
-        while name not in monitor.feeds or not monitor.feeds[name].end:
-            time.sleep(0.002)
-        monitor.apply(name, settings)
     troubled = False
     while True:
         if troubled != (monitor.trouble is not None):
@@ -172,6 +172,7 @@ def whole_scores(monitor: Monitor, name: str, time_: np.ndarray, x: np.ndarray, 
     return np.concatenate([np.zeros(0), *heard])  # a source may have been killed before its first point
 
 
+@pytest.mark.hardship
 def test_a_kill_at_any_moment_loses_nothing_doubles_nothing_changes_no_bit(tmp_path):
     path, acked, back, draw = tmp_path / "redline.db", {}, [], random.Random(11)
     for turn in range(KILLS):
@@ -194,6 +195,7 @@ def small_disk(folder: Path, size: int) -> bool:
     return os.geteuid() == 0 and subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=False).returncode == 0
 
 
+@pytest.mark.hardship
 def test_a_full_disk_acknowledges_nothing_it_cannot_keep_and_goes_on_when_there_is_room(tmp_path):
     folder, acked = tmp_path / "disk", {}
     mounted = small_disk(folder, 12 << 20)
@@ -213,9 +215,7 @@ def test_a_full_disk_acknowledges_nothing_it_cannot_keep_and_goes_on_when_there_
             resource.prlimit(process.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         process.until(lambda: process.said("well") and sum(acked.values()) > sum(stood.values()))
         process.kill()
-        found = checked(path, acked)
-        if not mounted:
-            same_bits(path, found)
+        same_bits(path, checked(path, acked))
     finally:
         if mounted:
             subprocess.run(["umount", "-l", folder], check=True)
@@ -258,6 +258,7 @@ def test_a_file_damaged_under_way_is_said_and_acknowledges_nothing_more(tmp_path
     process.kill()
 
 
+@pytest.mark.hardship
 @pytest.mark.parametrize("jump", [-10 * 365 * 86_400.0, 10 * 365 * 86_400.0, -90.0, 90.0])
 def test_a_clock_that_jumps_loses_nothing(tmp_path, jump):
     wall = [START + 1e6]
@@ -277,40 +278,6 @@ def test_a_clock_that_jumps_loses_nothing(tmp_path, jump):
     kept = store.points("pipe")
     assert len(kept.time) == (2_000 if jump < -86_400 else 3_000) and not monitor.feeds["pipe"].stream.notes["late"]
     store.close()
-
-
-def test_five_times_more_than_it_can_take_is_refused_by_the_piece_and_memory_stays(tmp_path):
-    store = Store(tmp_path / "redline.db")
-    monitor, receipts, offered = Monitor({}, ledger=store), [], 0
-    (time_, x), names = points("pipe"), [f"pipe {i}" for i in range(4)]
-    monitor.start()
-    for name in names:
-        monitor.submit(name, time_[:1], x[:1]).result(timeout=10)
-        monitor.apply(name, Settings("median and MAD", 500))
-    before, sent, end = memory(), dict.fromkeys(names, 1), time.monotonic() + 6
-    while time.monotonic() < end:
-        for name in names:
-            part = slice(sent[name], sent[name] + 2_000)
-            offered += 2_000
-            try:
-                receipts.append((name, part.stop, monitor.submit(name, time_[part], x[part])))
-                sent[name] = part.stop
-            except Full:
-                time.sleep(0.0005)
-    done = sum(receipt.done() for *_, receipt in receipts) * 2_000
-    refused = sum(monitor.feeds[name].stream.notes["refused"] for name in names)
-    monitor.stop()
-    for name in names:
-        safe = max((stop for each, stop, receipt in receipts if each == name and receipt.exception(timeout=10) is None), default=1)
-        assert np.array_equal(store.points(name, limit=LENGTH).time, time_[:safe])
-    print(f"\noverload: {offered:,} points offered, {done:,} taken in 6 s, {refused:,} refused, memory +{(memory() - before) / 2**20:.0f} MiB")
-    assert offered > 5 * done > 0 and refused > 0 and memory() - before < 200 << 20
-    store.close()
-
-
-def memory() -> int:
-    """Resident bytes of this process."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 # --- the whole program, through its API

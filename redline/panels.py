@@ -72,19 +72,27 @@ def entry(feed: Feed, a: Anomaly) -> html.Button:
 
 def compared(monitor: Monitor, feed: Feed, settings: Settings, by: str) -> list[Any]:
     """The table of all detectors on the same buffer, best F1 first where labels exist; rows fill in as their tracks get ready."""
-    rows = []
+    rows, refused = [], []
     for name in DETECTORS:
-        sight = Sight(monitor, feed.name, replace(settings, detector=name), 1)
+        try:
+            sight = Sight(monitor, feed.name, replace(settings, detector=name), 1)
+        except (ImportError, ValueError) as error:  # a library that is not there, a window that it cannot take
+            refused.append([compare_name(name), html.Td(str(error), colSpan=7, className="quiet")])
+            continue
         rows.append((sight, sight.figures(sight.settings) if sight.ready and sight.track.scored else None))
     labelled = feed.labelled
     key = (lambda row: -np.nan_to_num(getattr(row[1], f"{by}_f1") or 0.0)) if labelled else (lambda row: 0)
     done, waiting = sorted([row for row in rows if row[1] is not None], key=key), [row for row in rows if row[1] is None]
-    return [html.Tr(compare_row(*row, by), className="best" if labelled and done and i == 0 else "") for i, row in enumerate(done + waiting)]
+    cells = [*(compare_row(*row, by) for row in done + waiting), *refused]
+    return [html.Tr(each, className="best" if labelled and done and i == 0 else "") for i, each in enumerate(cells)]
+
+
+def compare_name(name: str) -> html.Td:
+    return html.Td(html.Button(name, className="link", **data("detector", name)))
 
 
 def compare_row(sight: Sight, f: evaluate.Figures | None, by: str) -> list[Any]:
-    name = html.Td(html.Button(sight.settings.detector, className="link", **data("detector", sight.settings.detector)))
-    failure = sight.track.failure
+    name, failure = compare_name(sight.settings.detector), sight.track.failure
     if f is None:
         words = f"failed, id {failure.id}" if failure else f"scoring {100 * sight.monitor.progress(sight.feed.name, sight.track):.0f} %"
         return [name, html.Td(words, colSpan=7, className="quiet")]

@@ -151,6 +151,18 @@ def test_every_detector_has_its_row_in_compare(monitor):
     assert sorted(names) == sorted(DETECTORS) and all(len(row.children) == 8 for row in rows)
 
 
+def test_a_detector_that_refuses_has_a_row_that_says_why(monitor, monkeypatch):
+    class Picky(DETECTORS["EWMA"]):
+        def __post_init__(self):
+            raise ValueError("wanted a window of at least 200 steps; came 60; choose a longer one")
+
+    monkeypatch.setattr(panels, "DETECTORS", {**DETECTORS, "picky": Picky})
+    monkeypatch.setattr(loop, "DETECTORS", {**DETECTORS, "picky": Picky})
+    rows = panels.compared(monitor, monitor.feeds["wave"], Settings(), "row")
+    assert len(rows) == len(DETECTORS) + 1
+    assert rows[-1].children[0].children.children == "picky" and "at least 200 steps" in rows[-1].children[1].children
+
+
 def test_looking_back_and_going_live(monitor):
     live = Sight(monitor, "wave", Settings(threshold=2.5), 600)
     end = app.destination("earlier", live, None)

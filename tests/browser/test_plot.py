@@ -23,7 +23,7 @@ def test_marks_in_the_buffer_stay_as_they_are_while_5000_steps_come(own_server: 
     visitor.redraws(3)
     x, after = visitor.see("eyes.x('CPU')"), visitor.marks()
     assert x[-1] - last >= 4_900 * (x[1] - x[0])
-    still = [t for t in before if t >= x[0]]
+    still = [t for t in before if t >= x[-10_000:][0]]  # the line may go on to the left of what is in sight
     assert len(still) > 10
     assert [t for t in after if t <= last] == still
 

@@ -374,7 +374,7 @@ class Alarm(Transducer):
         place = np.log(scores[passing] / self.quiet) / np.log(CEILING / self.quiet) * self.bins
         place = np.clip(place.astype(int), 0, self.bins - 1)
         peaks = held["peaks"][:, streams] * np.exp((held["counted"][streams] - now) / self.memory)  # (bins, streams)
-        as_high = np.where(np.arange(self.bins)[:, None] >= place, peaks, 0.0).sum(axis=0)
+        as_high = running(np.add, np.where(np.arange(self.bins)[:, None] >= place, peaks, 0.0))[-1]  # in one order, however many streams
         alarms[passing] /= 1 + as_high / self.habit
         peaks[place, np.arange(len(streams))] += 1
         held["peaks"][:, streams], held["counted"][streams] = peaks, now
@@ -786,17 +786,18 @@ class MedianMad(Ranked):
     def gauge(self, ordered: Array, seen: int | Array) -> tuple[Array, Array]:
         """Median, and the median distance from it."""
         median = quantile(ordered, seen, 0.5)
-        away = ordered - median[..., None]
         if isinstance(seen, int):
-            below = nearest(away, (seen - 1) // 2)
-            above = below if seen % 2 else nearest(away, seen // 2)
+            ranks = np.ascontiguousarray(np.moveaxis(ordered, -1, 0))
+            below = nearest(ranks, median, (seen - 1) // 2)
+            above = below if seen % 2 else nearest(ranks, median, seen // 2)
             return median, (below + 0.5 * (above - below)) / MEDIAN
-        return median, quantile(np.sort(np.abs(away), axis=-1), seen, 0.5) / MEDIAN
+        return median, quantile(np.sort(np.abs(ordered - median[..., None]), axis=-1), seen, 0.5) / MEDIAN
 
 
-def nearest(away: Array, place: int) -> Array:
-    """The place-th smallest size, from 0, of sorted deviations: those no larger are a run, whose two ends tell; no second sort."""
-    distance: Array = np.minimum.reduce(np.maximum(-away[..., : away.shape[-1] - place], away[..., place:]), axis=-1)
+def nearest(ranks: Array, centre: Array, place: int) -> Array:
+    """The place-th smallest distance, from 0, of (window, ...) sorted values: those no farther are a run, whose two ends tell; no second sort."""
+    below, above = centre - ranks[: len(ranks) - place], ranks[place:] - centre
+    distance: Array = np.minimum.reduce(np.maximum(below, above, out=below), axis=0)
     return distance
 
 

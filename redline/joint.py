@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
 
@@ -239,9 +239,9 @@ class HalfSpaceTrees(Joint):
     last SPAN renewals, and a branch ends where a tenth of the steps is left. Density = steps * 2**depth, EMPTY steps where there are none.
     Emptiness = mean over the trees of log2(densest place / place), plus BEYOND for each range that the step lies beyond it; its root goes through
     the calibration. `parts` are by how much it falls when a feature goes to its centre, where a missing one is. With a direction, no change counts.
-    Cost: trees per step, trees * 2**depth per renewal; 4 * trees * 2**depth bytes per stream.
-    When it fails: a step where many were before is never strange, whatever the season; it takes in a lasting change over two windows.
-    Source: S. C. Tan, K. M. Ting, T. F. Liu, Fast Anomaly Detection for Streaming Data, 2011; here the trees are laid anew at each renewal.
+    Cost: trees per step, trees * 2**depth per window; 4 * trees * 2**depth bytes per stream. When it fails: a step where many were before is never
+    strange, whatever the season; it takes in a lasting change over two windows; windows under 48 steps are too few for a tail (2 % of noise over 3).
+    Source: S. C. Tan, K. M. Ting, T. F. Liu, Fast Anomaly Detection for Streaming Data, 2011; here the trees are laid anew every window.
 
     >>> x = np.random.default_rng(1).normal(size=(900, 1, 2))
     >>> HalfSpaceTrees().fit(x).score([[[0.0, 0.0]], [[5.0, 5.0]]]).ravel().round(1)
@@ -251,7 +251,7 @@ class HalfSpaceTrees(Joint):
     trees: int = 25
     depth: int = 8  # levels
     seed: int = 0
-    refits: ClassVar[int] = 2
+    refits: ClassVar[int] = 1
     reach: ClassVar[int] = 2
     SPAN: ClassVar[int] = 8  # renewals whose range the trees are laid over
     FEW: ClassVar[int] = 3  # features a tree looks at; more where the trees could not look at all otherwise
@@ -308,7 +308,7 @@ class HalfSpaceTrees(Joint):
         beyond = self.BEYOND * plan.feature.shape[1] / z.shape[-1] * np.maximum(outside, 0.0)  # the share of the trees that look at it
         raw, shares = np.empty(z.shape[:2]), np.zeros((*z.shape[:2], half))
         for near in tiles(z.shape[:2], 4 * self.trees):
-            leaf = self._places(z[near], np.arange(z.shape[1])[near[1]]).sum(axis=-1)
+            leaf = leaves_of(self._places(z[near], np.arange(z.shape[1])[near[1]]))
             raw[near] = self._found(leaf, np.arange(z.shape[1])[near[1]]).sum(axis=-1) / self.trees
         raw += beyond.sum(axis=-1)
         step, stream = np.nonzero(raw > self.CALM)
@@ -320,7 +320,7 @@ class HalfSpaceTrees(Joint):
     def _less(self, z: Array, streams: Array) -> Array:
         """How much less the mean over the trees is without each feature, (rows, features), of z (rows, features) in these streams."""
         plan, places = self._plan(z.shape[-1]), self._places(z, streams)  # (rows, trees, features of a tree)
-        leaf, instead = places.sum(axis=-1), self._places(np.zeros_like(z), streams) - places
+        leaf, instead = leaves_of(places), self._places(np.zeros_like(z), streams) - places
         found = self._found(leaf, streams)
         less = [found - self._found(leaf + instead[..., i], streams) for i in range(places.shape[-1])]
         each: Array = np.maximum(np.stack(less, axis=-1), 0.0).reshape(len(z), -1) / self.trees
@@ -332,18 +332,21 @@ class HalfSpaceTrees(Joint):
     def _places(self, z: Array, streams: Array) -> Array:
         """What each of a tree's features adds to the number of the leaf, (..., trees, features of a tree), of z (..., features) in these streams."""
         plan, held = self._plan(z.shape[-1]), self._held
-        cell = (z[..., plan.feature] - held["start"][streams]) * held["fine"][streams]
-        placed: Array = plan.place(np.clip(cell, 0.0, plan.last).astype(np.intp))
-        return placed
+        cell = np.take(z, plan.feature, axis=-1)
+        cell -= held["start"][streams]
+        cell *= held["fine"][streams]
+        return plan.place(np.minimum(np.maximum(cell, 0.0, out=cell), plan.last, out=cell).astype(np.intp))
 
     def _found(self, leaf: Array, streams: Array) -> Array:
         """The emptiness of these leaves, (..., trees), in these streams."""
-        found: Array = self._held["leaves"][streams[:, None], np.arange(self.trees), leaf].astype(np.float64)
+        leaves = self._held["leaves"]  # (streams, trees, leaves)
+        first = (streams[:, None] * self.trees + np.arange(self.trees)) * leaves.shape[-1]
+        found: Array = np.take(leaves, first + leaf).astype(np.float64)
         return found
 
     def _leaves(self, z: Array, streams: Array) -> Array:
         """The emptiness of each leaf, (streams, trees, leaves), when z (steps, streams, features) is dropped into the trees."""
-        seen, leaf = (z == z).any(axis=-1), self._places(np.nan_to_num(z), streams).sum(axis=-1)
+        seen, leaf = (z == z).any(axis=-1), leaves_of(self._places(np.nan_to_num(z), streams))
         size = (1 << self.depth, z.shape[1], self.trees)
         leaf = leaf * (size[1] * size[2]) + np.arange(size[1] * size[2]).reshape(size[1:])
         layers = [np.bincount(leaf[seen].ravel(), minlength=math.prod(size)).reshape(size).astype(np.float32)]  # steps
@@ -355,6 +358,11 @@ class HalfSpaceTrees(Joint):
             own = np.maximum(steps, np.float32(self.EMPTY)).reshape(len(above), 2, *size[1:]) * np.float32(1 << depth)
             full = np.where((above <= few)[:, None], full[:, None], own).reshape(steps.shape)
         return np.moveaxis(np.log2(full.max(axis=0) / full), 0, -1)
+
+
+def leaves_of(places: Array) -> Array:
+    """The number of each leaf, from what each of its tree's features adds; whole arrays added, for the features are few."""
+    return reduce(np.add, np.moveaxis(places, -1, 0))
 
 
 class Plan(NamedTuple):
@@ -370,8 +378,8 @@ class Plan(NamedTuple):
 
     def place(self, cell: Array) -> Array:
         """What these cells add, (..., trees, features of a tree)."""
-        trees, few = self.feature.shape
-        found: Array = self.places[np.arange(trees)[:, None], np.arange(few), cell]
+        first = np.arange(self.feature.size).reshape(self.feature.shape) * self.places.shape[-1]
+        found: Array = np.take(self.places, cell + first)
         return found
 
 

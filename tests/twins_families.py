@@ -228,7 +228,7 @@ def with_changes(rows: list[Row]) -> list[Row]:
 
 
 def half_space_trees(plain: list[Row], window: int) -> Values:
-    raw, rows, block = [], with_changes(plain), max(1, window // 2)
+    raw, rows, block = [], with_changes(plain), window
     every, few = range(len(rows[0])), min(len(rows[0]), 3)
     trees = [dealt_tree(tree, few, len(rows[0])) for tree in range(25)]
     for t, row in enumerate(rows):

@@ -105,14 +105,15 @@ def figure(sight: Sight, look: dict[str, Any], since: int | None) -> Any:
 def growth(seen: View, theme: str, span: int, since: int) -> Patch:
     """What a browser that holds the steps up to `since` lacks."""
     patch = Patch()
-    new = chart.lines(seen, theme, since - seen.first)
+    traces, layout, new = patch["data"], patch["layout"], chart.lines(seen, theme, since - seen.first)
     for i, trace in enumerate(new):
-        patch["data"][i]["x"].extend(trace["x"].tolist())
-        patch["data"][i]["y"].extend(trace["y"].tolist())
+        line = traces[i]
+        for way in ("x", "y"):
+            line[way].extend(trace[way].tolist())
     for i, trace in enumerate(chart.overlays(seen, theme), len(new)):
-        patch["data"][i] = trace
+        traces[i] = trace
     for name, value in chart.moving(seen, theme, span).items():
-        patch["layout"][name] = value
+        layout[name] = value
     return patch
 
 

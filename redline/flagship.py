@@ -19,6 +19,9 @@ KEPT = 2048  # values that stand for all ever seen
 CELL = 1024  # parts of the range within which two values are the same
 STRANGE = 3.0  # standard deviations; what is stranger is not learned, for at most a window
 LONG = 16  # steps over which a deviation must last
+STRAYS = 10  # windows over which it is learned how far what lasts usually strays: in one window that is seen once or twice
+BOLD = 1.5  # usual surprises; a value nearer to one ever seen is less new
+YOUNG = 740.0  # values; one in n / 2 of n values is a record: from so many on that is as rare as 3 standard deviations
 LASTING, NOVEL, LOUDEST = 3.0, 20.0, 10.0  # weight of what lasts; score of a new value 5 % of the range away; most that one short surprise can say
 ALONE = 3.2  # standard deviations of a surprise that alone scores 3: a little rarer than 3, since the parts add up
 RARE = 0.01  # share of steps on which the sudden part may pass 3 in a stream whose noise has a heavy tail
@@ -30,16 +33,17 @@ class Ensemble(Detector):
     """Four kinds of evidence, each silent until it has something to say; their squares add up to the square of the score.
 
     Expected is the mean of the last three seasons (found by autocorrelation) plus a slow level. Lasting: the deviation smoothed over 16 steps, in
-    units of the larger of noise and usual wandering. Sudden: the error of a two-lag prediction. Novel: the distance to the nearest value ever seen,
-    over the range. Stuck: a run of equal values. What is strange is not learned, for at most a window. Cost: 10 microseconds per step of a history,
-    0.15 MB per feature. When it fails: before a season was seen twice; where anomalies are more frequent than one step in a hundred.
+    units of the largest of noise, usual wandering and three times how far it usually strays. Sudden: the error of a two-lag prediction. Novel: the
+    distance to the nearest value ever seen, over the range. Stuck: a run of equal values. What is strange is not learned, for at most a window.
+    Cost: 10 microseconds per step of a history, 0.15 MB per feature. When it fails: before a season was seen twice; where anomalies are more
+    frequent than one step in a hundred.
     Sources: E. S. Page, Continuous Inspection Schemes, 1954 (lasting); H. Robbins, S. Monro, A Stochastic Approximation Method, 1951 (heavy tails);
     C. C. Aggarwal, S. Sathe, Theoretical Foundations and Algorithms for Outlier Ensembles, 2015.
 
     >>> x = np.random.default_rng(1).normal(size=(400, 1, 2))
     >>> x[390, 0, 1] = 9.0
     >>> Ensemble(window=100).fit(x[:390]).explain(x[390:391]).round(0)
-    array([[[ 0., 46.]]])
+    array([[[ 0., 34.]]])
     """
 
     joint: ClassVar[bool] = True
@@ -47,8 +51,9 @@ class Ensemble(Detector):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        counts = np.arange(BLOCK + 1)  # how much so many steps count against a window of them, and against a fifth of it
-        self._fade, self._fade_fast = (1 - (1 - 1 / window) ** counts for window in (self.window, max(1.0, self.window / 5)))
+        counts = np.arange(BLOCK + 1)  # how much so many steps count against a window of them, a fifth of it, STRAYS of it
+        reaches = (self.window, max(1.0, self.window / 5), STRAYS * self.window)
+        self._fade, self._fade_fast, self._fade_slow = (1 - (1 - 1 / reach) ** counts for reach in reaches)
 
     @property
     def least(self) -> int:
@@ -59,17 +64,17 @@ class Ensemble(Detector):
         """What is known of each channel, a channel being one feature of one stream; `open` is the block that is not learned yet."""
         size = shape[0] * shape[1]
         zeros = {
-            name: np.zeros(size) for name in ("n", "mean", "variance", "held", "move", "moves", "was", "noise", "shaken", "tail", "carry", "run")
+            name: np.zeros(size)
+            for name in ("n", "mean", "variance", "held", "move", "moves", "was", "noise", "shaken", "tail", "carry", "run", "swayed")
         }
         return {
             **zeros,
-            "volatility": np.ones(size),
-            "repeats": np.ones(size),
+            **{name: np.ones(size) for name in ("volatility", "repeats", "sway")},
             **{name: np.full(size, np.nan) for name in ("last", "edge", "low", "high")},
             "lags": np.zeros((2, size)),
             "products": np.zeros((5, size)),
             "weights": np.zeros((2, size)),
-            "open": np.full((4, BLOCK, size), np.nan),
+            "open": np.full((5, BLOCK, size), np.nan),
             "season": np.zeros(size, int),
             "expected": np.zeros((BLOCK, size)),
             "usual": np.zeros((BLOCK, size)),
@@ -105,7 +110,7 @@ class Ensemble(Detector):
         held["open"][2, here] = surprise
         self._remember_cleaned(here, x, surprise, shake)
         known = (surprise == surprise) & (held["n"] >= self.least)
-        lasting, stuck = self._lasting(here, np.where(known, deviation, 0.0)), self._stuck(x)
+        lasting, stuck = self._lasting(here, np.where(known, deviation, np.nan)), self._stuck(x)
         sudden = sharpened(self.sided(surprise) / (shake * np.exp(held["tail"])))
         novel = self._novel(here, x, surprise)
         energy = np.where(known, lasting + novel / held["shape"][1] + self._loudest(sudden, known) + self._loudest(sharpened(stuck), known), np.nan)
@@ -130,16 +135,23 @@ class Ensemble(Detector):
         held["shock"][first : first + len(x)] = within * within
 
     def _lasting(self, here: slice, deviation: Array) -> Array:
-        """Squared weight of the smoothed deviation. The recurrence is a running sum of terms weighted by decay**-place, which a block keeps small."""
+        """Squared weight of the smoothed deviation beyond its usual one; NaN = not known.
+
+        The recurrence is a running sum of terms weighted by decay**-place, which a block keeps small.
+        """
         held, decay = self._held, 1 - 1 / LONG
         place = decay ** np.arange(here.start + 1, here.stop + 1)[:, None]
-        terms = np.clip(deviation / held["spread"], -LOUDEST, LOUDEST) / (LONG * place)
+        terms = np.clip(known_or_0(deviation) / held["spread"], -LOUDEST, LOUDEST) / (LONG * place)
         if not len(terms):
             return terms
         terms[0] += held["carry"]
         smooth = running(np.add, terms)
         held["carry"] = smooth[-1] * (decay**BLOCK if here.stop == BLOCK else 1.0)
-        return np.asarray((LASTING * np.minimum(self.sided(smooth * place), STRANGE)) ** 2)
+        smooth *= place
+        held["open"][4, here] = np.where(deviation == deviation, smooth, np.nan)
+        usual = LASTING**2 * held["sway"]
+        energy = (LASTING * np.minimum(self.sided(smooth) / np.sqrt(np.maximum(usual, 1.0)), STRANGE)) ** 2
+        return np.asarray(np.maximum(energy - np.minimum(usual, 1.0), 0.0))
 
     def _stuck(self, x: Array) -> Array:
         """How rare so long a run of equal values is, in standard deviations: p = repeats ** length."""
@@ -154,13 +166,13 @@ class Ensemble(Detector):
         return rarity(length * -np.log(np.maximum(held["repeats"], OFTEN)))
 
     def _novel(self, here: slice, x: Array, surprise: Array) -> Array:
-        """Squared weight of the distance to the nearest value ever seen over the range, less where that is small beside the noise."""
+        """Squared weight of the distance to the nearest value ever seen over the range, less if small beside the noise or little is known."""
         held, gap = self._held, self._held["open"][3, here]
         for channel in range(x.shape[1]):
             if held["kept"][channel]:
                 gap[:, channel] = nearest(held["seen"][channel, : held["kept"][channel]], x[:, channel])
         reach = np.fmax(held["high"], x) - np.fmin(held["low"], x)
-        share = gap / np.maximum(reach, TINY) * np.minimum(gap / held["shake"][here], 1.0) ** 2
+        share = gap / np.maximum(reach, TINY) * np.minimum(gap / (BOLD * held["shake"][here]), 1.0) ** 2 * np.minimum(held["n"] / YOUNG, 1.0)
         return np.asarray(np.where(self.sided(surprise) > 0, NOVEL**2 / 0.05 * share, 0.0))
 
     def _loudest(self, evidence: Array, known: Array) -> Array:
@@ -177,7 +189,7 @@ class Ensemble(Detector):
     def _learn(self, now: int) -> None:
         """Learn the open block, step `now` coming next."""
         held = self._held
-        x, seasonless, surprise, gap = held["open"]
+        x, seasonless, surprise, gap, smooth = held["open"]
         fresh = held["n"] == 0
         held["mean"] = np.where(fresh, first_seen(seasonless[None])[0], held["mean"])
         deviation = seasonless - held["mean"]  # (BLOCK, channels), NaN = missing
@@ -187,6 +199,7 @@ class Ensemble(Detector):
         loud = np.abs(surprise) / held["shake"]
         self._learn_weights(deviation, calm & ~(loud > STRANGE + 1))
         self._learn_noise(surprise, loud)
+        self._learn_sway(smooth)
         self._learn_level(deviation, calm, fresh)
         held["open"].fill(np.nan)
         held["edge"] = held["last"].copy()
@@ -224,6 +237,14 @@ class Ensemble(Detector):
         held["moves"] += solid
         held["was"] = np.where(solid, level, held["was"])
         held["n"] = held["n"] + learned
+
+    def _learn_sway(self, smooth: Array) -> None:
+        """The mean square of the smoothed deviation: a whole spread, with the weight of two times LONG steps, until it was seen."""
+        held = self._held
+        calm = self._calm("swayed", np.abs(smooth) / np.maximum(np.sqrt(held["sway"]), 1 / LASTING))
+        learned = np.add.reduce(calm, dtype=np.int64)
+        pace = np.maximum(self._fade_slow[learned], learned / np.maximum(held["n"] - self.least + 2 * LONG + learned, 1))
+        held["sway"] = held["sway"] + pace * (mean_of(smooth**2, calm) - held["sway"])
 
     def _learn_noise(self, surprise: Array, loud: Array) -> None:
         """The variance of surprises, how volatile they are lately, and how heavy their tail is: the share above 3 is brought down to RARE."""

@@ -100,6 +100,25 @@ def test_a_stuck_feature_is_caught_and_a_coarse_one_is_not() -> None:
     assert np.mean(calm > 3) < 0.02 and stuck[1008:1015].min() > 3.5
 
 
+@pytest.mark.parametrize("window", [60, 120])
+def test_a_stream_that_wanders_is_not_red_and_a_fault_in_it_is(window: int) -> None:
+    rng = np.random.default_rng(9)
+    walk = rng.normal(size=(6000, 1, 1))
+    for step in range(1, len(walk)):
+        walk[step] += 0.98 * walk[step - 1]  # it comes back within some fifty steps
+    scores = Ensemble(window=window).update(walk)[:, 0]
+    assert np.mean(scores > 3.5) < 0.03
+    walk[5000:] += 60
+    assert Ensemble(window=window).update(walk)[5000, 0] > 9
+
+
+def test_what_strays_less_than_its_noise_is_held_to_its_noise() -> None:
+    x = np.random.default_rng(10).normal(size=(1500, 1, 1))
+    calm = Ensemble().update(x)[:, 0]
+    x[1200:1260] += 2.5
+    assert np.median(Ensemble().update(x)[1220:1260, 0]) > 5 > 1.5 > np.median(calm[1220:1260])
+
+
 def test_an_anomaly_is_not_expected_a_season_later() -> None:
     x = 3 * np.sin(2 * np.pi * np.arange(2000) / 100)[:, None, None] + 0.2 * np.random.default_rng(7).normal(size=(2000, 1, 1))
     x[1500, 0] += 8

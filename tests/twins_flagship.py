@@ -30,7 +30,8 @@ class Channel:
     def __init__(self, window: int) -> None:
         self.window, self.least = window, max(2, window // 5)
         self.n, self.mean, self.variance, self.noise, self.volatility, self.repeats = 0, 0.0, 0.0, 0.0, 1.0, 1.0
-        self.held = self.shaken = self.run = 0
+        self.held = self.shaken = self.swayed = self.run = 0
+        self.sway = 1.0
         self.move, self.moves, self.was = 0.0, 0, 0.0
         self.smooth, self.last, self.low, self.high = 0.0, nan, inf, -inf
         self.lags, self.products, self.weights = [0.0, 0.0], [0.0] * 5, [0.0, 0.0]
@@ -50,6 +51,7 @@ class Channel:
         self.seasonless: Values = []
         self.surprise: Values = []
         self.gap: Values = []
+        self.smoothed: Values = []
         self.spread = max(sqrt(max(self.variance, self.move * max(1.0, self.window / BLOCK))), TINY)
         self.expected = [self.ago(self.clean, t) for t in range(now, now + BLOCK)]
         self.usual = []
@@ -84,12 +86,15 @@ class Channel:
         self.keep_cleaned(x, surprise, shake)
         deviations = min(max(deviation / self.spread, -10.0), 10.0) if known else 0.0
         self.smooth += (deviations - self.smooth) / 16
+        self.smoothed.append(self.smooth if known else nan)
+        usual = 9 * self.sway
+        lasting = max((3 * min(abs(self.smooth) / max(sqrt(usual), 1.0), 3.0)) ** 2 - min(usual, 1.0), 0.0)
         self.run = self.run + 1 if x == self.last else 0
         self.last = x
         surprisal = -self.run * log(max(self.repeats, 0.1))
         stuck = sharp(sqrt(max(0.0, 2 * surprisal - log1p(2 * pi * surprisal))))
         novel = self.novelty(x, surprise, shake)
-        return ((3 * min(abs(self.smooth), 3.0)) ** 2, novel, sharp(abs(surprise) / (shake * exp(tail))), stuck) if known else None
+        return (lasting, novel, sharp(abs(surprise) / (shake * exp(tail))), stuck) if known else None
 
     def keep_cleaned(self, x: float, surprise: float, shake: float) -> None:
         reach = 3 * shake if self.ready else inf
@@ -101,7 +106,7 @@ class Channel:
         gap = min((abs(x - v) for v in self.seen), default=nan) if not isnan(x) else nan
         self.gap.append(gap)
         reach = max(max(self.high, x) - min(self.low, x), TINY) if self.seen else nan
-        return 20**2 / 0.05 * gap / reach * min(gap / shake, 1.0) ** 2 if abs(surprise) > 0 else 0.0
+        return 20**2 / 0.05 * gap / reach * min(gap / (1.5 * shake), 1.0) ** 2 * min(self.n / 740, 1.0) if abs(surprise) > 0 else 0.0
 
     # A full block
 
@@ -115,6 +120,7 @@ class Channel:
         loud = [abs(s) / k for s, k in zip(self.surprise, self.shake)]
         self.learn_weights(deviation, [c and not v > 4 for c, v in zip(calm, loud)])
         self.learn_noise(loud)
+        self.learn_sway()
         self.learn_level(deviation, calm)
         if len(self.clean) % LOOK == 0:
             self.look()
@@ -166,6 +172,11 @@ class Channel:
                 ratios.append(min(min(abs(value) / sqrt(usual), 100.0) ** 2 if usual > 0 else 1.0, 9 * self.volatility))
         self.noise += pace(len(squares), self.n, self.window) * (mean(squares) - self.noise)
         self.volatility += pace(len(ratios), inf, max(1.0, self.window / 5)) * (mean(ratios) - self.volatility)
+
+    def learn_sway(self) -> None:
+        calm = self.calm("swayed", [abs(s) / max(sqrt(self.sway), 1 / 3) for s in self.smoothed])
+        squares = [s * s for s, c in zip(self.smoothed, calm) if c]
+        self.sway += pace(len(squares), self.n - self.least + 32, 10 * self.window) * (mean(squares) - self.sway)
 
     def learn_level(self, deviation: Values, calm: list[bool]) -> None:
         learned = [d for d, c in zip(deviation, calm) if c]

@@ -21,6 +21,13 @@ COLOURS = {
 SYMBOLS = {"info": "circle", "warning": "circle", "critical": "diamond"}
 SIZES = {"info": 8, "warning": 9, "critical": 11}
 LANES, TRUTH, SCORE = (0.27, 1.0), (0.175, 0.205), (0.0, 0.15)  # where on the plot's height each part stands
+TICKS = (
+    (1_000, "%H:%M:%S.%1f\n%-d %b"),
+    (60_000, "%H:%M:%S\n%-d %b"),
+    (86_400_000, "%H:%M\n%-d %b"),
+    (2_600_000_000, "%-d %b\n%Y"),
+    (None, "%b\n%Y"),
+)
 GAP = 0.035  # of the height, between two lanes
 BAND_REACH = 0.5  # of the values' range that a wide band may add to the axis
 FADE = 12  # a value that left the sight still holds the axis: a third as much after so manieth a part of the sight
@@ -108,9 +115,9 @@ def frame(theme: str, revision: str) -> dict[str, Any]:
     """The part of the layout that stays as it is while a stream is watched."""
     colours = COLOURS[theme]
     font = {"family": 'system-ui, "Segoe UI", Roboto, sans-serif', "size": 12, "color": colours["soft"]}
-    legend = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"size": 12}, "itemclick": False, "itemdoubleclick": False}
+    legend = {"orientation": "h", "x": 0, "y": 1.04, "yanchor": "bottom", "font": {"size": 12}, "itemclick": False, "itemdoubleclick": False}
     label = {"bgcolor": colours["card"], "bordercolor": colours["line"], "font": {"color": colours["ink"], "size": 12}}
-    sides = {"margin": {"l": 58, "r": 14, "t": 30, "b": 40}, **BARE}
+    sides = {"margin": {"l": 58, "r": 14, "t": 36, "b": 40}, **BARE}
     bar = {"bgcolor": "rgba(0,0,0,0)", "color": colours["soft"], "activecolor": colours["ink"]}
     manners = {
         "modebar": bar,
@@ -128,7 +135,13 @@ def moving(view: View, theme: str, span: int) -> dict[str, Any]:
     """The part of the layout that follows the data: axes, the threshold's line, shaded spans, the names of the lanes."""
     colours, n = COLOURS[theme], len(view.names)
     axis = {"gridcolor": colours["line"], "zeroline": False, "ticks": "", "automargin": False}
-    across = {"type": "date", "range": window(view.time[-span:], view.period), "anchor": _axis(n + 1), "hoverformat": "%a %d %b %Y %H:%M:%S.%L UTC"}
+    across = {
+        "type": "date",
+        "range": window(view.time[-span:], view.period),
+        "anchor": _axis(n + 1),
+        "tickformatstops": stops(),
+        "hoverformat": "%a %d %b %Y %H:%M:%S.%L UTC",
+    }
     parts = {"xaxis": {**axis, **across, "showgrid": False}}
     axis |= {"fixedrange": True, "anchor": "x"}
     for f, (low, high) in enumerate(lanes(n)):
@@ -136,6 +149,12 @@ def moving(view: View, theme: str, span: int) -> dict[str, Any]:
     parts[_layout_axis(n)] = {**axis, **_strip(TRUTH, -0.5, 0.5, "truth" if view.truth is not None else "")}
     parts[_layout_axis(n + 1)] = {**axis, **_strip(SCORE, 0, max(2.2 * view.threshold, 6.0), "score")}
     return {**parts, "shapes": shapes(view, theme), "annotations": notes(view, theme)}
+
+
+def stops() -> list[dict[str, Any]]:
+    """How the times under the plot are written: as short as the ms between two of them allow."""
+    edges = [None, *(up for up, _ in TICKS)]
+    return [{"dtickrange": [low, high], "value": value} for low, (high, value) in zip(edges, TICKS)]
 
 
 def _strip(domain: tuple[float, float], low: float, high: float, word: str) -> dict[str, Any]:
@@ -241,7 +260,7 @@ def curve(points: Any, by: str, threshold: float, best: float | None, theme: str
 
 def _best(threshold: float, f1: float, colours: dict[str, str]) -> dict[str, Any]:
     mark = {"size": 9, "color": colours["card"], "line": {"width": 2, "color": colours["ink"]}}
-    place = {"type": "scatter", "mode": "markers", "x": [threshold], "y": [round(f1, 3)], "name": "best F1", "marker": mark}
+    place = {"type": "scatter", "mode": "markers", "x": [threshold], "y": [round(f1, 3)], "name": "best F1", "marker": mark, "showlegend": False}
     return {**place, "hovertemplate": "best F1 %{y:.2f} at %{x:.1f} σ<extra></extra>"}
 
 
@@ -263,7 +282,16 @@ def _curve_layout(colours: dict[str, str], x: list[float], lines: list[dict[str,
     axis = {"showgrid": False, "zeroline": False, "fixedrange": True}
     across = {**axis, "range": [x[0], x[-1]], "ticksuffix": " σ", "nticks": 5}
     up = {**axis, "range": [0, 1.08], "tickvals": [0, 0.5, 1]}
-    legend = {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom", "font": {"size": 11}, "itemclick": False}
+    legend = {
+        "orientation": "h",
+        "xref": "container",
+        "x": 0,
+        "yref": "container",
+        "y": 1,
+        "yanchor": "top",
+        "font": {"size": 11},
+        "itemclick": False,
+    }
     sides = {"margin": {"l": 26, "r": 8, "t": 24, "b": 22}, **BARE}
     return {"font": font, "xaxis": across, "yaxis": up, "shapes": lines, "legend": legend, "hovermode": "closest", "dragmode": False, **sides}
 

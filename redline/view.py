@@ -134,10 +134,20 @@ def quantity(value: float, unit: str, spread: float = math.nan) -> str:
     >>> quantity(97.04, "%", 5.0), quantity(1_234_567.0, "B/s"), quantity(4.0, "")
     ('97 %', '1.23 MB/s', '4.00')
     """
-    if unit in PREFIXED and math.isfinite(value) and abs(value) >= 1000:
-        power = min(int(math.log10(abs(value)) // 3), 5)
-        value, spread, unit = value / 1000**power, spread / 1000**power, " kMGTP"[power] + unit
-    return f"{plain(value, spread)} {unit}".strip()
+    scale, unit = prefixed(value, unit)
+    return f"{plain(value / scale, spread / scale)} {unit}".strip()
+
+
+def prefixed(value: float, unit: str) -> tuple[float, str]:
+    """What to divide by, with the unit under its SI prefix, so that a value is short; a unit that takes no prefix stays as it is.
+
+    >>> prefixed(-28_630_988.0, "B/s"), prefixed(4_000.0, "lots")
+    ((1000000, 'MB/s'), (1, 'lots'))
+    """
+    if unit not in PREFIXED or not math.isfinite(value) or abs(value) < 1000:
+        return 1, unit
+    power = min(int(math.log10(abs(value)) // 3), 5)
+    return 1000**power, " kMGTP"[power] + unit
 
 
 def moment(time: float, period: float) -> str:
@@ -162,11 +172,15 @@ def reason(value: float, expected: tuple[float, float], score: float, unit: str,
 
     >>> reason(97.0, (20.0, 45.0), 5.1, "%", 3)
     '97 %, expected 20 to 45, 5.1 σ above, third in a row'
+    >>> reason(37_000_000.0, (-28_630_988.0, 34_891_610.0), 3.7, "B/s")
+    '37 MB/s, expected -29 to 35 MB/s, 3.7 σ above'
     """
     low, high = expected
     words = [quantity(value, unit, (high - low) / 16)]
     if math.isfinite(low):
-        words.append(f"expected {plain(low, (high - low) / 16)} to {plain(high, (high - low) / 16)}")
+        scale, prefix = prefixed(max(abs(low), abs(high)), unit)
+        ends = [plain(end / scale, (high - low) / scale / 16) for end in expected]
+        words.append(f"expected {ends[0]} to {ends[1]}{f' {prefix}' if scale > 1 else ''}")
         words.append(f"{score:.1f} σ {'above' if value > high else 'below'}")
     else:
         words.append(f"score {score:.1f} σ")

@@ -42,12 +42,17 @@ class Learned(Joint):
     seed: int = 0
     reach: ClassVar[int] = 4
     REFIT: ClassVar[int] = 2  # windows
+    SHORTEST: ClassVar[int] = 2  # steps; in a shorter window the model sees too little to call a spike of 20 deviations strange
     GRAIN: ClassVar[float] = 2.0**-7  # spreads; nothing finer is a difference, or a model that knows no unit would not believe the floor
     ALONE: ClassVar[bool] = False  # the model mixes the rows it is asked about, so it is asked about one at a time
     library: ClassVar[str] = "scikit-learn"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.window < self.SHORTEST:
+            raise ValueError(
+                f"window is at least {self.SHORTEST} steps for {type(self).__name__}, which learns from {self.reach} of them; got {self.window}"
+            )
         self._scale = Calibration(window=self.reach * self.window)
         self._fitted: dict[int, tuple[bytes, Any]] = {}  # of each stream: the rows as bytes, the model fitted on them
 
@@ -123,17 +128,18 @@ class IsolationForest(Learned):
 
     2**-(mean depth of the step in the trees / depth expected among so many steps), of one feature its negative reciprocal, calibrated.
     Cost: trees * log2(steps) per step, but 3 ms and more to ask at all; 50 ms per fit and stream. When it fails: beyond all it has seen every place
-    is equally far, so a spike of 50 deviations scores as one of 5; between two operating points it cuts late.
+    is equally far, so a spike of 50 deviations scores as one of 5; between two operating points it cuts late. Windows under 32 steps are refused.
     Source: F. T. Liu, K. M. Ting, Z.-H. Zhou, Isolation Forest, 2008.
     """
 
     trees: int = 50
+    SHORTEST: ClassVar[int] = 32
 
     def made(self) -> Any:
         return self.borrowed("sklearn.ensemble").IsolationForest(n_estimators=self.trees, random_state=self.seed)
 
     def judged(self, model: Any, rows: Array) -> Array:
-        strange = -np.asarray(model.score_samples(rows))
+        strange = np.round(-np.asarray(model.score_samples(rows)), 9)  # finer is rounding
         return -1 / strange if rows.shape[1] == 1 else strange
 
 
@@ -186,13 +192,14 @@ class Ecod(Learned):
     """How far in the tails of each feature by itself; PyOD's ECOD, refitted every second window.
 
     Sum over the features of -log(share of the window at least as extreme), calibrated. No parameter. Cost: sorts the rows anew for every step, 2 ms.
-    When it fails: it counts its tail, so nothing is rarer than one in reach * window, and windows under 60 steps are too short; it sees each
+    When it fails: it counts its tail, so nothing is rarer than one in reach * window, and windows under 60 steps are refused; it sees each
     feature alone, so it misses odd pairs.
     Source: Z. Li, Y. Zhao, X. Hu, N. Botta, C. Ionescu, G. H. Chen, ECOD: Unsupervised Outlier Detection Using Empirical Cumulative Distribution
     Functions, 2022.
     """
 
     reach: ClassVar[int] = 8
+    SHORTEST: ClassVar[int] = 60
     library: ClassVar[str] = "PyOD"
     ALONE: ClassVar[bool] = True
 

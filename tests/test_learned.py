@@ -24,6 +24,11 @@ FEW = {"isolation forest": {"trees": 8}}  # settings that make a fit quick
 W = 12  # steps
 
 
+def least(name: str) -> int:
+    """The shortest window that these tests give a model."""
+    return max(W, OURS[name].SHORTEST)  # type: ignore[attr-defined]
+
+
 class Nearest:
     """A model with scikit-learn's verbs, quick enough for the whole contract: minus the distance to the tenth nearest of the rows."""
 
@@ -58,26 +63,27 @@ def test_the_adapter_keeps_the_contract(check: contract.Check) -> None:
     check(Borrowed)
 
 
-def stream(features: int, steps: int = 26 * W) -> Array:
+def stream(features: int, steps: int) -> Array:
     """(steps, 1, features) with missing numbers and steps, the unit being 1."""
     rng = np.random.default_rng(5)
     x = rng.normal(size=(steps, 1, features))
     x[rng.random(x.shape) < 0.02] = np.nan
-    x[200:203] = np.nan
+    x[2 * steps // 3 : 2 * steps // 3 + 3] = np.nan
     return x
 
 
 @pytest.mark.parametrize("features", [1, 3])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_model_gives_the_same_bits_in_any_chunks_and_from_its_state(name: str, features: int, tmp_path: Path) -> None:
-    x, make = stream(features), partial(OURS[name], window=W, **FEW.get(name, {}))
+    window = least(name)
+    x, make, now = stream(features, 26 * window), partial(OURS[name], window=window, **FEW.get(name, {})), 19 * window + 2
     whole, detector = make().update(x), make()
-    cut = [detector.update(chunk) for chunk in np.split(x[:230], [3, 4, 150, 201, 229])]
+    cut = [detector.update(chunk) for chunk in np.split(x[:now], [3, 4, 12 * window + 6, 17 * window + 5, now - 1])]
     detector.save(tmp_path / "state.npz")
-    assert contract.same(whole[:230], np.concatenate(cut))
+    assert contract.same(whole[:now], np.concatenate(cut))
     loaded = make().load(tmp_path / "state.npz")
-    assert contract.same(loaded.score(x[230:]), whole[230:]) and contract.same(loaded.update(x[230:]), whole[230:])
-    np.testing.assert_array_equal(np.isnan(whole[8 * W :]), np.isnan(x[8 * W :]).all(axis=-1))
+    assert contract.same(loaded.score(x[now:]), whole[now:]) and contract.same(loaded.update(x[now:]), whole[now:])
+    np.testing.assert_array_equal(np.isnan(whole[8 * window :]), np.isnan(x[8 * window :]).all(axis=-1))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -94,10 +100,22 @@ def test_a_model_is_on_the_scale_and_finds_a_spike(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_never_moves_is_calm_and_a_floor_is_believed(name: str) -> None:
-    flat = np.full((12 * W, 1, 2), 0.1)
-    make = partial(OURS[name], window=W, **FEW.get(name, {}))
+    flat = np.full((12 * least(name), 1, 2), 0.1)
+    make = partial(OURS[name], window=least(name), **FEW.get(name, {}))
     assert not (make().update(flat) > 3).any()
-    assert not (make(floor=1e6).update(stream(2, 19 * W)) > 3).any()
+    assert not (make(floor=1e6).update(stream(2, 19 * least(name))) > 3).any()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_gap_hides_no_spike_in_the_shortest_window(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contract, "W", least(name))
+    contract.nothing_learned_from_missing(OURS[name])
+
+
+@pytest.mark.parametrize("kind", [IsolationForest, Ecod])
+def test_a_window_that_shows_a_model_too_little_is_refused(kind: type[Learned]) -> None:
+    with pytest.raises(ValueError, match=f"window is at least {kind.SHORTEST} steps for {kind.__name__}, .* got {kind.SHORTEST - 1}"):
+        kind(window=kind.SHORTEST - 1)
 
 
 @pytest.mark.parametrize("kind", [Asked, Ecod])
@@ -105,7 +123,7 @@ def test_a_model_that_mixes_the_rows_it_is_asked_about_is_asked_one_by_one(kind:
     assert [(each.start, each.stop) for each in kind()._asked(3)] == [(0, 1), (1, 2), (2, 3)]
     assert list(Borrowed()._asked(3)) == [slice(0, 3)] and not list(Borrowed()._asked(0))
     if kind is Asked:
-        x = stream(2)
+        x = stream(2, 26 * W)
         assert contract.same(Asked(window=W).update(x), Borrowed(window=W).update(x))
 
 
@@ -153,4 +171,4 @@ def test_a_missing_library_is_answered_by_the_line_that_brings_it(kind: type[Lea
 
     monkeypatch.setattr(learned, "import_module", gone)
     with pytest.raises(ImportError, match=rf"{kind.__name__} needs {kind.library}, .*pip install 'redline\[learned\]'"):
-        kind(window=W).update(stream(1))
+        kind().update(stream(1, 300))

@@ -23,7 +23,7 @@ STRAYS = 10  # windows over which it is learned how far what lasts usually stray
 BOLD = 1.5  # usual surprises; a value nearer to one ever seen is less new
 YOUNG = 740.0  # values; one in n / 2 of n values is a record: from so many on that is as rare as 3 standard deviations
 LASTING, NOVEL, LOUDEST = 3.0, 20.0, 10.0  # weight of what lasts; score of a new value 5 % of the range away; most that one short surprise can say
-ALONE = 3.2  # standard deviations of a surprise that alone scores 3: a little rarer than 3, since the parts add up
+ALONE = 3.3  # standard deviations of a surprise that alone scores 3: a little rarer than 3, since the parts add up
 RARE = 0.01  # share of steps on which the sudden part may pass 3 in a stream whose noise has a heavy tail
 OFTEN = 0.1  # a value repeats at least so often, as far as anybody believes
 
@@ -368,7 +368,7 @@ def mean_of(x: Array, chosen: Array) -> Array:
 
 def sharpened(deviations: Array) -> Array:
     """3 stays 3, less is much less, more is more up to LOUDEST: a part is silent until it has something to say."""
-    return np.asarray(np.minimum(STRANGE * np.minimum(deviations / ALONE, CEILING) ** 2, LOUDEST))
+    return np.asarray(np.minimum(STRANGE * np.minimum(deviations / ALONE, CEILING) ** 3, LOUDEST))
 
 
 def rarity(surprisal: Array) -> Array:

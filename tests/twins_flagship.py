@@ -212,7 +212,7 @@ class Channel:
 
 
 def sharp(deviations: float) -> float:
-    return min(3 * min(deviations / 3.2, CEILING) ** 2, 10.0)
+    return min(3 * min(deviations / 3.3, CEILING) ** 3, 10.0)
 
 
 def ensemble(rows: list[Values], window: int) -> Values:

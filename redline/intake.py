@@ -119,7 +119,7 @@ class Pushed(Stream):
         self.waiting = 0  # points queued and not given yet
         self.room = Room()
         self.lock = threading.Lock()
-        self.rest = Chunk(np.empty(0), np.empty((0, len(self.names))), None)  # sorted out, not given yet
+        self.rest = self.nothing = Chunk(np.empty(0), np.empty((0, len(self.names))), None)  # sorted out, not given yet
         self.late: list[Chunk] = []  # late points, until the monitor fetches them
         self.aside: set[float] = set()  # times of late points that the ledger may not know yet
         self.open: deque[tuple[int, Receipt, Taken]] = deque()  # receipts waiting for that step to be safe
@@ -155,10 +155,18 @@ class Pushed(Stream):
         """At most so many of the points waiting, those in order and new."""
         if not len(self.rest.time) and self.queue:
             self.rest = self.gathered()
-        time, x, _ = self.rest
-        self.rest = Chunk(time[steps:], x[steps:], None)
-        self.leave(len(time[:steps]))
-        return Chunk(time[:steps], x[:steps], None)
+        time, x, _ = chunk = self.rest
+        if len(time) <= steps:
+            self.rest = self.nothing
+        else:
+            chunk, self.rest = Chunk(time[:steps], x[:steps], None), Chunk(time[steps:], x[steps:], None)
+        self.leave(len(chunk.time))
+        return chunk
+
+    @property
+    def more(self) -> bool:
+        """Whether there is something to take."""
+        return bool(self.queue or len(self.rest.time))
 
     def leave(self, points: int) -> None:
         with self.lock:

@@ -15,6 +15,7 @@ from uuid import uuid4
 import numpy as np
 
 from detectors import DETECTORS, FORMAT, Alarm, Detector, Verdict
+from redline.cohort import ALIKE, CELLS, FEW, STEPS, lent, returned
 from redline.intake import Pushed, Receipt, Refused, Room, fitting, named
 from redline.ledger import Anomaly as Anomaly
 from redline.ledger import Batch, Ledger, Listener, Outbox, Remembered, Snapshot, log
@@ -34,6 +35,7 @@ RETRY = 5.0  # seconds until a failed stream is tried again
 JOURNAL = 1_000  # anomalies remembered of each stream
 SPEEDS = (1, 2, 5, 10, 20, 50, 100)
 MANY = 100  # pushed streams with a whole buffer; those beyond keep BUFFER / 10 steps at hand, the rest is in the ledger
+COUNTING = 5e-5  # seconds for each stream that totals are good for, so that counting many takes a hundredth of the time
 SNAPSHOTS = 4  # snapshots of a track's state that a buffer's length of steps takes
 
 
@@ -80,7 +82,7 @@ class Track:
     """A detector and its alarm on one stream, with what they said of every step of the buffer."""
 
     def __init__(self, settings: Settings, floors: tuple[float, ...], start: int, capacity: int = BUFFER):
-        self.settings, self.start, self.capacity = settings, start, capacity
+        self.settings, self.floors, self.start, self.capacity = settings, floors, start, capacity
         self.begun = start  # the step at which its detector began to learn; a restart moves `start`, never this
         self.skips = 0  # times that steps were left out
         self.detector = DETECTORS[settings.detector](window=settings.window, direction=settings.direction, floor=floors)  # type: ignore[arg-type]
@@ -162,6 +164,25 @@ class Track:
         return (None, None) if centre is None or spread is None else (centre - threshold * spread, centre + threshold * spread)
 
 
+def advance_together(tracks: Sequence[Track], x: np.ndarray) -> list[dict[str, np.ndarray]]:
+    """What `advance` of each track says of its features in x (steps, tracks, features), to the bit; nothing is touched when it fails."""
+    began, (steps, many, width), lead = time.perf_counter(), x.shape, tracks[0].settings
+    one = Track(lead, tuple(floor for track in tracks for floor in track.floors), 0)
+    verdict = lent([track.detector for track in tracks], one.detector).advance(x.reshape(steps, -1))  # type: ignore[attr-defined]
+    row = np.fmax.reduce(verdict.score.reshape(x.shape), axis=2)  # (steps, tracks), NaN = no opinion
+    columns = {"parts": verdict.score, "centre": verdict.centre, "spread": verdict.spread}  # (steps, tracks * features)
+    alarm = lent([track.alarm for track in tracks], one.alarm).update(row)  # type: ignore[attr-defined]
+    returned(one.detector, [track.detector for track in tracks])
+    returned(one.alarm, [track.alarm for track in tracks])
+    rows, spent = [], (time.perf_counter() - began) / many
+    for i, track in enumerate(tracks):
+        mine = slice(i * width, (i + 1) * width)
+        told = {name: column[:, mine] for name, column in columns.items() if column is not None}
+        rows.append({"score": row[:, i : i + 1], "alarm": alarm[:, i : i + 1]} | told)
+        track.seconds, track.scored = track.seconds + spent, track.scored + steps
+    return rows
+
+
 def origin(stream: Stream) -> dict[str, Any]:
     """What a stream's numbers depend on: the same origin gives the same numbers."""
     about: dict[str, Any] = {"kind": type(stream).__name__, "names": list(stream.names)}
@@ -233,13 +254,22 @@ class Feed:
     def pushed(self) -> bool:
         return isinstance(self.stream, Pushed)
 
+    @property
+    def rank(self) -> tuple[Any, ...] | None:
+        """What streams share that can be scored as one, the new steps of the applied track; None = this one goes alone."""
+        track, width = self.watched, len(self.stream.names)
+        steps, state = self.tape.end - track.end, track.detector.state
+        if state is None or self.applied.detector not in ALIKE or steps > STEPS or track.end < self.tape.first:
+            return None
+        return self.applied.key, int(state["step"]), steps, width
+
     def track(self, settings: Settings) -> Track:
         """The track of these settings, made when it is not there yet; a new one starts at the buffer's oldest step."""
-        with self.lock:
-            found = self.tracks.get(settings.key)
-            if found is None:
-                found = self.tracks[settings.key] = Track(settings, tuple(self.stream.floors), self.tape.first, self.capacity)
+        found = self.tracks.get(settings.key)
+        if found is not None:
             return found
+        with self.lock:
+            return self.tracks.setdefault(settings.key, Track(settings, tuple(self.stream.floors), self.tape.first, self.capacity))
 
     def append(self, chunk: Chunk, now: float) -> None:
         """Puts a chunk on the tape."""
@@ -258,11 +288,15 @@ class Feed:
             x = self.tape.read("x", first, end)
         if first == end:
             return
-        rows = track.advance(x)
+        self.learn(track, track.advance(x))
+
+    def learn(self, track: Track, rows: Mapping[str, np.ndarray]) -> None:
+        """Keeps what a track said of its next steps; of the applied one it is final."""
         with self.lock:
+            first = track.end
             track.append(rows)
             new = max(first, self.noted)
-            if track is self.tracks.get(self.applied.key) and new < end:
+            if track is self.tracks.get(self.applied.key) and new < track.end:
                 self.note(track, rows["score"][new - first :, 0], rows["alarm"][new - first :, 0])
 
     def note(self, track: Track, score: np.ndarray, alarm: np.ndarray) -> None:
@@ -358,6 +392,15 @@ class Feed:
         return Chunk(old.time, old.x, None)
 
 
+class Totals(NamedTuple):
+    """All streams together."""
+
+    streams: int
+    points: int
+    anomalies: int
+    arrived: float  # wall seconds at which the newest step of any came, 0 = none yet
+
+
 class Limits(NamedTuple):
     """What programs may do."""
 
@@ -401,6 +444,7 @@ class Monitor:
         self.changed: deque[Feed] = deque()  # those with settings that the ledger does not know yet
         self.applies = self.safe = 0  # times that settings were applied, and how many of them are in the ledger
         self.owing: dict[str, Pushed] = {}  # those with receipts to answer
+        self.counted = (-np.inf, Totals(0, 0, 0, 0.0))  # monotonic seconds, and what was counted then
         self.listeners: list[Listener] = []  # told of every batch after its commit, in the loop's thread; they must not wait
         self.room, self.creating = Room(), threading.Lock()
         self.wake, self.stopping = threading.Event(), threading.Event()
@@ -415,6 +459,16 @@ class Monitor:
     def trouble(self) -> Failure | None:
         """Why nothing can be committed now; None = all is well."""
         return self.outbox.trouble
+
+    @property
+    def totals(self) -> Totals:
+        """What there is in all; of 10,000 streams half a second old at most, however many ask."""
+        now, feeds = self.clock(), list(self.feeds.values())
+        if now - self.counted[0] > COUNTING * len(feeds):
+            arrived = max((feed.arrived or 0.0 for feed in feeds), default=0.0)
+            sums = sum(feed.points for feed in feeds), sum(feed.anomalies for feed in feeds)
+            self.counted = now, Totals(len(feeds), *sums, arrived)
+        return self.counted[1]
 
     def want(self, name: str, settings: Settings) -> Track:
         """The track somebody looks at; when it is new, the loop is woken to fill it."""
@@ -661,38 +715,63 @@ class Monitor:
             feed = self.changed.popleft()
             self.guarded(feed, feed.declare)
         names = {self.arrivals.popleft() for _ in range(len(self.arrivals))} if self.trouble is None else set()
-        for name in names:
-            feed = self.feeds[name]
-            if feed.failure is None or now >= feed.retry:
-                self.guarded(feed, lambda feed=feed: self.accept(feed))  # type: ignore[misc]
-            else:
-                self.broken.add(name)
+        feeds = [self.feeds[name] for name in names]
+        self.broken.update(feed.name for feed in feeds if feed.failure is not None and now < feed.retry)
+        feeds = [feed for feed in feeds if feed.name not in self.broken]
+        while feeds:
+            feeds = [feed for feed in feeds if self.guarded(feed, lambda feed=feed: self.receive(feed))]  # type: ignore[misc]
+            self.score(feeds)
+            feeds = [feed for feed in feeds if feed.failure is None and feed.stream.more]  # type: ignore[attr-defined]
         self.settle()
         if self.trouble is None:
             self.safe = applies
 
-    def accept(self, feed: Feed) -> None:
-        """Scores everything that was pushed into one source until now."""
+    def receive(self, feed: Feed) -> bool:
+        """Takes what was pushed into one source, or a part of it; whether there was any."""
         if not feed.ready:
             self.revive(feed)
         stream = feed.stream
         assert isinstance(stream, Pushed)
         if feed.watched.end < feed.end:
             feed.catch_up(feed.watched, BUFFER)
-        while True:
-            chunk = stream.take(feed.capacity // 2)
-            self.owing[feed.name] = stream
-            if stream.late:
-                late, stream.late = tuple(stream.late), []
-                feed.declare(late)
-            if not len(chunk.time):
-                break
-            with feed.lock:
-                feed.append(chunk, self.wall())
-            feed.catch_up(feed.watched, BUFFER)
-            if not len(stream.rest.time):
-                break
+        chunk = stream.take(feed.capacity // 2)
+        self.owing[feed.name] = stream
+        if stream.late:
+            late, stream.late = tuple(stream.late), []
+            feed.declare(late)
         feed.failure = None
+        if not len(chunk.time):
+            return False
+        with feed.lock:
+            feed.append(chunk, self.wall())
+        return True
+
+    def score(self, feeds: Sequence[Feed]) -> None:
+        """Scores what feeds have received: those of one rank together, the others each by itself."""
+        ranks: dict[Any, list[Feed]] = {}
+        for feed in feeds:
+            ranks.setdefault(feed.rank, []).append(feed)
+        for rank, kin in ranks.items():
+            most = max(FEW, CELLS // (rank[2] * rank[3])) if rank else 1
+            for i in range(0, len(kin), most):
+                if not rank or not self.scored(kin[i : i + most]):
+                    for feed in kin[i : i + most]:
+                        self.guarded(feed, lambda feed=feed: feed.catch_up(feed.watched, BUFFER))  # type: ignore[misc]
+
+    def scored(self, kin: Sequence[Feed]) -> bool:
+        """Scores streams of one rank together; False when that is not possible, and nothing has happened."""
+        if len(kin) < FEW:
+            return False
+        tracks = [feed.watched for feed in kin]
+        try:
+            x = np.concatenate([feed.tape.read("x", track.end, feed.end) for feed, track in zip(kin, tracks)], axis=1)
+            rows = advance_together(tracks, x.reshape(len(x), len(kin), -1))
+        except Exception as error:  # noqa: BLE001  each is tried by itself, and the one whose fault it is says so
+            log.warning("%d streams could not be scored together: %s", len(kin), error)
+            return False
+        for feed, track, each in zip(kin, tracks, rows):
+            self.guarded(feed, lambda feed=feed, track=track, each=each: feed.learn(track, each))  # type: ignore[misc]
+        return True
 
     def settle(self, force: bool = False) -> None:
         """Commits what waits, answers receipts, tells the listeners."""
@@ -752,12 +831,13 @@ class Monitor:
             if len(feed.tracks) < 2 and feed.watched.wanted < now - IDLE:
                 del self.looked[feed.name]
 
-    def guarded(self, feed: Feed, work: Callable[[], None]) -> None:
-        """Runs one stream's work; its failure is logged, shown on its tab and tried again, and the other streams go on."""
+    def guarded(self, feed: Feed, work: Callable[[], Any]) -> Any:
+        """Runs one stream's work, whose answer it gives; its failure is logged, shown on its tab and tried again, and the other streams go on."""
         try:
-            work()
+            return work()
         except Exception as error:  # noqa: BLE001  the boundary between streams
             feed.failure = failed(feed.name, error)
             feed.retry = self.clock() + RETRY
             if feed.pushed:
                 self.broken.add(feed.name)
+            return None

@@ -189,10 +189,9 @@ def cards(feed: Feed) -> dict[str, str]:
 
 def totals(monitor: Monitor) -> dict[str, str]:
     """The cards of the overview: all streams together."""
-    feeds = list(monitor.feeds.values())
-    points, anomalies = sum(feed.points for feed in feeds), sum(feed.anomalies for feed in feeds)
-    rate = 100 * anomalies / points if points else 0.0
-    return {"status": f"watching {len(feeds)} streams", "points": f"{points:,}", "anomalies": f"{anomalies:,}", "rate": f"{rate:.2g} %"}
+    all_ = monitor.totals
+    rate = 100 * all_.anomalies / all_.points if all_.points else 0.0
+    return {"status": f"watching {all_.streams} streams", "points": f"{all_.points:,}", "anomalies": f"{all_.anomalies:,}", "rate": f"{rate:.2g} %"}
 
 
 def told(feed: Feed, a: Anomaly) -> str:
@@ -224,8 +223,7 @@ def spark(feed: Feed, wide: bool, open_: int) -> dict[str, Any]:
 
 def pulse(monitor: Monitor, feed: Feed | None, at: int | None) -> dict[str, Any]:
     """What the browser needs to tell the age of the data by its own clock."""
-    feeds = [feed] if feed else list(monitor.feeds.values())
-    arrived = max((f.arrived or 0.0 for f in feeds), default=0.0)
+    arrived = (feed.arrived or 0.0) if feed else monitor.totals.arrived
     waits = 0 if feed is None or at is None else max(0, feed.end - at)
     over = feed is not None and ended(feed)
     age = monitor.wall() - arrived if arrived else None

@@ -32,6 +32,7 @@ SPLITS = {  # (importer, imported): why a room knows this neighbour
     ("redline.cells", "redline.stamps"): "a cell asks whether it is a time stamp",
     ("redline.monitor", "redline.intake"): "the loop, split by subject: what programs push in",
     ("redline.monitor", "redline.ledger"): "the loop, split by subject: what it hands on, and the receipts of that",
+    ("redline.monitor", "redline.cohort"): "the loop, split by subject: many streams scored as one",
     ("redline.store", "redline.ledger"): "a store is a Ledger, so it must know what a Batch is",
     ("redline.report", "redline.table"): "the report, split by subject: its rows as text, CSV and JSON",
     ("redline.learned", "redline.joint"): "a borrowed model is a joint detector that learns in blocks",

@@ -115,6 +115,15 @@ def test_the_journal_counts_each_anomaly_once_whatever_is_applied(watched, clock
     assert [a.number for a in feed.journal] == list(range(1, feed.anomalies + 1))
 
 
+def test_totals_are_of_all_streams_and_counted_now_and_then(watched, clock):
+    before = watched.totals
+    assert before == (2, 4_000, sum(feed.anomalies for feed in watched.feeds.values()), 5_000.0) and before.anomalies
+    watched.feeds["wave"].points += 1
+    assert watched.totals is before
+    clock.now += room.BEAT
+    assert watched.totals.points == 4_001
+
+
 def test_an_apply_is_taken_back_and_the_threshold_alone_makes_no_track(watched):
     first = watched.feeds["cpu"].applied
     watched.apply("cpu", Settings(first.detector, first.window, 7.0))

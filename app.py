@@ -645,7 +645,7 @@ def connect_people(app: dash.Dash, service: Service) -> None:
     @app.callback(Output("proposal", "children"), Output("proposed", "hidden"), inputs=asked)
     async def propose(domain: str, no: Any, **_: Any) -> tuple[Any, bool]:
         if ctx.triggered_id == "proposal-dismiss":
-            service.labels.dismiss(domain)
+            await asyncio.to_thread(service.labels.dismiss, domain)
         if domain not in monitor.feeds or not service.labels.due(domain):
             return no_update, True
         found = await asyncio.to_thread(proposed, service, monitor.feeds[domain])

@@ -9,9 +9,18 @@ sys.path.insert(0, str(ROOT))
 
 from redline.__main__ import detectors_table, domains_table  # noqa: E402  found once the project is on the path
 from redline.api import routes_table  # noqa: E402
+from redline.store import tables  # noqa: E402
+from redline.table import Table  # noqa: E402
 
-TABLES = {"domains": domains_table, "detectors": detectors_table, "routes": routes_table}
-DOCUMENTS = ("README.md", "docs/api.md")
+
+def schema_table() -> Table:
+    """Every table of the store with its columns."""
+    rows = [(f"`{table.name}`", ", ".join(f"`{column.name}` {column.type!s}".lower() for column in table.columns)) for table in tables.sorted_tables]
+    return Table(("table", "columns"), sorted(rows))
+
+
+TABLES = {"domains": domains_table, "detectors": detectors_table, "routes": routes_table, "schema": schema_table}
+DOCUMENTS = ("README.md", "docs/api.md", "docs/store.md")
 
 
 def filled(text: str) -> str:

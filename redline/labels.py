@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -219,18 +218,27 @@ def _share(fits: int, marks: int) -> str:
     return f"your {marks} marks" if fits == marks else f"{fits} of your {marks} marks"
 
 
+class Keep(NamedTuple):
+    """Where labels and dismissals are safe."""
+
+    write: Callable[[dict[str, Any]], None] = lambda row: None
+    erase: Callable[[int], None] = lambda id: None
+    wave: Callable[[str, list[int]], None] = lambda stream, ids: None
+
+
+KEEP_NOTHING = Keep()
+
+
 class Labels:
     """All labels of all streams, and which proposals somebody has waved away.
 
-    write(row) keeps a label and erase(id) forgets it; when one raises, nothing has changed.
+    keep.write(row) keeps a label, keep.erase(id) forgets it, keep.wave(stream, ids) keeps what was dismissed; when one raises, nothing has changed.
     """
 
-    def __init__(self, write: Callable[[dict[str, Any]], None] | None = None, erase: Callable[[int], None] | None = None) -> None:
-        self.write = write or (lambda row: None)
-        self.erase = erase or (lambda id: None)
+    def __init__(self, keep: Keep = KEEP_NOTHING) -> None:
+        self.keep = keep
         self.items: dict[int, Label] = {}
-        self.changes: Counter[str] = Counter()  # of the labels of each stream
-        self.waved: dict[str, int] = {}  # how many changes there were when a proposal was dismissed
+        self.waved: dict[str, list[int]] = {}  # the labels there were when a proposal was dismissed
         self.newest = 0
         self.lock = threading.RLock()
 
@@ -240,18 +248,16 @@ class Labels:
             if len(self.of(label.stream)) >= MOST:
                 raise LabelError("label", f"at most {MOST:,} of one stream; remove some", MOST)
             label = checked(label, features)._replace(id=self.newest + 1)
-            self.write(label._asdict())
+            self.keep.write(label._asdict())
             self.newest, self.items[label.id] = label.id, label
-            self.changes[label.stream] += 1
             return label
 
     def remove(self, id: int) -> Label:
         """Takes a label back; KeyError when there is none with this id."""
         with self.lock:
             label = self.items[id]
-            self.erase(id)
+            self.keep.erase(id)
             del self.items[id]
-            self.changes[label.stream] += 1
             return label
 
     def of(self, stream: str) -> list[Label]:
@@ -261,15 +267,16 @@ class Labels:
 
     def due(self, stream: str) -> bool:
         """Whether there are enough labels to propose settings, and something is new since a proposal was dismissed."""
-        return len(self.of(stream)) >= MARKS and self.waved.get(stream) != self.changes[stream]
+        return len(said := self.of(stream)) >= MARKS and self.waved.get(stream) != [label.id for label in said]
 
     def dismiss(self, stream: str) -> None:
         """Nothing more is proposed until somebody labels again."""
-        self.waved[stream] = self.changes[stream]
+        ids = [label.id for label in self.of(stream)]
+        self.keep.wave(stream, ids)
+        self.waved[stream] = ids
 
-    def restore(self, rows: Iterable[dict[str, Any]]) -> None:
+    def restore(self, rows: Iterable[dict[str, Any]], waved: Mapping[str, list[int]] | None = None) -> None:
         """Takes up what was written, into an empty object."""
         with self.lock:
             self.items = {label.id: label for label in sorted((Label(**row) for row in rows), key=lambda label: label.id)}
-            self.newest = max(self.items, default=0)
-            self.changes = Counter(label.stream for label in self.items.values())
+            self.newest, self.waved = max(self.items, default=0), dict(waved or {})

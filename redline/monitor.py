@@ -424,6 +424,7 @@ class Monitor:
     """Owns the clock, the feeds and the one thread that writes them; everybody else only reads."""
 
     truth: Truth = staticmethod(known)  # what people said of a stream comes on top of its own labels
+    counted = (-np.inf, Totals(0, 0, 0, 0.0))  # monotonic seconds, and what was counted then
     past: Past | None = None  # where the points of real streams are found that the buffer no longer has
 
     def __init__(
@@ -444,7 +445,6 @@ class Monitor:
         self.changed: deque[Feed] = deque()  # those with settings that the ledger does not know yet
         self.applies = self.safe = 0  # times that settings were applied, and how many of them are in the ledger
         self.owing: dict[str, Pushed] = {}  # those with receipts to answer
-        self.counted = (-np.inf, Totals(0, 0, 0, 0.0))  # monotonic seconds, and what was counted then
         self.listeners: list[Listener] = []  # told of every batch after its commit, in the loop's thread; they must not wait
         self.room, self.creating = Room(), threading.Lock()
         self.wake, self.stopping = threading.Event(), threading.Event()

@@ -17,7 +17,7 @@ from redline.alerts import Change, Incident, Incidents, Rules, sentence
 from redline.alerts import Rows as Kept
 from redline.api import Options, Service, connect
 from redline.channels import Dispatch, Plan, Record, World, read
-from redline.labels import Labels
+from redline.labels import Keep, Labels
 from redline.ledger import Anomaly, Batch
 from redline.monitor import Monitor
 from redline.store import Shut, Store
@@ -104,8 +104,8 @@ def remember(service: Service, store: Store, incidents: Incidents) -> None:
     incidents.restore(Kept(*store.incidents()))
     store.beside = beside
     service.monitor.listeners.append(tell)
-    service.labels = Labels(lambda row: keep_label(store, row), lambda id: drop_label(store, id))
-    service.labels.restore(row["body"] for row in store.labels())
+    service.labels = Labels(Keep(lambda row: keep_label(store, row), lambda id: drop_label(store, id), store.dismiss))
+    service.labels.restore((row["body"] for row in store.labels()), store.dismissed())
 
 
 def keep_label(store: Store, row: dict[str, Any]) -> None:

@@ -29,6 +29,7 @@ from redline.settings import Settings
 VERSION = 1  # of the tables below
 REST = 3  # columns of a row of points before the features: time, score, alarm
 JOIN = 64  # chunks of a stream that become one, so that points pushed one by one are read back fast
+DISMISSED = "dismissed "  # before the name of a stream, in the table meta
 JOURNAL = 1_000  # anomalies a restart shows again
 SWEEP = 500  # chunks looked at in one go by the retention
 SWEEP_EVERY = 60.0  # seconds between two looks
@@ -713,6 +714,19 @@ class Store:
         with self.reading() as c:
             rows = c.execute(asked if stream is None else asked.where(labels.c.stream == stream)).mappings()
             return [dict(row) | {"body": json.loads(row["body"])} for row in rows]
+
+    def dismiss(self, stream: str, ids: Sequence[int]) -> None:
+        """Keeps with which labels a proposal of settings was dismissed."""
+        name = DISMISSED + stream
+        with self.writing() as c:
+            c.execute(meta.delete().where(meta.c.name == name))
+            c.execute(meta.insert().values(name=name, value=json.dumps(list(ids))))
+
+    def dismissed(self) -> dict[str, list[int]]:
+        """The ids of the labels of each stream whose proposal was dismissed."""
+        with self.reading() as c:
+            rows = c.execute(sa.select(meta).where(meta.c.name.startswith(DISMISSED, autoescape=True))).all()
+        return {row.name.removeprefix(DISMISSED): json.loads(row.value) for row in rows}
 
     # --- retention, backup
 

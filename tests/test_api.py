@@ -593,16 +593,21 @@ def test_what_was_found_said_and_changed_is_there_after_a_restart(kept):
     assert client.post(f"/api/alerts/{id}/acknowledge").json()["state"] == "acknowledged"
     label = client.post("/api/labels", json={"source": "oven", "kind": "expected", "start": NOON, "feature": "value", "note": "door"}).json()
     client.post("/api/configure", json={"source": "oven", "threshold": 5})
-    time.sleep(0.15)  # the loop writes settings at its next beat
+    assert client.service.store.history("oven")[0]["settings"]["threshold"] == 5  # answered means on disk
+    for step in (1, 2):
+        client.post("/api/labels", json={"source": "oven", "kind": "expected", "start": NOON + 60 * step})
+    assert client.service.labels.due("oven")
+    client.service.labels.dismiss("oven")
     points = client.get("/api/data/oven", params={"limit": 500}).json()
     kept.end()
     again = kept()
     assert again.get("/api/anomalies").json()["anomalies"] == before and before[-1]["value"] == 90.0
     assert again.get(f"/api/alerts/{id}").json()["state"] == "acknowledged"
-    assert again.get("/api/labels", params={"source": "oven"}).json()["labels"] == [label]
+    assert again.get("/api/labels", params={"source": "oven"}).json()["labels"][0] == label
     assert again.get("/api/streams/oven").json()["applied"]["threshold"] == 5
     assert again.get("/api/data/oven", params={"limit": 500}).json() == points and len(points["points"]) == 301
-    assert [line["what"] for line in again.service.store.audit()] == ["apply", "labelled expected", "acknowledged"]
+    assert [line["what"] for line in again.service.store.audit()] == [*["labelled expected"] * 2, "apply", "labelled expected", "acknowledged"]
+    assert not again.service.labels.due("oven")
     assert again.delete(f"/api/labels/{label['id']}").status_code == 200 and refused(again.delete(f"/api/labels/{label['id']}"), 404)
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from detectors import DETECTORS, Alarm
 from redline import evaluate, labels, monitor
-from redline.labels import EXPECTED, LONGEST, MARKS, MISSED, Label, LabelError, Labels, Past, merged, propose
+from redline.labels import EXPECTED, LONGEST, MARKS, MISSED, Keep, Label, LabelError, Labels, Past, merged, propose
 from redline.settings import Settings
 from streams import KINDS, STREAMS
 
@@ -113,7 +113,7 @@ def test_a_label_that_cannot_be_taken_says_why(label, features, words):
 
 def test_labels_are_kept_taken_back_and_restored():
     kept = {}
-    mine = Labels(lambda row: kept.update({row["id"]: row}), kept.pop)
+    mine = Labels(Keep(lambda row: kept.update({row["id"]: row}), kept.pop))
     first, second = mine.add(said(EXPECTED, 1, note="backup")), mine.add(said(MISSED, 3, 4, feature=1), features=2)
     mine.add(said(MISSED, 5)._replace(stream="wave"))
     assert [label.id for label in mine.of("cpu")] == [first.id, second.id]
@@ -130,10 +130,10 @@ def test_a_label_that_cannot_be_written_is_not_there():
     def full(row):
         raise OSError("the disk is full")
 
-    mine = Labels(full)
+    mine = Labels(Keep(full))
     with pytest.raises(OSError, match="full"):
         mine.add(said(MISSED, 1))
-    assert mine.items == {} and not mine.changes
+    assert mine.items == {}
 
 
 def test_one_stream_may_not_fill_the_memory(monkeypatch):
@@ -271,3 +271,16 @@ def test_a_dismissed_proposal_comes_back_only_after_another_label():
     mine.dismiss("cpu")
     mine.remove(newest.id)
     assert mine.due("cpu")
+
+
+def test_a_dismissal_is_kept_and_taken_up_again():
+    kept, rows = {}, []
+    mine = Labels(Keep(rows.append, wave=kept.__setitem__))
+    for start in range(MARKS):
+        mine.add(said(EXPECTED, start))
+    mine.dismiss("cpu")
+    twin = Labels()
+    twin.restore(rows, kept)
+    assert not twin.due("cpu")
+    twin.add(said(EXPECTED, 9))
+    assert twin.due("cpu")

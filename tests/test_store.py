@@ -1,11 +1,13 @@
 """The store by itself and under the loop: one transaction, bit-equal restarts, queries, retention, migrations, backup, trouble."""
 
 import sqlite3
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from detectors import DETECTORS
+from docs.tables import filled
 from redline import ledger, store
 from redline import monitor as loop
 from redline.intake import Full, Refused, Taken
@@ -588,3 +590,12 @@ def test_the_state_of_every_detector_comes_back(kept, name, monkeypatch):
     ends = [each.feeds["pump"].watched.read("score", 2_600, 2_700) for each in (again, whole)]
     assert kept.restore("pump").first > 2_000
     assert np.array_equal(*ends, equal_nan=True)
+
+
+def test_the_document_names_every_table_and_quotes_what_is_said():
+    text = (Path(__file__).parents[1] / "docs" / "store.md").read_text(encoding="utf-8")
+    assert filled(text) == text, "docs/store.md is stale: run `make docs`"
+    assert all(what in text for _, what, _ in store.CAUSES)
+    assert (
+        f"{Keep().rows:,}" in text and f"({Keep().days:g})" in text and f"{ledger.HELD:,} batches" in text and f"{ledger.PATIENCE:g} seconds" in text
+    )

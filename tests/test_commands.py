@@ -68,6 +68,34 @@ def test_what_was_exported_flags_the_very_same_time_stamps(tmp_path, name):
     assert code == 0 and flags(out) == want
 
 
+def test_what_is_exported_after_a_change_and_a_restart_begins_where_it_says(tmp_path):
+    for life in range(2):
+        kept = Store(tmp_path / "r.db")
+        monitor = Monitor({"wave": (STREAMS["wave"](seed=11, rate=0.02), False)}, ledger=kept)
+        feed = monitor.feeds["wave"]
+        monitor.revive(feed)
+        if not life:
+            take(monitor, feed, 3_000)
+            monitor.apply("wave", TUNED)
+        take(monitor, feed, 2_000)
+        monitor.pump()
+        kept.close()
+    about = source(feed, "wave", TUNED, 11)
+    assert feed.applied == TUNED and about["first"] == feed.watched.begun > 3_000  # the buffer's oldest step when it was first scored
+    (tmp_path / "tuned.toml").write_text(exported(about, TUNED))
+    code, out = ran("run", "--config", str(tmp_path / "tuned.toml"), "--steps", str(feed.end - about["first"]), "--json")
+    want = marked(feed, TUNED)
+    assert code == 0 and want and [at for at in flags(out) if at >= want[0]] == want
+
+
+def take(monitor, feed, steps):
+    """The loop, so many steps of one stream long."""
+    for _ in range(0, steps, 500):
+        feed.due = 500.0
+        monitor.take(feed, 0.0)
+        monitor.pump()
+
+
 def test_a_file_of_ones_own_flags_the_very_same_time_stamps(tmp_path):
     path = tmp_path / "mine.csv"
     write_csv(STREAMS["iot"](seed=4, rate=0.02), 3_000, path)

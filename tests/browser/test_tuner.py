@@ -1,18 +1,19 @@
-"""The tuner: chooses a detector, compares, clicks the curve, applies, undoes, exports; and what was exported finds the very same anomalies."""
+"""The tuner: chooses a detector, compares, clicks the curve, applies, undoes, exports; the command line finds the very same in what was exported."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from bench.browser import Server
+from bench.browser import ROOT, Server
 from detectors import DETECTORS, Listing
 from redline.learned import listed
-from redline.monitor import score
-from streams import STREAMS
 from tests.browser.visitor import Visitor
 
 Enter = Callable[..., Visitor]
@@ -86,14 +87,12 @@ def test_what_is_exported_finds_the_very_same_anomalies(own_server: Server, ente
     with visitor.page.expect_download() as download:
         visitor.press("export")
     exported = tomllib.loads(Path(download.value.path()).read_text())
-    source, settings = exported["source"], exported["settings"]
-    assert len(source["injections"]) == 1
+    source = exported["source"]
+    assert len(source["injections"]) == 1 and exported["settings"]["threshold"] == 4.5
 
-    stream = STREAMS[source["stream"]](seed=source["seed"], rate=source["rate"], injections=[tuple(i.values()) for i in source["injections"]])
-    stream.take(source["first"])
-    again = stream.take(round(visitor.see("eyes.count('points')")) - source["first"])
-    detector = DETECTORS[settings["detector"]](window=settings["window"], direction=settings["direction"], floor=tuple(stream.floors))
-    above = np.nanmax(score(detector, again.x).score, axis=1, initial=0) > settings["threshold"]
+    steps = round(visitor.see("eyes.count('points')")) - source["first"]
+    words = [sys.executable, "-m", "redline", "run", "--config", str(download.value.path()), "--steps", str(steps), "--json"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    times = np.unique([round(json.loads(line)["time"] * 1000, 3) for line in done.stdout.splitlines()])
     first, last = visitor.see("eyes.x('temperature')[0]"), visitor.see("eyes.x('temperature').at(-1)")
-    times = np.round(again.time[above] * 1000, 3)
-    assert sorted(set(visitor.marks())) == times[(times >= first) & (times <= last)].tolist()
+    assert len(times) and sorted(set(visitor.marks())) == times[(times >= first) & (times <= last)].tolist()

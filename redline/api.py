@@ -7,7 +7,9 @@ answered as a problem (RFC 9457) that names the field, what was wanted and what 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -32,7 +34,7 @@ from redline.auth import Allowance, Door, Refusal, Token, Tokens
 from redline.channels import Dispatch
 from redline.events import CLIENTS, Event, Hub, Wish
 from redline.excerpt import TYPES, Format, Range, formatted, rows
-from redline.intake import Full, Pushed, Refused, Taken
+from redline.intake import Full, Pushed, Receipt, Refused, Taken
 from redline.labels import Label, LabelError, Labels
 from redline.ledger import Anomaly, Batch
 from redline.monitor import BUFFER, Feed, Monitor
@@ -49,6 +51,7 @@ PROBLEM = "application/problem+json"
 WAKING = 2.0  # seconds somebody may wait for the past of streams
 LATE = 5.0  # seconds without a beat of the loop after which the server is called dead
 BIG = 65_536  # bytes of a body from which it is read in a thread, so that nobody else waits
+MANY = 20  # sources of a body from which they are handed over in a thread
 PATIENCE = 30.0  # seconds a submission waits for its commit before it is told to come again
 MOST = 100_000  # points of one answer
 PAGE_BODY = 100 * 2**20  # bytes the page may send, an uploaded file as text
@@ -716,22 +719,51 @@ def read(body: bytes, lines: bool) -> list[Points]:
     return payload.parcels(payload.document(body, lines))
 
 
+Handed = tuple[list[tuple[str, Receipt]], list[tuple[str, Refused]]]  # by source: what will be safe, what was not taken
+
+
 async def taken(service: Service, parts: Sequence[Points]) -> Response:
     """Hands the points over and waits until they are committed; a source that is full or wrong leaves the others in."""
-    receipts, refused = [], []
-    for part in parts:
-        try:
-            receipts.append((part.source, asyncio.wrap_future(service.monitor.submit(part.source, part.time, part.x, part.names))))
-        except Refused as error:
-            refused.append((part.source, error))
+    many = len(parts) > MANY
+    receipts, refused = await asyncio.to_thread(handed, service, parts) if many else handed(service, parts)
     if len(refused) == 1 == len(parts):
         raise refused[0][1]
     if receipts:
-        await asyncio.wait([receipt for _, receipt in receipts], timeout=PATIENCE)
+        await safe([receipt for _, receipt in receipts])
     late = sorted({source for source, receipt in receipts if not receipt.done() or receipt.exception()})
     if late:
         raise Problem(503, f"not committed yet: {', '.join(late[:10])}; send the same again, repeats are ignored", headers={"Retry-After": "5"})
-    return acknowledged([(source, receipt.result()) for source, receipt in receipts], refused)
+    told = [(source, receipt.result()) for source, receipt in receipts]
+    return await asyncio.to_thread(acknowledged, told, refused) if many else acknowledged(told, refused)
+
+
+def handed(service: Service, parts: Sequence[Points]) -> Handed:
+    receipts, refused = [], []
+    for part in parts:
+        try:
+            receipts.append((part.source, service.monitor.submit(part.source, part.time, part.x, part.names)))
+        except Refused as error:
+            refused.append((part.source, error))
+    return receipts, refused
+
+
+async def safe(receipts: Sequence[Receipt]) -> None:
+    """Waits until all are resolved, or PATIENCE is over: one call into the event loop, however many there are."""
+    loop, done, left, lock = asyncio.get_running_loop(), asyncio.Event(), len(receipts), threading.Lock()
+
+    def one_less(_: Any) -> None:
+        nonlocal left
+        with lock:
+            left -= 1
+            if left:
+                return
+        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
+            loop.call_soon_threadsafe(done.set)
+
+    for receipt in receipts:
+        receipt.add_done_callback(one_less)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(done.wait(), PATIENCE)
 
 
 def acknowledged(taken: Sequence[tuple[str, Taken]], refused: Sequence[tuple[str, Refused]]) -> Response:

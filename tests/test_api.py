@@ -341,6 +341,18 @@ def test_a_bad_submission_names_what_is_wrong_and_leaves_the_right_ones_in(runni
     assert refused(running.post("/api/submit", json={"source": "oven", "time": NOON + 99, "values": {"other": 1}}), 422, "values")
 
 
+def test_a_body_of_many_sources_is_answered_source_by_source_and_holds_nobody_up(running, monkeypatch):
+    on_the_loop = []
+    submit = running.service.monitor.submit
+    monkeypatch.setattr(running.service.monitor, "submit", lambda *words: on_the_loop.append(asyncio._get_running_loop()) or submit(*words))
+    points = [{"source": f"s{i}", "time": NOON, "value": i} for i in range(500)]
+    body = running.post("/api/submit", json=[*points, {"source": " ", "time": NOON, "value": 1}])
+    assert refused(body, 422)["accepted"] == 500 and len(body.json()["sources"]) == 500
+    again = running.post("/api/submit", json=points).json()
+    assert again["repeated"] == 500 and again["sources"]["s7"] == {"accepted": 0, "repeated": 1, "late": 0}
+    assert len(on_the_loop) == 1_001 and not any(on_the_loop)
+
+
 def test_lines_are_taken_whatever_their_content_type(running):
     body = b'{"source": "a", "time": 1, "value": 1}\n{"source": "b", "time": "1970-01-01T00:00:02", "values": {"x": 1, "y": null}}\n'
     for kind in ("application/x-ndjson", "application/x-www-form-urlencoded"):

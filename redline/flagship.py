@@ -22,7 +22,7 @@ LONG = 16  # steps over which a deviation must last
 STRAYS = 10  # windows over which it is learned how far what lasts usually strays: in one window that is seen once or twice
 BOLD = 1.5  # usual surprises; a value nearer to one ever seen is less new
 YOUNG = 740.0  # values; one in n / 2 of n values is a record: from so many on that is as rare as 3 standard deviations
-LASTING, NOVEL, LOUDEST = 3.0, 20.0, 10.0  # weight of what lasts; score of a new value 5 % of the range away; most that one short surprise can say
+LASTING, NOVEL, LOUDEST = 3.0, 20.0, 8.0  # weight of what lasts; score of a new value 5 % of the range away; most that one short surprise can say
 ALONE = 3.3  # standard deviations of a surprise that alone scores 3: a little rarer than 3, since the parts add up
 RARE = 0.01  # share of steps on which the sudden part may pass 3 in a stream whose noise has a heavy tail
 OFTEN = 0.1  # a value repeats at least so often, as far as anybody believes
@@ -43,7 +43,7 @@ class Ensemble(Detector):
     >>> x = np.random.default_rng(1).normal(size=(400, 1, 2))
     >>> x[390, 0, 1] = 9.0
     >>> Ensemble(window=100).fit(x[:390]).explain(x[390:391]).round(0)
-    array([[[ 0., 34.]]])
+    array([[[ 0., 33.]]])
     """
 
     joint: ClassVar[bool] = True

@@ -84,7 +84,7 @@ class Channel:
         self.seasonless.append(seasonless)
         self.surprise.append(surprise)
         self.keep_cleaned(x, surprise, shake)
-        deviations = min(max(deviation / self.spread, -10.0), 10.0) if known else 0.0
+        deviations = min(max(deviation / self.spread, -8.0), 8.0) if known else 0.0
         self.smooth += (deviations - self.smooth) / 16
         self.smoothed.append(self.smooth if known else nan)
         usual = 9 * self.sway
@@ -212,7 +212,7 @@ class Channel:
 
 
 def sharp(deviations: float) -> float:
-    return min(3 * min(deviations / 3.3, CEILING) ** 3, 10.0)
+    return min(3 * min(deviations / 3.3, CEILING) ** 3, 8.0)
 
 
 def ensemble(rows: list[Values], window: int) -> Values:

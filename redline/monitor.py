@@ -254,14 +254,12 @@ class Feed:
     def pushed(self) -> bool:
         return isinstance(self.stream, Pushed)
 
-    @property
-    def rank(self) -> tuple[Any, ...] | None:
-        """What streams share that can be scored as one, the new steps of the applied track; None = this one goes alone."""
-        track, width = self.watched, len(self.stream.names)
+    def rank(self, track: Track) -> tuple[Any, ...] | None:
+        """What streams share whose tracks can score their new steps as one; None = this one goes alone."""
         steps, state = self.tape.end - track.end, track.detector.state
-        if state is None or self.applied.detector not in ALIKE or steps > STEPS or track.end < self.tape.first:
+        if state is None or track.settings.detector not in ALIKE or steps > STEPS or track.end < self.tape.first:
             return None
-        return self.applied.key, int(state["step"]), steps, width
+        return track.settings.key, int(state["step"]), steps, len(self.stream.names)
 
     def track(self, settings: Settings) -> Track:
         """The track of these settings, made when it is not there yet; a new one starts at the buffer's oldest step."""
@@ -748,28 +746,28 @@ class Monitor:
 
     def score(self, feeds: Sequence[Feed]) -> None:
         """Scores what feeds have received: those of one rank together, the others each by itself."""
-        ranks: dict[Any, list[Feed]] = {}
+        ranks: dict[Any, list[tuple[Feed, Track]]] = {}
         for feed in feeds:
-            ranks.setdefault(feed.rank, []).append(feed)
+            track = feed.watched  # asked once: meanwhile somebody may apply other settings
+            ranks.setdefault(feed.rank(track), []).append((feed, track))
         for rank, kin in ranks.items():
             most = max(FEW, CELLS // (rank[2] * rank[3])) if rank else 1
             for i in range(0, len(kin), most):
                 if not rank or not self.scored(kin[i : i + most]):
-                    for feed in kin[i : i + most]:
+                    for feed, _ in kin[i : i + most]:
                         self.guarded(feed, lambda feed=feed: feed.catch_up(feed.watched, BUFFER))  # type: ignore[misc]
 
-    def scored(self, kin: Sequence[Feed]) -> bool:
+    def scored(self, kin: Sequence[tuple[Feed, Track]]) -> bool:
         """Scores streams of one rank together; False when that is not possible, and nothing has happened."""
         if len(kin) < FEW:
             return False
-        tracks = [feed.watched for feed in kin]
         try:
-            x = np.concatenate([feed.tape.read("x", track.end, feed.end) for feed, track in zip(kin, tracks)], axis=1)
-            rows = advance_together(tracks, x.reshape(len(x), len(kin), -1))
+            x = np.concatenate([feed.tape.read("x", track.end, feed.end) for feed, track in kin], axis=1)
+            rows = advance_together([track for _, track in kin], x.reshape(len(x), len(kin), -1))
         except Exception as error:  # noqa: BLE001  each is tried by itself, and the one whose fault it is says so
             log.warning("%d streams could not be scored together: %s", len(kin), error)
             return False
-        for feed, track, each in zip(kin, tracks, rows):
+        for (feed, track), each in zip(kin, rows):
             self.guarded(feed, lambda feed=feed, track=track, each=each: feed.learn(track, each))  # type: ignore[misc]
         return True
 

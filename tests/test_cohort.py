@@ -6,7 +6,7 @@ import pytest
 from detectors import DETECTORS
 from redline import monitor as loop
 from redline.cohort import ALIKE, FEW, parted, stacked
-from redline.monitor import Monitor, Track, advance_together
+from redline.monitor import Feed, Monitor, Track, advance_together
 from redline.settings import Settings
 
 START = 1_700_000_000.0  # seconds since the epoch
@@ -96,6 +96,32 @@ def test_the_loop_finds_the_same_in_many_sources_as_in_each_of_them(size, monkey
         for one, other in zip(told(heard[name]), told(only[name])):
             assert np.array_equal(one, other, equal_nan=True) if isinstance(one, np.ndarray) else repr(one) == repr(other)
         assert many.feeds[name].watched.pace > 0
+
+
+def test_settings_applied_in_the_middle_of_a_round_disturb_no_score(monkeypatch):
+    x, names, other = values(300, FEW + 1, 1), [f"pump {i}" for i in range(FEW + 1)], Settings("EWMA", 20)
+    monitor, _ = watching()
+    for name in names:
+        monitor.submit(name, [START - 1], [[0.0]])
+        monitor.pump()
+        monitor.apply(name, Settings("EWMA", 60))
+    push(monitor, names, x[:250], 250)
+    feed, rank = monitor.feeds[names[2]], Feed.rank
+    feed.catch_up(monitor.want(feed.name, other), 300)
+
+    def ranked(self, track):
+        found = rank(self, track)
+        if self is feed:
+            monitor.apply(feed.name, other)
+        return found
+
+    monkeypatch.setattr(Feed, "rank", ranked)
+    for i, name in enumerate(names):
+        monitor.submit(name, START + np.arange(250, 300), x[250:, i])
+    monitor.pump()
+    feed.catch_up(feed.watched, 50)
+    alone = Track(other, (0.0,), 0).advance(np.concatenate([np.zeros((1, 1)), x[:, 2]]))
+    assert feed.applied == other and np.array_equal(feed.watched.read("score", 0, 301), alone["score"], equal_nan=True)
 
 
 def test_one_that_fails_fails_alone(monkeypatch, caplog):

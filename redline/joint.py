@@ -245,7 +245,7 @@ class HalfSpaceTrees(Joint):
 
     >>> x = np.random.default_rng(1).normal(size=(900, 1, 2))
     >>> HalfSpaceTrees().fit(x).score([[[0.0, 0.0]], [[5.0, 5.0]]]).ravel().round(1)
-    array([0. , 7.1])
+    array([0. , 6.8])
     """
 
     trees: int = 25

@@ -143,7 +143,7 @@ def checked(path: Path, acked: dict[str, int]) -> dict[str, int]:
 def same_bits(path: Path, found: dict[str, int]) -> None:
     """The scores in the store, and the anomalies, are those of a run that nothing interrupted."""
     store = Store(path, write=False)
-    for name, n in found.items():
+    for name, n in ((name, n) for name, n in found.items() if n):
         (time_, x), whole = points(name), Monitor({})
         applied = [(row["settings"], row["at"]) for row in store.history(name)]
         stored = store.points(name, limit=LENGTH)

@@ -165,8 +165,8 @@ class Pushed(Stream):
 
     @property
     def more(self) -> bool:
-        """Whether there is something to take."""
-        return bool(self.queue or len(self.rest.time))
+        """Whether something is sorted out and not given; what is queued meanwhile waits its turn, or no round would ever end."""
+        return len(self.rest.time) > 0
 
     def leave(self, points: int) -> None:
         with self.lock:

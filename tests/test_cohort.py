@@ -124,6 +124,23 @@ def test_settings_applied_in_the_middle_of_a_round_disturb_no_score(monkeypatch)
     assert feed.applied == other and np.array_equal(feed.watched.read("score", 0, 301), alone["score"], equal_nan=True)
 
 
+def test_a_round_ends_whatever_is_pushed_meanwhile(monkeypatch):
+    monitor, _ = watching()
+    owed, score = [monitor.submit("pump", [START], [[0.0]])], monitor.score
+
+    def scored(feeds):
+        assert len(owed) == 1, "the round took what came in its course"
+        owed.append(monitor.submit("pump", [START + 1], [[0.0]]))
+        score(feeds)
+
+    monkeypatch.setattr(monitor, "score", scored)
+    monitor.pump()
+    assert [receipt.done() for receipt in owed] == [True, False]
+    monkeypatch.undo()
+    monitor.pump()
+    assert owed[1].done()
+
+
 def test_one_that_fails_fails_alone(monkeypatch, caplog):
     x, names = values(40, FEW + 1, 1), [f"pump {i}" for i in range(FEW + 1)]
     monitor, _ = watching()

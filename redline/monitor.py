@@ -512,8 +512,8 @@ class Monitor:
 
     def change(self, feed: Feed) -> None:
         """Has the loop tell the ledger which settings are applied."""
+        self.changed.append(feed)  # first: the loop takes what it counts for told
         self.applies += 1
-        self.changed.append(feed)
 
     def kept(self, patience: float = 2.0) -> bool:
         """Waits until what was applied by now is in the ledger; False when that takes longer. Not for the loop's own thread."""

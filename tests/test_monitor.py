@@ -1,5 +1,7 @@
 """The engine without its thread: buffers, tracks, applied settings, failures, one clock that a test moves."""
 
+from collections import deque
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -122,6 +124,19 @@ def test_totals_are_of_all_streams_and_counted_now_and_then(watched, clock):
     assert watched.totals is before
     clock.now += room.BEAT
     assert watched.totals.points == 4_001
+
+
+def test_an_apply_is_kept_only_once_the_ledger_was_told(watched):
+    class Slow(deque):
+        def append(self, feed):
+            watched.pump()
+            super().append(feed)
+
+    watched.changed = Slow()
+    watched.apply("cpu", Settings("EWMA", 40))
+    assert not watched.kept(0.0)
+    watched.pump()
+    assert watched.kept(0.0)
 
 
 def test_an_apply_is_taken_back_and_the_threshold_alone_makes_no_track(watched):

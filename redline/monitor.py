@@ -363,13 +363,17 @@ class Feed:
         return old.end > 0 and (self.real or isinstance(self.stream, Simulated)) and before == self.origin
 
     def recall(self, old: Remembered, now: float) -> None:
-        """Goes on where the ledger says: the rows since a snapshot are scored again, to the same bits."""
+        """Goes on where the ledger says: the rows since a snapshot are scored again, to the same bits; after one of another version, anew."""
         chunk, counts, track = self.again(old), old.counts, Track(old.applied, tuple(self.stream.floors), old.first, self.capacity)
-        track.load(old.state)
-        track.begun = counts["begun"]
+        try:
+            track.load(old.state)
+            track.begun, snapped = counts["begun"], (track, 0, old.first)
+        except ValueError as error:
+            snapped = None  # so that the next one takes its place
+            log.warning("%s learns anew from step %d on: %s", self.name, old.first, error)
         with self.lock:
             self.applied, self.undone, self.tape = old.applied, list(old.undone), self.blank(old.first)
-            self.tracks, self.snapped, self.noted, self.stored = {old.applied.key: track}, (track, 0, old.first), old.end, old.end
+            self.tracks, self.snapped, self.noted, self.stored = {old.applied.key: track}, snapped, old.end, old.end
             for piece in pieces(chunk, self.capacity // 2):
                 self.append(piece, now)
                 self.catch_up(track, self.capacity)

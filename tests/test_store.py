@@ -592,6 +592,24 @@ def test_the_state_of_every_detector_comes_back(kept, name, monkeypatch):
     assert np.array_equal(*ends, equal_nan=True)
 
 
+def test_after_a_state_of_another_version_a_stream_learns_anew_and_loses_nothing(path, monkeypatch, caplog):
+    monkeypatch.setattr(loop, "BUFFER", 400)  # steps: so a restart begins at a state, not at the first step
+    (time, x), counted, begun = numbers(2_900), [0], []
+    for version, first, end in ((1, 0, 2_700), (2, 2_700, 2_800), (2, 2_800, 2_900)):
+        monkeypatch.setattr(loop, "FORMAT", version)
+        kept = Store(path)
+        monitor = watching(kept)
+        push(monitor, "pump", time[first:end], x[first:end], [50])
+        feed = monitor.feeds["pump"]
+        assert feed.failure is None and feed.points == end and feed.anomalies >= counted[-1]
+        counted.append(feed.anomalies)
+        begun.append(feed.watched.begun)
+        kept.close()
+    assert begun[0] == 0 < 2_000 < begun[1] == begun[2] and caplog.text.count("learns anew from step") == 1
+    alone = loop.Track(feed.applied, (0.0,), begun[1]).advance(x[begun[1] :])
+    assert np.array_equal(feed.watched.read("score", 2_800, 2_900), alone["score"][2_800 - begun[1] :], equal_nan=True)
+
+
 def test_the_document_names_every_table_and_quotes_what_is_said():
     text = (Path(__file__).parents[1] / "docs" / "store.md").read_text(encoding="utf-8")
     assert filled(text) == text, "docs/store.md is stale: run `make docs`"

@@ -21,7 +21,7 @@ from redline.ledger import Anomaly as Anomaly
 from redline.ledger import Batch, Ledger, Listener, Outbox, Remembered, Snapshot, log
 from redline.ledger import Failure as Failure
 from redline.ledger import failed as failed
-from redline.settings import Settings, checked
+from redline.settings import Settings, SettingsError, checked
 from streams import Chunk, Simulated, Stream
 
 BUFFER = 10_000  # steps kept of each stream
@@ -85,7 +85,10 @@ class Track:
         self.settings, self.floors, self.start, self.capacity = settings, floors, start, capacity
         self.begun = start  # the step at which its detector began to learn; a restart moves `start`, never this
         self.skips = 0  # times that steps were left out
-        self.detector = DETECTORS[settings.detector](window=settings.window, direction=settings.direction, floor=floors)  # type: ignore[arg-type]
+        try:
+            self.detector = DETECTORS[settings.detector](window=settings.window, direction=settings.direction, floor=floors)  # type: ignore[arg-type]
+        except ValueError as error:
+            raise SettingsError(f"window: wanted one that {settings.detector} takes ({error}); came {settings.window}") from error
         self.alarm = Alarm(refractory=settings.refractory, memory=settings.habituation)
         self.tape: Tape | None = None  # made when the first verdict shows which columns there are
         self.wanted = 0.0  # monotonic seconds of the last look

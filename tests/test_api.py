@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
+from detectors import DETECTORS
 from docs.tables import filled
 from redline import events, payload
 from redline.alerts import SEVERITIES
@@ -23,6 +24,7 @@ from redline.api import Options, Service, connect
 from redline.auth import Token, Tokens, digest
 from redline.events import Event, Hub, Wish
 from redline.excerpt import Range, Rows, as_csv, at_hand, picked, thinned
+from redline.learned import IsolationForest
 from redline.monitor import Monitor
 from redline.payload import Misfit, document, parcels
 from redline.service import described, joined
@@ -371,6 +373,13 @@ def test_configure_applies_undoes_and_refuses_in_the_words_of_the_table(wave):
     for change, field in (({"threshold": 99}, "threshold"), ({"detector": "x"}, "detector"), ({"window": 1.5}, "window"), ({}, "body")):
         assert refused(wave.post("/api/configure", json={"source": "iot", **change}), 422, field)
     assert refused(wave.post("/api/configure", json={"source": "x", "threshold": 5}), 404, "source")
+
+
+def test_a_window_that_a_detector_refuses_is_refused_in_its_words(wave, monkeypatch):
+    monkeypatch.setitem(DETECTORS._entries, "EWMA", IsolationForest)
+    error = refused(wave.post("/api/configure", json={"source": "iot", "detector": "EWMA", "window": 20}), 422, "window")
+    assert "at least 32 steps" in error["wanted"] and error["came"] == "20"
+    assert wave.get("/api/streams/iot").json()["applied"]["window"] != 20
 
 
 # --- incidents

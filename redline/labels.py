@@ -233,7 +233,10 @@ class Labels:
     """All labels of all streams, and which proposals somebody has waved away.
 
     keep.write(row) keeps a label, keep.erase(id) forgets it, keep.wave(stream, ids) keeps what was dismissed; when one raises, nothing has changed.
+    `heard` is called after each change, whoever made it.
     """
+
+    heard: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(self, keep: Keep = KEEP_NOTHING) -> None:
         self.keep = keep
@@ -250,7 +253,8 @@ class Labels:
             label = checked(label, features)._replace(id=self.newest + 1)
             self.keep.write(label._asdict())
             self.newest, self.items[label.id] = label.id, label
-            return label
+        self.heard()
+        return label
 
     def remove(self, id: int) -> Label:
         """Takes a label back; KeyError when there is none with this id."""
@@ -258,7 +262,8 @@ class Labels:
             label = self.items[id]
             self.keep.erase(id)
             del self.items[id]
-            return label
+        self.heard()
+        return label
 
     def of(self, stream: str) -> list[Label]:
         """The labels of a stream, in the order they were given."""

@@ -28,7 +28,7 @@ def heeded(service: Service) -> None:
         said = service.labels.of(name)
         return labels.merged(label, at, said, service.monitor.feeds[name].tape.columns["x"].shape[1]) if said else label
 
-    service.monitor.truth = truth
+    service.monitor.truth, service.labels.heard = truth, forget
     service.monitor.past = service.store.points if service.store else None
 
 
@@ -59,7 +59,6 @@ def say(service: Service, feed: Feed, span: tuple[float, float] | None, kind: st
     if span is None:
         return
     label = service.labels.add(Label(feed.name, *span, kind, PAGE, time.time()), len(feed.stream.names))
-    forget()
     noted(service, f"labelled {kind}", feed.name, id=label.id)
 
 

@@ -18,6 +18,7 @@ from redline import monitor as loop
 from redline import panels, sight
 from redline.api import Options
 from redline.cells import CsvError
+from redline.labels import Label
 from redline.monitor import Monitor
 from redline.people import heeded, proposed, say
 from redline.service import joined
@@ -211,6 +212,23 @@ def test_what_people_say_counts_as_truth_and_settings_are_proposed(monitor):
     assert after.row_recall > before.row_recall and after.row_precision > before.row_precision
     found = proposed(service, feed)
     assert found is None or found.fits > found.fits_now
+
+
+def test_a_label_given_or_taken_back_by_a_program_counts_at_once(monitor):
+    service, settings = joined(monitor, None, Options()), Settings(threshold=2.5)
+    heeded(service)
+    at = float(monitor.feeds["wave"].tape.read("time", 2_900, 2_901)[0, 0])
+
+    def ask() -> Any:
+        now = Sight(monitor, "wave", settings, 600)
+        return now.figures(settings), now.seen.truth, app.curve_figure(now, "row", "light")
+
+    before = ask()
+    label = service.labels.add(Label("wave", at, at + 5, "missed", "a program", 0.0), 1)
+    said = ask()
+    service.labels.remove(label.id)
+    assert said[0] != before[0] and said[1] != before[1] and said[2] is not before[2]
+    assert ask()[:2] == before[:2]
 
 
 def test_a_taken_port_gets_a_sentence():

@@ -362,7 +362,7 @@ class Alarm(Transducer):
             streams = np.flatnonzero(loud[step] & (alarms[step] > 0))
             wanted = growth[step, streams] * np.minimum(held["rise"], before[step])[streams]
             alarms[step, streams] = self._passed(int(clock[step, 0]), scores[step, streams], scores[step, streams] >= wanted, streams)
-        held["loud"] = last[-1]
+        held["loud"] = last[-1].copy()  # or the whole chunk would stay with it
         held["step"] += steps
         return alarms
 

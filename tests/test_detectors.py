@@ -295,6 +295,12 @@ def test_no_opinion_is_no_alarm() -> None:
     assert np.isnan(out[0]) and out[1] == 9 and np.isnan(out[2])
 
 
+def test_an_alarm_does_not_keep_the_chunk() -> None:
+    alarm = Alarm()
+    alarm.update(np.random.default_rng(3).normal(size=(2000, 3)))
+    assert all(value.base is None for value in (alarm.state or {}).values())
+
+
 def test_an_alarm_is_saved_and_loaded(tmp_path: Any) -> None:
     scores = np.abs(np.random.default_rng(7).normal(size=(600, 2))) * 2
     alarm = Alarm()

@@ -89,7 +89,7 @@ def drawn(sight: Sight, look: dict[str, Any], held: dict[str, Any] | None) -> An
 def grows(held: dict[str, Any], sight: Sight, look: dict[str, Any]) -> bool:
     """Whether the browser holds this very plot but for its newest steps, so that only those need to travel."""
     same = held["look"] == look and held["sheet"] == sight.sheet and sight.at is None and sight.ready
-    return bool(same and 0 <= sight.end - held["end"] <= sight.span // 2)
+    return bool(same and sight.first <= held["end"] <= sight.end <= held["end"] + sight.span // 2)
 
 
 def figure(sight: Sight, look: dict[str, Any], since: int | None) -> Any:
@@ -516,8 +516,10 @@ def connect_chart(app: dash.Dash, service: Service) -> None:
         if feed is None:
             there = totals(monitor) if domain == OVERVIEW else {"explain": "Nothing here yet: drop a file.", "status": "no file yet"}
             return {**same, **there, "pulse": pulse(monitor, None, None)}
-        settings = chosen(feed.applied, asked)
-        sight = await patient(monitor, domain, settings, span, at if at and at["id"] == feed.id else None)
+        try:
+            sight = await patient(monitor, domain, chosen(feed.applied, asked), span, at if at and at["id"] == feed.id else None)
+        except SettingsError as error:  # a window that this detector cannot take
+            return {**same, "explain": f"{error}.", "status": "cannot run", "pulse": pulse(monitor, feed, None)}
         answer = redrawn(sight, asked["theme"], asked["zoom"] or {}, asked["by"], seen)
         answer |= announced(service, feed, seen, answer["seen"])
         if ctx.triggered_id != "tick" or not asked["n"] or asked["n"] % 4 == 0:
@@ -529,7 +531,7 @@ def redrawn(sight: Sight, theme: str, zoom: dict[str, Any], by: str, seen: Any) 
     """Everything a tick may change, for a browser that holds what `seen` says."""
     feed, settings = sight.feed, sight.settings
     look = {"stream": feed.id, "key": list(settings.key), "threshold": settings.threshold, "span": sight.span, "at": sight.at, "theme": theme}
-    look |= {"revision": zoom.get("revision", 0), "zoom": zoom["range"] if zoom.get("stream") == feed.id else None}
+    look |= {"revision": zoom.get("revision", 0), "zoom": zoom["range"] if zoom.get("stream") == feed.id else None, "era": sight.era}
     number = feed.journal[-1].number if feed.journal else 0
     held = {"look": look, "sheet": sight.sheet, "end": sight.end, "number": number, "whole": sight.ready}
     answer = {"chart": drawn(sight, look, seen), "seen": held, "explain": sight.sentence(), "status": sight.status()}

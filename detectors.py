@@ -230,7 +230,10 @@ class Expecting(Detector):
 
     @abstractmethod
     def expect(self, x: Array) -> tuple[Array, ...]:
-        """(centre, spread), both (steps, streams) in the data's unit, of each step from those before it; NaN = not enough past. Then learn x."""
+        """(centre, spread), both (steps, streams) in the data's unit, of each step from those before it; NaN = not enough past. Then learn x.
+
+        The spread is an array of its own, neither state nor a view: it is raised to the floor in place.
+        """
 
     def advance(self, x: Any) -> Verdict:
         """Score by the distance from what was expected."""
@@ -353,7 +356,7 @@ class Alarm(Transducer):
         """The alarm scores of these scores, same shape."""
         scores = self.read(scores)
         held, steps = self._held, len(scores)
-        before = highest(self.remember(np.nan_to_num(scores)), len(held["past"]))[:steps]  # of the refractory steps
+        before = highest(self.remember(np.nan_to_num(scores)), len(held["past"]))[:steps] * (self.refractory > 0)  # of the refractory steps
         loud, clock = scores >= self.quiet, held["step"] + np.arange(steps)[:, None]
         last = running(np.maximum, np.concatenate((held["loud"][None], np.where(loud, clock, -self.pause - 1))))
         growth = np.where(clock - last[:-1] <= self.pause, self.growth, 0.0)  # 0 = no alarm goes on

@@ -810,6 +810,7 @@ def connect_configure(router: APIRouter, service: Service) -> None:
                 raise Misfit("body", f"a setting to change: detector, window, threshold, direction ({', '.join(DIRECTIONS)}), ...", "none")
             service.monitor.apply(feed.name, checked(replace(before, **said), tuple(DETECTORS)))
         if service.monitor.thread and not service.monitor.kept(PATIENCE):
-            raise Problem(503, f"{feed.name} runs under these settings, the store does not have them yet; ask again", headers={"Retry-After": "5"})
+            late = "they will be on the disk once it can be written; do not send them again"
+            raise Problem(503, f"{feed.name} runs under these settings; {late}", headers={"Retry-After": "5"})
         service.noted(request, "undo" if change.undo else "apply", feed.name, before=asdict(before), applied=asdict(feed.applied))
         return answer({"source": feed.name, "before": asdict(before), "applied": asdict(feed.applied)})

@@ -30,7 +30,7 @@ TICKS = (
 )
 GAP = 0.035  # of the height, between two lanes
 BAND_REACH = 0.5  # of the values' range that a wide band may add to the axis
-FADE = 12  # a value that left the sight still holds the axis: a third as much after so manieth a part of the sight
+FADE = 12  # times e that the pull of a value on the axis falls while it goes one sight's length out of sight
 
 Figure = dict[str, Any]
 LINE = {"type": "scatter", "mode": "lines", "connectgaps": False}

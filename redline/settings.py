@@ -42,7 +42,7 @@ TABLE = (
     Setting("rate-limit", 1_000, "requests/s", 0, 1_000_000, "most requests of one client to the API, 0 = no limit"),
     Setting("db", "redline.db", "", NO, NO, "the file that keeps history and settings; made where it is not there"),
     Setting("retention-days", 30, "days", 1, 36_500, "points and anomalies older than this are deleted"),
-    Setting("retention-rows", 50_000_000, "points", 100_000, 10**12, "most points kept, the oldest go first; about 32 bytes each"),
+    Setting("retention-rows", 50_000_000, "points", 100_000, 10**12, "most points kept, the oldest go first; about 35 bytes each"),
     Setting("create", 1, "", 0, 1, "whether a source that nobody knows yet is opened at its first submission: 1 yes, 0 no"),
     Setting("streams", 10_000, "", 1, 1_000_000, "most sources that programs may push"),
     Setting("csv", None, "", NO, NO, "a CSV file shown under Your data from the start"),

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
 from functools import cached_property
+from threading import Lock
+from time import monotonic
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -24,9 +26,11 @@ from streams import KINDS
 OUTCOMES = np.array(["", "caught", "false alarm", "missed", ""])  # the words of evaluate's codes
 READY = 600  # steps a track may lag behind and still be called ready
 CURVE = np.round(np.arange(1.5, 12.01, 0.1), 1)  # thresholds of the curve, standard deviations
-ALIKE = 96  # answers kept for the next visitor who asks the same
-judgements: WeakKeyDictionary[Track, dict[float, tuple[int, evaluate.Figures]]] = WeakKeyDictionary()
-answers: OrderedDict[Hashable, Any] = OrderedDict()
+ALIKE, FRESH = 96, 1.0  # answers kept for the next visitor who asks the same, and for how many seconds
+judgements: WeakKeyDictionary[Track, dict[float, tuple[tuple[int, int], evaluate.Figures]]] = WeakKeyDictionary()  # with (step, era)
+answers: OrderedDict[Hashable, tuple[float, Any]] = OrderedDict()  # (monotonic seconds when it was asked for, the answer), oldest first
+asking = Lock()
+era = 0  # how often somebody has said what is true; what was judged in an earlier one is judged anew
 
 
 class History(NamedTuple):
@@ -42,7 +46,7 @@ class Sight:
     """The question, with the answers to it as methods; cheap to ask, made anew for each answer."""
 
     def __init__(self, monitor: Monitor, name: str, settings: Settings, span: int, at: int | None = None):
-        self.monitor, self.feed, self.settings, self.span, self.at = monitor, monitor.feeds[name], settings, span, at
+        self.monitor, self.feed, self.settings, self.span, self.at, self.era = monitor, monitor.feeds[name], settings, span, at, era
         self.track = monitor.want(name, settings)
         self.ready = self.feed.end - self.track.end < READY
         newest = self.track.end if self.ready else self.feed.end
@@ -56,10 +60,10 @@ class Sight:
         """The whole buffer judged under some settings; what was judged up to the same step is not judged again."""
         track = self.monitor.want(self.feed.name, settings)
         known = judgements.setdefault(track, {})
-        end, found = known.get(settings.threshold, (-1, None))
-        if found is None or end != track.end:
+        now, (when, found) = (track.end, self.era), known.get(settings.threshold, (None, None))
+        if found is None or when != now:
             found = evaluate.judge(*self.history(track)[1:], settings.threshold)
-            judgements[track] = {**dict(list(known.items())[-7:]), settings.threshold: (track.end, found)}
+            judgements[track] = {**dict(list(known.items())[-7:]), settings.threshold: (now, found)}
         return found
 
     def history(self, track: Track) -> History:
@@ -75,7 +79,7 @@ class Sight:
     @cached_property
     def asked(self) -> tuple[Hashable, ...]:
         """What is asked: equal for two visitors who shall see the same."""
-        return self.feed.id, self.settings.key, self.settings.threshold, self.first, self.end
+        return self.feed.id, self.settings.key, self.settings.threshold, self.first, self.end, self.era
 
     @cached_property
     def seen(self) -> View:
@@ -154,17 +158,21 @@ class Sight:
 
 def forget() -> None:
     """What was judged is judged anew: somebody has said what is true."""
-    judgements.clear()
-    answers.clear()
+    global era
+    era += 1
 
 
 def once(key: Hashable, make: Callable[[], Any]) -> Any:
     """An answer that many visitors ask for alike, made for the first of them."""
-    if key not in answers:
-        answers[key] = make()
-    while len(answers) > ALIKE:
-        answers.popitem(last=False)
-    return answers[key]
+    now, found = monotonic(), answers.get(key)
+    if found is None or now - found[0] > FRESH:
+        found = now, make()
+    with asking:
+        answers.pop(key, None)
+        answers[key] = found
+        while answers and (len(answers) > ALIKE or now - next(iter(answers.values()))[0] > FRESH):
+            answers.popitem(last=False)
+    return found[1]
 
 
 def scored(settings: Settings, floors: tuple[float, ...], x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

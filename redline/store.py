@@ -166,7 +166,7 @@ class Keep(NamedTuple):
     """For how long things are kept."""
 
     days: float = 30.0  # of points and anomalies, since they came
-    rows: int = 50_000_000  # points over all streams, about 32 bytes each
+    rows: int = 50_000_000  # points over all streams, about 35 bytes each
 
 
 class Remembered(NamedTuple):

@@ -95,6 +95,39 @@ def test_what_many_look_at_is_drawn_once_until_somebody_says_what_is_true(monito
     assert ask() is not first
 
 
+def test_what_was_drawn_is_kept_for_a_moment_only(monitor, monkeypatch):
+    def ask() -> Any:
+        return app.redrawn(Sight(monitor, "wave", Settings(), 600), "light", {}, "event", None)["chart"]
+
+    assert ask() is ask() and len(sight.answers) > 1
+    monkeypatch.setattr(sight, "FRESH", -1.0)
+    assert ask() is not ask() and not sight.answers
+
+
+def test_who_looks_at_a_stream_that_stands_sees_a_label_at_once(monitor):
+    def ask(seen: Any) -> Any:
+        return app.redrawn(Sight(monitor, "wave", Settings(), 600), "light", {}, "event", seen)
+
+    held = json.loads(json.dumps(ask(None)["seen"]))
+    assert ask(held)["chart"] is no_update
+    sight.forget()
+    assert ask(held)["chart"] is not no_update
+
+
+def test_a_browser_that_fell_behind_the_buffer_gets_the_whole_plot(monkeypatch):
+    monkeypatch.setattr(loop, "BUFFER", 1_000)
+    monitor = Monitor({"wave": (STREAMS["wave"](seed=2), False)})
+    feed = monitor.feeds["wave"]
+    feed.capacity = 1_000
+    feed.tape = feed.blank(0)
+    monitor.fill_back(feed, 1_000)
+    first = app.redrawn(Sight(monitor, "wave", Settings(), 10_000), "light", {}, "event", None)["seen"]
+    for _ in range(16):
+        monitor.fill_back(feed, 100)
+    answer = app.redrawn(Sight(monitor, "wave", Settings(), 10_000), "light", {}, "event", first)
+    assert answer["seen"]["sheet"] == first["sheet"] and b'"operations"' not in orjson.dumps(answer["chart"])
+
+
 def test_a_plot_is_sent_whole_only_when_its_sheet_is_turned(monitor):
     feed, held, turned = monitor.feeds["wave"], None, []
     for _ in range(130):

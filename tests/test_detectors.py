@@ -270,6 +270,11 @@ def test_a_long_ramp_is_one_alarm(steps: int, threshold: float) -> None:
     assert len(alarms(np.linspace(0, 9, steps), threshold)) == 1
 
 
+def test_without_refractory_steps_only_habituation_holds_back() -> None:
+    passed = Alarm(refractory=0, habit=1e9).update(np.array([[2.0], [6.0], [5.9], [0.0], [5.8]])).ravel()
+    assert passed.round(6).tolist() == [2.0, 6.0, 5.9, 0.0, 5.8]
+
+
 def test_a_higher_event_passes_within_the_refractory_steps() -> None:
     scores = np.full(300, 0.5)
     scores[[100, 130]] = 4, 7

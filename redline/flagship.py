@@ -21,6 +21,7 @@ STRANGE = 3.0  # standard deviations; what is stranger is not learned, for at mo
 LONG = 16  # steps over which a deviation must last
 STRAYS = 10  # windows over which it is learned how far what lasts usually strays: in one window that is seen once or twice
 BOLD = 1.5  # usual surprises; a value nearer to one ever seen is less new
+FLOCK = 8.0  # records in a window; where they come in flocks, as on a ramp, one within three usual surprises is no news
 YOUNG = 740.0  # values; one in n / 2 of n values is a record: from so many on that is as rare as 3 standard deviations
 LASTING, NOVEL, LOUDEST = 3.0, 20.0, 8.0  # weight of what lasts; score of a new value 5 % of the range away; most that one short surprise can say
 ALONE = 3.3  # standard deviations of a surprise that alone scores 3: a little rarer than 3, since the parts add up
@@ -65,7 +66,7 @@ class Ensemble(Detector):
         size = shape[0] * shape[1]
         zeros = {
             name: np.zeros(size)
-            for name in ("n", "mean", "variance", "held", "move", "moves", "was", "noise", "shaken", "tail", "carry", "run", "swayed")
+            for name in ("n", "mean", "variance", "held", "move", "moves", "was", "records", "noise", "shaken", "tail", "carry", "run", "swayed")
         }
         return {
             **zeros,
@@ -171,8 +172,11 @@ class Ensemble(Detector):
         for channel in range(x.shape[1]):
             if held["kept"][channel]:
                 gap[:, channel] = nearest(held["seen"][channel, : held["kept"][channel]], x[:, channel])
-        reach = np.fmax(held["high"], x) - np.fmin(held["low"], x)
-        share = gap / np.maximum(reach, TINY) * np.minimum(gap / (BOLD * held["shake"][here]), 1.0) ** 2 * np.minimum(held["n"] / YOUNG, 1.0)
+        low, high, shake = held["low"], held["high"], held["shake"][here]
+        usual = STRANGE * shake * held["records"] / (FLOCK + held["records"])
+        news = np.where((x > high) | (x < low), np.minimum(gap, np.maximum(np.abs(surprise) - usual, 0.0)), gap)
+        share = news / np.maximum(np.fmax(high, x) - np.fmin(low, x), TINY) * np.minimum(held["n"] / YOUNG, 1.0)
+        share *= np.minimum(news / (BOLD * shake), 1.0) ** 2
         return np.asarray(np.where(self.sided(surprise) > 0, NOVEL**2 / 0.05 * share, 0.0))
 
     def _loudest(self, evidence: Array, known: Array) -> Array:
@@ -284,6 +288,8 @@ class Ensemble(Detector):
     def _learn_novelty(self, x: Array, gap: Array) -> None:
         """Add the values that stand for something new, one for each cell of the range when there are too many."""
         held = self._held
+        records = np.add.reduce((x > held["high"]) | (x < held["low"]), dtype=np.int64)
+        held["records"] = held["records"] * (1 - self._fade[BLOCK]) + records
         held["low"], held["high"] = np.fmin(held["low"], np.fmin.reduce(x)), np.fmax(held["high"], np.fmax.reduce(x))
         cell = (held["high"] - held["low"]) / CELL
         new = np.where(held["kept"] > 0, gap > cell, x == x)

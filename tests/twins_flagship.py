@@ -39,6 +39,7 @@ class Channel:
         self.shock: Values = []
         self.season = 0
         self.seen: Values = []
+        self.records = 0.0
         self.begin_block()
 
     @property
@@ -105,6 +106,8 @@ class Channel:
     def novelty(self, x: float, surprise: float, shake: float) -> float:
         gap = min((abs(x - v) for v in self.seen), default=nan) if not isnan(x) else nan
         self.gap.append(gap)
+        if self.seen and not self.low <= x <= self.high:  # a record: no news as far as it is usual where they come in flocks
+            gap = min(gap, max(abs(surprise) - 3 * shake * self.records / (8 + self.records), 0.0))
         reach = max(max(self.high, x) - min(self.low, x), TINY) if self.seen else nan
         return 20**2 / 0.05 * gap / reach * min(gap / (1.5 * shake), 1.0) ** 2 * min(self.n / 740, 1.0) if abs(surprise) > 0 else 0.0
 
@@ -134,8 +137,10 @@ class Channel:
 
     def learn_values(self) -> None:
         values = [(x, g) for x, g in zip(self.x, self.gap) if not isnan(x)]
+        self.records *= (1 - 1 / self.window) ** BLOCK
         if not values:
             return
+        self.records += sum(not self.low <= x <= self.high for x, _ in values) if self.seen else 0
         self.low, self.high = min(self.low, min(x for x, _ in values)), max(self.high, max(x for x, _ in values))
         cell = (self.high - self.low) / CELL
         self.seen = sorted(set(self.seen) | {x for x, gap in values if not self.seen or gap > cell})

@@ -94,7 +94,8 @@ def _anomalies(view: View, feature: int, colours: dict[str, str]) -> dict[str, A
     look["line"] = {"width": 1.5, "color": [colours["card"] if s == "diamond" else colours["red"] for s in symbols]}
     text = [f"{m.severity}{', ' + m.outcome if m.outcome else ''}: {m.reason}" for m in marks]
     trace = {"type": "scatter", "mode": "markers", "name": "anomaly", "legendgroup": "anomaly", "yaxis": _axis(feature), "marker": look}
-    values = {"x": _ms(view.time[rows]), "y": _rounded(view.x[rows, feature]).tolist(), "text": text, "showlegend": feature == 0}
+    named = feature == min((mark.feature for mark in view.marks), default=0)  # plotly names no trace without a point
+    values = {"x": _ms(view.time[rows]), "y": _rounded(view.x[rows, feature]).tolist(), "text": text, "showlegend": named}
     return {**trace, **values, "hovertemplate": "%{text}<extra></extra>", "cliponaxis": False}
 
 
@@ -115,7 +116,8 @@ def frame(theme: str, revision: str) -> dict[str, Any]:
     """The part of the layout that stays as it is while a stream is watched."""
     colours = COLOURS[theme]
     font = {"family": 'system-ui, "Segoe UI", Roboto, sans-serif', "size": 12, "color": colours["soft"]}
-    legend = {"orientation": "h", "x": 0, "y": 1.04, "yanchor": "bottom", "font": {"size": 12}, "itemclick": False, "itemdoubleclick": False}
+    place = {"orientation": "h", "x": 0, "y": 1.04, "yanchor": "bottom", "traceorder": "normal"}
+    legend = {**place, "font": {"size": 12}, "itemclick": False, "itemdoubleclick": False}
     label = {"bgcolor": colours["card"], "bordercolor": colours["line"], "font": {"color": colours["ink"], "size": 12}}
     sides = {"margin": {"l": 58, "r": 14, "t": 36, "b": 40}, **BARE}
     bar = {"bgcolor": "rgba(0,0,0,0)", "color": colours["soft"], "activecolor": colours["ink"]}

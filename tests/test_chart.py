@@ -47,6 +47,13 @@ def test_each_feature_has_a_lane_and_lanes_do_not_overlap():
     assert {trace["yaxis"] for trace in named(figure, "anomaly")} == {"y", "y2", "y3"}
 
 
+def test_anomalies_are_named_once_by_a_trace_that_has_points():
+    for marks in ([Mark(7, 2, "info", "", "why")], [Mark(7, 1, "info", "", "why"), Mark(9, 2, "info", "", "why")], []):
+        traces = named(chart.figure(seen(features=3, marks=marks), "light", 50, "r"), "anomaly")
+        shown = [trace for trace in traces if trace["showlegend"]]
+        assert len(shown) == 1 and (shown[0]["x"] or not marks)
+
+
 def test_what_is_added_at_a_tick_equals_the_whole():
     view = seen(breaks=np.isin(np.arange(50), [10, 45]))
     whole, start, rest = chart.lines(view, "light", 0), chart.lines(view._replace(breaks=view.breaks), "light", 0), chart.lines(view, "light", 40)

@@ -21,9 +21,9 @@ STRANGE = 3.0  # standard deviations; what is stranger is not learned, for at mo
 LONG = 16  # steps over which a deviation must last
 STRAYS = 10  # windows over which it is learned how far what lasts usually strays: in one window that is seen once or twice
 BOLD = 1.5  # usual surprises; a value nearer to one ever seen is less new
-FLOCK = 8.0  # records in a window; where they come in flocks, as on a ramp, one within three usual surprises is no news
+FLOCK, TIMID = 16.0, 5.0  # records in a window; usual surprises: one more record is no news within half of them after so many, within all after many
 YOUNG = 740.0  # values; one in n / 2 of n values is a record: from so many on that is as rare as 3 standard deviations
-LASTING, NOVEL, LOUDEST = 3.0, 20.0, 8.0  # weight of what lasts; score of a new value 5 % of the range away; most that one short surprise can say
+LASTING, LOUDEST = 3.0, 8.0  # weight of what lasts; most that one short surprise can say
 ALONE = 3.3  # standard deviations of a surprise that alone scores 3: a little rarer than 3, since the parts add up
 RARE = 0.01  # share of steps on which the sudden part may pass 3 in a stream whose noise has a heavy tail
 OFTEN = 0.1  # a value repeats at least so often, as far as anybody believes
@@ -167,17 +167,20 @@ class Ensemble(Detector):
         return rarity(length * -np.log(np.maximum(held["repeats"], OFTEN)))
 
     def _novel(self, here: slice, x: Array, surprise: Array) -> Array:
-        """Squared weight of the distance to the nearest value ever seen over the range, less if small beside the noise or little is known."""
+        """Squared weight of the distance to the nearest value ever seen over the range: a value that doubles the range reaches the ceiling.
+
+        It counts less where it is small beside the noise, or little is known yet.
+        """
         held, gap = self._held, self._held["open"][3, here]
         for channel in range(x.shape[1]):
             if held["kept"][channel]:
                 gap[:, channel] = nearest(held["seen"][channel, : held["kept"][channel]], x[:, channel])
         low, high, shake = held["low"], held["high"], held["shake"][here]
-        usual = STRANGE * shake * held["records"] / (FLOCK + held["records"])
+        usual = TIMID * shake * held["records"] / (FLOCK + held["records"])
         news = np.where((x > high) | (x < low), np.minimum(gap, np.maximum(np.abs(surprise) - usual, 0.0)), gap)
         share = news / np.maximum(np.fmax(high, x) - np.fmin(low, x), TINY) * np.minimum(held["n"] / YOUNG, 1.0)
         share *= np.minimum(news / (BOLD * shake), 1.0) ** 2
-        return np.asarray(np.where(self.sided(surprise) > 0, NOVEL**2 / 0.05 * share, 0.0))
+        return np.asarray(np.where(self.sided(surprise) > 0, 2 * CEILING**2 * share, 0.0))
 
     def _loudest(self, evidence: Array, known: Array) -> Array:
         """The squared evidence of each stream's loudest feature, 0 for the others: one surprise is told once."""
@@ -232,7 +235,7 @@ class Ensemble(Detector):
         square = mean_of((deviation - mean) ** 2, calm)
         level, solid = held["mean"] + mean, learned >= BLOCK // 2
         held["noise"] = np.where(fresh, square, held["noise"])
-        held["mean"] = held["mean"] + pace * mean
+        held["mean"], held["lags"] = held["mean"] + pace * mean, held["lags"] - pace * mean  # or a level that moved would seem a surprise
         held["variance"] = (1 - pace) * held["variance"] + pace * (square + (1 - pace) * mean * mean)
         moved = solid & (held["moves"] > 0)
         step = np.where(moved, level - held["was"], 0.0)

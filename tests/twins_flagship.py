@@ -107,9 +107,9 @@ class Channel:
         gap = min((abs(x - v) for v in self.seen), default=nan) if not isnan(x) else nan
         self.gap.append(gap)
         if self.seen and not self.low <= x <= self.high:  # a record: no news as far as it is usual where they come in flocks
-            gap = min(gap, max(abs(surprise) - 3 * shake * self.records / (8 + self.records), 0.0))
+            gap = min(gap, max(abs(surprise) - 5 * shake * self.records / (16 + self.records), 0.0))
         reach = max(max(self.high, x) - min(self.low, x), TINY) if self.seen else nan
-        return 20**2 / 0.05 * gap / reach * min(gap / (1.5 * shake), 1.0) ** 2 * min(self.n / 740, 1.0) if abs(surprise) > 0 else 0.0
+        return 2 * 100**2 * gap / reach * min(gap / (1.5 * shake), 1.0) ** 2 * min(self.n / 740, 1.0) if abs(surprise) > 0 else 0.0
 
     # A full block
 
@@ -191,6 +191,7 @@ class Channel:
             self.noise = square
         level, solid = self.mean + middle, len(learned) >= BLOCK // 2
         self.mean += rate * middle
+        self.lags = [lag - rate * middle for lag in self.lags]
         self.variance = (1 - rate) * self.variance + rate * (square + (1 - rate) * middle**2)
         if solid:
             if self.moves:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from detectors import CEILING, TINY, Array, Calibration, Detector, State, Verdict, carried, tiles, windows
+from detectors import CEILING, TINY, Array, Calibration, Detector, State, Verdict, carried, running, tiles, windows
 
 
 @dataclass
@@ -80,9 +80,10 @@ class Novelty(Detector):
     """How far from the nearest value ever seen, compared with how close values lie over their whole range.
 
     E = distance * steps seen, at most HORIZON / range so far: how many values that gap would hold if all were evenly spread; score = RATE * sqrt(E),
-    a fixed map. Values are remembered one for each of KEPT places of the range. `window` is how long it looks before it speaks.
+    a fixed map. A record is also compared with what records of the last `window` added: where they come in flocks, as on a ramp, one more is no news.
+    Values are remembered one for each of KEPT places of the range. `window` is also how long it looks before it speaks.
     Cost: KEPT per step, KEPT numbers per stream. When it fails: everything is new once, so it never alarms twice for a fault, nor for an old value at
-    the wrong time; on a random walk each record is new.
+    the wrong time.
     Source: S. Marsland, Novelty Detection in Learning Systems, 2003; how wide the gaps between seen values are: R. Pyke, Spacings, 1965.
 
     >>> x = np.tile(np.arange(10.0), 30)
@@ -93,12 +94,15 @@ class Novelty(Detector):
     KEPT: ClassVar[int] = 2048  # values; a new one nearer than 1 / KEPT of the range is not kept
     BLOCK: ClassVar[int] = 64  # steps
     HORIZON: ClassVar[int] = 10_000  # steps; more do not make a gap stranger
+    FLOCK: ClassVar[float] = 16.0  # records; so many in a window, and half of what they usually add is expected of the next
+    MOST: ClassVar[float] = 10.0  # even gaps; what one record added counts as no more, lest one fault hide the next
     RATE: ClassVar[float] = 0.8  # measured on Gaussian noise
 
     def begin(self, shape: tuple[int, ...]) -> State:
-        """The values remembered, ascending, the rest infinite; the open block; the range and the steps so far."""
+        """The values remembered, ascending, the rest infinite; the open block; the range and the steps so far; how many records, and what they added."""
         kept, ends = np.full((*shape, self.KEPT), np.inf), np.stack((np.full(shape, np.inf), np.full(shape, -np.inf)))
-        return {"kept": kept, "block": np.full((self.BLOCK, *shape), np.nan), "ends": ends, "seen": np.zeros(shape, int)}
+        records = {"records": np.zeros((2, *shape)), "fresh": np.zeros((2, *shape))}  # before the open block, and in it
+        return {"kept": kept, "block": np.full((self.BLOCK, *shape), np.nan), "ends": ends, "seen": np.zeros(shape, int), **records}
 
     def advance(self, x: Any) -> Verdict:
         """Score by the distance to all before, then remember it."""
@@ -113,11 +117,22 @@ class Novelty(Detector):
         seen = np.concatenate((held["seen"][None], rows == rows)).cumsum(axis=0)
         reach, n = np.maximum(high - low, TINY)[:-1], np.where(seen < self.least, np.nan, np.minimum(seen, self.HORIZON))[:-1]
         distance = self._distance(offset, rows)
-        score = np.minimum(self.RATE * np.sqrt(distance * n / reach), distance / self._floor)
+        spacing = self._spacing(reach / n, np.fmax(rows - high[:-1], low[:-1] - rows))
+        score = np.minimum(self.RATE * np.sqrt(distance / spacing), distance / self._floor)
         held["ends"], held["seen"] = np.stack((low[-1], high[-1])), seen[-1]
         if offset + steps == self.BLOCK:
             self._keep()
         return np.asarray(np.minimum(score, CEILING))
+
+    def _spacing(self, even: Array, beyond: Array) -> Array:
+        """The gap that would be no news: the even one, and for a record what records usually add, as far as they come in flocks."""
+        held = self._held
+        records, added = held["records"]
+        record = (beyond > 0) & (even == even)
+        spacing = np.where(record, np.maximum(even, added / (self.FLOCK + records)), even)
+        fresh = np.where(record, np.stack((np.ones_like(beyond), np.minimum(beyond, self.MOST * spacing))), 0.0)
+        held["fresh"] = running(np.add, np.concatenate((held["fresh"][:, None], fresh), axis=1))[:, -1].copy()
+        return np.asarray(spacing)
 
     def _distance(self, offset: int, rows: Array) -> Array:
         """Of each row to the nearest value before it; 0 where that lies on the watched side."""
@@ -131,8 +146,10 @@ class Novelty(Detector):
         return np.where(rows == rows, out, np.nan)
 
     def _keep(self) -> None:
-        """The lowest value of each place that has one."""
+        """The lowest value of each place that has one; the open block's records join those before, which fade."""
         held = self._held
+        held["records"] = held["records"] * (1 - 1 / self.window) ** self.BLOCK + held["fresh"]
+        held["fresh"] = np.zeros_like(held["fresh"])
         low, high = np.where(held["seen"] > 0, held["ends"], 0.0)[..., None]
         values = np.concatenate((held["kept"], np.moveaxis(held["block"], 0, -1)), axis=-1)
         values = np.sort(np.where(values == values, values, np.inf), axis=-1)

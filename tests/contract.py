@@ -403,12 +403,13 @@ def a_lasting_shift_is_accepted(make: Make) -> None:
 
 @promise
 def a_long_ramp_is_one_alarm(make: Make) -> None:
-    """Flat noise without a tail, then ramps of 0.1, 0.3 and 1 deviation a step; the alarm may be told again while it doubles within two windows."""
-    rng, climb = np.random.default_rng(12), np.maximum(np.arange(2000) - 999, 0)[:, None] * [0.1, 0.3, 1.0]
-    x = rng.uniform(-(3**0.5), 3**0.5, size=(2000, 3, 2)) + climb[..., None]
+    """Flat noise without a tail, then 4,000 steps of 0.02 to 1 deviation each; the alarm may be told again while it doubles within two windows."""
+    slopes, rng = (0.02, 0.05, 0.1, 0.3, 1.0), np.random.default_rng(12)
+    climb = np.maximum(np.arange(5000) - 999, 0)[:, None] * slopes
+    x = rng.uniform(-(3**0.5), 3**0.5, size=(5000, len(slopes), 2)) + climb[..., None]
     detector = make()
     alarms = Alarm().update(scores := detector.update(x if make.joint else x[..., 0]))
-    for slope, stream in zip((0.1, 0.3, 1.0), range(3)):
+    for stream, slope in enumerate(slopes):
         called = np.flatnonzero(alarms[1000:, stream] > CALLED)
         heights = scores[1000:][called, stream]
         told = f"a slope of {slope} deviations a step alarms after {called} steps with {heights.round(1)}"

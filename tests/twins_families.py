@@ -54,8 +54,12 @@ def nearest_neighbours(x: Values, window: int) -> Values:
 def novelty(x: Values, window: int) -> Values:
     scores: Values = []
     kept: Values = []
+    records, added, fresh = 0.0, 0.0, []  # of the blocks before; what each record of this block added
     for t, value in enumerate(x):
         past = seen(x[:t])
+        if t % 64 == 0:
+            fade = (1 - 1 / window) ** 64
+            records, added, fresh = records * fade + len(fresh), added * fade + fsum(fresh), []
         if t and t % 64 == 0 and past:
             width = (max(past) - min(past)) or 1e-150
             places = {floor((old - min(past)) / width * 2047): old for old in sorted(kept + seen(x[t - 64 : t]), reverse=True)}
@@ -64,7 +68,11 @@ def novelty(x: Values, window: int) -> Values:
             scores.append(nan)
             continue
         gap, width = min(abs(value - old) for old in kept + seen(x[t - t % 64 : t])), max(past) - min(past)
-        scores.append(min(0.8 * sqrt(gap * len(past) / width) if width else gap and CEILING, CEILING))
+        spacing = (width or 1e-150) / len(past)
+        if (beyond := max(value - max(past), min(past) - value)) > 0:
+            spacing = max(spacing, added / (16 + records))
+            fresh.append(min(beyond, 10 * spacing))
+        scores.append(min(0.8 * sqrt(gap / spacing), CEILING))
     return scores
 
 

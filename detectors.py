@@ -21,7 +21,7 @@ import numpy as np
 CEILING = 100.0  # standard deviations: the highest score there is, and the score of any deviation where nothing ever moved
 LARGEST = 1e100  # a value beyond it, infinity too, is no measurement and counts as missing: its square must still be a number
 TINY = 1e-150  # the spread of what never moves, in any unit: 2 * LARGEST / TINY is still a number
-FORMAT = 2  # of saved states; another one is refused
+FORMAT = 3  # of saved states; another one is refused
 CELLS = 1 << 15  # numbers worked on at once, 256 KiB: what a core keeps close
 MEDIAN, HIGH = 0.6744897501960817, 1.6448536269514722  # the median of |z| and its 90th percentile, z a standard Gaussian
 FEW = 8  # streams up to which plain floats are faster than calls
@@ -331,7 +331,7 @@ class Alarm(Transducer):
     pause: int = 25  # steps
     growth: float = 2.0  # ratio of scores
     memory: int = 1000  # steps
-    habit: float = 5.0  # peaks
+    habit: float = 8.0  # peaks; ten of the loudest surprise a thousand steps still call at the default threshold
     quiet: float = 2.5  # standard deviations
     bins: ClassVar[int] = 32  # of the histogram of peaks, by ratio from `quiet` to CEILING
 

@@ -285,7 +285,7 @@ def test_it_gets_used_to_peaks_of_one_height_but_not_to_higher_ones() -> None:
     scores = np.zeros(3000)
     scores[200:2800:200] = 6
     scores[2900] = 12
-    assert alarms(scores, 4.5) == [200, 400, 600, 2900]  # 6 / 1, 6 / 1.16, 6 / 1.3 are over 4.5; the fourth peak is 6 / 1.41
+    assert alarms(scores, 4.5) == [200, 400, 600, 800, 1000, 2900]  # 6 / 1 ... 6 / 1.31 are over 4.5; the sixth peak is 6 / 1.36
     assert alarms(scores, habit=1.0, memory=5000) == [200, 400, 2900]  # 6 / 1, 6 / 1.96 are over 3; the third peak is 6 / 2.9
 
 

@@ -662,14 +662,15 @@ class Cusum(Ewma):
     def advance(self, x: Any) -> Verdict:
         """Score by the sum, with this step in it."""
         x = self.read(x)
-        score, floor = np.empty_like(x), np.broadcast_to(self._floor, x.shape)
+        score, floor = np.empty_like(x), self._floor
         for offset, steps, near in self._cachefuls(x) if len(x) else ():
             rows = x[steps, near]
             centre, spread = np.empty((2, *rows.shape))
             self._piece(offset, rows, near, (centre, spread))
             z = np.subtract(rows, centre, out=centre)
-            z /= np.maximum(spread, floor[steps, near], out=spread)
-            self._climb(np.clip(z, -self.LIMIT, self.LIMIT, out=z), self._held["piled"][:, near], score[steps, near])
+            z /= np.maximum(spread, floor[near] if floor.size > 1 else floor, out=spread)
+            np.minimum(np.maximum(z, -self.LIMIT, out=z), self.LIMIT, out=z)
+            self._climb(z, self._held["piled"][:, near], score[steps, near])
         return Verdict(score)
 
     def _climb(self, z: Array, piled: Array, score: Array) -> None:
@@ -691,17 +692,16 @@ class Cusum(Ewma):
 def piled_up(carry: Array, rows: Array, most: float) -> None:
     """rows[i] = rows[i - 1] + rows[i], held between 0 and `most`, down the steps, begun from the carry, both in place; (sides, steps, streams)."""
     if rows.shape[-1] < FEW:  # plain floats are faster than calls
-        for side, stream in np.ndindex(carry.shape):
-            column = rows[side, :, stream]
-            piles = accumulate(
-                column.tolist(), lambda pile, step: 0.0 if (to := pile + step) <= 0 else to if to < most else most, initial=carry[side, stream].item()
-            )
-            column[:] = list(piles)[1:]
+        for side, begun in zip(rows, carry.tolist()):
+            for stream, pile in enumerate(begun):
+                steps = side[:, stream].tolist()
+                piles = accumulate(steps, lambda pile, step: 0.0 if (to := pile + step) <= 0 else to if to < most else most, initial=pile)
+                side[:, stream] = list(piles)[1:]
     else:
         before = carry
         for i in range(rows.shape[1]):
-            np.clip(np.add(before, rows[:, i], out=rows[:, i]), 0.0, most, out=rows[:, i])
-            before = rows[:, i]
+            before = np.add(before, rows[:, i], out=rows[:, i])
+            np.minimum(np.maximum(before, 0.0, out=before), most, out=before)
     carry[:] = rows[:, -1]
 
 

@@ -99,7 +99,7 @@ class Novelty(Detector):
     RATE: ClassVar[float] = 0.8  # measured on Gaussian noise
 
     def begin(self, shape: tuple[int, ...]) -> State:
-        """The values remembered, ascending, the rest infinite; the open block; the range and the steps so far; how many records, and what they added."""
+        """The values remembered, ascending, the rest infinite; the open block; the range and the steps so far; the records and what they added."""
         kept, ends = np.full((*shape, self.KEPT), np.inf), np.stack((np.full(shape, np.inf), np.full(shape, -np.inf)))
         records = {"records": np.zeros((2, *shape)), "fresh": np.zeros((2, *shape))}  # before the open block, and in it
         return {"kept": kept, "block": np.full((self.BLOCK, *shape), np.nan), "ends": ends, "seen": np.zeros(shape, int), **records}

@@ -701,7 +701,7 @@ def piled_up(carry: Array, rows: Array, most: float) -> None:
         before = carry
         for i in range(rows.shape[1]):
             before = np.add(before, rows[:, i], out=rows[:, i])
-            np.minimum(np.maximum(before, 0.0, out=before), most, out=before)
+            np.clip(before, 0.0, most, out=before)
     carry[:] = rows[:, -1]
 
 

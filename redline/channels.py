@@ -524,7 +524,7 @@ class Dispatch:
         ids = tuple(change.incident.id for change in changes)
         self.keep(Record(self.world.wall(), "channel", channel.name, ids, ok, text, tries, time.perf_counter() - began))
         for change in changes if ok else []:
-            self.world.told(change.incident.id, change.incident.severity)
+            self.write(self.world.told, change.incident.id, change.incident.severity)
 
     def act(self, action: Action, changes: list[Change]) -> None:
         """Runs an action for each of the incidents that wait for it."""
@@ -554,7 +554,14 @@ class Dispatch:
             " ".join(record.incidents),
             record.text,
         )
-        self.world.record(record)
+        self.write(self.world.record, record)
+
+    def write(self, write: Callable[..., None], *what: Any) -> None:
+        """Keeps an outcome beyond the end of the program; a full disk keeps nobody from being called."""
+        try:
+            write(*what)
+        except OSError as error:
+            log.error("an outcome could not be written: %s", error)
 
     def status(self) -> list[dict[str, Any]]:
         """Every channel and action with its counts and its last outcome, for a page or an answer: no address, no arguments."""

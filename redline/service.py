@@ -18,7 +18,7 @@ from redline.alerts import Rows as Kept
 from redline.api import Options, Service, connect
 from redline.channels import Dispatch, Plan, Record, World, read
 from redline.labels import Keep, Labels
-from redline.ledger import Anomaly, Batch
+from redline.ledger import Anomaly, Batch, log
 from redline.monitor import Monitor
 from redline.store import Shut, Store
 
@@ -97,7 +97,12 @@ def remember(service: Service, store: Store, incidents: Incidents) -> None:
     def tell(batches: Sequence[Batch]) -> None:
         if service.monitor.trouble:  # these are told without a commit, so nobody has folded them yet
             waiting.extend(folded(incidents, batches, lambda rows: None))
-        changes, waiting[:] = [*waiting, *replaced(incidents, batches), *incidents.wake(time.time())], []
+        try:
+            waiting.extend(replaced(incidents, batches))
+            waiting.extend(incidents.wake(time.time()))
+        except OSError as error:  # comes again with the next batches; a full disk keeps nobody from being called
+            log.warning("what is over or awake again could not be written and waits: %s", error)
+        changes, waiting[:] = [*waiting], []
         if changes:
             service.changed(changes)
 

@@ -243,7 +243,18 @@ def test_a_break_in_the_bookkeeping_ends_no_channel(receiver, dispatch, caplog):
     assert one.rest(PATIENCE)
     one.tell([change()])
     assert one.rest(PATIENCE)
-    assert len(receiver.got) == 2 and "channel team failed" in caplog.text
+    assert len(receiver.got) == 2 and "an outcome could not be written: the disk is full" in caplog.text
+    assert one.channels["team"].counts == {"delivered": 2}
+
+
+def test_a_full_disk_keeps_no_action_from_running(tmp_path, dispatch):
+    def full(record):
+        raise OSError("the disk is full")
+
+    one = dispatch(Plan(actions=(script(tmp_path, "", hourly=100),)), record=full)
+    one.tell([change(id=str(n)) for n in range(4)])
+    assert one.rest(PATIENCE)
+    assert one.actions["act"].counts == {"delivered": 4}
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,11 @@ from detectors import DETECTORS
 from docs.tables import filled
 from redline import ledger, store
 from redline import monitor as loop
+from redline.alerts import Policy
+from redline.api import Options
 from redline.intake import Full, Refused, Taken
 from redline.monitor import Limits, Monitor
+from redline.service import joined
 from redline.settings import Settings
 from redline.store import Keep, Query, Store, StoreError
 from streams import STREAMS, Chunk, Stream
@@ -365,6 +368,29 @@ def test_a_full_disk_is_said_and_the_commit_goes_through_once_there_is_room(kept
     kept.writer.raw_connection().driver_connection.execute("PRAGMA max_page_count=1073741823")
     rounds(monitor, 12)
     assert owed.result(timeout=0) == Taken(49_000, 0, 0) and kept.points("pump", limit=60_000).time.tolist() == time.tolist()
+
+
+def test_a_snooze_that_ends_while_the_disk_is_full_silences_nobody(kept):
+    """A spike on one stream while the snooze on the other is over, and neither can be written."""
+    monitor, heard = watching(kept, {name: (STREAMS[name](seed=3, rate=0.0), False) for name in ("cpu", "wave")}), []
+    service = joined(monitor, kept, Options())
+    service.incidents.rules = service.incidents.rules._replace(policy=Policy(quiet=5_000))  # so that the first is still live
+    service.changed = lambda changes: heard.extend((change.incident.stream, change.what) for change in changes)
+    for name in monitor.feeds:
+        monitor.apply(name, Settings(threshold=6.0))
+    rounds(monitor, 30)
+    monitor.inject("cpu", "point", 40.0)
+    rounds(monitor, 15)
+    assert heard == [("cpu", "opened")]
+    service.incidents.snooze(next(iter(service.incidents.items)), "ann", 0.0, "10 min")  # over long since
+    connection = kept.writer.raw_connection().driver_connection
+    connection.execute("PRAGMA query_only=1")
+    monitor.inject("wave", "point", 40.0)
+    rounds(monitor, 130)  # a call for help does not wait for a disk for ever
+    connection.execute("PRAGMA query_only=0")
+    assert ("wave", "opened") in heard, heard
+    rounds(monitor, 30)
+    assert ("cpu", "woke") in heard
 
 
 def test_a_file_that_another_program_locks_is_tried_again(kept, path, monkeypatch):

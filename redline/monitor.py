@@ -95,6 +95,7 @@ class Track:
         self.seconds = 0.0  # spent scoring
         self.scored = 0  # steps
         self.failure: Failure | None = None
+        self.retry = 0.0  # monotonic seconds before which it is left alone after a failure
 
     @property
     def end(self) -> int:
@@ -289,13 +290,26 @@ class Feed:
             x = self.tape.read("x", first, end)
         if first == end:
             return
-        self.learn(track, track.advance(x))
+        try:
+            rows = track.advance(x)
+        except Exception:
+            self.begin_anew(track)
+            raise
+        self.learn(track, rows)
+
+    def begin_anew(self, track: Track) -> None:
+        """Puts another track in its place, since a failure may have left it with a part of some steps learned."""
+        with self.lock:
+            if self.tracks.get(track.settings.key) is track:
+                del self.tracks[track.settings.key]
+                self.track(track.settings).wanted = track.wanted
 
     def learn(self, track: Track, rows: Mapping[str, np.ndarray]) -> None:
         """Keeps what a track said of its next steps; of the applied one it is final."""
         with self.lock:
             first = track.end
             track.append(rows)
+            track.failure = None
             new = max(first, self.noted)
             if track is self.tracks.get(self.applied.key) and new < track.end:
                 self.note(track, rows["score"][new - first :, 0], rows["alarm"][new - first :, 0])
@@ -802,14 +816,16 @@ class Monitor:
 
     def fill(self) -> bool:
         """Advances the most recently wanted track that lags by one slice; False when none lags."""
-        lagging = [(track.wanted, feed, track) for feed, track in self.tracks() if track.end < feed.end and track.failure is None]
+        now = self.clock()
+        lagging = [(track.wanted, feed, track) for feed, track in self.tracks() if track.end < feed.end and now >= track.retry]
         if not lagging:
             return False
         _, feed, track = max(lagging, key=lambda item: item[0])
         try:
             feed.catch_up(track, track.slice)
-        except Exception as error:  # noqa: BLE001  one detector's fault must not stop the others; it is logged and shown
-            track.failure = failed(f"{track.settings.detector} on {feed.name}", error)
+        except Exception as error:  # noqa: BLE001  one detector's fault must not stop the others; it is logged, shown and tried again
+            track = feed.tracks.get(track.settings.key, track)
+            track.failure, track.retry = failed(f"{track.settings.detector} on {feed.name}", error), self.clock() + RETRY
         return True
 
     def near(self) -> list[Feed]:

@@ -180,6 +180,33 @@ def test_one_stream_that_fails_is_said_and_tried_again_while_the_others_go_on(cl
     assert made.feeds["broken"].failure is None
 
 
+@pytest.mark.parametrize("applied", [True, False])
+def test_a_detector_that_fails_halfway_is_said_and_tried_again_from_the_oldest_step(watched, clock, monkeypatch, applied):
+    feed, settings = watched.feeds["wave"], Settings("EWMA", 60)
+    watched.want("wave", settings)
+    if applied:
+        watched.apply("wave", settings)
+    beats(watched, clock, 5)
+    real, fails = Alarm.update, iter([True])
+
+    def breaks(alarm, scores):
+        if alarm is track.alarm and next(fails, False):
+            raise MemoryError("a moment without memory")
+        return real(alarm, scores)
+
+    track = feed.tracks[settings.key]
+    monkeypatch.setattr(Alarm, "update", breaks)
+    beats(watched, clock, 1)
+    failure = feed.failure or feed.tracks[settings.key].failure
+    assert "a moment without memory" in failure.text
+    beats(watched, clock, int(room.RETRY / room.BEAT) + 2)
+    again = feed.tracks[settings.key]
+    assert feed.failure is None and again.failure is None and again.end == feed.end
+    x = feed.tape.read("x", feed.tape.first, feed.end)
+    wanted = DETECTORS["EWMA"](window=60, floor=tuple(feed.stream.floors)).update(x)
+    np.testing.assert_array_equal(again.read("score", feed.tape.first, feed.end), wanted)
+
+
 def test_a_setting_out_of_bounds_names_what_was_wanted(watched):
     with pytest.raises(SettingsError, match="window: wanted 10 to 500 steps; came 3"):
         watched.want("wave", Settings(window=3))

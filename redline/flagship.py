@@ -122,8 +122,7 @@ class Ensemble(Detector):
     def _guess(self, here: slice) -> Array:
         """The deviation that two lags predict; a missing one counts as none."""
         held = self._held
-        deviations = known_or_0(held["open"][1, : here.stop] - held["mean"])
-        lags = np.concatenate((held["lags"], deviations))
+        lags = known_or_0(np.concatenate((held["lags"], held["open"][1, : here.stop] - held["mean"])))
         first, second = held["weights"]
         return np.asarray(first * lags[here.start + 1 : here.stop + 1] + second * lags[here.start : here.stop])
 
@@ -271,7 +270,8 @@ class Ensemble(Detector):
     def _learn_weights(self, deviation: Array, calm: Array) -> None:
         """The weights of the two lags, by least squares over a window of exponentially forgotten products."""
         held = self._held
-        lags = np.concatenate((held["lags"], known_or_0(deviation)))
+        before = np.concatenate((held["lags"], deviation))  # NaN = missing, whatever the level
+        lags = known_or_0(before)
         now, first, second = (np.where(calm, lags[2 - lag : 2 - lag + BLOCK], 0.0) for lag in range(3))
         new = np.stack([np.add.reduce(a * b) for a, b in ((first, first), (first, second), (second, second), (now, first), (now, second))])
         held["products"] = held["products"] * (1 - self._fade[np.add.reduce(calm, dtype=np.int64)]) + new
@@ -279,7 +279,7 @@ class Ensemble(Detector):
         aa, ab, bb, ya, yb = held["products"] / size
         aa, bb = aa + 1e-6, bb + 1e-6
         held["weights"] = np.clip(np.stack((ya * bb - yb * ab, yb * aa - ya * ab)) / (aa * bb - ab * ab), -2.0, 2.0)
-        held["lags"] = lags[-2:].copy()
+        held["lags"] = before[-2:].copy()
 
     def _learn_repeats(self, x: Array) -> None:
         held = self._held
@@ -312,23 +312,24 @@ class Ensemble(Detector):
             old = int(held["season"][channel])
             season = season_of(past[:, channel], old)
             held["season"][channel] = season
-            if season != old and not (old and season and abs(season - old) < 0.1 * old):
-                self._begin_season(channel, now)
+            if season != old and not (old and season and abs(season - old) < 0.1 * old) and not self._begin_season(channel, now):
+                held["season"][channel] = old  # the next look will tell
 
-    def _begin_season(self, channel: int, now: int) -> None:
-        """Level, variance and noise of a window of the past, seen with this season."""
+    def _begin_season(self, channel: int, now: int) -> bool:
+        """Level, variance and noise of a window of the past, seen with this season; False = too little was seen of late."""
         held, one = self._held, slice(channel, channel + 1)
         steps = np.arange(max(0, now - self.window), now)
         values = held["clean"][steps % MEMORY, one] - self._expected(steps, now, one)
         present = values == values
         if present.sum() < self.least:
-            return
+            return False
         held["mean"][one] = mean_of(values, present)
         held["variance"][one] = held["noise"][one] = mean_of((values - held["mean"][one]) ** 2, present)
         held["products"][:, one] = held["weights"][:, one] = held["lags"][:, one] = 0.0
         held["held"][one] = held["shaken"][one] = held["moves"][one] = held["move"][one] = 0.0
         held["volatility"][one] = 1.0
         held["shock"][:, one] = np.nan
+        return True
 
     def _prepare(self, now: int) -> None:
         """What the next block expects, and its usual squared surprise at each step."""
@@ -362,7 +363,7 @@ class Ensemble(Detector):
         back = (near + np.arange(SEASONS)[:, None]) * season  # (SEASONS, channels)
         rows = steps[None, :, None] - back[:, None, :]
         found = ring[:, channels][rows % MEMORY, np.arange(season.size)]
-        return np.where((rows >= 0) & (back[:, None, :] < MEMORY - 2 * BLOCK), found, np.nan)
+        return np.where((rows >= 0) & (rows > steps[-1] - MEMORY) & (back[:, None, :] < MEMORY - 2 * BLOCK), found, np.nan)
 
 
 def known_or_0(x: Array) -> Array:

@@ -120,6 +120,16 @@ def test_what_strays_less_than_its_noise_is_held_to_its_noise() -> None:
     assert np.median(Ensemble().update(x)[1220:1260, 0]) > 5 > 1.5 > np.median(calm[1220:1260])
 
 
+def test_a_season_found_after_a_gap_waits_until_its_level_is_known() -> None:
+    """A look at step 1,024, just after a gap of 450 steps: the season's mean and the level must not both be expected."""
+    x = 1000 + 100 * np.sin(2 * np.pi * np.arange(4096) / 260)[:, None, None] + np.random.default_rng(0).normal(size=(4096, 1, 1))
+    x[560:1010] = np.nan
+    fast = Ensemble()
+    scores = fast.update(x)[:, 0]
+    assert fast.state is not None and abs(fast.state["season"][0] - 260) < 5
+    assert np.nanmean(scores > 3) < 0.01  # 0.15 where the season comes without its level
+
+
 def test_an_anomaly_is_not_expected_a_season_later() -> None:
     x = 3 * np.sin(2 * np.pi * np.arange(2000) / 100)[:, None, None] + 0.2 * np.random.default_rng(7).normal(size=(2000, 1, 1))
     x[1500, 0] += 8

@@ -77,7 +77,7 @@ class Channel:
         place = len(self.x)
         seasonless = x - self.expected[place]
         deviation = seasonless - self.mean if self.n else nan
-        before = self.lags + [0.0 if isnan(v - self.mean) else v - self.mean for v in self.seasonless]
+        before = [0.0 if isnan(v) else v for v in self.lags + [v - self.mean for v in self.seasonless]]
         surprise = deviation - self.weights[0] * before[-1] - self.weights[1] * before[-2]
         shake = self.shake[place]
         known = not isnan(surprise) and self.ready
@@ -156,7 +156,8 @@ class Channel:
         return calm
 
     def learn_weights(self, deviation: Values, calm: list[bool]) -> None:
-        lags = self.lags + [0.0 if isnan(d) else d for d in deviation]
+        before = self.lags + deviation
+        lags = [0.0 if isnan(d) else d for d in before]
         triples = [(lags[t + 2], lags[t + 1], lags[t]) for t in range(BLOCK) if calm[t]]
         new = [sum(a * a for _, a, _ in triples), sum(a * b for _, a, b in triples), sum(b * b for _, _, b in triples)]
         new += [sum(y * a for y, a, _ in triples), sum(y * b for y, _, b in triples)]
@@ -165,7 +166,7 @@ class Channel:
         aa, ab, bb, ya, yb = (p / size for p in self.products)
         solved = np.linalg.solve([[aa + 1e-6, ab], [ab, bb + 1e-6]], [ya, yb])
         self.weights = np.clip(solved, -2, 2).tolist()
-        self.lags = lags[-2:]
+        self.lags = before[-2:]
 
     def learn_noise(self, loud: Values) -> None:
         self.loud = [v if self.ready else nan for v in loud]
@@ -208,6 +209,7 @@ class Channel:
         values = [self.clean[t] - self.ago(self.clean, t) for t in range(max(0, now - self.window), now)]
         values = [v for v in values if not isnan(v)]
         if len(values) < self.least:
+            self.season = old
             return
         self.mean = mean(values)
         self.variance = self.noise = mean([(v - self.mean) ** 2 for v in values])

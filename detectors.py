@@ -337,8 +337,8 @@ class Alarm(Transducer):
 
     def __post_init__(self) -> None:
         self.state = None
-        if min(self.refractory, self.pause, self.memory - 1, self.growth - 1, self.quiet) < 0:
-            raise ValueError(f"refractory, pause and quiet are 0 or more, memory and growth 1 or more, got {self}")
+        if min(self.refractory, self.pause, self.memory - 1, self.growth - 1) < 0 or not 0 < self.quiet < CEILING:
+            raise ValueError(f"refractory and pause are 0 or more, memory and growth 1 or more, quiet between 0 and {CEILING:g}, got {self}")
         if not self.habit > 0:
             raise ValueError(f"habit is a number of peaks above 0, got {self.habit}")
 

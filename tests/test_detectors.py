@@ -289,6 +289,12 @@ def test_it_gets_used_to_peaks_of_one_height_but_not_to_higher_ones() -> None:
     assert alarms(scores, habit=1.0, memory=5000) == [200, 400, 2900]  # 6 / 1, 6 / 1.96 are over 3; the third peak is 6 / 2.9
 
 
+@pytest.mark.parametrize("wrong", [{"quiet": 0.0}, {"quiet": CEILING}, {"habit": 0.0}, {"growth": 0.5}, {"memory": 0}])
+def test_an_alarm_says_what_it_cannot_be(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))}.*, got"):
+        Alarm(**wrong)  # type: ignore[arg-type]
+
+
 def test_it_forgets_peaks() -> None:
     scores = np.zeros(3000)
     scores[200:2800:200] = 6

@@ -11,7 +11,6 @@ import asyncio
 import base64
 import binascii
 import contextlib
-import functools
 import logging
 import multiprocessing
 import os
@@ -19,7 +18,6 @@ import sys
 import threading
 import time
 import webbrowser
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,14 +26,14 @@ from urllib.parse import parse_qs
 import dash
 import uvicorn
 from dash import ClientsideFunction, Input, Output, Patch, State, ctx, dcc, html, no_update
-from fastapi import FastAPI, Request
+from fastapi import Request
 from fastapi.responses import JSONResponse
 from plotly.io.json import to_json_plotly
 
 from detectors import DETECTORS
 from redline import chart, evaluate, learned, panels
 from redline.alerts import OPEN, RESOLVED, STATES, Wanted
-from redline.api import Options, Service, connect
+from redline.api import Options, Service
 from redline.auth import AuthError, exposed, gathered
 from redline.cells import CsvError
 from redline.channels import ChannelError
@@ -44,7 +42,7 @@ from redline.monitor import SPEEDS, Feed, Limits, Monitor, failed
 from redline.panels import aria, data
 from redline.payload import ready
 from redline.people import acted_on, heeded, noted, proposed, say, span_said
-from redline.service import described, joined, listening
+from redline.service import described, headless, joined, listening
 from redline.settings import BY_NAME, DIRECTIONS, TABLE, Settings, SettingsError, checked, exported
 from redline.sight import Sight, cards, destination, news, once, picked_threshold, pulse, source, spark, totals
 from redline.sources import Columns, Recording, ThisMachine, read_csv
@@ -82,8 +80,9 @@ def drawn(sight: Sight, look: dict[str, Any], held: dict[str, Any] | None) -> An
     since = held["end"] if held and grows(held, sight, look) else None
     if held and held["whole"] and held["look"] == look and (held["sheet"], held["end"]) == (sight.sheet, sight.end):
         return no_update
-    make = functools.partial(figure, sight, look, since)
-    return once(("chart", *map(str, look.values()), sight.sheet, sight.end, since), lambda: written(make())) if sight.ready else make()
+    if not sight.ready:
+        return figure(sight, look, since)
+    return once(("chart", *map(str, look.values()), sight.sheet, sight.end, since), lambda: written(figure(sight, look, since)))
 
 
 def grows(held: dict[str, Any], sight: Sight, look: dict[str, Any]) -> bool:
@@ -95,8 +94,8 @@ def grows(held: dict[str, Any], sight: Sight, look: dict[str, Any]) -> bool:
 def figure(sight: Sight, look: dict[str, Any], since: int | None) -> Any:
     """The whole chart, or a Patch with what came since a step."""
     seen, theme = sight.seen, look["theme"]
-    whole = functools.partial(chart.figure, seen, theme, sight.span, f"{look['stream']} {look['revision']}")
-    made: Any = whole() if since is None else growth(seen, theme, sight.span, since)
+    title = f"{look['stream']} {look['revision']}"
+    made: Any = chart.figure(seen, theme, sight.span, title) if since is None else growth(seen, theme, sight.span, since)
     if look["zoom"]:
         made["layout"]["xaxis"]["range"] = look["zoom"]  # plotly keeps a zoom only until the page names another range
     return made
@@ -350,20 +349,9 @@ def floating() -> html.Div:
 
 def build(monitor: Monitor, interval: int = BY_NAME["interval"].default, seed: int = 0, service: Service | None = None) -> dash.Dash:
     """The page and the API on one server; the monitor starts and stops with it."""
+    alone()
     service = service or Service(monitor)
-
-    @contextlib.asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        alone()
-        monitor.start()
-        yield
-        service.end()
-        monitor.stop()
-        if service.store is not None:
-            service.store.close()
-
-    server = FastAPI(lifespan=lifespan)
-    connect(server, service)
+    server = headless(service)
     where = Path(__file__).parent / "assets"
     app = dash.Dash(
         "redline",
@@ -376,7 +364,7 @@ def build(monitor: Monitor, interval: int = BY_NAME["interval"].default, seed: i
     )
     app.layout = lambda: page(monitor, interval, seed)
     heeded(service)
-    for wire in (connect_settings, connect_chart, connect_panels, connect_people, connect_upload):
+    for wire in (connect_settings, connect_chart, connect_travel, connect_panels, connect_people, connect_upload):
         wire(app, service)
     connect_actions(app, service, seed)
     connect_browser(app)
@@ -656,17 +644,11 @@ def connect_people(app: dash.Dash, service: Service) -> None:
 
 def connect_actions(app: dash.Dash, service: Service, seed: int) -> None:
     monitor = service.monitor
-    kinds = [kind for kind in KINDS if kind != "none"]
+    buttons = {kind: Input(f"inject-{kind}", "n_clicks") for kind in KINDS if kind != "none"}
+    states = {"size": State("size", "value"), "domain": State("domain", "value")}
 
-    @app.callback(
-        Output("injected", "children"),
-        [Input(f"inject-{kind}", "n_clicks") for kind in kinds],
-        State("size", "value"),
-        State("domain", "value"),
-        prevent_initial_call=True,
-    )
-    async def inject(*asked: Any) -> str:
-        size, domain = asked[-2:]
+    @app.callback(Output("injected", "children"), inputs=buttons, state=states, prevent_initial_call=True)
+    async def inject(size: float, domain: str, **_: Any) -> str:
         kind = str(ctx.triggered_id).removeprefix("inject-")
         monitor.inject(domain, kind, float(size))
         return f"{BUTTONS.get(kind, kind)} injected"
@@ -679,22 +661,15 @@ def connect_actions(app: dash.Dash, service: Service, seed: int) -> None:
         settings = chosen(feed.applied, preview)
         return {"content": exported(source(feed, domain, settings, seed), settings), "filename": f"redline-{domain}.toml"}
 
-    moves = {name: Input(name, "n_clicks") for name in ("pause", "golive", "earlier", "later", "previous", "next")}
-    states = {
-        "at": State("at", "data"),
-        "seen": State("seen", "data"),
-        "span": State("range", "value"),
-        "domain": State("domain", "value"),
-        "zoom": State("zoom", "data"),
-    }
 
-    @app.callback(
-        Output("at", "data"),
-        Output("zoom", "data"),
-        inputs={**moves, "goto": Input("goto", "data")},
-        state={**states, **PREVIEW_STATE},
-        prevent_initial_call=True,
-    )
+def connect_travel(app: dash.Dash, service: Service) -> None:
+    monitor = service.monitor
+    moves = {name: Input(name, "n_clicks") for name in ("pause", "golive", "earlier", "later", "previous", "next")}
+    moves["goto"] = Input("goto", "data")
+    states = {"domain": State("domain", "value"), "span": State("range", "value"), **PREVIEW_STATE}
+    states |= {name: State(name, "data") for name in ("at", "seen", "zoom")}
+
+    @app.callback(Output("at", "data"), Output("zoom", "data"), inputs=moves, state=states, prevent_initial_call=True)
     async def travel(at: Any, seen: Any, span: int, domain: str, zoom: Any, goto: Any, **rest: Any) -> tuple[Any, Any]:
         """Looks back, freezes the view, or goes live again."""
         feed = monitor.feeds.get(domain)

@@ -165,14 +165,15 @@ def forget() -> None:
 def once(key: Hashable, make: Callable[[], Any]) -> Any:
     """An answer that many visitors ask for alike, made for the first of them."""
     now, found = monotonic(), answers.get(key)
-    if found is None or now - found[0] > FRESH:
-        found = now, make()
+    if found is not None and now - found[0] <= FRESH:
+        return found[1]
+    made = make()
     with asking:
-        answers.pop(key, None)
-        answers[key] = found
+        answers[key] = now, made
+        answers.move_to_end(key)
         while answers and (len(answers) > ALIKE or now - next(iter(answers.values()))[0] > FRESH):
             answers.popitem(last=False)
-    return found[1]
+    return made
 
 
 def scored(settings: Settings, floors: tuple[float, ...], x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

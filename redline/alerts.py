@@ -6,7 +6,6 @@ Only people live by the wall clock: a snooze of ten minutes lasts ten of theirs,
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,8 +24,6 @@ SNOOZES = {"10 min": 600.0, "1 h": 3_600.0, "until normal": NORMAL}  # seconds
 REDLINE = "redline"  # who changed an incident when nobody did
 HISTORY = 100  # entries kept of one incident: the first and the newest
 KEPT = 2_000  # resolved incidents kept in memory, older ones are the store's
-
-log = logging.getLogger("redline")
 
 
 class UnknownIncident(LookupError):
@@ -562,33 +559,6 @@ class Incidents:
         if len(self.items) > KEPT + KEPT // 4:
             for id in [i.id for i in self.items.values() if not i.live][:-KEPT]:
                 del self.items[id]
-
-
-class Backlog:
-    """Writes rows, and keeps those that could not be written for the next time: a full disk keeps nobody from being called.
-
-    write(Rows) is one transaction; what it raises as OSError is logged once until it works again.
-    """
-
-    def __init__(self, write: Callable[[Rows], None]) -> None:
-        self.write = write
-        self.incidents: dict[str, dict[str, Any]] = {}
-        self.watches: dict[str, dict[str, Any]] = {}
-        self.trouble = ""  # what the last try said
-
-    def __call__(self, rows: Rows) -> None:
-        self.incidents |= {row["id"]: row for row in rows.incidents}
-        self.watches |= {row["stream"]: row for row in rows.watches}
-        if not self.incidents and not self.watches:
-            return
-        try:
-            self.write(Rows(list(self.incidents.values()), list(self.watches.values())))
-        except OSError as error:
-            if not self.trouble:
-                log.error("incidents could not be written and wait: %s", error)
-            self.trouble = str(error)
-            return
-        self.incidents, self.watches, self.trouble = {}, {}, ""
 
 
 def _weighty(after: Watch, before: Watch | None) -> bool:

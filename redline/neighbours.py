@@ -81,7 +81,7 @@ class Novelty(Detector):
 
     E = distance * steps seen, at most HORIZON / range so far: how many values that gap would hold if all were evenly spread; score = RATE * sqrt(E),
     a fixed map. A record is also compared with what records of the last `window` added: where they come in flocks, as on a ramp, one more is no news.
-    Values are remembered one for each of KEPT places of the range. `window` is also how long it looks before it speaks.
+    Values are remembered one for each of KEPT places of the range. It looks for half a `window` before it speaks.
     Cost: KEPT per step, KEPT numbers per stream. When it fails: everything is new once, so it never alarms twice for a fault, nor for an old value at
     the wrong time.
     Source: S. Marsland, Novelty Detection in Learning Systems, 2003; how wide the gaps between seen values are: R. Pyke, Spacings, 1965.

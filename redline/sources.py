@@ -391,10 +391,6 @@ class Recording(Stream):
         """Rows not played yet."""
         return self.total - self.position
 
-    def rewind(self) -> None:
-        """Plays from the first row again."""
-        self.position = 0
-
     def take(self, steps: int) -> Chunk:
         """The next rows; fewer at the end, then none."""
         rows = slice(self.position, min(self.position + max(int(steps), 0), self.total))

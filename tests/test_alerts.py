@@ -20,7 +20,6 @@ from redline.alerts import (
     SEVERITIES,
     SNOOZES,
     STATES,
-    Backlog,
     Incidents,
     Policy,
     Rows,
@@ -468,25 +467,6 @@ def test_whatever_is_written_is_written_under_the_lock_of_the_store():
         reader.start()
         reader.join(5.0)
     assert held[-1] == (1, [], "resolved"), "who reads never waits"
-
-
-def test_what_a_full_disk_refused_is_written_later_and_nobody_waits_for_it(caplog):
-    written, full = [], [OSError("the disk is full")] * 2
-
-    def write(rows):
-        if full:
-            raise full.pop()
-        written.append(rows)
-
-    incidents = Incidents(rules(), Backlog(write))
-    assert whats(incidents.take(batch([4.0]), now=0.0)) == [("opened", True)]
-    assert incidents.save.trouble == "the disk is full"
-    incidents.take(batch([9.0, *[0] * 30], first=1), now=0.0)
-    assert len(caplog.records) == 1, "said once"
-    incidents.take(batch([0.0], first=32), now=0.0)
-    ((rows,), (incident,)) = written, incidents.find().incidents
-    assert repr([incident_of(each) for each in rows.incidents]) == repr([incident])
-    assert (incidents.save.trouble, incidents.save.incidents, incidents.save.watches) == ("", {}, {})
 
 
 def test_only_what_a_restart_would_miss_is_written():

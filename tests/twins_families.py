@@ -151,17 +151,21 @@ def correlations(window_rows: list[Row]) -> list[Row]:
     return [[1.0 if i == j else 0.999 * product[i][j] for j in pairs] for i in pairs]
 
 
+def taught(rows: list[Row], t: int, block: int, window: int) -> tuple[list[Row], Row, list[int]]:
+    """(the window before step t's block, step t, the features known of it), all in spreads from the centre."""
+    learned = rows[max(0, t - t % block - window) : t - t % block]
+    gauges = [centre_and_spread([past[i] for past in learned], window) for i in range(len(rows[t]))]
+    z = in_spreads(rows[t], gauges)
+    return [in_spreads(past, gauges) for past in learned], z, [i for i, value in enumerate(z) if not isnan(value)]
+
+
 def mahalanobis(rows: list[Row], window: int) -> Values:
     scores, block = [], max(1, window // 8)
     for t, row in enumerate(rows):
-        learned = rows[max(0, t - t % block - window) : t - t % block]
-        gauges = [centre_and_spread([past[i] for past in learned], window) for i in range(len(row))]
-        z = in_spreads(row, gauges)
-        known = [i for i, value in enumerate(z) if not isnan(value)]
+        past_rows, z, known = taught(rows, t, block, window)
         if not known:
             scores.append(nan)
             continue
-        past_rows = [in_spreads(past, gauges) for past in learned]
         matrix, seen = correlations(past_rows), sum(not all(map(isnan, past)) for past in past_rows)
         some = [z[i] for i in known]
         squared = fsum(a * b for a, b in zip(some, solved([[matrix[i][j] for j in known] for i in known], some)))
@@ -191,14 +195,10 @@ def density(near: Near, own: dict[int, Near]) -> float:
 def local_outlier_factor(rows: list[Row], window: int) -> Values:
     scores, block, nearest = [], max(1, window // 4), max(1, min(10, least(window) - 1))
     for t, row in enumerate(rows):
-        learned = rows[max(0, t - t % block - window) : t - t % block]
-        gauges = [centre_and_spread([past[i] for past in learned], window) for i in range(len(row))]
-        z = in_spreads(row, gauges)
-        known = [i for i, value in enumerate(z) if not isnan(value)]
+        past_rows, z, known = taught(rows, t, block, window)
         if not known:
             scores.append(nan)
             continue
-        past_rows = [in_spreads(past, gauges) for past in learned]
         points = [[0.0 if isnan(value) else value for value in past] for past in past_rows if not all(map(isnan, past))]
         every = list(range(len(row)))
         own = {id(point): around(point, [other for other in points if other is not point], every, nearest) for point in points}

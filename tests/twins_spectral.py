@@ -7,21 +7,12 @@ from math import isnan, log, nan, sqrt
 
 import numpy as np
 from twins import Twin, Values
-from twins_families import calibrated, least
-
-
-def filled(x: Values) -> Values:
-    """Each missing value as the last one seen."""
-    out, last = [], nan
-    for value in x:
-        last = last if isnan(value) else value
-        out.append(last)
-    return out
+from twins_families import calibrated, carried, least
 
 
 def run_to(x: Values, t: int, width: int) -> Values:
     """The values of a run that ends at step t; what was before the first value is like the last."""
-    full = filled(x)
+    full = carried(x)
     run = [full[s] if s >= 0 else nan for s in range(t - width + 1, t + 1)]
     return [(0.0 if isnan(run[-1]) else run[-1]) if isnan(value) else value for value in run]
 
@@ -58,7 +49,7 @@ def spectral_residual(x: Values, window: int) -> Values:
 
 def subspace(x: Values, window: int) -> Values:
     width, block = max(2, min(window, max(4, window // 8))), max(1, window // 8)
-    full = filled(x)
+    full = carried(x)
 
     def learned(end: int) -> tuple[list[float], float] | None:
         """(what each other value of a run says of the last, the centre), from the window before step `end`."""

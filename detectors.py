@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -15,6 +16,7 @@ from importlib import import_module
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -22,6 +24,8 @@ CEILING = 100.0  # standard deviations: the highest score there is, and the scor
 LARGEST = 1e100  # a value beyond it, infinity too, is no measurement and counts as missing: its square must still be a number
 TINY = 1e-150  # the spread of what never moves, in any unit: 2 * LARGEST / TINY is still a number
 FORMAT = 3  # of saved states; another one is refused
+NO_STATE = "{} is no state: wanted a file that save() of {} wrote, got {}; save it again, or begin anew with fit()"
+UNREADABLE = ValueError, TypeError, LookupError, EOFError, RuntimeError, MemoryError, OSError, BadZipFile, zlib.error  # raised of any other file
 CELLS = 1 << 15  # numbers worked on at once, 256 KiB: what a core keeps close
 MEDIAN, HIGH = 0.6744897501960817, 1.6448536269514722  # the median of |z| and its 90th percentile, z a standard Gaussian
 FEW = 8  # streams up to which plain floats are faster than calls
@@ -105,16 +109,29 @@ class Transducer(ABC):
             np.savez(file, allow_pickle=False, **{"_header": np.array(json.dumps(self._header())), **self._held})
 
     def load(self, path: str | Path) -> Self:
-        """Take the state written by `save`; one of another detector, other settings or another version is a ValueError."""
-        with np.load(path, allow_pickle=False) as saved:
-            header = json.loads(str(saved["_header"])) if "_header" in saved else {}
-            for what, mine in self._header().items():
-                if header.get(what) != mine:
-                    raise ValueError(
-                        f"{path} holds a state with {what} {header.get(what)!r}, wanted {mine!r}; load it into a detector made like the saved one"
-                    )
-            self.state = {name: saved[name] for name in saved.files if name != "_header"}
+        """Take the state written by `save`; what is none, or one of another detector, other settings or another version is a ValueError."""
+        with open(path, "rb") as file:
+            try:
+                state = dict(np.load(file, allow_pickle=False))
+                header = dict(json.loads(str(state.pop("_header"))))
+            except UNREADABLE as error:
+                raise ValueError(NO_STATE.format(path, type(self).__name__, "one that cannot be read as such")) from error
+        for what, mine in self._header().items():
+            if (came := header.get(what)) != mine:
+                raise ValueError(f"{path} holds a state with {what} {came!r}, wanted {mine!r}; load it into a detector made like the saved one")
+        if not self._fits(state):
+            raise ValueError(NO_STATE.format(path, type(self).__name__, f"one with other arrays, or of other shapes: {', '.join(state) or 'none'}"))
+        self.state = state
         return self
+
+    def _fits(self, state: State) -> bool:
+        """Whether these are the arrays of a state; those of a member, which bear its name and a dot, are not looked at."""
+        shape = state.get("shape", np.zeros(0))
+        if shape.shape != (1 + self.joint,) or shape.dtype.kind != "i" or shape.min() < 0:
+            return False
+        begun = {"step": np.array(0), "shape": shape, **self.begin(tuple(shape.tolist()))}
+        mine = {name: (value.shape, value.dtype) for name, value in state.items() if "." not in name}
+        return mine == {name: (value.shape, value.dtype) for name, value in begun.items()}
 
     def _header(self) -> dict[str, Any]:
         settings = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
@@ -276,6 +293,7 @@ class Calibration(Transducer):
 
     window: int = 120  # steps
     level: ClassVar[float] = 3.0  # standard deviations; never the slider's
+    FAINT: ClassVar[float] = 1e-9  # of the median: strangeness that differs by less, differs by rounding
 
     def __post_init__(self) -> None:
         self.state = None
@@ -309,7 +327,7 @@ class Calibration(Transducer):
         held, ordered = self._held, np.sort(np.moveaxis(self._held["past"], 0, -1), axis=-1)  # (streams, window)
         seen = count(ordered)
         median, high = quantile(ordered, seen, 0.5), quantile(ordered, seen, 0.9)
-        line = np.stack((median, np.maximum(high - median, TINY) / (HIGH - MEDIAN)))
+        line = np.stack((median, np.maximum(np.maximum(high - median, self.FAINT * median), TINY) / (HIGH - MEDIAN)))
         held["line"] = np.where(seen >= (self.window + 1) // 2, line, held["line"])
 
 
@@ -468,11 +486,8 @@ def first_seen(x: Array) -> Array:
 
 def last_seen(x: Array, before: Array) -> Array:
     """(steps, streams) -> (streams,): the last value, or the one before where all are missing."""
-    last: Array
-    if len(x) and (x[-1] == x[-1]).all():
-        last = x[-1].copy()
-    else:
-        last = np.where((x == x).any(axis=0), first_seen(x[None, ::-1])[0], before)
+    whole = len(x) and (x[-1] == x[-1]).all()
+    last: Array = x[-1].copy() if whole else np.where((x == x).any(axis=0), first_seen(x[None, ::-1])[0], before)
     return last
 
 
@@ -524,8 +539,7 @@ class RollingZ(Expecting):
         x = rows.reshape(-1, size, rows.shape[1])  # (blocks, steps, streams)
         tails, old = self._tails(offset, x)  # (3, blocks, steps, streams), their anchors (blocks, streams)
         new, fresh = held["anchors"][1:], held["head"][0] == 0
-        begins = np.count_nonzero(fresh)
-        if begins:
+        if begins := np.count_nonzero(fresh):
             new = np.where(fresh, first_seen(x), new)  # (blocks, streams)
         before = held["head"][:, None] if len(x) == 1 else np.zeros((3, len(x), x.shape[2]))  # whole blocks start with nothing
         m = moments(x, new[:, None])
@@ -679,8 +693,7 @@ class Cusum(Ewma):
         np.subtract(z, self.slack, out=sides[0])
         np.subtract(-self.slack, z, out=sides[1])
         unknown = z != z
-        missing = np.count_nonzero(unknown)
-        if missing:
+        if missing := np.count_nonzero(unknown):
             sides[:, unknown] = 0.0
         piled_up(piled, sides, self.MOST)
         high = np.maximum(sides[0], sides[1], out=sides[0]) if self.direction == "both" else sides[0 if self.direction == "high" else 1]
@@ -719,8 +732,7 @@ class Ranked(Expecting):
 
     def expect(self, x: Array) -> tuple[Array, ...]:
         """Gauge the window before each step."""
-        centre, spread = by_rank(windows(self.remember(x), self.window), self.gauge, self.least)
-        return centre, spread
+        return tuple(by_rank(windows(self.remember(x), self.window), self.gauge, self.least))
 
 
 def by_rank(views: Array, gauge: Callable[[Array, int | Array], Array | tuple[Array, Array]], least: int) -> Array:
@@ -804,43 +816,6 @@ def nearest(ranks: Array, centre: Array, place: int) -> Array:
     return distance
 
 
-@dataclass
-class Interquartile(Ranked):
-    """Tukey's fences: how far outside the middle half of the last `window` steps.
-
-    |x - (Q1 + Q3) / 2| / ((Q3 - Q1) / 1.349); Tukey's fence at 1.5 (Q3 - Q1) beyond a quartile is 2.7 on this scale. Cost: one sort per step.
-    When it fails: where more than half of the window is one and the same value the spread is 0 and any other value is CEILING; give a floor.
-    Source: J. W. Tukey, Exploratory Data Analysis, 1977.
-
-    >>> Interquartile(window=4).update([[1.0], [2.0], [3.0], [4.0], [9.0]]).ravel().round(3)
-    array([  nan,   nan, 4.047, 2.698, 5.846])
-    """
-
-    def gauge(self, ordered: Array, seen: int | Array) -> tuple[Array, Array]:
-        """The middle of the quartiles, and their distance as that of a Gaussian."""
-        first, third = quantile(ordered, seen, 0.25), quantile(ordered, seen, 0.75)
-        return (first + third) / 2, (third - first) / (2 * MEDIAN)
-
-
-@dataclass
-class Percentile(Ranked):
-    """How far outside the middle 90 % of the last `window` steps.
-
-    |x - (P5 + P95) / 2| / ((P95 - P5) / 3.29): the edge of the middle 90 % is 1.64 on this scale, the rest is extrapolated, not counted. Up to a
-    twentieth of the window on either side may be outliers. Cost: one sort of the window per step.
-    When it fails: on a skewed stream the long side alarms too often; more outliers than that widen the band to themselves.
-    Source: R. J. Hyndman, Y. Fan, Sample Quantiles in Statistical Packages, 1996 (type 7).
-
-    >>> Percentile(window=4).update([[1.0], [2.0], [3.0], [4.0], [9.0]]).ravel().round(3)
-    array([  nan,   nan, 5.483, 3.655, 7.92 ])
-    """
-
-    def gauge(self, ordered: Array, seen: int | Array) -> tuple[Array, Array]:
-        """The middle of the two percentiles, and their distance as that of a Gaussian."""
-        low, high = quantile(ordered, seen, 0.05), quantile(ordered, seen, 0.95)
-        return (low + high) / 2, (high - low) / (2 * HIGH)
-
-
 class Listing(Mapping[str, type[Detector]]):
     """Detectors by the name a person reads; one that lives in a room of redline/ is imported when first asked for."""
 
@@ -869,8 +844,8 @@ DETECTORS = Listing(
     {
         "rolling z-score": RollingZ,
         "median and MAD": MedianMad,
-        "interquartile range": Interquartile,
-        "percentile": Percentile,
+        "interquartile range": "redline.quantiles:Interquartile",
+        "percentile": "redline.quantiles:Percentile",
         "moving average": "redline.forecasts:MovingAverage",
         "EWMA": Ewma,
         "CUSUM": Cusum,

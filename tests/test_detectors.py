@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import io
+import json
+import pickle
 import pkgutil
+from collections.abc import Callable
 from typing import Any
 
 import contract
@@ -48,7 +52,7 @@ def descendants(base: type) -> set[type]:
 
 
 def test_the_list_has_its_order() -> None:
-    assert [name for name in ORDER if name in DETECTORS] == NAMES
+    assert NAMES[: len(ORDER)] == ORDER  # a new one comes last, where nobody's choice moves
 
 
 def test_a_listed_room_is_imported_when_asked_for() -> None:
@@ -192,6 +196,58 @@ def test_a_state_of_another_version_is_refused(tmp_path: Any, monkeypatch: pytes
     RollingZ().fit(np.zeros((3, 1))).save(tmp_path / "state.npz")
     monkeypatch.setattr(detectors, "FORMAT", detectors.FORMAT + 1)
     with pytest.raises(ValueError, match=f"format {detectors.FORMAT - 1}, wanted {detectors.FORMAT}"):
+        RollingZ().load(tmp_path / "state.npz")
+
+
+def written(save: Callable[..., None], *values: Any, **arrays: Any) -> bytes:
+    """What one of numpy's writers puts into a file."""
+    file = io.BytesIO()
+    save(file, *values, **arrays)
+    return file.getvalue()
+
+
+def bent(*without: str, **arrays: Any) -> bytes:
+    """A state of `RollingZ(window=9)` that lacks some arrays or has others."""
+    detector = RollingZ(window=9).fit(np.zeros((30, 2)))
+    whole = {"_header": np.array(json.dumps(detector._header())), **(detector.state or {})}
+    return written(np.savez, **{name: value for name, value in whole.items() if name not in without} | arrays)
+
+
+SQUEEZED = written(np.savez_compressed, a=np.arange(999))
+NO_STATES = {
+    "nothing": b"",
+    "garbage": bytes(range(256)),
+    "text": b"dear diary",
+    "a pickle": pickle.dumps({"step": 3}),
+    "one array": written(np.save, np.zeros((3, 2))),
+    "half a file": bent()[:700],
+    "squeezed, then bent": SQUEEZED[:60] + b"bent" * 5 + SQUEEZED[80:],
+    "no header": bent("_header"),
+    "a header that is no JSON": bent(_header=np.array("{")),
+    "a header that is no table": bent(_header=np.array("3")),
+    "no arrays": bent("step", "shape", "past", "marks", "tails", "head", "anchors"),
+    "an array too few": bent("past"),
+    "an array too many": bent(future=np.zeros(3)),
+    "another window": bent(past=np.zeros((8, 2))),
+    "words": bent(past=np.full((9, 2), "low")),
+    "a shape below nothing": bent(shape=np.array([-1])),
+    "a shape of a joint one": bent(shape=np.array([1, 2])),
+}
+
+
+@pytest.mark.parametrize("what", NO_STATES)
+def test_a_file_that_is_no_state_is_refused_with_one_sentence(what: str, tmp_path: Any) -> None:
+    (tmp_path / "state.npz").write_bytes(NO_STATES[what])
+    detector = RollingZ(window=9).fit(np.ones((9, 2)))
+    kept = detector.state
+    sentence = r"state.npz is no state: wanted a file that save\(\) of RollingZ wrote, got one .*; save it again, or begin anew with fit\(\)$"
+    with pytest.raises(ValueError, match=sentence) as refused:
+        detector.load(tmp_path / "state.npz")
+    assert "pickle" not in str(refused.value) and detector.state is kept
+
+
+def test_a_file_that_is_not_there_is_said_to_be_missing(tmp_path: Any) -> None:
+    with pytest.raises(FileNotFoundError):
         RollingZ().load(tmp_path / "state.npz")
 
 

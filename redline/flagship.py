@@ -44,7 +44,7 @@ class Ensemble(Detector):
     >>> x = np.random.default_rng(1).normal(size=(400, 1, 2))
     >>> x[390, 0, 1] = 9.0
     >>> Ensemble(window=100).fit(x[:390]).explain(x[390:391]).round(0)
-    array([[[ 0., 33.]]])
+    array([[[ 0., 51.]]])
     """
 
     joint: ClassVar[bool] = True
@@ -71,7 +71,7 @@ class Ensemble(Detector):
         return {
             **zeros,
             **{name: np.ones(size) for name in ("volatility", "repeats", "sway")},
-            **{name: np.full(size, np.nan) for name in ("last", "edge", "low", "high")},
+            **{name: np.full(size, np.nan) for name in ("first", "last", "edge", "low", "high")},
             "lags": np.zeros((2, size)),
             "products": np.zeros((5, size)),
             "weights": np.zeros((2, size)),
@@ -91,13 +91,20 @@ class Ensemble(Detector):
     def advance(self, x: Any) -> Verdict:
         """Score by the root of the summed squares; `parts` shares the score out as the squares are."""
         x = self.read(x)
-        flat = x.reshape(len(x), x.shape[1] * x.shape[2])  # (steps, channels)
+        flat = self._from_first(x.reshape(len(x), x.shape[1] * x.shape[2]))  # (steps, channels)
         energy = np.concatenate([self._piece(offset, rows) for offset, rows in self.pieces(flat, BLOCK)]).reshape(x.shape)
         known = energy == energy
         energy = np.where(known, energy, 0.0)
         total = energy.sum(axis=-1)
         score = np.where(known.any(axis=-1), np.minimum(np.sqrt(total), CEILING), np.nan)
         return Verdict(score, parts=energy * (score / np.maximum(total, TINY))[..., None])
+
+    def _from_first(self, x: Array) -> Array:
+        """How far each value is from the first one its channel ever had, so that it does not matter where zero is."""
+        held = self._held
+        first = np.where((x == x).any(axis=0), first_seen(x[None])[0], np.nan)
+        held["first"] = np.where(held["first"] == held["first"], held["first"], first)
+        return np.asarray(x - known_or_0(held["first"]))
 
     # One piece of a block: nothing here depends on where the piece begins
 

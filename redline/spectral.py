@@ -114,8 +114,8 @@ class Subspace(Shape):
     """How far a value is from where the run before it and the window's main directions put it.
 
     Runs of window / 8 values (at least 4) about the window's mean; their RANK main directions are found anew at the absolute multiples of window / 8
-    steps. The others of a run and these directions say where its last value should be; the misfit is how far it is from there. It knows a season
-    by its shape, wherever it stands. Cost: window / 8 per step; a small eigenproblem per renewal and stream.
+    steps, each with the share of its energy above the next one's, so that of equal ones none is chosen. The others of a run and these directions say
+    where its last value should be; the misfit is how far it is from there. It knows a season by its shape, wherever it stands. Cost: window / 8 per step; a small eigenproblem per renewal and stream.
     When it fails: a change along the main directions, a season grown by half, stays inside. On plain noise no few directions hold a run.
     Source: A. Lakhina, M. Crovella, C. Diot, Diagnosing Network-Wide Traffic Anomalies, 2004; N. Golyandina, A. Zhigljavsky, Singular Spectrum
     Analysis for Time Series, 2013 (on lags).
@@ -123,11 +123,11 @@ class Subspace(Shape):
     >>> x = np.sin(np.arange(800) / 5) + 0.05 * np.random.default_rng(1).normal(size=800)
     >>> x[790] += 1
     >>> Subspace(window=60).update(x[:, None])[788:791].ravel().round(1)
-    array([0.7, 0.1, 9.9])
+    array([ 0.1,  1.2, 12.6])
     """
 
     RANK: ClassVar[int] = 3  # directions
-    FAINT: ClassVar[float] = 1e-9  # of the strongest direction's energy: what is no direction
+    FAINT: ClassVar[float] = 1e-9  # of the strongest direction's energy: what is no direction, and no difference between two
     LEAST: ClassVar[float] = 0.05  # of the last value's length that lies outside of them
 
     @property
@@ -150,7 +150,8 @@ class Subspace(Shape):
         told = np.zeros(runs.shape[:2])
         for i in range(self.width - 1):  # one after another, so that no bit depends on the number of steps
             told = told + weights[i] * (runs[..., i] - centre)
-        return np.asarray(runs[..., -1] - centre - told)
+        own = runs[..., -1] - centre
+        return np.where(np.abs(own - told) > self.FAINT * (np.abs(own) + np.abs(told)), own - told, 0.0)
 
     def learn(self) -> None:
         """The main directions of the window's runs, and what they make of the last value: the least squares of its others on them."""
@@ -161,8 +162,10 @@ class Subspace(Shape):
         runs = windows(np.concatenate((np.nan_to_num(filled - centre), filled[-1:] * 0.0)), self.width)  # (runs, streams, width)
         products = np.einsum("rsi,rsj->sij", runs, runs)
         values, vectors = np.linalg.eigh(products)
-        used = slice(-min(self.RANK, self.width - 1), None)
-        main = vectors[..., used] * (values[:, None, used] > self.FAINT * values[:, None, -1:])  # (streams, width, directions)
+        rank = min(self.RANK, self.width - 1)
+        used, next_ = values[:, None, -rank:], values[:, None, -rank - 1, None]  # (streams, 1, directions), (streams, 1, 1)
+        share = np.where(used > self.FAINT * values[:, None, -1:], 1 - (1 + self.FAINT) * next_ / np.where(used > 0, used, 1.0), 0.0)
+        main = vectors[..., -rank:] * np.sqrt(np.maximum(share, 0.0))  # (streams, width, directions)
         last = main[:, -1]
         rest = np.maximum(1 - (last * last).sum(axis=-1), self.LEAST)
         weights = np.einsum("sid,sd->is", main[:, :-1], last) / rest

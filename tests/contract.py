@@ -348,6 +348,18 @@ def the_zero_does_not_matter(make: Make) -> None:
 
 
 @promise
+def few_values_that_return_are_no_chaos(make: Make) -> None:
+    """A switch that is seldom on, and values on a coarse grid: much is equal there, and what rounding tells apart must not decide."""
+    rng, steps = np.random.default_rng(0), 100 * W
+    for x in (1.0 * (rng.random((steps, 2)) < 0.02), np.round(rng.normal(size=(steps, 2)) * 2) / 2):
+        x = shaped(make, x)
+        together = make(window=2 * W).update(x)
+        alone, far = make(window=2 * W).update(x[:, :1]), make(window=2 * W).update(x + 1e9)
+        np.testing.assert_allclose(alone, together[:, :1], rtol=1e-6, atol=1e-6, err_msg="a stream's scores change with its neighbours")
+        np.testing.assert_allclose(far, together, rtol=1e-2, atol=1e-2, err_msg="values around 1e9, other scores")
+
+
+@promise
 def a_spike_is_caught(make: Make) -> None:
     for sign in (1, -1):
         x = noise(make, 20 * W, 2)

@@ -24,7 +24,7 @@ def calibrated(raw: Values, window: int) -> Values:
         kept.append(value if t == calm or t - calm > window else nan)
         if t % block == block - 1 and len(seen(kept[-window:])) >= (window + 1) // 2:
             median, high = (quantile(seen(kept[-window:]), share) for share in (0.5, 0.9))
-            unit = max(high - median, 1e-150) / (NORMAL.inv_cdf(0.95) - NORMAL.inv_cdf(0.75))
+            unit = max(high - median, 1e-9 * median, 1e-150) / (NORMAL.inv_cdf(0.95) - NORMAL.inv_cdf(0.75))
         scores.append(score)
     return scores
 
@@ -184,8 +184,9 @@ def around(point: Row, others: list[Row], features: list[int], nearest: int) -> 
 
     pairs = sorted(((far(other), other) for other in others), key=lambda pair: pair[0])
     last = pairs[nearest - 1][0]
-    nearer, tied = sum(d < last for d, _ in pairs), sum(d == last for d, _ in pairs)
-    return [(d, 1.0 if d < last else (nearest - nearer) / tied, other) for d, other in pairs if d <= last]
+    edge, end = last * (1 - 1e-9), last * (1 + 1e-9)
+    nearer, tied = sum(d < edge for d, _ in pairs), sum(edge <= d <= end for d, _ in pairs)
+    return [(d, 1.0 if d < edge else (nearest - nearer) / tied, other) for d, other in pairs if d <= end]
 
 
 def density(near: Near, own: dict[int, Near]) -> float:

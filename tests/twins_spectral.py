@@ -62,8 +62,9 @@ def subspace(x: Values, window: int) -> Values:
         moved = [0.0 if isnan(v) else v - centre for v in values]
         runs = np.array([moved[i : i + width] for i in range(window - width + 1)])
         _, sizes, directions = np.linalg.svd(runs)
-        main = np.array([d for d, size in zip(directions[: min(3, width - 1)], sizes) if size**2 > 1e-9 * sizes[0] ** 2])
-        main = main if len(main) else np.zeros((1, width))
+        rank, energy = min(3, width - 1), [*(sizes**2).tolist(), 0.0, 0.0, 0.0, 0.0]
+        shares = [max(0.0, 1 - (1 + 1e-9) * energy[rank] / e) if e > 1e-9 * energy[0] else 0.0 for e in energy[:rank]]
+        main = np.array([d * sqrt(share) for d, share in zip(directions, shares)])
         tip = main[:, -1]
         return list(main[:, :-1].T @ tip / max(1 - tip @ tip, 0.05)), centre
 

@@ -11,7 +11,7 @@ from dash import html
 from detectors import DETECTORS
 from redline import evaluate, view
 from redline.alerts import SNOOZES, Incident, Page
-from redline.monitor import Anomaly, Feed, Monitor
+from redline.monitor import Anomaly, Feed, Monitor, Track
 from redline.settings import TABLE, Settings
 from redline.sight import Sight, told
 
@@ -87,16 +87,20 @@ def compared(monitor: Monitor, feed: Feed, settings: Settings, by: str) -> list[
     return [html.Tr(each, className="best" if labelled and done and i == 0 else "") for i, each in enumerate(cells)]
 
 
-def compare_name(name: str) -> html.Td:
-    return html.Td(html.Button(name, className="link", **data("detector", name)))
+def compare_name(name: str, track: Track | None = None) -> html.Td:
+    """A button that chooses the detector; it says what its score means, and once it has scored, whether it has a band."""
+    says = (DETECTORS[name].__doc__ or "").partition("\n")[0]
+    if track is not None and track.tape is not None:
+        says += " With a band of what is expected." if "centre" in track.tape.columns else " No band."
+    return html.Td(html.Button(name, className="link", title=says, **data("detector", name)))
 
 
 def compare_row(sight: Sight, f: evaluate.Figures | None, by: str) -> list[Any]:
-    name, failure = compare_name(sight.settings.detector), sight.track.failure
+    name, failure = compare_name(sight.settings.detector, sight.track), sight.track.failure
     if f is None:
         words = f"failed, id {failure.id}" if failure else f"scoring {100 * sight.monitor.progress(sight.feed.name, sight.track):.0f} %"
         return [name, html.Td(words, colSpan=7, className="quiet")]
-    speed = f"{1e6 * sight.track.pace:.2g}" if sight.track.scored else "–"
+    speed = f"{1e6 * sight.track.pace:,.{int(sight.track.pace < 1e-5)}f}" if sight.track.scored else "–"
     if f.events is None:
         return [name, html.Td(f"{f.alarms:,}"), html.Td("no labels for this stream", colSpan=4, className="quiet"), html.Td(speed), html.Td("–")]
     shares = [html.Td(share(getattr(f, f"{by}_{figure}"))) for figure in ("precision", "recall", "f1")]

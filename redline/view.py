@@ -174,12 +174,16 @@ def reason(value: float, expected: tuple[float, float], score: float, unit: str,
     '97 %, expected 20 to 45, 5.1 σ above, third in a row'
     >>> reason(37_000_000.0, (-28_630_988.0, 34_891_610.0), 3.7, "B/s")
     '37 MB/s, expected -29 to 35 MB/s, 3.7 σ above'
+    >>> reason(5.04, (2.0, 4.96), 3.5, "mm/s")
+    '5.04 mm/s, expected 2.00 to 4.96, 3.5 σ above'
     """
     low, high = expected
-    words = [quantity(value, unit, (high - low) / 16)]
+    beyond = max(value - high, low - value, (high - low) / 1000)  # rounding must not hide it
+    grain = min((high - low) / 16, beyond)
+    words = [quantity(value, unit, grain)]
     if math.isfinite(low):
         scale, prefix = prefixed(max(abs(low), abs(high)), unit)
-        ends = [plain(end / scale, (high - low) / scale / 16) for end in expected]
+        ends = [plain(end / scale, grain / scale) for end in expected]
         words.append(f"expected {ends[0]} to {ends[1]}{f' {prefix}' if scale > 1 else ''}")
         words.append(f"{score:.1f} σ {'above' if value > high else 'below'}")
     else:

@@ -28,6 +28,7 @@ types: .venv/test
 docs: .venv/run
 	$(BIN)/python docs/tables.py
 	$(BIN)/python docs/pages.py
+	$(BIN)/python docs/tuning.py
 
 bench: .venv/test browser
 	$(BIN)/python -m bench.speed

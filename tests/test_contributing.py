@@ -30,6 +30,15 @@ def test_its_detector_keeps_the_contract_and_finds_a_jump(example: ModuleType) -
     assert np.nanargmax(example.Jump(window=60).update(x)) in (250, 251)
 
 
+def test_its_detector_says_what_its_chapter_needs(example: ModuleType) -> None:
+    assert all(word in (example.Jump.__doc__ or "") for word in ("Cost: ", "When it fails: ", "Source: "))
+
+
+def test_what_generates_a_document_is_run_by_make_docs() -> None:
+    (recipe,) = re.findall(r"^docs:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), flags=re.M)
+    assert set(re.findall(r"docs/\w+\.py", recipe)) == {f"docs/{file.name}" for file in (ROOT / "docs").glob("*.py") if file.name != "__init__.py"}
+
+
 def test_its_domain_is_the_same_in_any_chunks(example: ModuleType) -> None:
     whole, parts = example.Tide(seed=3).take(1500), example.Tide(seed=3)
     pieces = [parts.take(steps) for steps in (1, 700, 0, 799)]

@@ -26,7 +26,7 @@ from redline.sources import Recording, read_csv, write_csv
 from redline.table import Table
 from streams import STREAMS, Chunk
 
-WINDOWS = (60, 120, 240)  # steps, tried where labels can tell which is best
+WINDOWS = (60, 120, 240)  # steps, tried beside a detector's own where labels can tell which is best
 SLICE = 50_000  # rows scored at once, so that memory does not grow with the detector's extras
 FORMATS = ("table", "csv", "json", "html")
 EXITS = "exit codes: 0 it ran; 1 it ran and failed; 2 wrong usage or bad input; 130 interrupted"
@@ -44,7 +44,10 @@ def evaluate_words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--learn", type=share, metavar="SHARE", help="choose window and threshold on this first share of the rows, judge on the rest")
     parser.add_argument("--detectors", metavar="A,B", type=listed, default=[], help="only these (default: all; see `python -m redline detectors`)")
     parser.add_argument(
-        "--windows", metavar="N,N", type=windows, help=f"steps (default: {', '.join(map(str, WINDOWS))}; {default_window()} without labels)"
+        "--windows",
+        metavar="N,N",
+        type=windows,
+        help=f"steps (default: {', '.join(map(str, WINDOWS))} and each detector's own; {default_window()} without labels)",
     )
     parser.add_argument("--threshold", type=positive_float, default=threshold.default, metavar="SIGMA", help="to start with (default: %(default)s)")
     parser.add_argument("--format", choices=FORMATS, help="default: by the ending of --output, else table")
@@ -55,9 +58,9 @@ def run_evaluate(args: argparse.Namespace) -> None:
     recording = recorded(args)
     chunk = recording.take(recording.total)
     with asked():
-        plan = evaluate.Plan(args.threshold, evaluate.learning_rows(chunk.label, args.learn) if args.learn else 0)
-    sizes = args.windows or (WINDOWS if chunk.label is not None else (default_window(),))
-    jobs = [(name, window) for name in chosen_detectors(args.detectors) for window in sizes]
+        cut = evaluate.learning_rows(chunk.label, args.learn) if args.learn else 0
+    plan = evaluate.Plan(args.threshold, cut, timed=recording.columns.time is not None)
+    jobs = [(name, window) for name in chosen_detectors(args.detectors) for window in args.windows or tried_windows(name, chunk)]
     faults: list[evaluate.Fault] = []
     tried = evaluate.trials(chunk.x, progress(jobs, sys.stderr), scorer(recording.floors), faults)
     entries = evaluate.ranked(evaluate.rank(tried, chunk, plan))
@@ -85,9 +88,16 @@ def recorded(args: argparse.Namespace) -> Recording:
 
 def chosen_detectors(names: Sequence[str]) -> Sequence[str]:
     unknown = [name for name in names if name not in DETECTORS]
+    if unknown and (wanted := learned.missing(unknown[0])):
+        raise UsageError(f"--detectors: {wanted}")
     if unknown:
         raise UsageError(f"--detectors: there is no {unknown[0]!r}; there are {', '.join(DETECTORS)}")
     return names or list(DETECTORS)
+
+
+def tried_windows(name: str, chunk: Chunk) -> Sequence[int]:
+    """The detector's own too where labels can tell which is best; without, the one the page begins with, for everybody."""
+    return (default_window(),) if chunk.label is None else sorted({*WINDOWS, DETECTORS[name].window})
 
 
 def scorer(floors: tuple[float, ...]) -> evaluate.Scorer:

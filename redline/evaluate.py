@@ -295,6 +295,7 @@ class Plan(NamedTuple):
     threshold: float  # the one that everybody starts with
     cut: int = 0  # settings are learned on the rows before it, judged on those from it on; 0: both on all rows
     thresholds: np.ndarray = THRESHOLDS
+    timed: bool = True  # the rows have times of their own; else nothing is counted per day
 
 
 class Entry(NamedTuple):
@@ -424,7 +425,8 @@ def clock(chunk: Chunk, plan: Plan, every: int = 100) -> Figures:
     """The figures of an alarm every `every` steps that never looks: what a detector must beat, on the judged rows."""
     steps = np.arange(len(chunk.x))
     ticks = np.where(steps % every == every - 1, np.inf, 0.0)
-    return judge(*_part(ticks, ticks, chunk, slice(plan.cut, None)), plan.threshold, chunk.time[plan.cut :])
+    rows = slice(plan.cut, None)
+    return judge(*_part(ticks, ticks, chunk, rows), plan.threshold, _time(chunk, plan, rows))
 
 
 def document(entries: Sequence[Entry], chunk: Chunk, plan: Plan) -> dict[str, Any]:
@@ -495,6 +497,10 @@ def _part(score: np.ndarray, alarm: np.ndarray, chunk: Chunk, rows: slice) -> tu
     return score[rows], alarm[rows], None if chunk.label is None else chunk.label[rows]
 
 
+def _time(chunk: Chunk, plan: Plan, rows: slice) -> np.ndarray | None:
+    return chunk.time[rows] if plan.timed else None
+
+
 def _promise(entry: Entry) -> tuple[float, float, float]:
     """A key that puts first what did best on the rows it was learned from."""
     return _order(entry.learned and entry.learned.event_f1), _order(entry.learned and entry.learned.row_f1), entry.trial.micros
@@ -521,15 +527,16 @@ def _merit(trial: Trial, label: np.ndarray | None, plan: Plan) -> tuple[float, f
 
 def _entry(trial: Trial, chunk: Chunk, plan: Plan) -> Entry:
     """Choose the threshold on the rows one may learn from, then judge on the others."""
-    learning = _part(trial.score, trial.alarm, chunk, slice(plan.cut or None))
-    judged, time = _part(trial.score, trial.alarm, chunk, slice(plan.cut, None)), chunk.time[plan.cut :]
+    first, rest = slice(plan.cut or None), slice(plan.cut, None)
+    learning, judged = (_part(trial.score, trial.alarm, chunk, rows) for rows in (first, rest))
+    time = _time(chunk, plan, rest)
     score, _, label = judged
     threshold = best_threshold(curve(*learning, plan.thresholds))
     return Entry(
         trial,
         judge(*judged, plan.threshold, time),
         threshold,
-        None if threshold is None else judge(*learning, threshold, chunk.time[: plan.cut or None]),
+        None if threshold is None else judge(*learning, threshold, _time(chunk, plan, first)),
         None if threshold is None else judge(*judged, threshold, time),
         curve(*judged, plan.thresholds),
         None if label is None else roc(score, label),

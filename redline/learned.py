@@ -30,6 +30,12 @@ def listed(listing: Listing = DETECTORS) -> list[str]:
     return list(found)
 
 
+def missing(name: str) -> str | None:
+    """What to install for one of these whose library is not there; None of any other name."""
+    library, kind = CLASSES.get(name, ("", ""))
+    return MISSING.format(name, globals()[kind].library) if library and not find_spec(library) else None
+
+
 @dataclass
 class Learned(Joint):
     """A borrowed model, fitted anew for each stream every REFIT windows on the last `reach` windows; it writes `made` and `judged`.

@@ -135,7 +135,7 @@ def test_a_detector_that_cannot_run_is_a_row_that_says_why(cpu: Path, capsys: py
     assert "EWMA did not run: EWMA needs a library: pip install it" in text and re.search(r"^\s*! +EWMA +60 +- ", text, re.M)
     rows = list(csv.DictReader(io.StringIO(evaluated(capsys, *words, "--format", "csv"))))
     assert [(row["detector"], row["fault"]) for row in rows] == [("CUSUM", ""), ("EWMA", "EWMA needs a library: pip install it")]
-    assert commands.main(["evaluate", "--csv", str(cpu), "--detectors", "EWMA"]) == 2
+    assert commands.main(["evaluate", "--csv", str(cpu), "--detectors", "EWMA", "--windows", "60"]) == 2
     assert "none of the detectors could run: EWMA" in capsys.readouterr().err
 
 
@@ -166,6 +166,50 @@ def test_the_file_is_read_as_asked(tmp_path: Path, capsys: pytest.CaptureFixture
     document = json.loads(evaluated(capsys, *words, "is_bad"))
     assert document["names"] == ["b"] and document["events"] == 1
     assert {row["window"] for row in document["ranking"]} <= {20, 30}
+
+
+def test_a_detector_is_tried_with_its_own_window_too(cpu: Path) -> None:
+    chunk = read_csv(cpu).take(3_000)
+    assert commands.tried_windows("ensemble", chunk) == [60, 120, 240, DETECTORS["ensemble"].window] and DETECTORS["ensemble"].window == 500
+    assert commands.tried_windows("EWMA", chunk) == [60, 120, 240]
+    assert commands.tried_windows("ensemble", chunk._replace(label=None)) == (BY_NAME["window"].default,)
+
+
+def test_the_own_window_is_among_those_run(cpu: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    ran: list[tuple[str, int]] = []
+    monkeypatch.setattr(commands, "progress", lambda jobs, file: ran.extend(jobs) or jobs)
+    monkeypatch.setattr(DETECTORS["EWMA"], "window", 90)
+    evaluated(capsys, "--csv", str(cpu))
+    assert [window for name, window in ran if name == "EWMA"] == [60, 90, 120, 240]
+    ran.clear()
+    evaluated(capsys, "--csv", str(cpu), "--windows", "30")
+    assert {window for _, window in ran} == {30}
+
+
+def test_without_times_nothing_is_counted_per_day(cpu: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, bare = tmp_path / "timeless.csv", tmp_path / "bare.csv"
+    rows = [line.partition(",")[2] for line in cpu.read_text().splitlines()]
+    path.write_text("\n".join(rows))
+    bare.write_text("\n".join(row.partition(",")[0] for row in rows))
+    timed = json.loads(evaluated(capsys, "--csv", str(cpu), "--learn", "0.6", "--format", "json"))
+    document = json.loads(evaluated(capsys, "--csv", str(path), "--learn", "0.6", "--format", "json"))
+    for row, other in zip([*document["ranking"], {"start": document["clock"]}], [*timed["ranking"], {"start": timed["clock"]}]):
+        for part in {"start", "learned", "best"} & row.keys():
+            assert row[part]["alarms_per_day"] is None is row[part]["false_alarms_per_day"]
+            assert other[part]["alarms_per_day"] >= 0 and row[part]["false_alarms"] is not None
+    assert "false/day" in evaluated(capsys, "--csv", str(path)) and "per_day" not in evaluated(capsys, "--csv", str(path), "--format", "csv")
+    start = json.loads(evaluated(capsys, "--csv", str(bare), "--format", "json"))["ranking"][0]["start"]
+    assert start["alarms_per_day"] is None and start["alarms"] >= 0
+
+
+@pytest.mark.parametrize(("name", "library"), [("ECOD", "PyOD"), ("isolation forest", "scikit-learn")])
+def test_a_detector_of_a_library_that_is_not_there_says_what_to_install(
+    name: str, library: str, cpu: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("redline.learned.find_spec", lambda _: None)
+    assert commands.main(["evaluate", "--csv", str(cpu), "--detectors", f"EWMA,{name}"]) == 2
+    said = f"--detectors: {name} needs {library}, which is not installed: pip install 'redline[learned]'"
+    assert capsys.readouterr().err == f"redline evaluate: {said}\n"
 
 
 def test_labels_that_name_nothing_suggest_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -504,7 +504,7 @@ def carried(x: Array, before: Array) -> Array:
 class RollingZ(Expecting):
     """How many standard deviations from the mean of the last `window` steps.
 
-    z = |x - mean| / std, both over the steps before x. Cost: constant per step, whatever the window; 4 numbers per step of the window and stream.
+    z = |x - mean| / std, both over the steps before x. Cost: constant per step, whatever the window; 2 numbers per step of the window and stream.
     When it fails: an outlier inside the window widens the band for a whole window and hides the next; a season longer than the window is "strange".
     Source: W. A. Shewhart, Economic Control of Quality of Manufactured Product, 1931; the joining of blocks: T. Chan, G. Golub, R. LeVeque,
     Updating Formulae and a Pairwise Algorithm for Computing Sample Variances, 1979.

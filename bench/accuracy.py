@@ -32,7 +32,7 @@ from streams import KINDS, STREAMS
 Scorer = Callable[[Series], np.ndarray]  # -> (steps,), standard deviations, NaN = no opinion
 THRESHOLD = 3.5  # the page's default
 TOLERANCE = 10  # steps after an event in which an alarm still hits it
-SEEDS = (301, 302, 303)  # of the simulated domains; none of them was used while anything was chosen
+SEEDS = (301, 302, 303)  # of the simulated domains; no choice was made on them, though they were looked at
 LEARN, JUDGED = 6144, 12288  # steps of a simulated domain
 SIZES = (1, 2, 3, 4, 5, 6, 8)  # local noise standard deviations
 MISSED = ("dropout",)  # kinds that are gaps, not anomalies

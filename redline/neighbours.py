@@ -17,7 +17,7 @@ class NearestNeighbours(Detector):
     d = root mean square gap between the last `lags` values, weighted FADE**age, and those of the `neighbours`-th nearest run of the last MEMORY
     windows. A missing value is the one before it, and a run that ends in one is nobody's neighbour. The root of d goes through the calibration, and
     the score is at most d / floor. With a direction, the step must lie to that side of the end of the nearest run.
-    Cost: lags * MEMORY * window per step; MEMORY * window numbers per stream. When it fails: a fault seen more than `neighbours` times is known;
+    Cost: lags * MEMORY * window per step; 2 * MEMORY * window numbers per stream. When it fails: a fault seen more than `neighbours` times is known;
     where everything is always new, as on a random walk, nothing is strange. The `lags` - 1 steps after a strange one are strange with it.
     Source: E. M. Knorr, R. T. Ng, Algorithms for Mining Distance-Based Outliers in Large Datasets, 1998; S. Ramaswamy, R. Rastogi, K. Shim,
     Efficient Algorithms for Mining Outliers from Large Data Sets, 2000.

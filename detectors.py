@@ -125,13 +125,13 @@ class Transducer(ABC):
         return self
 
     def _fits(self, state: State) -> bool:
-        """Whether these are the arrays of a state; those of a member, which bear its name and a dot, are not looked at."""
+        """Whether all that a state begins with is there, of the same shapes and types; a member's arrays come later."""
         shape = state.get("shape", np.zeros(0))
         if shape.shape != (1 + self.joint,) or shape.dtype.kind != "i" or shape.min() < 0:
             return False
         begun = {"step": np.array(0), "shape": shape, **self.begin(tuple(shape.tolist()))}
-        mine = {name: (value.shape, value.dtype) for name, value in state.items() if "." not in name}
-        return mine == {name: (value.shape, value.dtype) for name, value in begun.items()}
+        mine = {name: (value.shape, value.dtype) for name, value in state.items()}
+        return mine.items() >= {name: (value.shape, value.dtype) for name, value in begun.items()}.items()
 
     def _header(self) -> dict[str, Any]:
         settings = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]

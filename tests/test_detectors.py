@@ -227,7 +227,6 @@ NO_STATES = {
     "a header that is no table": bent(_header=np.array("3")),
     "no arrays": bent("step", "shape", "past", "marks", "tails", "head", "anchors"),
     "an array too few": bent("past"),
-    "an array too many": bent(future=np.zeros(3)),
     "another window": bent(past=np.zeros((8, 2))),
     "words": bent(past=np.full((9, 2), "low")),
     "a shape below nothing": bent(shape=np.array([-1])),

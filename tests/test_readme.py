@@ -30,7 +30,8 @@ def test_the_generated_tables_are_not_stale():
 
 
 def test_the_readme_is_short():
-    assert len(README.splitlines()) <= 150
+    own = re.sub(r"(?<= -->\n).*?(?=<!-- end -->)", "", README, flags=re.S)  # a table grows with what there is
+    assert len(own.splitlines()) <= 120 < len(README.splitlines())
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+)\)", re.sub(r"```.*?```", "", README, flags=re.S)))))

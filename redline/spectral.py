@@ -115,7 +115,8 @@ class Subspace(Shape):
 
     Runs of window / 8 values (at least 4) about the window's mean; their RANK main directions are found anew at the absolute multiples of window / 8
     steps, each with the share of its energy above the next one's, so that of equal ones none is chosen. The others of a run and these directions say
-    where its last value should be; the misfit is how far it is from there. It knows a season by its shape, wherever it stands. Cost: window / 8 per step; a small eigenproblem per renewal and stream.
+    where its last value should be; the misfit is how far it is from there. It knows a season by its shape, wherever it stands.
+    Cost: window / 8 per step; a small eigenproblem per renewal and stream.
     When it fails: a change along the main directions, a season grown by half, stays inside. On plain noise no few directions hold a run.
     Source: A. Lakhina, M. Crovella, C. Diot, Diagnosing Network-Wide Traffic Anomalies, 2004; N. Golyandina, A. Zhigljavsky, Singular Spectrum
     Analysis for Time Series, 2013 (on lags).

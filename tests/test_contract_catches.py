@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from detectors import CEILING, DETECTORS, Alarm, Array, Cusum, Detector, MedianMad, RollingZ, State, Verdict, windows
+from redline.spectral import Subspace
 
 FAULTS: dict[str, list[type[Detector]]] = {}
 
@@ -262,6 +263,11 @@ class NeverAccepts(MedianMad):
 @breaks("a_long_ramp_is_one_alarm")
 class PilesUpForEver(Cusum):
     MOST = 1e9
+
+
+@breaks("few_values_that_return_are_no_chaos")
+class TellsApartByRounding(Subspace):
+    FAINT = 0.0
 
 
 @breaks("explanations_add_up")

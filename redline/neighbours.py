@@ -80,7 +80,8 @@ class Novelty(Detector):
     """How far from the nearest value ever seen, compared with how close values lie over their whole range.
 
     E = distance * steps seen, at most HORIZON / range so far: how many values that gap would hold if all were evenly spread; score = RATE * sqrt(E),
-    a fixed map. A record is also compared with what records of the last `window` added: where they come in flocks, as on a ramp, one more is no news.
+    a fixed map. On ground gained in the last `window` it is also compared with what records there added: in a flock of them, as on a ramp, one more is
+    no news.
     Values are remembered one for each of KEPT places of the range. It looks for half a `window` before it speaks.
     Cost: KEPT per step, KEPT numbers per stream. When it fails: everything is new once, so it never alarms twice for a fault, nor for an old value at
     the wrong time.
@@ -101,7 +102,7 @@ class Novelty(Detector):
     def begin(self, shape: tuple[int, ...]) -> State:
         """The values remembered, ascending, the rest infinite; the open block; the range and the steps so far; the records and what they added."""
         kept, ends = np.full((*shape, self.KEPT), np.inf), np.stack((np.full(shape, np.inf), np.full(shape, -np.inf)))
-        records = {"records": np.zeros((2, *shape)), "fresh": np.zeros((2, *shape))}  # before the open block, and in it
+        records = {"records": np.zeros((4, *shape)), "fresh": np.zeros((4, *shape))}  # before the open block, and in it
         return {"kept": kept, "block": np.full((self.BLOCK, *shape), np.nan), "ends": ends, "seen": np.zeros(shape, int), **records}
 
     def advance(self, x: Any) -> Verdict:
@@ -117,20 +118,22 @@ class Novelty(Detector):
         seen = np.concatenate((held["seen"][None], rows == rows)).cumsum(axis=0)
         reach, n = np.maximum(high - low, TINY)[:-1], np.where(seen < self.least, np.nan, np.minimum(seen, self.HORIZON))[:-1]
         distance = self._distance(offset, rows)
-        spacing = self._spacing(reach / n, np.fmax(rows - high[:-1], low[:-1] - rows))
+        spacing = self._spacing(reach / n, rows, low[:-1], high[:-1])
         score = np.minimum(self.RATE * np.sqrt(distance / spacing), distance / self._floor)
         held["ends"], held["seen"] = np.stack((low[-1], high[-1])), seen[-1]
         if offset + steps == self.BLOCK:
             self._keep()
         return np.asarray(np.minimum(score, CEILING))
 
-    def _spacing(self, even: Array, beyond: Array) -> Array:
-        """The gap that would be no news: the even one, and for a record what records usually add, as far as they come in flocks."""
+    def _spacing(self, even: Array, rows: Array, low: Array, high: Array) -> Array:
+        """The gap that would be no news: the even one; on ground gained lately what records usually add, as far as they come in flocks."""
         held = self._held
-        records, added = held["records"]
-        record = (beyond > 0) & (even == even)
-        spacing = np.where(record, np.maximum(even, added / (self.FLOCK + records)), even)
-        fresh = np.where(record, np.stack((np.ones_like(beyond), np.minimum(beyond, self.MOST * spacing))), 0.0)
+        records, added, up, down = held["records"]
+        gained = (rows > high - up) | (rows < low + down)
+        spacing = np.where(gained, np.maximum(even, added / (self.FLOCK + records)), even)
+        above, below = np.maximum(rows - high, 0.0), np.maximum(low - rows, 0.0)
+        record = (above + below > 0) & (even == even)
+        fresh = np.where(record, np.stack((np.ones_like(rows), np.minimum(above + below, self.MOST * spacing), above, below)), 0.0)
         held["fresh"] = running(np.add, np.concatenate((held["fresh"][:, None], fresh), axis=1))[:, -1].copy()
         return np.asarray(spacing)
 

@@ -54,12 +54,14 @@ def nearest_neighbours(x: Values, window: int) -> Values:
 def novelty(x: Values, window: int) -> Values:
     scores: Values = []
     kept: Values = []
-    records, added, fresh = 0.0, 0.0, []  # of the blocks before; what each record of this block added
+    records, added, up, down, fresh = 0.0, 0.0, 0.0, 0.0, []  # of the blocks before; of each record of this block what counts of it, and its ground
     for t, value in enumerate(x):
         past = seen(x[:t])
         if t % 64 == 0:
             fade = (1 - 1 / window) ** 64
-            records, added, fresh = records * fade + len(fresh), added * fade + fsum(fresh), []
+            records, added = records * fade + len(fresh), added * fade + fsum(counted for counted, _ in fresh)
+            up, down = up * fade + fsum(max(0.0, ground) for _, ground in fresh), down * fade + fsum(max(0.0, -ground) for _, ground in fresh)
+            fresh = []
         if t and t % 64 == 0 and past:
             width = (max(past) - min(past)) or 1e-150
             places = {floor((old - min(past)) / width * 2047): old for old in sorted(kept + seen(x[t - 64 : t]), reverse=True)}
@@ -69,9 +71,11 @@ def novelty(x: Values, window: int) -> Values:
             continue
         gap, width = min(abs(value - old) for old in kept + seen(x[t - t % 64 : t])), max(past) - min(past)
         spacing = (width or 1e-150) / len(past)
-        if (beyond := max(value - max(past), min(past) - value)) > 0:
+        above, below = value - max(past), min(past) - value
+        if above > -up or below > -down:
             spacing = max(spacing, added / (16 + records))
-            fresh.append(min(beyond, 10 * spacing))
+        if above > 0 or below > 0:
+            fresh.append((min(max(above, below), 10 * spacing), above if above > 0 else -below))
         scores.append(min(0.8 * sqrt(gap / spacing), CEILING))
     return scores
 

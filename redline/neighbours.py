@@ -80,8 +80,8 @@ class Novelty(Detector):
     """How far from the nearest value ever seen, compared with how close values lie over their whole range.
 
     E = distance * steps seen, at most HORIZON / range so far: how many values that gap would hold if all were evenly spread; score = RATE * sqrt(E),
-    a fixed map. On ground gained in the last `window` it is also compared with what records there added: in a flock of them, as on a ramp, one more is
-    no news.
+    a fixed map. On ground gained in the last `window` it is also compared with what records there added: in a flock of them, as on a ramp, one more
+    is no news.
     Values are remembered one for each of KEPT places of the range. It looks for half a `window` before it speaks.
     Cost: KEPT per step, KEPT numbers per stream. When it fails: everything is new once, so it never alarms twice for a fault, nor for an old value at
     the wrong time.

@@ -10,7 +10,7 @@ import json
 import math
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from importlib import import_module
 from itertools import accumulate
@@ -20,21 +20,37 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from redline.detection.arrays import (
+    CACHE_CELLS,
+    FEW_STREAMS,
+    MEDIAN_ABS_GAUSSIAN,
+    P90_ABS_GAUSSIAN,
+    TINY,
+    Array,
+    cache_tiles,
+    centre_and_spread,
+    concatenate_parts,
+    count_known,
+    first_known,
+    kth_smallest_distance,
+    last_known,
+    merge_moments,
+    moments,
+    rank_quantile,
+    rank_windows,
+    rolling_max,
+    running_reduce,
+    shift_moments,
+    sliding_windows,
+    sums_before,
+)
+
 CEILING = 100.0  # standard deviations: the highest score there is, and the score of any deviation where nothing ever moved
-LARGEST = 1e100  # a value beyond it, infinity too, is no measurement and counts as missing: its square must still be a number
-TINY = 1e-150  # the spread of what never moves, in any unit: 2 * LARGEST / TINY is still a number
-FORMAT = 3  # of saved states; another one is refused
+LARGEST_VALUE = 1e100  # a value beyond it, infinity too, is no measurement and counts as missing: its square must still be a number
+STATE_FORMAT = 3  # of saved states; another one is refused
 NO_STATE = "{} is no state: wanted a file that save() of {} wrote, got {}; save it again, or begin anew with fit()"
 UNREADABLE = ValueError, TypeError, LookupError, EOFError, RuntimeError, MemoryError, OSError, BadZipFile, zlib.error  # raised of any other file
-CELLS = 1 << 15  # numbers worked on at once, 256 KiB: what a core keeps close
-MEDIAN, HIGH = 0.6744897501960817, 1.6448536269514722  # the median of |z| and its 90th percentile, z a standard Gaussian
-FEW = 8  # streams up to which plain floats are faster than calls
-WIDE = 32  # streams from which one call per step is faster than one scan per stream
-
-Array = np.ndarray[Any, np.dtype[Any]]
 State = dict[str, Array]
-Layers = tuple[Array, Array, Array]
-Moments = Array | Layers  # a stack (3, ...) or its layers
 Direction = Literal["both", "high", "low"]
 
 
@@ -73,9 +89,9 @@ class Transducer(ABC):
         if self.state["shape"].tolist() != [*x.shape[1:]]:
             began = tuple(self.state["shape"].tolist())
             raise ValueError(f"{type(self).__name__} began with {began} as {wanted[8:]}, got {x.shape[1:]}; use a new one, or fit() to begin again")
-        if np.vdot(x, x) <= LARGEST:  # so none is larger or missing; one pass, and most often the only one
+        if np.vdot(x, x) <= LARGEST_VALUE:  # so none is larger or missing; one pass, and most often the only one
             return x
-        known = np.abs(x) <= LARGEST  # false for a NaN too
+        known = np.abs(x) <= LARGEST_VALUE  # false for a NaN too
         return x if np.count_nonzero(known) == x.size else np.where(known, x, np.nan)
 
     def pieces(self, x: Array, block: int, most: int = 1) -> Iterator[tuple[int, Array]]:
@@ -135,7 +151,7 @@ class Transducer(ABC):
 
     def _header(self) -> dict[str, Any]:
         settings = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
-        plain: dict[str, Any] = json.loads(json.dumps({"detector": type(self).__name__, "format": FORMAT, "settings": settings}, default=repr))
+        plain: dict[str, Any] = json.loads(json.dumps({"detector": type(self).__name__, "format": STATE_FORMAT, "settings": settings}, default=repr))
         return plain
 
     def inside(self, name: str, member: Transducer) -> Within:
@@ -259,7 +275,7 @@ class Expecting(Detector):
             return Verdict(x, x, x)
         centre, spread = self.expect(x)
         score, floor = np.empty_like(x), np.broadcast_to(self._floor, x.shape)
-        for near in tiles(x.shape, 2):
+        for near in cache_tiles(x.shape, 2):
             away = self.sided(x[near] - centre[near])
             away /= np.maximum(spread[near], floor[near], out=spread[near])  # NaN stays NaN
             np.minimum(away, CEILING, out=score[near])
@@ -313,10 +329,10 @@ class Calibration(Transducer):
 
     def _piece(self, offset: int, raw: Array) -> Array:
         held, (median, unit) = self._held, self._held["line"]
-        score: Array = np.clip(MEDIAN + (raw - median) / unit, 0.0, CEILING)
+        score: Array = np.clip(MEDIAN_ABS_GAUSSIAN + (raw - median) / unit, 0.0, CEILING)
         step = np.arange(len(raw))[:, None] + held["step"]
         calm = np.concatenate((held["calm"][None], np.where(score > self.level, 0, step)))  # (1 + steps, streams), the step of the last calm
-        running(np.maximum, calm)
+        running_reduce(np.maximum, calm)
         self.remember(np.where(step - calm[1:] <= 0, raw, np.where(step - calm[1:] > self.window, raw, np.nan)))
         held["calm"] = calm[-1]
         if offset + len(raw) == self._block:
@@ -325,9 +341,9 @@ class Calibration(Transducer):
 
     def _renew(self) -> None:
         held, ordered = self._held, np.sort(np.moveaxis(self._held["past"], 0, -1), axis=-1)  # (streams, window)
-        seen = count(ordered)
-        median, high = quantile(ordered, seen, 0.5), quantile(ordered, seen, 0.9)
-        line = np.stack((median, np.maximum(np.maximum(high - median, self.FAINT * median), TINY) / (HIGH - MEDIAN)))
+        seen = count_known(ordered)
+        median, high = rank_quantile(ordered, seen, 0.5), rank_quantile(ordered, seen, 0.9)
+        line = np.stack((median, np.maximum(np.maximum(high - median, self.FAINT * median), TINY) / (P90_ABS_GAUSSIAN - MEDIAN_ABS_GAUSSIAN)))
         held["line"] = np.where(seen >= (self.window + 1) // 2, line, held["line"])
 
 
@@ -374,9 +390,9 @@ class Alarm(Transducer):
         """The alarm scores of these scores, same shape."""
         scores = self.read(scores)
         held, steps = self._held, len(scores)
-        before = highest(self.remember(np.nan_to_num(scores)), len(held["past"]))[:steps] * (self.refractory > 0)  # of the refractory steps
+        before = rolling_max(self.remember(np.nan_to_num(scores)), len(held["past"]))[:steps] * (self.refractory > 0)  # of the refractory steps
         loud, clock = scores >= self.quiet, held["step"] + np.arange(steps)[:, None]
-        last = running(np.maximum, np.concatenate((held["loud"][None], np.where(loud, clock, -self.pause - 1))))
+        last = running_reduce(np.maximum, np.concatenate((held["loud"][None], np.where(loud, clock, -self.pause - 1))))
         growth = np.where(clock - last[:-1] <= self.pause, self.growth, 0.0)  # 0 = no alarm goes on
         alarms: Array = np.where((scores > before) | np.isnan(scores), scores, 0.0)
         for step in np.flatnonzero((loud & (alarms > 0)).any(axis=1)):
@@ -395,109 +411,11 @@ class Alarm(Transducer):
         place = np.log(scores[passing] / self.quiet) / np.log(CEILING / self.quiet) * self.bins
         place = np.clip(place.astype(int), 0, self.bins - 1)
         peaks = held["peaks"][:, streams] * np.exp((held["counted"][streams] - now) / self.memory)  # (bins, streams)
-        as_high = running(np.add, np.where(np.arange(self.bins)[:, None] >= place, peaks, 0.0))[-1]  # in one order, however many streams
+        as_high = running_reduce(np.add, np.where(np.arange(self.bins)[:, None] >= place, peaks, 0.0))[-1]  # in one order, however many streams
         alarms[passing] /= 1 + as_high / self.habit
         peaks[place, np.arange(len(streams))] += 1
         held["peaks"][:, streams], held["counted"][streams] = peaks, now
         return alarms
-
-
-def highest(x: Array, width: int) -> Array:
-    """The maximum of each `width` rows in a row: (steps, streams) -> (steps - width + 1, streams)."""
-    have = 1
-    while have < width:
-        more = min(have, width - have)
-        x, have = np.maximum(x[:-more], x[more:]), have + more
-    return x
-
-
-def joined(parts: list[tuple[Array, ...]]) -> tuple[Array, ...]:
-    """Tuples of arrays, put together one by one."""
-    return parts[0] if len(parts) == 1 else tuple(np.concatenate(column) for column in zip(*parts))
-
-
-def running(add: np.ufunc, rows: Array) -> Array:
-    """rows[i] = add(rows[i - 1], rows[i]) down the steps, in place; (..., steps, streams). One order, so no bit depends on the route."""
-    if rows.shape[-1] < WIDE:
-        return add.accumulate(rows, axis=-2, out=rows)
-    for i in range(1, rows.shape[-2]):
-        add(rows[..., i - 1, :], rows[..., i, :], out=rows[..., i, :])
-    return rows
-
-
-def sums_before(carry: Array, rows: Array) -> Array:
-    """The sum before each of the rows: carry (..., streams), rows (..., steps, streams)."""
-    if rows.shape[-2] == 1:
-        return carry[..., None, :]  # what follows gives the same bits, in more time
-    return running(np.add, np.concatenate((carry[..., None, :], rows[..., :-1, :]), axis=-2))
-
-
-# Moments: a stack (3, ...) of how many values were seen, their sum, the sum of their squares, all about an anchor. With one of the values
-# as the anchor they are exact at any offset: the anchor's distance from the mean is at most sqrt(n) spreads.
-
-
-def moments(x: Array, anchor: Array, weights: float | Array = 1.0, out: Array | None = None) -> Array:
-    """The weighted moments of each value by itself, a missing one adding nothing."""
-    m = np.empty((3, *x.shape)) if out is None else out
-    np.subtract(x, anchor, out=m[2])
-    missing = m[2] != m[2]
-    m[0] = weights
-    if np.count_nonzero(missing):
-        m[0][missing] = m[2][missing] = 0.0
-    np.multiply(m[2], weights, out=m[1])
-    np.multiply(m[1], m[2], out=m[2])
-    return m
-
-
-def shifted(m: Moments, by: Array) -> Layers:
-    """The same values' moments about an anchor lower by `by`."""
-    n, total, squares = m
-    moved = total + n * by
-    return n, moved, squares + by * (total + moved)
-
-
-def united(a: Moments, b: Moments) -> Layers:
-    """The moments of the values of both, about the same anchor."""
-    return a[0] + b[0], a[1] + b[1], a[2] + b[2]
-
-
-def centre_and_spread(m: Moments, anchor: Array, least: float | Array, out: Array | tuple[Array, Array] | None = None) -> tuple[Array, Array]:
-    """Mean and standard deviation from moments, NaN where fewer than `least` values (or less weight) were seen."""
-    n, total, squares = m
-    few = n < least
-    if np.count_nonzero(few):
-        n = np.where(few, np.nan, n)
-    mean, spread = (None, None) if out is None else out
-    mean, spread = np.divide(total, n, out=mean), np.divide(squares, n, out=spread)
-    spread -= mean * mean
-    np.sqrt(np.maximum(spread, 0.0, out=spread), out=spread)
-    mean += anchor
-    return mean, spread
-
-
-def first_seen(x: Array) -> Array:
-    """(blocks, steps, streams) -> (blocks, streams): each block's first value, 0 where it has none."""
-    if not x.shape[1]:
-        return np.zeros((len(x), x.shape[2]))
-    seen = x == x
-    first: Array = x[:, 0] if seen[:, 0].all() else np.nan_to_num(np.take_along_axis(x, seen.argmax(axis=1)[:, None], axis=1)[:, 0])
-    return first
-
-
-def last_seen(x: Array, before: Array) -> Array:
-    """(steps, streams) -> (streams,): the last value, or the one before where all are missing."""
-    whole = len(x) and (x[-1] == x[-1]).all()
-    last: Array = x[-1].copy() if whole else np.where((x == x).any(axis=0), first_seen(x[None, ::-1])[0], before)
-    return last
-
-
-def carried(x: Array, before: Array) -> Array:
-    """`before` (...) and then x (steps, ...), each missing value being the last one seen: (1 + steps, ...)."""
-    rows = np.concatenate((before[None], x))
-    if np.count_nonzero(rows == rows) == rows.size:
-        return rows
-    step = np.arange(len(rows)).reshape(-1, *[1] * before.ndim)
-    return np.take_along_axis(rows, np.maximum.accumulate(np.where(rows == rows, step, 0), axis=0), axis=0)
 
 
 @dataclass
@@ -531,8 +449,8 @@ class RollingZ(Expecting):
 
     def expect(self, x: Array) -> tuple[Array, ...]:
         """Mean and standard deviation of the window before each step."""
-        most = max(1, CELLS // (self.window * max(1, x.shape[1])))
-        return joined([self._piece(offset, rows) for offset, rows in self.pieces(x, self.window, most)])
+        most = max(1, CACHE_CELLS // (self.window * max(1, x.shape[1])))
+        return concatenate_parts([self._piece(offset, rows) for offset, rows in self.pieces(x, self.window, most)])
 
     def _piece(self, offset: int, rows: Array) -> tuple[Array, Array]:
         held, size = self._held, min(len(rows), self.window)
@@ -540,12 +458,12 @@ class RollingZ(Expecting):
         tails, old = self._tails(offset, x)  # (3, blocks, steps, streams), their anchors (blocks, streams)
         new, fresh = held["anchors"][1:], held["head"][0] == 0
         if begins := np.count_nonzero(fresh):
-            new = np.where(fresh, first_seen(x), new)  # (blocks, streams)
+            new = np.where(fresh, first_known(x), new)  # (blocks, streams)
         before = held["head"][:, None] if len(x) == 1 else np.zeros((3, len(x), x.shape[2]))  # whole blocks start with nothing
         m = moments(x, new[:, None])
         heads = sums_before(before, m)
         anchor = np.where(heads[0] > 0, new[:, None], old[:, None]) if begins else new[:, None]
-        centre, spread = centre_and_spread(united(heads, shifted(tails, old[:, None] - anchor)), anchor, self.least)
+        centre, spread = centre_and_spread(merge_moments(heads, shift_moments(tails, old[:, None] - anchor)), anchor, self.least)
         held["anchors"][1] = new[-1]
         np.add(heads[:, -1, -1], m[:, -1, -1], out=held["head"])
         held["past"][offset : offset + size] = x[-1]
@@ -566,22 +484,22 @@ class RollingZ(Expecting):
         tails, anchors = tails[:, None, start : start + x.shape[1]], held["anchors"][:1]
         if len(x) == 1:
             return tails, anchors
-        anchors = np.concatenate((anchors, first_seen(x[:-1, ::-1])))
-        return np.concatenate((tails, running(np.add, moments(x[:-1], anchors[1:, None])[..., ::-1, :])[..., ::-1, :]), axis=1), anchors
+        anchors = np.concatenate((anchors, first_known(x[:-1, ::-1])))
+        return np.concatenate((tails, running_reduce(np.add, moments(x[:-1], anchors[1:, None])[..., ::-1, :])[..., ::-1, :]), axis=1), anchors
 
     def _sums(self, part: int, near: slice = slice(None)) -> Array:
         """The moments of all from each step of a part to the end of its block, (3, steps, streams)."""
         held, steps = self._held, slice(part * self._part, (part + 1) * self._part)
         m = moments(held["past"][steps, near], held["anchors"][0, near])
         m[:, -1] += held["marks"][:, part + 1, near]
-        return running(np.add, m[:, ::-1])[:, ::-1]
+        return running_reduce(np.add, m[:, ::-1])[:, ::-1]
 
     def _close(self) -> None:
         """The block is full: the head begins anew, and the marks are set for the block that follows."""
         held = self._held
         held["head"][:] = 0.0
-        held["anchors"][0] = last_seen(held["past"], held["anchors"][0])
-        width = max(1, CELLS // self._part)  # streams at once
+        held["anchors"][0] = last_known(held["past"], held["anchors"][0])
+        width = max(1, CACHE_CELLS // self._part)  # streams at once
         for i in range(0, held["past"].shape[1], width):
             near = slice(i, i + width)
             for part in reversed(range(held["marks"].shape[1] - 1)):
@@ -626,7 +544,7 @@ class Ewma(Expecting):
         end = 0
         for offset, rows in self.pieces(x, self._block):
             steps = slice(end, end := end + len(rows))
-            for _, near in tiles((1, x.shape[1]), 2 * len(rows)):
+            for _, near in cache_tiles((1, x.shape[1]), 2 * len(rows)):
                 yield offset, steps, near
             if offset + len(rows) == self._block:
                 self._close()
@@ -636,7 +554,7 @@ class Ewma(Expecting):
         sums, anchor, weights = self._held["sums"][:, near], self._held["anchor"][near], self._weights[offset : offset + len(rows)]
         fresh = sums[0] == 0
         if np.count_nonzero(fresh):
-            np.copyto(anchor, first_seen(rows[None])[0], where=fresh)
+            np.copyto(anchor, first_known(rows[None])[0], where=fresh)
         m = moments(rows, anchor, weights)
         before = sums_before(sums, m)
         centre_and_spread(before, anchor, self._enough * weights, out)
@@ -647,7 +565,7 @@ class Ewma(Expecting):
         held = self._held
         n, total, _ = held["sums"]
         anchor = held["anchor"] + np.divide(total, n, out=np.zeros_like(n), where=n > 0)
-        held["sums"] = np.stack(shifted(held["sums"], held["anchor"] - anchor)) / self._weights[-1]
+        held["sums"] = np.stack(shift_moments(held["sums"], held["anchor"] - anchor)) / self._weights[-1]
         held["anchor"] = anchor
 
 
@@ -695,16 +613,16 @@ class Cusum(Ewma):
         unknown = z != z
         if missing := np.count_nonzero(unknown):
             sides[:, unknown] = 0.0
-        piled_up(piled, sides, self.MOST)
+        accumulate_cusum(piled, sides, self.MOST)
         high = np.maximum(sides[0], sides[1], out=sides[0]) if self.direction == "both" else sides[0 if self.direction == "high" else 1]
         np.sqrt(np.multiply(high, self.RATE, out=high), out=score)
         if missing:
             score[unknown] = np.nan
 
 
-def piled_up(carry: Array, rows: Array, most: float) -> None:
+def accumulate_cusum(carry: Array, rows: Array, most: float) -> None:
     """rows[i] = rows[i - 1] + rows[i], held between 0 and `most`, down the steps, begun from the carry, both in place; (sides, steps, streams)."""
-    if rows.shape[-1] < FEW:  # plain floats are faster than calls
+    if rows.shape[-1] < FEW_STREAMS:  # plain floats are faster than calls
         for side, begun in zip(rows, carry.tolist()):
             for stream, pile in enumerate(begun):
                 steps = side[:, stream].tolist()
@@ -719,7 +637,7 @@ def piled_up(carry: Array, rows: Array, most: float) -> None:
 
 
 @dataclass
-class Ranked(Expecting):
+class RankDetector(Expecting):
     """A detector that expects from the sorted window: it writes `gauge`."""
 
     @abstractmethod
@@ -732,61 +650,11 @@ class Ranked(Expecting):
 
     def expect(self, x: Array) -> tuple[Array, ...]:
         """Gauge the window before each step."""
-        return tuple(by_rank(windows(self.remember(x), self.window), self.gauge, self.least))
-
-
-def by_rank(views: Array, gauge: Callable[[Array, int | Array], Array | tuple[Array, Array]], least: int) -> Array:
-    """gauge(sorted windows, how many seen) of windows (steps, streams, width), a cacheful at a time; NaN where fewer than `least` were seen.
-
-    The result is (2, steps, streams): the two things that gauge gives, or one of them twice.
-    """
-    out = np.empty((2, *views.shape[:2]))
-    for steps, streams in tiles(views.shape[:2], views.shape[2]):
-        ordered = views[steps, streams].copy()
-        ordered.sort(axis=-1)
-        seen = count(ordered)
-        out[:, steps, streams] = gauge(ordered, seen)
-        if not isinstance(seen, int):
-            out[:, steps, streams][:, seen < least] = np.nan
-    return out
-
-
-def windows(rows: Array, width: int) -> Array:
-    """The `width` rows before each further one, as a view: (width + steps, ...) -> (steps, ..., width)."""
-    rows = np.ascontiguousarray(rows)
-    return np.ndarray((len(rows) - width, *rows.shape[1:], width), rows.dtype, rows, 0, (*rows.strides, rows.strides[0]))
-
-
-def tiles(shape: tuple[int, ...], width: int) -> Iterator[tuple[slice, slice]]:
-    """Slices of a (steps, streams) array of which each, times `width`, fits near the core."""
-    steps, streams = shape
-    down = max(1, CELLS // max(1, width * streams))
-    across = max(1, CELLS // width)
-    for i in range(0, steps, down):
-        for j in range(0, streams, across):
-            yield slice(i, i + down), slice(j, j + across)
-
-
-def count(ordered: Array) -> int | Array:
-    """How many are not missing along the last axis: one number where that is all of them."""
-    last = ordered[..., -1]
-    seen: int | Array = ordered.shape[-1] if (last == last).all() else (ordered == ordered).sum(axis=-1)
-    return seen
-
-
-def quantile(ordered: Array, seen: int | Array, share: float) -> Array:
-    """The value below which `share` of those seen lie, linear between two, along the last axis; NaN of none."""
-    place: Any = share * (seen - 1)
-    if isinstance(seen, int):
-        low, high = ordered[..., math.floor(place)], ordered[..., math.ceil(place)]
-    else:
-        low, high = (np.take_along_axis(ordered, side(place).astype(int)[..., None], axis=-1)[..., 0] for side in (np.floor, np.ceil))
-    between: Array = low + place % 1 * (high - low)
-    return between
+        return tuple(rank_windows(sliding_windows(self.remember(x), self.window), self.gauge, self.least))
 
 
 @dataclass
-class MedianMad(Ranked):
+class MedianMad(RankDetector):
     """How many robust deviations from the median of the last `window` steps.
 
     |x - median| / (1.4826 * median(|window - median|)). Cost: one sort of the window per step. Up to half the window may be outliers.
@@ -800,23 +668,16 @@ class MedianMad(Ranked):
 
     def gauge(self, ordered: Array, seen: int | Array) -> tuple[Array, Array]:
         """Median, and the median distance from it."""
-        median = quantile(ordered, seen, 0.5)
+        median = rank_quantile(ordered, seen, 0.5)
         if isinstance(seen, int):
             ranks = np.ascontiguousarray(np.moveaxis(ordered, -1, 0))
-            below = nearest(ranks, median, (seen - 1) // 2)
-            above = below if seen % 2 else nearest(ranks, median, seen // 2)
-            return median, (below + 0.5 * (above - below)) / MEDIAN
-        return median, quantile(np.sort(np.abs(ordered - median[..., None]), axis=-1), seen, 0.5) / MEDIAN
+            below = kth_smallest_distance(ranks, median, (seen - 1) // 2)
+            above = below if seen % 2 else kth_smallest_distance(ranks, median, seen // 2)
+            return median, (below + 0.5 * (above - below)) / MEDIAN_ABS_GAUSSIAN
+        return median, rank_quantile(np.sort(np.abs(ordered - median[..., None]), axis=-1), seen, 0.5) / MEDIAN_ABS_GAUSSIAN
 
 
-def nearest(ranks: Array, centre: Array, place: int) -> Array:
-    """The place-th smallest distance, from 0, of (window, ...) sorted values: those no farther are a run, whose two ends tell; no second sort."""
-    below, above = centre - ranks[: len(ranks) - place], ranks[place:] - centre
-    distance: Array = np.minimum.reduce(np.maximum(below, above, out=below), axis=0)
-    return distance
-
-
-class Listing(Mapping[str, type[Detector]]):
+class DetectorList(Mapping[str, type[Detector]]):
     """Detectors by the name a person reads; one that lives in a room of redline/ is imported when first asked for."""
 
     def __init__(self, entries: dict[str, type[Detector] | str]) -> None:
@@ -840,24 +701,24 @@ class Listing(Mapping[str, type[Detector]]):
         return len(self._entries)
 
 
-DETECTORS = Listing(
+DETECTORS = DetectorList(
     {
         "rolling z-score": RollingZ,
         "median and MAD": MedianMad,
-        "interquartile range": "redline.quantiles:Interquartile",
-        "percentile": "redline.quantiles:Percentile",
-        "moving average": "redline.forecasts:MovingAverage",
+        "interquartile range": "redline.detection.quantiles:Interquartile",
+        "percentile": "redline.detection.quantiles:Percentile",
+        "moving average": "redline.detection.forecasting:MovingAverage",
         "EWMA": Ewma,
         "CUSUM": Cusum,
-        "seasonal": "redline.forecasts:Seasonal",
-        "autoregressive": "redline.forecasts:Autoregressive",
-        "spectral residual": "redline.spectral:SpectralResidual",
-        "subspace": "redline.spectral:Subspace",
-        "nearest neighbours": "redline.neighbours:NearestNeighbours",
-        "novelty": "redline.neighbours:Novelty",
-        "Mahalanobis": "redline.joint:Mahalanobis",
-        "half-space trees": "redline.joint:HalfSpaceTrees",
-        "local outlier factor": "redline.joint:LocalOutlierFactor",
-        "ensemble": "redline.flagship:Ensemble",
+        "seasonal": "redline.detection.forecasting:Seasonal",
+        "autoregressive": "redline.detection.forecasting:Autoregressive",
+        "spectral residual": "redline.detection.spectral:SpectralResidual",
+        "subspace": "redline.detection.spectral:Subspace",
+        "nearest neighbours": "redline.detection.neighbours:NearestNeighbours",
+        "novelty": "redline.detection.neighbours:Novelty",
+        "Mahalanobis": "redline.detection.multivariate:Mahalanobis",
+        "half-space trees": "redline.detection.multivariate:HalfSpaceTrees",
+        "local outlier factor": "redline.detection.multivariate:LocalOutlierFactor",
+        "ensemble": "redline.detection.ensemble:Ensemble",
     }
 )

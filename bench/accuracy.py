@@ -154,10 +154,10 @@ def domain(name: str, seed: int, sizes: tuple[float, float]) -> Domain:
 
 def local_spread(stream: object, steps: int) -> np.ndarray:
     """(steps, features): the standard deviation of a simulated stream's noise at each step."""
-    from streams import BLOCK
+    from streams import SIMULATION_BLOCK
 
     profile = stream.profile()  # type: ignore[attr-defined]
-    blocks = [stream.base(b, profile[np.arange(b * BLOCK, (b + 1) * BLOCK) % len(profile)])[1] for b in range(-(-steps // BLOCK))]  # type: ignore[attr-defined]
+    blocks = [stream.base(b, profile[np.arange(b * SIMULATION_BLOCK, (b + 1) * SIMULATION_BLOCK) % len(profile)])[1] for b in range(-(-steps // SIMULATION_BLOCK))]  # type: ignore[attr-defined]
     return np.concatenate(blocks)[:steps]
 
 

@@ -35,7 +35,7 @@ class Hearted(uvicorn.Server):
 
 
 if __name__ == "__main__":
-    from redline.__main__ import main
+    from redline.cli.program import run_program
 
     uvicorn.Server = Hearted  # type: ignore[misc]
-    sys.exit(main())
+    sys.exit(run_program())

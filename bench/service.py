@@ -19,8 +19,8 @@ from typing import NamedTuple
 import numpy as np
 
 from bench.followers import deliver, pushed
-from redline.monitor import Monitor
-from redline.store import Store
+from redline.engine.monitor import Monitor
+from redline.storage.sqlite import SqliteStore
 
 ROOT = Path(__file__).parents[1]
 START = 1_700_000_000.0  # seconds since the epoch
@@ -36,10 +36,10 @@ class Row(NamedTuple):
 
 
 @contextmanager
-def watched() -> Iterator[tuple[Monitor, Store]]:
+def watched() -> Iterator[tuple[Monitor, SqliteStore]]:
     """A monitor on a fresh store, its loop played by the caller, so that one core does it all."""
     with tempfile.TemporaryDirectory() as folder:
-        store = Store(Path(folder) / "redline.db")
+        store = SqliteStore(Path(folder) / "redline.db")
         yield Monitor({}, wall=lambda: START + 1e9, ledger=store), store
         store.close()
 

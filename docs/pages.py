@@ -10,7 +10,7 @@ import numpy as np
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from detectors import DETECTORS, Verdict  # noqa: E402  found once the project is on the path
+from detectors import DETECTORS, Verdict
 
 SEASON, RUN_IN, SHOWN = 80, 2000, 720  # steps
 THRESHOLD, TOP = 3.5, 12.0  # standard deviations: what is red, and where the drawing of a score ends

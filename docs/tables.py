@@ -7,10 +7,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from redline.__main__ import detectors_table, domains_table  # noqa: E402  found once the project is on the path
-from redline.api import routes_table  # noqa: E402
-from redline.store import tables  # noqa: E402
-from redline.table import Table  # noqa: E402
+from redline.api.server import routes_table
+from redline.cli.listings import detectors_table, domains_table
+from redline.reports.table import Table
+from redline.storage.schema import tables
 
 
 def schema_table() -> Table:

@@ -11,10 +11,11 @@ import numpy as np
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from detectors import DETECTORS, Alarm, threshold_for  # noqa: E402  found once the project is on the path
-from redline import evaluate, monitor  # noqa: E402
-from redline.table import Table  # noqa: E402
-from streams import STREAMS, Chunk  # noqa: E402
+from detectors import DETECTORS, Alarm, threshold_for
+from redline.engine import track
+from redline.evaluation import metrics
+from redline.reports.table import Table
+from streams import STREAMS, Chunk
 
 STEPS, SEED, RATE, THRESHOLD = 5000, 7, 0.01, 3.5
 WINDOWS, THRESHOLDS = (30, 60, 120, 240, 480), (2.5, 3.0, 3.5, 4.0, 5.0, 6.0)
@@ -30,13 +31,13 @@ def chunk(stream: str) -> Chunk:
 def scored(name: str, stream: str, window: int | None = None, direction: str = "both") -> tuple[np.ndarray, np.ndarray]:
     """(row scores, alarm scores), both (steps,)."""
     settings: dict[str, Any] = {"floor": STREAMS[stream].floors, "direction": direction} | ({} if window is None else {"window": window})
-    score = evaluate.row_scores(monitor.score(DETECTORS[name](**settings), chunk(stream).x).score)
+    score = metrics.row_scores(track.score_features(DETECTORS[name](**settings), chunk(stream).x).score)
     return score, Alarm().update(score[:, None])[:, 0]
 
 
 def summed(name: str, threshold: float = THRESHOLD, window: int | None = None) -> tuple[int, int, int]:
     """(events, hits, false alarms) over all streams."""
-    judged = [evaluate.judge(*scored(name, stream, window), chunk(stream).label, threshold) for stream in STREAMS]
+    judged = [metrics.compute_metrics(*scored(name, stream, window), chunk(stream).label, threshold) for stream in STREAMS]
     return sum(j.events or 0 for j in judged), sum(j.hits or 0 for j in judged), sum(j.false_alarms or 0 for j in judged)
 
 
@@ -75,7 +76,7 @@ def rates_table() -> Table:
     rows = []
     for stream in STREAMS:
         score, alarm = scored("ensemble", stream)
-        truth = evaluate.rows_truth(chunk(stream).label)
+        truth = metrics.row_truth(chunk(stream).label)
         share = float(np.mean(truth.anomalous)) if truth else 0.0
         rows.append((stream, f"{share:.1%}", int(np.sum(score > THRESHOLD)), int(np.sum(alarm > THRESHOLD)), f"{threshold_for(score, 0.01):.1f}"))
     return Table(("stream", "steps labelled", "anomalies", "alarms", "threshold for contamination 1 %"), rows)

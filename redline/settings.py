@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
 DIRECTIONS = ("both", "high", "low")
-NO = float("nan")  # no bound: the setting is no number
+UNBOUNDED = float("nan")  # no bound: the setting is no number
 
 
 class Setting(NamedTuple):
@@ -24,30 +24,30 @@ class Setting(NamedTuple):
     help: str
 
 
-TABLE = (
-    Setting("detector", "rolling z-score", "", NO, NO, "which detector turns numbers into scores"),
+SETTINGS_TABLE = (
+    Setting("detector", "rolling z-score", "", UNBOUNDED, UNBOUNDED, "which detector turns numbers into scores"),
     Setting("window", 60, "steps", 10, 500, "how much past a step is compared with"),
     Setting("threshold", 3.5, "σ", 1.5, 12.0, "a step whose score is above it is an anomaly"),
-    Setting("direction", "both", "", NO, NO, "which side is strange: both, high or low"),
+    Setting("direction", "both", "", UNBOUNDED, UNBOUNDED, "which side is strange: both, high or low"),
     Setting("refractory", 60, "steps", 0, 10_000, "after an alarm only a higher score raises another within this many steps"),
     Setting("habituation", 1_000, "steps", 1, 100_000, "for how long an alarm makes the next ones as high a little quieter; 1 = not at all"),
-    Setting("host", "127.0.0.1", "", NO, NO, "address the page is served on"),
+    Setting("host", "127.0.0.1", "", UNBOUNDED, UNBOUNDED, "address the page is served on"),
     Setting("port", 8050, "", 1, 65_535, "port the page is served on"),
     Setting("interval", 500, "ms", 100, 60_000, "time between two redraws of the page"),
     Setting("seed", 12, "", 0, 2**32 - 1, "seed of the simulated streams"),  # with this one the first look at the wave has spikes, all caught
-    Setting("alerts", None, "", NO, NO, "a file of channels and actions: who is called, and what is run, when an incident opens (docs/alerts.md)"),
-    Setting("tokens", None, "", NO, NO, "a file of tokens, as `python -m redline token` writes it; without one only this machine may ask"),
-    Setting("cors", None, "", NO, NO, "origins whose pages may use the API, with spaces between; * = any"),
+    Setting("alerts", None, "", UNBOUNDED, UNBOUNDED, "a file of channels and actions: who is called, and what is run, when an incident opens (docs/alerts.md)"),
+    Setting("tokens", None, "", UNBOUNDED, UNBOUNDED, "a file of tokens, as `python -m redline token` writes it; without one only this machine may ask"),
+    Setting("cors", None, "", UNBOUNDED, UNBOUNDED, "origins whose pages may use the API, with spaces between; * = any"),
     Setting("body-limit", 32, "MiB", 1, 1_024, "largest request the API takes"),
     Setting("rate-limit", 1_000, "requests/s", 0, 1_000_000, "most requests of one client to the API, 0 = no limit"),
-    Setting("db", "redline.db", "", NO, NO, "the file that keeps history and settings; made where it is not there"),
+    Setting("db", "redline.db", "", UNBOUNDED, UNBOUNDED, "the file that keeps history and settings; made where it is not there"),
     Setting("retention-days", 30, "days", 1, 36_500, "points and anomalies older than this are deleted"),
     Setting("retention-rows", 50_000_000, "points", 100_000, 10**12, "most points kept, the oldest go first; about 35 bytes each"),
     Setting("create", 1, "", 0, 1, "whether a source that nobody knows yet is opened at its first submission: 1 yes, 0 no"),
     Setting("streams", 10_000, "", 1, 1_000_000, "most sources that programs may push"),
-    Setting("csv", None, "", NO, NO, "a CSV file shown under Your data from the start"),
+    Setting("csv", None, "", UNBOUNDED, UNBOUNDED, "a CSV file shown under Your data from the start"),
 )
-BY_NAME = {setting.name: setting for setting in TABLE}
+SETTINGS_BY_NAME = {setting.name: setting for setting in SETTINGS_TABLE}
 
 
 class SettingsError(ValueError):
@@ -58,12 +58,12 @@ class SettingsError(ValueError):
 class Settings:
     """What one stream runs under; its threshold only compares, every other field names a track of its own."""
 
-    detector: str = BY_NAME["detector"].default
-    window: int = BY_NAME["window"].default  # steps
-    threshold: float = BY_NAME["threshold"].default  # standard deviations
-    direction: str = BY_NAME["direction"].default
-    refractory: int = BY_NAME["refractory"].default  # steps
-    habituation: int = BY_NAME["habituation"].default  # steps
+    detector: str = SETTINGS_BY_NAME["detector"].default
+    window: int = SETTINGS_BY_NAME["window"].default  # steps
+    threshold: float = SETTINGS_BY_NAME["threshold"].default  # standard deviations
+    direction: str = SETTINGS_BY_NAME["direction"].default
+    refractory: int = SETTINGS_BY_NAME["refractory"].default  # steps
+    habituation: int = SETTINGS_BY_NAME["habituation"].default  # steps
 
     @property
     def key(self) -> tuple[str, int, str, int, int]:
@@ -71,14 +71,14 @@ class Settings:
         return (self.detector, self.window, self.direction, self.refractory, self.habituation)
 
 
-def checked(settings: Settings, detectors: tuple[str, ...]) -> Settings:
+def validate_settings(settings: Settings, detectors: tuple[str, ...]) -> Settings:
     """The same settings, or a SettingsError that names the field, what was wanted and what came."""
     if settings.detector not in detectors:
         raise SettingsError(f"detector: wanted one of {', '.join(detectors)}; came {settings.detector!r}")
     if settings.direction not in DIRECTIONS:
         raise SettingsError(f"direction: wanted one of {', '.join(DIRECTIONS)}; came {settings.direction!r}")
     for name in ("window", "threshold", "refractory", "habituation"):
-        row, value = BY_NAME[name], getattr(settings, name)
+        row, value = SETTINGS_BY_NAME[name], getattr(settings, name)
         if isinstance(value, bool) or not isinstance(value, int | float) or not row.low <= value <= row.high:
             raise SettingsError(f"{name}: wanted {row.low:g} to {row.high:g} {row.unit}; came {value!r}")
     return settings
@@ -101,12 +101,12 @@ def _literal(value: Any) -> str:
     return repr(value)
 
 
-def exported(source: dict[str, Any], settings: Settings) -> str:
+def export_settings(source: dict[str, Any], settings: Settings) -> str:
     """What *Export* writes: where the numbers come from, and what they run under."""
     return to_toml({"source": source, "settings": asdict(settings)})
 
 
-def imported(text: str) -> tuple[dict[str, Any], Settings]:
+def import_settings(text: str) -> tuple[dict[str, Any], Settings]:
     """The way back from `exported`: (source, settings); SettingsError names what is missing or unknown."""
     try:
         tables = tomllib.loads(text)

@@ -12,7 +12,7 @@ from math import ceil, floor, fsum, inf, isnan, nan, sqrt
 import numpy as np
 import twins_flagship
 
-from redline.seasons import season_of
+from redline.detection.seasonality import find_season
 
 Values = list[float]
 Twin = Callable[[Values, int], Values]
@@ -103,7 +103,7 @@ def seasonal(x: Values, window: int) -> Values:
     span, season, forecasts = max(6, window // 8), 0, []
     for t in range(len(x)):
         if t and t % 256 == 0:
-            season = season_of(np.array(x[max(0, t - 4096) : t]), season)
+            season = find_season(np.array(x[max(0, t - 4096) : t]), season)
 
         def usual(step: int, season: int = season) -> float:
             turns = seen([x[step - turn * season] for turn in (1, 2, 3) if step >= turn * season])

@@ -9,7 +9,7 @@ from math import ceil, exp, floor, inf, isnan, log, log1p, nan, pi, sqrt
 
 import numpy as np
 
-from redline.seasons import season_of
+from redline.detection.seasonality import find_season
 
 Values = list[float]
 BLOCK, MEMORY, LOOK, NEAR, KEPT, CELL = 32, 8192, 512, 16, 2048, 1024
@@ -203,7 +203,7 @@ class Channel:
 
     def look(self) -> None:
         old, now = self.season, len(self.clean)
-        self.season = season_of(np.array(self.clean[-MEMORY:]), old)
+        self.season = find_season(np.array(self.clean[-MEMORY:]), old)
         if self.season == old or (old and self.season and abs(self.season - old) < 0.1 * old):
             return
         values = [self.clean[t] - self.ago(self.clean, t) for t in range(max(0, now - self.window), now)]

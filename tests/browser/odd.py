@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from redline import panels
+from redline.page import panels
 from streams import STREAMS, Chunk, Simulated
 
 PAST = 10_000  # steps that a stream gives at once when it is opened
@@ -48,7 +48,7 @@ def torn(listed: Callable[[Any], list[Any]]) -> Callable[[Any], list[Any]]:
 def main() -> None:
     takes: dict[str, Take] = {"stocks": unplugged, "fraud": silent, "server": empty, "iot": young}
     STREAMS.update({name: type(STREAMS[name].__name__, (STREAMS[name],), {"take": take}) for name, take in takes.items()})
-    panels.latest = torn(panels.latest)
+    panels.anomaly_list = torn(panels.anomaly_list)
     import app
 
     app.main()

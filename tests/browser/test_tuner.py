@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from bench.browser import ROOT, Server
-from detectors import DETECTORS, Listing
-from redline.learned import listed
+from detectors import DETECTORS, DetectorList
+from redline.detection.third_party import register_available
 from tests.browser.visitor import Visitor
 
 Enter = Callable[..., Visitor]
-NAMES = [*DETECTORS, *listed(Listing({}))]  # with those of an installed extra, as `python app.py` lists them
+NAMES = [*DETECTORS, *register_available(DetectorList({}))]  # with those of an installed extra, as `python app.py` lists them
 ROWS = "[...document.querySelectorAll('#compare tr')].map(row => [...row.cells].map(cell => cell.textContent))"
 
 

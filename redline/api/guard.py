@@ -1,0 +1,65 @@
+"""The guard around every request: authorization, rate and size."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from redline.access.authorizer import Refusal
+from redline.access.tokens import Token
+from redline.api.problems import Problem
+from redline.api.service import Service
+
+MAX_PAGE_BODY = 100 * 2**20  # bytes the page may send, an uploaded file as text
+
+
+class RequestGuard:
+    """Turns away who may not ask, asks too often or sends too much; whoever passes is known as `request.state.who`."""
+
+    def __init__(self, app: Any, service: Service) -> None:
+        self.app, self.service = app, service
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        found = self.judged(scope, headers)
+        if not isinstance(found, Refusal):
+            scope.setdefault("state", {})["who"] = found.name if found else "local"
+            await self.app(scope, self.counted(scope["path"], receive) if scope["type"] == "http" else receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 4_401, "reason": found.detail})
+        else:
+            await Problem(found.status, found.detail, headers=dict(found.headers)).response(scope["path"])(scope, receive, send)
+
+    def judged(self, scope: Any, headers: Mapping[str, str]) -> Refusal | Token | None:
+        path, service = scope["path"], self.service
+        found = service.door.judged(scope.get("method", "GET"), path, headers)
+        if isinstance(found, Refusal) or not path.startswith("/api/"):
+            return found
+        client = scope.get("client") or ("", 0)
+        if wait := service.allowance.wait(client[0], time.monotonic()):
+            return Refusal(429, f"wanted at most {service.options.rate:g} requests a second, came more", (("Retry-After", f"{math.ceil(wait)}"),))
+        length = headers.get("content-length", "0")
+        if length.isdecimal() and int(length) > service.options.body:
+            service.oversized += 1
+            return Refusal(413, f"wanted a body of at most {service.options.body:,} bytes, came {int(length):,}; send it in parts")
+        return found
+
+    def counted(self, path: str, receive: Any) -> Any:
+        """A receive that stops at the limit, for bodies that do not say how long they are."""
+        left = self.service.options.body if path.startswith("/api/") else MAX_PAGE_BODY
+
+        async def counting() -> Any:
+            nonlocal left
+            message = await receive()
+            left -= len(message.get("body", b""))
+            if left < 0:
+                self.service.oversized += 1
+                raise Problem(413, f"wanted a body of at most {self.service.options.body:,} bytes, came more; send it in parts")
+            return message
+
+        return counting

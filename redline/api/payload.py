@@ -1,0 +1,205 @@
+"""What travels in a body: JSON as bytes and back, and points as programs send them, one, a list, columns or a line each.
+
+>>> [(p.source, p.names, p.x.tolist()) for p in parse_submission({"source": "oven", "time": [0, 60], "values": {"temp": [20.5, None]}})]
+[('oven', ('temp',), [[20.5], [nan]])]
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from itertools import chain
+from operator import itemgetter
+from types import NoneType
+from typing import Any, NamedTuple
+
+import numpy as np
+import orjson
+
+POINT_KEYS = frozenset(("source", "time", "value", "values"))
+SINGLE_FEATURE = ("value",)  # the one feature of a source that sends bare values
+LARGEST_SUBMITTED = 1e75  # of a value: its fourth power is still a number, so no detector overflows
+MAX_SHOWN = 80  # characters of what came that an answer repeats
+POINT_FORM = 'an object such as {"source": "oven", "time": 1767571200, "value": 20.5}'
+
+
+class BodyError(ValueError):
+    """Something in a body or a query that does not fit: names the field, what was wanted and what came."""
+
+    def __init__(self, field: str, wanted: str, came: Any) -> None:
+        self.field, self.wanted, self.came = field, wanted, shorten(came)
+        super().__init__(f"{field}: wanted {wanted}; came {self.came}")
+
+
+class SubmittedPoints(NamedTuple):
+    """What one body says of one source."""
+
+    source: str
+    names: tuple[str, ...]  # features as submitted
+    time: np.ndarray  # (n,) seconds since the Unix epoch, UTC
+    x: np.ndarray  # (n, features), NaN = missing
+
+
+def shorten(value: Any) -> str:
+    """What came, short enough for an answer."""
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 1]}…"
+
+
+def json_fragment(text: str) -> orjson.Fragment:
+    """JSON that is written already and goes out as it is, inside whatever is written around it."""
+    return orjson.Fragment(text)
+
+
+def to_json(value: Any) -> bytes:
+    """JSON; NaN and infinity become null, numpy arrays lists, other things their text."""
+    try:
+        return orjson.dumps(value, default=str, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
+    except TypeError:  # half a character, or a whole number beyond 64 bits, that somebody sent and is told of
+        return json.dumps(value, default=str).encode()
+
+
+def parse_document(body: bytes, lines: bool = False) -> Any:
+    """The value of a JSON text, or the list of those on its lines."""
+    if not lines:
+        try:
+            return orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            if len(body.split(None, 1)) < 2 or b"\n" not in body.strip():
+                raise BodyError("body", "JSON, or a JSON object a line", f"{error}") from None
+    rows = [row for row in body.split(b"\n") if row.strip()]
+    try:
+        found = orjson.loads(b"[" + b",".join(rows) + b"]")
+    except orjson.JSONDecodeError:
+        raise find_bad_line(rows) from None
+    return found
+
+
+def find_bad_line(rows: list[bytes]) -> BodyError:
+    """Which line is no JSON."""
+    for number, row in enumerate(rows, 1):
+        try:
+            orjson.loads(row)
+        except orjson.JSONDecodeError as error:
+            return BodyError(f"line {number}", POINT_FORM, f"{error}")
+    return BodyError("body", "one JSON object a line", "lines that are none together")
+
+
+def parse_submission(body: Any) -> list[SubmittedPoints]:
+    """The points of a body, source by source; Misfit says which of them is wrong."""
+    items = body if isinstance(body, list) else [body]
+    if not items:
+        raise BodyError("body", "one point or more", "an empty list")
+    single: dict[str, list[dict[str, Any]]] = {}
+    found = []
+    for at, item in enumerate(items):
+        if type(item) is not dict or not POINT_KEYS.issuperset(item) or type(item.get("source")) is not str or "time" not in item:
+            raise explain_item(item, f"[{at}]" if isinstance(body, list) else "")
+        if type(item["time"]) is list:
+            found.append(points_from_columns(item, f"[{at}]." if isinstance(body, list) else ""))
+        else:
+            single.setdefault(item["source"], []).append(item)
+    return found + [points_from_rows(source, points) for source, points in single.items()]
+
+
+def explain_item(item: Any, where: str) -> BodyError:
+    """What is wrong with something that is no point."""
+    if not isinstance(item, dict):
+        return BodyError(where or "body", POINT_FORM, item)
+    if unknown := set(item) - POINT_KEYS:
+        return BodyError(f"{where}.{min(unknown)}".lstrip("."), f"no other field than {', '.join(sorted(POINT_KEYS))}", item[min(unknown)])
+    name, wanted = ("source", "a text") if not isinstance(item.get("source"), str) else ("time", "Unix seconds or ISO 8601")
+    return BodyError(f"{where}.{name}".lstrip("."), wanted, item.get(name, "nothing"))
+
+
+def points_from_columns(item: dict[str, Any], where: str) -> SubmittedPoints:
+    """One object with a list of times, and a list of values for each feature."""
+    time = time_column(item["time"], f"{where}time")
+    values = point_value(item, where)
+    if not isinstance(values, dict):
+        values = {SINGLE_FEATURE[0]: values}
+    if not values:
+        raise BodyError(f"{where}values", "one feature or more", values)
+    x = np.empty((len(time), len(values)))
+    for at, (name, column) in enumerate(values.items()):
+        field = f"{where}values.{name}" if "values" in item else f"{where}value"
+        if type(column) is not list or len(column) != len(time):
+            came = f"{len(column)} of them" if type(column) is list else column
+            raise BodyError(field, f"a list of {len(time)} numbers, one for each time", came)
+        x[:, at] = number_column(column, field)
+    return SubmittedPoints(item["source"], tuple(values), time, x)
+
+
+def point_value(item: dict[str, Any], where: str = "") -> Any:
+    """What a point says of its values: under `value` or under `values`, not both."""
+    if ("value" in item) == ("values" in item):
+        came = "both" if "value" in item else "neither"
+        raise BodyError(f"{where}value", "either value, a number, or values, numbers by feature", came)
+    if "values" in item and type(item["values"]) is not dict:
+        raise BodyError(f"{where}values", 'numbers by feature, such as {"temp": 20.5}', item["values"])
+    return item["values"] if "values" in item else item["value"]
+
+
+def points_from_rows(source: str, points: list[dict[str, Any]]) -> SubmittedPoints:
+    """Single points of one source, in their order; a feature that a point leaves out is missing."""
+    where = f"{source}."
+    said = [point_value(point, where) for point in points]
+    named = [value if type(value) is dict else {SINGLE_FEATURE[0]: value} for value in said]
+    names = tuple(dict.fromkeys(chain.from_iterable(named)))
+    if not names:
+        raise BodyError(f"{where}values", "one feature or more", {})
+    if all(len(value) == len(names) for value in named):
+        cells = map(itemgetter(*names), named)
+        flat = list(cells) if len(names) == 1 else list(chain.from_iterable(cells))
+    else:
+        flat = [value.get(name) for value in named for name in names]
+    x = number_column(flat, f"{where}{'value' if names == SINGLE_FEATURE else 'values'}")
+    return SubmittedPoints(source, names, time_column([point["time"] for point in points], f"{where}time"), x.reshape(-1, len(names)))
+
+
+def number_column(column: list[Any], field: str) -> np.ndarray:
+    """(n,) floats, NaN where null came."""
+    kinds = set(map(type, column))
+    if not kinds <= {int, float, NoneType}:
+        at = next(i for i, value in enumerate(column) if type(value) not in (int, float, NoneType))
+        raise BodyError(f"{field}[{at}]" if len(column) > 1 else field, "a number, or null where it is missing", column[at])
+    found = np.array(column, dtype=np.float64)
+    far = np.abs(found) > LARGEST_SUBMITTED
+    if far.any():
+        raise BodyError(field, f"numbers up to {LARGEST_SUBMITTED:g}", float(found[far][0]))
+    return found
+
+
+def time_column(column: Sequence[Any], field: str) -> np.ndarray:
+    """(n,) seconds since the Unix epoch of Unix seconds and ISO times."""
+    if not len(column):
+        raise BodyError(field, "one time or more", "an empty list")
+    if set(map(type, column)) <= {int, float}:
+        return np.array(column, dtype=np.float64)
+    one = len(column) == 1
+    return np.array([parse_time(value, field if one else f"{field}[{at}]") for at, value in enumerate(column)])
+
+
+def parse_time(value: Any, field: str) -> float:
+    """Seconds since the Unix epoch of one time; an ISO time without a zone is UTC.
+
+    >>> parse_time("2026-01-05T00:00:00Z", "time"), parse_time("2026-01-05 01:00+01:00", "time"), parse_time("1767571200.5", "start")
+    (1767571200.0, 1767571200.0, 1767571200.5)
+    """
+    if type(value) in (int, float):
+        return float(value)
+    try:
+        if not isinstance(value, str):
+            raise ValueError
+        try:
+            return float(value) if value.replace(".", "", 1).lstrip("-").isdecimal() else parse_iso(value)
+        except OverflowError:
+            raise ValueError from None
+    except ValueError:
+        raise BodyError(field, "Unix seconds or an ISO 8601 time such as 2026-01-05T00:00:00Z", value) from None
+
+
+def parse_iso(text: str) -> float:
+    at = datetime.fromisoformat(text)
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()

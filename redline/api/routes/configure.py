@@ -1,0 +1,46 @@
+"""The route that applies settings to a stream."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+
+from fastapi import APIRouter, Request, Response
+
+from detectors import DETECTORS
+from redline.api.payload import BodyError
+from redline.api.problems import Problem, json_answer
+from redline.api.service import COMMIT_PATIENCE, Service
+from redline.settings import DIRECTIONS, validate_settings
+
+
+@dataclass
+class SettingsChange:
+    """Settings to apply to a stream; those left out stay as they are."""
+
+    source: str
+    detector: str | None = None
+    window: int | None = None  # steps
+    threshold: float | None = None  # standard deviations
+    direction: str | None = None
+    refractory: int | None = None  # steps
+    habituation: int | None = None  # steps
+    undo: bool = False  # take the last change back instead
+
+
+def connect_configure(router: APIRouter, service: Service) -> None:
+    @router.post("/api/configure", tags=["streams"], summary="Apply settings to a stream, or take the last change back")
+    def configure(request: Request, change: SettingsChange) -> Response:
+        feed = service.feed(change.source)
+        before = feed.applied
+        if change.undo:
+            service.monitor.undo(feed.name)
+        else:
+            said = {name: value for name, value in asdict(change).items() if value is not None and name not in ("source", "undo")}
+            if not said:
+                raise BodyError("body", f"a setting to change: detector, window, threshold, direction ({', '.join(DIRECTIONS)}), ...", "none")
+            service.monitor.apply(feed.name, validate_settings(replace(before, **said), tuple(DETECTORS)))
+        if service.monitor.thread and not service.monitor.kept(COMMIT_PATIENCE):
+            late = "they will be on the disk once it can be written; do not send them again"
+            raise Problem(503, f"{feed.name} runs under these settings; {late}", headers={"Retry-After": "5"})
+        service.noted(request, "undo" if change.undo else "apply", feed.name, before=asdict(before), applied=asdict(feed.applied))
+        return json_answer({"source": feed.name, "before": asdict(before), "applied": asdict(feed.applied)})

@@ -1,0 +1,36 @@
+"""The route that gives points and scores of a stream."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+from fastapi import APIRouter, Path, Query, Request, Response
+
+from redline.api.history import MEDIA_TYPES, HistoryFormat, HistoryRange, format_rows, history_rows
+from redline.api.payload import parse_time
+from redline.api.service import Service
+
+MAX_ANSWER_POINTS = 100_000  # points of one answer
+
+
+def time_bounds(start: str | None, end: str | None) -> tuple[float, float]:
+    """The two ends of a range as a query names them."""
+    return (-np.inf if start is None else parse_time(start, "start")), (np.inf if end is None else parse_time(end, "end"))
+
+
+def connect_data(router: APIRouter, service: Service) -> None:
+    @router.get("/api/data/{source:path}", tags=["streams"], summary="Points, scores and anomalies of a stream, oldest first")
+    def data(
+        request: Request,
+        source: Annotated[str, Path(max_length=1_000)],
+        start: Annotated[str | None, Query(description="first time, Unix seconds or ISO 8601; then the oldest `limit` points from there on")] = None,
+        end: Annotated[str | None, Query(description="first time not wanted any more")] = None,
+        limit: Annotated[int, Query(ge=1, le=MAX_ANSWER_POINTS)] = 1_000,
+        thin: Annotated[int, Query(ge=0, le=MAX_ANSWER_POINTS, description="leave about so many, every anomaly among them; 0 = all")] = 0,
+        format: HistoryFormat = "json",
+    ) -> Response:
+        feed = service.feed(source)
+        asked = HistoryRange(*time_bounds(start, end), limit, start is not None, thin)
+        found = history_rows(feed, service.store, asked)
+        return Response(format_rows(feed, found, format), media_type=MEDIA_TYPES[format])

@@ -1,0 +1,104 @@
+"""The HTTP server: routes, guard and problems on one application."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+
+import uvicorn
+from fastapi import APIRouter, FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+
+from redline.api.guard import RequestGuard
+from redline.api.problems import connect_problems, connect_unknown
+from redline.api.reference import connect_docs
+from redline.api.routes.alerts import connect_alerts
+from redline.api.routes.anomalies import connect_anomalies
+from redline.api.routes.configure import connect_configure
+from redline.api.routes.data import connect_data
+from redline.api.routes.events import connect_events
+from redline.api.routes.labels import connect_labels
+from redline.api.routes.state import connect_health
+from redline.api.routes.streams import connect_streams
+from redline.api.routes.submit import connect_submit
+from redline.api.service import API_VERSION, Service
+from redline.engine.monitor import Monitor
+from redline.reports.table import Table
+
+SEND_BUFFER_BYTES = 128 * 1024  # bytes the kernel holds for a client that does not read
+
+
+def build_server(service: Service) -> FastAPI:
+    """A server of the API alone; the loop starts and stops with it."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        service.monitor.start()
+        yield
+        service.end()
+        service.monitor.stop()
+        if service.store:
+            service.store.close()
+
+    server = FastAPI(lifespan=lifespan)
+    connect_api(server, service)
+    return server
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket on that address; OSError says why there is none."""
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # one who does not read for a minute is gone: frees what the kernel holds for it
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    try:
+        sock.bind((host, port))
+        sock.listen(1024)
+    except OSError as error:
+        sock.close()
+        raise OSError(f"port {port} on {host} cannot be used ({error.strerror}); stop what uses it, or choose another with --port") from error
+    return sock
+
+
+def serve(server: FastAPI, sock: socket.socket) -> None:
+    """Serves until Ctrl-C."""
+    config = uvicorn.Config(server, log_level="warning", timeout_graceful_shutdown=1, access_log=False)
+    with contextlib.suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[sock])
+
+
+def connect_api(server: FastAPI, service: Service) -> Service:
+    """Puts the routes, the guard and the problems on a server; before any route that answers every path."""
+    server.title, server.version, server.description = "Redline", API_VERSION, (__doc__ or "").partition("\n")[0]
+    router = APIRouter()
+    for add in (
+        connect_health,
+        connect_streams,
+        connect_data,
+        connect_anomalies,
+        connect_events,
+        connect_alerts,
+        connect_labels,
+        connect_submit,
+        connect_configure,
+    ):
+        add(router, service)
+    connect_unknown(router)
+    server.include_router(router)
+    connect_docs(server)
+    connect_problems(server)
+    server.add_middleware(RequestGuard, service=service)
+    if service.options.cors:
+        server.add_middleware(CORSMiddleware, allow_origins=list(service.options.cors), allow_methods=["*"], allow_headers=["*"])
+    service.monitor.listeners.append(service.heard)
+    return service
+
+
+def routes_table() -> Table:
+    """Every route and what it is for."""
+    server = FastAPI()
+    connect_api(server, Service(Monitor({})))
+    ways = [(f"`{method.upper()} {path}`", way["summary"]) for path, ways in server.openapi()["paths"].items() for method, way in ways.items()]
+    return Table(("route", "what it answers"), ways)

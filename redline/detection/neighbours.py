@@ -1,0 +1,163 @@
+"""Detectors that ask how far the nearest past is: a step is strange when nothing like it was before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from detectors import CEILING, Calibration, Detector, State, Verdict
+from redline.detection.arrays import TINY, Array, cache_tiles, carry_forward, running_reduce, sliding_windows
+
+
+@dataclass
+class NearestNeighbours(Detector):
+    """How far the last few steps are, together, from the nearest such run in the past.
+
+    d = root mean square gap between the last `lags` values, weighted FADE**age, and those of the `neighbours`-th nearest run of the last MEMORY
+    windows. A missing value is the one before it, and a run that ends in one is nobody's neighbour. The root of d goes through the calibration, and
+    the score is at most d / floor. With a direction, the step must lie to that side of the end of the nearest run.
+    Cost: lags * MEMORY * window per step; 2 * MEMORY * window numbers per stream. When it fails: a fault seen more than `neighbours` times is known;
+    where everything is always new, as on a random walk, nothing is strange. The `lags` - 1 steps after a strange one are strange with it.
+    Source: E. M. Knorr, R. T. Ng, Algorithms for Mining Distance-Based Outliers in Large Datasets, 1998; S. Ramaswamy, R. Rastogi, K. Shim,
+    Efficient Algorithms for Mining Outliers from Large Data Sets, 2000.
+
+    >>> x = np.sin(np.arange(600) / 4) + 0.1 * np.random.default_rng(1).normal(size=600)
+    >>> x[585] = -x[585]  # a value the wave often takes, but not here
+    >>> NearestNeighbours(window=60).update(x[:, None])[583:590].ravel().round(1)
+    array([ 0.5,  0.5, 11.6, 12.1,  9.5,  6.9,  2.9])
+    """
+
+    lags: int = 4  # steps
+    neighbours: int = 5  # runs
+    MEMORY: ClassVar[int] = 4  # windows
+    FADE: ClassVar[float] = 0.6  # of a gap squared, for each step it is back
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._runs = self.MEMORY * self.window
+        weights = self.FADE ** np.arange(self.lags)
+        self._weights = weights / weights.sum()
+        self._scale = Calibration(window=4 * self.window)
+
+    def begin(self, shape: tuple[int, ...]) -> State:
+        """As many values as all the runs hold, and the last one seen before them."""
+        return {"past": np.full((self._runs + self.lags - 1, *shape), np.nan), "last": np.full(shape, np.nan)}
+
+    def advance(self, x: Any) -> Verdict:
+        """Score by the distance to the runs before, then learn this one."""
+        x = self.read(x)
+        distance, side = self._nearest(x)
+        with self.inside("scale", self._scale):
+            score = np.minimum(self._scale.update(np.sqrt(distance)), distance / self._floor)
+        return Verdict(score if self.direction == "both" else np.where(self.sided(side) > 0, score, 0.0 * score))
+
+    def _nearest(self, x: Array) -> tuple[Array, Array]:
+        """(the distance of each step, its own distance from the end of the nearest run), both (steps, streams)."""
+        held, steps = self._held, len(x)
+        seen = self.remember(x)
+        full = carry_forward(seen, held["last"])[1:]
+        held["last"] = full[steps - 1].copy() if steps else held["last"]
+        runs = [sliding_windows(full[lag : len(full) - self.lags + 1 + lag], self._runs) for lag in reversed(range(self.lags))]  # the ends first
+        ends = sliding_windows(np.where(seen == seen, 0.0, np.nan)[self.lags - 1 :], self._runs)
+        distance, side = np.empty_like(x), np.empty_like(x)
+        for near in cache_tiles(x.shape, self._runs):
+            squares = ends[near].copy()
+            for lag, run in enumerate(runs):
+                now = full[len(full) - steps - lag : len(full) - lag][near]
+                squares += self._weights[lag] * (run[near] - now[..., None]) ** 2
+            if self.direction != "both":
+                nearest = np.where(squares == squares, squares, np.inf).argmin(axis=-1)
+                side[near] = x[near] - np.take_along_axis(runs[0][near], nearest[..., None], axis=-1)[..., 0]
+            squares.sort(axis=-1)
+            few = np.isnan(squares[..., self.least - 1])
+            distance[near] = np.where(few, np.nan, np.sqrt(squares[..., min(self.neighbours, self.least) - 1]))
+        return distance + 0.0 * x, side
+
+
+@dataclass
+class Novelty(Detector):
+    """How far from the nearest value ever seen, compared with how close values lie over their whole range.
+
+    E = distance * steps seen, at most HORIZON / range so far: how many values that gap would hold if all were evenly spread; score = RATE * sqrt(E),
+    a fixed map. On ground gained in the last `window` it is also compared with what records there added: in a flock of them, as on a ramp, one more
+    is no news.
+    Values are remembered one for each of KEPT places of the range. It looks for half a `window` before it speaks.
+    Cost: KEPT per step, KEPT numbers per stream. When it fails: everything is new once, so it never alarms twice for a fault, nor for an old value at
+    the wrong time.
+    Source: S. Marsland, Novelty Detection in Learning Systems, 2003; how wide the gaps between seen values are: R. Pyke, Spacings, 1965.
+
+    >>> x = np.tile(np.arange(10.0), 30)
+    >>> Novelty().fit(x[:, None]).score([[4.0], [4.5], [11.0]]).ravel().round(1)
+    array([0. , 3.3, 6.6])
+    """
+
+    KEPT: ClassVar[int] = 2048  # values; a new one nearer than 1 / KEPT of the range is not kept
+    BLOCK: ClassVar[int] = 64  # steps
+    HORIZON: ClassVar[int] = 10_000  # steps; more do not make a gap stranger
+    FLOCK: ClassVar[float] = 16.0  # records; so many in a window, and half of what they usually add is expected of the next
+    MOST: ClassVar[float] = 10.0  # even gaps; what one record added counts as no more, lest one fault hide the next
+    RATE: ClassVar[float] = 0.8  # measured on Gaussian noise
+
+    def begin(self, shape: tuple[int, ...]) -> State:
+        """The values remembered, ascending, the rest infinite; the open block; the range and the steps so far; the records and what they added."""
+        kept, ends = np.full((*shape, self.KEPT), np.inf), np.stack((np.full(shape, np.inf), np.full(shape, -np.inf)))
+        records = {"records": np.zeros((4, *shape)), "fresh": np.zeros((4, *shape))}  # before the open block, and in it
+        return {"kept": kept, "block": np.full((self.BLOCK, *shape), np.nan), "ends": ends, "seen": np.zeros(shape, int), **records}
+
+    def advance(self, x: Any) -> Verdict:
+        """Score by the distance to all before, then remember it."""
+        x = self.read(x)
+        return Verdict(np.concatenate([self._piece(offset, rows) for offset, rows in self.pieces(x, self.BLOCK)]))
+
+    def _piece(self, offset: int, rows: Array) -> Array:
+        held, steps = self._held, len(rows)
+        held["block"][offset : offset + steps] = rows
+        low = np.fmin.accumulate(np.concatenate((held["ends"][:1], rows)))
+        high = np.fmax.accumulate(np.concatenate((held["ends"][1:], rows)))
+        seen = np.concatenate((held["seen"][None], rows == rows)).cumsum(axis=0)
+        reach, n = np.maximum(high - low, TINY)[:-1], np.where(seen < self.least, np.nan, np.minimum(seen, self.HORIZON))[:-1]
+        distance = self._distance(offset, rows)
+        spacing = self._spacing(reach / n, rows, low[:-1], high[:-1])
+        score = np.minimum(self.RATE * np.sqrt(distance / spacing), distance / self._floor)
+        held["ends"], held["seen"] = np.stack((low[-1], high[-1])), seen[-1]
+        if offset + steps == self.BLOCK:
+            self._keep()
+        return np.asarray(np.minimum(score, CEILING))
+
+    def _spacing(self, even: Array, rows: Array, low: Array, high: Array) -> Array:
+        """The gap that would be no news: the even one; on ground gained lately what records usually add, as far as they come in flocks."""
+        held = self._held
+        records, added, up, down = held["records"]
+        gained = (rows > high - up) | (rows < low + down)
+        spacing = np.where(gained, np.maximum(even, added / (self.FLOCK + records)), even)
+        above, below = np.maximum(rows - high, 0.0), np.maximum(low - rows, 0.0)
+        record = (above + below > 0) & (even == even)
+        fresh = np.where(record, np.stack((np.ones_like(rows), np.minimum(above + below, self.MOST * spacing), above, below)), 0.0)
+        held["fresh"] = running_reduce(np.add, np.concatenate((held["fresh"][:, None], fresh), axis=1))[:, -1].copy()
+        return np.asarray(spacing)
+
+    def _distance(self, offset: int, rows: Array) -> Array:
+        """Of each row to the nearest value before it; 0 where that lies on the watched side."""
+        held, out = self._held, np.empty_like(rows)
+        early = np.arange(self.BLOCK) < offset + np.arange(len(rows))[:, None]  # (steps, BLOCK)
+        recent = np.where(early[:, None], np.moveaxis(held["block"], 0, -1), np.nan)  # (steps, streams, BLOCK)
+        for near in cache_tiles(rows.shape, self.KEPT + self.BLOCK):
+            gaps = [rows[near][..., None] - values for values in (held["kept"][near[1]], recent[near])]
+            above, below = (np.minimum(*(np.where(side * gap >= 0, side * gap, np.inf).min(axis=-1) for gap in gaps)) for side in (1, -1))
+            out[near] = self.sided(np.where(above <= below, above, -below))
+        return np.where(rows == rows, out, np.nan)
+
+    def _keep(self) -> None:
+        """The lowest value of each place that has one; the open block's records join those before, which fade."""
+        held = self._held
+        held["records"] = held["records"] * (1 - 1 / self.window) ** self.BLOCK + held["fresh"]
+        held["fresh"] = np.zeros_like(held["fresh"])
+        low, high = np.where(held["seen"] > 0, held["ends"], 0.0)[..., None]
+        values = np.concatenate((held["kept"], np.moveaxis(held["block"], 0, -1)), axis=-1)
+        values = np.sort(np.where(values == values, values, np.inf), axis=-1)
+        place = np.floor((values - low) / np.maximum(high - low, TINY) * (self.KEPT - 1))
+        known = values < np.inf
+        known[..., 1:] &= place[..., 1:] != place[..., :-1]
+        held["kept"] = np.sort(np.where(known, values, np.inf), axis=-1)[..., : self.KEPT]

@@ -1,0 +1,217 @@
+"""Other libraries' outlier models as detectors of ours, so that they stand beside them on one scale."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, ClassVar
+
+import numpy as np
+
+from detectors import DETECTORS, Calibration, DetectorList, State
+from redline.detection.arrays import TINY, Array
+from redline.detection.multivariate import JointDetector
+
+MISSING_LIBRARY = "{} needs {}, which is not installed: pip install 'redline[learned]'"
+THIRD_PARTY = {  # the name a person reads: (the library it needs, the class)
+    "isolation forest": ("sklearn", "IsolationForest"),
+    "LOF of scikit-learn": ("sklearn", "DensityFactor"),
+    "one-class SVM": ("sklearn", "OneClassSvm"),
+    "ECOD": ("pyod", "Ecod"),
+}
+
+
+def register_available(listing: DetectorList = DETECTORS) -> list[str]:
+    """Lists those whose library is installed, after all others, and gives their names; no library is imported before a model is fitted."""
+    found = {name: f"redline.detection.third_party:{kind}" for name, (library, kind) in THIRD_PARTY.items() if find_spec(library)}
+    listing.add(found)
+    return list(found)
+
+
+def missing_library(name: str) -> str | None:
+    """What to install for one of these whose library is not there; None of any other name."""
+    library, kind = THIRD_PARTY.get(name, ("", ""))
+    return MISSING_LIBRARY.format(name, globals()[kind].library) if library and not find_spec(library) else None
+
+
+@dataclass
+class ThirdPartyDetector(JointDetector):
+    """A borrowed model, fitted anew for each stream every REFIT windows on the last `reach` windows; it writes `made` and `judged`.
+
+    The model sees spreads from each feature's centre; a missing feature is at its centre. Its own score, higher = stranger, goes through the shared
+    calibration. The state holds the rows it was fitted on, never the model: a loaded state fits it again, to the same bits.
+    `parts` share the score out as the squared deviations of the features are.
+    """
+
+    seed: int = 0
+    reach: ClassVar[int] = 4
+    REFIT: ClassVar[int] = 2  # windows
+    SHORTEST: ClassVar[int] = 2  # steps; in a shorter window the model sees too little to call a spike of 20 deviations strange
+    GRAIN: ClassVar[float] = 2.0**-7  # spreads; nothing finer is a difference, or a model that knows no unit would not believe the floor
+    ALONE: ClassVar[bool] = False  # the model mixes the rows it is asked about, so it is asked about one at a time
+    library: ClassVar[str] = "scikit-learn"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.window < self.SHORTEST:
+            raise ValueError(
+                f"window is at least {self.SHORTEST} steps for {type(self).__name__}, which learns from {self.reach} of them; got {self.window}"
+            )
+        self._scale = Calibration(window=self.reach * self.window)
+        self._fitted: dict[int, tuple[bytes, Any]] = {}  # of each stream: the rows as bytes, the model fitted on them
+
+    @abstractmethod
+    def made(self) -> Any:
+        """A new model with `fit(rows)`, rows (steps, features) without NaN."""
+
+    @abstractmethod
+    def judged(self, model: Any, rows: Array) -> Array:
+        """How strange each of the rows is, (rows,), any unit in which a Gaussian's tail is no heavier than |z|."""
+
+    @property
+    def block(self) -> int:
+        """Steps from one fit to the next."""
+        return self.REFIT * self.window
+
+    def begin(self, shape: tuple[int, ...]) -> State:
+        """The rows the models are fitted on, in spreads, NaN = missing."""
+        return {**super().begin(shape), "rows": np.full((self.reach * self.window, *shape), np.nan)}
+
+    def spreads(self, x: Array) -> Array:
+        """How many spreads from the centre, in grains."""
+        rounded: Array = np.round(super().spreads(x) / self.GRAIN) * self.GRAIN
+        return rounded
+
+    def deviations(self, raw: Array) -> Array:
+        """Calibrated."""
+        with self.inside("scale", self._scale):
+            return self._scale.update(raw)
+
+    def learn(self, z: Array) -> None:
+        """Keep the rows; the model is fitted when it is first asked."""
+        self._held["rows"] = z
+
+    def judge(self, z: Array, known: Array) -> tuple[Array, Array]:
+        """What each stream's model says of its rows."""
+        raw = np.full(z.shape[:2], np.nan)
+        for stream in range(z.shape[1]):
+            model = self._model(stream)
+            for rows in self._asked(len(z)) if model is not None else ():
+                raw[rows, stream] = self.judged(model, z[rows, stream])
+        return raw, z * z
+
+    def _asked(self, steps: int) -> Iterator[slice]:
+        step = 1 if self.ALONE else max(1, steps)
+        return (slice(i, i + step) for i in range(0, steps, step))
+
+    def _model(self, stream: int) -> Any:
+        """The model of a stream, None before there is enough to learn from."""
+        rows = self._held["rows"][:, stream]
+        key = rows.tobytes()
+        if self._fitted.get(stream, (b"", None))[0] != key:
+            rows = np.nan_to_num(rows[(rows == rows).any(axis=-1)])
+            self._fitted[stream] = (key, self._fit(rows) if len(rows) >= self.least else None)
+        return self._fitted[stream][1]
+
+    def _fit(self, rows: Array) -> Any:
+        model = self.made()
+        model.fit(rows)
+        return model
+
+    def borrowed(self, room: str) -> Any:
+        """A module of the library; missing, an ImportError that says how to get it."""
+        try:
+            return import_module(room)
+        except ImportError as error:
+            raise ImportError(MISSING_LIBRARY.format(type(self).__name__, self.library)) from error
+
+
+@dataclass
+class IsolationForest(ThirdPartyDetector):
+    """How few random cuts it takes to set a step apart from the last windows; scikit-learn's isolation forest, refitted every second window.
+
+    2**-(mean depth of the step in the trees / depth expected among so many steps), of one feature its negative reciprocal, calibrated.
+    Cost: trees * log2(steps) per step, but 3 ms and more to ask at all; 50 ms per fit and stream. When it fails: beyond all it has seen every place
+    is equally far, so a spike of 50 deviations scores as one of 5; between two operating points it cuts late. Windows under 32 steps are refused.
+    Source: F. T. Liu, K. M. Ting, Z.-H. Zhou, Isolation Forest, 2008.
+    """
+
+    trees: int = 50
+    SHORTEST: ClassVar[int] = 32
+
+    def made(self) -> Any:
+        return self.borrowed("sklearn.ensemble").IsolationForest(n_estimators=self.trees, random_state=self.seed)
+
+    def judged(self, model: Any, rows: Array) -> Array:
+        strange = np.round(-np.asarray(model.score_samples(rows)), 9)  # finer is rounding
+        return -1 / strange if rows.shape[1] == 1 else strange
+
+
+@dataclass
+class DensityFactor(ThirdPartyDetector):
+    """How much thinner the last windows lie around a step than around its neighbours there; scikit-learn's LOF, refitted every second window.
+
+    The root of the logarithm of the local outlier factor, of one feature the fourth root, calibrated.
+    Cost: neighbours * log(steps) per step, a millisecond to ask at all; 5 ms per fit and stream. When it fails: more than `neighbours` anomalies
+    alike are a neighbourhood of their own; with many features all distances are alike.
+    Source: M. M. Breunig, H.-P. Kriegel, R. T. Ng, J. Sander, LOF: Identifying Density-Based Local Outliers, 2000.
+    """
+
+    neighbours: int = 20  # steps
+
+    def made(self) -> Any:
+        nearest = max(1, min(self.neighbours, self.least - 1))
+        return self.borrowed("sklearn.neighbors").LocalOutlierFactor(n_neighbors=nearest, algorithm="kd_tree", novelty=True)
+
+    def judged(self, model: Any, rows: Array) -> Array:
+        factor: Array = np.maximum(np.log(-np.asarray(model.score_samples(rows))), 0.0)
+        return np.sqrt(factor) if rows.shape[1] > 1 else factor**0.25
+
+
+@dataclass
+class OneClassSvm(ThirdPartyDetector):
+    """How far outside the smooth boundary around the last windows; scikit-learn's one-class SVM, refitted every second window.
+
+    log(-log(mean of Gaussian kernels on the support vectors)), calibrated; most steps are support vectors, for a boundary around the few leaves a
+    plateau within, on which no step is stranger than another. Cost: support vectors * features per step, 0.3 ms to ask at all; 5 ms per fit and
+    stream. When it fails: an anomaly in the window is a support vector of its own and hides the next one like it.
+    Source: B. Schölkopf, J. C. Platt, J. Shawe-Taylor, A. J. Smola, R. C. Williamson, Estimating the Support of a High-Dimensional
+    Distribution, 2001.
+    """
+
+    nu: float = 0.8  # share of the steps that are support vectors at least
+    FLAT: ClassVar[float] = 1e-9  # of -log of the mean kernel; smaller is rounding
+
+    def made(self) -> Any:
+        return self.borrowed("sklearn.svm").OneClassSVM(nu=self.nu, gamma="auto")
+
+    def judged(self, model: Any, rows: Array) -> Array:
+        near = np.asarray(model.score_samples(rows)) / model.dual_coef_.sum()  # 1 = all support vectors are where the row is
+        strange: Array = np.log(np.maximum(-np.log(np.maximum(near, TINY)), self.FLAT))
+        return strange
+
+
+@dataclass
+class Ecod(ThirdPartyDetector):
+    """How far in the tails of each feature by itself; PyOD's ECOD, refitted every second window.
+
+    Sum over the features of -log(share of the window at least as extreme), calibrated. No parameter. Cost: sorts the rows anew for every step, 2 ms.
+    When it fails: it counts its tail, so nothing is rarer than one in reach * window, and windows under 60 steps are refused; it sees each
+    feature alone, so it misses odd pairs.
+    Source: Z. Li, Y. Zhao, X. Hu, N. Botta, C. Ionescu, G. H. Chen, ECOD: Unsupervised Outlier Detection Using Empirical Cumulative Distribution
+    Functions, 2022.
+    """
+
+    reach: ClassVar[int] = 8
+    SHORTEST: ClassVar[int] = 60
+    library: ClassVar[str] = "PyOD"
+    ALONE: ClassVar[bool] = True
+
+    def made(self) -> Any:
+        return self.borrowed("pyod.models.ecod").ECOD()
+
+    def judged(self, model: Any, rows: Array) -> Array:
+        return np.asarray(model.decision_function(rows))

@@ -1,0 +1,101 @@
+"""Wording of anomalies: severity, numbers with units, times and reasons as people read them."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+
+SEVERITIES = ("info", "warning", "critical")  # score / threshold from 1, from 1.5, from 2
+SI_UNITS = ("B/s", "B", "bit/s", "W", "Hz", "V", "A", "Wh")  # units that take an SI prefix
+ORDINALS = ("", "", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+
+
+def severity(score: float, threshold: float) -> str:
+    """info from the threshold, warning from 1.5 times, critical from 2 times.
+
+    >>> severity(7.0, 3.5)
+    'critical'
+    """
+    return SEVERITIES[int(score >= 1.5 * threshold) + int(score >= 2 * threshold)]
+
+
+def decimals_for(spread: float) -> int:
+    """Decimals that show the first digit of a spread."""
+    return max(0, -math.floor(math.log10(spread))) if spread > 0 and math.isfinite(spread) else 0
+
+
+def format_number(value: float, spread: float = math.nan) -> str:
+    """A number as a person writes it: as fine as its spread asks for, else three significant digits.
+
+    >>> format_number(1013.26, 0.5), format_number(0.012345), format_number(48210.0)
+    ('1,013.3', '0.0123', '48,210')
+    """
+    if not math.isfinite(value):
+        return "–"
+    decimals = decimals_for(spread) if math.isfinite(spread) and spread > 0 else 3 - 1 - math.floor(math.log10(abs(value))) if value else 0
+    return f"{value:,.{min(max(decimals, 0), 9)}f}"
+
+
+def format_quantity(value: float, unit: str, spread: float = math.nan) -> str:
+    """A number with its unit, with an SI prefix where the unit takes one.
+
+    >>> format_quantity(97.04, "%", 5.0), format_quantity(1_234_567.0, "B/s"), format_quantity(4.0, "")
+    ('97 %', '1.23 MB/s', '4.00')
+    """
+    scale, unit = si_scale(value, unit)
+    return f"{format_number(value / scale, spread / scale)} {unit}".strip()
+
+
+def si_scale(value: float, unit: str) -> tuple[float, str]:
+    """What to divide by, with the unit under its SI prefix, so that a value is short; a unit that takes no prefix stays as it is.
+
+    >>> si_scale(-28_630_988.0, "B/s"), si_scale(4_000.0, "lots")
+    ((1000000, 'MB/s'), (1, 'lots'))
+    """
+    if unit not in SI_UNITS or not math.isfinite(value) or abs(value) < 1000:
+        return 1, unit
+    power = min(int(math.log10(abs(value)) // 3), 5)
+    return 1000**power, " kMGTP"[power] + unit
+
+
+def format_time(time: float, period: float) -> str:
+    """The time of a step, UTC, as fine as its period, with the day where a view spans days.
+
+    >>> format_time(1767571200.0, 1.0), format_time(1767571200.25, 0.1), format_time(1767571200.0, 300.0), format_time(1767571200.0, 3600.0)
+    ('00:00:00', '00:00:00.2', 'Mon 00:00', '5 Jan 00:00')
+    """
+    try:
+        at = datetime.fromtimestamp(time, UTC)
+    except (OverflowError, ValueError, OSError):
+        return "–"
+    if period >= 3600:
+        return f"{at.day} {at:%b %H:%M}" if period < 86400 else f"{at.day} {at:%b %Y}"
+    if period >= 60:
+        return f"{at:%a %H:%M}"
+    return f"{at:%H:%M:%S}" + (f".{at.microsecond // 100_000}" if period < 1 else "")
+
+
+def anomaly_reason(value: float, expected: tuple[float, float], score: float, unit: str, run: int = 1) -> str:
+    """Why a step is strange, in the detector's own numbers.
+
+    >>> anomaly_reason(97.0, (20.0, 45.0), 5.1, "%", 3)
+    '97 %, expected 20 to 45, 5.1 σ above, third in a row'
+    >>> anomaly_reason(37_000_000.0, (-28_630_988.0, 34_891_610.0), 3.7, "B/s")
+    '37 MB/s, expected -29 to 35 MB/s, 3.7 σ above'
+    >>> anomaly_reason(5.04, (2.0, 4.96), 3.5, "mm/s")
+    '5.04 mm/s, expected 2.00 to 4.96, 3.5 σ above'
+    """
+    low, high = expected
+    beyond = max(value - high, low - value, (high - low) / 1000)  # rounding must not hide it
+    grain = min((high - low) / 16, beyond)
+    words = [format_quantity(value, unit, grain)]
+    if math.isfinite(low):
+        scale, prefix = si_scale(max(abs(low), abs(high)), unit)
+        ends = [format_number(end / scale, grain / scale) for end in expected]
+        words.append(f"expected {ends[0]} to {ends[1]}{f' {prefix}' if scale > 1 else ''}")
+        words.append(f"{score:.1f} σ {'above' if value > high else 'below'}")
+    else:
+        words.append(f"score {score:.1f} σ")
+    if run > 1:
+        words.append(f"{ORDINALS[run] if run < len(ORDINALS) else f'number {run}'} in a row")
+    return ", ".join(words)

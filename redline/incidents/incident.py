@@ -1,0 +1,145 @@
+"""The incident: its states, its history and its rows in the store."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Any, NamedTuple, Protocol
+
+SEVERITY_WORDS = ("info", "warning", "critical")  # as whoever is asked for a severity calls them, the mildest first
+FORMING, OPEN, ACKNOWLEDGED, SNOOZED, RESOLVED = "forming", "open", "acknowledged", "snoozed", "resolved"
+STATES = (OPEN, ACKNOWLEDGED, SNOOZED, RESOLVED)  # what anybody is shown; a forming one has not lasted long enough to be called an incident
+UNTIL_NORMAL = math.inf  # wall seconds: a snooze that ends when the incident does
+SNOOZES = {"10 min": 600.0, "1 h": 3_600.0, "until normal": UNTIL_NORMAL}  # seconds
+SYSTEM_ACTOR = "redline"  # who changed an incident when nobody did
+
+
+class UnknownIncident(LookupError):
+    """No incident has this id."""
+
+
+class IncidentSettled(ValueError):
+    """The incident is resolved already: there is nothing left to acknowledge, snooze or resolve."""
+
+
+class StreamDescription(Protocol):
+    """What a sentence needs to know of a stream."""
+
+    title: str
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    period: float
+
+
+class Policy(NamedTuple):
+    """When alarms are one incident, and when it is over; everything in steps of the stream."""
+
+    minimum: int = 1  # steps it must have lasted to be called an incident
+    quiet: int = 20  # steps the score must stay low, one without an opinion not counted, until it is over
+    release: float = 0.7  # share of the threshold that is low: below 1, so that a score dancing on the threshold ends nothing
+    cooldown: int = 60  # steps after its end in which a new alarm is more of the same
+
+
+class Peak(NamedTuple):
+    """The strangest step of an incident, by score / threshold."""
+
+    step: int
+    time: float  # seconds since the epoch, the stream's
+    feature: int
+    value: float  # the feature's unit
+    low: float  # expected range, NaN = the detector has no band
+    high: float
+    score: float  # standard deviations
+    threshold: float
+
+
+class HistoryEntry(NamedTuple):
+    """One line of an incident's history."""
+
+    what: str
+    who: str
+    time: float  # seconds since the epoch, the stream's
+    wall: float | None = None  # seconds since the epoch at which somebody did it; None: it follows from the numbers
+    note: str = ""
+
+
+class Incident(NamedTuple):
+    """Alarms of one stream joined in time."""
+
+    id: str
+    stream: str
+    features: tuple[int, ...]  # in order of appearance
+    first: int  # step of the first alarm
+    last: int  # last step that was not calm
+    start: float  # seconds since the epoch, of those two
+    end: float
+    alarms: int
+    anomalies: int  # steps above the threshold
+    peak: Peak
+    severity: str
+    state: str
+    until: float = 0.0  # wall seconds at which its snooze ends, NORMAL = with the incident, 0 = none
+    acknowledged: str = ""  # by whom
+    announced: bool = False  # whether somebody was to be called for it
+    told: str = ""  # the severity that reached a channel, "" = none
+    text: str = ""
+    history: tuple[HistoryEntry, ...] = ()
+
+    @property
+    def live(self) -> bool:
+        return self.state not in (FORMING, RESOLVED)
+
+
+class Change(NamedTuple):
+    """Something that happened to an incident, and whether somebody should be called for it."""
+
+    incident: Incident
+    what: str  # "opened", "worse", "reopened", "resolved", "acknowledged", "snoozed", "woke"
+    call: bool
+
+
+def incident_id(stream: str, step: int, time: float) -> str:
+    """The id of the incident that began there: the same wherever the stream is replayed."""
+    return blake2b(f"{stream}\n{step}\n{time!r}".encode(), digest_size=8).hexdigest()
+
+
+def incident_sentence(incident: Incident, stream: StreamDescription, reason: Callable[..., str], moment: Callable[[float, float], str]) -> str:
+    """One sentence: what was strange since when, at its worst, and how often it called.
+
+    reason(value, (low, high), score, unit) says why a step is strange, moment(time, period) when it was.
+    """
+    peak, among = incident.peak, len(stream.names) > 1
+    what = f"{stream.title}, {_listed([stream.names[f] for f in incident.features])}," if among else stream.title
+    when = [moment(time, stream.period) for time in (incident.start, incident.end)]
+    ended = incident.state == RESOLVED
+    span = (
+        f"was unusual at {when[0]}"
+        if ended and when[0] == when[1]
+        else f"was unusual from {when[0]} to {when[1]}"
+        if ended
+        else f"is unusual since {when[0]}"
+    )
+    which = f"{stream.names[peak.feature]} " if among and len(incident.features) > 1 else ""
+    alarms = f"; {incident.alarms:,} alarms" if incident.alarms > 1 else ""
+    return f"{what} {span}: {which}{reason(peak.value, (peak.low, peak.high), peak.score, stream.units[peak.feature])}{alarms}."
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def incident_row(incident: Incident) -> dict[str, Any]:
+    """An incident as JSON can hold it: NaN is null, a snooze until normal is "normal"; the store keeps it and the API answers with it."""
+    peak = {name: None if value != value else value for name, value in incident.peak._asdict().items()}
+    history = [entry._asdict() for entry in incident.history]
+    until = "normal" if incident.until == UNTIL_NORMAL else incident.until
+    return incident._asdict() | {"features": list(incident.features), "peak": peak, "until": until, "history": history}
+
+
+def incident_from_row(row: dict[str, Any]) -> Incident:
+    """The way back from `row`."""
+    worst: dict[str, Any] = {name: math.nan if value is None else value for name, value in row["peak"].items()}
+    history = tuple(HistoryEntry(**entry) for entry in row["history"])
+    until = UNTIL_NORMAL if row["until"] == "normal" else row["until"]
+    return Incident(**row | {"features": tuple(row["features"]), "peak": Peak(**worst), "until": until, "history": history})

@@ -1,0 +1,106 @@
+"""What a person at the page says and does: of incidents, of points that were strange or not, of settings that were proposed.
+
+This room stands on the others, as the page and the API do; it serves one person on this machine, who needs no token.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from redline.api.service import Service
+from redline.engine.feed import Feed
+from redline.engine.track import score_history
+from redline.evaluation import metrics
+from redline.feedback import labels, proposals
+from redline.feedback.labels import EXPECTED_LABEL, Label
+from redline.feedback.proposals import LabelledHistory, Proposal
+from redline.incidents.incident import SNOOZES, Change, IncidentSettled, UnknownIncident
+from redline.page.query import invalidate_judgements
+from redline.settings import Settings
+
+PAGE_ACTOR = "page"  # who says so
+
+
+def connect_feedback(service: Service) -> None:
+    """From now on what people said counts as truth on the page, and what the store keeps can be looked back to."""
+
+    def truth(name: str, label: np.ndarray | None, at: np.ndarray) -> np.ndarray | None:
+        said = service.labels.of(name)
+        return labels.merge_labels(label, at, said, service.monitor.feeds[name].tape.columns["x"].shape[1]) if said else label
+
+    service.monitor.truth, service.labels.heard = truth, invalidate_judgements
+    service.monitor.past = service.store.points if service.store else None
+
+
+def act_on_incident(service: Service, id: str, act: str) -> None:
+    """Acknowledges, snoozes or resolves an incident, or says that its whole span was expected; what is settled already stays so."""
+    try:
+        change = change_incident(service, id, act, time.time())
+    except (IncidentSettled, UnknownIncident):
+        return
+    service.changed([change])
+    record_action(service, change.what, change.incident.stream, incident=id)
+
+
+def change_incident(service: Service, id: str, act: str, now: float) -> Change:
+    incidents = service.incidents
+    if act == "acknowledge":
+        return incidents.acknowledge(id, PAGE_ACTOR, now)
+    if act.startswith("snooze ") and act.removeprefix("snooze ") in SNOOZES:
+        return incidents.snooze(id, PAGE_ACTOR, now, act.removeprefix("snooze "))
+    if act == "expected":
+        found = incidents.one(id)
+        add_label(service, service.monitor.feeds[found.stream], (found.start, found.end), EXPECTED_LABEL)
+    return incidents.resolve(id, PAGE_ACTOR, now, act)
+
+
+def add_label(service: Service, feed: Feed, span: tuple[float, float] | None, kind: str) -> None:
+    """Keeps a person's word on a span of a stream, seconds since the epoch; nothing where no span was meant."""
+    if span is None:
+        return
+    label = service.labels.add(Label(feed.name, *span, kind, PAGE_ACTOR, time.time()), len(feed.stream.names))
+    record_action(service, f"labelled {kind}", feed.name, id=label.id)
+
+
+def record_action(service: Service, what: str, stream: str, **detail: Any) -> None:
+    if service.store:
+        service.store.record(PAGE_ACTOR, what, stream, detail)
+
+
+def find_proposal(service: Service, feed: Feed) -> Proposal | None:
+    """Settings that agree with more of what people said of the buffer than those applied; None when there are none."""
+    tape = feed.tape
+    with feed.lock:
+        first, end = tape.first, tape.end
+        at, x = tape.read("time", first, end)[:, 0], tape.read("x", first, end)
+        past = LabelledHistory(at, x, tape.read("label", first, end) if feed.labelled else None)
+
+    def scorer(settings: Settings, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return score_history(settings, tuple(feed.stream.floors), x)
+
+    return proposals.propose_settings(past, service.labels.of(feed.name), feed.applied, scorer, event_f1_at)
+
+
+def event_f1_at(score: np.ndarray, alarm: np.ndarray, label: np.ndarray, thresholds: np.ndarray) -> np.ndarray | None:
+    """F1 of events at each threshold."""
+    return metrics.threshold_curve(score, alarm, label, thresholds).event_f1
+
+
+def selected_span(zoom: Any, click: Any) -> tuple[float, float] | None:
+    """The time, seconds since the epoch, that a person speaks of: the span zoomed to, else the point clicked."""
+    if zoom and zoom.get("range"):
+        return axis_seconds(zoom["range"][0]), axis_seconds(zoom["range"][1])
+    return (axis_seconds(click["points"][0]["x"]),) * 2 if click else None
+
+
+def axis_seconds(x: str | float) -> float:
+    """A place on the chart's x axis, a date in words or milliseconds, in seconds since the epoch.
+
+    >>> axis_seconds("2026-01-05 00:00:01.5"), axis_seconds(1767571201500)
+    (1767571201.5, 1767571201.5)
+    """
+    at = np.datetime64(x.replace(" ", "T"), "us") if isinstance(x, str) else np.datetime64(round(x * 1000), "us")
+    return float(at.astype(np.int64) / 1e6)

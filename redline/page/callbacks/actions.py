@@ -1,0 +1,35 @@
+"""Callbacks that inject faults and export settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dash
+from dash import Input, Output, State, ctx, no_update
+
+from redline.api.service import Service
+from redline.page.layout import INJECT_NAMES
+from redline.page.preview import PREVIEW_STATE, previewed_settings
+from redline.page.query import export_source
+from redline.settings import export_settings
+from streams import KINDS
+
+
+def connect_actions(app: dash.Dash, service: Service, seed: int) -> None:
+    monitor = service.monitor
+    buttons = {kind: Input(f"inject-{kind}", "n_clicks") for kind in KINDS if kind != "none"}
+    states = {"size": State("size", "value"), "domain": State("domain", "value")}
+
+    @app.callback(Output("injected", "children"), inputs=buttons, state=states, prevent_initial_call=True)
+    async def inject(size: float, domain: str, **_: Any) -> str:
+        kind = str(ctx.triggered_id).removeprefix("inject-")
+        monitor.inject(domain, kind, float(size))
+        return f"{INJECT_NAMES.get(kind, kind)} injected"
+
+    @app.callback(Output("download", "data"), Input("export", "n_clicks"), State("domain", "value"), PREVIEW_STATE, prevent_initial_call=True)
+    async def export(_: Any, domain: str, preview: dict[str, Any]) -> Any:
+        feed = monitor.feeds.get(domain)
+        if feed is None:
+            return no_update
+        settings = previewed_settings(feed.applied, preview)
+        return {"content": export_settings(export_source(feed, domain, settings, seed), settings), "filename": f"redline-{domain}.toml"}

@@ -1,0 +1,184 @@
+"""The layout of the page around the live view."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dash import dcc, html
+
+from redline.engine.monitor import SPEEDS, Monitor
+from redline.page.panels import aria_attribute, data_attribute
+from redline.settings import SETTINGS_BY_NAME
+from streams import KINDS, STREAMS
+
+THIS_MACHINE, YOUR_DATA, OVERVIEW = "this-machine", "your-data", "overview"
+TAB_TITLES = {OVERVIEW: "Overview", **{name: stream.title for name, stream in STREAMS.items()}, THIS_MACHINE: "This machine", YOUR_DATA: "Your data"}
+VIEW_SPANS = {300: "300 steps", 600: "600 steps", 2_000: "2,000 steps", 10_000: "10,000 steps"}
+THRESHOLD_PICKS = {"best": "best F1", "one-percent": "about 1 % of steps"}  # ways to pick a threshold
+INJECT_NAMES = {"point": "spike"}  # what an inject button reads where it is not the kind's own name
+PANEL_ELEMENTS = {"compared": "compare", "table": "rows", **{name: name for name in ("incidents", "days", "settings", "log")}}  # tab -> its element
+SLOW_INTERVAL_MS = 2_000  # ms between two renewals of the little lines and of the open lower panel
+MAX_PUSHED_TABS = 24  # tabs for streams that programs push
+
+
+def hidden_elements(interval: int, seed: int) -> list[Any]:
+    stores = ["seen", "at", "pulse", "news", "sparks", "zoom", "goto", "shown", "act", "done", "names"]
+    served = {"seed": seed, "interval": interval, "simulated": list(STREAMS)}
+    return [
+        dcc.Location(id="url", refresh=False),
+        dcc.Interval(id="tick", interval=interval),
+        dcc.Interval(id="slow", interval=SLOW_INTERVAL_MS),
+        dcc.Store(id="served", data=served),
+        dcc.Store(id="look", data="light"),
+        *(dcc.Store(id=name) for name in stores),
+        dcc.Download(id="download"),
+    ]
+
+
+def header() -> html.Header:
+    return html.Header(
+        [
+            html.H1([html.I(), "Redline"]),
+            html.Span("connecting", id="age", className="live"),
+            html.Span(id="clock", className="soft wide"),
+            html.Span(className="grow"),
+            html.Button("Pause", id="pause", title="freeze this view; data keeps arriving (space)"),
+            dropdown("speed", {speed: f"{speed}x" for speed in SPEEDS}, 1),
+            html.Button("Bell off", id="bell", title="sound when an alarm comes"),
+            html.Button("Dark", id="theme", title="light or dark"),
+            html.Button("Share", id="share", title="copy a link to this view"),
+            html.Button("?", id="help", title="keys (?)", className="wide"),
+        ]
+    )
+
+
+def trouble_bar() -> html.Div:
+    return html.Div(id="trouble", role="status")
+
+
+def card_row() -> html.Div:
+    words = {"status": "Status", "points": "Points", "anomalies": "Anomalies", "rate": "Rate"}
+    return html.Div([html.Div([html.Small(label), html.B("–", id=name)], className="card") for name, label in words.items()], className="cards")
+
+
+def tab_titles(monitor: Monitor) -> dict[str, str]:
+    """What each tab is called: the fixed ones, and the streams that programs push, as they appear; the newest of very many."""
+    pushed = [name for name in list(monitor.feeds) if name not in TAB_TITLES][-MAX_PUSHED_TABS:]
+    return {**{name: title for name, title in TAB_TITLES.items() if name != YOUR_DATA}, **{name: name for name in pushed}, YOUR_DATA: TAB_TITLES[YOUR_DATA]}
+
+
+def domain_tabs(monitor: Monitor) -> dcc.Tabs:
+    return dcc.Tabs(tab_row(tab_titles(monitor)), id="domain", value="wave", className="tabs", mobile_breakpoint=0)
+
+
+def tab_row(names: dict[str, str]) -> list[dcc.Tab]:
+    return [dcc.Tab(label=tab_label(name, title), value=name, className="tab", selected_className="tab on") for name, title in names.items()]
+
+
+def tab_label(name: str, title: str) -> html.Span:
+    little = [] if name == OVERVIEW else [html.Span(className="spark", **data_attribute("spark", name)), html.Em(className="open", **data_attribute("open", name))]
+    return html.Span([html.Span(title), *little], className="tab-label")
+
+
+def overview_tiles(monitor: Monitor) -> html.Div:
+    return html.Div(stream_tiles(tab_titles(monitor)), id="overview", className="tiles", hidden=True)
+
+
+def stream_tiles(names: dict[str, str]) -> list[html.Button]:
+    return [
+        html.Button(
+            [
+                html.Div([html.B(title), html.Em(className="open", **data_attribute("open", name))]),
+                html.Span(className="spark wide-spark", **data_attribute("spark", name)),
+            ],
+            className="tile",
+            **data_attribute("domain", name),
+        )
+        for name, title in names.items()
+        if name != OVERVIEW
+    ]
+
+
+PLOT_CONFIG: Any = {
+    "displaylogo": False,
+    "responsive": True,
+    "modeBarButtonsToRemove": ["sendChartToCloud", "lasso2d", "select2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
+}
+
+
+def travel_row() -> html.Div:
+    spans = dropdown("range", VIEW_SPANS, 600)
+    steps = [("earlier", "‹ earlier"), ("previous", "‹ anomaly"), ("next", "anomaly ›"), ("later", "later ›")]
+    return html.Div(
+        [
+            *(html.Button(words, id=name) for name, words in steps),
+            *label_buttons(),
+            html.Span(className="grow"),
+            html.Span("showing", className="soft"),
+            spans,
+        ],
+        className="row travel",
+    )
+
+
+def label_buttons() -> list[Any]:
+    """A person's word on the point that was clicked, or on the span that was zoomed to."""
+    words = {"expected": "this is expected", "missed": "this was missed"}
+    return [html.Span([html.Button(text, id=f"label-{kind}") for kind, text in words.items()], id="labels", className="row", hidden=True)]
+
+
+def inject_row() -> html.Div:
+    buttons = [html.Button(INJECT_NAMES.get(kind, kind), id=f"inject-{kind}") for kind in KINDS if kind != "none"]
+    size = dcc.Slider(1, 20, 0.5, value=12, id="size", marks=None, allow_direct_input=False)
+    return html.Div(
+        [
+            html.Span("Inject"),
+            *buttons,
+            html.Label(["size", html.Div(size, className="size"), html.B(id="size-said")]),
+            html.Span(id="injected", role="status"),
+        ],
+        id="inject",
+        className="row",
+    )
+
+
+def dropdown(name: str, options: dict[Any, str], value: Any) -> dcc.Dropdown:
+    """One of a few, without a search box."""
+    return dcc.Dropdown([{"label": label, "value": option} for option, label in options.items()], value, id=name, clearable=False, searchable=False)
+
+
+def labelled_slider(name: str, label: str, step: float) -> html.Div:
+    row = SETTINGS_BY_NAME[name]
+    control = dcc.Slider(row.low, row.high, step, value=row.default, id=name, marks=None, allow_direct_input=False, updatemode="drag")
+    return html.Div([html.Div([html.Label(label, htmlFor=name), html.Output(id=f"{name}-said")], className="between"), control], className="slide")
+
+
+def lower_panels() -> html.Div:
+    heads = ("detector", "alarms", "precision", "recall", "F1", "delay", "µs/point", "last fault")
+    compare = html.Table([html.Thead(html.Tr([html.Th(words) for words in heads])), html.Tbody(id="compare")])
+    panels = [
+        ("history", "Last anomalies", html.Div(id="history")),
+        ("incidents", "Incidents", html.Div(id="incidents")),
+        ("compared", "Compare detectors", html.Div(compare, className="scroll")),
+        ("table", "Table", html.Div(html.Table(id="rows"), className="scroll")),
+        ("days", "Days", html.Div(id="days")),
+        ("settings", "Settings", html.Div(id="settings", className="scroll")),
+        ("log", "Log", html.Div(id="log", className="scroll")),
+    ]
+    shown = [dcc.Tab(body, label=title, value=name, className="tab", selected_className="tab on") for name, title, body in panels]
+    return html.Div(dcc.Tabs(shown, id="lower", value="history", className="tabs", mobile_breakpoint=0), className="panel lower")
+
+
+def overlays() -> html.Div:
+    keys = [("1 … 9", "streams"), ("space", "pause, go on"), ("g", "go live"), ("n p", "next, previous anomaly"), ("?", "this help")]
+    rows = [part for key, words in keys for part in (html.Dt(html.Kbd(key)), html.Dd(words))]
+    return html.Div([html.Div(id="popups", role="status", **aria_attribute("live", "polite")), html.Dialog([html.B("Keys"), html.Dl(rows)], id="keys")])
+
+
+INDEX_HTML = """<!doctype html>
+<html lang="en"><head>{%metas%}<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">
+<title>{%title%}</title>{%favicon%}<link rel="preload" as="script" href="/_dash-component-suites/plotly/package_data/plotly.min.js">
+<script>
+document.documentElement.dataset.theme = localStorage.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")
+</script>
+{%css%}</head><body>{%app_entry%}<footer>{%config%}{%scripts%}{%renderer%}</footer></body></html>"""

@@ -1,0 +1,127 @@
+"""A recorded stream: the rows of a file, played as they are."""
+
+import csv
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+
+from streams import KINDS, Chunk, FloatArray, Stream
+
+GAP_PERIODS = 1.5  # periods between two rows, above which the drawn line breaks
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which column of a file is what; pass a corrected one to `read_csv`."""
+
+    time: str | None  # None: the file has no time, each row is one second
+    features: tuple[str, ...]
+    label: str | None = None  # None: the truth is unknown
+    clock: str | None = None  # the time of day, where `time` is only the date
+    stamps: str = ""  # one of STAMPS; "" = guess
+    names: tuple[str, ...] = ()  # every column of the file, in its order; filled in by read_csv
+    guess: str = ""  # how the file was understood, for a person; filled in by read_csv
+
+
+UNIT = re.compile(r"(?s)(.*\S)\s*[(\[]([^()\[\]]*)[)\]]")
+
+
+def split_unit(name: str) -> tuple[str, str]:
+    """Name and unit of a header such as "temp (°C)" or "temp [°C]"."""
+    found = UNIT.fullmatch(name)
+    return (found[1], found[2].strip()) if found else (name, "")
+
+
+def typical_period(time: FloatArray) -> float:
+    """The median step in seconds of those that go forward; 1 where none does."""
+    steps = np.diff(time)
+    forward = steps[steps > 0]
+    return max(float(np.round(np.median(forward), 6)), 1e-6) if len(forward) else 1.0
+
+
+def gap_mask(time: FloatArray, period: float) -> np.ndarray:
+    """Where the drawn line breaks before a row (steps,): a jump of more than BREAK periods, either way."""
+    return np.abs(np.diff(time, prepend=time[:1])) > GAP_PERIODS * period
+
+
+class Recording(Stream):
+    """A file played back, a row a step: nothing inserted, sorted or dropped."""
+
+    about = "A file of your own, played back."
+
+    def __init__(self, title: str, rows: Chunk, columns: Columns, notes: Mapping[str, int]) -> None:
+        self.title, self.columns = title, columns
+        self.time, self.x, self.label = rows
+        for array in (self.time, self.x, *(() if self.label is None else (self.label,))):
+            array.setflags(write=False)
+        pairs = [split_unit(name) for name in columns.features]
+        if len({name for name, _ in pairs}) < len(pairs):
+            pairs = [(whole, "") for whole in columns.features]
+        self.names, self.units = tuple(name for name, _ in pairs), tuple(unit for _, unit in pairs)
+        self.floors = (0.0,) * len(self.names)
+        self.period = typical_period(self.time)
+        self.breaks = gap_mask(self.time, self.period)  # (steps,)
+        self.position = 0  # rows played
+        step = np.diff(self.time)
+        counted = {"repeated times": (step == 0).sum(), "backward times": (step < 0).sum(), "jumps in time": (step > GAP_PERIODS * self.period).sum()}
+        self.notes = {name: int(count) for name, count in (counted | dict(notes)).items() if count}
+
+    @property
+    def total(self) -> int:
+        """All rows."""
+        return len(self.time)
+
+    @property
+    def rest(self) -> int:
+        """Rows not played yet."""
+        return self.total - self.position
+
+    def take(self, steps: int) -> Chunk:
+        """The next rows; fewer at the end, then none."""
+        rows = slice(self.position, min(self.position + max(int(steps), 0), self.total))
+        self.position = rows.stop
+        return Chunk(self.time[rows], self.x[rows], None if self.label is None else self.label[rows])
+
+
+def write_csv(stream: Stream, steps: int, file: str | Path | TextIO) -> int:
+    """Writes the next steps of a stream, labelled where it knows the truth, for `read_csv` to read back exactly; returns the rows written."""
+    if isinstance(file, str | Path):
+        with open(file, "w", encoding="utf-8", newline="") as opened:
+            return write_csv(stream, steps, opened)
+    rows, written = csv.writer(file, lineterminator="\n"), 0
+    while written < steps and len((chunk := stream.take(min(steps - written, 10_000))).time):
+        if not written:
+            rows.writerow(["time", *map(column_heading, stream.names, stream.units), *(["label"] if chunk.label is not None else [])])
+        rows.writerows(csv_rows(chunk))
+        written += len(chunk.time)
+    return written
+
+
+def column_heading(name: str, unit: str) -> str:
+    """A column name that `parted` takes apart again."""
+    return f"{name} ({unit})" if unit or UNIT.fullmatch(name) else name
+
+
+def csv_rows(chunk: Chunk) -> Iterator[list[str]]:
+    """The rows of a chunk: time, values, and the kinds of its features, one word where they agree, else with / between."""
+    for at, stamp in enumerate(iso_timestamps(chunk.time)):
+        cells = [stamp, *("" if value != value else repr(value) for value in chunk.x[at].tolist())]
+        if chunk.label is not None:
+            kinds = [KINDS[kind] for kind in chunk.label[at].tolist()]
+            cells.append(kinds[0] if len(set(kinds)) == 1 else "/".join(kinds))
+        yield cells
+
+
+def iso_timestamps(time: FloatArray) -> list[str]:
+    """ISO stamps in UTC, with as many decimals as it takes to give the same float back."""
+    whole = np.floor(time)
+    for digits in (0, 1, 3, 6, 9):
+        part = np.round((time - whole) * 10**digits).astype(np.int64)
+        if (part < 10**digits).all() and (whole + part * 10 ** (9 - digits) / 1e9 == time).all():
+            break
+    days = np.datetime_as_string(whole.astype(np.int64).astype("datetime64[s]")).tolist()
+    return [f"{day}Z" if not digits else f"{day}.{each:0{digits}d}Z" for day, each in zip(days, part.tolist())]

@@ -1,0 +1,98 @@
+"""Encoding of points, states and settings as stored bytes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from redline.engine.results import Batch
+from redline.settings import Settings
+
+ROW_HEADER = 3  # columns of a row of points before the features: time, score, alarm
+
+
+def pack_state(state: Mapping[str, np.ndarray]) -> bytes:
+    """Named arrays as bytes; {} is no bytes."""
+    if not state:
+        return b""
+    head = json.dumps([(name, value.dtype.str, value.shape) for name, value in state.items()]).encode()
+    return len(head).to_bytes(4, "little") + head + b"".join(np.ascontiguousarray(value).tobytes() for value in state.values())
+
+
+def unpack_state(data: bytes) -> dict[str, np.ndarray]:
+    """The way back from `packed`."""
+    state: dict[str, np.ndarray] = {}
+    at = 4 + int.from_bytes(data[:4], "little")
+    for name, kind, shape in json.loads(data[4:at]) if data else ():
+        value = np.frombuffer(data, kind, int(np.prod(shape)), at).reshape(shape)
+        state[name], at = value, at + value.nbytes
+    return state
+
+
+def encode_rows(batch: Batch) -> bytes:
+    """The points of a batch as rows (n, 3 + features) of float64."""
+    rows = np.empty((len(batch.time), ROW_HEADER + batch.x.shape[1]), "<f8")
+    rows[:, 0], rows[:, 1], rows[:, 2], rows[:, ROW_HEADER:] = batch.time, batch.score, batch.alarm, batch.x
+    return rows.tobytes()
+
+
+def encode_chunks(batches: Sequence[Batch]) -> list[dict[str, Any]]:
+    """Batches of one stream as chunks, those that follow one another as one."""
+    chunks: list[dict[str, Any]] = []
+    for batch in batches:
+        if chunks and chunks[-1]["first"] + chunks[-1]["n"] == batch.first:
+            last = chunks[-1]
+            chunks[-1] = last | {"n": last["n"] + len(batch.time), "newest": float(batch.time[-1]), "rows": last["rows"] + encode_rows(batch)}
+        else:
+            times = {"oldest": float(batch.time[0]), "newest": float(batch.time[-1])}
+            chunks.append({"first": batch.first, "n": len(batch.time), "rows": encode_rows(batch), **times})
+    return chunks
+
+
+@lru_cache(maxsize=1_000)
+def settings_json(value: Settings | tuple[str, ...]) -> str:
+    """Settings or names as JSON."""
+    return json.dumps(asdict(value) if isinstance(value, Settings) else value)
+
+
+def decode_rows(chunks: Sequence[bytes], features: int) -> np.ndarray:
+    """(n, 3 + features) out of blobs."""
+    return np.frombuffer(b"".join(chunks), "<f8").reshape(-1, ROW_HEADER + features)
+
+
+def settings_from_json(text: str) -> Settings:
+    """Settings out of JSON; what another version knew and this one does not is left out."""
+    known = {field.name for field in fields(Settings)}
+    return Settings(**{name: value for name, value in json.loads(text).items() if name in known})
+
+
+def finite_or_none(value: float) -> float | None:
+    """NaN as NULL."""
+    return None if value != value else float(value)
+
+
+def none_to_nan(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def none_to_bound(value: float | None, bound: float) -> float:
+    return bound if value is None else value
+
+
+def journal_row(row: Any) -> tuple[Any, ...]:
+    """A row of the anomalies as the fields of the loop's Anomaly."""
+    place = (row.number, row.step, row.time, row.place, none_to_nan(row.value), none_to_nan(row.low), none_to_nan(row.high))
+    return (*place, row.score, row.threshold, row.run, row.alarm, row.id)
+
+
+def late_matrix(aside: Sequence[Any], features: int) -> np.ndarray:
+    """Late points as rows (n, 3 + features), without a score."""
+    rows = np.full((len(aside), ROW_HEADER + features), np.nan)
+    for row, each in zip(rows, aside):
+        row[0], row[ROW_HEADER:] = each.time, np.frombuffer(each.x, "<f8")
+    return rows

@@ -1,0 +1,152 @@
+"""The schema of the store and its migrations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from redline.storage.errors import StoreError
+
+SCHEMA_VERSION = 1  # of the tables below
+tables = sa.MetaData()
+Id = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # SQLite counts its own rows by INTEGER only
+meta_table = sa.Table("meta", tables, sa.Column("name", sa.String, primary_key=True), sa.Column("value", sa.String, nullable=False))
+streams_table = sa.Table(
+    "streams",
+    tables,
+    sa.Column("id", Id, primary_key=True),
+    sa.Column("name", sa.String, nullable=False, unique=True),
+    sa.Column("names", sa.String, nullable=False),  # JSON, of the features
+    sa.Column("units", sa.String, nullable=False),  # JSON
+    sa.Column("origin", sa.String, nullable=False),  # JSON, what the numbers depend on
+    sa.Column("applied", sa.String, nullable=False),  # JSON, the settings
+    sa.Column("undone", sa.String, nullable=False),  # JSON, those applied before, newest last
+    sa.Column("counts", sa.String, nullable=False),  # JSON, the counters
+    sa.Column("end", sa.BigInteger, nullable=False),  # steps committed
+    sa.Column("pushed", sa.Boolean, nullable=False),  # whether programs push it in
+    sa.Column("seen", sa.Float, nullable=False),  # wall seconds of the last commit
+)
+points_table = sa.Table(
+    "points",
+    tables,
+    sa.Column("id", Id, primary_key=True),
+    sa.Column("stream", Id, nullable=False),
+    sa.Column("first", sa.BigInteger, nullable=False),  # absolute number of the first step
+    sa.Column("n", sa.Integer, nullable=False),  # steps
+    sa.Column("oldest", sa.Float, nullable=False),  # seconds since the epoch, of the first step
+    sa.Column("newest", sa.Float, nullable=False),  # of the last
+    sa.Column("arrived", sa.Float, nullable=False),  # wall seconds
+    sa.Column("rows", sa.LargeBinary, nullable=False),  # (n, 3 + features) little-endian float64: time, score, alarm, values
+    sa.Index("points_step", "stream", "first", unique=True),
+    sa.Index("points_time", "stream", "newest", "n"),
+)
+late_table = sa.Table(
+    "late",
+    tables,
+    sa.Column("stream", Id, primary_key=True),
+    sa.Column("time", sa.Float, primary_key=True),  # seconds since the epoch
+    sa.Column("arrived", sa.Float, nullable=False),
+    sa.Column("x", sa.LargeBinary, nullable=False),  # (features,) little-endian float64
+)
+anomalies_table = sa.Table(
+    "anomalies",
+    tables,
+    sa.Column("id", Id, primary_key=True, autoincrement=False),  # in the order found, over all streams
+    sa.Column("stream", sa.String, nullable=False),
+    sa.Column("number", sa.BigInteger, nullable=False),  # counts those of its stream
+    sa.Column("step", sa.BigInteger, nullable=False),
+    sa.Column("time", sa.Float, nullable=False),  # seconds since the epoch
+    sa.Column("place", sa.Integer, nullable=False),  # of the feature among the stream's
+    sa.Column("feature", sa.String, nullable=False),
+    sa.Column("value", sa.Float),  # the feature's unit; NULL = missing
+    sa.Column("low", sa.Float),  # expected range; NULL = the detector has no band
+    sa.Column("high", sa.Float),
+    sa.Column("score", sa.Float, nullable=False),  # standard deviations
+    sa.Column("threshold", sa.Float, nullable=False),
+    sa.Column("run", sa.BigInteger, nullable=False),  # anomalous steps in a row
+    sa.Column("alarm", sa.Boolean, nullable=False),
+    sa.Column("severity", sa.String, nullable=False),
+    sa.Column("reason", sa.String, nullable=False),
+    sa.Column("found", sa.Float, nullable=False),  # wall seconds
+    sa.Index("anomalies_stream", "stream", "time"),
+    sa.Index("anomalies_time", "time"),
+)
+incidents_table = sa.Table(
+    "incidents",
+    tables,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("stream", sa.String, nullable=False),
+    sa.Column("state", sa.String, nullable=False),
+    sa.Column("start", sa.Float, nullable=False),  # seconds since the epoch
+    sa.Column("body", sa.String, nullable=False),  # JSON, all of it
+    sa.Column("changed", sa.Float, nullable=False),  # wall seconds
+    sa.Index("incidents_stream", "stream", "start"),
+    sa.Index("incidents_state", "state", "start"),
+)
+watches_table = sa.Table(
+    "watches",
+    tables,
+    sa.Column("stream", sa.String, primary_key=True),
+    sa.Column("body", sa.String, nullable=False),  # JSON, where the joining of alarms stands
+)
+labels_table = sa.Table(
+    "labels",
+    tables,
+    sa.Column("id", Id, primary_key=True),
+    sa.Column("stream", sa.String, nullable=False),
+    sa.Column("start", sa.Float, nullable=False),  # seconds since the epoch
+    sa.Column("end", sa.Float, nullable=False),
+    sa.Column("kind", sa.String, nullable=False),
+    sa.Column("body", sa.String, nullable=False),  # JSON: who, why
+    sa.Column("at", sa.Float, nullable=False),  # wall seconds
+    sa.Index("labels_stream", "stream", "start"),
+)
+applied_table = sa.Table(
+    "applied",
+    tables,
+    sa.Column("id", Id, primary_key=True),
+    sa.Column("at", sa.Float, nullable=False),  # wall seconds
+    sa.Column("stream", sa.String, nullable=False),
+    sa.Column("settings", sa.String, nullable=False),  # JSON
+    sa.Index("applied_stream", "stream", "at"),
+)
+audit_table = sa.Table(
+    "audit",
+    tables,
+    sa.Column("id", Id, primary_key=True),
+    sa.Column("at", sa.Float, nullable=False),  # wall seconds
+    sa.Column("who", sa.String, nullable=False),
+    sa.Column("what", sa.String, nullable=False),
+    sa.Column("stream", sa.String),
+    sa.Column("detail", sa.String, nullable=False),  # JSON
+)
+snapshots_table = sa.Table(
+    "snapshots",
+    tables,
+    sa.Column("stream", Id, primary_key=True),
+    sa.Column("step", sa.BigInteger, primary_key=True),  # the state stands before this step
+    sa.Column("state", sa.LargeBinary, nullable=False),  # named arrays; empty = a new track begins here
+)
+MIGRATIONS: tuple[Sequence[str], ...] = ()  # the statements that lead from version 1 to 2, from 2 to 3, ...
+
+
+def prepare_schema(c: sa.Connection, path: Path) -> None:
+    """Makes the tables, or brings those of an older version up to this one."""
+    there = set(sa.inspect(c).get_table_names())
+    if not there:
+        tables.create_all(c)
+        c.execute(meta_table.insert().values(name="version", value=str(SCHEMA_VERSION)))
+        return
+    if "meta" not in there:
+        raise StoreError(f"{path} is a database of another program; choose another file with --db")
+    version = int(c.execute(sa.select(meta_table.c.value).where(meta_table.c.name == "version")).scalar_one())
+    if version > SCHEMA_VERSION:
+        raise StoreError(
+            f"{path} was written by a newer Redline (tables {version}, this one knows {SCHEMA_VERSION}); update Redline, or choose another file"
+        )
+    for statements in MIGRATIONS[version - 1 :]:
+        for statement in statements:
+            c.exec_driver_sql(statement)
+    c.execute(meta_table.update().where(meta_table.c.name == "version").values(value=str(SCHEMA_VERSION)))

@@ -1,0 +1,62 @@
+"""The API fuzzed from its own OpenAPI: whatever comes, the answer is a right one or a problem, never a failure of the server."""
+
+import json
+
+import pytest
+from fastapi import FastAPI
+from hypothesis import HealthCheck, given, settings
+from hypothesis.errors import Unsatisfiable
+
+from redline.api.assembly import assemble_service, describe_anomaly_for_store
+from redline.api.server import connect_api, routes_table
+from redline.api.service import ServerOptions
+from redline.engine.monitor import Monitor
+from redline.storage.sqlite import SqliteStore
+from streams import STREAMS
+
+pytestmark = pytest.mark.service
+EXAMPLES = 60  # requests a route
+ENDLESS = "/api/stream/anomalies"  # its answer has no end
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """The whole of it on a store, with a simulated stream and one that was pushed."""
+    store = SqliteStore(tmp_path_factory.mktemp("fuzz") / "redline.db", describe=describe_anomaly_for_store)
+    monitor = Monitor({"wave": (STREAMS["wave"](seed=3), False)}, ledger=store)
+    server = FastAPI()
+    connect_api(server, assemble_service(monitor, store, ServerOptions(rate=0)))
+    monitor.start()
+    yield server
+    monitor.stop()
+    store.close()
+
+
+QUIET = settings(max_examples=EXAMPLES, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+ROUTES = [way.strip("`") for way, _ in routes_table().rows]
+
+
+@pytest.mark.parametrize("mode", ["positive", "negative"])
+@pytest.mark.parametrize("route", [route for route in ROUTES if route != f"GET {ENDLESS}"])
+def test_whatever_comes_is_answered_or_refused_in_a_problem(server, route, mode):
+    schemathesis = pytest.importorskip("schemathesis", reason="the extra `test` brings schemathesis")
+    method, path = route.split()
+    operation = schemathesis.openapi.from_asgi("/openapi.json", server)[path][method]
+
+    @QUIET
+    @given(operation.as_strategy(generation_mode=schemathesis.GenerationMode(mode)))
+    def ask(case):
+        right(case.call())
+
+    try:
+        ask()
+    except Unsatisfiable:  # a route without parameters has nothing that does not fit
+        assert mode == "negative"
+
+
+def right(response):
+    """No failure of the server, and every refusal a problem; 503 is what /health says when it is not ready."""
+    assert response.status_code < 500, response.text
+    if response.status_code >= 400:
+        problem = json.loads(response.content)
+        assert problem["status"] == response.status_code and problem["title"] and problem["detail"]

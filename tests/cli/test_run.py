@@ -1,0 +1,354 @@
+"""The commands around the service: the very same flags without the page, and a running server asked from a shell."""
+
+import argparse
+import io
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+
+import pytest
+import uvicorn
+
+from redline import settings
+from redline.access import tokens
+from redline.api.assembly import assemble_service, describe_anomaly_for_store
+from redline.api.server import build_server, listen
+from redline.api.service import ServerOptions
+from redline.cli import command, run
+from redline.cli import program as shell
+from redline.engine.monitor import Monitor
+from redline.page.query import export_source
+from redline.settings import Settings, export_settings, import_settings
+from redline.sources.csv import read_csv
+from redline.sources.recording import Columns, write_csv
+from redline.storage.sqlite import SqliteStore
+from streams import STREAMS
+
+ROOT = Path(__file__).parents[2]
+TUNED = Settings("EWMA", window=90, threshold=4.2, refractory=50)
+
+
+def ran(*words):
+    """Exit code and standard output of a command run here."""
+    with redirect_stdout(io.StringIO()) as out:
+        code = shell.run_program(list(words))
+    return code, out.getvalue()
+
+
+def flags(text):
+    return [json.loads(line)["time"] for line in text.splitlines()]
+
+
+def marked(feed, settings):
+    """The times that the page marks under these settings: every step of the buffer above the threshold."""
+    track = feed.track(settings)
+    feed.catch_up(track, 100_000)
+    first, end = track.tape.first, feed.end
+    return feed.tape.read("time", first, end)[track.read("score", first, end)[:, 0] > settings.threshold, 0].tolist()
+
+
+# --- run
+
+
+@pytest.mark.parametrize("name", ["wave", "iot", "fraud"])
+def test_what_was_exported_flags_the_very_same_time_stamps(tmp_path, name):
+    monitor = Monitor({name: (STREAMS[name](seed=11, rate=0.02), False)})
+    feed = monitor.feeds[name]
+    monitor.fill_back(feed, 8_000)
+    monitor.inject(name, "point", 9.0)
+    monitor.fill_back(feed, 3_000)
+    monitor.inject(name, "shift", 6.0)
+    monitor.fill_back(feed, 1_500)  # the oldest steps have left the buffer; a new track begins at what is left
+    want = marked(feed, TUNED)
+    text = export_settings(export_source(feed, name, TUNED, 11), TUNED)
+    assert import_settings(text)[0]["first"] == feed.tape.first > 0 and len(want) > 20
+    (tmp_path / "tuned.toml").write_text(text)
+    code, out = ran("run", "--config", str(tmp_path / "tuned.toml"), "--steps", str(feed.end - feed.tape.first), "--json")
+    assert code == 0 and flags(out) == want
+
+
+def test_what_is_exported_after_a_change_and_a_restart_begins_where_it_says(tmp_path):
+    for life in range(2):
+        kept = SqliteStore(tmp_path / "r.db")
+        monitor = Monitor({"wave": (STREAMS["wave"](seed=11, rate=0.02), False)}, ledger=kept)
+        feed = monitor.feeds["wave"]
+        monitor.revive(feed)
+        if not life:
+            take(monitor, feed, 3_000)
+            monitor.apply("wave", TUNED)
+        take(monitor, feed, 2_000)
+        monitor.pump()
+        kept.close()
+    about = export_source(feed, "wave", TUNED, 11)
+    assert feed.applied == TUNED and about["first"] == feed.watched.begun > 3_000  # the buffer's oldest step when it was first scored
+    (tmp_path / "tuned.toml").write_text(export_settings(about, TUNED))
+    code, out = ran("run", "--config", str(tmp_path / "tuned.toml"), "--steps", str(feed.end - about["first"]), "--json")
+    want = marked(feed, TUNED)
+    assert code == 0 and want and [at for at in flags(out) if at >= want[0]] == want
+
+
+def take(monitor, feed, steps):
+    """The loop, so many steps of one stream long."""
+    for _ in range(0, steps, 500):
+        feed.due = 500.0
+        monitor.take(feed, 0.0)
+        monitor.pump()
+
+
+def test_a_file_of_ones_own_flags_the_very_same_time_stamps(tmp_path):
+    path = tmp_path / "mine.csv"
+    write_csv(STREAMS["iot"](seed=4, rate=0.02), 3_000, path)
+    monitor = Monitor({})
+    recording = read_csv(path, Columns("time", ("temperature (°C)", "pressure (hPa)")))
+    feed = monitor.open("your-data", recording, steps=3_000)
+    (tmp_path / "tuned.toml").write_text(export_settings(export_source(feed, "your-data", TUNED, 0), TUNED))
+    want = marked(feed, TUNED)
+    code, out = ran("run", "--config", str(tmp_path / "tuned.toml"), "--json")  # the file is found beside the settings
+    assert code == 0 and flags(out) == want and len(want) >= 5
+    (tmp_path / "elsewhere").mkdir()
+    path.rename(tmp_path / "elsewhere" / "mine.csv")
+    assert ran("run", "--config", str(tmp_path / "tuned.toml"))[0] == 2
+    assert flags(ran("run", "--config", str(tmp_path / "tuned.toml"), "--csv", str(tmp_path / "elsewhere" / "mine.csv"), "--json")[1]) == want
+
+
+def test_a_long_file_begins_where_the_tuned_track_began(tmp_path):
+    path = tmp_path / "long.csv"
+    write_csv(STREAMS["wave"](seed=4, rate=0.02), 12_000, path)
+    feed = Monitor({}).open("your-data", read_csv(path), steps=12_000)
+    want = marked(feed, TUNED)
+    (tmp_path / "tuned.toml").write_text(export_settings(export_source(feed, "your-data", TUNED, 0), TUNED))
+    assert feed.tape.first == 2_000 and flags(ran("run", "--config", str(tmp_path / "tuned.toml"), "--json")[1]) == want != []
+
+
+def test_a_replay_runs_a_file_under_the_settings_of_another(tmp_path):
+    path = tmp_path / "mine.csv"
+    write_csv(STREAMS["wave"](seed=4, rate=0.02), 2_000, path)
+    (tmp_path / "tuned.toml").write_text(export_settings({"stream": "wave", "first": 0}, TUNED))
+    code, out = ran("replay", str(path), "--config", str(tmp_path / "tuned.toml"), "--json")
+    want = marked(Monitor({}).open("x", read_csv(path), steps=2_000), TUNED)
+    assert code == 0 and flags(out) == want and len(want) >= 5
+    alarms = ran("replay", str(path), "--config", str(tmp_path / "tuned.toml"), "--alarms")[1].splitlines()
+    assert 0 < len(alarms) < len(want) and alarms[0].startswith("2026-01-05T") and " wave" not in alarms[0]
+    assert ran("replay", str(path))[0] == 2
+
+
+def test_a_bar_is_drawn_on_a_terminal_alone():
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    tally = run.Tally()
+    tally.rows = 50
+    for file, drawn in ((Terminal(), True), (io.StringIO(), False)):
+        assert list(run.progress_bar([tally], 100, file)) == [tally] and ("50 of 100" in file.getvalue()) is drawn
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rubbish",
+        "[source]\n[settings]\n",
+        '[source]\nstream = "wave"\nfirst = -1\n[settings]\n',
+        '[source]\nstream = "wave"\nrate = 7\n[settings]\n',
+        '[source]\nstream = "wave"\n[settings]\nthreshold = 99\n',
+        '[source]\nstream = "wave"\n[settings]\nthreshhold = 3\n',
+        '[source]\nstream = "x"\ncsv = "nowhere.csv"\n[settings]\n',
+    ],
+)
+def test_a_settings_file_that_cannot_be_run_is_refused_in_a_sentence(tmp_path, capsys, text):
+    (tmp_path / "s.toml").write_text(text)
+    assert shell.run_program(["run", "--config", str(tmp_path / "s.toml"), "--steps", "5"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("redline run: ") and "Traceback" not in error
+    assert shell.run_program(["run", "--config", str(tmp_path / "none.toml")]) == 1
+
+
+def test_init_writes_a_file_that_runs_with_every_setting_explained(tmp_path):
+    path = tmp_path / "redline.toml"
+    assert ran("init", str(path))[0] == 0
+    text = path.read_text()
+    assert import_settings(text) == ({"stream": "wave", "first": 0, "seed": 0, "rate": 0.01, "injections": []}, Settings())
+    for name in (*run.STREAM_SETTINGS, *run.SERVER_SETTINGS):
+        assert f"{name} = " in text and settings.SETTINGS_BY_NAME[name].help in text
+    assert ran("init", str(path))[0] == 2 and ran("init", str(path), "--force")[0] == 0
+    code, out = ran("run", "--config", str(path), "--steps", "3000", "--json")
+    assert code == 0 and len(flags(out)) > 5
+
+
+# --- serving
+
+
+def test_the_command_line_comes_before_the_file_and_the_file_before_the_default(tmp_path):
+    path = tmp_path / "s.toml"
+    path.write_text('[source]\nstream = "oven"\n[settings]\n[server]\nport = 9000\ndb = ""\nrate-limit = 5\n')
+    given = dict.fromkeys((name.replace("-", "_") for name in run.SERVER_SETTINGS), None)
+    value = run.serving_options(argparse.Namespace(config=str(path), **{**given, "port": "9001"}))
+    assert (value["port"], value["db"], value["rate-limit"], value["body-limit"]) == (9001, "", 5, 32)
+    for bad in ('[server]\nport = "x"\n', "[server]\nport = 0\n", "[server]\nprot = 1\n"):
+        path.write_text(bad)
+        with pytest.raises(command.UsageError, match=r"wanted|unknown"):
+            run.serving_options(argparse.Namespace(config=str(path), **given))
+
+
+def test_an_open_address_without_a_token_is_refused(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("REDLINE_TOKEN", raising=False)
+    (tmp_path / "s.toml").write_text('[source]\nstream = "oven"\n[settings]\n')
+    assert shell.run_program(["run", "--config", str(tmp_path / "s.toml"), "--host", "0.0.0.0"]) == 2
+    assert "no token is set" in capsys.readouterr().err
+
+
+def test_a_token_is_shown_once_and_kept_as_a_hash(tmp_path):
+    code, out = ran("token", "push", "the oven", "--file", str(tmp_path / "t"))
+    assert code == 0 and out.strip() not in (tmp_path / "t").read_text()
+    assert tokens.load_tokens(str(tmp_path / "t"), None).who(out.strip()) == tokens.Token("push", tokens.hash_secret(out.strip()), "the oven")
+
+
+def test_a_backup_is_restored(tmp_path):
+    db, copy = tmp_path / "redline.db", tmp_path / "copy.db"
+    store = SqliteStore(db)
+    store.record("me", "before")
+    assert ran("backup", str(copy), "--db", str(db))[0] == 0 and ran("backup", str(copy), "--db", str(db))[0] == 1
+    store.record("me", "after")
+    assert ran("restore", str(copy), "--db", str(db))[0] == 1  # somebody has it open
+    store.close()
+    assert ran("restore", str(copy), "--db", str(db))[0] == 0
+    again = SqliteStore(db, write=False)
+    assert [line["what"] for line in again.audit()] == ["before"]
+    again.close()
+    assert ran("restore", str(tmp_path / "none"), "--db", str(db))[0] == 1
+
+
+# --- a running server
+
+
+@contextmanager
+def running(monitor, options=ServerOptions(), store=None):  # noqa: B008
+    """A real server on a free port, in a thread; the service and its address."""
+    service = assemble_service(monitor, store, options)
+    sock = listen("127.0.0.1", 0)
+    server = uvicorn.Server(uvicorn.Config(build_server(service), log_level="warning", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
+    thread.start()
+    while not server.started:
+        time.sleep(0.005)
+    try:
+        yield service, f"http://127.0.0.1:{sock.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        sock.close()
+
+
+@pytest.fixture(scope="module")
+def served():
+    monitor = Monitor({"wave": (STREAMS["wave"](seed=3), False)})
+    with running(monitor) as (service, url):
+        while monitor.feeds["wave"].noted < 10_000:
+            time.sleep(0.005)
+        yield service, url
+
+
+def test_status_streams_and_anomalies_ask_a_running_server(served):
+    _, url = served
+    code, out = ran("status", "--url", url)
+    assert code == 0 and "events clients" in out and json.loads(ran("status", "--json", "--url", url)[1])["streams"] == 1
+    code, out = ran("streams", "--url", url)
+    assert code == 0 and out.splitlines()[1].split()[:3] == ["wave", "simulated", "signal"] and "rolling z-score" in out
+    assert json.loads(ran("streams", "--json", "--url", url)[1])[0]["source"] == "wave"
+    code, out = ran("anomalies", "--url", url, "--limit", "3", "--severity", "warning", "--stream", "wave")
+    assert code == 0 and len(out.splitlines()) == 3 and all(word in ("warning", "critical") for word in (r.split()[1] for r in out.splitlines()))
+    assert len([json.loads(line) for line in ran("anomalies", "--url", url, "--json", "--limit", "7")[1].splitlines()]) == 7
+
+
+def test_a_replay_can_use_the_settings_of_a_running_server(served, tmp_path):
+    service, url = served
+    service.monitor.apply("wave", TUNED)
+    path = tmp_path / "mine.csv"
+    write_csv(STREAMS["wave"](seed=4, rate=0.02), 2_000, path)
+    want = marked(Monitor({}).open("x", read_csv(path), steps=2_000), TUNED)
+    assert flags(ran("replay", str(path), "--stream", "wave", "--url", url, "--json")[1]) == want
+
+
+def test_a_server_that_refuses_or_is_not_there_is_said(served, capsys):
+    _, url = served
+    assert shell.run_program(["anomalies", "--url", url, "--stream", "typo"]) == 2
+    assert "no stream is called 'typo'" in capsys.readouterr().err
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        assert shell.run_program(["status", "--url", f"http://127.0.0.1:{free.getsockname()[1]}"]) == 1
+    assert "no server answers" in capsys.readouterr().err
+    assert shell.run_program(["status", "--url", "file:///etc/passwd"]) == 2
+
+
+def test_a_token_is_taken_from_the_environment(monkeypatch):
+    with running(Monitor({}), ServerOptions(tokens.Tokens([tokens.Token("read", tokens.hash_secret("abc"), "me")]))) as (_, url):
+        monkeypatch.delenv("REDLINE_TOKEN", raising=False)
+        assert ran("status", "--url", url)[0] == 2
+        monkeypatch.setenv("REDLINE_TOKEN", "abc")
+        assert ran("status", "--url", url)[0] == 0
+
+
+@pytest.mark.parametrize("command", sorted(shell.COMMANDS))
+def test_every_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit) as done:
+        shell.run_program([command, "--help"])
+    assert done.value.code == 0 and "exit codes" in capsys.readouterr().out
+
+
+@pytest.mark.service
+def test_a_pushed_stream_runs_headless_and_is_found_again_after_a_restart(tmp_path):
+    """Export of a pushed stream, run in a process of its own, fed by HTTP, ended and started again."""
+    import urllib.request
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (tmp_path / "oven.toml").write_text(export_settings({"stream": "oven", "first": 0, "features": ["temp"]}, TUNED))
+    words = [sys.executable, "-m", "redline", "run", "--config", str(tmp_path / "oven.toml"), "--db", str(tmp_path / "r.db"), "--port", str(port)]
+    for start in (0, 500):
+        with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None and "oven" in process.stderr.readline()
+            times = list(range(start, start + 500))
+            values = [20 + (i * 7919 % 100) / 100 for i in times[:-1]] + [90.0]
+            body = json.dumps({"source": "oven", "time": times, "values": {"temp": values}}).encode()
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/submit", body, timeout=10) as answer:
+                assert json.load(answer)["accepted"] == 500
+            code, out = ran("anomalies", "--url", f"http://127.0.0.1:{port}", "--json")
+            assert code == 0 and [json.loads(line)["step"] for line in out.splitlines()][-1] == start + 499
+            stream = json.loads(ran("streams", "--url", f"http://127.0.0.1:{port}", "--json")[1])[0]
+            assert stream["points"] == start + 500 and stream["applied"]["detector"] == "EWMA"
+            process.terminate()
+
+
+def test_an_incident_runs_what_the_operator_named_and_status_tells_no_secret(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOOK", "s3cret-word")
+    said = tmp_path / "said.json"
+    (tmp_path / "alerts.toml").write_text(f'[actions.note]\ncommand = ["sh", "-c", "cat > {said}", "${{HOOK}}"]\nseverity = "critical"\n')
+    monitor = Monitor({}, ledger=(store := SqliteStore(tmp_path / "r.db", describe=describe_anomaly_for_store)))
+    service = assemble_service(monitor, store, ServerOptions(), str(tmp_path / "alerts.toml"))
+    monitor.start()
+    values = [20 + (i * 7919 % 100) / 100 for i in range(300)] + [90.0]
+    monitor.submit("oven", list(range(301)), [[value] for value in values]).result(5)
+    assert service.calls is not None
+    until = time.monotonic() + 10
+    while (not said.exists() or not service.calls.records) and time.monotonic() < until:
+        time.sleep(0.005)
+    assert json.loads(said.read_text())["stream"] == "oven" and service.calls.rest(5)
+    audit, status = json.dumps(store.audit()), json.dumps(service.calls.status())
+    assert "action note" in audit and "s3cret" not in audit + status
+    service.end()
+    monitor.stop()
+    store.close()
+
+
+@pytest.mark.parametrize("text", ["rubbish", "[channel.x]\nurl = 'json://localhost'\n", "[actions.x]\nseverity = 'info'\n"])
+def test_a_file_of_channels_that_is_wrong_is_refused(tmp_path, capsys, text):
+    (tmp_path / "alerts.toml").write_text(text)
+    (tmp_path / "s.toml").write_text('[source]\nstream = "oven"\n[settings]\n[server]\nport = 8796\ndb = ""\n')
+    assert shell.run_program(["run", "--config", str(tmp_path / "s.toml"), "--alerts", str(tmp_path / "alerts.toml")]) == 2
+    assert "alerts file" in capsys.readouterr().err

@@ -1,0 +1,286 @@
+"""The page without a browser: its layout, its answers, its command line, what it says when something is wrong."""
+
+import base64
+import json
+import socket
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from dash import no_update
+from starlette.testclient import TestClient
+
+import app
+from detectors import DETECTORS
+from redline.api.assembly import assemble_service
+from redline.api.service import ServerOptions
+from redline.engine.monitor import Monitor
+from redline.feedback.labels import Label
+from redline.page import layout, panels, query, redraw, upload
+from redline.page.actions import add_label, connect_feedback, find_proposal
+from redline.page.query import ViewQuery
+from redline.settings import Settings
+from redline.sources import csv
+from redline.sources.csv_cells import CsvError
+from redline.storage.sqlite import SqliteStore
+from streams import KINDS, STREAMS
+
+IDS = """tick domain detector window threshold chart explain points anomalies rate status clock age alarms precision recall curve history compare
+pause speed golive apply undo export share upload theme bell"""
+CSV = b"time,load (%)\n" + b"".join(
+    f"2026-01-05 00:{i // 60:02d}:{i % 60:02d},{40 + (i * 7) % 5 + (60 if i == 700 else 0)}\n".encode() for i in range(900)
+)
+
+
+@pytest.fixture
+def monitor():
+    made = Monitor({"wave": (STREAMS["wave"](seed=3), False)})
+    made.fill_back(made.feeds["wave"], 3_000)
+    return made
+
+
+def ids(component):
+    found = {component.id} if getattr(component, "id", None) else set()
+    children = getattr(component, "children", None)
+    for child in children if isinstance(children, list | tuple) else [children]:
+        if hasattr(child, "to_plotly_json"):
+            found |= ids(child)
+    return found | ids(component.label) if hasattr(getattr(component, "label", None), "to_plotly_json") else found
+
+
+def test_the_ids_that_outside_scripts_rely_on_are_there(monitor):
+    wanted = set(IDS.split()) | {f"inject-{kind}" for kind in KINDS if kind != "none"}
+    assert wanted <= ids(app.page_layout(monitor, 500, 0))
+
+
+def test_the_tabs_are_the_overview_the_streams_with_the_wave_first_this_machine_and_your_data():
+    assert list(layout.TAB_TITLES) == ["overview", *STREAMS, "this-machine", "your-data"] and next(iter(STREAMS)) == "wave"
+
+
+def test_an_unknown_path_is_a_problem_and_never_the_page(monitor):
+    with TestClient(app.build_app(monitor).server) as client:
+        for path in ("/health-typo", "/api/typo"):
+            answer = client.get(path)
+            assert answer.status_code == 404 and answer.headers["content-type"] == "application/problem+json" and path in answer.json()["detail"]
+        assert "Redline" in client.get("/").text
+
+
+def test_a_browser_is_sent_only_what_it_lacks_and_both_ways_show_the_same(monitor):
+    def asked(seen: Any) -> Any:
+        answer = redraw.redraw(ViewQuery(monitor, "wave", Settings(), 600), "light", {}, "event", seen)
+        return None if answer["chart"] is no_update else json.loads(orjson.dumps(answer["chart"])), json.loads(json.dumps(answer["seen"]))
+
+    whole, held = asked(None)
+    assert asked(held)[0] is None
+    monitor.fill_back(monitor.feeds["wave"], 7)
+    patch, after = asked(held)
+    assert held["end"] == 3_000 and after["end"] == 3_007
+    grown = [op for op in patch["operations"] if op["operation"] == "Extend" and op["location"][-1] == "x"]
+    assert {len(op["params"]["value"]) for op in grown} == {7}
+    again, _ = asked(None)
+    assert again["data"][2]["x"][-7:] == grown[2]["params"]["value"] and again["data"][2]["x"][:-7] == whole["data"][2]["x"]
+    named = {op["location"][-1]: op["params"]["value"] for op in patch["operations"] if op["location"][0] == "layout"}
+    assert named["yaxis"] == again["layout"]["yaxis"] and named["xaxis"] == again["layout"]["xaxis"]
+
+
+def test_what_many_look_at_is_drawn_once_until_somebody_says_what_is_true(monitor):
+    def ask() -> Any:
+        return redraw.redraw(ViewQuery(monitor, "wave", Settings(), 600), "light", {}, "event", None)["chart"]
+
+    first = ask()
+    assert ask() is first and redraw.redraw(ViewQuery(monitor, "wave", Settings(), 600), "dark", {}, "event", None)["chart"] is not first
+    query.invalidate_judgements()
+    assert ask() is not first
+
+
+def test_what_was_drawn_is_kept_for_a_moment_only(monitor, monkeypatch):
+    def ask() -> Any:
+        return redraw.redraw(ViewQuery(monitor, "wave", Settings(), 600), "light", {}, "event", None)["chart"]
+
+    assert ask() is ask() and len(query.answers) > 1
+    monkeypatch.setattr(query, "ANSWER_SECONDS", -1.0)
+    assert ask() is not ask() and not query.answers
+
+
+def test_who_looks_at_a_stream_that_stands_sees_a_label_at_once(monitor):
+    def ask(seen: Any) -> Any:
+        return redraw.redraw(ViewQuery(monitor, "wave", Settings(), 600), "light", {}, "event", seen)
+
+    held = json.loads(json.dumps(ask(None)["seen"]))
+    assert ask(held)["chart"] is no_update
+    query.invalidate_judgements()
+    assert ask(held)["chart"] is not no_update
+
+
+def test_a_browser_that_fell_behind_the_buffer_gets_the_whole_plot(monkeypatch):
+    monkeypatch.setattr("redline.engine.monitor.BUFFER_STEPS", 1_000)
+    monitor = Monitor({"wave": (STREAMS["wave"](seed=2), False)})
+    feed = monitor.feeds["wave"]
+    feed.capacity = 1_000
+    feed.tape = feed.blank(0)
+    monitor.fill_back(feed, 1_000)
+    first = redraw.redraw(ViewQuery(monitor, "wave", Settings(), 10_000), "light", {}, "event", None)["seen"]
+    for _ in range(16):
+        monitor.fill_back(feed, 100)
+    answer = redraw.redraw(ViewQuery(monitor, "wave", Settings(), 10_000), "light", {}, "event", first)
+    assert answer["seen"]["sheet"] == first["sheet"] and b'"operations"' not in orjson.dumps(answer["chart"])
+
+
+def test_a_plot_is_sent_whole_only_when_its_sheet_is_turned(monitor):
+    feed, held, turned = monitor.feeds["wave"], None, []
+    for _ in range(130):
+        seen = ViewQuery(monitor, "wave", Settings(), 600)
+        answer = redraw.redraw(seen, "light", {}, "event", held)
+        turned.append(b'"operations"' not in orjson.dumps(answer["chart"]))
+        assert seen.end - seen.first >= 750 or not seen.first
+        held = answer["seen"]
+        monitor.fill_back(feed, 5)
+    assert sum(turned) == 1 + 650 // 300
+
+
+def test_a_moved_threshold_only_compares_and_numbers_say_old_and_new(monitor):
+    before = query.ViewQuery(monitor, "wave", Settings(threshold=2.0), 600)
+    numbers = panels.preview_numbers(before, "row")
+    old, new = before.figures(monitor.feeds["wave"].applied), before.figures(before.settings)
+    assert new.alarms > old.alarms and len(monitor.feeds["wave"].tracks) == 1
+    assert [part.children for part in numbers["alarms"]] == [f"{old.alarms:,} → ", f"{new.alarms:,}"]
+
+
+def test_without_labels_nothing_is_invented(monitor):
+    upload.show_recording(monitor, csv.read_csv(CSV, title="load.csv"), CSV, 900)
+    answer = panels.preview_numbers(ViewQuery(monitor, layout.YOUR_DATA, Settings(), 600), "row")
+    assert [answer[name].children for name in ("precision", "recall", "caught")] == ["no labels for this stream"] * 3
+    assert monitor.feeds[layout.YOUR_DATA].anomalies >= 1
+
+
+def test_a_dropped_file_becomes_your_data_and_a_bad_one_leaves_it_as_it_was(monitor):
+    upload.receive_file(monitor, "data:text/csv;base64," + base64.b64encode(CSV).decode(), "load.csv")
+    feed = monitor.feeds[layout.YOUR_DATA]
+    assert feed.end == upload.ROWS_AT_ONCE and "load.csv, 900 rows" in upload.guess_boxes(feed)["guess"]
+    with pytest.raises(CsvError):
+        upload.receive_file(monitor, "data:;base64," + base64.b64encode(b"\x00\x01rubbish").decode(), "bad.bin")
+    with pytest.raises(CsvError, match="drop it again"):
+        upload.receive_file(monitor, "data:;base64,***", "bad.bin")
+    assert monitor.feeds[layout.YOUR_DATA] is feed
+    upload.reread_file(monitor, upload.corrected_columns({"time": "time", "stamps": "ISO", "values": ["load (%)"], "label": None}))
+    assert monitor.feeds[layout.YOUR_DATA].stream.names == ("load",)
+    upload.replay_file(monitor, whole=True)
+    assert monitor.feeds[layout.YOUR_DATA].end == 900
+
+
+def test_a_link_is_followed_and_a_wrong_one_says_what_is_wrong(monitor):
+    assert app.settings_from_link(monitor, "?domain=wave&detector=EWMA&window=30&threshold=4.5&range=2000")["window"] == 30
+    assert "threshold" in app.settings_from_link(monitor, "?domain=wave&threshold=900")["acted"]
+    assert "not here" in app.settings_from_link(monitor, "?domain=nowhere")["acted"]
+
+
+def test_every_detector_has_its_row_in_compare(monitor):
+    panels.comparison_rows(monitor, monitor.feeds["wave"], Settings(), "row")
+    while monitor.fill():
+        pass
+    rows = panels.comparison_rows(monitor, monitor.feeds["wave"], Settings(), "row")
+    names = [row.children[0].children.children for row in rows]
+    assert sorted(names) == sorted(DETECTORS) and all(len(row.children) == 8 for row in rows)
+
+
+def test_a_detector_that_refuses_has_a_row_that_says_why(monitor, monkeypatch):
+    class Picky(DETECTORS["EWMA"]):
+        def __post_init__(self):
+            raise ValueError("wanted a window of at least 200 steps; came 60; choose a longer one")
+
+    monkeypatch.setattr("redline.page.panels.DETECTORS", {**DETECTORS, "picky": Picky})
+    for module in ("redline.engine.track", "redline.engine.monitor"):
+        monkeypatch.setattr(f"{module}.DETECTORS", {**DETECTORS, "picky": Picky})
+    rows = panels.comparison_rows(monitor, monitor.feeds["wave"], Settings(), "row")
+    assert len(rows) == len(DETECTORS) + 1
+    assert rows[-1].children[0].children.children == "picky" and "at least 200 steps" in rows[-1].children[1].children
+
+
+def test_looking_back_and_going_live(monitor):
+    live = ViewQuery(monitor, "wave", Settings(threshold=2.5), 600)
+    end = query.view_end("earlier", live, None)
+    assert end == 2_700
+    back = ViewQuery(monitor, "wave", Settings(threshold=2.5), 600, end)
+    assert query.view_end("later", back, None) is None and query.view_end("pause", back, None) is None
+    assert query.view_end("pause", live, None) == 3_000
+    found = query.view_end("previous", live, None)
+    score = live.track.read("score", 0, 3_000)[:, 0]
+    assert score[found - 300] > live.settings.threshold
+
+
+def test_looking_back_beyond_the_buffer_finds_what_the_store_keeps(tmp_path, monkeypatch):
+    monkeypatch.setattr("redline.engine.monitor.BUFFER_STEPS", 1_000)
+    with closing(SqliteStore(tmp_path / "r.db")) as store:
+        made = Monitor({}, ledger=store)
+        service = assemble_service(made, store, ServerOptions())
+        connect_feedback(service)
+        x = np.random.default_rng(3).normal(size=3_000)
+        for i in range(0, 3_000, 250):
+            made.submit("oven", np.arange(i, i + 250) + 1.7e9, x[i : i + 250, None])
+            made.beat()
+        feed = made.feeds["oven"]
+        assert feed.tape.first > 1_500
+        back = ViewQuery(made, "oven", Settings(), 600, 900)
+        seen = back.seen
+        assert (seen.first, seen.end) == (300, 900) and seen.x[:, 0].tolist() == x[300:900].tolist()
+        assert np.isfinite(seen.score).all() and np.isnan(seen.low).all()
+        edge = ViewQuery(made, "oven", Settings(), 600, feed.tape.first + 300)
+        over = edge.seen
+        assert over.x[:, 0].tolist() == x[edge.first : edge.end].tolist() and len(over.time) == edge.end - edge.first
+
+
+def test_what_people_say_counts_as_truth_and_settings_are_proposed(monitor):
+    service = assemble_service(monitor, None, ServerOptions())
+    connect_feedback(service)
+    feed = monitor.feeds["wave"]
+    sure = Settings(threshold=2.5)
+    before = ViewQuery(monitor, "wave", sure, 600).figures(sure)
+    false = [a for a in ViewQuery(monitor, "wave", sure, 3_000).seen.marks if a.outcome == "false alarm"]
+    assert false
+    for mark in false[:3]:
+        at = float(feed.tape.read("time", mark.row, mark.row + 1)[0, 0])
+        add_label(service, feed, (at, at), "missed")
+    after = ViewQuery(monitor, "wave", sure, 600).figures(sure)
+    assert after.row_recall > before.row_recall and after.row_precision > before.row_precision
+    found = find_proposal(service, feed)
+    assert found is None or found.fits > found.fits_now
+
+
+def test_a_label_given_or_taken_back_by_a_program_counts_at_once(monitor):
+    service, settings = assemble_service(monitor, None, ServerOptions()), Settings(threshold=2.5)
+    connect_feedback(service)
+    at = float(monitor.feeds["wave"].tape.read("time", 2_900, 2_901)[0, 0])
+
+    def ask() -> Any:
+        now = ViewQuery(monitor, "wave", settings, 600)
+        return now.figures(settings), now.seen.truth, redraw.curve_update(now, "row", "light")
+
+    before = ask()
+    label = service.labels.add(Label("wave", at, at + 5, "missed", "a program", 0.0), 1)
+    said = ask()
+    service.labels.remove(label.id)
+    assert said[0] != before[0] and said[1] != before[1] and said[2] is not before[2]
+    assert ask()[:2] == before[:2]
+
+
+def test_a_taken_port_gets_a_sentence():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(SystemExit, match=r"port \d+ on 127.0.0.1 cannot be used .* choose another with --port"):
+            app.main(["--no-browser", "--port", str(taken.getsockname()[1])])
+
+
+@pytest.mark.parametrize(("words", "said"), [(["--port", "99999"], "wanted 1 to 65,535"), (["--interval", "1"], "wanted 100 to 60,000")])
+def test_the_command_line_names_what_it_wanted(words, said, capsys):
+    with pytest.raises(SystemExit):
+        app.parse_arguments(words)
+    assert said in capsys.readouterr().err
+
+
+def test_a_second_worker_is_refused(monkeypatch):
+    monkeypatch.setenv("WEB_CONCURRENCY", "2")
+    with pytest.raises(RuntimeError, match="wanted one worker"):
+        app.require_one_process()

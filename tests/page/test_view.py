@@ -1,0 +1,90 @@
+"""What there is to see: marks, spans, truth and sentences, from numbers written down by hand."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from redline.engine import wording
+from redline.page import view
+from redline.page.view import MIN_SPAN_STEPS, TrackRows, make_view
+
+STREAM = SimpleNamespace(title="CPU", names=("CPU",), units=("%",), period=1.0)
+
+
+def scene(score, x=None, stream=STREAM, first=100, **changes):
+    """Rows of one feature, expected between 20 and 45."""
+    score = np.asarray(score, float)
+    n, features = len(score), len(stream.names)
+    x = np.full((n, features), 30.0) if x is None else np.asarray(x, float).reshape(n, features)
+    base = TrackRows(stream, first, first + n, np.arange(n) + 50_000.0, x, None, score, score, np.tile(score[:, None], features), None, None)
+    band = {"low": np.full((n, features), 20.0), "high": np.full((n, features), 45.0)}
+    return base._replace(**{**band, **changes})
+
+
+def test_a_mark_says_value_expected_range_deviations_and_which_in_a_row():
+    seen = make_view(scene([1, 4, 5, 1], [30, 90, 97, 30]), 3.5, None, None)
+    assert [(m.row, m.severity) for m in seen.marks] == [(1, "info"), (2, "info")]
+    assert seen.marks[1].reason == "97 %, expected 20 to 45, 5.0 σ above, second in a row"
+    assert seen.sentence == "CPU was unusual at 13:53:22: 97 %, expected 20 to 45, 5.0 σ above, second in a row."
+
+
+def test_a_run_that_is_still_going_on_is_said_in_the_present():
+    assert make_view(scene([1, 9, 9], [30, 5, 5]), 3.5, None, None).sentence.startswith(
+        "CPU is unusual since 13:53:21: 5 %, expected 20 to 45, 9.0 σ below"
+    )
+
+
+@pytest.mark.parametrize(("score", "word"), [(3.6, "info"), (5.3, "warning"), (7.0, "critical")])
+def test_severity_follows_the_ratio_of_score_and_threshold(score, word):
+    assert wording.severity(score, 3.5) == word
+
+
+def test_no_opinion_is_never_a_mark_and_learning_is_said():
+    seen = make_view(scene([math.nan] * 5), 3.5, None, None)
+    assert not seen.marks and seen.sentence == "CPU: learning what is normal."
+
+
+@given(st.lists(st.booleans(), max_size=60), st.integers(0, 30))
+def test_a_mark_once_drawn_stays_when_more_rows_come(flags, more):
+    score = np.where(flags, 9.0, 1.0)
+    early = make_view(scene(score), 3.5, None, None).marks
+    late = make_view(scene(np.concatenate([score, np.full(more, 9.0)])), 3.5, None, None).marks
+    assert late[: len(early)] == early
+
+
+@given(st.lists(st.booleans(), max_size=60))
+def test_every_anomalous_row_is_a_mark_or_inside_a_span(flags):
+    seen = make_view(scene(np.where(flags, 9.0, 1.0)), 3.5, None, None)
+    shown = {m.row for m in seen.marks} | {row for a, b in seen.spans for row in range(a, b + 1)}
+    assert shown == set(np.flatnonzero(flags).tolist())
+    assert all(b - a + 1 >= MIN_SPAN_STEPS for a, b in seen.spans)
+
+
+def test_events_are_cut_to_the_view_and_absent_where_no_truth_is_known():
+    fates = [(0, 50, "shift", "missed"), (90, 101, "point", "caught"), (103, 103, "point", "missed"), (900, 901, "drift", "open")]
+    seen = make_view(scene([1, 1, 1, 1]), 3.5, None, fates)
+    assert [(e.first, e.last, e.fate) for e in seen.truth] == [(0, 1, "caught"), (3, 3, "missed")]
+    assert make_view(scene([1.0]), 3.5, None, None).truth is None
+
+
+def test_a_mark_belongs_to_each_feature_above_the_threshold_else_to_the_one_that_carries_most():
+    assert view.anomalous_features(np.array([4.0, 1.0, 5.0]), 3.5) == [0, 2]
+    assert view.anomalous_features(np.array([1.0, 2.5, math.nan]), 3.5) == [1]
+
+
+def test_a_detector_without_a_band_says_its_score():
+    assert make_view(scene([1, 6.04], low=None, high=None), 3.5, None, None).marks[0].reason == "30.0 %, score 6.0 σ"
+
+
+def test_the_line_breaks_where_time_jumps_and_not_where_it_repeats_or_goes_back():
+    assert view.line_breaks(np.array([0.0, 1, 2, 2, 1, 2, 4, 5.4]), 1.0).tolist() == [False, False, False, False, False, False, True, False]
+
+
+@given(st.floats(allow_nan=True, allow_infinity=True), st.floats(0, 1e12))
+def test_any_number_can_be_written(value, spread):
+    assert wording.format_quantity(value, "B/s", spread)
+    assert wording.format_time(value, 1.0)

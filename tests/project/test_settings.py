@@ -1,0 +1,46 @@
+"""The one table of settings: what is written is read back, what is wrong is named."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from redline.settings import SETTINGS_BY_NAME, SETTINGS_TABLE, Settings, SettingsError, export_settings, import_settings, validate_settings
+
+TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=30)
+
+
+@given(TEXT, st.integers(0, 9**9), st.lists(st.tuples(st.integers(0, 10**6), TEXT, st.floats(0, 100)), max_size=4))
+def test_what_export_writes_is_read_back(name, first, injections):
+    source = {"stream": name, "first": first, "injections": [{"step": s, "kind": k, "size": z} for s, k, z in injections]}
+    settings = Settings("EWMA", 33, 2.75, "high")
+    assert import_settings(export_settings(source, settings)) == (source, settings)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"threshold": 99.0}, "threshold: wanted 1.5 to 12 σ; came 99.0"),
+        ({"window": True}, "window: wanted"),
+        ({"direction": "up"}, "direction: wanted one of both, high, low; came 'up'"),
+        ({"detector": "x"}, "detector: wanted one of EWMA; came 'x'"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_was_wanted_and_what_came(change, sentence):
+    with pytest.raises(SettingsError, match=sentence):
+        validate_settings(replace(Settings("EWMA"), **change), ("EWMA",))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [("[settings]", r"the table \[source\] is missing"), ("[source]\n[settings]\nspeed = 3", "unknown setting 'speed'"), ("= 3", "wanted TOML")],
+)
+def test_a_file_that_is_no_settings_file_is_refused_with_a_sentence(text, sentence):
+    with pytest.raises(SettingsError, match=sentence):
+        import_settings(text)
+
+
+def test_the_defaults_lie_within_their_own_bounds():
+    assert validate_settings(Settings(), (SETTINGS_BY_NAME["detector"].default,))
+    assert len(SETTINGS_BY_NAME) == len(SETTINGS_TABLE) and all(row.help for row in SETTINGS_TABLE)

@@ -78,23 +78,47 @@ from redline.storage.errors import StoreError
 from redline.storage.sqlite import Retention, SqliteStore, UnavailableStore
 from streams import STREAMS
 
-STORAGE_OPTIONS = ("db", "retention-days", "retention-rows", "create", "streams")  # settings of what is kept and taken in
+STORAGE_OPTIONS = (
+    "db",
+    "retention-days",
+    "retention-rows",
+    "create",
+    "streams",
+)  # settings of what is kept and taken in
 page_log = logging.getLogger("redline")
 
 
 def page_layout(monitor: Monitor, interval: int, seed: int) -> html.Div:
     """Everything at its final height from the start, so that nothing jumps."""
     return html.Div(
-        [*hidden_elements(interval, seed), header(), trouble_bar(), card_row(), domain_tabs(monitor), overview_tiles(monitor), live_view(), lower_panels(), overlays()], id="page"
+        [
+            *hidden_elements(interval, seed),
+            header(),
+            trouble_bar(),
+            card_row(),
+            domain_tabs(monitor),
+            overview_tiles(monitor),
+            live_view(),
+            lower_panels(),
+            overlays(),
+        ],
+        id="page",
     )
 
 
 def live_view() -> html.Main:
-    plot = dcc.Graph(id="chart", style={"height": "100%"}, figure=figure.EMPTY_FIGURE, config=PLOT_CONFIG)
+    plot = dcc.Graph(
+        id="chart", style={"height": "100%"}, figure=figure.EMPTY_FIGURE, config=PLOT_CONFIG
+    )
     left = [
         html.P("Loading the stream …", id="explain", className="say"),
         upload_area(),
-        html.Div([plot, html.Button("Go live", id="golive", hidden=True)], className="plot", role="img", **aria_attribute("describedby", "explain")),
+        html.Div(
+            [plot, html.Button("Go live", id="golive", hidden=True)],
+            className="plot",
+            role="img",
+            **aria_attribute("describedby", "explain"),
+        ),
         travel_row(),
         inject_row(),
     ]
@@ -103,23 +127,68 @@ def live_view() -> html.Main:
 
 def controls() -> html.Aside:
     words = {"both": "both sides", "high": "only high", "low": "only low"}
-    rows = [("alarms", "alarms"), ("precision", "precision"), ("recall", "recall"), ("caught", "events caught")]
+    rows = [
+        ("alarms", "alarms"),
+        ("precision", "precision"),
+        ("recall", "recall"),
+        ("caught", "events caught"),
+    ]
     shown = [
-        html.Label(["Detector", dropdown("detector", {name: name for name in DETECTORS}, SETTINGS_BY_NAME["detector"].default)]),
+        html.Label(
+            [
+                "Detector",
+                dropdown(
+                    "detector",
+                    {name: name for name in DETECTORS},
+                    SETTINGS_BY_NAME["detector"].default,
+                ),
+            ]
+        ),
         labelled_slider("window", "Window", 5),
         labelled_slider("threshold", "Threshold", 0.1),
-        html.Label(["Strange when", dropdown("direction", {name: words[name] for name in DIRECTIONS}, "both")], className="inline"),
-        html.Dl([part for name, label in rows for part in (html.Dt(label), html.Dd("–", id=name))], className="delta"),
-        dcc.RadioItems({"row": "by step", "event": "by event"}, "row", id="by", inline=True, className="by"),
-        dcc.Graph(id="curve", style={"height": "140px"}, figure=figure.EMPTY_FIGURE, config={"displayModeBar": False, "responsive": True}),
-        html.Div([html.Button(label, id=name, className="link") for name, label in THRESHOLD_PICKS.items()], className="row small"),
+        html.Label(
+            [
+                "Strange when",
+                dropdown("direction", {name: words[name] for name in DIRECTIONS}, "both"),
+            ],
+            className="inline",
+        ),
+        html.Dl(
+            [part for name, label in rows for part in (html.Dt(label), html.Dd("–", id=name))],
+            className="delta",
+        ),
+        dcc.RadioItems(
+            {"row": "by step", "event": "by event"}, "row", id="by", inline=True, className="by"
+        ),
+        dcc.Graph(
+            id="curve",
+            style={"height": "140px"},
+            figure=figure.EMPTY_FIGURE,
+            config={"displayModeBar": False, "responsive": True},
+        ),
         html.Div(
-            [html.Button(name.title(), id=name, className="solid" if name == "apply" else "") for name in ("apply", "undo", "export")],
+            [
+                html.Button(label, id=name, className="link")
+                for name, label in THRESHOLD_PICKS.items()
+            ],
+            className="row small",
+        ),
+        html.Div(
+            [
+                html.Button(name.title(), id=name, className="solid" if name == "apply" else "")
+                for name in ("apply", "undo", "export")
+            ],
             className="acts",
         ),
         html.P(id="acted", role="status", className="soft small"),
         html.Div(
-            [html.P(id="proposal"), html.Div([html.Button(w, id=f"proposal-{w}") for w in ("preview", "dismiss")], className="acts")],
+            [
+                html.P(id="proposal"),
+                html.Div(
+                    [html.Button(w, id=f"proposal-{w}") for w in ("preview", "dismiss")],
+                    className="acts",
+                ),
+            ],
             id="proposed",
             hidden=True,
         ),
@@ -127,7 +196,12 @@ def controls() -> html.Aside:
     return html.Aside(shown, className="panel")
 
 
-def build_app(monitor: Monitor, interval: int = SETTINGS_BY_NAME["interval"].default, seed: int = 0, service: Service | None = None) -> dash.Dash:
+def build_app(
+    monitor: Monitor,
+    interval: int = SETTINGS_BY_NAME["interval"].default,
+    seed: int = 0,
+    service: Service | None = None,
+) -> dash.Dash:
     """The page and the API on one server; the monitor starts and stops with it."""
     require_one_process()
     service = service or Service(monitor)
@@ -144,7 +218,14 @@ def build_app(monitor: Monitor, interval: int = SETTINGS_BY_NAME["interval"].def
     )
     app.layout = lambda: page_layout(monitor, interval, seed)
     connect_feedback(service)
-    for wire in (connect_settings, connect_chart, connect_travel, connect_panels, connect_people, connect_upload):
+    for wire in (
+        connect_settings,
+        connect_chart,
+        connect_travel,
+        connect_panels,
+        connect_people,
+        connect_upload,
+    ):
         wire(app, service)
     connect_actions(app, service, seed)
     connect_browser(app)
@@ -156,20 +237,35 @@ def build_app(monitor: Monitor, interval: int = SETTINGS_BY_NAME["interval"].def
 def show_failure(error: Exception) -> None:
     """A callback that raised: logged under an id, and said on the page; the other callbacks go on."""
     failure = log_failure("a callback", error)
-    dash.set_props("trouble", {"children": f"Something failed on the server: {error}. The rest goes on; look for {failure.id} in the log."})
+    dash.set_props(
+        "trouble",
+        {
+            "children": f"Something failed on the server: {error}. The rest goes on; look for {failure.id} in the log."
+        },
+    )
 
 
 def require_one_process() -> None:
     """One process owns the feeds: a second worker would simulate a second world."""
-    if multiprocessing.parent_process() is not None or int(os.environ.get("WEB_CONCURRENCY", "1")) > 1:
-        raise RuntimeError("Redline keeps its streams in one process: wanted one worker, came several; start it with `python app.py`")
+    if (
+        multiprocessing.parent_process() is not None
+        or int(os.environ.get("WEB_CONCURRENCY", "1")) > 1
+    ):
+        raise RuntimeError(
+            "Redline keeps its streams in one process: wanted one worker, came several; start it with `python app.py`"
+        )
 
 
 def close_unknown_paths(app: dash.Dash) -> None:
     """An unknown path is a 404 with a problem description, never the page."""
 
     async def unknown(request: Request) -> JSONResponse:
-        problem = {"type": "about:blank", "title": "Not Found", "status": 404, "detail": f"nothing is served at {request.url.path}; the page is at /"}
+        problem = {
+            "type": "about:blank",
+            "title": "Not Found",
+            "status": 404,
+            "detail": f"nothing is served at {request.url.path}; the page is at /",
+        }
         return JSONResponse(problem, 404, media_type="application/problem+json")
 
     app.server.add_api_route("/{path:path}", unknown, methods=["GET"], include_in_schema=False)
@@ -192,10 +288,20 @@ def connect_settings(app: dash.Dash, service: Service) -> None:
         "undo": Input("undo", "n_clicks"),
     }
     asked["proposal"] = Input("proposal-preview", "n_clicks")
-    picked = {"best": Input("best", "n_clicks"), "percent": Input("one-percent", "n_clicks"), "click": Input("curve", "clickData")}
+    picked = {
+        "best": Input("best", "n_clicks"),
+        "percent": Input("one-percent", "n_clicks"),
+        "click": Input("curve", "clickData"),
+    }
 
-    @app.callback(output=outputs, inputs={**asked, **picked}, state={**PREVIEW_STATE, "by": State("by", "value"), "shown": State("shown", "data")})
-    async def settle(search: str, domain: str, click: Any, by: str, shown: Any, **asked: Any) -> dict[str, Any]:
+    @app.callback(
+        output=outputs,
+        inputs={**asked, **picked},
+        state={**PREVIEW_STATE, "by": State("by", "value"), "shown": State("shown", "data")},
+    )
+    async def settle(
+        search: str, domain: str, click: Any, by: str, shown: Any, **asked: Any
+    ) -> dict[str, Any]:
         """What the controls show: a link's settings, the stream's own, or a threshold picked from the curve."""
         same = {**dict.fromkeys(outputs, no_update), "shown": domain}
         why = ctx.triggered_id
@@ -206,7 +312,12 @@ def connect_settings(app: dash.Dash, service: Service) -> None:
             return {**same, "acted": ""}
         now = previewed_settings(feed.applied, asked)
         if why in ("apply", "undo"):
-            return {**same, **await asyncio.to_thread(apply_settings, service, feed, now if why == "apply" else None)}
+            return {
+                **same,
+                **await asyncio.to_thread(
+                    apply_settings, service, feed, now if why == "apply" else None
+                ),
+            }
         if why == "proposal-preview":
             found = await asyncio.to_thread(find_proposal, service, feed)
             return {**same, **(preview_fields(found.settings) if found else {})}
@@ -236,22 +347,64 @@ def settings_from_link(monitor: Monitor, search: str) -> dict[str, Any]:
     base = monitor.feeds[domain].applied if domain in monitor.feeds else Settings()
     try:
         said = {**preview_fields(base), **asked}
-        settings = previewed_settings(base, {**said, "window": int(said["window"]), "threshold": float(said["threshold"])})
+        settings = previewed_settings(
+            base, {**said, "window": int(said["window"]), "threshold": float(said["threshold"])}
+        )
         span = int(asked.get("range", 600))
     except (ValueError, SettingsError) as error:
-        return {"domain": domain, "shown": domain, **preview_fields(base), "acted": f"the link could not be followed whole: {error}"}
-    return {"domain": domain, "shown": domain, **preview_fields(settings), "range": span if span in VIEW_SPANS else 600}
+        return {
+            "domain": domain,
+            "shown": domain,
+            **preview_fields(base),
+            "acted": f"the link could not be followed whole: {error}",
+        }
+    return {
+        "domain": domain,
+        "shown": domain,
+        **preview_fields(settings),
+        "range": span if span in VIEW_SPANS else 600,
+    }
 
 
 def connect_chart(app: dash.Dash, service: Service) -> None:
     monitor = service.monitor
     numbers_out = {
-        name: Output(name, "children") for name in ("points", "anomalies", "rate", "status", "explain", "alarms", "precision", "recall", "caught")
+        name: Output(name, "children")
+        for name in (
+            "points",
+            "anomalies",
+            "rate",
+            "status",
+            "explain",
+            "alarms",
+            "precision",
+            "recall",
+            "caught",
+        )
     }
-    outputs = {"chart": Output("chart", "figure"), "curve": Output("curve", "figure"), "history": Output("history", "children")}
-    outputs |= {"seen": Output("seen", "data"), "pulse": Output("pulse", "data"), "news": Output("news", "data"), **numbers_out}
-    asked = {"n": Input("tick", "n_intervals"), "domain": Input("domain", "value"), **PREVIEW_INPUTS, "span": Input("range", "value")}
-    asked |= {"by": Input("by", "value"), "at": Input("at", "data"), "theme": Input("look", "data"), "zoom": Input("zoom", "data")}
+    outputs = {
+        "chart": Output("chart", "figure"),
+        "curve": Output("curve", "figure"),
+        "history": Output("history", "children"),
+    }
+    outputs |= {
+        "seen": Output("seen", "data"),
+        "pulse": Output("pulse", "data"),
+        "news": Output("news", "data"),
+        **numbers_out,
+    }
+    asked = {
+        "n": Input("tick", "n_intervals"),
+        "domain": Input("domain", "value"),
+        **PREVIEW_INPUTS,
+        "span": Input("range", "value"),
+    }
+    asked |= {
+        "by": Input("by", "value"),
+        "at": Input("at", "data"),
+        "theme": Input("look", "data"),
+        "zoom": Input("zoom", "data"),
+    }
 
     @app.callback(output=outputs, inputs=asked, state={"seen": State("seen", "data")})
     async def draw(domain: str, span: int, at: Any, seen: Any, **asked: Any) -> dict[str, Any]:
@@ -259,12 +412,27 @@ def connect_chart(app: dash.Dash, service: Service) -> None:
         same = dict.fromkeys(outputs, no_update)
         feed = monitor.feeds.get(domain)
         if feed is None:
-            there = overview_cards(monitor) if domain == OVERVIEW else {"explain": "Nothing here yet: drop a file.", "status": "no file yet"}
+            there = (
+                overview_cards(monitor)
+                if domain == OVERVIEW
+                else {"explain": "Nothing here yet: drop a file.", "status": "no file yet"}
+            )
             return {**same, **there, "pulse": heartbeat(monitor, None, None)}
         try:
-            sight = await ready_query(monitor, domain, previewed_settings(feed.applied, asked), span, at if at and at["id"] == feed.id else None)
+            sight = await ready_query(
+                monitor,
+                domain,
+                previewed_settings(feed.applied, asked),
+                span,
+                at if at and at["id"] == feed.id else None,
+            )
         except SettingsError as error:  # a window that this detector cannot take
-            return {**same, "explain": f"{error}.", "status": "cannot run", "pulse": heartbeat(monitor, feed, None)}
+            return {
+                **same,
+                "explain": f"{error}.",
+                "status": "cannot run",
+                "pulse": heartbeat(monitor, feed, None),
+            }
         answer = redraw(sight, asked["theme"], asked["zoom"] or {}, asked["by"], seen)
         answer |= announce_incidents(service, feed, seen, answer["seen"])
         if ctx.triggered_id != "tick" or not asked["n"] or asked["n"] % 4 == 0:
@@ -272,7 +440,12 @@ def connect_chart(app: dash.Dash, service: Service) -> None:
         return {**same, **answer}
 
 
-def build_monitor(seed: int, csv: str | None, ledger: SqliteStore | UnavailableStore | None = None, limits: Limits = UNLIMITED) -> Monitor:
+def build_monitor(
+    seed: int,
+    csv: str | None,
+    ledger: SqliteStore | UnavailableStore | None = None,
+    limits: Limits = UNLIMITED,
+) -> Monitor:
     """The monitor with every simulated domain, this machine, and a file if one is given; with a ledger it goes on where it was."""
     feeds: dict[str, Any] = {name: (stream(seed=seed), False) for name, stream in STREAMS.items()}
     monitor = Monitor({**feeds, THIS_MACHINE: (ThisMachine(), True)}, ledger=ledger, limits=limits)
@@ -285,26 +458,57 @@ def build_monitor(seed: int, csv: str | None, ledger: SqliteStore | UnavailableS
 def open_store(asked: argparse.Namespace) -> SqliteStore | UnavailableStore:
     """The store; where it cannot be opened the page goes on without one and says why."""
     try:
-        return SqliteStore(asked.db, Retention(asked.retention_days, asked.retention_rows), describe_anomaly_for_store)
+        return SqliteStore(
+            asked.db,
+            Retention(asked.retention_days, asked.retention_rows),
+            describe_anomaly_for_store,
+        )
     except StoreError as error:
-        print(f"{error}. Redline goes on, but keeps nothing and acknowledges nothing.", file=sys.stderr, flush=True)
+        print(
+            f"{error}. Redline goes on, but keeps nothing and acknowledges nothing.",
+            file=sys.stderr,
+            flush=True,
+        )
         return UnavailableStore(error)
 
 
 def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     """The command line, read off the table of settings."""
     parser = argparse.ArgumentParser(
-        prog="app.py", description=(__doc__ or "").splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        prog="app.py",
+        description=(__doc__ or "").splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     for row in SETTINGS_TABLE:
-        if row.name in ("host", "port", "csv", "interval", "seed", "alerts", "tokens", "cors", "body-limit", "rate-limit", *STORAGE_OPTIONS):
+        if row.name in (
+            "host",
+            "port",
+            "csv",
+            "interval",
+            "seed",
+            "alerts",
+            "tokens",
+            "cors",
+            "body-limit",
+            "rate-limit",
+            *STORAGE_OPTIONS,
+        ):
             kind = int if isinstance(row.default, int) else str
-            parser.add_argument(f"--{row.name}", default=row.default, type=kind, help=f"{row.help}{', ' + row.unit if row.unit else ''}")
+            parser.add_argument(
+                f"--{row.name}",
+                default=row.default,
+                type=kind,
+                help=f"{row.help}{', ' + row.unit if row.unit else ''}",
+            )
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
     asked = parser.parse_args(words)
     for row in SETTINGS_TABLE:
         value = getattr(asked, row.name.replace("-", "_"), None)
-        if isinstance(value, int) and not isinstance(value, bool) and not row.low <= value <= row.high:
+        if (
+            isinstance(value, int)
+            and not isinstance(value, bool)
+            and not row.low <= value <= row.high
+        ):
             parser.error(f"--{row.name}: wanted {row.low:,.0f} to {row.high:,.0f}, came {value}")
     return asked
 
@@ -317,10 +521,17 @@ def server_options(asked: argparse.Namespace) -> ServerOptions:
         raise SystemExit(f"--tokens {asked.tokens}: {error}") from None
     if refused := exposure_problem(asked.host, tokens):
         raise SystemExit(refused)
-    return ServerOptions(tokens, tuple((asked.cors or "").split()), asked.body_limit * 2**20, asked.rate_limit)
+    return ServerOptions(
+        tokens, tuple((asked.cors or "").split()), asked.body_limit * 2**20, asked.rate_limit
+    )
 
 
-def start_service(monitor: Monitor, store: SqliteStore | UnavailableStore, options: ServerOptions, alerts: str | None) -> Service:
+def start_service(
+    monitor: Monitor,
+    store: SqliteStore | UnavailableStore,
+    options: ServerOptions,
+    alerts: str | None,
+) -> Service:
     """The service with the operator's channels, or an exit with a sentence."""
     try:
         return assemble_service(monitor, store, options, alerts)
@@ -331,7 +542,9 @@ def start_service(monitor: Monitor, store: SqliteStore | UnavailableStore, optio
 def main(words: list[str] | None = None) -> None:
     asked = parse_arguments(words)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
-    sys.setswitchinterval(0.001)  # seconds: a visitor's answer never waits long for the monitor's thread
+    sys.setswitchinterval(
+        0.001
+    )  # seconds: a visitor's answer never waits long for the monitor's thread
     options = server_options(asked)
     try:
         sock = listen(asked.host, asked.port)
@@ -339,7 +552,9 @@ def main(words: list[str] | None = None) -> None:
         raise SystemExit(str(error)) from None
     store = open_store(asked)
     try:
-        monitor = build_monitor(asked.seed, asked.csv, store, Limits(bool(asked.create), asked.streams))
+        monitor = build_monitor(
+            asked.seed, asked.csv, store, Limits(bool(asked.create), asked.streams)
+        )
     except (CsvError, OSError) as error:
         raise SystemExit(f"--csv {asked.csv}: {error}") from None
     service = start_service(monitor, store, options, asked.alerts)
@@ -348,7 +563,11 @@ def main(words: list[str] | None = None) -> None:
     print(f"Redline watches {len(monitor.feeds)} streams at {address} (Ctrl-C ends it)", flush=True)
     if not asked.no_browser:
         threading.Timer(1.0, webbrowser.open, [address]).start()
-    server = uvicorn.Server(uvicorn.Config(app.server, log_level="warning", timeout_graceful_shutdown=1, access_log=False))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app.server, log_level="warning", timeout_graceful_shutdown=1, access_log=False
+        )
+    )
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[sock])
 

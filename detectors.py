@@ -49,7 +49,17 @@ CEILING = 100.0  # standard deviations: the highest score there is, and the scor
 LARGEST_VALUE = 1e100  # a value beyond it, infinity too, is no measurement and counts as missing: its square must still be a number
 STATE_FORMAT = 3  # of saved states; another one is refused
 NO_STATE = "{} is no state: wanted a file that save() of {} wrote, got {}; save it again, or begin anew with fit()"
-UNREADABLE = ValueError, TypeError, LookupError, EOFError, RuntimeError, MemoryError, OSError, BadZipFile, zlib.error  # raised of any other file
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    LookupError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+    OSError,
+    BadZipFile,
+    zlib.error,
+)  # raised of any other file
 State = dict[str, Array]
 Direction = Literal["both", "high", "low"]
 
@@ -58,9 +68,15 @@ class Verdict(NamedTuple):
     """What `advance` says of each step of a chunk."""
 
     score: Array  # (steps, streams), standard deviations >= 0, NaN = no opinion
-    centre: Array | None = None  # (steps, streams), the value expected, in the data's unit; None = no band
-    spread: Array | None = None  # (steps, streams), one believable deviation, in the data's unit; None = no band
-    parts: Array | None = None  # (steps, streams, features), they add up to score; None = one feature, the score itself
+    centre: Array | None = (
+        None  # (steps, streams), the value expected, in the data's unit; None = no band
+    )
+    spread: Array | None = (
+        None  # (steps, streams), one believable deviation, in the data's unit; None = no band
+    )
+    parts: Array | None = (
+        None  # (steps, streams, features), they add up to score; None = one feature, the score itself
+    )
 
 
 class Transducer(ABC):
@@ -69,7 +85,9 @@ class Transducer(ABC):
     `read` takes the input in and makes the state at first sight; `pieces` cuts it where learning happens at absolute steps.
     """
 
-    joint: ClassVar[bool] = False  # looks across the features of a stream: x is (steps, streams, features)
+    joint: ClassVar[bool] = (
+        False  # looks across the features of a stream: x is (steps, streams, features)
+    )
     state: State | None
 
     @abstractmethod
@@ -83,13 +101,23 @@ class Transducer(ABC):
             x = x[..., None]  # one feature
         wanted = "(steps, streams, features)" if self.joint else "(steps, streams)"
         if x.ndim != 2 + self.joint:
-            raise ValueError(f"{type(self).__name__} wants {wanted}, got the shape {x.shape}; one stream of plain values is x[:, None]")
+            raise ValueError(
+                f"{type(self).__name__} wants {wanted}, got the shape {x.shape}; one stream of plain values is x[:, None]"
+            )
         if self.state is None:
-            self.state = {"step": np.array(0), "shape": np.array(x.shape[1:]), **self.begin(x.shape[1:])}
+            self.state = {
+                "step": np.array(0),
+                "shape": np.array(x.shape[1:]),
+                **self.begin(x.shape[1:]),
+            }
         if self.state["shape"].tolist() != [*x.shape[1:]]:
             began = tuple(self.state["shape"].tolist())
-            raise ValueError(f"{type(self).__name__} began with {began} as {wanted[8:]}, got {x.shape[1:]}; use a new one, or fit() to begin again")
-        if np.vdot(x, x) <= LARGEST_VALUE:  # so none is larger or missing; one pass, and most often the only one
+            raise ValueError(
+                f"{type(self).__name__} began with {began} as {wanted[8:]}, got {x.shape[1:]}; use a new one, or fit() to begin again"
+            )
+        if (
+            np.vdot(x, x) <= LARGEST_VALUE
+        ):  # so none is larger or missing; one pass, and most often the only one
             return x
         known = np.abs(x) <= LARGEST_VALUE  # false for a NaN too
         return x if np.count_nonzero(known) == x.size else np.where(known, x, np.nan)
@@ -99,7 +127,11 @@ class Transducer(ABC):
         clock = self._held["step"]
         while True:
             offset = int(clock) % block
-            size = min(len(x) // block, most) * block if not offset and len(x) >= block else block - offset
+            size = (
+                min(len(x) // block, most) * block
+                if not offset and len(x) >= block
+                else block - offset
+            )
             piece, x = x[:size], x[size:]
             yield offset, piece
             clock += len(piece)
@@ -116,13 +148,19 @@ class Transducer(ABC):
     @property
     def _held(self) -> State:
         if self.state is None:
-            raise ValueError(f"{type(self).__name__} has no state yet: give it some steps first, with update() or fit()")
+            raise ValueError(
+                f"{type(self).__name__} has no state yet: give it some steps first, with update() or fit()"
+            )
         return self.state
 
     def save(self, path: str | Path) -> None:
         """Write settings and state as .npz, without pickle; `load` carries on from there to the bit."""
         with open(path, "wb") as file:
-            np.savez(file, allow_pickle=False, **{"_header": np.array(json.dumps(self._header())), **self._held})
+            np.savez(
+                file,
+                allow_pickle=False,
+                **{"_header": np.array(json.dumps(self._header())), **self._held},
+            )
 
     def load(self, path: str | Path) -> Self:
         """Take the state written by `save`; what is none, or one of another detector, other settings or another version is a ValueError."""
@@ -131,12 +169,22 @@ class Transducer(ABC):
                 state = dict(np.load(file, allow_pickle=False))
                 header = dict(json.loads(str(state.pop("_header"))))
             except UNREADABLE as error:
-                raise ValueError(NO_STATE.format(path, type(self).__name__, "one that cannot be read as such")) from error
+                raise ValueError(
+                    NO_STATE.format(path, type(self).__name__, "one that cannot be read as such")
+                ) from error
         for what, mine in self._header().items():
             if (came := header.get(what)) != mine:
-                raise ValueError(f"{path} holds a state with {what} {came!r}, wanted {mine!r}; load it into a detector made like the saved one")
+                raise ValueError(
+                    f"{path} holds a state with {what} {came!r}, wanted {mine!r}; load it into a detector made like the saved one"
+                )
         if not self._fits(state):
-            raise ValueError(NO_STATE.format(path, type(self).__name__, f"one with other arrays, or of other shapes: {', '.join(state) or 'none'}"))
+            raise ValueError(
+                NO_STATE.format(
+                    path,
+                    type(self).__name__,
+                    f"one with other arrays, or of other shapes: {', '.join(state) or 'none'}",
+                )
+            )
         self.state = state
         return self
 
@@ -147,11 +195,19 @@ class Transducer(ABC):
             return False
         begun = {"step": np.array(0), "shape": shape, **self.begin(tuple(shape.tolist()))}
         mine = {name: (value.shape, value.dtype) for name, value in state.items()}
-        return mine.items() >= {name: (value.shape, value.dtype) for name, value in begun.items()}.items()
+        return (
+            mine.items()
+            >= {name: (value.shape, value.dtype) for name, value in begun.items()}.items()
+        )
 
     def _header(self) -> dict[str, Any]:
         settings = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
-        plain: dict[str, Any] = json.loads(json.dumps({"detector": type(self).__name__, "format": STATE_FORMAT, "settings": settings}, default=repr))
+        plain: dict[str, Any] = json.loads(
+            json.dumps(
+                {"detector": type(self).__name__, "format": STATE_FORMAT, "settings": settings},
+                default=repr,
+            )
+        )
         return plain
 
     def inside(self, name: str, member: Transducer) -> Within:
@@ -167,10 +223,14 @@ class Within:
 
     def __enter__(self) -> None:
         held, n = self.owner._held, len(self.prefix)
-        self.member.state = {key[n:]: held[key] for key in held if key.startswith(self.prefix)} or None
+        self.member.state = {
+            key[n:]: held[key] for key in held if key.startswith(self.prefix)
+        } or None
 
     def __exit__(self, *error: object) -> None:
-        self.owner._held.update({self.prefix + key: value for key, value in (self.member.state or {}).items()})
+        self.owner._held.update(
+            {self.prefix + key: value for key, value in (self.member.state or {}).items()}
+        )
         self.member.state = None
 
 
@@ -185,7 +245,9 @@ class Detector(Transducer):
     """
 
     window: int = 120  # steps of past that count; a missing step is a step
-    floor: float | tuple[float, ...] = 0.0  # smallest believable spread, the data's unit, one for all streams or one each
+    floor: float | tuple[float, ...] = (
+        0.0  # smallest believable spread, the data's unit, one for all streams or one each
+    )
     direction: Direction = "both"  # which side is strange
 
     def __post_init__(self) -> None:
@@ -289,7 +351,9 @@ def threshold_for(scores: Any, contamination: float = 0.05) -> float:
     3.0
     """
     if not 0 < contamination < 1:
-        raise ValueError(f"contamination is a share of the steps between 0 and 1, got {contamination}")
+        raise ValueError(
+            f"contamination is a share of the steps between 0 and 1, got {contamination}"
+        )
     known = np.sort(np.asarray(scores, dtype=np.float64), axis=None)
     known = known[: np.count_nonzero(known == known)]
     if not len(known):
@@ -309,19 +373,27 @@ class Calibration(Transducer):
 
     window: int = 120  # steps
     level: ClassVar[float] = 3.0  # standard deviations; never the slider's
-    FAINT: ClassVar[float] = 1e-9  # of the median: strangeness that differs by less, differs by rounding
+    FAINT: ClassVar[float] = (
+        1e-9  # of the median: strangeness that differs by less, differs by rounding
+    )
 
     def __post_init__(self) -> None:
         self.state = None
 
     def begin(self, shape: tuple[int, ...]) -> State:
         """The last steps as learned, NaN = not; the line (median, unit); the last step that was calm."""
-        return {"past": np.full((self.window, *shape), np.nan), "line": np.full((2, *shape), np.nan), "calm": np.zeros(shape, int)}
+        return {
+            "past": np.full((self.window, *shape), np.nan),
+            "line": np.full((2, *shape), np.nan),
+            "calm": np.zeros(shape, int),
+        }
 
     def update(self, raw: Any) -> Array:
         """Standard deviations, same shape; NaN where raw is, and before half a window was seen."""
         x = self.read(raw)
-        return np.concatenate([self._piece(offset, rows) for offset, rows in self.pieces(x, self._block)])
+        return np.concatenate(
+            [self._piece(offset, rows) for offset, rows in self.pieces(x, self._block)]
+        )
 
     @property
     def _block(self) -> int:
@@ -331,19 +403,34 @@ class Calibration(Transducer):
         held, (median, unit) = self._held, self._held["line"]
         score: Array = np.clip(MEDIAN_ABS_GAUSSIAN + (raw - median) / unit, 0.0, CEILING)
         step = np.arange(len(raw))[:, None] + held["step"]
-        calm = np.concatenate((held["calm"][None], np.where(score > self.level, 0, step)))  # (1 + steps, streams), the step of the last calm
+        calm = np.concatenate(
+            (held["calm"][None], np.where(score > self.level, 0, step))
+        )  # (1 + steps, streams), the step of the last calm
         running_reduce(np.maximum, calm)
-        self.remember(np.where(step - calm[1:] <= 0, raw, np.where(step - calm[1:] > self.window, raw, np.nan)))
+        self.remember(
+            np.where(
+                step - calm[1:] <= 0, raw, np.where(step - calm[1:] > self.window, raw, np.nan)
+            )
+        )
         held["calm"] = calm[-1]
         if offset + len(raw) == self._block:
             self._renew()
         return score
 
     def _renew(self) -> None:
-        held, ordered = self._held, np.sort(np.moveaxis(self._held["past"], 0, -1), axis=-1)  # (streams, window)
+        held, ordered = (
+            self._held,
+            np.sort(np.moveaxis(self._held["past"], 0, -1), axis=-1),
+        )  # (streams, window)
         seen = count_known(ordered)
         median, high = rank_quantile(ordered, seen, 0.5), rank_quantile(ordered, seen, 0.9)
-        line = np.stack((median, np.maximum(np.maximum(high - median, self.FAINT * median), TINY) / (P90_ABS_GAUSSIAN - MEDIAN_ABS_GAUSSIAN)))
+        line = np.stack(
+            (
+                median,
+                np.maximum(np.maximum(high - median, self.FAINT * median), TINY)
+                / (P90_ABS_GAUSSIAN - MEDIAN_ABS_GAUSSIAN),
+            )
+        )
         held["line"] = np.where(seen >= (self.window + 1) // 2, line, held["line"])
 
 
@@ -371,8 +458,13 @@ class Alarm(Transducer):
 
     def __post_init__(self) -> None:
         self.state = None
-        if min(self.refractory, self.pause, self.memory - 1, self.growth - 1) < 0 or not 0 < self.quiet < CEILING:
-            raise ValueError(f"refractory and pause are 0 or more, memory and growth 1 or more, quiet between 0 and {CEILING:g}, got {self}")
+        if (
+            min(self.refractory, self.pause, self.memory - 1, self.growth - 1) < 0
+            or not 0 < self.quiet < CEILING
+        ):
+            raise ValueError(
+                f"refractory and pause are 0 or more, memory and growth 1 or more, quiet between 0 and {CEILING:g}, got {self}"
+            )
         if not self.habit > 0:
             raise ValueError(f"habit is a number of peaks above 0, got {self.habit}")
 
@@ -390,15 +482,21 @@ class Alarm(Transducer):
         """The alarm scores of these scores, same shape."""
         scores = self.read(scores)
         held, steps = self._held, len(scores)
-        before = rolling_max(self.remember(np.nan_to_num(scores)), len(held["past"]))[:steps] * (self.refractory > 0)  # of the refractory steps
+        before = rolling_max(self.remember(np.nan_to_num(scores)), len(held["past"]))[:steps] * (
+            self.refractory > 0
+        )  # of the refractory steps
         loud, clock = scores >= self.quiet, held["step"] + np.arange(steps)[:, None]
-        last = running_reduce(np.maximum, np.concatenate((held["loud"][None], np.where(loud, clock, -self.pause - 1))))
+        last = running_reduce(
+            np.maximum, np.concatenate((held["loud"][None], np.where(loud, clock, -self.pause - 1)))
+        )
         growth = np.where(clock - last[:-1] <= self.pause, self.growth, 0.0)  # 0 = no alarm goes on
         alarms: Array = np.where((scores > before) | np.isnan(scores), scores, 0.0)
         for step in np.flatnonzero((loud & (alarms > 0)).any(axis=1)):
             streams = np.flatnonzero(loud[step] & (alarms[step] > 0))
             wanted = growth[step, streams] * np.minimum(held["rise"], before[step])[streams]
-            alarms[step, streams] = self._passed(int(clock[step, 0]), scores[step, streams], scores[step, streams] >= wanted, streams)
+            alarms[step, streams] = self._passed(
+                int(clock[step, 0]), scores[step, streams], scores[step, streams] >= wanted, streams
+            )
         held["loud"] = last[-1].copy()  # or the whole chunk would stay with it
         held["step"] += steps
         return alarms
@@ -410,8 +508,12 @@ class Alarm(Transducer):
         held["rise"][streams] = scores[passing]
         place = np.log(scores[passing] / self.quiet) / np.log(CEILING / self.quiet) * self.bins
         place = np.clip(place.astype(int), 0, self.bins - 1)
-        peaks = held["peaks"][:, streams] * np.exp((held["counted"][streams] - now) / self.memory)  # (bins, streams)
-        as_high = running_reduce(np.add, np.where(np.arange(self.bins)[:, None] >= place, peaks, 0.0))[-1]  # in one order, however many streams
+        peaks = held["peaks"][:, streams] * np.exp(
+            (held["counted"][streams] - now) / self.memory
+        )  # (bins, streams)
+        as_high = running_reduce(
+            np.add, np.where(np.arange(self.bins)[:, None] >= place, peaks, 0.0)
+        )[-1]  # in one order, however many streams
         alarms[passing] /= 1 + as_high / self.habit
         peaks[place, np.arange(len(streams))] += 1
         held["peaks"][:, streams], held["counted"][streams] = peaks, now
@@ -445,25 +547,36 @@ class RollingZ(Expecting):
         """The last values by their place in the block, the sums at the marks and in the present part, the head, and both anchors."""
         parts = -(-self.window // self._part)
         sums = {"marks": (3, parts + 1), "tails": (3, self._part), "head": (3,), "anchors": (2,)}
-        return {"past": np.full((self.window, *shape), np.nan), **{name: np.zeros((*size, *shape)) for name, size in sums.items()}}
+        return {
+            "past": np.full((self.window, *shape), np.nan),
+            **{name: np.zeros((*size, *shape)) for name, size in sums.items()},
+        }
 
     def expect(self, x: Array) -> tuple[Array, ...]:
         """Mean and standard deviation of the window before each step."""
         most = max(1, CACHE_CELLS // (self.window * max(1, x.shape[1])))
-        return concatenate_parts([self._piece(offset, rows) for offset, rows in self.pieces(x, self.window, most)])
+        return concatenate_parts(
+            [self._piece(offset, rows) for offset, rows in self.pieces(x, self.window, most)]
+        )
 
     def _piece(self, offset: int, rows: Array) -> tuple[Array, Array]:
         held, size = self._held, min(len(rows), self.window)
         x = rows.reshape(-1, size, rows.shape[1])  # (blocks, steps, streams)
-        tails, old = self._tails(offset, x)  # (3, blocks, steps, streams), their anchors (blocks, streams)
+        tails, old = self._tails(
+            offset, x
+        )  # (3, blocks, steps, streams), their anchors (blocks, streams)
         new, fresh = held["anchors"][1:], held["head"][0] == 0
         if begins := np.count_nonzero(fresh):
             new = np.where(fresh, first_known(x), new)  # (blocks, streams)
-        before = held["head"][:, None] if len(x) == 1 else np.zeros((3, len(x), x.shape[2]))  # whole blocks start with nothing
+        before = (
+            held["head"][:, None] if len(x) == 1 else np.zeros((3, len(x), x.shape[2]))
+        )  # whole blocks start with nothing
         m = moments(x, new[:, None])
         heads = sums_before(before, m)
         anchor = np.where(heads[0] > 0, new[:, None], old[:, None]) if begins else new[:, None]
-        centre, spread = centre_and_spread(merge_moments(heads, shift_moments(tails, old[:, None] - anchor)), anchor, self.least)
+        centre, spread = centre_and_spread(
+            merge_moments(heads, shift_moments(tails, old[:, None] - anchor)), anchor, self.least
+        )
         held["anchors"][1] = new[-1]
         np.add(heads[:, -1, -1], m[:, -1, -1], out=held["head"])
         held["past"][offset : offset + size] = x[-1]
@@ -473,7 +586,11 @@ class RollingZ(Expecting):
 
     def _tails(self, offset: int, x: Array) -> tuple[Array, Array]:
         """The moments of what is left of the block before, for each step, and their anchors."""
-        held, first, last = self._held, offset // self._part, (offset + x.shape[1] - 1) // self._part
+        held, first, last = (
+            self._held,
+            offset // self._part,
+            (offset + x.shape[1] - 1) // self._part,
+        )
         if offset % self._part == 0 or last > first:
             parts = [self._sums(part) for part in range(first, last + 1)]
             held["tails"][:, : parts[-1].shape[1]] = parts[-1]
@@ -485,7 +602,15 @@ class RollingZ(Expecting):
         if len(x) == 1:
             return tails, anchors
         anchors = np.concatenate((anchors, first_known(x[:-1, ::-1])))
-        return np.concatenate((tails, running_reduce(np.add, moments(x[:-1], anchors[1:, None])[..., ::-1, :])[..., ::-1, :]), axis=1), anchors
+        return np.concatenate(
+            (
+                tails,
+                running_reduce(np.add, moments(x[:-1], anchors[1:, None])[..., ::-1, :])[
+                    ..., ::-1, :
+                ],
+            ),
+            axis=1,
+        ), anchors
 
     def _sums(self, part: int, near: slice = slice(None)) -> Array:
         """The moments of all from each step of a part to the end of its block, (3, steps, streams)."""
@@ -524,9 +649,15 @@ class Ewma(Expecting):
     def __post_init__(self) -> None:
         super().__post_init__()
         decay = 1 - 2 / (self.window + 1)
-        self._block = 8 * self.window  # steps; a jump seen from an anchor across it still leaves 9 digits by the block's end
-        self._weights = decay ** -np.arange(self._block + 1.0)[:, None]  # (block + 1, 1), of the step at each offset
-        self._enough = decay * (1 - decay**self.least) / (1 - decay) * (1 - 1e-9)  # the weight of `least` values in a row, one step later
+        self._block = (
+            8 * self.window
+        )  # steps; a jump seen from an anchor across it still leaves 9 digits by the block's end
+        self._weights = (
+            decay ** -np.arange(self._block + 1.0)[:, None]
+        )  # (block + 1, 1), of the step at each offset
+        self._enough = (
+            decay * (1 - decay**self.least) / (1 - decay) * (1 - 1e-9)
+        )  # the weight of `least` values in a row, one step later
 
     def begin(self, shape: tuple[int, ...]) -> State:
         """The weighted moments and their anchor."""
@@ -549,9 +680,15 @@ class Ewma(Expecting):
             if offset + len(rows) == self._block:
                 self._close()
 
-    def _piece(self, offset: int, rows: Array, near: slice, out: Array | tuple[Array, Array]) -> None:
+    def _piece(
+        self, offset: int, rows: Array, near: slice, out: Array | tuple[Array, Array]
+    ) -> None:
         """Centre and spread of some streams into `out`, (2, steps, streams), their sums moved on."""
-        sums, anchor, weights = self._held["sums"][:, near], self._held["anchor"][near], self._weights[offset : offset + len(rows)]
+        sums, anchor, weights = (
+            self._held["sums"][:, near],
+            self._held["anchor"][near],
+            self._weights[offset : offset + len(rows)],
+        )
         fresh = sums[0] == 0
         if np.count_nonzero(fresh):
             np.copyto(anchor, first_known(rows[None])[0], where=fresh)
@@ -565,7 +702,9 @@ class Ewma(Expecting):
         held = self._held
         n, total, _ = held["sums"]
         anchor = held["anchor"] + np.divide(total, n, out=np.zeros_like(n), where=n > 0)
-        held["sums"] = np.stack(shift_moments(held["sums"], held["anchor"] - anchor)) / self._weights[-1]
+        held["sums"] = (
+            np.stack(shift_moments(held["sums"], held["anchor"] - anchor)) / self._weights[-1]
+        )
         held["anchor"] = anchor
 
 
@@ -614,7 +753,11 @@ class Cusum(Ewma):
         if missing := np.count_nonzero(unknown):
             sides[:, unknown] = 0.0
         accumulate_cusum(piled, sides, self.MOST)
-        high = np.maximum(sides[0], sides[1], out=sides[0]) if self.direction == "both" else sides[0 if self.direction == "high" else 1]
+        high = (
+            np.maximum(sides[0], sides[1], out=sides[0])
+            if self.direction == "both"
+            else sides[0 if self.direction == "high" else 1]
+        )
         np.sqrt(np.multiply(high, self.RATE, out=high), out=score)
         if missing:
             score[unknown] = np.nan
@@ -626,7 +769,13 @@ def accumulate_cusum(carry: Array, rows: Array, most: float) -> None:
         for side, begun in zip(rows, carry.tolist()):
             for stream, pile in enumerate(begun):
                 steps = side[:, stream].tolist()
-                piles = accumulate(steps, lambda pile, step: 0.0 if (to := pile + step) <= 0 else to if to < most else most, initial=pile)
+                piles = accumulate(
+                    steps,
+                    lambda pile, step: (
+                        0.0 if (to := pile + step) <= 0 else to if to < most else most
+                    ),
+                    initial=pile,
+                )
                 side[:, stream] = list(piles)[1:]
     else:
         before = carry
@@ -650,7 +799,9 @@ class RankDetector(Expecting):
 
     def expect(self, x: Array) -> tuple[Array, ...]:
         """Gauge the window before each step."""
-        return tuple(rank_windows(sliding_windows(self.remember(x), self.window), self.gauge, self.least))
+        return tuple(
+            rank_windows(sliding_windows(self.remember(x), self.window), self.gauge, self.least)
+        )
 
 
 @dataclass
@@ -674,7 +825,9 @@ class MedianMad(RankDetector):
             below = kth_smallest_distance(ranks, median, (seen - 1) // 2)
             above = below if seen % 2 else kth_smallest_distance(ranks, median, seen // 2)
             return median, (below + 0.5 * (above - below)) / MEDIAN_ABS_GAUSSIAN
-        return median, rank_quantile(np.sort(np.abs(ordered - median[..., None]), axis=-1), seen, 0.5) / MEDIAN_ABS_GAUSSIAN
+        return median, rank_quantile(
+            np.sort(np.abs(ordered - median[..., None]), axis=-1), seen, 0.5
+        ) / MEDIAN_ABS_GAUSSIAN
 
 
 class DetectorList(Mapping[str, type[Detector]]):

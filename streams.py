@@ -32,7 +32,9 @@ Shape = Callable[[np.random.Generator, int], FloatArray]
 KINDS = ("none", "point", "contextual", "collective", "shift", "drift", "stuck", "dropout")
 SIMULATION_START = 1_767_571_200  # seconds since the Unix epoch: 2026-01-05T00:00:00Z, a Monday
 SIMULATION_BLOCK = 512  # steps made at once; also how far back a recurrence starts, so that a block needs only the one before it
-MIN_CALM_STEPS = 24  # steps without an anomaly between two events, fewer only where the rate leaves no room
+MIN_CALM_STEPS = (
+    24  # steps without an anomaly between two events, fewer only where the rate leaves no room
+)
 MAX_STUCK_EVENTS = 64  # stuck values remembered, more than can overlap
 
 
@@ -53,7 +55,9 @@ class Stream(ABC):
     units: tuple[str, ...]
     floors: tuple[float, ...]  # the smallest believable spread of each feature, in its unit
     period: float  # seconds per step
-    notes: Mapping[str, int] = MappingProxyType({})  # counted facts worth telling, such as "repeated times": 3
+    notes: Mapping[str, int] = MappingProxyType(
+        {}
+    )  # counted facts worth telling, such as "repeated times": 3
 
     @abstractmethod
     def take(self, steps: int) -> Chunk:
@@ -61,7 +65,9 @@ class Stream(ABC):
 
     def inject(self, kind: str, size: float) -> None:
         """Makes an anomaly happen now; only a simulated stream can."""
-        raise ValueError(f"an anomaly can be injected into a simulated stream only; {self.title or type(self).__name__} is real")
+        raise ValueError(
+            f"an anomaly can be injected into a simulated stream only; {self.title or type(self).__name__} is real"
+        )
 
 
 class Injection(NamedTuple):
@@ -140,7 +146,10 @@ HABITS = {
 def autoregressive(z: FloatArray, memory: float) -> FloatArray:
     """Noise that remembers `memory` of the step before: (2 BLOCK, features) of unit Gaussians in, the last BLOCK out, unit spread."""
     scaled = (z * (1 - memory**2) ** 0.5).T.tolist()
-    paths = [list(accumulate(feature, lambda past, new: memory * past + new))[SIMULATION_BLOCK:] for feature in scaled]
+    paths = [
+        list(accumulate(feature, lambda past, new: memory * past + new))[SIMULATION_BLOCK:]
+        for feature in scaled
+    ]
     return np.array(paths).T
 
 
@@ -151,7 +160,10 @@ def volatility(z: FloatArray) -> FloatArray:
     def next_variance(variance: float, z: float) -> float:
         return 1 - news - memory + variance * (news * z * z + memory)
 
-    variances = [list(accumulate(feature, next_variance, initial=1.0))[SIMULATION_BLOCK:-1] for feature in z.T.tolist()]
+    variances = [
+        list(accumulate(feature, next_variance, initial=1.0))[SIMULATION_BLOCK:-1]
+        for feature in z.T.tolist()
+    ]
     return np.array(variances).T ** 0.5
 
 
@@ -187,9 +199,17 @@ class Simulated(Stream):
     def __init_subclass__(cls) -> None:
         cls.about = (cls.__doc__ or "").partition("\n")[0]
 
-    def __init__(self, seed: int = 0, rate: float = 0.01, injections: Iterable[tuple[int, str, float]] = (), sizes: SizeRange = (5.0, 10.0)) -> None:
+    def __init__(
+        self,
+        seed: int = 0,
+        rate: float = 0.01,
+        injections: Iterable[tuple[int, str, float]] = (),
+        sizes: SizeRange = (5.0, 10.0),
+    ) -> None:
         if not 0 <= rate <= 0.1:
-            raise ValueError(f"wanted a rate, the anomalous share of steps, from 0 to 0.1; got {rate}; 0.01 is one step in a hundred")
+            raise ValueError(
+                f"wanted a rate, the anomalous share of steps, from 0 to 0.1; got {rate}; 0.01 is one step in a hundred"
+            )
         if seed < 0:
             raise ValueError(f"wanted a seed, a whole number of 0 or more; got {seed}")
         self.seed = seed
@@ -200,8 +220,12 @@ class Simulated(Stream):
         self._profile = self.profile()  # (season, features)
         self._blocks: dict[int, tuple[FloatArray, FloatArray]] = {}  # the last few made
         self._decks: dict[int, list[SimulatedEvent]] = {}  # the last few dealt
-        self._injected: list[SimulatedEvent] = []  # those not over yet or only just: a sensor may stick at their last value
-        self._held: dict[int, FloatArray] = {}  # by first step of a stuck event: (features,) shown just before
+        self._injected: list[
+            SimulatedEvent
+        ] = []  # those not over yet or only just: a sensor may stick at their last value
+        self._held: dict[
+            int, FloatArray
+        ] = {}  # by first step of a stuck event: (features,) shown just before
         for injection in injections:
             self._add(Injection(*injection))
 
@@ -225,21 +249,33 @@ class Simulated(Stream):
         start = self.step
         self.skip(steps)
         stop = self.step
-        edges = (start, *range(start - start % SIMULATION_BLOCK + SIMULATION_BLOCK, stop, SIMULATION_BLOCK), stop)
-        x, label = (np.concatenate(part) for part in zip(*(self._laid(*piece) for piece in pairwise(edges))))
+        edges = (
+            start,
+            *range(start - start % SIMULATION_BLOCK + SIMULATION_BLOCK, stop, SIMULATION_BLOCK),
+            stop,
+        )
+        x, label = (
+            np.concatenate(part) for part in zip(*(self._laid(*piece) for piece in pairwise(edges)))
+        )
         self._injected = [event for event in self._injected if event.stop >= stop]
-        return Chunk(SIMULATION_START + self.period * np.arange(start, stop, dtype=np.float64), x, label)
+        return Chunk(
+            SIMULATION_START + self.period * np.arange(start, stop, dtype=np.float64), x, label
+        )
 
     def skip(self, steps: int) -> None:
         """Goes on without making the steps between, at once however many."""
         if steps < 0:
-            raise ValueError(f"wanted a number of steps, 0 or more, for a stream has no way back; got {steps}")
+            raise ValueError(
+                f"wanted a number of steps, 0 or more, for a stream has no way back; got {steps}"
+            )
         self.step += steps
 
     def inject(self, kind: str, size: float) -> None:
         """Shows an anomaly from the very next step on; another in the same breath starts a step later and is laid on top."""
         taken = {event.start for event in self._injected}
-        self._add(Injection(next(step for step in count(self.step) if step not in taken), kind, size))
+        self._add(
+            Injection(next(step for step in count(self.step) if step not in taken), kind, size)
+        )
 
     # the base
 
@@ -251,19 +287,28 @@ class Simulated(Stream):
     def white(self, purpose: str, block: int) -> FloatArray:
         """(2 BLOCK, features) independent unit Gaussians: those of the block before, for a recurrence to start on, and its own."""
         shape = (SIMULATION_BLOCK, len(self.names))
-        return np.concatenate([self.draw(purpose, number).standard_normal(shape) for number in (block, block + 1)])
+        return np.concatenate(
+            [self.draw(purpose, number).standard_normal(shape) for number in (block, block + 1)]
+        )
 
     def wander(self, block: int) -> FloatArray:
         """(BLOCK, features) of a slow smooth stray around 0, of about unit spread: a knot at each block's edge, joined softly."""
-        left, right = (self.draw("wander", number).standard_normal(len(self.names)) for number in (block, block + 1))
+        left, right = (
+            self.draw("wander", number).standard_normal(len(self.names))
+            for number in (block, block + 1)
+        )
         part = (np.arange(SIMULATION_BLOCK) / SIMULATION_BLOCK)[:, None]
         return left + (right - left) * part**2 * (3 - 2 * part)
 
     def _block(self, block: int) -> tuple[FloatArray, FloatArray]:
         """(BLOCK, features) twice: values within their limits, and the standard deviation of their noise."""
         if block not in self._blocks:
-            self._blocks = {number: made for number, made in self._blocks.items() if abs(number - block) == 1}
-            calm = self._profile[np.arange(block * SIMULATION_BLOCK, (block + 1) * SIMULATION_BLOCK) % self.season]
+            self._blocks = {
+                number: made for number, made in self._blocks.items() if abs(number - block) == 1
+            }
+            calm = self._profile[
+                np.arange(block * SIMULATION_BLOCK, (block + 1) * SIMULATION_BLOCK) % self.season
+            ]
             values, spread = self.base(block, calm)
             self._blocks[block] = np.clip(values, *np.transpose(self.limits)), spread
         return self._blocks[block]
@@ -280,22 +325,33 @@ class Simulated(Stream):
     @cached_property
     def _era(self) -> int:
         """Steps over which one deck of events is dealt, so that their share is `rate`."""
-        strange = sum(habit.times * (habit.shortest + habit.longest) / 2 for habit in self.habits.values())
+        strange = sum(
+            habit.times * (habit.shortest + habit.longest) / 2 for habit in self.habits.values()
+        )
         return round(strange / self.rate)
 
     def _deck(self, era: int) -> list[SimulatedEvent]:
         """The events of an era: a shuffled deck, dealt with uneven calm between, so they never touch and every kind comes."""
         if era not in self._decks:
             draw = self.draw("events", era)
-            kinds = draw.permutation([kind for kind, habit in self.habits.items() for _ in range(habit.times)]).tolist()
-            lasts = [int(draw.integers(self.habits[kind].shortest, self.habits[kind].longest + 1)) for kind in kinds]
+            kinds = draw.permutation(
+                [kind for kind, habit in self.habits.items() for _ in range(habit.times)]
+            ).tolist()
+            lasts = [
+                int(draw.integers(self.habits[kind].shortest, self.habits[kind].longest + 1))
+                for kind in kinds
+            ]
             sizes = draw.uniform(*self.sizes, len(kinds)).tolist()
             starts = self._dealt(draw, era, kinds, lasts)
-            self._decks = {number: deck for number, deck in self._decks.items() if abs(number - era) == 1}
+            self._decks = {
+                number: deck for number, deck in self._decks.items() if abs(number - era) == 1
+            }
             self._decks[era] = [self._event(*card) for card in zip(starts, kinds, sizes, lasts)]
         return self._decks[era]
 
-    def _dealt(self, draw: np.random.Generator, era: int, kinds: list[str], lasts: list[int]) -> list[int]:
+    def _dealt(
+        self, draw: np.random.Generator, era: int, kinds: list[str], lasts: list[int]
+    ) -> list[int]:
         """The absolute first step of each card; a contextual one slides within its calm to where the season has room for it."""
         end = (era + 1) * self._era
         free = self._era - sum(lasts)
@@ -316,7 +372,9 @@ class Simulated(Stream):
     def _room(self) -> FloatArray:
         """(season,): how far, in noise standard deviations, the farthest other hour is from each step of the season."""
         _, spread = self._base(0, self.season)
-        away = np.maximum(self._profile.max(0) - self._profile, self._profile - self._profile.min(0))
+        away = np.maximum(
+            self._profile.max(0) - self._profile, self._profile - self._profile.min(0)
+        )
         return np.asarray((away / spread).max(1))
 
     def _event(self, start: int, kind: str, size: float, last: int = 0) -> SimulatedEvent:
@@ -325,7 +383,9 @@ class Simulated(Stream):
         last = last or int(draw.integers(habit.shortest, habit.longest + 1))
         feature, side = int(draw.integers(len(self.names))), int(draw.choice((-1, 1)))
         features = tuple(range(len(self.names))) if kind in self.together else (feature,)
-        event = SimulatedEvent(start, kind, features, size * (self.sides[feature] or side) * habit.shape(draw, last))
+        event = SimulatedEvent(
+            start, kind, features, size * (self.sides[feature] or side) * habit.shape(draw, last)
+        )
         return self._misplaced(event, size) if kind == "contextual" else event
 
     def _misplaced(self, event: SimulatedEvent, size: float) -> SimulatedEvent:
@@ -339,11 +399,17 @@ class Simulated(Stream):
     def _add(self, injection: Injection) -> None:
         """Checks an injection, notes it for a replay and makes it an event."""
         if injection.kind not in KINDS[1:]:
-            raise ValueError(f"wanted a kind of anomaly, one of {', '.join(KINDS[1:])}; got {injection.kind!r}")
+            raise ValueError(
+                f"wanted a kind of anomaly, one of {', '.join(KINDS[1:])}; got {injection.kind!r}"
+            )
         if not 0 < injection.size < np.inf:
-            raise ValueError(f"wanted a size in noise standard deviations, above 0; got {injection.size}; 8 is easy to see")
+            raise ValueError(
+                f"wanted a size in noise standard deviations, above 0; got {injection.size}; 8 is easy to see"
+            )
         if injection.step < self.step:
-            raise ValueError(f"wanted an injection at step {self.step} or later; got {injection.step}")
+            raise ValueError(
+                f"wanted an injection at step {self.step} or later; got {injection.step}"
+            )
         self.injections.append(injection)
         self._injected.append(self._event(*injection))
 
@@ -366,7 +432,9 @@ class Simulated(Stream):
             label[there] = KINDS.index(event.kind)
         return x, label
 
-    def _changed(self, event: SimulatedEvent, first: int, x: FloatArray, spread: FloatArray) -> FloatArray:
+    def _changed(
+        self, event: SimulatedEvent, first: int, x: FloatArray, spread: FloatArray
+    ) -> FloatArray:
         """(steps, features of the event): what it makes of the values x, the first of them at the absolute step `first`."""
         if event.kind == "dropout":
             return np.full_like(x, np.nan)
@@ -374,7 +442,10 @@ class Simulated(Stream):
             return np.tile(self._hold(event.start)[list(event.features)], (len(x), 1))
         if event.kind == "contextual":
             step = np.arange(first, first + len(x))
-            moved = self._profile[(step + event.offset) % self.season] - self._profile[step % self.season]
+            moved = (
+                self._profile[(step + event.offset) % self.season]
+                - self._profile[step % self.season]
+            )
             deviation = moved[:, list(event.features)]
         else:
             deviation = spread * event.shape[first - event.start :][: len(x), None]
@@ -387,7 +458,9 @@ class Simulated(Stream):
             step = max(start - 1, 0)
             calm, _ = self._base(step, step + 1)
             shown = self._laid(step, start)[0] if start else calm
-            self._held = dict(list(self._held.items())[-MAX_STUCK_EVENTS:]) | {start: np.where(np.isnan(shown), calm, shown)[0]}
+            self._held = dict(list(self._held.items())[-MAX_STUCK_EVENTS:]) | {
+                start: np.where(np.isnan(shown), calm, shown)[0]
+            }
         return self._held[start]
 
 
@@ -416,12 +489,18 @@ class Cpu(Simulated):
 
     def profile(self) -> FloatArray:
         hour, rest = self.calendar()
-        work = 1 / (1 + np.exp(0.8 * (8.8 - hour))) - 1 / (1 + np.exp(0.7 * (18.2 - hour))) - 0.2 * bump(hour, 12.8, 0.8)
+        work = (
+            1 / (1 + np.exp(0.8 * (8.8 - hour)))
+            - 1 / (1 + np.exp(0.7 * (18.2 - hour)))
+            - 0.2 * bump(hour, 12.8, 0.8)
+        )
         return (17 + 24 * work * (1 - 0.75 * rest))[:, None]
 
     def base(self, block: int, calm: FloatArray) -> tuple[FloatArray, FloatArray]:
         spread = 3 + 0.05 * calm
-        return calm + self.wander(block) + spread * autoregressive(self.white("noise", block), 0.5), spread
+        return calm + self.wander(block) + spread * autoregressive(
+            self.white("noise", block), 0.5
+        ), spread
 
 
 class Finance(Simulated):
@@ -434,13 +513,17 @@ class Finance(Simulated):
 
     def profile(self) -> FloatArray:
         hour, _ = self.calendar()
-        volume = 380 + 330 * bump(hour, 14.5, 2.5) + 160 * bump(hour, 8, 2) + 120 * bump(hour, 20, 1.5)
+        volume = (
+            380 + 330 * bump(hour, 14.5, 2.5) + 160 * bump(hour, 8, 2) + 120 * bump(hour, 20, 1.5)
+        )
         return np.stack([np.full(self.season, 182.0), volume], 1)
 
     def base(self, block: int, calm: FloatArray) -> tuple[FloatArray, FloatArray]:
         z, fair = self.white("noise", block), calm[:, :1]
         spread = 0.0025 * fair
-        price = fair * (1 + 0.01 * self.wander(block)[:, :1]) + spread * autoregressive(z[:, :1], 0.97)
+        price = fair * (1 + 0.01 * self.wander(block)[:, :1]) + spread * autoregressive(
+            z[:, :1], 0.97
+        )
         volume, loose = lognormal(calm[:, 1:], autoregressive(z[:, 1:], 0.5), 0.12)
         return np.hstack([price, volume]), np.hstack([spread, loose])
 
@@ -460,7 +543,9 @@ class Network(Simulated):
 
     def base(self, block: int, calm: FloatArray) -> tuple[FloatArray, FloatArray]:
         spread = 0.14 * calm
-        return calm * (1 + 0.03 * self.wander(block)) + spread * autoregressive(self.white("noise", block), 0.4), spread
+        return calm * (1 + 0.03 * self.wander(block)) + spread * autoregressive(
+            self.white("noise", block), 0.4
+        ), spread
 
 
 class Fraud(Simulated):
@@ -497,7 +582,9 @@ class Electricity(Simulated):
 
     def base(self, block: int, calm: FloatArray) -> tuple[FloatArray, FloatArray]:
         spread = 3.5 + 0.045 * calm
-        return calm + 1.5 * self.wander(block) + spread * autoregressive(self.white("noise", block), 0.6), spread
+        return calm + 1.5 * self.wander(block) + spread * autoregressive(
+            self.white("noise", block), 0.6
+        ), spread
 
 
 class Machine(Simulated):
@@ -516,8 +603,14 @@ class Machine(Simulated):
         return np.stack([55 + 9 * np.roll(loaded, 12), 1.9 + 1.5 * loaded], 1)
 
     def base(self, block: int, calm: FloatArray) -> tuple[FloatArray, FloatArray]:
-        worn = np.arange(block * SIMULATION_BLOCK, (block + 1) * SIMULATION_BLOCK) % self.service / self.service
-        worn = np.where(worn < 0.96, np.expm1(3 * worn) / np.expm1(3), 22 * (1 - worn))  # (BLOCK,) 0 after a service, near 1 before
+        worn = (
+            np.arange(block * SIMULATION_BLOCK, (block + 1) * SIMULATION_BLOCK)
+            % self.service
+            / self.service
+        )
+        worn = np.where(
+            worn < 0.96, np.expm1(3 * worn) / np.expm1(3), 22 * (1 - worn)
+        )  # (BLOCK,) 0 after a service, near 1 before
         spread = np.tile((1.0, 0.18), (SIMULATION_BLOCK, 1))
         values = calm + spread * (2.5 * worn[:, None] + 0.3 * self.wander(block))
         return values + spread * autoregressive(self.white("noise", block), 0.5), spread
@@ -537,7 +630,9 @@ class Server(Simulated):
 
     def base(self, block: int, calm: FloatArray) -> tuple[FloatArray, FloatArray]:
         spread = 2 * np.sqrt(calm)  # twice that of a Poisson count: visitors come in crowds
-        return calm * (1 + 0.02 * self.wander(block)) + spread * autoregressive(self.white("noise", block), 0.4), spread
+        return calm * (1 + 0.02 * self.wander(block)) + spread * autoregressive(
+            self.white("noise", block), 0.4
+        ), spread
 
 
 class Stocks(Simulated):
@@ -564,9 +659,18 @@ class Iot(Simulated):
     """The climate of a greenhouse by three sensors that stick, drop out and drift."""
 
     title = "IoT"
-    names, units, floors, period = ("humidity", "temperature", "pressure"), ("%", "°C", "hPa"), (0.5, 0.1, 0.1), 300.0
+    names, units, floors, period = (
+        ("humidity", "temperature", "pressure"),
+        ("%", "°C", "hPa"),
+        (0.5, 0.1, 0.1),
+        300.0,
+    )
     season, limits, sides = 288, ((0.0, 100.0), (-40.0, 85.0), (300.0, 1100.0)), (0, 0, 0)
-    habits = HABITS | {"drift": Habit(2, 18, 30, ramp), "stuck": Habit(3, 8, 14), "dropout": Habit(4, 2, 6)}
+    habits = HABITS | {
+        "drift": Habit(2, 18, 30, ramp),
+        "stuck": Habit(3, 8, 14),
+        "dropout": Habit(4, 2, 6),
+    }
 
     def profile(self) -> FloatArray:
         hour, _ = self.calendar()

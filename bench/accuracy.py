@@ -32,7 +32,11 @@ from streams import KINDS, STREAMS
 Scorer = Callable[[Series], np.ndarray]  # -> (steps,), standard deviations, NaN = no opinion
 THRESHOLD = 3.5  # the page's default
 TOLERANCE = 10  # steps after an event in which an alarm still hits it
-SEEDS = (301, 302, 303)  # of the simulated domains; no choice was made on them, though they were looked at
+SEEDS = (
+    301,
+    302,
+    303,
+)  # of the simulated domains; no choice was made on them, though they were looked at
 LEARN, JUDGED = 6144, 12288  # steps of a simulated domain
 SIZES = (1, 2, 3, 4, 5, 6, 8)  # local noise standard deviations
 MISSED = ("dropout",)  # kinds that are gaps, not anomalies
@@ -79,17 +83,46 @@ def nab_row(scorer: Scorer, series: list[Series]) -> list[str]:
     """NAB of the alarms and of the raw score, and VUS-PR of the score."""
     raw = [scorer(s) for s in series]
     called = [alarms(score) for score in raw]
-    windows, learns, groups = [s.windows for s in series], [s.learn for s in series], [s.group for s in series]
-    sheets = {name: nab.sheet(called, windows, learns, profile, 4000) for name, profile in nab.PROFILES.items()}
+    windows, learns, groups = (
+        [s.windows for s in series],
+        [s.learn for s in series],
+        [s.group for s in series],
+    )
+    sheets = {
+        name: nab.sheet(called, windows, learns, profile, 4000)
+        for name, profile in nab.PROFILES.items()
+    }
     halves = nab.half_splits(sheets["standard"], groups)
     low, high = np.quantile(halves, (0.025, 0.975))
-    bare = nab.half_splits(nab.sheet(raw, windows, learns, nab.PROFILES["standard"], 4000), groups).mean()
-    volume = np.nanmean([measures.vus_pr(score[s.learn :], s.truth[s.learn :]) for score, s in zip(raw, series) if s.windows])
+    bare = nab.half_splits(
+        nab.sheet(raw, windows, learns, nab.PROFILES["standard"], 4000), groups
+    ).mean()
+    volume = np.nanmean(
+        [
+            measures.vus_pr(score[s.learn :], s.truth[s.learn :])
+            for score, s in zip(raw, series)
+            if s.windows
+        ]
+    )
     official = [f"{nab.official(sheet)[0]:.1f}" for sheet in sheets.values()]
-    return [f"{halves.mean():.1f}", f"{low:.0f} to {high:.0f}", *official, f"{bare:.1f}", f"{volume:.3f}"]
+    return [
+        f"{halves.mean():.1f}",
+        f"{low:.0f} to {high:.0f}",
+        *official,
+        f"{bare:.1f}",
+        f"{volume:.3f}",
+    ]
 
 
-NAB_HEAD = ["threshold from the other half", "95 % of halves", "official: standard", "low FP", "low FN", "without Alarm", "VUS-PR"]
+NAB_HEAD = [
+    "threshold from the other half",
+    "95 % of halves",
+    "official: standard",
+    "low FP",
+    "low FN",
+    "without Alarm",
+    "VUS-PR",
+]
 
 
 # SKAB and JumpStarter
@@ -100,9 +133,17 @@ def skab_row(scorer: Scorer, series: list[Series]) -> list[str]:
     scores, truths = [scorer(s)[s.learn :] for s in series], [s.truth[s.learn :] for s in series]
     f1, rate = measures.f1_at_rate(scores, truths)
     low, high = np.quantile(f1, (0.025, 0.975))
-    precision = np.mean([measures.average_precision(score, truth) for score, truth in zip(scores, truths)])
+    precision = np.mean(
+        [measures.average_precision(score, truth) for score, truth in zip(scores, truths)]
+    )
     volume = np.mean([measures.vus_pr(score, truth) for score, truth in zip(scores, truths)])
-    return [f"{f1.mean():.3f}", f"{low:.2f} to {high:.2f}", f"{rate.mean():.1%}", f"{precision:.3f}", f"{volume:.3f}"]
+    return [
+        f"{f1.mean():.3f}",
+        f"{low:.2f} to {high:.2f}",
+        f"{rate.mean():.1%}",
+        f"{precision:.3f}",
+        f"{volume:.3f}",
+    ]
 
 
 SKAB_HEAD = ["F1", "95 % of halves", "false-alarm rate", "average precision", "VUS-PR"]
@@ -114,7 +155,12 @@ def services_row(scorer: Scorer, series: list[Series]) -> list[str]:
     precision = np.array([measures.average_precision(score, truth) for score, truth in judged])
     low, high = measures.interval(precision)
     volume = np.mean([measures.vus_pr(score, truth) for score, truth in judged])
-    return [f"{precision.mean():.3f}", f"{low:.2f} to {high:.2f}", " ".join(f"{p:.2f}" for p in precision), f"{volume:.3f}"]
+    return [
+        f"{precision.mean():.3f}",
+        f"{low:.2f} to {high:.2f}",
+        " ".join(f"{p:.2f}" for p in precision),
+        f"{volume:.3f}",
+    ]
 
 
 SERVICES_HEAD = ["mean average precision", "95 % of services", "each service", "VUS-PR"]
@@ -142,14 +188,27 @@ class Domain(NamedTuple):
 
 def domain(name: str, seed: int, sizes: tuple[float, float]) -> Domain:
     """A domain's steps with all events of these sizes, beside the same steps without events to measure them."""
-    stream, calm, steps = STREAMS[name](seed=seed), STREAMS[name](seed=seed, rate=0.0), LEARN + JUDGED
+    stream, calm, steps = (
+        STREAMS[name](seed=seed),
+        STREAMS[name](seed=seed, rate=0.0),
+        LEARN + JUDGED,
+    )
     stream.sizes = sizes
     chunk, without = stream.take(steps), calm.take(steps)
     assert chunk.label is not None
     away = np.nan_to_num(np.abs(chunk.x - without.x) / local_spread(calm, steps)).max(axis=1)
-    label = np.where(np.isin(chunk.label, [KINDS.index(kind) for kind in MISSED]), 0, chunk.label).max(axis=1)
-    found = [Event(a, b, KINDS[int(label[a : b + 1].max())], float(away[a : b + 1].max())) for a, b in corpora.runs(label > 0)]
-    return Domain(name, Series(f"{name} {seed}", name, chunk.x, label > 0, LEARN), [event for event in found if event.first >= LEARN])
+    label = np.where(
+        np.isin(chunk.label, [KINDS.index(kind) for kind in MISSED]), 0, chunk.label
+    ).max(axis=1)
+    found = [
+        Event(a, b, KINDS[int(label[a : b + 1].max())], float(away[a : b + 1].max()))
+        for a, b in corpora.runs(label > 0)
+    ]
+    return Domain(
+        name,
+        Series(f"{name} {seed}", name, chunk.x, label > 0, LEARN),
+        [event for event in found if event.first >= LEARN],
+    )
 
 
 def local_spread(stream: object, steps: int) -> np.ndarray:
@@ -157,7 +216,12 @@ def local_spread(stream: object, steps: int) -> np.ndarray:
     from streams import SIMULATION_BLOCK
 
     profile = stream.profile()  # type: ignore[attr-defined]
-    blocks = [stream.base(b, profile[np.arange(b * SIMULATION_BLOCK, (b + 1) * SIMULATION_BLOCK) % len(profile)])[1] for b in range(-(-steps // SIMULATION_BLOCK))]  # type: ignore[attr-defined]
+    blocks = [
+        stream.base(
+            b, profile[np.arange(b * SIMULATION_BLOCK, (b + 1) * SIMULATION_BLOCK) % len(profile)]
+        )[1]
+        for b in range(-(-steps // SIMULATION_BLOCK))
+    ]  # type: ignore[attr-defined]
     return np.concatenate(blocks)[:steps]
 
 
@@ -177,24 +241,43 @@ def outcome(scorer: Scorer, domain: Domain) -> Outcome:
     caught = []
     for event in domain.events:
         covered[event.first : event.last + TOLERANCE + 1] = True
-        caught.append((event, bool(((called >= event.first) & (called <= event.last + TOLERANCE)).any())))
+        caught.append(
+            (event, bool(((called >= event.first) & (called <= event.last + TOLERANCE)).any()))
+        )
     return Outcome(caught, int((~covered[called]).sum()), len(called))
 
 
 def simulated_row(scorer: Scorer, domains: list[Domain]) -> list[str]:
     """Event recall and precision at the default threshold, of events that are really at least 6 deviations away, or stuck."""
     found = [outcome(scorer, each) for each in domains]
-    large = [(event, hit) for each in found for event, hit in each.caught if event.size >= 6 or event.kind == "stuck"]
+    large = [
+        (event, hit)
+        for each in found
+        for event, hit in each.caught
+        if event.size >= 6 or event.kind == "stuck"
+    ]
     false, raised = sum(each.false for each in found), sum(each.alarms for each in found)
     recall = np.mean([hit for _, hit in large])
     kinds = [[hit for event, hit in large if event.kind == kind] for kind in KINDS[1:-1]]
     hits = sum(hit for _, hit in large)
     by_kind = " ".join(f"{np.mean(each):.2f}" if each else "-" for each in kinds)
     days = len(domains) * JUDGED / 10_000
-    return [f"{recall:.3f}", f"{hits / max(hits + false, 1):.3f}", f"{false / days:.1f}", f"{raised / days:.1f}", by_kind]
+    return [
+        f"{recall:.3f}",
+        f"{hits / max(hits + false, 1):.3f}",
+        f"{false / days:.1f}",
+        f"{raised / days:.1f}",
+        by_kind,
+    ]
 
 
-SIMULATED_HEAD = ["event recall", "event precision", "false alarms in 10,000 steps", "alarms", "recall by kind: " + " ".join(KINDS[1:-1])]
+SIMULATED_HEAD = [
+    "event recall",
+    "event precision",
+    "false alarms in 10,000 steps",
+    "alarms",
+    "recall by kind: " + " ".join(KINDS[1:-1]),
+]
 
 
 def sizes_table(scorer: Scorer) -> list[tuple[str, list[str]]]:
@@ -203,7 +286,12 @@ def sizes_table(scorer: Scorer) -> list[tuple[str, list[str]]]:
     for name in STREAMS:
         cells = []
         for size in SIZES:
-            caught = [hit for seed in SEEDS[:1] for event, hit in outcome(scorer, domain(name, seed, (size, size))).caught if event.kind != "stuck"]
+            caught = [
+                hit
+                for seed in SEEDS[:1]
+                for event, hit in outcome(scorer, domain(name, seed, (size, size))).caught
+                if event.kind != "stuck"
+            ]
             cells.append(f"{np.mean(caught):.2f}")
         rows.append((name, cells))
     return rows
@@ -219,7 +307,9 @@ def show(title: str, head: list[str], rows: list[tuple[str, list[str]]]) -> None
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
-def table(title: str, head: list[str], row: Callable[[Scorer], list[str]], scorers: Mapping[str, Scorer]) -> None:
+def table(
+    title: str, head: list[str], row: Callable[[Scorer], list[str]], scorers: Mapping[str, Scorer]
+) -> None:
     """One table, each row as soon as it is known, with the seconds it took."""
     show(title, [*head, "seconds"], [])
     for name, scorer in scorers.items():
@@ -233,7 +323,9 @@ def judged(options: argparse.Namespace) -> dict[str, Scorer]:
     names = options.only or list(DETECTORS)
     unknown = [name for name in names if name not in DETECTORS]
     if unknown:
-        raise SystemExit(f"wanted names of detectors, {unknown} are none; there are: {', '.join(DETECTORS)}")
+        raise SystemExit(
+            f"wanted names of detectors, {unknown} are none; there are: {', '.join(DETECTORS)}"
+        )
     scorers = {name: ours(name) for name in reversed(names)}
     if options.peers:
         found, missing = peers.installed()
@@ -248,13 +340,22 @@ def asked() -> argparse.Namespace:
     parser.add_argument("--data", help="folder of the labelled corpora; REDLINE_DATA otherwise")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these detectors, not all")
     parser.add_argument("--peers", action="store_true", help="other libraries too")
-    parser.add_argument("--tables", nargs="+", choices=("nab", "skab", "services", "simulated", "sizes"), default=None, help="these tables, not all")
+    parser.add_argument(
+        "--tables",
+        nargs="+",
+        choices=("nab", "skab", "services", "simulated", "sizes"),
+        default=None,
+        help="these tables, not all",
+    )
     return parser.parse_args()
 
 
 def main() -> None:
     options = asked()
-    scorers, wanted = judged(options), options.tables or ("nab", "skab", "services", "simulated", "sizes")
+    scorers, wanted = (
+        judged(options),
+        options.tables or ("nab", "skab", "services", "simulated", "sizes"),
+    )
     if {"nab", "skab", "services"} & set(wanted):
         folder = corpora.data_folder(options.data)
     if "nab" in wanted:
@@ -265,13 +366,29 @@ def main() -> None:
         table("SKAB valve1, 16 runs", SKAB_HEAD, lambda scorer: skab_row(scorer, series), scorers)
     if "services" in wanted:
         series = corpora.jumpstarter(folder)
-        table("JumpStarter, 5 services", SERVICES_HEAD, lambda scorer: services_row(scorer, series), scorers)
+        table(
+            "JumpStarter, 5 services",
+            SERVICES_HEAD,
+            lambda scorer: services_row(scorer, series),
+            scorers,
+        )
     if "simulated" in wanted:
         domains = [domain(name, seed, (6.0, 10.0)) for name in STREAMS for seed in SEEDS]
-        scaled = {name: scorer for name, scorer in scorers.items() if name in DETECTORS or name in blind()}  # a peer's score has no threshold 3.5
-        table(f"Simulated domains, sizes 6 to 10, threshold {THRESHOLD}", SIMULATED_HEAD, lambda scorer: simulated_row(scorer, domains), scaled)
+        scaled = {
+            name: scorer for name, scorer in scorers.items() if name in DETECTORS or name in blind()
+        }  # a peer's score has no threshold 3.5
+        table(
+            f"Simulated domains, sizes 6 to 10, threshold {THRESHOLD}",
+            SIMULATED_HEAD,
+            lambda scorer: simulated_row(scorer, domains),
+            scaled,
+        )
     if "sizes" in wanted:
-        show("Recall of the flagship by size (local noise standard deviations)", [str(size) for size in SIZES], sizes_table(ours("ensemble")))
+        show(
+            "Recall of the flagship by size (local noise standard deviations)",
+            [str(size) for size in SIZES],
+            sizes_table(ours("ensemble")),
+        )
 
 
 if __name__ == "__main__":

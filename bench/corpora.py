@@ -19,7 +19,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-PROBATION = 0.15  # NAB: this share of a file, at most of 5,000 steps, is for learning and not scored
+PROBATION = (
+    0.15  # NAB: this share of a file, at most of 5,000 steps, is for learning and not scored
+)
 SKAB_LEARN = 400  # rows of a SKAB run that are for learning and not scored
 
 
@@ -31,16 +33,23 @@ class Series(NamedTuple):
     x: np.ndarray  # (steps, features), the file's units, NaN = missing
     truth: np.ndarray  # (steps,) bool: is this step part of an anomaly?
     learn: int  # steps
-    windows: tuple[tuple[int, int], ...] = ()  # first and last step of each labelled window, both inside
+    windows: tuple[
+        tuple[int, int], ...
+    ] = ()  # first and last step of each labelled window, both inside
 
 
 def data_folder(given: str | None) -> Path:
     """The folder of the corpora: the path given, else REDLINE_DATA; a sentence when there is none."""
-    name, where = given or os.environ.get("REDLINE_DATA"), "give --data PATH or set REDLINE_DATA (bench/corpora.py says where to get them)"
+    name, where = (
+        given or os.environ.get("REDLINE_DATA"),
+        "give --data PATH or set REDLINE_DATA (bench/corpora.py says where to get them)",
+    )
     if not name:
         raise SystemExit(f"wanted the folder of the labelled corpora, none came: {where}")
     if not Path(name).is_dir():
-        raise SystemExit(f"wanted a folder holding nab/, skab/ and jumpstarter/, {name!r} is no folder: {where}")
+        raise SystemExit(
+            f"wanted a folder holding nab/, skab/ and jumpstarter/, {name!r} is no folder: {where}"
+        )
     return Path(name)
 
 
@@ -59,8 +68,13 @@ def _nab_file(path: Path, key: str, spans: list[list[str]]) -> Series:
         rows = list(csv.reader(file))[1:]
     time = np.array([row[0] for row in rows], dtype="datetime64[s]")
     x = np.array([row[1] for row in rows], dtype=float)[:, None]
-    step = {t: i for i, t in reversed(list(enumerate(time.tolist())))}  # a repeated time: its first step
-    windows = tuple((step[a], step[b]) for a, b in (np.array(span, dtype="datetime64[s]").tolist() for span in spans))
+    step = {
+        t: i for i, t in reversed(list(enumerate(time.tolist())))
+    }  # a repeated time: its first step
+    windows = tuple(
+        (step[a], step[b])
+        for a, b in (np.array(span, dtype="datetime64[s]").tolist() for span in spans)
+    )
     truth = np.zeros(len(x), bool)
     for first, last in windows:
         truth[first : last + 1] = True
@@ -88,8 +102,15 @@ def jumpstarter(folder: Path) -> list[Series]:
     """The 5 services of JumpStarter's second data set: 19 channels, 5 minutes a step; the training part comes first and is not judged."""
     found = []
     for path in sorted((folder / "jumpstarter/test").glob("*.csv")):
-        train, test = (np.loadtxt(folder / "jumpstarter" / part / path.name, delimiter=",") for part in ("train", "test"))
+        train, test = (
+            np.loadtxt(folder / "jumpstarter" / part / path.name, delimiter=",")
+            for part in ("train", "test")
+        )
         labels = np.loadtxt(folder / "jumpstarter/test_label" / path.name) > 0
         truth = np.concatenate([np.zeros(len(train), bool), labels])
-        found.append(Series(path.stem, "services", np.concatenate([train, test]), truth, len(train), runs(truth)))
+        found.append(
+            Series(
+                path.stem, "services", np.concatenate([train, test]), truth, len(train), runs(truth)
+            )
+        )
     return found

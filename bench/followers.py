@@ -26,7 +26,9 @@ TIME = re.compile(rb'"time":([0-9.]+)')
 SOURCES = 200
 CALM = 20  # points between two spikes of a source
 AT_ONCE = 3  # spikes every 50 ms
-LONG = "-" * 150  # makes events long, so that what the kernel holds for one who does not read is soon full
+LONG = (
+    "-" * 150
+)  # makes events long, so that what the kernel holds for one who does not read is soon full
 CONFIG = '[source]\nstream = "oven"\n[settings]\n'
 
 
@@ -39,7 +41,9 @@ class Server(NamedTuple):
     said: list[str]  # to stderr, whole once it has ended
 
     def ask(self, path: str, body: bytes | None = None) -> dict:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", body, timeout=60) as answer:
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{self.port}{path}", body, timeout=60
+        ) as answer:
             return json.load(answer)
 
     def wait(self) -> None:
@@ -69,7 +73,9 @@ class Delivery(NamedTuple):
     slow: int  # clients let go, as /api/status counts them
     grown: float  # MiB of the server's memory, from the first event to the last
     share: float  # of a core the server used
-    heart: tuple[float, float]  # milliseconds: the longest work in one turn of the server's event loop; how late one turn in a hundred came
+    heart: tuple[
+        float, float
+    ]  # milliseconds: the longest work in one turn of the server's event loop; how late one turn in a hundred came
 
 
 @contextmanager
@@ -78,9 +84,24 @@ def serving() -> Iterator[Server]:
     with tempfile.TemporaryDirectory() as name:
         folder, port = Path(name), free_port()
         (folder / "push.toml").write_text(CONFIG)
-        words = ["run", "--config", f"{folder}/push.toml", "--db", f"{folder}/redline.db", "--port", str(port), "--rate-limit", "0"]
+        words = [
+            "run",
+            "--config",
+            f"{folder}/push.toml",
+            "--db",
+            f"{folder}/redline.db",
+            "--port",
+            str(port),
+            "--rate-limit",
+            "0",
+        ]
         with (folder / "log").open("w") as log:
-            process = subprocess.Popen([sys.executable, "-m", "bench.heart", *words], cwd=ROOT, stderr=log, stdout=subprocess.DEVNULL)
+            process = subprocess.Popen(
+                [sys.executable, "-m", "bench.heart", *words],
+                cwd=ROOT,
+                stderr=log,
+                stdout=subprocess.DEVNULL,
+            )
         server = Server(port, psutil.Process(process.pid), folder / "redline.db", [])
         try:
             server.wait()
@@ -115,7 +136,9 @@ class Follower(asyncio.Protocol):
             self.transport.pause_reading()
 
 
-async def followed(server: Server, clients: int, stalled: int, seconds: float) -> tuple[np.ndarray, int, int, float, float]:
+async def followed(
+    server: Server, clients: int, stalled: int, seconds: float
+) -> tuple[np.ndarray, int, int, float, float]:
     """Everybody follows while spikes are pushed, up to 60 a second; the first fields of a Delivery."""
     late: list[float] = []
     loop = asyncio.get_running_loop()
@@ -126,7 +149,13 @@ async def followed(server: Server, clients: int, stalled: int, seconds: float) -
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
         sock.setblocking(False)
         await loop.sock_connect(sock, ("127.0.0.1", server.port))
-        lines.append((await loop.create_connection(lambda reads=i >= stalled: Follower(late, reads), sock=sock))[0])  # type: ignore[misc]
+        lines.append(
+            (
+                await loop.create_connection(
+                    lambda reads=i >= stalled: Follower(late, reads), sock=sock
+                )
+            )[0]
+        )  # type: ignore[misc]
     while server.ask("/api/status")["events"]["clients"] < clients:
         await asyncio.sleep(0.1)
     before, spent, began = server.process.memory_info().rss, server.seconds, time.perf_counter()
@@ -150,12 +179,19 @@ async def spikes(server: Server, seconds: float, stalled: int) -> int:
     """A few sources every 50 ms: some calm points, then one that is not, whose time is now; how many there were. So long until all who
     do not read are let go, which takes as many events as fill what is held for them; not longer than four times as long."""
     rng, began, sent = np.random.default_rng(1), time.monotonic(), 0
-    while (spent := time.monotonic() - began) < seconds or (spent < 4 * seconds and await asyncio.to_thread(let_go, server) < stalled):
+    while (spent := time.monotonic() - began) < seconds or (
+        spent < 4 * seconds and await asyncio.to_thread(let_go, server) < stalled
+    ):
         wait = asyncio.create_task(asyncio.sleep(0.05))
         now = time.time()
         times = (now - np.arange(CALM, -1, -1) * 1e-4).tolist()
         body = [
-            {"source": f"s{(sent + i) % SOURCES}{LONG}", "time": times, "value": [*rng.normal(0, 1, CALM).tolist(), 1000.0]} for i in range(AT_ONCE)
+            {
+                "source": f"s{(sent + i) % SOURCES}{LONG}",
+                "time": times,
+                "value": [*rng.normal(0, 1, CALM).tolist(), 1000.0],
+            }
+            for i in range(AT_ONCE)
         ]
         await asyncio.to_thread(server.ask, "/api/submit", json.dumps(body).encode())
         sent += AT_ONCE
@@ -168,7 +204,10 @@ def past(server: Server) -> None:
     rng, now = np.random.default_rng(0), time.time() - 1_000
     for first in range(0, SOURCES, 50):
         times = (now + np.arange(300)).tolist()
-        body = [{"source": f"s{i}{LONG}", "time": times, "value": rng.normal(0, 1, 300).tolist()} for i in range(first, first + 50)]
+        body = [
+            {"source": f"s{i}{LONG}", "time": times, "value": rng.normal(0, 1, 300).tolist()}
+            for i in range(first, first + 50)
+        ]
         server.ask("/api/submit", json.dumps(body).encode())
 
 
@@ -184,7 +223,10 @@ def pushed(points: int, batch: int) -> tuple[float, float]:
     with serving() as server:
         values = np.random.default_rng(1).normal(size=batch).round(4).tolist()
         bodies = [
-            json.dumps({"source": "oven", "time": [1.7e9 + i + k for k in range(batch)], "value": values}).encode() for i in range(0, points, batch)
+            json.dumps(
+                {"source": "oven", "time": [1.7e9 + i + k for k in range(batch)], "value": values}
+            ).encode()
+            for i in range(0, points, batch)
         ]
         server.ask("/api/submit", bodies[0])
         spent, began = server.seconds, time.perf_counter()

@@ -18,7 +18,9 @@ class Hearted(uvicorn.Server):
 
     async def startup(self, *words: Any, **more: Any) -> None:
         await super().startup(*words, **more)
-        self.beats: list[tuple[float, float]] = []  # seconds the loop's thread worked until the beat came, and by which it was late
+        self.beats: list[
+            tuple[float, float]
+        ] = []  # seconds the loop's thread worked until the beat came, and by which it was late
         self.heart = asyncio.create_task(self.beat())
 
     async def beat(self) -> None:

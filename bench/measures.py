@@ -31,7 +31,9 @@ def soft_labels(truth: np.ndarray, reach: int) -> np.ndarray:
     soft = truth.astype(float)
     for first, last in runs(truth):
         away = np.maximum(np.maximum(first - steps, steps - last), 0)
-        soft = np.maximum(soft, np.where(away <= reach, np.sqrt(np.clip(1 - away / (reach + 1), 0, 1)), 0.0))
+        soft = np.maximum(
+            soft, np.where(away <= reach, np.sqrt(np.clip(1 - away / (reach + 1), 0, 1)), 0.0)
+        )
     return soft
 
 
@@ -60,24 +62,37 @@ def vus_pr(score: np.ndarray, truth: np.ndarray, widest: int = 100) -> float:
         return float("nan")
     most = int(min(widest, np.median([b - a + 1 for a, b in found])))
     thresholds = np.unique(np.sort(score)[np.linspace(0, len(score) - 1, 250).astype(int)])[::-1]
-    return float(np.mean([range_pr(score, truth, int(reach), thresholds) for reach in np.linspace(0, most, 10)]))
+    return float(
+        np.mean(
+            [range_pr(score, truth, int(reach), thresholds) for reach in np.linspace(0, most, 10)]
+        )
+    )
 
 
-def counts(scores: Sequence[np.ndarray], truths: Sequence[np.ndarray], thresholds: np.ndarray) -> np.ndarray:
+def counts(
+    scores: Sequence[np.ndarray], truths: Sequence[np.ndarray], thresholds: np.ndarray
+) -> np.ndarray:
     """(runs, 4, thresholds): hits, false alarms, anomalous rows, calm rows, at scores of at least each threshold."""
     found = np.zeros((len(scores), 4, len(thresholds)))
     for i, (score, truth) in enumerate(zip(scores, truths)):
         score = np.where(np.isnan(score), -np.inf, score)
         for row, part in enumerate((np.sort(score[truth]), np.sort(score[~truth]))):
-            found[i, row], found[i, 2 + row] = len(part) - np.searchsorted(part, thresholds), len(part)
+            found[i, row], found[i, 2 + row] = (
+                len(part) - np.searchsorted(part, thresholds),
+                len(part),
+            )
     return found
 
 
-def f1_at_rate(scores: Sequence[np.ndarray], truths: Sequence[np.ndarray], rate: float = 0.25, splits: int = 50) -> tuple[np.ndarray, np.ndarray]:
+def f1_at_rate(
+    scores: Sequence[np.ndarray], truths: Sequence[np.ndarray], rate: float = 0.25, splits: int = 50
+) -> tuple[np.ndarray, np.ndarray]:
     """(F1, false-alarm rate) on unseen halves of the runs, at the threshold best on the other half among those at or under the rate."""
     known = np.concatenate(scores)
     levels = np.unique(known[np.isfinite(known)])
-    thresholds = np.append(levels[np.unique(np.linspace(0, len(levels) - 1, 1000).astype(int))], np.inf)
+    thresholds = np.append(
+        levels[np.unique(np.linspace(0, len(levels) - 1, 1000).astype(int))], np.inf
+    )
     table, rng, found = counts(scores, truths, thresholds), np.random.default_rng(0), []
 
     def judged(half: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -94,7 +109,9 @@ def f1_at_rate(scores: Sequence[np.ndarray], truths: Sequence[np.ndarray], rate:
     return f1, alarms
 
 
-def interval(values: np.ndarray, statistic: Callable[..., np.ndarray] = np.mean, draws: int = 2000) -> tuple[float, float]:
+def interval(
+    values: np.ndarray, statistic: Callable[..., np.ndarray] = np.mean, draws: int = 2000
+) -> tuple[float, float]:
     """The 95 % bootstrap interval of a statistic over the rows drawn again with replacement."""
     rng = np.random.default_rng(0)
     drawn = values[rng.integers(0, len(values), (draws, len(values)))]

@@ -24,7 +24,11 @@ class Profile(NamedTuple):
     miss: float
 
 
-PROFILES = {"standard": Profile(1.0, 0.11, 1.0), "reward_low_FP_rate": Profile(1.0, 0.22, 1.0), "reward_low_FN_rate": Profile(1.0, 0.11, 2.0)}
+PROFILES = {
+    "standard": Profile(1.0, 0.11, 1.0),
+    "reward_low_FP_rate": Profile(1.0, 0.22, 1.0),
+    "reward_low_FN_rate": Profile(1.0, 0.11, 2.0),
+}
 
 Windows = Sequence[tuple[int, int]]  # first and last step, both inside
 
@@ -44,20 +48,28 @@ def step_weights(steps: int, windows: Windows, profile: Profile) -> tuple[np.nda
     weight, inside = np.full(steps, -profile.false), np.full(steps, -1)
     for k, (first, last) in enumerate(windows):
         width = last - first + 1
-        behind = np.arange(1, steps - last)  # steps after the window; a later window writes over its own part
+        behind = np.arange(
+            1, steps - last
+        )  # steps after the window; a later window writes over its own part
         weight[last + 1 :] = scaled_sigmoid(behind / max(width - 1, 1)) * profile.false
-        weight[first : last + 1] = scaled_sigmoid(-np.arange(width, 0, -1) / width) * (profile.hit / scaled_sigmoid(-1.0))
+        weight[first : last + 1] = scaled_sigmoid(-np.arange(width, 0, -1) / width) * (
+            profile.hit / scaled_sigmoid(-1.0)
+        )
         inside[first : last + 1] = k
     return weight, inside
 
 
-def file_curve(score: np.ndarray, windows: Windows, learn: int, profile: Profile, thresholds: np.ndarray) -> np.ndarray:
+def file_curve(
+    score: np.ndarray, windows: Windows, learn: int, profile: Profile, thresholds: np.ndarray
+) -> np.ndarray:
     """The raw score of one file at each of the ascending thresholds; NaN scores never detect, the first `learn` steps do not count."""
     weight, inside = step_weights(len(score), windows, profile)
     score = np.where(np.isnan(score), -np.inf, score)
     outside = np.flatnonzero(inside[learn:] < 0) + learn
     order = outside[np.argsort(score[outside], kind="stable")]
-    cost = np.concatenate([np.cumsum(weight[order][::-1])[::-1], [0.0]])  # cost of all from the k-th smallest up
+    cost = np.concatenate(
+        [np.cumsum(weight[order][::-1])[::-1], [0.0]]
+    )  # cost of all from the k-th smallest up
     total = cost[np.searchsorted(score[order], thresholds, side="left")]
     for k in np.unique(inside[learn:]):
         if k < 0:
@@ -74,9 +86,13 @@ def limits(windows: Windows, learn: int, profile: Profile) -> tuple[float, float
     return -profile.miss * counted, profile.hit * counted
 
 
-def thresholds_of(scores: Sequence[np.ndarray], learns: Sequence[int], at_most: int | None = None) -> np.ndarray:
+def thresholds_of(
+    scores: Sequence[np.ndarray], learns: Sequence[int], at_most: int | None = None
+) -> np.ndarray:
     """Every score that occurs, ascending, and one above all; `at_most` of them at equal ranks when asked."""
-    found = np.unique(np.concatenate([s[learn:][np.isfinite(s[learn:])] for s, learn in zip(scores, learns)]))
+    found = np.unique(
+        np.concatenate([s[learn:][np.isfinite(s[learn:])] for s, learn in zip(scores, learns)])
+    )
     if at_most is not None and len(found) > at_most:
         found = found[np.unique(np.linspace(0, len(found) - 1, at_most).astype(int))]
     return np.append(found, np.inf)
@@ -96,10 +112,21 @@ class Sheet(NamedTuple):
         return 100 * (self.raw[files].sum(axis=0) - null) / (perfect - null)
 
 
-def sheet(scores: Sequence[np.ndarray], windows: Sequence[Windows], learns: Sequence[int], profile: Profile, at_most: int | None = None) -> Sheet:
+def sheet(
+    scores: Sequence[np.ndarray],
+    windows: Sequence[Windows],
+    learns: Sequence[int],
+    profile: Profile,
+    at_most: int | None = None,
+) -> Sheet:
     """Score every file at every threshold once; everything else is sums over its rows."""
     thresholds = thresholds_of(scores, learns, at_most)
-    raw = np.array([file_curve(s, w, learn, profile, thresholds) for s, w, learn in zip(scores, windows, learns)])
+    raw = np.array(
+        [
+            file_curve(s, w, learn, profile, thresholds)
+            for s, w, learn in zip(scores, windows, learns)
+        ]
+    )
     ends = np.array([limits(w, learn, profile) for w, learn in zip(windows, learns)])
     return Sheet(thresholds, raw, ends[:, 0], ends[:, 1])
 

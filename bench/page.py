@@ -90,8 +90,18 @@ def start(browser: Any) -> list[Row]:
             opened(browser, server.url).context.close()
             plots.append(time.perf_counter() - began)
     return [
-        Row("`python app.py` -> server answers, median", f"{median(answers):.2f} s", "<= 1.2 s", median(answers) <= 1.2),
-        Row("`python app.py` -> plot visible, median", f"{median(plots):.2f} s", "<= 2.5 s", median(plots) <= 2.5),
+        Row(
+            "`python app.py` -> server answers, median",
+            f"{median(answers):.2f} s",
+            "<= 1.2 s",
+            median(answers) <= 1.2,
+        ),
+        Row(
+            "`python app.py` -> plot visible, median",
+            f"{median(plots):.2f} s",
+            "<= 2.5 s",
+            median(plots) <= 2.5,
+        ),
     ]
 
 
@@ -99,13 +109,29 @@ def drawn(browser: Any) -> list[Row]:
     """From a point's arrival at the server to the frame that shows it; a point waits for the tick, then for the way."""
     with Server() as server:
         page = opened(browser, server.url, domain="wave")
-        page.wait_for_function(f"seen.asked.filter(a => a.points && a.drawn).length > {round(20 / TICK)}", timeout=60_000)
-        asked = page.evaluate("seen.asked.filter(a => a.points && a.drawn).map(({at, age, points, drawn}) => ({at, age, points, drawn}))")
+        page.wait_for_function(
+            f"seen.asked.filter(a => a.points && a.drawn).length > {round(20 / TICK)}",
+            timeout=60_000,
+        )
+        asked = page.evaluate(
+            "seen.asked.filter(a => a.points && a.drawn).map(({at, age, points, drawn}) => ({at, age, points, drawn}))"
+        )
         page.context.close()
     beat = 0.1  # seconds between two points of the wave
-    waits = [a["age"] + (a["drawn"] - a["at"]) / 1000 + beat * k for a in asked for k in range(a["points"])]
+    waits = [
+        a["age"] + (a["drawn"] - a["at"]) / 1000 + beat * k
+        for a in asked
+        for k in range(a["points"])
+    ]
     middle = 1000 * median(waits)
-    return [Row("point produced -> drawn, p50 (p95)", f"{middle:.0f} ms ({1000 * p95(waits):.0f} ms)", "<= 560 ms", middle <= 560)]
+    return [
+        Row(
+            "point produced -> drawn, p50 (p95)",
+            f"{middle:.0f} ms ({1000 * p95(waits):.0f} ms)",
+            "<= 560 ms",
+            middle <= 560,
+        )
+    ]
 
 
 def moves(browser: Any) -> list[Row]:
@@ -118,7 +144,14 @@ def moves(browser: Any) -> list[Row]:
             took = [moved(page, slider, keys[i % len(keys)]) for i in range(MOVES)]
             page.context.close()
             figure = f"{slider} moved -> marks and numbers changed, {POINTS:,} points in sight, p95 (p50)"
-            rows.append(Row(figure, f"{p95(took):.0f} ms ({median(took):.0f} ms)", "<= 150 ms", p95(took) <= 150))
+            rows.append(
+                Row(
+                    figure,
+                    f"{p95(took):.0f} ms ({median(took):.0f} ms)",
+                    "<= 150 ms",
+                    p95(took) <= 150,
+                )
+            )
     return rows
 
 
@@ -137,9 +170,17 @@ def watched(browser: Any, minutes: float) -> list[Row]:
     """Server and browser while all streams run and one person looks on."""
     with Server() as server:
         assert server.process is not None
-        process, page = psutil.Process(server.process.pid), opened(browser, server.url, domain="wave")
+        process, page = (
+            psutil.Process(server.process.pid),
+            opened(browser, server.url, domain="wave"),
+        )
         time.sleep(10)
-        spent, began, memory, heaps = sum(process.cpu_times()[:2]), time.monotonic(), [process.memory_info().rss], [heap(page)]
+        spent, began, memory, heaps = (
+            sum(process.cpu_times()[:2]),
+            time.monotonic(),
+            [process.memory_info().rss],
+            [heap(page)],
+        )
         while time.monotonic() - began < 60 * minutes:
             time.sleep(min(10.0, 60 * minutes / 10))
             memory.append(process.memory_info().rss)
@@ -147,7 +188,12 @@ def watched(browser: Any, minutes: float) -> list[Row]:
         cpu = 100 * (sum(process.cpu_times()[:2]) - spent) / (time.monotonic() - began)
         page.context.close()
     return [
-        Row("CPU of the server, all streams running, one browser", f"{cpu:.1f} % of a core", "<= 10 %", cpu <= 10),
+        Row(
+            "CPU of the server, all streams running, one browser",
+            f"{cpu:.1f} % of a core",
+            "<= 10 %",
+            cpu <= 10,
+        ),
         *grown(memory, heaps, minutes),
     ]
 
@@ -159,11 +205,19 @@ def grown(memory: list[float], heaps: list[float], minutes: float) -> list[Row]:
     young, old = min(heaps[fifth : 2 * fifth]) / 1e6, min(heaps[-fifth:]) / 1e6
     flat, heap_flat = most <= 200 and last < 1.1 * first, old < 1.1 * young + 2
     server = Row(
-        f"memory of the server over {minutes:g} min, first -> last (most)", f"{first:.0f} -> {last:.0f} MB ({most:.0f} MB)", "<= 200 MB, flat", flat
+        f"memory of the server over {minutes:g} min, first -> last (most)",
+        f"{first:.0f} -> {last:.0f} MB ({most:.0f} MB)",
+        "<= 200 MB, flat",
+        flat,
     )
     return [
         server,
-        Row(f"JavaScript heap of the browser over {minutes:g} min, second fifth -> last", f"{young:.0f} -> {old:.0f} MB", "flat", heap_flat),
+        Row(
+            f"JavaScript heap of the browser over {minutes:g} min, second fifth -> last",
+            f"{young:.0f} -> {old:.0f} MB",
+            "flat",
+            heap_flat,
+        ),
     ]
 
 
@@ -215,11 +269,17 @@ class Imitation:
         head = f"POST /{DRAWS} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         writer.write(head.encode() + body)
         said = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-        answer = await reader.readexactly(int(said.partition("content-length: ")[2].partition("\r")[0]))
+        answer = await reader.readexactly(
+            int(said.partition("content-length: ")[2].partition("\r")[0])
+        )
         self.failed += " 200 " not in said.partition("\r")[0]
         self.body["inputs"][0]["value"] += 1
         for held in self.body["state"]:
-            held["value"] = json.loads(answer)["response"].get(held["id"], {}).get(held["property"], held.get("value"))
+            held["value"] = (
+                json.loads(answer)["response"]
+                .get(held["id"], {})
+                .get(held["property"], held.get("value"))
+            )
 
 
 def crowd(port: int, bodies: list[dict[str, Any]], size: int, seconds: float) -> Any:
@@ -233,7 +293,9 @@ def crowd(port: int, bodies: list[dict[str, Any]], size: int, seconds: float) ->
 
     with ThreadPoolExecutor(1) as apart:  # playwright has a loop of its own in this thread
         inside = apart.submit(asyncio.run, all_at_once()).result()
-    return [t for each in inside for t in each.took[round(2 / TICK) :]], sum(each.failed for each in inside)
+    return [t for each in inside for t in each.took[round(2 / TICK) :]], sum(
+        each.failed for each in inside
+    )
 
 
 def ticks(browser: Any) -> list[Row]:
@@ -242,7 +304,14 @@ def ticks(browser: Any) -> list[Row]:
         bodies = asked_for(browser, server.url)
         one, failed = crowd(server.port, bodies[:1], 1, TICKS * TICK / 10)
         figure = "tick callback with its HTTP, one browser, p95 (p50)"
-        rows = [Row(figure, f"{1000 * p95(one):.1f} ms ({1000 * median(one):.1f} ms)", "<= 5 ms", p95(one) <= 0.005)]
+        rows = [
+            Row(
+                figure,
+                f"{1000 * p95(one):.1f} ms ({1000 * median(one):.1f} ms)",
+                "<= 5 ms",
+                p95(one) <= 0.005,
+            )
+        ]
         served, waited = 0, 0.0
         for size in CROWDS:
             took, failed = crowd(server.port, bodies, size, CROWDED)
@@ -254,13 +323,29 @@ def ticks(browser: Any) -> list[Row]:
     return rows
 
 
-MEASURES: dict[str, Callable[..., list[Row]]] = {"start": start, "ticks": ticks, "drawn": drawn, "moves": moves, "watched": watched}
+MEASURES: dict[str, Callable[..., list[Row]]] = {
+    "start": start,
+    "ticks": ticks,
+    "drawn": drawn,
+    "moves": moves,
+    "watched": watched,
+}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.page", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--only", nargs="+", choices=MEASURES, default=list(MEASURES), help="which figures to measure")
-    parser.add_argument("--minutes", type=float, default=1.0, help="how long CPU and memory are watched")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.page", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=MEASURES,
+        default=list(MEASURES),
+        help="which figures to measure",
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=1.0, help="how long CPU and memory are watched"
+    )
     asked = parser.parse_args()
     print(f"{os.cpu_count()} cores; load before the start {os.getloadavg()[0]:.1f}\n")
     print("| figure | measured | goal | |\n|---|---|---|---|")
@@ -268,7 +353,10 @@ def main() -> None:
         browser = launched(playwright)
         for name in asked.only:
             for row in MEASURES[name](browser, *([asked.minutes] if name == "watched" else [])):
-                print(f"| {row.figure} | {row.measured} | {row.goal} | {'met' if row.met else 'missed'} |", flush=True)
+                print(
+                    f"| {row.figure} | {row.measured} | {row.goal} | {'met' if row.met else 'missed'} |",
+                    flush=True,
+                )
         browser.close()
 
 

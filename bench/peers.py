@@ -17,7 +17,9 @@ import numpy as np
 
 from bench.corpora import Series
 
-Scorer = Callable[[Series], np.ndarray]  # -> (steps,), a scale of its own up to about 100, higher = stranger
+Scorer = Callable[
+    [Series], np.ndarray
+]  # -> (steps,), a scale of its own up to about 100, higher = stranger
 
 
 def filled(x: np.ndarray) -> np.ndarray:
@@ -43,7 +45,9 @@ def one_by_one(make: Callable[[], Any], score_then_learn: Callable[[Any, float],
     return score
 
 
-def on_the_first_part(make: Callable[[], Any], score: Callable[[Any, np.ndarray], np.ndarray]) -> Scorer:
+def on_the_first_part(
+    make: Callable[[], Any], score: Callable[[Any, np.ndarray], np.ndarray]
+) -> Scorer:
     """A batch model fitted once on the part that is not judged."""
 
     def run(series: Series) -> np.ndarray:
@@ -59,7 +63,9 @@ def river_peers() -> dict[str, Scorer]:
     from river import anomaly, preprocessing
 
     def tree(model: Any, value: float) -> float:
-        model.learn_one({"x": value})  # its scaler must have seen the value, as in river's own examples
+        model.learn_one(
+            {"x": value}
+        )  # its scaler must have seen the value, as in river's own examples
         return float(model.score_one({"x": value}))
 
     def gauss(model: Any, value: float) -> float:
@@ -71,8 +77,12 @@ def river_peers() -> dict[str, Scorer]:
         return float(score)
 
     return {
-        "river half-space trees": one_by_one(lambda: preprocessing.MinMaxScaler() | anomaly.HalfSpaceTrees(seed=1), tree),
-        "river Gaussian scorer": one_by_one(lambda: anomaly.GaussianScorer(window_size=500, grace_period=100), gauss),
+        "river half-space trees": one_by_one(
+            lambda: preprocessing.MinMaxScaler() | anomaly.HalfSpaceTrees(seed=1), tree
+        ),
+        "river Gaussian scorer": one_by_one(
+            lambda: anomaly.GaussianScorer(window_size=500, grace_period=100), gauss
+        ),
     }
 
 
@@ -85,7 +95,12 @@ def pysad_peers() -> dict[str, Scorer]:
             warnings.simplefilter("ignore")
             for feature in filled(series.x).T:
                 model = KNNCAD(probationary_period=max(series.learn, 120))
-                columns.append([float(np.nan_to_num(model.fit_score_partial(np.array([value])))) for value in feature])
+                columns.append(
+                    [
+                        float(np.nan_to_num(model.fit_score_partial(np.array([value]))))
+                        for value in feature
+                    ]
+                )
         return 100 * np.max(np.array(columns), axis=0)
 
     return {"pysad KNN-CAD": run}
@@ -95,7 +110,9 @@ def sklearn_peers() -> dict[str, Scorer]:
     from sklearn.ensemble import IsolationForest
 
     return {
-        "scikit-learn isolation forest": on_the_first_part(lambda: IsolationForest(random_state=0), lambda model, x: -100 * model.score_samples(x))
+        "scikit-learn isolation forest": on_the_first_part(
+            lambda: IsolationForest(random_state=0), lambda model, x: -100 * model.score_samples(x)
+        )
     }
 
 
@@ -113,7 +130,12 @@ def pyod_peers() -> dict[str, Scorer]:
     return {"PyOD ECOD": on_the_first_part(make, lambda model, x: model.decision_function(x))}
 
 
-LIBRARIES = {"river": river_peers, "pysad": pysad_peers, "sklearn": sklearn_peers, "pyod": pyod_peers}
+LIBRARIES = {
+    "river": river_peers,
+    "pysad": pysad_peers,
+    "sklearn": sklearn_peers,
+    "pyod": pyod_peers,
+}
 
 
 def installed() -> tuple[dict[str, Scorer], list[str]]:

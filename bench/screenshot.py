@@ -10,8 +10,17 @@ from playwright.sync_api import sync_playwright
 from bench.browser import ROOT, Server, launched
 
 WIDE = {"viewport": {"width": 1400, "height": 1180}, "device_scale_factor": 1.5}
-PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "is_mobile": True, "has_touch": True}
-SHOTS = {"light": {**WIDE, "color_scheme": "light"}, "dark": {**WIDE, "color_scheme": "dark"}, "phone": {**PHONE, "color_scheme": "light"}}
+PHONE = {
+    "viewport": {"width": 390, "height": 844},
+    "device_scale_factor": 2,
+    "is_mobile": True,
+    "has_touch": True,
+}
+SHOTS = {
+    "light": {**WIDE, "color_scheme": "light"},
+    "dark": {**WIDE, "color_scheme": "dark"},
+    "phone": {**PHONE, "color_scheme": "light"},
+}
 MARKS = "document.querySelector('#chart .js-plotly-plot')?.data?.filter(t => t.name === 'anomaly').reduce((n, t) => n + t.x.length, 0)"
 SETTLED = "document.querySelector('[data-spark=iot] svg') && document.querySelector('#curve .js-plotly-plot')?.data?.length"
 NEWEST = """(() => {
@@ -30,19 +39,25 @@ def taken(browser: Any, url: str, name: str, look: dict[str, Any]) -> None:
     page.evaluate("document.getElementById('inject-point').click()")
     page.wait_for_function(f"{NEWEST} > {newest}")
     points = int(page.inner_text("#points").replace(",", ""))
-    page.wait_for_function(f"+document.getElementById('points').textContent.replace(',', '') > {points + 60}")  # the spike is inside the plot
+    page.wait_for_function(
+        f"+document.getElementById('points').textContent.replace(',', '') > {points + 60}"
+    )  # the spike is inside the plot
     page.screenshot(path=ROOT / "docs" / f"{name}.png")
     context.close()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.screenshot", description=(__doc__ or "").split(":")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.screenshot", description=(__doc__ or "").split(":")[0]
+    )
     parser.add_argument("--view", default="domain=cpu", help="what the link to the page asks for")
     asked = parser.parse_args()
     with sync_playwright() as playwright:
         browser = launched(playwright)
         for name, look in SHOTS.items():
-            with Server("--seed", "7") as server:  # a fresh one each, so that all show the same moment
+            with Server(
+                "--seed", "7"
+            ) as server:  # a fresh one each, so that all show the same moment
                 taken(browser, f"{server.url}/?{asked.view}", name, look)
             print(f"docs/{name}.png")
         browser.close()

@@ -63,15 +63,30 @@ def push(monitor: Monitor, points: int, sources: int, batch: int) -> tuple[float
 def submit(quick: bool) -> list[Row]:
     """One source and many, big and small batches."""
     points = 400_000 if quick else 2_000_000
-    shapes = [(1, 10_000), (1, 1_000), (100, 1_000), (1_000, 200), (1_000, 100), (1_000, 10), (5_000, 1)]
+    shapes = [
+        (1, 10_000),
+        (1, 1_000),
+        (100, 1_000),
+        (1_000, 200),
+        (1_000, 100),
+        (1_000, 10),
+        (5_000, 1),
+    ]
     rows = []
     for sources, batch in shapes:
         with watched() as (monitor, _):
-            rate, clock = push(monitor, max(points // (1 if batch > 50 else 20), sources * batch), sources, batch)
+            rate, clock = push(
+                monitor, max(points // (1 if batch > 50 else 20), sources * batch), sources, batch
+            )
         goal = 200_000 if batch >= 200 else None
         name = f"submit, {sources:,} source{'s' * (sources > 1)} x {batch:,} points a batch, scored and committed"
         rows.append(
-            Row(name, f"{rate:,.0f} points/s of one core ({clock:,.0f} by the clock)", f">= {goal:,}" if goal else "", rate >= goal if goal else None)
+            Row(
+                name,
+                f"{rate:,.0f} points/s of one core ({clock:,.0f} by the clock)",
+                f">= {goal:,}" if goal else "",
+                rate >= goal if goal else None,
+            )
         )
     return rows
 
@@ -97,18 +112,54 @@ def history(quick: bool) -> list[Row]:
         size = store.path.stat().st_size
     slow = 1_000 * float(np.quantile(spent, 0.95))
     name = f"history query, last 10,000 points of one stream in {points // 10**6} M rows, p95"
-    return [Row(name, f"{slow:.1f} ms ({size / points:.0f} bytes a point on disk)", "<= 30 ms", slow <= 30)]
+    return [
+        Row(
+            name,
+            f"{slow:.1f} ms ({size / points:.0f} bytes a point on disk)",
+            "<= 30 ms",
+            slow <= 30,
+        )
+    ]
 
 
 def kill(quick: bool) -> list[Row]:
     """The kill test, run as the suite runs it."""
-    command = [sys.executable, "-m", "pytest", "tests/test_durable.py", "-q", "-s", "-k", "kill", "-p", "no:cacheprovider"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"}, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "tests/test_durable.py",
+        "-q",
+        "-s",
+        "-k",
+        "kill",
+        "-p",
+        "no:cacheprovider",
+    ]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+        check=False,
+    )
     # a suite on a busy machine judges the median, the table the slowest
-    said = [line.removeprefix("kill test: ") for line in done.stdout.splitlines() if line.startswith("kill test: ")]
+    said = [
+        line.removeprefix("kill test: ")
+        for line in done.stdout.splitlines()
+        if line.startswith("kill test: ")
+    ]
     goal = "25 kills: 0 lost, 0 doubled, bit-equal, back within 2 s"
     slowest = float(said[-1].partition("back within ")[2].split()[0]) if said else np.inf
-    return [Row("kill -9 at random under load", said[-1] if said else done.stdout[-300:], goal, done.returncode == 0 and slowest <= 2.0)]
+    return [
+        Row(
+            "kill -9 at random under load",
+            said[-1] if said else done.stdout[-300:],
+            goal,
+            done.returncode == 0 and slowest <= 2.0,
+        )
+    ]
 
 
 def http(quick: bool) -> list[Row]:
@@ -117,7 +168,10 @@ def http(quick: bool) -> list[Row]:
     for batch, points in ((10_000, 1_000_000), (1_000, 200_000)):
         rate, clock = pushed(points // (4 if quick else 1), batch)
         goal = 200_000 if batch == 10_000 else None
-        name, said = f"POST /api/submit, columns of {batch:,} points, one client", f"{rate:,.0f} points/s of one core ({clock:,.0f} by the clock)"
+        name, said = (
+            f"POST /api/submit, columns of {batch:,} points, one client",
+            f"{rate:,.0f} points/s of one core ({clock:,.0f} by the clock)",
+        )
         rows.append(Row(name, said, f">= {goal:,}" if goal else "", rate >= goal if goal else None))
     return rows
 
@@ -135,15 +189,25 @@ def events(quick: bool) -> list[Row]:
     return [
         Row(f"{name}: delivery", said, "p99 <= 1 s", p99 <= 1),
         Row(f"{name}: the slow ones", told, "counted, memory bounded", enough),
-        Row(f"{name}: the server's event loop", held, "no turn works > 50 ms", found.heart[0] <= 50),
+        Row(
+            f"{name}: the server's event loop", held, "no turn works > 50 ms", found.heart[0] <= 50
+        ),
     ]
 
 
-PARTS: dict[str, Callable[[bool], list[Row]]] = {"submit": submit, "http": http, "history": history, "events": events, "kill": kill}
+PARTS: dict[str, Callable[[bool], list[Row]]] = {
+    "submit": submit,
+    "http": http,
+    "history": history,
+    "events": events,
+    "kill": kill,
+}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.service", description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.service", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument("--quick", action="store_true", help="a tenth of the points")
     parser.add_argument("--only", choices=PARTS, help="one part of the table")
     asked = parser.parse_args()
@@ -152,7 +216,10 @@ def main() -> int:
     for name, part in PARTS.items():
         for row in part(asked.quick) if asked.only in (None, name) else ():
             missed += row.met is False
-            print(f"| {row.figure} | {row.measured} | {row.goal} | {'' if row.met is None else 'met' if row.met else 'missed'} |", flush=True)
+            print(
+                f"| {row.figure} | {row.measured} | {row.goal} | {'' if row.met is None else 'met' if row.met else 'missed'} |",
+                flush=True,
+            )
     return int(missed > 0)
 
 

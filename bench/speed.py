@@ -30,7 +30,15 @@ from detectors import DETECTORS, Detector, RollingZ
 MANY = 100_000  # streams in a tick, or steps in a history
 POINTS = 2_000  # given one by one
 RNG = np.random.default_rng(0)
-STATISTICAL = ("rolling z-score", "median and MAD", "interquartile range", "percentile", "moving average", "EWMA", "CUSUM")
+STATISTICAL = (
+    "rolling z-score",
+    "median and MAD",
+    "interquartile range",
+    "percentile",
+    "moving average",
+    "EWMA",
+    "CUSUM",
+)
 
 
 class Row(NamedTuple):
@@ -69,7 +77,10 @@ def one_by_one(learn: Callable[[float], object], points: int = POINTS) -> str:
     """Microseconds a point of a peer that takes floats, the median of batches of 50."""
     values = RNG.normal(size=points).tolist()
     batches = [values[i : i + 50] for i in range(0, points, 50)]
-    took = [seconds(lambda batch=batch: [learn(value) for value in batch], 1)[0] / len(batch) for batch in batches]  # type: ignore[misc]
+    took = [
+        seconds(lambda batch=batch: [learn(value) for value in batch], 1)[0] / len(batch)
+        for batch in batches
+    ]  # type: ignore[misc]
     return f"{np.median(took) * 1e6:.3g} µs"
 
 
@@ -116,7 +127,9 @@ def river_gaussian() -> Callable[[float], object]:
 
 
 def river_trees(trees: int, height: int) -> Callable[[float], object]:
-    model = library("river.anomaly").HalfSpaceTrees(n_trees=trees, height=height, window_size=250, limits={"x": (-4, 4)}, seed=1)
+    model = library("river.anomaly").HalfSpaceTrees(
+        n_trees=trees, height=height, window_size=250, limits={"x": (-4, 4)}, seed=1
+    )
 
     def learn(value: float) -> float:
         score: float = model.score_one({"x": value})
@@ -132,7 +145,9 @@ def pysad_neighbours() -> Callable[[float], object]:
 
 
 def sklearn_forest() -> Callable[[float], object]:
-    forest = library("sklearn.ensemble").IsolationForest(random_state=0).fit(RNG.normal(size=(256, 1)))
+    forest = (
+        library("sklearn.ensemble").IsolationForest(random_state=0).fit(RNG.normal(size=(256, 1)))
+    )
     return lambda value: forest.score_samples(np.array([[value]]))
 
 
@@ -146,7 +161,9 @@ def stumpy_online() -> Callable[[float], object]:
     return stream.update
 
 
-PEERS: tuple[tuple[str, str, Callable[[], Callable[[float], object]], int], ...] = (  # library, what, maker, points
+PEERS: tuple[
+    tuple[str, str, Callable[[], Callable[[float], object]], int], ...
+] = (  # library, what, maker, points
     ("river", "EW mean/var z", river_weighted, POINTS),
     ("river", "rolling mean/var z, W=500", lambda: river_rolling(500), POINTS),
     ("river", "GaussianScorer", river_gaussian, POINTS),
@@ -165,14 +182,30 @@ PEERS: tuple[tuple[str, str, Callable[[], Callable[[float], object]], int], ...]
 def tick() -> Iterator[Row]:
     """One step of 100,000 streams."""
     river = one_by_one(river_rolling(120)) if library("river") else ""
-    peer = f"river, one by one: about {float(river.split()[0]) * MANY / 1e3:.0f} ms" if river else "-"
-    notes = {"rolling z-score": "<= 3 ms, worst <= 60 ms", "EWMA": "<= 1 ms", "CUSUM": "<= 1 ms; to EWMA its two sums add 12 passes"}
+    peer = (
+        f"river, one by one: about {float(river.split()[0]) * MANY / 1e3:.0f} ms" if river else "-"
+    )
+    notes = {
+        "rolling z-score": "<= 3 ms, worst <= 60 ms",
+        "EWMA": "<= 1 ms",
+        "CUSUM": "<= 1 ms; to EWMA its two sums add 12 passes",
+    }
     for name, goal in notes.items():
         detector, x = DETECTORS[name](), RNG.normal(size=(8, MANY))
         for i in range(130):
             detector.update(x[i % 8 : i % 8 + 1])
-        took = 1e3 * np.array([seconds(lambda row=x[i % 8 : i % 8 + 1]: detector.update(row), 1)[0] for i in range(250)])  # noqa: B023
-        yield Row(f"{name}, {MANY:,} streams, one tick", goal, f"{np.median(took):.2f} ms, best {took.min():.2f}, worst {took.max():.1f}", peer)
+        took = 1e3 * np.array(
+            [
+                seconds(lambda row=x[i % 8 : i % 8 + 1]: detector.update(row), 1)[0]
+                for i in range(250)
+            ]
+        )  # noqa: B023
+        yield Row(
+            f"{name}, {MANY:,} streams, one tick",
+            goal,
+            f"{np.median(took):.2f} ms, best {took.min():.2f}, worst {took.max():.1f}",
+            peer,
+        )
         peer = "-"
 
 
@@ -181,11 +214,23 @@ def live() -> Iterator[Row]:
     for name, make in DETECTORS.items():
         detector, x = make(), shaped(make, RNG.normal(size=(3 * POINTS, 1)))
         detector.fit(x[:POINTS])
-        took = [seconds(lambda row=x[i : i + 1]: detector.update(row), 1)[0] for i in range(POINTS, 3 * POINTS)]  # noqa: B023
+        took = [
+            seconds(lambda row=x[i : i + 1]: detector.update(row), 1)[0]
+            for i in range(POINTS, 3 * POINTS)
+        ]  # noqa: B023
         goal = "p50 <= 30 µs" if name in STATISTICAL else ""
-        yield Row(f"{name}, one value", goal, f"p50 {np.median(took) * 1e6:.1f} µs, p99 {np.quantile(took, 0.99) * 1e6:.0f} µs")
+        yield Row(
+            f"{name}, one value",
+            goal,
+            f"p50 {np.median(took) * 1e6:.1f} µs, p99 {np.quantile(took, 0.99) * 1e6:.0f} µs",
+        )
     for package, what, make_peer, points in PEERS:
-        yield Row(f"peer: {package} {what}", "", "", one_by_one(make_peer(), points) if library(package) else "-")
+        yield Row(
+            f"peer: {package} {what}",
+            "",
+            "",
+            one_by_one(make_peer(), points) if library(package) else "-",
+        )
 
 
 def history() -> Iterator[Row]:
@@ -193,30 +238,45 @@ def history() -> Iterator[Row]:
     x = RNG.normal(size=(MANY, 1))
     for window in (20, 120, 1440):
         ours = seconds(lambda: RollingZ(window=window).update(x), 7)  # noqa: B023
-        yield Row(f"rolling z-score, history, W={window}", "<= 70 ns/point", f"{np.median(ours) / MANY * 1e9:.0f} ns/point", batches(x[:, 0], window))
+        yield Row(
+            f"rolling z-score, history, W={window}",
+            "<= 70 ns/point",
+            f"{np.median(ours) / MANY * 1e9:.0f} ns/point",
+            batches(x[:, 0], window),
+        )
     peer = "-"
     if pandas := library("pandas"):
         few = pandas.Series(x[:POINTS, 0]).rolling(51)
-        took = seconds(lambda: few.apply(lambda w: np.median(np.abs(w - np.median(w))), raw=True), 1)
+        took = seconds(
+            lambda: few.apply(lambda w: np.median(np.abs(w - np.median(w))), raw=True), 1
+        )
         peer = f"pandas rolling.apply {took[0] / POINTS * 1e9:,.0f} ns"
     for name in ("median and MAD", "interquartile range"):
         took = seconds(lambda: DETECTORS[name](window=51).update(x), 5)  # noqa: B023
         ours = f"{np.median(took) / MANY * 1e9:.0f} ns/point, best {took.min() / MANY * 1e9:.0f}"
         yield Row(f"{name}, history, W=51", "<= 200 ns/point", ours, peer)
         peer = "-"
-    took = seconds(lambda: DETECTORS["ensemble"]().update(shaped(DETECTORS["ensemble"], x[:20_000])), 2)
-    yield Row("ensemble, history", ">= 100,000 points/s", f"{20_000 / np.median(took):,.0f} points/s")
+    took = seconds(
+        lambda: DETECTORS["ensemble"]().update(shaped(DETECTORS["ensemble"], x[:20_000])), 2
+    )
+    yield Row(
+        "ensemble, history", ">= 100,000 points/s", f"{20_000 / np.median(took):,.0f} points/s"
+    )
 
 
 def batches(x: np.ndarray, window: int) -> str:
     """Nanoseconds a point of the peers' rolling z-scores, each step in its own window."""
     found = []
     if bottleneck := library("bottleneck"):
-        took = seconds(lambda: (x - bottleneck.move_mean(x, window)) / bottleneck.move_std(x, window), 5)
+        took = seconds(
+            lambda: (x - bottleneck.move_mean(x, window)) / bottleneck.move_std(x, window), 5
+        )
         found.append(f"bottleneck {np.median(took) / MANY * 1e9:.1f} ns")
     if pandas := library("pandas"):
         series = pandas.Series(x)
-        took = seconds(lambda: (series - series.rolling(window).mean()) / series.rolling(window).std(), 5)
+        took = seconds(
+            lambda: (series - series.rolling(window).mean()) / series.rolling(window).std(), 5
+        )
         found.append(f"pandas {np.median(took) / MANY * 1e9:.1f} ns")
     return ", ".join(found) or "-"
 
@@ -226,7 +286,11 @@ def track() -> Iterator[Row]:
     x = RNG.normal(size=(10_000, 1))
     for name, make in DETECTORS.items():
         took = seconds(lambda: make().update(shaped(make, x)), 3)  # noqa: B023
-        yield Row(f"{name}, 10,000 steps", "<= 10 ms" if name in STATISTICAL else "<= 1 s", f"{np.median(took) * 1e3:.1f} ms")
+        yield Row(
+            f"{name}, 10,000 steps",
+            "<= 10 ms" if name in STATISTICAL else "<= 1 s",
+            f"{np.median(took) * 1e3:.1f} ms",
+        )
 
 
 def right() -> Iterator[Row]:
@@ -241,14 +305,34 @@ def right() -> Iterator[Row]:
         ("120 steps after a shift by 1e9", shift, 1121),
     ):
         ours = np.max(np.abs(spread(x)[first:, 0] / truth[first:] - 1))
-        theirs = [f"{name} {np.nanmax(np.abs(std(x[:, 0])[first - 1 : -1] / truth[first:] - 1)):.1g}" for name, std in rolling_stds().items()]
-        yield Row(f"rolling std, relative error {what}", "<= 1e-6", f"{ours:.1g}", ", ".join(theirs) or "-")
+        theirs = [
+            f"{name} {np.nanmax(np.abs(std(x[:, 0])[first - 1 : -1] / truth[first:] - 1)):.1g}"
+            for name, std in rolling_stds().items()
+        ]
+        yield Row(
+            f"rolling std, relative error {what}",
+            "<= 1e-6",
+            f"{ours:.1g}",
+            ", ".join(theirs) or "-",
+        )
     flat = np.full((500, 1), 0.1)
     theirs = [f"{name} {np.nanmax(std(flat[:, 0])):.1g}" for name, std in rolling_stds().items()]
-    yield Row("rolling std of a constant", "0", f"{spread(flat)[121:].max():.0g}", ", ".join(theirs) or "-")
+    yield Row(
+        "rolling std of a constant",
+        "0",
+        f"{spread(flat)[121:].max():.0g}",
+        ", ".join(theirs) or "-",
+    )
     whole, cut = RollingZ().update(spike), RollingZ()
-    same = whole.tobytes() == np.concatenate([cut.update(part) for part in np.array_split(spike, 173)]).tobytes()
-    yield Row("rolling z-score in 173 chunks", "no bit changes", "no bit changes" if same else "BITS CHANGE")
+    same = (
+        whole.tobytes()
+        == np.concatenate([cut.update(part) for part in np.array_split(spike, 173)]).tobytes()
+    )
+    yield Row(
+        "rolling z-score in 173 chunks",
+        "no bit changes",
+        "no bit changes" if same else "BITS CHANGE",
+    )
 
 
 def rolling_stds() -> dict[str, Callable[[np.ndarray], np.ndarray]]:
@@ -286,7 +370,12 @@ def memory() -> Iterator[Row]:
         held = sum(value.nbytes for value in (detector.state or {}).values()) / 4
         yield Row(f"{name}, state of one stream", "", f"{held / 1024:.2f} KiB")
     for package, what, make_peer, points in PEERS[:6]:
-        yield Row(f"peer: {package} {what}", "", "", traced(make_peer, points) if library(package) else "-")
+        yield Row(
+            f"peer: {package} {what}",
+            "",
+            "",
+            traced(make_peer, points) if library(package) else "-",
+        )
 
 
 def traced(make: Callable[[], Callable[[float], object]], points: int) -> str:
@@ -313,9 +402,16 @@ def forest() -> Iterator[Row]:
     auc = area(make().update(x[:, None, :])[:, 0], truth)
     peer = river_forest(x, truth) if library("river") else ("-", "-")
     ours = f"{np.median(took) / len(x) * 1e6:.2f} µs/point, half of it to lay the trees anew every 120 steps"
-    yield Row("half-space trees 25x8, history", ">= 10x river; of 10x8 it is 3 to 4x", ours, peer[0])
+    yield Row(
+        "half-space trees 25x8, history", ">= 10x river; of 10x8 it is 3 to 4x", ours, peer[0]
+    )
     size = f"river 25x15 {traced(lambda: river_trees(25, 15), 300)}" if library("river") else "-"
-    yield Row("half-space trees, memory of a stream, 1,000 streams", "<= 1/50 of river", f"{held / 1024:,.0f} KiB", size)
+    yield Row(
+        "half-space trees, memory of a stream, 1,000 streams",
+        "<= 1/50 of river",
+        f"{held / 1024:,.0f} KiB",
+        size,
+    )
     yield Row("half-space trees, ROC AUC", "within 0.01 of river", f"{auc:.4f}", peer[1])
 
 
@@ -332,13 +428,21 @@ def river_forest(x: np.ndarray, truth: np.ndarray) -> tuple[str, str]:
     """(time, AUC) of river's half-space trees of two sizes on the same steps."""
     times, areas = [], []
     for trees, height in ((25, 15), (10, 8)):
-        model = library("river.anomaly").HalfSpaceTrees(n_trees=trees, height=height, window_size=250, limits=dict.fromkeys("abc", (-4, 4)), seed=1)
+        model = library("river.anomaly").HalfSpaceTrees(
+            n_trees=trees,
+            height=height,
+            window_size=250,
+            limits=dict.fromkeys("abc", (-4, 4)),
+            seed=1,
+        )
         scores, began = [], time.perf_counter()
         for row in x.tolist():
             named = dict(zip("abc", row))
             scores.append(model.score_one(named))
             model.learn_one(named)
-        times.append(f"{trees}x{height} {(time.perf_counter() - began) / len(x) * 1e6:.0f} µs/point")
+        times.append(
+            f"{trees}x{height} {(time.perf_counter() - began) / len(x) * 1e6:.0f} µs/point"
+        )
         areas.append(f"{trees}x{height} {area(np.array(scores), truth):.4f}")
     return f"river {', '.join(times)}", f"river {', '.join(areas)}"
 
@@ -354,18 +458,26 @@ def area(scores: np.ndarray, truth: np.ndarray) -> float:
     return float((ranks[truth].sum() - hits * (hits + 1) / 2) / (hits * (len(truth) - hits)))
 
 
-SECTIONS = {section.__name__: section for section in (tick, live, history, track, right, memory, forest)}
+SECTIONS = {
+    section.__name__: section for section in (tick, live, history, track, right, memory, forest)
+}
 
 
 def main() -> None:
     """Print the sections asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("sections", nargs="*", choices=[[], *SECTIONS], help="all of them by default")
+    parser.add_argument(
+        "sections", nargs="*", choices=[[], *SECTIONS], help="all of them by default"
+    )
     for name in parser.parse_args().sections or SECTIONS:
-        print(f"\n### {name}: {(SECTIONS[name].__doc__ or '').strip()}\n\n| figure | goal | measured | peer |\n|---|---|---|---|")
+        print(
+            f"\n### {name}: {(SECTIONS[name].__doc__ or '').strip()}\n\n| figure | goal | measured | peer |\n|---|---|---|---|"
+        )
         for row in SECTIONS[name]():
             print("| " + " | ".join(row) + " |", flush=True)
-    print(f"\nPython {platform.python_version()}, numpy {np.__version__}, {os.cpu_count()} cores, {platform.machine()}.")
+    print(
+        f"\nPython {platform.python_version()}, numpy {np.__version__}, {os.cpu_count()} cores, {platform.machine()}."
+    )
 
 
 if __name__ == "__main__":

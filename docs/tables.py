@@ -15,11 +15,22 @@ from redline.storage.schema import tables
 
 def schema_table() -> Table:
     """Every table of the store with its columns."""
-    rows = [(f"`{table.name}`", ", ".join(f"`{column.name}` {column.type!s}".lower() for column in table.columns)) for table in tables.sorted_tables]
+    rows = [
+        (
+            f"`{table.name}`",
+            ", ".join(f"`{column.name}` {column.type!s}".lower() for column in table.columns),
+        )
+        for table in tables.sorted_tables
+    ]
     return Table(("table", "columns"), sorted(rows))
 
 
-TABLES = {"domains": domains_table, "detectors": detectors_table, "routes": routes_table, "schema": schema_table}
+TABLES = {
+    "domains": domains_table,
+    "detectors": detectors_table,
+    "routes": routes_table,
+    "schema": schema_table,
+}
 DOCUMENTS = ("README.md", "docs/api.md", "docs/store.md")
 
 
@@ -27,7 +38,9 @@ def filled(text: str) -> str:
     """The same document with every table between `<!-- name -->` and `<!-- end -->` made anew."""
     for name, table in TABLES.items():
         made = f"<!-- {name} -->\n{table().markdown().strip()}\n<!-- end -->"
-        text = re.sub(rf"<!-- {name} -->.*?<!-- end -->", lambda _, made=made: made, text, flags=re.S)
+        text = re.sub(
+            rf"<!-- {name} -->.*?<!-- end -->", lambda _, made=made: made, text, flags=re.S
+        )
     return text
 
 

@@ -28,17 +28,32 @@ def chunk(stream: str) -> Chunk:
 
 
 @cache
-def scored(name: str, stream: str, window: int | None = None, direction: str = "both") -> tuple[np.ndarray, np.ndarray]:
+def scored(
+    name: str, stream: str, window: int | None = None, direction: str = "both"
+) -> tuple[np.ndarray, np.ndarray]:
     """(row scores, alarm scores), both (steps,)."""
-    settings: dict[str, Any] = {"floor": STREAMS[stream].floors, "direction": direction} | ({} if window is None else {"window": window})
-    score = metrics.row_scores(track.score_features(DETECTORS[name](**settings), chunk(stream).x).score)
+    settings: dict[str, Any] = {"floor": STREAMS[stream].floors, "direction": direction} | (
+        {} if window is None else {"window": window}
+    )
+    score = metrics.row_scores(
+        track.score_features(DETECTORS[name](**settings), chunk(stream).x).score
+    )
     return score, Alarm().update(score[:, None])[:, 0]
 
 
-def summed(name: str, threshold: float = THRESHOLD, window: int | None = None) -> tuple[int, int, int]:
+def summed(
+    name: str, threshold: float = THRESHOLD, window: int | None = None
+) -> tuple[int, int, int]:
     """(events, hits, false alarms) over all streams."""
-    judged = [metrics.compute_metrics(*scored(name, stream, window), chunk(stream).label, threshold) for stream in STREAMS]
-    return sum(j.events or 0 for j in judged), sum(j.hits or 0 for j in judged), sum(j.false_alarms or 0 for j in judged)
+    judged = [
+        metrics.compute_metrics(*scored(name, stream, window), chunk(stream).label, threshold)
+        for stream in STREAMS
+    ]
+    return (
+        sum(j.events or 0 for j in judged),
+        sum(j.hits or 0 for j in judged),
+        sum(j.false_alarms or 0 for j in judged),
+    )
 
 
 def f1(events: int, hits: int, false: int) -> float:
@@ -52,13 +67,32 @@ def detectors_table() -> Table:
     for name in DETECTORS:
         events, hits, false = summed(name)
         best = max(THRESHOLDS, key=lambda threshold, name=name: f1(*summed(name, threshold)))
-        rows.append((name, f"{hits / events:.0%}", f"{1000 * false / (STEPS * len(STREAMS)):.1f}", f"{f1(events, hits, false):.2f}", f"{best:g}"))
-    return Table(("detector", "events found", "false alarms in 1,000 steps", "event F1", "its best threshold"), rows)
+        rows.append(
+            (
+                name,
+                f"{hits / events:.0%}",
+                f"{1000 * false / (STEPS * len(STREAMS)):.1f}",
+                f"{f1(events, hits, false):.2f}",
+                f"{best:g}",
+            )
+        )
+    return Table(
+        (
+            "detector",
+            "events found",
+            "false alarms in 1,000 steps",
+            "event F1",
+            "its best threshold",
+        ),
+        rows,
+    )
 
 
 def windows_table() -> Table:
     """Event F1 by window."""
-    rows = [(name, *(f"{f1(*summed(name, window=window)):.2f}" for window in WINDOWS)) for name in SOME]
+    rows = [
+        (name, *(f"{f1(*summed(name, window=window)):.2f}" for window in WINDOWS)) for name in SOME
+    ]
     return Table(("detector", *(f"{window} steps" for window in WINDOWS)), rows)
 
 
@@ -67,7 +101,15 @@ def thresholds_table() -> Table:
     rows = []
     for name in SOME:
         found = [summed(name, threshold) for threshold in THRESHOLDS]
-        rows.append((name, *(f"{hits / events:.0%}, {1000 * false / (STEPS * len(STREAMS)):.1f}" for events, hits, false in found)))
+        rows.append(
+            (
+                name,
+                *(
+                    f"{hits / events:.0%}, {1000 * false / (STEPS * len(STREAMS)):.1f}"
+                    for events, hits, false in found
+                ),
+            )
+        )
     return Table(("detector", *(f"{threshold:g} σ" for threshold in THRESHOLDS)), rows)
 
 
@@ -78,16 +120,33 @@ def rates_table() -> Table:
         score, alarm = scored("ensemble", stream)
         truth = metrics.row_truth(chunk(stream).label)
         share = float(np.mean(truth.anomalous)) if truth else 0.0
-        rows.append((stream, f"{share:.1%}", int(np.sum(score > THRESHOLD)), int(np.sum(alarm > THRESHOLD)), f"{threshold_for(score, 0.01):.1f}"))
-    return Table(("stream", "steps labelled", "anomalies", "alarms", "threshold for contamination 1 %"), rows)
+        rows.append(
+            (
+                stream,
+                f"{share:.1%}",
+                int(np.sum(score > THRESHOLD)),
+                int(np.sum(alarm > THRESHOLD)),
+                f"{threshold_for(score, 0.01):.1f}",
+            )
+        )
+    return Table(
+        ("stream", "steps labelled", "anomalies", "alarms", "threshold for contamination 1 %"), rows
+    )
 
 
-TABLES = {"detectors": detectors_table, "windows": windows_table, "thresholds": thresholds_table, "rates": rates_table}
+TABLES = {
+    "detectors": detectors_table,
+    "windows": windows_table,
+    "thresholds": thresholds_table,
+    "rates": rates_table,
+}
 
 if __name__ == "__main__":
     page = HERE / "tuning.md"
     text = page.read_text(encoding="utf-8")
     for name, table in TABLES.items():
         made = f"<!-- {name} -->\n{table().markdown().strip()}\n<!-- end -->"
-        text = re.sub(rf"<!-- {name} -->.*?<!-- end -->", lambda _, made=made: made, text, flags=re.S)
+        text = re.sub(
+            rf"<!-- {name} -->.*?<!-- end -->", lambda _, made=made: made, text, flags=re.S
+        )
     page.write_text(text, encoding="utf-8")

@@ -43,7 +43,11 @@ def check(make: Make) -> None:
 
 def shaped(make: Make, x: Array) -> Array:
     """(steps, streams) as the detector takes it; a joint one gets a second feature, made of the same steps in another order of streams."""
-    return np.stack((x, np.roll(x, 1, axis=1) + np.roll(x, 7, axis=0) / 2), axis=-1) if make.joint else x
+    return (
+        np.stack((x, np.roll(x, 1, axis=1) + np.roll(x, 7, axis=0) / 2), axis=-1)
+        if make.joint
+        else x
+    )
 
 
 def noise(make: Make, steps: int, streams: int = 2, seed: int = 0, wave: float = 1.0) -> Array:
@@ -72,7 +76,9 @@ def flat(make: Make, *levels: tuple[int, float]) -> Array:
 
 def same(a: Array | None, b: Array | None) -> bool:
     """Equal to the last bit, NaN for NaN."""
-    return (a is None and b is None) or (a is not None and b is not None and a.shape == b.shape and a.tobytes() == b.tobytes())
+    return (a is None and b is None) or (
+        a is not None and b is not None and a.shape == b.shape and a.tobytes() == b.tobytes()
+    )
 
 
 def in_chunks(detector: Detector, x: Array, cuts: Array | list[int]) -> Verdict:
@@ -100,7 +106,9 @@ def chunks_change_no_bit(make: Make) -> None:
     for cuts in (one_by_one, *(np.sort(rng.integers(0, len(x), 12)) for _ in range(3))):
         cut = in_chunks(make(window=W), x, cuts)
         for part in Verdict._fields:
-            assert same(getattr(whole, part), getattr(cut, part)), f"cut at {list(cuts)}, {part} changes"
+            assert same(getattr(whole, part), getattr(cut, part)), (
+                f"cut at {list(cuts)}, {part} changes"
+            )
 
 
 @promise
@@ -122,8 +130,12 @@ def judged_before_learned(make: Make) -> None:
         detector, step = make(window=W).fit(x[:-1]), x[-1:] * size
         verdicts.append(detector.advance(step))
     for part in ("centre", "spread"):
-        assert same(getattr(verdicts[0], part), getattr(verdicts[1], part)), f"{part} depends on the value it judges"
-    assert verdicts[1].score >= verdicts[0].score, "a value a thousand times as far scores lower: it was learned before it was judged"
+        assert same(getattr(verdicts[0], part), getattr(verdicts[1], part)), (
+            f"{part} depends on the value it judges"
+        )
+    assert verdicts[1].score >= verdicts[0].score, (
+        "a value a thousand times as far scores lower: it was learned before it was judged"
+    )
 
 
 @promise
@@ -134,7 +146,13 @@ def streams_are_strangers(make: Make) -> None:
     crowd[3 * W : 4 * W, ::3] = np.nan
     together, alone = make(window=W).update(crowd), make(window=W).update(x[:, 1:2])
     for column in (31, 32, 59):
-        np.testing.assert_allclose(together[:, column], alone[:, 0], rtol=1e-9, atol=1e-9, err_msg="a stream's scores change with its neighbours")
+        np.testing.assert_allclose(
+            together[:, column],
+            alone[:, 0],
+            rtol=1e-9,
+            atol=1e-9,
+            err_msg="a stream's scores change with its neighbours",
+        )
 
 
 # State
@@ -145,7 +163,9 @@ def fit_forgets(make: Make) -> None:
     x = dirty(make, 12 * W)
     used = make(window=W)
     used.update(x[::-1] * 5)
-    assert same(used.fit(x[: 9 * W]).update(x[9 * W :]), make(window=W).fit(x[: 9 * W]).update(x[9 * W :])), "fit remembers what was before"
+    assert same(
+        used.fit(x[: 9 * W]).update(x[9 * W :]), make(window=W).fit(x[: 9 * W]).update(x[9 * W :])
+    ), "fit remembers what was before"
 
 
 @promise
@@ -164,8 +184,12 @@ def looking_leaves_the_state(make: Make) -> None:
     flags = detector.predict(x[9 * W :], LOUD)
     detector.bounds(x[9 * W :])
     detector.explain(x[9 * W :])
-    assert detector.state is not None and same_state(before, state_of(detector)), "score, predict, bounds or explain moved the state"
-    assert (flags == (scores > LOUD)).all() and not flags[np.isnan(scores)].any(), "predict is not score > threshold"
+    assert detector.state is not None and same_state(before, state_of(detector)), (
+        "score, predict, bounds or explain moved the state"
+    )
+    assert (flags == (scores > LOUD)).all() and not flags[np.isnan(scores)].any(), (
+        "predict is not score > threshold"
+    )
     assert same(scores, detector.update(x[9 * W :])), "score is not what update gives"
     assert make(window=W).score(x).shape == x.shape[:2], "score needs no past"
 
@@ -174,7 +198,10 @@ def looking_leaves_the_state(make: Make) -> None:
 def state_is_all_there_is(make: Make) -> None:
     x = dirty(make, 14 * W)
     detector = make(window=W).fit(x[: 9 * W + 5])
-    assert all(isinstance(value, np.ndarray) and value.dtype != object for value in state_of(detector).values()), "the state holds more than arrays"
+    assert all(
+        isinstance(value, np.ndarray) and value.dtype != object
+        for value in state_of(detector).values()
+    ), "the state holds more than arrays"
     twin = make(window=W)
     twin.state = state_of(detector)
     with tempfile.TemporaryDirectory() as folder:
@@ -192,9 +219,13 @@ def foreign_states_are_refused(make: Make) -> None:
         path = Path(folder) / "state.npz"
         make(window=W).fit(noise(make, 3 * W)).save(path)
         said = refusal(lambda: make(window=W + 1).load(path))
-        assert str(W) in said and str(W + 1) in said, f"a state of another window is not refused with both windows: {said}"
+        assert str(W) in said and str(W + 1) in said, (
+            f"a state of another window is not refused with both windows: {said}"
+        )
         np.savez(path, anything=np.zeros(3))
-        assert make.__name__ in refusal(lambda: make(window=W).load(path)), "a file that is no state is not refused"
+        assert make.__name__ in refusal(lambda: make(window=W).load(path)), (
+            "a file that is no state is not refused"
+        )
 
 
 @promise
@@ -203,7 +234,9 @@ def state_stops_growing(make: Make) -> None:
     detector = make(window=W).fit(x[: 80 * W])
     shapes = {name: value.shape for name, value in state_of(detector).items()}
     detector.update(x[80 * W :])
-    assert shapes == {name: value.shape for name, value in state_of(detector).items()}, "the state grows with what was seen"
+    assert shapes == {name: value.shape for name, value in state_of(detector).items()}, (
+        "the state grows with what was seen"
+    )
 
 
 @promise
@@ -217,8 +250,12 @@ def input_untouched(make: Make) -> None:
         assert same_state(before, state_of(detector)), "the state shares memory with the input"
         kept.flags.writeable = False
         assert same(scores, make(window=W).update(kept)), "a read-only input is scored otherwise"
-        assert same(scores, make(window=W).update(np.asfortranarray(kept))), "the memory order of the input changes the scores"
-        assert same(scores, make(window=W).update(kept.tolist())), "a plain list is scored otherwise"
+        assert same(scores, make(window=W).update(np.asfortranarray(kept))), (
+            "the memory order of the input changes the scores"
+        )
+        assert same(scores, make(window=W).update(kept.tolist())), (
+            "a plain list is scored otherwise"
+        )
 
 
 @promise
@@ -230,7 +267,9 @@ def results_are_given_away(make: Make) -> None:
             if part is not None and part.flags.writeable:
                 part[:] = 7
         careful.advance(x[step : step + 3])
-    assert same_state(state_of(detector), state_of(careful)), "writing to a result changes the state"
+    assert same_state(state_of(detector), state_of(careful)), (
+        "writing to a result changes the state"
+    )
 
 
 @promise
@@ -254,8 +293,12 @@ def missing_stays_missing(make: Make) -> None:
     assert np.isnan(scores[gone]).all(), "a missing step has a score"
     assert not np.isnan(scores[-2 * W :][~gone[-2 * W :]]).any(), "no opinion long after a gap"
     for other in (np.inf, -np.inf, 1e200):
-        assert same(scores, make(window=W).update(np.where(np.isnan(x), other, x))), f"{other} is not treated as missing"
-    assert np.isnan(make(window=W).update(np.full_like(x, np.nan))).all(), "an opinion on a stream that never spoke"
+        assert same(scores, make(window=W).update(np.where(np.isnan(x), other, x))), (
+            f"{other} is not treated as missing"
+        )
+    assert np.isnan(make(window=W).update(np.full_like(x, np.nan))).all(), (
+        "an opinion on a stream that never spoke"
+    )
 
 
 @promise
@@ -265,8 +308,12 @@ def nothing_learned_from_missing(make: Make) -> None:
     x[-1] += 20
     scores = make(window=W).update(x)
     assert not np.isnan(scores[11 * W + 3 :]).any(), "three missing steps made it forget"
-    assert np.max(scores[11 * W + 3 : -1]) < 3 * LOUD, "three missing steps made plain noise strange"
-    assert scores[-1] > LOUD, "three missing steps hide a spike of 20 deviations: they were learned as numbers"
+    assert np.max(scores[11 * W + 3 : -1]) < 3 * LOUD, (
+        "three missing steps made plain noise strange"
+    )
+    assert scores[-1] > LOUD, (
+        "three missing steps hide a spike of 20 deviations: they were learned as numbers"
+    )
 
 
 @promise
@@ -275,17 +322,23 @@ def no_opinion_at_first(make: Make) -> None:
     assert np.isnan(scores[:2]).all(), "an opinion without a past"
     assert not np.isnan(scores[12 * W :]).any(), "no opinion after twelve windows"
     first = np.isnan(scores).argmin(axis=0)
-    assert not any(np.isnan(scores[start:, stream]).any() for stream, start in enumerate(first)), "the opinion comes and goes"
+    assert not any(np.isnan(scores[start:, stream]).any() for stream, start in enumerate(first)), (
+        "the opinion comes and goes"
+    )
 
 
 @promise
 def wrong_shapes_are_refused(make: Make) -> None:
     for shape in ((), (5,), (5, 2, 2, 2), *(() if make.joint else ((5, 2, 2),))):
         said = refusal(lambda shape=shape: make(window=W).update(np.zeros(shape)))
-        assert str(shape) in said and "steps" in said, f"the refusal does not say what was wanted and what came: {said!r}"
+        assert str(shape) in said and "steps" in said, (
+            f"the refusal does not say what was wanted and what came: {said!r}"
+        )
     detector = make(window=W).fit(noise(make, 3 * W, 2))
     before = state_of(detector)
-    assert "2" in refusal(lambda: detector.update(noise(make, 3, 5))), "another number of streams is not refused"
+    assert "2" in refusal(lambda: detector.update(noise(make, 3, 5))), (
+        "another number of streams is not refused"
+    )
     assert same_state(before, state_of(detector)), "a refused input moved the state"
 
 
@@ -312,7 +365,9 @@ def nothing_is_something(make: Make) -> None:
     assert detector.update(x[:0]).shape == (0, 2), "no steps are not no scores"
     detector.update(x)
     before = state_of(detector)
-    assert detector.advance(x[:0]).score.shape == (0, 2) and same_state(before, state_of(detector)), "no steps move the state"
+    assert detector.advance(x[:0]).score.shape == (0, 2) and same_state(
+        before, state_of(detector)
+    ), "no steps move the state"
 
 
 # The scale
@@ -325,26 +380,34 @@ def three_is_rare(make: Make) -> None:
     known = scores[100:][~np.isnan(scores[100:])]
     assert known.size > 70_000, f"only {known.size} of 100,000 steps have a score"
     share = np.mean(known > LOUD)
-    assert 0.0009 <= share <= 0.008, f"{share:.4%} of Gaussian steps score above 3, wanted 0.09 % to 0.8 %"
+    assert 0.0009 <= share <= 0.008, (
+        f"{share:.4%} of Gaussian steps score above 3, wanted 0.09 % to 0.8 %"
+    )
 
 
 @promise
 def scores_are_deviations(make: Make) -> None:
     scores = make(window=W).update(dirty(make, 20 * W))
-    assert scores.dtype == np.float64 and np.nanmin(scores) >= 0 and np.nanmax(scores) <= CEILING, "scores lie between 0 and CEILING"
+    assert scores.dtype == np.float64 and np.nanmin(scores) >= 0 and np.nanmax(scores) <= CEILING, (
+        "scores lie between 0 and CEILING"
+    )
 
 
 @promise
 def the_unit_does_not_matter(make: Make) -> None:
     x = dirty(make, 16 * W)
-    assert same(make(window=W).update(x), make(window=W).update(1024 * x)), "1024 times the values, other scores"
+    assert same(make(window=W).update(x), make(window=W).update(1024 * x)), (
+        "1024 times the values, other scores"
+    )
 
 
 @promise
 def the_zero_does_not_matter(make: Make) -> None:
     x = noise(make, 16 * W)
     near, far = make(window=W).update(x), make(window=W).update(x + 1e9)
-    np.testing.assert_allclose(far, near, rtol=1e-3, atol=1e-3, err_msg="values around 1e9, other scores")
+    np.testing.assert_allclose(
+        far, near, rtol=1e-3, atol=1e-3, err_msg="values around 1e9, other scores"
+    )
 
 
 @promise
@@ -355,8 +418,16 @@ def few_values_that_return_are_no_chaos(make: Make) -> None:
         x = shaped(make, x)
         together = make(window=2 * W).update(x)
         alone, far = make(window=2 * W).update(x[:, :1]), make(window=2 * W).update(x + 1e9)
-        np.testing.assert_allclose(alone, together[:, :1], rtol=1e-6, atol=1e-6, err_msg="a stream's scores change with its neighbours")
-        np.testing.assert_allclose(far, together, rtol=1e-2, atol=1e-2, err_msg="values around 1e9, other scores")
+        np.testing.assert_allclose(
+            alone,
+            together[:, :1],
+            rtol=1e-6,
+            atol=1e-6,
+            err_msg="a stream's scores change with its neighbours",
+        )
+        np.testing.assert_allclose(
+            far, together, rtol=1e-2, atol=1e-2, err_msg="values around 1e9, other scores"
+        )
 
 
 @promise
@@ -364,7 +435,9 @@ def a_spike_is_caught(make: Make) -> None:
     for sign in (1, -1):
         x = noise(make, 20 * W, 2)
         x[-1] += sign * 50
-        assert (make(window=W).update(x)[-1] > LOUD).all(), f"a spike of {sign * 50} deviations scores {make(window=W).update(x)[-1]}"
+        assert (make(window=W).update(x)[-1] > LOUD).all(), (
+            f"a spike of {sign * 50} deviations scores {make(window=W).update(x)[-1]}"
+        )
 
 
 @promise
@@ -372,9 +445,13 @@ def the_unwatched_side_is_quiet(make: Make) -> None:
     for direction, sign in (("high", 1), ("low", -1)):
         x = noise(make, 20 * W, 1)
         x[-1] += sign * 50
-        assert make(window=W, direction=direction).update(x)[-1] > LOUD, f"direction {direction} misses its own side"
+        assert make(window=W, direction=direction).update(x)[-1] > LOUD, (
+            f"direction {direction} misses its own side"
+        )
         x[-1] -= sign * 100
-        assert make(window=W, direction=direction).update(x)[-1] <= LOUD, f"direction {direction} alarms on the other side"
+        assert make(window=W, direction=direction).update(x)[-1] <= LOUD, (
+            f"direction {direction} alarms on the other side"
+        )
 
 
 @promise
@@ -383,7 +460,9 @@ def a_floor_is_believed(make: Make) -> None:
     x[-1] += 50
     plain = make(window=W).update(x)[-1]
     for floor in (1e6, (1e6, 1e6)):
-        assert (make(window=W, floor=floor).update(x)[-1] < np.minimum(plain, LOUD)).all(), "a spike far below the floor is loud"
+        assert (make(window=W, floor=floor).update(x)[-1] < np.minimum(plain, LOUD)).all(), (
+            "a spike far below the floor is loud"
+        )
 
 
 # What lasts
@@ -410,7 +489,9 @@ def a_lasting_shift_is_accepted(make: Make) -> None:
     x[20 * W :] += 30
     loud = make(window=W).update(x) > LOUD
     before, after = loud[10 * W : 20 * W].mean(), loud[30 * W :].mean()
-    assert after <= before + 0.05, f"ten windows after a shift {after:.0%} of the steps alarm, before it {before:.0%}"
+    assert after <= before + 0.05, (
+        f"ten windows after a shift {after:.0%} of the steps alarm, before it {before:.0%}"
+    )
 
 
 @promise
@@ -440,7 +521,13 @@ def explanations_add_up(make: Make) -> None:
     features = x.shape[2] if make.joint else 1
     assert parts.shape == (*scores.shape, features), f"explain gives {parts.shape}"
     known = ~np.isnan(scores)
-    np.testing.assert_allclose(parts.sum(axis=-1)[known], scores[known], rtol=1e-9, atol=1e-9, err_msg="the parts do not add up to the score")
+    np.testing.assert_allclose(
+        parts.sum(axis=-1)[known],
+        scores[known],
+        rtol=1e-9,
+        atol=1e-9,
+        err_msg="the parts do not add up to the score",
+    )
 
 
 @promise
@@ -449,8 +536,12 @@ def bounds_bound(make: Make) -> None:
     detector = make(window=W)
     band, scores = detector.bounds(x, LOUD), detector.score(x)
     verdict = detector.preview(x)
-    assert (band is None) == (verdict.centre is None) == (verdict.spread is None), "bounds and centre disagree on whether there is a band"
+    assert (band is None) == (verdict.centre is None) == (verdict.spread is None), (
+        "bounds and centre disagree on whether there is a band"
+    )
     if band is not None and not make.joint:
         low, high = band
         sure = ~np.isnan(scores) & (np.abs(scores - LOUD) > 1e-6)
-        assert (((x < low) | (x > high)) == (scores > LOUD))[sure].all(), "outside the band is not above the threshold"
+        assert (((x < low) | (x > high)) == (scores > LOUD))[sure].all(), (
+            "outside the band is not above the threshold"
+        )

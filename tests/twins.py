@@ -48,7 +48,9 @@ def rolling_z(x: Values, window: int) -> Values:
     scores = []
     for t, value in enumerate(x):
         past = before(x, t, window)
-        scores.append(deviations(value, statistics.mean(past), statistics.pstdev(past)) if past else nan)
+        scores.append(
+            deviations(value, statistics.mean(past), statistics.pstdev(past)) if past else nan
+        )
     return scores
 
 
@@ -57,7 +59,15 @@ def median_mad(x: Values, window: int) -> Values:
     for t, value in enumerate(x):
         past = before(x, t, window)
         middle = statistics.median(past) if past else nan
-        scores.append(deviations(value, middle, statistics.median(abs(v - middle) for v in past) / NORMAL.inv_cdf(0.75)) if past else nan)
+        scores.append(
+            deviations(
+                value,
+                middle,
+                statistics.median(abs(v - middle) for v in past) / NORMAL.inv_cdf(0.75),
+            )
+            if past
+            else nan
+        )
     return scores
 
 
@@ -66,7 +76,9 @@ def interquartile(x: Values, window: int) -> Values:
     for t, value in enumerate(x):
         past = before(x, t, window)
         first, third = (quantile(past, 0.25), quantile(past, 0.75)) if past else (nan, nan)
-        scores.append(deviations(value, (first + third) / 2, (third - first) / (2 * NORMAL.inv_cdf(0.75))))
+        scores.append(
+            deviations(value, (first + third) / 2, (third - first) / (2 * NORMAL.inv_cdf(0.75)))
+        )
     return scores
 
 
@@ -75,7 +87,9 @@ def percentile(x: Values, window: int) -> Values:
     for t, value in enumerate(x):
         past = before(x, t, window)
         low, high = (quantile(past, 0.05), quantile(past, 0.95)) if past else (nan, nan)
-        scores.append(deviations(value, (low + high) / 2, (high - low) / (2 * NORMAL.inv_cdf(0.95))))
+        scores.append(
+            deviations(value, (low + high) / 2, (high - low) / (2 * NORMAL.inv_cdf(0.95)))
+        )
     return scores
 
 
@@ -85,7 +99,11 @@ def by_errors(x: Values, forecasts: Values, window: int) -> Values:
     scores = []
     for t, value in enumerate(x):
         past = before(errors, t, window)
-        scores.append(deviations(value, forecasts[t], quantile(past, 0.9) / NORMAL.inv_cdf(0.95) if past else nan))
+        scores.append(
+            deviations(
+                value, forecasts[t], quantile(past, 0.9) / NORMAL.inv_cdf(0.95) if past else nan
+            )
+        )
     return scores
 
 
@@ -117,7 +135,11 @@ def seasonal(x: Values, window: int) -> Values:
 def least_squares(rows: list[Values], wanted: Values) -> Values:
     """The weights w that make sum (row . w - wanted)**2 + ridge |w|**2 least: normal equations, by elimination."""
     n = len(rows[0])
-    square = [[fsum(row[i] * row[j] for row in rows) for j in range(n)] + [fsum(row[i] * y for row, y in zip(rows, wanted))] for i in range(n)]
+    square = [
+        [fsum(row[i] * row[j] for row in rows) for j in range(n)]
+        + [fsum(row[i] * y for row, y in zip(rows, wanted))]
+        for i in range(n)
+    ]
     ridge = max(1e-4 * fsum(square[i][i] for i in range(n)), 1e-150)
     for i in range(n):
         square[i][i] += ridge
@@ -141,7 +163,9 @@ def autoregressive(x: Values, window: int) -> Values:
             away = [max(-reach, min(reach, v)) for v in away]
             rule = least_squares([away[i : i + 8] for i in range(learned - 8)], away[8:])
         lags = [nan] * (8 - t) + x[max(0, t - 8) : t]
-        forecasts.append(level + fsum(w * (0.0 if isnan(v - level) else v - level) for w, v in zip(rule, lags)))
+        forecasts.append(
+            level + fsum(w * (0.0 if isnan(v - level) else v - level) for w, v in zip(rule, lags))
+        )
     return by_errors(x, forecasts, window)
 
 

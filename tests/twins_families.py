@@ -19,12 +19,18 @@ def calibrated(raw: Values, window: int) -> Values:
     scores, kept, calm, block = [], [], 0, max(1, window // 8)
     median, unit = nan, nan
     for t, value in enumerate(raw):
-        score = nan if isnan(value) or isnan(median) else max(0.0, min(NORMAL.inv_cdf(0.75) + (value - median) / unit, CEILING))
+        score = (
+            nan
+            if isnan(value) or isnan(median)
+            else max(0.0, min(NORMAL.inv_cdf(0.75) + (value - median) / unit, CEILING))
+        )
         calm = calm if score > 3 else t
         kept.append(value if t == calm or t - calm > window else nan)
         if t % block == block - 1 and len(seen(kept[-window:])) >= (window + 1) // 2:
             median, high = (quantile(seen(kept[-window:]), share) for share in (0.5, 0.9))
-            unit = max(high - median, 1e-9 * median, 1e-150) / (NORMAL.inv_cdf(0.95) - NORMAL.inv_cdf(0.75))
+            unit = max(high - median, 1e-9 * median, 1e-150) / (
+                NORMAL.inv_cdf(0.95) - NORMAL.inv_cdf(0.75)
+            )
         scores.append(score)
     return scores
 
@@ -54,22 +60,40 @@ def nearest_neighbours(x: Values, window: int) -> Values:
 def novelty(x: Values, window: int) -> Values:
     scores: Values = []
     kept: Values = []
-    records, added, up, down, fresh = 0.0, 0.0, 0.0, 0.0, []  # of the blocks before; of each record of this block what counts of it, and its ground
+    records, added, up, down, fresh = (
+        0.0,
+        0.0,
+        0.0,
+        0.0,
+        [],
+    )  # of the blocks before; of each record of this block what counts of it, and its ground
     for t, value in enumerate(x):
         past = seen(x[:t])
         if t % 64 == 0:
             fade = (1 - 1 / window) ** 64
-            records, added = records * fade + len(fresh), added * fade + fsum(counted for counted, _ in fresh)
-            up, down = up * fade + fsum(max(0.0, ground) for _, ground in fresh), down * fade + fsum(max(0.0, -ground) for _, ground in fresh)
+            records, added = (
+                records * fade + len(fresh),
+                added * fade + fsum(counted for counted, _ in fresh),
+            )
+            up, down = (
+                up * fade + fsum(max(0.0, ground) for _, ground in fresh),
+                down * fade + fsum(max(0.0, -ground) for _, ground in fresh),
+            )
             fresh = []
         if t and t % 64 == 0 and past:
             width = (max(past) - min(past)) or 1e-150
-            places = {floor((old - min(past)) / width * 2047): old for old in sorted(kept + seen(x[t - 64 : t]), reverse=True)}
+            places = {
+                floor((old - min(past)) / width * 2047): old
+                for old in sorted(kept + seen(x[t - 64 : t]), reverse=True)
+            }
             kept = list(places.values())  # the lowest of each place
         if isnan(value) or len(past) < least(window):
             scores.append(nan)
             continue
-        gap, width = min(abs(value - old) for old in kept + seen(x[t - t % 64 : t])), max(past) - min(past)
+        gap, width = (
+            min(abs(value - old) for old in kept + seen(x[t - t % 64 : t])),
+            max(past) - min(past),
+        )
         spacing = (width or 1e-150) / len(past)
         above, below = value - max(past), min(past) - value
         if above > -up or below > -down:
@@ -96,8 +120,14 @@ def in_spreads(row: Row, gauges: list[tuple[float, float]]) -> Row:
     out = []
     for value, (centre, spread) in zip(row, gauges):
         gap = value - centre
-        out.append(max(-1000.0, min(1000.0, gap / spread)) if spread else gap and gap * inf and (1000.0 if gap > 0 else -1000.0))
-    return [nan if isnan(value) or isnan(gauge[0]) else z for value, gauge, z in zip(row, gauges, out)]
+        out.append(
+            max(-1000.0, min(1000.0, gap / spread))
+            if spread
+            else gap and gap * inf and (1000.0 if gap > 0 else -1000.0)
+        )
+    return [
+        nan if isnan(value) or isnan(gauge[0]) else z for value, gauge, z in zip(row, gauges, out)
+    ]
 
 
 def solved(matrix: list[Row], right: Row) -> Row:
@@ -151,7 +181,10 @@ def correlations(window_rows: list[Row]) -> list[Row]:
     columns = [[0.0 if isnan(value) else value for value in column] for column in zip(*window_rows)]
     sizes = [sqrt(fsum(value * value for value in column)) or 1.0 for column in columns]
     pairs = range(len(columns))
-    product = [[fsum(a * b for a, b in zip(columns[i], columns[j])) / (sizes[i] * sizes[j]) for j in pairs] for i in pairs]
+    product = [
+        [fsum(a * b for a, b in zip(columns[i], columns[j])) / (sizes[i] * sizes[j]) for j in pairs]
+        for i in pairs
+    ]
     return [[1.0 if i == j else 0.999 * product[i][j] for j in pairs] for i in pairs]
 
 
@@ -160,7 +193,11 @@ def taught(rows: list[Row], t: int, block: int, window: int) -> tuple[list[Row],
     learned = rows[max(0, t - t % block - window) : t - t % block]
     gauges = [centre_and_spread([past[i] for past in learned], window) for i in range(len(rows[t]))]
     z = in_spreads(rows[t], gauges)
-    return [in_spreads(past, gauges) for past in learned], z, [i for i, value in enumerate(z) if not isnan(value)]
+    return (
+        [in_spreads(past, gauges) for past in learned],
+        z,
+        [i for i, value in enumerate(z) if not isnan(value)],
+    )
 
 
 def mahalanobis(rows: list[Row], window: int) -> Values:
@@ -172,8 +209,13 @@ def mahalanobis(rows: list[Row], window: int) -> Values:
             continue
         matrix, seen = correlations(past_rows), sum(not all(map(isnan, past)) for past in past_rows)
         some = [z[i] for i in known]
-        squared = fsum(a * b for a, b in zip(some, solved([[matrix[i][j] for j in known] for i in known], some)))
-        scores.append(as_rare(sqrt(max(0.0, squared) / (1 + 2 * (len(row) - 1) / seen)), len(known)))
+        squared = fsum(
+            a * b
+            for a, b in zip(some, solved([[matrix[i][j] for j in known] for i in known], some))
+        )
+        scores.append(
+            as_rare(sqrt(max(0.0, squared) / (1 + 2 * (len(row) - 1) / seen)), len(known))
+        )
     return scores
 
 
@@ -190,11 +232,15 @@ def around(point: Row, others: list[Row], features: list[int], nearest: int) -> 
     last = pairs[nearest - 1][0]
     edge, end = last * (1 - 1e-9), last * (1 + 1e-9)
     nearer, tied = sum(d < edge for d, _ in pairs), sum(edge <= d <= end for d, _ in pairs)
-    return [(d, 1.0 if d < edge else (nearest - nearer) / tied, other) for d, other in pairs if d <= end]
+    return [
+        (d, 1.0 if d < edge else (nearest - nearer) / tied, other) for d, other in pairs if d <= end
+    ]
 
 
 def density(near: Near, own: dict[int, Near]) -> float:
-    return fsum(count for _, count, _ in near) / fsum(count * max(d, 0.05, own[id(other)][-1][0]) for d, count, other in near)
+    return fsum(count for _, count, _ in near) / fsum(
+        count * max(d, 0.05, own[id(other)][-1][0]) for d, count, other in near
+    )
 
 
 def local_outlier_factor(rows: list[Row], window: int) -> Values:
@@ -204,11 +250,24 @@ def local_outlier_factor(rows: list[Row], window: int) -> Values:
         if not known:
             scores.append(nan)
             continue
-        points = [[0.0 if isnan(value) else value for value in past] for past in past_rows if not all(map(isnan, past))]
+        points = [
+            [0.0 if isnan(value) else value for value in past]
+            for past in past_rows
+            if not all(map(isnan, past))
+        ]
         every = list(range(len(row)))
-        own = {id(point): around(point, [other for other in points if other is not point], every, nearest) for point in points}
+        own = {
+            id(point): around(
+                point, [other for other in points if other is not point], every, nearest
+            )
+            for point in points
+        }
         near = around(z, points, known, nearest)
-        factor = fsum(count * density(own[id(other)], own) for _, count, other in near) / nearest / density(near, own)
+        factor = (
+            fsum(count * density(own[id(other)], own) for _, count, other in near)
+            / nearest
+            / density(near, own)
+        )
         scores.append(max(0.0, min(2.25 * sqrt(len(known)) * log(factor), CEILING)))
     return scores
 
@@ -216,7 +275,9 @@ def local_outlier_factor(rows: list[Row], window: int) -> Values:
 Box = list[tuple[float, float]]  # from where to where, of each feature of a tree
 
 
-def emptiness(z: Row, points: list[Row], few: float, box: Box, halvings: list[int]) -> tuple[float, float]:
+def emptiness(
+    z: Row, points: list[Row], few: float, box: Box, halvings: list[int]
+) -> tuple[float, float]:
     """(log2 of the density where z is, log2 of the densest place) below one node; the box's rim catches all that is beyond."""
     depth = 8 - len(halvings)
     if len(points) <= few or not halvings:
@@ -225,7 +286,9 @@ def emptiness(z: Row, points: list[Row], few: float, box: Box, halvings: list[in
     i = halvings[0]
     low, high = box[i]
     middle = (low + high) / 2
-    halves = [[point for point in points if (point[i] >= middle) == upper] for upper in (False, True)]
+    halves = [
+        [point for point in points if (point[i] >= middle) == upper] for upper in (False, True)
+    ]
     boxes = [[*box[:i], (low, middle), *box[i + 1 :]], [*box[:i], (middle, high), *box[i + 1 :]]]
     below = [emptiness(z, half, few, part, halvings[1:]) for half, part in zip(halves, boxes)]
     return below[z[i] >= middle][0], max(below[0][1], below[1][1])
@@ -252,16 +315,34 @@ def half_space_trees(plain: list[Row], window: int) -> Values:
         if all(map(isnan, z)):
             raw.append(nan)
             continue
-        span = [in_spreads(past, gauges) for past in rows[max(0, now - 2 * window - 7 * block) : now]]
+        span = [
+            in_spreads(past, gauges) for past in rows[max(0, now - 2 * window - 7 * block) : now]
+        ]
         ends = [seen([past[i] for past in span]) or [0.0] for i in every]
         wide = [max(max(end) - min(end), 1.0) * (1 + 2 / 64) for end in ends]
         low = [min(end) - length / 66 for end, length in zip(ends, wide)]
-        points = [[0.0 if isnan(value) else value for value in point] for point in points if not all(map(isnan, point))]
+        points = [
+            [0.0 if isnan(value) else value for value in point]
+            for point in points
+            if not all(map(isnan, point))
+        ]
         z = [0.0 if isnan(value) else value for value in z]
-        total = 25 * fsum(48 * few / len(z) * max(0.0, (z[i] - low[i]) / wide[i] - 1, (low[i] - z[i]) / wide[i]) for i in every)
+        total = 25 * fsum(
+            48 * few / len(z) * max(0.0, (z[i] - low[i]) / wide[i] - 1, (low[i] - z[i]) / wide[i])
+            for i in every
+        )
         for chosen, begins, halvings in trees:
-            box = [(low[i] + begin * wide[i], low[i] + (begin + length) * wide[i]) for i, (begin, length) in zip(chosen, begins)]
-            here, densest = emptiness([z[i] for i in chosen], [[point[i] for i in chosen] for point in points], 0.1 * len(points), box, halvings)
+            box = [
+                (low[i] + begin * wide[i], low[i] + (begin + length) * wide[i])
+                for i, (begin, length) in zip(chosen, begins)
+            ]
+            here, densest = emptiness(
+                [z[i] for i in chosen],
+                [[point[i] for i in chosen] for point in points],
+                0.1 * len(points),
+                box,
+                halvings,
+            )
             total += densest - here
         raw.append(sqrt(total / 25))
     return calibrated(raw, 4 * window)
@@ -269,10 +350,18 @@ def half_space_trees(plain: list[Row], window: int) -> Values:
 
 def dealt_tree(tree: int, few: int, features: int) -> tuple[list[int], Box, list[int]]:
     """(its features; begin and length of each one's box in ranges; which of them each level halves)."""
-    deals = [int(i) for deal in range(75) for i in np.random.default_rng((0, 25, deal)).permutation(features)]
+    deals = [
+        int(i)
+        for deal in range(75)
+        for i in np.random.default_rng((0, 25, deal)).permutation(features)
+    ]
     draw = np.random.default_rng((0, tree))
     halvings, centres = draw.integers(few, size=8).tolist(), draw.random(few).tolist()
-    return deals[tree * few : (tree + 1) * few], [(c - 2 * max(c, 1 - c), 4 * max(c, 1 - c)) for c in centres], halvings
+    return (
+        deals[tree * few : (tree + 1) * few],
+        [(c - 2 * max(c, 1 - c), 4 * max(c, 1 - c)) for c in centres],
+        halvings,
+    )
 
 
 TWINS: dict[str, Twin] = {

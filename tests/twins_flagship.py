@@ -21,7 +21,9 @@ def mean(values: Values) -> float:
 
 
 def pace(learned: int, before: float, window: float) -> float:
-    return max(1 - (1 - 1 / window) ** learned, learned / max(before + learned, 1)) if learned else 0.0
+    return (
+        max(1 - (1 - 1 / window) ** learned, learned / max(before + learned, 1)) if learned else 0.0
+    )
 
 
 class Channel:
@@ -29,7 +31,14 @@ class Channel:
 
     def __init__(self, window: int) -> None:
         self.window, self.least = window, max(2, window // 5)
-        self.n, self.mean, self.variance, self.noise, self.volatility, self.repeats = 0, 0.0, 0.0, 0.0, 1.0, 1.0
+        self.n, self.mean, self.variance, self.noise, self.volatility, self.repeats = (
+            0,
+            0.0,
+            0.0,
+            0.0,
+            1.0,
+            1.0,
+        )
         self.held = self.shaken = self.swayed = self.run = 0
         self.sway = 1.0
         self.move, self.moves, self.was = 0.0, 0, 0.0
@@ -57,13 +66,21 @@ class Channel:
         self.expected = [self.ago(self.clean, t) for t in range(now, now + BLOCK)]
         self.usual = []
         for t in range(now, now + BLOCK):
-            around = [v for s in range(t - NEAR, t + NEAR + 1) for v in self.back(self.shock, s)] if self.season else []
+            around = (
+                [v for s in range(t - NEAR, t + NEAR + 1) for v in self.back(self.shock, s)]
+                if self.season
+                else []
+            )
             self.usual.append(mean(around) if len(around) >= NEAR else self.noise)
         self.shake = [max(sqrt(usual * max(self.volatility, 0.5)), TINY) for usual in self.usual]
 
     def back(self, ring: Values, t: int) -> Values:
         first = ceil((BLOCK + NEAR) / self.season)
-        steps = [t - (first + k) * self.season for k in range(3) if (first + k) * self.season < MEMORY - 2 * BLOCK]
+        steps = [
+            t - (first + k) * self.season
+            for k in range(3)
+            if (first + k) * self.season < MEMORY - 2 * BLOCK
+        ]
         return [ring[s] for s in steps if s >= 0 and not isnan(ring[s])]
 
     def ago(self, ring: Values, t: int) -> float:
@@ -77,7 +94,9 @@ class Channel:
         place = len(self.x)
         seasonless = x - self.expected[place]
         deviation = seasonless - self.mean if self.n else nan
-        before = [0.0 if isnan(v) else v for v in self.lags + [v - self.mean for v in self.seasonless]]
+        before = [
+            0.0 if isnan(v) else v for v in self.lags + [v - self.mean for v in self.seasonless]
+        ]
         surprise = deviation - self.weights[0] * before[-1] - self.weights[1] * before[-2]
         shake = self.shake[place]
         known = not isnan(surprise) and self.ready
@@ -89,13 +108,17 @@ class Channel:
         self.smooth += (deviations - self.smooth) / 16
         self.smoothed.append(self.smooth if known else nan)
         usual = 9 * self.sway
-        lasting = max((3 * min(abs(self.smooth) / max(sqrt(usual), 1.0), 3.0)) ** 2 - min(usual, 1.0), 0.0)
+        lasting = max(
+            (3 * min(abs(self.smooth) / max(sqrt(usual), 1.0), 3.0)) ** 2 - min(usual, 1.0), 0.0
+        )
         self.run = self.run + 1 if x == self.last else 0
         self.last = x
         surprisal = -self.run * log(max(self.repeats, 0.1))
         stuck = sharp(sqrt(max(0.0, 2 * surprisal - log1p(2 * pi * surprisal))))
         novel = self.novelty(x, surprise, shake)
-        return (lasting, novel, sharp(abs(surprise) / (shake * exp(tail))), stuck) if known else None
+        return (
+            (lasting, novel, sharp(abs(surprise) / (shake * exp(tail))), stuck) if known else None
+        )
 
     def keep_cleaned(self, x: float, surprise: float, shake: float) -> None:
         reach = 3 * shake if self.ready else inf
@@ -106,10 +129,16 @@ class Channel:
     def novelty(self, x: float, surprise: float, shake: float) -> float:
         gap = min((abs(x - v) for v in self.seen), default=nan) if not isnan(x) else nan
         self.gap.append(gap)
-        if self.seen and not self.low <= x <= self.high:  # a record: no news as far as it is usual where they come in flocks
+        if (
+            self.seen and not self.low <= x <= self.high
+        ):  # a record: no news as far as it is usual where they come in flocks
             gap = min(gap, max(abs(surprise) - 5 * shake * self.records / (16 + self.records), 0.0))
         reach = max(max(self.high, x) - min(self.low, x), TINY) if self.seen else nan
-        return 2 * 100**2 * gap / reach * min(gap / (1.5 * shake), 1.0) ** 2 * min(self.n / 740, 1.0) if abs(surprise) > 0 else 0.0
+        return (
+            2 * 100**2 * gap / reach * min(gap / (1.5 * shake), 1.0) ** 2 * min(self.n / 740, 1.0)
+            if abs(surprise) > 0
+            else 0.0
+        )
 
     # A full block
 
@@ -141,27 +170,42 @@ class Channel:
         if not values:
             return
         self.records += sum(not self.low <= x <= self.high for x, _ in values) if self.seen else 0
-        self.low, self.high = min(self.low, min(x for x, _ in values)), max(self.high, max(x for x, _ in values))
+        self.low, self.high = (
+            min(self.low, min(x for x, _ in values)),
+            max(self.high, max(x for x, _ in values)),
+        )
         cell = (self.high - self.low) / CELL
         self.seen = sorted(set(self.seen) | {x for x, gap in values if not self.seen or gap > cell})
         if len(self.seen) > KEPT:
-            self.seen = list({floor((v - self.low) / cell): v for v in reversed(self.seen)}.values())[::-1]
+            self.seen = list(
+                {floor((v - self.low) / cell): v for v in reversed(self.seen)}.values()
+            )[::-1]
 
     def calm(self, counter: str, deviations: Values) -> list[bool]:
         count = getattr(self, counter)
         strange = [self.ready and d > 3 for d in deviations]
-        calm = [not isnan(d) and not (s and count < self.window) for d, s in zip(deviations, strange)]
+        calm = [
+            not isnan(d) and not (s and count < self.window) for d, s in zip(deviations, strange)
+        ]
         many, present = sum(strange), sum(not isnan(d) for d in deviations)
-        setattr(self, counter, count + many if 2 * many > present else max(count - (present - many), 0))
+        setattr(
+            self, counter, count + many if 2 * many > present else max(count - (present - many), 0)
+        )
         return calm
 
     def learn_weights(self, deviation: Values, calm: list[bool]) -> None:
         before = self.lags + deviation
         lags = [0.0 if isnan(d) else d for d in before]
         triples = [(lags[t + 2], lags[t + 1], lags[t]) for t in range(BLOCK) if calm[t]]
-        new = [sum(a * a for _, a, _ in triples), sum(a * b for _, a, b in triples), sum(b * b for _, _, b in triples)]
+        new = [
+            sum(a * a for _, a, _ in triples),
+            sum(a * b for _, a, b in triples),
+            sum(b * b for _, _, b in triples),
+        ]
         new += [sum(y * a for y, a, _ in triples), sum(y * b for y, _, b in triples)]
-        self.products = [p * (1 - 1 / self.window) ** len(triples) + v for p, v in zip(self.products, new)]
+        self.products = [
+            p * (1 - 1 / self.window) ** len(triples) + v for p, v in zip(self.products, new)
+        ]
         size = max(self.products[0] + self.products[2], TINY**2)
         aa, ab, bb, ya, yb = (p / size for p in self.products)
         solved = np.linalg.solve([[aa + 1e-6, ab], [ab, bb + 1e-6]], [ya, yb])
@@ -175,19 +219,31 @@ class Channel:
         ratios = []
         for value, usual in zip(self.surprise, self.usual):
             if self.ready and not isnan(value):
-                ratios.append(min(min(abs(value) / sqrt(usual), 100.0) ** 2 if usual > 0 else 1.0, 9 * self.volatility))
+                ratios.append(
+                    min(
+                        min(abs(value) / sqrt(usual), 100.0) ** 2 if usual > 0 else 1.0,
+                        9 * self.volatility,
+                    )
+                )
         self.noise += pace(len(squares), self.n, self.window) * (mean(squares) - self.noise)
-        self.volatility += pace(len(ratios), inf, max(1.0, self.window / 5)) * (mean(ratios) - self.volatility)
+        self.volatility += pace(len(ratios), inf, max(1.0, self.window / 5)) * (
+            mean(ratios) - self.volatility
+        )
 
     def learn_sway(self) -> None:
         calm = self.calm("swayed", [abs(s) / max(sqrt(self.sway), 1 / 3) for s in self.smoothed])
         squares = [s * s for s, c in zip(self.smoothed, calm) if c]
-        self.sway += pace(len(squares), self.n - self.least + 32, 10 * self.window) * (mean(squares) - self.sway)
+        self.sway += pace(len(squares), self.n - self.least + 32, 10 * self.window) * (
+            mean(squares) - self.sway
+        )
 
     def learn_level(self, deviation: Values, calm: list[bool]) -> None:
         learned = [d for d, c in zip(deviation, calm) if c]
         middle = mean(learned)
-        square, rate = mean([(d - middle) ** 2 for d in learned]), pace(len(learned), self.n, self.window)
+        square, rate = (
+            mean([(d - middle) ** 2 for d in learned]),
+            pace(len(learned), self.n, self.window),
+        )
         if not self.n:
             self.noise = square
         level, solid = self.mean + middle, len(learned) >= BLOCK // 2
@@ -206,7 +262,9 @@ class Channel:
         self.season = find_season(np.array(self.clean[-MEMORY:]), old)
         if self.season == old or (old and self.season and abs(self.season - old) < 0.1 * old):
             return
-        values = [self.clean[t] - self.ago(self.clean, t) for t in range(max(0, now - self.window), now)]
+        values = [
+            self.clean[t] - self.ago(self.clean, t) for t in range(max(0, now - self.window), now)
+        ]
         values = [v for v in values if not isnan(v)]
         if len(values) < self.least:
             self.season = old
@@ -228,13 +286,18 @@ def ensemble(rows: list[Values], window: int) -> Values:
     channels, tail, scores = [Channel(window) for _ in rows[0]], 0.0, []
     for t, row in enumerate(rows):
         told = [channel.step(x, tail) for channel, x in zip(channels, row)]
-        lasting, novel, sudden, stuck = zip(*[each for each in told if each]) if any(told) else ((0.0,),) * 4
+        lasting, novel, sudden, stuck = (
+            zip(*[each for each in told if each]) if any(told) else ((0.0,),) * 4
+        )
         energy = sum(lasting) + sum(novel) / len(row) + max(sudden) ** 2 + max(stuck) ** 2
         scores.append(min(sqrt(energy), CEILING) if any(told) else nan)
         if (t + 1) % BLOCK == 0:
             for channel in channels:
                 channel.learn()
-            steps = [[v for v in step if not isnan(v)] for step in zip(*(channel.loud for channel in channels))]
+            steps = [
+                [v for v in step if not isnan(v)]
+                for step in zip(*(channel.loud for channel in channels))
+            ]
             over = sum(any(v / exp(tail) > 3 for v in step) for step in steps)
             tail = max(tail + 0.02 * (over - 0.01 * sum(bool(step) for step in steps)), 0.0)
     return scores

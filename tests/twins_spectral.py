@@ -34,14 +34,32 @@ def spectral_residual(x: Values, window: int) -> Values:
         if not size:
             return 0.0
         terms = range(1, window // 2 + 1)
-        spectrum = {k: sum((value - mean) / size * exp(-2j * pi * k * s / window) for s, value in enumerate(run)) for k in terms}
+        spectrum = {
+            k: sum(
+                (value - mean) / size * exp(-2j * pi * k * s / window)
+                for s, value in enumerate(run)
+            )
+            for k in terms
+        }
         level = {k: log(abs(value) + 1e-6) for k, value in spectrum.items()}
         ends = {**level, 0: level[1], window // 2 + 1: level[window // 2]}
-        left = {k: spectrum[k] / (abs(spectrum[k]) + 1e-6) * np.exp(level[k] - (ends[k - 1] + ends[k] + ends[k + 1]) / 3) for k in terms}
-        both = {**left, **{window - k: value.conjugate() for k, value in left.items() if 2 * k != window}}
+        left = {
+            k: spectrum[k]
+            / (abs(spectrum[k]) + 1e-6)
+            * np.exp(level[k] - (ends[k - 1] + ends[k] + ends[k + 1]) / 3)
+            for k in terms
+        }
+        both = {
+            **left,
+            **{window - k: value.conjugate() for k, value in left.items() if 2 * k != window},
+        }
         if window % 2 == 0:
             both[window // 2] = complex(left[window // 2].real)
-        back = [abs(sum(value * exp(2j * pi * k * s / window) for k, value in both.items()).real) / window for s in range(window)]
+        back = [
+            abs(sum(value * exp(2j * pi * k * s / window) for k, value in both.items()).real)
+            / window
+            for s in range(window)
+        ]
         return back[-1] / (sum(back) / window) if sum(back) else 0.0
 
     return judged(x, window, misfit)
@@ -63,7 +81,10 @@ def subspace(x: Values, window: int) -> Values:
         runs = np.array([moved[i : i + width] for i in range(window - width + 1)])
         _, sizes, directions = np.linalg.svd(runs)
         rank, energy = min(3, width - 1), [*(sizes**2).tolist(), 0.0, 0.0, 0.0, 0.0]
-        shares = [max(0.0, 1 - (1 + 1e-9) * energy[rank] / e) if e > 1e-9 * energy[0] else 0.0 for e in energy[:rank]]
+        shares = [
+            max(0.0, 1 - (1 + 1e-9) * energy[rank] / e) if e > 1e-9 * energy[0] else 0.0
+            for e in energy[:rank]
+        ]
         main = np.array([d * sqrt(share) for d, share in zip(directions, shares)])
         tip = main[:, -1]
         return list(main[:, :-1].T @ tip / max(1 - tip @ tip, 0.05)), centre
@@ -74,7 +95,9 @@ def subspace(x: Values, window: int) -> Values:
             return nan
         weights, centre = found
         run = run_to(x, t, width)
-        return run[-1] - centre - sum(weight * (value - centre) for weight, value in zip(weights, run))
+        return (
+            run[-1] - centre - sum(weight * (value - centre) for weight, value in zip(weights, run))
+        )
 
     return judged(x, window, misfit)
 

@@ -17,8 +17,13 @@ from urllib.parse import urlsplit
 from redline.access.tokens import ROLES, Token, Tokens
 
 PUBLIC_PATHS = ("/health",)  # paths that a probe asks without a token
-MAX_RATED_CLIENTS = 10_000  # clients whose rate is remembered; the longest silent one is forgotten first
-CHALLENGE = ("WWW-Authenticate", 'Basic realm="Redline: any name, the token as password", charset="UTF-8"')
+MAX_RATED_CLIENTS = (
+    10_000  # clients whose rate is remembered; the longest silent one is forgotten first
+)
+CHALLENGE = (
+    "WWW-Authenticate",
+    'Basic realm="Redline: any name, the token as password", charset="UTF-8"',
+)
 
 
 class Refusal(NamedTuple):
@@ -72,9 +77,13 @@ def required_role(method: str, path: str) -> str | None:
     """
     if path in PUBLIC_PATHS:
         return None
-    if method in ("GET", "HEAD", "OPTIONS") and path.startswith(("/api/", "/docs", "/openapi.json")):
+    if method in ("GET", "HEAD", "OPTIONS") and path.startswith(
+        ("/api/", "/docs", "/openapi.json")
+    ):
         return "read"
-    return "push" if path in ("/api/submit", "/api/labels") else "operate"  # the page can apply settings, so it needs as much
+    return (
+        "push" if path in ("/api/submit", "/api/labels") else "operate"
+    )  # the page can apply settings, so it needs as much
 
 
 class RateLimiter:
@@ -82,7 +91,9 @@ class RateLimiter:
 
     def __init__(self, rate: float):
         self.rate = rate  # requests a second, 0 = no limit
-        self.left: OrderedDict[str, tuple[float, float]] = OrderedDict()  # client -> requests left, at which second
+        self.left: OrderedDict[str, tuple[float, float]] = (
+            OrderedDict()
+        )  # client -> requests left, at which second
         self.refused = 0
 
     def wait(self, client: str, now: float) -> float:
@@ -109,7 +120,10 @@ class Authorizer:
     def judged(self, method: str, path: str, headers: Mapping[str, str]) -> Refusal | Token | None:
         """A refusal, or whose token it was; None = no token is needed."""
         if method not in ("GET", "HEAD", "OPTIONS") and not self.homely(headers):
-            return Refusal(403, f"a page of {headers['origin']} may not change anything here; list it under cors to allow it")
+            return Refusal(
+                403,
+                f"a page of {headers['origin']} may not change anything here; list it under cors to allow it",
+            )
         role = required_role(method, path)
         if not self.tokens or role is None:
             return None
@@ -119,10 +133,17 @@ class Authorizer:
             came = "one that is not known" if secret else "none"
             return Refusal(401, f"wanted a token that may {role}, came {came}", (CHALLENGE,))
         if ROLES.index(token.role) < ROLES.index(role):
-            return Refusal(403, f"wanted a token that may {role}; the one of {token.name} may {token.role}")
+            return Refusal(
+                403, f"wanted a token that may {role}; the one of {token.name} may {token.role}"
+            )
         return token
 
     def homely(self, headers: Mapping[str, str]) -> bool:
         """Whether a browser sends this from our own page or from one that is allowed; programs send no origin."""
         origin = headers.get("origin")
-        return origin is None or "*" in self.origins or origin in self.origins or urlsplit(origin).netloc == headers.get("host")
+        return (
+            origin is None
+            or "*" in self.origins
+            or origin in self.origins
+            or urlsplit(origin).netloc == headers.get("host")
+        )

@@ -11,7 +11,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-ROLES = ("read", "push", "operate")  # each may do what those before it may: look; submit points and labels; change how streams run
+ROLES = (
+    "read",
+    "push",
+    "operate",
+)  # each may do what those before it may: look; submit points and labels; change how streams run
 TOKEN_LINE = re.compile(r"(?P<role>\w+) sha256:(?P<digest>[0-9a-f]{64}) (?P<name>\S.*)")
 
 
@@ -74,11 +78,15 @@ def parse_token_file(path: Path) -> Iterable[Token]:
             continue
         found = TOKEN_LINE.fullmatch(line.strip())
         if found is None or found["role"] not in ROLES:
-            raise AuthError(f"{path}, line {number}: wanted `role sha256:digest name` as `python -m redline token` writes it; came something else")
+            raise AuthError(
+                f"{path}, line {number}: wanted `role sha256:digest name` as `python -m redline token` writes it; came something else"
+            )
         yield Token(found["role"], found["digest"], found["name"])
 
 
 def append_token(path: Path, line: str) -> None:
     """Adds a line to the token file, which only its owner may read."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "a", encoding="utf-8") as file:
+    with os.fdopen(
+        os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "a", encoding="utf-8"
+    ) as file:
         file.write(line + "\n")

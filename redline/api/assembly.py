@@ -23,19 +23,36 @@ from redline.storage.sqlite import SqliteStore, UnavailableStore
 REPLACED_STEPS = 1_000  # steps back in a stream from which another source has taken its place, more than a commit that is tried again repeats
 
 
-def assemble_service(monitor: Monitor, store: SqliteStore | UnavailableStore | None, options: ServerOptions, alerts: str | None = None) -> Service:
+def assemble_service(
+    monitor: Monitor,
+    store: SqliteStore | UnavailableStore | None,
+    options: ServerOptions,
+    alerts: str | None = None,
+) -> Service:
     """The loop with incidents, labels and the API around it; the store, if there is one, is the loop's ledger.
 
     `alerts` is the operator's file of channels and actions; ChannelError says what is wrong with it.
     """
     kept = store if isinstance(store, SqliteStore) else None
-    plan, secrets = read_channels_file(Path(alerts).read_text(encoding="utf-8")) if alerts else (NotificationPlan(), frozenset())
-    incidents = Incidents(Rules(plan.policy, wording.severity, incident_explainer(monitor)), kept.save_incidents if kept else None, kept.lock if kept else None)
+    plan, secrets = (
+        read_channels_file(Path(alerts).read_text(encoding="utf-8"))
+        if alerts
+        else (NotificationPlan(), frozenset())
+    )
+    incidents = Incidents(
+        Rules(plan.policy, wording.severity, incident_explainer(monitor)),
+        kept.save_incidents if kept else None,
+        kept.lock if kept else None,
+    )
     service = Service(monitor, kept, incidents, options=options)
     if kept:
         attach_store(service, kept, incidents)
     else:
-        monitor.listeners.append(lambda batches: service.changed(fold_live_batches(incidents, batches, lambda rows: None)))
+        monitor.listeners.append(
+            lambda batches: service.changed(
+                fold_live_batches(incidents, batches, lambda rows: None)
+            )
+        )
     if plan.channels or plan.actions:
         service.calls = Notifier(plan, secrets, notifier_context(service))
         service.changed = service.calls.tell
@@ -52,34 +69,54 @@ def notifier_context(service: Service) -> NotifierContext:
 
     def record(outcome: DeliveryRecord) -> None:
         if service.store:
-            service.store.record("redline", f"{outcome.kind} {outcome.name}", None, outcome._asdict())
+            service.store.record(
+                "redline", f"{outcome.kind} {outcome.name}", None, outcome._asdict()
+            )
 
     return NotifierContext(source, service.incidents.told, record)
 
 
 def describe_anomaly_for_store(anomaly: Anomaly, unit: str) -> tuple[str, str]:
     """Severity and reason, as the store keeps them."""
-    reason = wording.anomaly_reason(anomaly.value, (anomaly.low, anomaly.high), anomaly.score, unit, anomaly.run)
+    reason = wording.anomaly_reason(
+        anomaly.value, (anomaly.low, anomaly.high), anomaly.score, unit, anomaly.run
+    )
     return wording.severity(anomaly.score, anomaly.threshold), reason
 
 
 def incident_explainer(monitor: Monitor) -> Callable[[Incident], str]:
     def explain(incident: Incident) -> str:
         feed = monitor.feeds.get(incident.stream)
-        return incident.text if feed is None else incident_sentence(incident, feed.stream, wording.anomaly_reason, wording.format_time)
+        return (
+            incident.text
+            if feed is None
+            else incident_sentence(
+                incident, feed.stream, wording.anomaly_reason, wording.format_time
+            )
+        )
 
     return explain
 
 
-def fold_live_batches(incidents: Incidents, batches: Sequence[Batch], save: Callable[[Any], None]) -> list[Change]:
+def fold_live_batches(
+    incidents: Incidents, batches: Sequence[Batch], save: Callable[[Any], None]
+) -> list[Change]:
     """What batches change about the incidents; nobody is called for the past of a stream that has just been opened."""
-    return incidents.commit([batch for batch in batches if batch.live and len(batch.time)], time.time(), save)
+    return incidents.commit(
+        [batch for batch in batches if batch.live and len(batch.time)], time.time(), save
+    )
 
 
 def end_replaced_streams(incidents: Incidents, batches: Sequence[Batch]) -> list[Change]:
     """Streams that count their steps anew, because another source has taken their place: what was live of the former one ends."""
     now, watches = time.time(), incidents.watches
-    anew = [batch.name for batch in batches if batch.live and batch.name in watches and batch.end + REPLACED_STEPS < watches[batch.name].step]
+    anew = [
+        batch.name
+        for batch in batches
+        if batch.live
+        and batch.name in watches
+        and batch.end + REPLACED_STEPS < watches[batch.name].step
+    ]
     return [change for name in anew for change in incidents.forget(name, now)]
 
 
@@ -91,12 +128,16 @@ def attach_store(service: Service, store: SqliteStore, incidents: Incidents) -> 
         waiting.extend(fold_live_batches(incidents, batches, save))
 
     def tell(batches: Sequence[Batch]) -> None:
-        if service.monitor.trouble:  # these are told without a commit, so nobody has folded them yet
+        if (
+            service.monitor.trouble
+        ):  # these are told without a commit, so nobody has folded them yet
             waiting.extend(fold_live_batches(incidents, batches, lambda rows: None))
         try:
             waiting.extend(end_replaced_streams(incidents, batches))
             waiting.extend(incidents.wake(time.time()))
-        except OSError as error:  # comes again with the next batches; a full disk keeps nobody from being called
+        except (
+            OSError
+        ) as error:  # comes again with the next batches; a full disk keeps nobody from being called
             log.warning("what is over or awake again could not be written and waits: %s", error)
         changes, waiting[:] = [*waiting], []
         if changes:
@@ -105,7 +146,11 @@ def attach_store(service: Service, store: SqliteStore, incidents: Incidents) -> 
     incidents.restore(Kept(*store.incidents()))
     store.beside = beside
     service.monitor.listeners.append(tell)
-    service.labels = LabelRegistry(LabelPersistence(lambda row: save_label(store, row), lambda id: delete_label(store, id), store.dismiss))
+    service.labels = LabelRegistry(
+        LabelPersistence(
+            lambda row: save_label(store, row), lambda id: delete_label(store, id), store.dismiss
+        )
+    )
     service.labels.restore((row["body"] for row in store.labels()), store.dismissed())
 
 

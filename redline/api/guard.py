@@ -25,15 +25,23 @@ class RequestGuard:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
+        }
         found = self.judged(scope, headers)
         if not isinstance(found, Refusal):
             scope.setdefault("state", {})["who"] = found.name if found else "local"
-            await self.app(scope, self.counted(scope["path"], receive) if scope["type"] == "http" else receive, send)
+            await self.app(
+                scope,
+                self.counted(scope["path"], receive) if scope["type"] == "http" else receive,
+                send,
+            )
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 4_401, "reason": found.detail})
         else:
-            await Problem(found.status, found.detail, headers=dict(found.headers)).response(scope["path"])(scope, receive, send)
+            await Problem(found.status, found.detail, headers=dict(found.headers)).response(
+                scope["path"]
+            )(scope, receive, send)
 
     def judged(self, scope: Any, headers: Mapping[str, str]) -> Refusal | Token | None:
         path, service = scope["path"], self.service
@@ -42,11 +50,18 @@ class RequestGuard:
             return found
         client = scope.get("client") or ("", 0)
         if wait := service.allowance.wait(client[0], time.monotonic()):
-            return Refusal(429, f"wanted at most {service.options.rate:g} requests a second, came more", (("Retry-After", f"{math.ceil(wait)}"),))
+            return Refusal(
+                429,
+                f"wanted at most {service.options.rate:g} requests a second, came more",
+                (("Retry-After", f"{math.ceil(wait)}"),),
+            )
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > service.options.body:
             service.oversized += 1
-            return Refusal(413, f"wanted a body of at most {service.options.body:,} bytes, came {int(length):,}; send it in parts")
+            return Refusal(
+                413,
+                f"wanted a body of at most {service.options.body:,} bytes, came {int(length):,}; send it in parts",
+            )
         return found
 
     def counted(self, path: str, receive: Any) -> Any:
@@ -59,7 +74,10 @@ class RequestGuard:
             left -= len(message.get("body", b""))
             if left < 0:
                 self.service.oversized += 1
-                raise Problem(413, f"wanted a body of at most {self.service.options.body:,} bytes, came more; send it in parts")
+                raise Problem(
+                    413,
+                    f"wanted a body of at most {self.service.options.body:,} bytes, came more; send it in parts",
+                )
             return message
 
         return counting

@@ -16,8 +16,14 @@ from redline.engine.feed import Feed
 from redline.storage.errors import StoreError
 from redline.storage.sqlite import AnomalyQuery, SqliteStore
 
-JSON_PIECE_POINTS = 5_000  # points written at once, so that nobody waits for a long answer of another
-MEDIA_TYPES = {"json": "application/json", "csv": "text/csv; charset=utf-8", "ndjson": "application/x-ndjson"}
+JSON_PIECE_POINTS = (
+    5_000  # points written at once, so that nobody waits for a long answer of another
+)
+MEDIA_TYPES = {
+    "json": "application/json",
+    "csv": "text/csv; charset=utf-8",
+    "ndjson": "application/x-ndjson",
+}
 HistoryFormat = Literal["json", "csv", "ndjson"]
 
 
@@ -48,7 +54,9 @@ def history_rows(feed: Feed, store: SqliteStore | None, asked: HistoryRange) -> 
     """The steps of a range: from the store where it keeps this stream's points, else those at hand."""
     found = None
     if store and feed.real:
-        with contextlib.suppress(StoreError):  # the store's trouble is told by /health; what is at hand can still be shown
+        with contextlib.suppress(
+            StoreError
+        ):  # the store's trouble is told by /health; what is at hand can still be shown
             found = rows_from_store(store, feed.name, asked)
     found = select_rows(rows_from_buffer(feed), asked) if found is None else found
     return thin_rows(found, asked.thin) if asked.thin else found
@@ -56,14 +64,23 @@ def history_rows(feed: Feed, store: SqliteStore | None, asked: HistoryRange) -> 
 
 def rows_from_store(store: SqliteStore, name: str, asked: HistoryRange) -> HistoryRows | None:
     """The steps of a range out of the store, late ones among them (step -1 where those leave the number unknown)."""
-    since, until = None if asked.start == -np.inf else asked.start, None if asked.end == np.inf else float(np.nextafter(asked.end, -np.inf))
+    since, until = (
+        None if asked.start == -np.inf else asked.start,
+        None if asked.end == np.inf else float(np.nextafter(asked.end, -np.inf)),
+    )
     found = store.points(name, since, until, asked.limit)
     if found is None:
         return None
-    step = np.full(len(found.time), -1) if found.first is None else found.first + np.arange(len(found.time))
+    step = (
+        np.full(len(found.time), -1)
+        if found.first is None
+        else found.first + np.arange(len(found.time))
+    )
     strange = np.zeros(len(found.time), bool)
     if len(found.time):
-        said = store.anomalies(AnomalyQuery(name, float(found.time[0]), float(found.time[-1]), limit=len(found.time)))
+        said = store.anomalies(
+            AnomalyQuery(name, float(found.time[0]), float(found.time[-1]), limit=len(found.time))
+        )
         strange = np.isin(found.time, [each["time"] for each in said])
     return HistoryRows(step, found.time, found.x, found.score, strange)
 
@@ -77,8 +94,12 @@ def rows_from_buffer(feed: Feed) -> HistoryRows:
         score = track.read("score", first, end)[:, 0]  # type: ignore[index]
         noted, journal = feed.noted, list(feed.journal)
     step = np.arange(first, end)
-    known = journal[0].step if len(journal) == feed.journal.maxlen else first  # older ones have left the journal
-    anomaly = np.isin(step, [a.step for a in journal]) | ((step < known) & (step < noted) & (score > feed.applied.threshold))
+    known = (
+        journal[0].step if len(journal) == feed.journal.maxlen else first
+    )  # older ones have left the journal
+    anomaly = np.isin(step, [a.step for a in journal]) | (
+        (step < known) & (step < noted) & (score > feed.applied.threshold)
+    )
     return HistoryRows(step, times, x, score, anomaly)
 
 
@@ -92,12 +113,19 @@ def thin_rows(found: HistoryRows, most: int) -> HistoryRows:
     width = 2 * found.x.shape[1] * len(found.step) // most
     if width < 2:
         return found
-    bucket = found.step // (1 << (width - 1).bit_length())  # buckets of a power of two, so that a moving range draws the same rows
+    bucket = found.step // (
+        1 << (width - 1).bit_length()
+    )  # buckets of a power of two, so that a moving range draws the same rows
     keep = found.anomaly.copy()
     edge = np.append(bucket[1:] != bucket[:-1], True)
     for column in found.x.T:
-        for side in (np.where(np.isnan(column), -np.inf, column), np.where(np.isnan(column), -np.inf, -column)):
-            keep[np.lexsort((side, bucket))[edge]] = True  # the last of a bucket has its highest value
+        for side in (
+            np.where(np.isnan(column), -np.inf, column),
+            np.where(np.isnan(column), -np.inf, -column),
+        ):
+            keep[np.lexsort((side, bucket))[edge]] = (
+                True  # the last of a bucket has its highest value
+            )
     return found.at(keep)
 
 
@@ -106,15 +134,32 @@ def format_rows(feed: Feed, found: HistoryRows, form: HistoryFormat) -> bytes:
     if form == "csv":
         return history_csv(names, found)
     values = found.x.tolist() if names != payload.SINGLE_FEATURE else found.x[:, 0].tolist()
-    columns = zip(found.step.tolist(), found.time.tolist(), values, found.score.tolist(), found.anomaly.tolist())
+    columns = zip(
+        found.step.tolist(),
+        found.time.tolist(),
+        values,
+        found.score.tolist(),
+        found.anomaly.tolist(),
+    )
     if names == payload.SINGLE_FEATURE:
-        points = [{"step": s, "time": t, "value": x, "score": z, "anomaly": a} for s, t, x, z, a in columns]
+        points = [
+            {"step": s, "time": t, "value": x, "score": z, "anomaly": a}
+            for s, t, x, z, a in columns
+        ]
     else:
-        points = [{"step": s, "time": t, "values": dict(zip(names, x)), "score": z, "anomaly": a} for s, t, x, z, a in columns]
+        points = [
+            {"step": s, "time": t, "values": dict(zip(names, x)), "score": z, "anomaly": a}
+            for s, t, x, z, a in columns
+        ]
     if form == "ndjson":
         return b"".join(payload.to_json({"source": feed.name, **point}) + b"\n" for point in points)
-    head = payload.to_json({"source": feed.name, "names": list(names), "units": list(feed.stream.units)})
-    pieces = [payload.to_json(points[i : i + JSON_PIECE_POINTS])[1:-1] for i in range(0, len(points), JSON_PIECE_POINTS)]
+    head = payload.to_json(
+        {"source": feed.name, "names": list(names), "units": list(feed.stream.units)}
+    )
+    pieces = [
+        payload.to_json(points[i : i + JSON_PIECE_POINTS])[1:-1]
+        for i in range(0, len(points), JSON_PIECE_POINTS)
+    ]
     return head[:-1] + b',"points":[' + b",".join(pieces) + b"]}"
 
 
@@ -122,7 +167,13 @@ def history_csv(names: Sequence[str], found: HistoryRows) -> bytes:
     """A header, then a line a step; an empty cell is missing, or no opinion."""
     heads = ["step", "time", *names, "score", "anomaly"]
     lines = [",".join(csv_quote(head) for head in heads)]
-    for step, at, x, score, anomaly in zip(found.step.tolist(), found.time.tolist(), found.x.tolist(), found.score.tolist(), found.anomaly.tolist()):
+    for step, at, x, score, anomaly in zip(
+        found.step.tolist(),
+        found.time.tolist(),
+        found.x.tolist(),
+        found.score.tolist(),
+        found.anomaly.tolist(),
+    ):
         cells = ["" if value != value else repr(value) for value in (*x, score)]
         lines.append(f"{step},{at!r},{','.join(cells)},{int(anomaly)}")
     return ("\n".join(lines) + "\n").encode()

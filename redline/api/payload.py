@@ -55,8 +55,12 @@ def json_fragment(text: str) -> orjson.Fragment:
 def to_json(value: Any) -> bytes:
     """JSON; NaN and infinity become null, numpy arrays lists, other things their text."""
     try:
-        return orjson.dumps(value, default=str, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
-    except TypeError:  # half a character, or a whole number beyond 64 bits, that somebody sent and is told of
+        return orjson.dumps(
+            value, default=str, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+        )
+    except (
+        TypeError
+    ):  # half a character, or a whole number beyond 64 bits, that somebody sent and is told of
         return json.dumps(value, default=str).encode()
 
 
@@ -94,7 +98,12 @@ def parse_submission(body: Any) -> list[SubmittedPoints]:
     single: dict[str, list[dict[str, Any]]] = {}
     found = []
     for at, item in enumerate(items):
-        if type(item) is not dict or not POINT_KEYS.issuperset(item) or type(item.get("source")) is not str or "time" not in item:
+        if (
+            type(item) is not dict
+            or not POINT_KEYS.issuperset(item)
+            or type(item.get("source")) is not str
+            or "time" not in item
+        ):
             raise explain_item(item, f"[{at}]" if isinstance(body, list) else "")
         if type(item["time"]) is list:
             found.append(points_from_columns(item, f"[{at}]." if isinstance(body, list) else ""))
@@ -108,8 +117,16 @@ def explain_item(item: Any, where: str) -> BodyError:
     if not isinstance(item, dict):
         return BodyError(where or "body", POINT_FORM, item)
     if unknown := set(item) - POINT_KEYS:
-        return BodyError(f"{where}.{min(unknown)}".lstrip("."), f"no other field than {', '.join(sorted(POINT_KEYS))}", item[min(unknown)])
-    name, wanted = ("source", "a text") if not isinstance(item.get("source"), str) else ("time", "Unix seconds or ISO 8601")
+        return BodyError(
+            f"{where}.{min(unknown)}".lstrip("."),
+            f"no other field than {', '.join(sorted(POINT_KEYS))}",
+            item[min(unknown)],
+        )
+    name, wanted = (
+        ("source", "a text")
+        if not isinstance(item.get("source"), str)
+        else ("time", "Unix seconds or ISO 8601")
+    )
     return BodyError(f"{where}.{name}".lstrip("."), wanted, item.get(name, "nothing"))
 
 
@@ -135,9 +152,13 @@ def point_value(item: dict[str, Any], where: str = "") -> Any:
     """What a point says of its values: under `value` or under `values`, not both."""
     if ("value" in item) == ("values" in item):
         came = "both" if "value" in item else "neither"
-        raise BodyError(f"{where}value", "either value, a number, or values, numbers by feature", came)
+        raise BodyError(
+            f"{where}value", "either value, a number, or values, numbers by feature", came
+        )
     if "values" in item and type(item["values"]) is not dict:
-        raise BodyError(f"{where}values", 'numbers by feature, such as {"temp": 20.5}', item["values"])
+        raise BodyError(
+            f"{where}values", 'numbers by feature, such as {"temp": 20.5}', item["values"]
+        )
     return item["values"] if "values" in item else item["value"]
 
 
@@ -155,7 +176,12 @@ def points_from_rows(source: str, points: list[dict[str, Any]]) -> SubmittedPoin
     else:
         flat = [value.get(name) for value in named for name in names]
     x = number_column(flat, f"{where}{'value' if names == SINGLE_FEATURE else 'values'}")
-    return SubmittedPoints(source, names, time_column([point["time"] for point in points], f"{where}time"), x.reshape(-1, len(names)))
+    return SubmittedPoints(
+        source,
+        names,
+        time_column([point["time"] for point in points], f"{where}time"),
+        x.reshape(-1, len(names)),
+    )
 
 
 def number_column(column: list[Any], field: str) -> np.ndarray:
@@ -163,7 +189,11 @@ def number_column(column: list[Any], field: str) -> np.ndarray:
     kinds = set(map(type, column))
     if not kinds <= {int, float, NoneType}:
         at = next(i for i, value in enumerate(column) if type(value) not in (int, float, NoneType))
-        raise BodyError(f"{field}[{at}]" if len(column) > 1 else field, "a number, or null where it is missing", column[at])
+        raise BodyError(
+            f"{field}[{at}]" if len(column) > 1 else field,
+            "a number, or null where it is missing",
+            column[at],
+        )
     found = np.array(column, dtype=np.float64)
     far = np.abs(found) > LARGEST_SUBMITTED
     if far.any():
@@ -178,7 +208,9 @@ def time_column(column: Sequence[Any], field: str) -> np.ndarray:
     if set(map(type, column)) <= {int, float}:
         return np.array(column, dtype=np.float64)
     one = len(column) == 1
-    return np.array([parse_time(value, field if one else f"{field}[{at}]") for at, value in enumerate(column)])
+    return np.array(
+        [parse_time(value, field if one else f"{field}[{at}]") for at, value in enumerate(column)]
+    )
 
 
 def parse_time(value: Any, field: str) -> float:
@@ -193,11 +225,17 @@ def parse_time(value: Any, field: str) -> float:
         if not isinstance(value, str):
             raise ValueError
         try:
-            return float(value) if value.replace(".", "", 1).lstrip("-").isdecimal() else parse_iso(value)
+            return (
+                float(value)
+                if value.replace(".", "", 1).lstrip("-").isdecimal()
+                else parse_iso(value)
+            )
         except OverflowError:
             raise ValueError from None
     except ValueError:
-        raise BodyError(field, "Unix seconds or an ISO 8601 time such as 2026-01-05T00:00:00Z", value) from None
+        raise BodyError(
+            field, "Unix seconds or an ISO 8601 time such as 2026-01-05T00:00:00Z", value
+        ) from None
 
 
 def parse_iso(text: str) -> float:

@@ -12,7 +12,11 @@ from fastapi.openapi.docs import get_swagger_ui_html
 
 def connect_docs(server: FastAPI) -> None:
     """`/docs` of its own, which needs no network; `/docs/try` is Swagger UI, which a browser fetches from elsewhere."""
-    server.router.routes[:] = [route for route in server.router.routes if not str(getattr(route, "path", "")).startswith(("/docs", "/redoc"))]
+    server.router.routes[:] = [
+        route
+        for route in server.router.routes
+        if not str(getattr(route, "path", "")).startswith(("/docs", "/redoc"))
+    ]
 
     @server.get("/docs", include_in_schema=False)
     def docs() -> Response:
@@ -28,10 +32,24 @@ def reference_page(openapi: Mapping[str, Any]) -> str:
     parts = []
     for path, ways in openapi["paths"].items():
         for method, way in ways.items():
-            rows = [(p["name"], p["in"], p.get("description", ""), "needed" if p.get("required") else "") for p in way.get("parameters", [])]
+            rows = [
+                (
+                    p["name"],
+                    p["in"],
+                    p.get("description", ""),
+                    "needed" if p.get("required") else "",
+                )
+                for p in way.get("parameters", [])
+            ]
             cells = "".join("<tr>" + "".join(f"<td>{escape(cell)}" for cell in row) for row in rows)
-            body = "<p>Body: JSON, see <a href='/openapi.json'>the schema</a>." if "requestBody" in way else ""
-            parts.append(f"<h2><code>{method.upper()} {escape(path)}</code></h2><p>{escape(way['summary'])}.{body}<table>{cells}</table>")
+            body = (
+                "<p>Body: JSON, see <a href='/openapi.json'>the schema</a>."
+                if "requestBody" in way
+                else ""
+            )
+            parts.append(
+                f"<h2><code>{method.upper()} {escape(path)}</code></h2><p>{escape(way['summary'])}.{body}<table>{cells}</table>"
+            )
     links = "<a href='/openapi.json'>openapi.json</a> · <a href='/docs/try'>try it (Swagger UI, fetched from jsdelivr.net)</a>"
     return f"<!doctype html><html lang=en><meta charset=utf-8><title>Redline API</title>{REFERENCE_STYLE}<h1>Redline API</h1><p>{links}{''.join(parts)}"
 

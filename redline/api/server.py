@@ -50,7 +50,9 @@ def listen(host: str, port: int) -> socket.socket:
     """A socket on that address; OSError says why there is none."""
     sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):  # one who does not read for a minute is gone: frees what the kernel holds for it
+    if hasattr(
+        socket, "TCP_USER_TIMEOUT"
+    ):  # one who does not read for a minute is gone: frees what the kernel holds for it
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
     try:
@@ -58,20 +60,28 @@ def listen(host: str, port: int) -> socket.socket:
         sock.listen(1024)
     except OSError as error:
         sock.close()
-        raise OSError(f"port {port} on {host} cannot be used ({error.strerror}); stop what uses it, or choose another with --port") from error
+        raise OSError(
+            f"port {port} on {host} cannot be used ({error.strerror}); stop what uses it, or choose another with --port"
+        ) from error
     return sock
 
 
 def serve(server: FastAPI, sock: socket.socket) -> None:
     """Serves until Ctrl-C."""
-    config = uvicorn.Config(server, log_level="warning", timeout_graceful_shutdown=1, access_log=False)
+    config = uvicorn.Config(
+        server, log_level="warning", timeout_graceful_shutdown=1, access_log=False
+    )
     with contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[sock])
 
 
 def connect_api(server: FastAPI, service: Service) -> Service:
     """Puts the routes, the guard and the problems on a server; before any route that answers every path."""
-    server.title, server.version, server.description = "Redline", API_VERSION, (__doc__ or "").partition("\n")[0]
+    server.title, server.version, server.description = (
+        "Redline",
+        API_VERSION,
+        (__doc__ or "").partition("\n")[0],
+    )
     router = APIRouter()
     for add in (
         connect_health,
@@ -91,7 +101,12 @@ def connect_api(server: FastAPI, service: Service) -> Service:
     connect_problems(server)
     server.add_middleware(RequestGuard, service=service)
     if service.options.cors:
-        server.add_middleware(CORSMiddleware, allow_origins=list(service.options.cors), allow_methods=["*"], allow_headers=["*"])
+        server.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(service.options.cors),
+            allow_methods=["*"],
+            allow_headers=["*"],
+        )
     service.monitor.listeners.append(service.heard)
     return service
 
@@ -100,5 +115,9 @@ def routes_table() -> Table:
     """Every route and what it is for."""
     server = FastAPI()
     connect_api(server, Service(Monitor({})))
-    ways = [(f"`{method.upper()} {path}`", way["summary"]) for path, ways in server.openapi()["paths"].items() for method, way in ways.items()]
+    ways = [
+        (f"`{method.upper()} {path}`", way["summary"])
+        for path, ways in server.openapi()["paths"].items()
+        for method, way in ways.items()
+    ]
     return Table(("route", "what it answers"), ways)

@@ -20,7 +20,14 @@ from redline.engine.monitor import Monitor
 from redline.engine.results import Anomaly, Batch
 from redline.feedback.labels import Label, LabelRegistry
 from redline.incidents.grouping import Rules
-from redline.incidents.incident import SEVERITY_WORDS, Change, Incident, Policy, incident_row, incident_sentence
+from redline.incidents.incident import (
+    SEVERITY_WORDS,
+    Change,
+    Incident,
+    Policy,
+    incident_row,
+    incident_sentence,
+)
 from redline.incidents.notify import Notifier
 from redline.incidents.registry import Incidents
 from redline.storage.sqlite import AnomalyQuery as Search
@@ -47,7 +54,9 @@ class Service:
     monitor: Monitor
     store: SqliteStore | None = None  # None = nothing outlives the program
     alerts: Incidents | None = None  # None = joined here and forgotten at the end
-    changed: Callable[[Sequence[Change]], None] = field(default=lambda changes: None)  # told what a person did to an incident
+    changed: Callable[[Sequence[Change]], None] = field(
+        default=lambda changes: None
+    )  # told what a person did to an incident
     options: ServerOptions = field(default_factory=ServerOptions)
     labels: LabelRegistry = field(default_factory=LabelRegistry)
     calls: Notifier | None = None  # who calls people and runs the operator's actions
@@ -56,13 +65,20 @@ class Service:
         self.began = time.time()
         self.allowance = RateLimiter(self.options.rate)
         self.door = Authorizer(self.options.tokens, self.allowance, self.options.cors)
-        self.hub = EventHub(self.older if self.store else None, self.store.newest() if self.store else 0)
+        self.hub = EventHub(
+            self.older if self.store else None, self.store.newest() if self.store else 0
+        )
         self.oversized = 0  # requests refused for their size
         self.joins = self.alerts is None
         self.incidents = self.alerts or Incidents(Rules(Policy(), wording.severity, self.explained))
 
     def explained(self, incident: Incident) -> str:
-        return incident_sentence(incident, self.monitor.feeds[incident.stream].stream, wording.anomaly_reason, wording.format_time)
+        return incident_sentence(
+            incident,
+            self.monitor.feeds[incident.stream].stream,
+            wording.anomaly_reason,
+            wording.format_time,
+        )
 
     def end(self) -> None:
         """Lets go of those who follow, and of calls that are still tried."""
@@ -73,7 +89,10 @@ class Service:
     def older(self, after: int, most: int) -> list[ServerEvent]:
         """Events out of the store, for one who comes back."""
         assert self.store is not None
-        return [anomaly_event(stored_anomaly(self, each)) for each in self.store.anomalies(Search(after=after, limit=most))]
+        return [
+            anomaly_event(stored_anomaly(self, each))
+            for each in self.store.anomalies(Search(after=after, limit=most))
+        ]
 
     def noted(self, request: Request, what: str, source: str, **detail: Any) -> None:
         """A line of the audit log: who changed what."""
@@ -83,15 +102,26 @@ class Service:
     def heard(self, batches: Sequence[Batch]) -> None:
         """The monitor's listener: every committed anomaly becomes an event, and where nobody else does it, alarms become incidents."""
         if self.joins:
-            self.incidents.commit([batch for batch in batches if batch.live], time.time(), lambda rows: None)
-        events = [anomaly_event(anomaly_document(batch.names, batch.units, batch.name, a)) for batch in batches if batch.live for a in batch.anomalies]
+            self.incidents.commit(
+                [batch for batch in batches if batch.live], time.time(), lambda rows: None
+            )
+        events = [
+            anomaly_event(anomaly_document(batch.names, batch.units, batch.name, a))
+            for batch in batches
+            if batch.live
+            for a in batch.anomalies
+        ]
         if events:
             self.hub.publish(events)
 
     def feed(self, name: str) -> Feed:
         feed = self.monitor.feeds.get(name)
         if feed is None:
-            raise Problem(404, f"no stream is called {name!r}; /api/streams lists them", [field_error("source", "the name of a stream", name)])
+            raise Problem(
+                404,
+                f"no stream is called {name!r}; /api/streams lists them",
+                [field_error("source", "the name of a stream", name)],
+            )
         self.awake([feed])
         return feed
 
@@ -105,30 +135,59 @@ class Service:
             time.sleep(0.005)
 
 
-def anomaly_document(names: Sequence[str], units: Sequence[str], source: str, a: Anomaly) -> dict[str, Any]:
+def anomaly_document(
+    names: Sequence[str], units: Sequence[str], source: str, a: Anomaly
+) -> dict[str, Any]:
     """One anomaly as an answer shows it."""
     unit = units[a.feature]
-    shown: dict[str, Any] = {"id": a.id, "source": source, "step": a.step, "time": a.time, "feature": names[a.feature], "unit": unit}
-    shown |= {"value": a.value, "expected": None if a.low != a.low else [a.low, a.high], "score": a.score, "threshold": a.threshold}
+    shown: dict[str, Any] = {
+        "id": a.id,
+        "source": source,
+        "step": a.step,
+        "time": a.time,
+        "feature": names[a.feature],
+        "unit": unit,
+    }
+    shown |= {
+        "value": a.value,
+        "expected": None if a.low != a.low else [a.low, a.high],
+        "score": a.score,
+        "threshold": a.threshold,
+    }
     shown |= {"severity": wording.severity(a.score, a.threshold), "run": a.run, "alarm": a.alarm}
-    return shown | {"reason": wording.anomaly_reason(a.value, (a.low, a.high), a.score, unit, a.run)}
+    return shown | {
+        "reason": wording.anomaly_reason(a.value, (a.low, a.high), a.score, unit, a.run)
+    }
 
 
 def anomaly_event(shown: dict[str, Any]) -> ServerEvent:
-    return ServerEvent(shown["id"], shown["source"], SEVERITY_WORDS.index(shown["severity"]), payload.to_json(shown))
+    return ServerEvent(
+        shown["id"],
+        shown["source"],
+        SEVERITY_WORDS.index(shown["severity"]),
+        payload.to_json(shown),
+    )
 
 
 def stored_anomaly(service: Service, each: Mapping[str, Any]) -> dict[str, Any]:
     """One anomaly out of the store, in the words of `found`."""
     feed = service.monitor.feeds.get(each["stream"])
     units = dict(zip(feed.stream.names, feed.stream.units)) if feed else {}
-    shown = {"id": each["id"], "source": each["stream"], "step": each["step"], "time": each["time"], "feature": each["feature"]}
+    shown = {
+        "id": each["id"],
+        "source": each["stream"],
+        "step": each["step"],
+        "time": each["time"],
+        "feature": each["feature"],
+    }
     shown |= {
         "unit": units.get(each["feature"], ""),
         "value": each["value"],
         "expected": None if each["low"] is None else [each["low"], each["high"]],
     }
-    return shown | {name: each[name] for name in ("score", "threshold", "severity", "run", "alarm", "reason")}
+    return shown | {
+        name: each[name] for name in ("score", "threshold", "severity", "run", "alarm", "reason")
+    }
 
 
 def incident_document(service: Service, each: Incident) -> dict[str, Any]:
@@ -138,12 +197,21 @@ def incident_document(service: Service, each: Incident) -> dict[str, Any]:
     names, units = (feed.stream.names, feed.stream.units) if feed else ((), ())
     shown["features"] = [names[f] if f < len(names) else str(f) for f in each.features]
     worst, f = dict(shown["peak"]), each.peak.feature
-    worst |= {"feature": names[f] if f < len(names) else str(f), "unit": units[f] if f < len(units) else ""}
+    worst |= {
+        "feature": names[f] if f < len(names) else str(f),
+        "unit": units[f] if f < len(units) else "",
+    }
     return {"id": shown.pop("id"), "source": shown.pop("stream"), **shown, "peak": worst}
 
 
 def label_document(service: Service, label: Label) -> dict[str, Any]:
     feed = service.monitor.feeds.get(label.stream)
     feature = None if label.feature is None or feed is None else feed.stream.names[label.feature]
-    shown = {"id": label.id, "source": label.stream, "kind": label.kind, "start": label.start, "end": label.end}
+    shown = {
+        "id": label.id,
+        "source": label.stream,
+        "kind": label.kind,
+        "start": label.start,
+        "end": label.end,
+    }
     return shown | {"feature": feature, "note": label.note, "who": label.who, "at": label.at}

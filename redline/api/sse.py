@@ -70,7 +70,9 @@ class EventClient:
 class EventHub:
     """Everybody who follows; `publish` may be called from any thread, everything else belongs to the event loop."""
 
-    def __init__(self, older: Callable[[int, int], Sequence[ServerEvent]] | None = None, newest: int = 0):
+    def __init__(
+        self, older: Callable[[int, int], Sequence[ServerEvent]] | None = None, newest: int = 0
+    ):
         self.older = older  # (after id, at most) -> events from the store, by id; None: only what is kept here
         self.kept: deque[ServerEvent] = deque(maxlen=REPLAY_EVENTS)
         self.newest = newest  # id of the newest event
@@ -85,7 +87,9 @@ class EventHub:
         if loop is None or loop.is_closed():
             self.keep(events)
             return
-        with contextlib.suppress(RuntimeError):  # the loop closed just now: nobody is there to be told
+        with contextlib.suppress(
+            RuntimeError
+        ):  # the loop closed just now: nobody is there to be told
             loop.call_soon_threadsafe(self.spread, list(events))
 
     def keep(self, events: Sequence[ServerEvent]) -> list[ServerEvent]:
@@ -125,7 +129,9 @@ class EventHub:
         try:
             async for part in self.missed(client):
                 yield part
-            self.clients.add(client)  # nothing was awaited since the last look at `newest`: no gap, no event twice
+            self.clients.add(
+                client
+            )  # nothing was awaited since the last look at `newest`: no gap, no event twice
             async for part in self.live(client):
                 yield part
         finally:
@@ -160,4 +166,8 @@ class EventHub:
             client.queue.clear()
             if part:
                 yield part
-        yield b": too slow, come back with Last-Event-ID\n\n" if client.slow else b": the server stops\n\n"
+        yield (
+            b": too slow, come back with Last-Event-ID\n\n"
+            if client.slow
+            else b": the server stops\n\n"
+        )

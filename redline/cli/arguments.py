@@ -39,7 +39,9 @@ def window_list(word: str) -> list[int]:
     low, high = SETTINGS_BY_NAME["window"].low or 1, SETTINGS_BY_NAME["window"].high or 1
     sizes = [int(size) for size in comma_list(word)]
     if not sizes or not all(low <= size <= high for size in sizes):
-        raise argparse.ArgumentTypeError(f"wanted whole numbers from {low} to {high} with commas between, came {word}")
+        raise argparse.ArgumentTypeError(
+            f"wanted whole numbers from {low} to {high} with commas between, came {word}"
+        )
     return sizes
 
 

@@ -20,12 +20,29 @@ def status_arguments(parser: argparse.ArgumentParser) -> None:
 
 def anomalies_arguments(parser: argparse.ArgumentParser) -> None:
     status_arguments(parser)
-    parser.add_argument("--stream", action="append", default=[], metavar="NAME", help="only of this stream; may be repeated")
-    parser.add_argument("--start", metavar="TIME", help="from this time on, Unix seconds or ISO 8601")
+    parser.add_argument(
+        "--stream",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="only of this stream; may be repeated",
+    )
+    parser.add_argument(
+        "--start", metavar="TIME", help="from this time on, Unix seconds or ISO 8601"
+    )
     parser.add_argument("--end", metavar="TIME", help="up to this time")
-    parser.add_argument("--severity", default="info", choices=("info", "warning", "critical"), help="at least (default: %(default)s)")
-    parser.add_argument("--limit", type=int, default=20, help="the newest so many (default: %(default)s)")
-    parser.add_argument("--follow", action="store_true", help="then go on with those that come, until Ctrl-C")
+    parser.add_argument(
+        "--severity",
+        default="info",
+        choices=("info", "warning", "critical"),
+        help="at least (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--limit", type=int, default=20, help="the newest so many (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--follow", action="store_true", help="then go on with those that come, until Ctrl-C"
+    )
 
 
 def run_status(args: argparse.Namespace) -> None:
@@ -33,7 +50,10 @@ def run_status(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(status, indent=1))
         return
-    flat = {f"{part} {name}" if inner else name: value for name, inner, value, part in flatten_status(status)}
+    flat = {
+        f"{part} {name}" if inner else name: value
+        for name, inner, value, part in flatten_status(status)
+    }
     width = max(map(len, flat))
     for name, value in flat.items():
         print(f"{name:{width}}  {', '.join(value) or 'none' if isinstance(value, list) else value}")
@@ -42,7 +62,9 @@ def run_status(args: argparse.Namespace) -> None:
 def flatten_status(status: Mapping[str, Any]) -> Iterator[tuple[str, bool, Any, str]]:
     for name, value in status.items():
         if isinstance(value, dict):
-            yield from ((inner.replace("_", " "), True, each, name) for inner, each in value.items())
+            yield from (
+                (inner.replace("_", " "), True, each, name) for inner, each in value.items()
+            )
         else:
             yield name.replace("_", " "), False, value, ""
 
@@ -56,9 +78,28 @@ def run_streams(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(listed, indent=1, ensure_ascii=False))
         return
-    heads = ("stream", "kind", "features", "points", "anomalies", "detector", "window", "threshold", "status")
+    heads = (
+        "stream",
+        "kind",
+        "features",
+        "points",
+        "anomalies",
+        "detector",
+        "window",
+        "threshold",
+        "status",
+    )
     rows = [
-        (s["source"], s["kind"], ", ".join(f["name"] for f in s["features"]), s["points"], s["anomalies"], *order_streams(s), s["status"]) for s in listed
+        (
+            s["source"],
+            s["kind"],
+            ", ".join(f["name"] for f in s["features"]),
+            s["points"],
+            s["anomalies"],
+            *order_streams(s),
+            s["status"],
+        )
+        for s in listed
     ]
     print(Table(heads, rows).text())
 
@@ -70,7 +111,9 @@ def order_streams(stream: Mapping[str, Any]) -> tuple[str, int, float]:
 
 def run_anomalies(args: argparse.Namespace) -> None:
     query = {"source": args.stream, "severity": args.severity}
-    answer = fetch_json(args, "/api/anomalies", start=args.start, end=args.end, limit=args.limit, **query)
+    answer = fetch_json(
+        args, "/api/anomalies", start=args.start, end=args.end, limit=args.limit, **query
+    )
     for told in answer["anomalies"]:
         print(json.dumps(told, ensure_ascii=False) if args.json else anomaly_line(told))
     if args.follow:
@@ -81,12 +124,19 @@ def follow_anomalies(args: argparse.Namespace, query: Mapping[str, Any], after: 
     """Prints what comes, from an id on; a lost line is taken up again where it was."""
     while True:
         try:
-            with open_request(args, "/api/stream/anomalies", {**query, "last_event_id": after}) as answer:
+            with open_request(
+                args, "/api/stream/anomalies", {**query, "last_event_id": after}
+            ) as answer:
                 for text in answer:
                     if text.startswith(b"data: "):
                         told = json.loads(text[6:])
                         after = told["id"]
-                        print(json.dumps(told, ensure_ascii=False) if args.json else anomaly_line(told), flush=True)
+                        print(
+                            json.dumps(told, ensure_ascii=False)
+                            if args.json
+                            else anomaly_line(told),
+                            flush=True,
+                        )
         except OSError as error:
             print_status(f"{error}; trying again")
         time.sleep(2)

@@ -42,7 +42,13 @@ def anomaly_line(told: Mapping[str, Any]) -> str:
 
 def format_timestamp(seconds: float | None) -> str:
     """A time in UTC, to the millisecond; a dash where there is none."""
-    return "-" if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return (
+        "-"
+        if seconds is None
+        else datetime.fromtimestamp(seconds, UTC)
+        .isoformat(timespec="milliseconds")
+        .replace("+00:00", "Z")
+    )
 
 
 def print_status(text: str) -> None:

@@ -15,9 +15,18 @@ from streams import STREAMS
 
 def generate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("domain", choices=STREAMS, metavar="DOMAIN", help=", ".join(STREAMS))
-    parser.add_argument("--steps", type=positive, default=10_000, help="rows (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=SETTINGS_BY_NAME["seed"].default, help="the same seed gives the same rows (default: %(default)s)")
-    parser.add_argument("--rate", type=float, default=0.01, help="share of anomalous steps (default: %(default)s)")
+    parser.add_argument(
+        "--steps", type=positive, default=10_000, help="rows (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=SETTINGS_BY_NAME["seed"].default,
+        help="the same seed gives the same rows (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--rate", type=float, default=0.01, help="share of anomalous steps (default: %(default)s)"
+    )
     parser.add_argument("--output", metavar="PATH", help="write there (default: standard output)")
 
 

@@ -31,7 +31,14 @@ def detectors_table() -> Table:
     rows = []
     for name, kind in DETECTORS.items():
         band = track.score_features(kind(window=60), wave).centre is not None
-        rows.append((name, (kind.__doc__ or "").partition("\n")[0].rstrip("."), "band" if band else "no band", "joint" if kind.joint else "each"))
+        rows.append(
+            (
+                name,
+                (kind.__doc__ or "").partition("\n")[0].rstrip("."),
+                "band" if band else "no band",
+                "joint" if kind.joint else "each",
+            )
+        )
     return Table(("detector", "what its score says", "expected", "features"), rows)
 
 
@@ -39,7 +46,10 @@ def domains_table() -> Table:
     """What each simulated domain measures, and how often."""
     rows = []
     for name, kind in STREAMS.items():
-        features = ", ".join(f"{feature} ({unit})" if unit else feature for feature, unit in zip(kind.names, kind.units))
+        features = ", ".join(
+            f"{feature} ({unit})" if unit else feature
+            for feature, unit in zip(kind.names, kind.units)
+        )
         rows.append((name, kind.about.rstrip("."), features, format_duration(kind.period)))
     return Table(("domain", "what it is", "features", "a step"), rows)
 

@@ -20,8 +20,14 @@ from redline.detection import third_party
 
 EXITS = "exit codes: 0 it ran; 1 it ran and failed; 2 wrong usage or bad input; 130 interrupted"
 COMMANDS = {
-    "evaluate": Command(run_evaluate, "rank all detectors on a file of yours, and suggest settings", evaluate_arguments),
-    "generate": Command(run_generate, "write a labelled CSV of a simulated domain", generate_arguments),
+    "evaluate": Command(
+        run_evaluate,
+        "rank all detectors on a file of yours, and suggest settings",
+        evaluate_arguments,
+    ),
+    "generate": Command(
+        run_generate, "write a labelled CSV of a simulated domain", generate_arguments
+    ),
     "detectors": Command(run_detectors, "list the detectors", markdown_argument),
     "domains": Command(run_domains, "list the simulated domains", markdown_argument),
     **service_commands.SERVICE_COMMANDS,
@@ -30,10 +36,14 @@ COMMANDS = {
 
 def build_parser() -> argparse.ArgumentParser:
     """The table of commands as argparse reads it."""
-    whole = argparse.ArgumentParser(prog="python -m redline", description="Redline without its page.", epilog=EXITS)
+    whole = argparse.ArgumentParser(
+        prog="python -m redline", description="Redline without its page.", epilog=EXITS
+    )
     parts = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
-        part = parts.add_parser(name, help=command.help, description=command.help.capitalize() + ".", epilog=EXITS)
+        part = parts.add_parser(
+            name, help=command.help, description=command.help.capitalize() + ".", epilog=EXITS
+        )
         command.words(part)
         part.set_defaults(run=command.run)
     return whole

@@ -35,8 +35,23 @@ from streams import STREAMS, Stream
 
 MACHINE_STREAM = "this-machine"
 PIECE_STEPS = 2_000  # steps taken and scored at once
-STREAM_SETTINGS = tuple(asdict(Settings()))  # the settings a stream runs under; the others are the program's
-SERVER_SETTINGS = ("host", "port", "db", "retention-days", "retention-rows", "create", "streams", "alerts", "tokens", "cors", "body-limit", "rate-limit")
+STREAM_SETTINGS = tuple(
+    asdict(Settings())
+)  # the settings a stream runs under; the others are the program's
+SERVER_SETTINGS = (
+    "host",
+    "port",
+    "db",
+    "retention-days",
+    "retention-rows",
+    "create",
+    "streams",
+    "alerts",
+    "tokens",
+    "cors",
+    "body-limit",
+    "rate-limit",
+)
 
 
 class RunPlan(NamedTuple):
@@ -51,14 +66,31 @@ class RunPlan(NamedTuple):
 
 
 def run_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", required=True, metavar="FILE", help="what Export on the page wrote, or `init`")
-    parser.add_argument("--csv", metavar="PATH", help="where the CSV file is (default: where the settings file says)")
-    parser.add_argument("--steps", type=int, metavar="N", help="of a simulated stream: so many at full speed, then end (default: live, without end)")
-    parser.add_argument("--json", action="store_true", help="an anomaly a line as JSON (default: as text)")
-    parser.add_argument("--alarms", action="store_true", help="only those on which somebody is called")
+    parser.add_argument(
+        "--config", required=True, metavar="FILE", help="what Export on the page wrote, or `init`"
+    )
+    parser.add_argument(
+        "--csv",
+        metavar="PATH",
+        help="where the CSV file is (default: where the settings file says)",
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        metavar="N",
+        help="of a simulated stream: so many at full speed, then end (default: live, without end)",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="an anomaly a line as JSON (default: as text)"
+    )
+    parser.add_argument(
+        "--alarms", action="store_true", help="only those on which somebody is called"
+    )
     for name in SERVER_SETTINGS:
         row = SETTINGS_BY_NAME[name]
-        parser.add_argument(f"--{name}", metavar=name.upper(), help=f"{row.help} (default: {row.default})")
+        parser.add_argument(
+            f"--{name}", metavar=name.upper(), help=f"{row.help} (default: {row.default})"
+        )
 
 
 def run_run(args: argparse.Namespace) -> None:
@@ -78,7 +110,9 @@ def plan_run(source: Mapping[str, Any], settings: Settings, args: argparse.Names
     """The stream that a settings file names, where it names it; ValueError says what is missing."""
     name, first = source.get("stream"), source.get("first", 0)
     if not isinstance(name, str) or not name or not isinstance(first, int) or first < 0:
-        raise ValueError(f"[source]: wanted a stream by name and first, its first step; came {dict(source)!r}")
+        raise ValueError(
+            f"[source]: wanted a stream by name and first, its first step; came {dict(source)!r}"
+        )
     if "csv" in source or args.csv:
         recording = open_recording(source, args)
         recording.take(first)
@@ -90,7 +124,9 @@ def plan_run(source: Mapping[str, Any], settings: Settings, args: argparse.Names
         return RunPlan(stream, name, first, settings, False)
     if name == MACHINE_STREAM:
         return RunPlan(ThisMachine(), name, 0, settings, True)
-    return RunPlan(ThisMachine(), name, 0, settings, True, tuple(source.get("features", ("value",))))
+    return RunPlan(
+        ThisMachine(), name, 0, settings, True, tuple(source.get("features", ("value",)))
+    )
 
 
 def open_recording(source: Mapping[str, Any], args: argparse.Namespace) -> Recording:
@@ -99,11 +135,22 @@ def open_recording(source: Mapping[str, Any], args: argparse.Namespace) -> Recor
     if not args.csv and not path.exists():
         path = Path(args.config).parent / path
     if not path.exists():
-        raise ValueError(f"[source] csv: there is no file {source.get('csv')!r} here or beside {args.config}; say where it is with --csv")
+        raise ValueError(
+            f"[source] csv: there is no file {source.get('csv')!r} here or beside {args.config}; say where it is with --csv"
+        )
     if "features" not in source:
         return read_csv(path)
     parts = {name: source.get(name) or None for name in ("time", "label", "clock")}
-    return read_csv(path, Columns(parts["time"], tuple(source["features"]), parts["label"], parts["clock"], source.get("stamps", "")))
+    return read_csv(
+        path,
+        Columns(
+            parts["time"],
+            tuple(source["features"]),
+            parts["label"],
+            parts["clock"],
+            source.get("stamps", ""),
+        ),
+    )
 
 
 class Tally:
@@ -123,7 +170,11 @@ Show = Callable[[Feed, Anomaly], None]
 
 def score_plan(plan: RunPlan, steps: int, show: Show) -> Iterator[Tally]:
     """Takes and scores steps at full speed, exactly as the loop would; yields after each piece."""
-    feed, tally, left = Feed(plan.name, plan.stream, plan.real, applied=plan.settings), Tally(), steps
+    feed, tally, left = (
+        Feed(plan.name, plan.stream, plan.real, applied=plan.settings),
+        Tally(),
+        steps,
+    )
     feed.tape = feed.blank(plan.first)
     while left and len((chunk := plan.stream.take(min(PIECE_STEPS, left))).time):
         feed.append(chunk, time.time())
@@ -152,7 +203,13 @@ def make_printer(args: argparse.Namespace, file: TextIO) -> Show:
         if args.alarms and not a.alarm:
             return
         told = anomaly_document(feed.stream.names, feed.stream.units, feed.name, a)
-        print(anomaly_line(told) if not args.json else json.dumps(without_nan(told), ensure_ascii=False), file=file, flush=True)
+        print(
+            anomaly_line(told)
+            if not args.json
+            else json.dumps(without_nan(told), ensure_ascii=False),
+            file=file,
+            flush=True,
+        )
 
     return show
 
@@ -169,15 +226,27 @@ def run_live(plan: RunPlan, args: argparse.Namespace, show: Show) -> None:
         options = run_options(value)
     with contextlib.ExitStack() as held:
         sock = held.enter_context(contextlib.closing(listen(value["host"], value["port"])))
-        kept = sqlite.SqliteStore(value["db"], sqlite.Retention(value["retention-days"], value["retention-rows"]), describe_anomaly_for_store) if value["db"] else None
+        kept = (
+            sqlite.SqliteStore(
+                value["db"],
+                sqlite.Retention(value["retention-days"], value["retention-rows"]),
+                describe_anomaly_for_store,
+            )
+            if value["db"]
+            else None
+        )
         held.callback(kept.close if kept else lambda: None)
         streams = {} if plan.pushed else {plan.name: (plan.stream, plan.real)}
-        monitor = Monitor(streams, ledger=kept, limits=Limits(bool(value["create"]), value["streams"]))
+        monitor = Monitor(
+            streams, ledger=kept, limits=Limits(bool(value["create"]), value["streams"])
+        )
         with usage_errors():
             service = assemble_service(monitor, kept, options, value["alerts"] or None)
         prepare_feed(service, plan)
         monitor.listeners.append(lambda batches: print_batches(service, batches, show))
-        print_status(f"Redline runs {plan.name}; the API is at http://{value['host']}:{value['port']}/docs (Ctrl-C ends it)")
+        print_status(
+            f"Redline runs {plan.name}; the API is at http://{value['host']}:{value['port']}/docs (Ctrl-C ends it)"
+        )
         serve(build_server(service), sock)
 
 
@@ -193,8 +262,12 @@ def prepare_feed(service: Service, plan: RunPlan) -> None:
     if feed.ready:
         return
 
-    waiting = [plan.settings]  # until the store has said what it remembers; who tunes the stream later is not overruled
-    monitor.listeners.append(lambda batches: monitor.apply(plan.name, waiting.pop()) if waiting and feed.ready else None)
+    waiting = [
+        plan.settings
+    ]  # until the store has said what it remembers; who tunes the stream later is not overruled
+    monitor.listeners.append(
+        lambda batches: monitor.apply(plan.name, waiting.pop()) if waiting and feed.ready else None
+    )
 
 
 def print_batches(service: Service, batches: Iterable[Batch], show: Show) -> None:
@@ -207,8 +280,16 @@ def serving_options(args: argparse.Namespace) -> dict[str, Any]:
     """Where and for whom to serve: the command line, else the table [server] of the settings file, else the default."""
     said = read_server_table(Path(args.config).read_text(encoding="utf-8"))
     given = {name: getattr(args, name.replace("-", "_")) for name in SERVER_SETTINGS}
-    value = {name: given[name] if given[name] is not None else said.get(name, SETTINGS_BY_NAME[name].default) for name in SERVER_SETTINGS}
-    return {name: whole_number(name, each) if isinstance(SETTINGS_BY_NAME[name].default, int) else each for name, each in value.items()}
+    value = {
+        name: given[name]
+        if given[name] is not None
+        else said.get(name, SETTINGS_BY_NAME[name].default)
+        for name in SERVER_SETTINGS
+    }
+    return {
+        name: whole_number(name, each) if isinstance(SETTINGS_BY_NAME[name].default, int) else each
+        for name, each in value.items()
+    }
 
 
 def run_options(value: Mapping[str, Any]) -> ServerOptions:
@@ -216,13 +297,20 @@ def run_options(value: Mapping[str, Any]) -> ServerOptions:
     tokens = load_tokens(value["tokens"] or None, os.environ.get("REDLINE_TOKEN"))
     if refused := exposure_problem(value["host"], tokens):
         raise UsageError(refused)
-    return ServerOptions(tokens, tuple((value["cors"] or "").split()), value["body-limit"] * 2**20, value["rate-limit"])
+    return ServerOptions(
+        tokens,
+        tuple((value["cors"] or "").split()),
+        value["body-limit"] * 2**20,
+        value["rate-limit"],
+    )
 
 
 def whole_number(name: str, value: Any) -> int:
     row = SETTINGS_BY_NAME[name]
     if not str(value).isdecimal() or not row.low <= int(value) <= row.high:
-        raise UsageError(f"--{name}: wanted {row.low:,.0f} to {row.high:,.0f} {row.unit}; came {value!r}")
+        raise UsageError(
+            f"--{name}: wanted {row.low:,.0f} to {row.high:,.0f} {row.unit}; came {value!r}"
+        )
     return int(value)
 
 
@@ -230,30 +318,61 @@ def read_server_table(text: str) -> dict[str, Any]:
     table = tomllib.loads(text).get("server", {})
     strange = set(table) - set(SERVER_SETTINGS)
     if strange:
-        raise UsageError(f"settings file, [server]: unknown setting {min(strange)!r}; known are {', '.join(SERVER_SETTINGS)}")
+        raise UsageError(
+            f"settings file, [server]: unknown setting {min(strange)!r}; known are {', '.join(SERVER_SETTINGS)}"
+        )
     return dict(table)
 
 
 def replay_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("csv", metavar="FILE", help="a CSV file: one row a step, a column of time stamps, columns of numbers")
+    parser.add_argument(
+        "csv",
+        metavar="FILE",
+        help="a CSV file: one row a step, a column of time stamps, columns of numbers",
+    )
     parser.add_argument("--config", metavar="FILE", help="under the settings of this file")
-    parser.add_argument("--stream", metavar="NAME", help="under the settings that this stream of a running server has")
-    parser.add_argument("--json", action="store_true", help="an anomaly a line as JSON (default: as text)")
-    parser.add_argument("--alarms", action="store_true", help="only those on which somebody is called")
+    parser.add_argument(
+        "--stream",
+        metavar="NAME",
+        help="under the settings that this stream of a running server has",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="an anomaly a line as JSON (default: as text)"
+    )
+    parser.add_argument(
+        "--alarms", action="store_true", help="only those on which somebody is called"
+    )
     client_arguments(parser)
 
 
 def run_replay(args: argparse.Namespace) -> None:
     with usage_errors():
         if (args.config is None) == (args.stream is None):
-            raise ValueError("say under which settings: either --config FILE or --stream NAME of a running server")
-        settings = import_settings(Path(args.config).read_text(encoding="utf-8"))[1] if args.config else None
+            raise ValueError(
+                "say under which settings: either --config FILE or --stream NAME of a running server"
+            )
+        settings = (
+            import_settings(Path(args.config).read_text(encoding="utf-8"))[1]
+            if args.config
+            else None
+        )
         if settings is None:
             settings = Settings(**fetch_json(args, f"/api/streams/{quote(args.stream)}")["applied"])
         recording = read_csv(Path(args.csv))
-    plan = RunPlan(recording, recording.title, 0, validate_settings(settings, tuple(DETECTORS)), False)
+    plan = RunPlan(
+        recording, recording.title, 0, validate_settings(settings, tuple(DETECTORS)), False
+    )
     began = time.perf_counter()
-    print_status(tally_sentence(progress_bar(score_plan(plan, recording.total, make_printer(args, sys.stdout)), recording.total, sys.stderr), began))
+    print_status(
+        tally_sentence(
+            progress_bar(
+                score_plan(plan, recording.total, make_printer(args, sys.stdout)),
+                recording.total,
+                sys.stderr,
+            ),
+            began,
+        )
+    )
 
 
 def progress_bar(tallies: Iterable[Tally], total: int, file: TextIO) -> Iterator[Tally]:
@@ -261,7 +380,9 @@ def progress_bar(tallies: Iterable[Tally], total: int, file: TextIO) -> Iterator
     for tally in tallies:
         if file.isatty():
             filled = 30 * tally.rows // max(total, 1)
-            file.write(f"\r\033[K[{'█' * filled}{'·' * (30 - filled)}] {tally.rows:,} of {total:,}, {tally.anomalies:,} anomalies")
+            file.write(
+                f"\r\033[K[{'█' * filled}{'·' * (30 - filled)}] {tally.rows:,} of {total:,}, {tally.anomalies:,} anomalies"
+            )
             file.flush()
         yield tally
     if file.isatty():

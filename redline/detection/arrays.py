@@ -10,7 +10,10 @@ import numpy as np
 
 TINY = 1e-150  # the spread of what never moves, in any unit: 2 * LARGEST / TINY is still a number
 CACHE_CELLS = 1 << 15  # numbers worked on at once, 256 KiB: what a core keeps close
-MEDIAN_ABS_GAUSSIAN, P90_ABS_GAUSSIAN = 0.6744897501960817, 1.6448536269514722  # the median of |z| and its 90th percentile, z a standard Gaussian
+MEDIAN_ABS_GAUSSIAN, P90_ABS_GAUSSIAN = (
+    0.6744897501960817,
+    1.6448536269514722,
+)  # the median of |z| and its 90th percentile, z a standard Gaussian
 FEW_STREAMS = 8  # streams up to which plain floats are faster than calls
 MANY_STREAMS = 32  # streams from which one call per step is faster than one scan per stream
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -48,7 +51,9 @@ def sums_before(carry: Array, rows: Array) -> Array:
     return running_reduce(np.add, np.concatenate((carry[..., None, :], rows[..., :-1, :]), axis=-2))
 
 
-def moments(x: Array, anchor: Array, weights: float | Array = 1.0, out: Array | None = None) -> Array:
+def moments(
+    x: Array, anchor: Array, weights: float | Array = 1.0, out: Array | None = None
+) -> Array:
     """The weighted moments of each value by itself, a missing one adding nothing."""
     m = np.empty((3, *x.shape)) if out is None else out
     np.subtract(x, anchor, out=m[2])
@@ -73,7 +78,9 @@ def merge_moments(a: Moments, b: Moments) -> Layers:
     return a[0] + b[0], a[1] + b[1], a[2] + b[2]
 
 
-def centre_and_spread(m: Moments, anchor: Array, least: float | Array, out: Array | tuple[Array, Array] | None = None) -> tuple[Array, Array]:
+def centre_and_spread(
+    m: Moments, anchor: Array, least: float | Array, out: Array | tuple[Array, Array] | None = None
+) -> tuple[Array, Array]:
     """Mean and standard deviation from moments, NaN where fewer than `least` values (or less weight) were seen."""
     n, total, squares = m
     few = n < least
@@ -92,14 +99,22 @@ def first_known(x: Array) -> Array:
     if not x.shape[1]:
         return np.zeros((len(x), x.shape[2]))
     seen = x == x
-    first: Array = x[:, 0] if seen[:, 0].all() else np.nan_to_num(np.take_along_axis(x, seen.argmax(axis=1)[:, None], axis=1)[:, 0])
+    first: Array = (
+        x[:, 0]
+        if seen[:, 0].all()
+        else np.nan_to_num(np.take_along_axis(x, seen.argmax(axis=1)[:, None], axis=1)[:, 0])
+    )
     return first
 
 
 def last_known(x: Array, before: Array) -> Array:
     """(steps, streams) -> (streams,): the last value, or the one before where all are missing."""
     whole = len(x) and (x[-1] == x[-1]).all()
-    last: Array = x[-1].copy() if whole else np.where((x == x).any(axis=0), first_known(x[None, ::-1])[0], before)
+    last: Array = (
+        x[-1].copy()
+        if whole
+        else np.where((x == x).any(axis=0), first_known(x[None, ::-1])[0], before)
+    )
     return last
 
 
@@ -109,10 +124,14 @@ def carry_forward(x: Array, before: Array) -> Array:
     if np.count_nonzero(rows == rows) == rows.size:
         return rows
     step = np.arange(len(rows)).reshape(-1, *[1] * before.ndim)
-    return np.take_along_axis(rows, np.maximum.accumulate(np.where(rows == rows, step, 0), axis=0), axis=0)
+    return np.take_along_axis(
+        rows, np.maximum.accumulate(np.where(rows == rows, step, 0), axis=0), axis=0
+    )
 
 
-def rank_windows(views: Array, gauge: Callable[[Array, int | Array], Array | tuple[Array, Array]], least: int) -> Array:
+def rank_windows(
+    views: Array, gauge: Callable[[Array, int | Array], Array | tuple[Array, Array]], least: int
+) -> Array:
     """gauge(sorted windows, how many seen) of windows (steps, streams, width), a cacheful at a time; NaN where fewer than `least` were seen.
 
     The result is (2, steps, streams): the two things that gauge gives, or one of them twice.
@@ -131,7 +150,13 @@ def rank_windows(views: Array, gauge: Callable[[Array, int | Array], Array | tup
 def sliding_windows(rows: Array, width: int) -> Array:
     """The `width` rows before each further one, as a view: (width + steps, ...) -> (steps, ..., width)."""
     rows = np.ascontiguousarray(rows)
-    return np.ndarray((len(rows) - width, *rows.shape[1:], width), rows.dtype, rows, 0, (*rows.strides, rows.strides[0]))
+    return np.ndarray(
+        (len(rows) - width, *rows.shape[1:], width),
+        rows.dtype,
+        rows,
+        0,
+        (*rows.strides, rows.strides[0]),
+    )
 
 
 def cache_tiles(shape: tuple[int, ...], width: int) -> Iterator[tuple[slice, slice]]:
@@ -147,7 +172,9 @@ def cache_tiles(shape: tuple[int, ...], width: int) -> Iterator[tuple[slice, sli
 def count_known(ordered: Array) -> int | Array:
     """How many are not missing along the last axis: one number where that is all of them."""
     last = ordered[..., -1]
-    seen: int | Array = ordered.shape[-1] if (last == last).all() else (ordered == ordered).sum(axis=-1)
+    seen: int | Array = (
+        ordered.shape[-1] if (last == last).all() else (ordered == ordered).sum(axis=-1)
+    )
     return seen
 
 
@@ -157,7 +184,10 @@ def rank_quantile(ordered: Array, seen: int | Array, share: float) -> Array:
     if isinstance(seen, int):
         low, high = ordered[..., math.floor(place)], ordered[..., math.ceil(place)]
     else:
-        low, high = (np.take_along_axis(ordered, side(place).astype(int)[..., None], axis=-1)[..., 0] for side in (np.floor, np.ceil))
+        low, high = (
+            np.take_along_axis(ordered, side(place).astype(int)[..., None], axis=-1)[..., 0]
+            for side in (np.floor, np.ceil)
+        )
     between: Array = low + place % 1 * (high - low)
     return between
 

@@ -18,11 +18,16 @@ SEASONS_AVERAGED = 3  # seasons before, whose mean is expected
 SEASON_NEIGHBOURHOOD = 16  # steps on either side that tell how noisy this hour of the season is
 NOVELTY_MEMORY = 2048  # values that stand for all ever seen
 RANGE_PARTS = 1024  # parts of the range within which two values are the same
-UNLEARNED_DEVIATION = 3.0  # standard deviations; what is stranger is not learned, for at most a window
+UNLEARNED_DEVIATION = (
+    3.0  # standard deviations; what is stranger is not learned, for at most a window
+)
 LASTING_STEPS = 16  # steps over which a deviation must last
 STRAY_WINDOWS = 10  # windows over which it is learned how far what lasts usually strays: in one window that is seen once or twice
 FAMILIAR_SURPRISES = 1.5  # usual surprises; a value nearer to one ever seen is less new
-FLOCK, TIMID = 16.0, 5.0  # records in a window; usual surprises: one more record is no news within half of them after so many, within all after many
+FLOCK, TIMID = (
+    16.0,
+    5.0,
+)  # records in a window; usual surprises: one more record is no news within half of them after so many, within all after many
 RECORD_HALF_LIFE = 740.0  # values; one in n / 2 of n values is a record: from so many on that is as rare as 3 standard deviations
 LASTING, LOUDEST = 3.0, 8.0  # weight of what lasts; most that one short surprise can say
 ALONE = 3.3  # standard deviations of a surprise that alone scores 3: a little rarer than 3, since the parts add up
@@ -53,9 +58,13 @@ class Ensemble(Detector):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        counts = np.arange(LEARNING_BLOCK + 1)  # how much so many steps count against a window of them, a fifth of it, STRAYS of it
+        counts = np.arange(
+            LEARNING_BLOCK + 1
+        )  # how much so many steps count against a window of them, a fifth of it, STRAYS of it
         reaches = (self.window, max(1.0, self.window / 5), STRAY_WINDOWS * self.window)
-        self._fade, self._fade_fast, self._fade_slow = (1 - (1 - 1 / reach) ** counts for reach in reaches)
+        self._fade, self._fade_fast, self._fade_slow = (
+            1 - (1 - 1 / reach) ** counts for reach in reaches
+        )
 
     @property
     def least(self) -> int:
@@ -67,7 +76,22 @@ class Ensemble(Detector):
         size = shape[0] * shape[1]
         zeros = {
             name: np.zeros(size)
-            for name in ("n", "mean", "variance", "held", "move", "moves", "was", "records", "noise", "shaken", "tail", "carry", "run", "swayed")
+            for name in (
+                "n",
+                "mean",
+                "variance",
+                "held",
+                "move",
+                "moves",
+                "was",
+                "records",
+                "noise",
+                "shaken",
+                "tail",
+                "carry",
+                "run",
+                "swayed",
+            )
         }
         return {
             **zeros,
@@ -82,7 +106,12 @@ class Ensemble(Detector):
             "usual": np.zeros((LEARNING_BLOCK, size)),
             "shake": np.full((LEARNING_BLOCK, size), TINY),
             "spread": np.full(size, TINY),
-            "floor": np.broadcast_to(self._floor if np.shape(self._floor) == shape[1:] else np.reshape(self._floor, (-1, 1)), shape).flatten(),
+            "floor": np.broadcast_to(
+                self._floor
+                if np.shape(self._floor) == shape[1:]
+                else np.reshape(self._floor, (-1, 1)),
+                shape,
+            ).flatten(),
             "clean": np.full((SEASON_MEMORY, size), np.nan),
             "shock": np.full((SEASON_MEMORY, size), np.nan),
             "seen": np.full((size, NOVELTY_MEMORY), np.inf),
@@ -93,7 +122,9 @@ class Ensemble(Detector):
         """Score by the root of the summed squares; `parts` shares the score out as the squares are."""
         x = self.read(x)
         flat = self._from_first(x.reshape(len(x), x.shape[1] * x.shape[2]))  # (steps, channels)
-        energy = np.concatenate([self._piece(offset, rows) for offset, rows in self.pieces(flat, LEARNING_BLOCK)]).reshape(x.shape)
+        energy = np.concatenate(
+            [self._piece(offset, rows) for offset, rows in self.pieces(flat, LEARNING_BLOCK)]
+        ).reshape(x.shape)
         known = energy == energy
         energy = np.where(known, energy, 0.0)
         total = energy.sum(axis=-1)
@@ -122,7 +153,14 @@ class Ensemble(Detector):
         lasting, stuck = self._lasting(here, np.where(known, deviation, np.nan)), self._stuck(x)
         sudden = sharpen(self.sided(surprise) / (shake * np.exp(held["tail"])))
         novel = self._novel(here, x, surprise)
-        energy = np.where(known, lasting + novel / held["shape"][1] + self._loudest(sudden, known) + self._loudest(sharpen(stuck), known), np.nan)
+        energy = np.where(
+            known,
+            lasting
+            + novel / held["shape"][1]
+            + self._loudest(sudden, known)
+            + self._loudest(sharpen(stuck), known),
+            np.nan,
+        )
         if here.stop == LEARNING_BLOCK:
             self._learn(int(held["step"]) + len(x))
         return energy
@@ -130,16 +168,25 @@ class Ensemble(Detector):
     def _guess(self, here: slice) -> Array:
         """The deviation that two lags predict; a missing one counts as none."""
         held = self._held
-        lags = known_or_0(np.concatenate((held["lags"], held["open"][1, : here.stop] - held["mean"])))
+        lags = known_or_0(
+            np.concatenate((held["lags"], held["open"][1, : here.stop] - held["mean"]))
+        )
         first, second = held["weights"]
-        return np.asarray(first * lags[here.start + 1 : here.stop + 1] + second * lags[here.start : here.stop])
+        return np.asarray(
+            first * lags[here.start + 1 : here.stop + 1] + second * lags[here.start : here.stop]
+        )
 
     def _remember_cleaned(self, here: slice, x: Array, surprise: Array, shake: Array) -> None:
         """Keep values with no more than a strange surprise in them, lest an anomaly be expected a season later."""
-        held, first = self._held, int(self._held["step"]) % SEASON_MEMORY  # MEMORY is a multiple of BLOCK, so a piece never goes over its end
+        held, first = (
+            self._held,
+            int(self._held["step"]) % SEASON_MEMORY,
+        )  # MEMORY is a multiple of BLOCK, so a piece never goes over its end
         reach = np.where(held["n"] >= self.least, UNLEARNED_DEVIATION, np.inf) * shake
         within = np.minimum(np.maximum(surprise, -reach), reach)
-        held["clean"][first : first + len(x)] = np.where(surprise == surprise, x - (surprise - within), x)
+        held["clean"][first : first + len(x)] = np.where(
+            surprise == surprise, x - (surprise - within), x
+        )
         held["shock"][first : first + len(x)] = within * within
 
     def _lasting(self, here: slice, deviation: Array) -> Array:
@@ -149,7 +196,9 @@ class Ensemble(Detector):
         """
         held, decay = self._held, 1 - 1 / LASTING_STEPS
         place = decay ** np.arange(here.start + 1, here.stop + 1)[:, None]
-        terms = np.clip(known_or_0(deviation) / held["spread"], -LOUDEST, LOUDEST) / (LASTING_STEPS * place)
+        terms = np.clip(known_or_0(deviation) / held["spread"], -LOUDEST, LOUDEST) / (
+            LASTING_STEPS * place
+        )
         if not len(terms):
             return terms
         terms[0] += held["carry"]
@@ -158,7 +207,10 @@ class Ensemble(Detector):
         smooth *= place
         held["open"][4, here] = np.where(deviation == deviation, smooth, np.nan)
         usual = LASTING**2 * held["sway"]
-        energy = (LASTING * np.minimum(self.sided(smooth) / np.sqrt(np.maximum(usual, 1.0)), UNLEARNED_DEVIATION)) ** 2
+        energy = (
+            LASTING
+            * np.minimum(self.sided(smooth) / np.sqrt(np.maximum(usual, 1.0)), UNLEARNED_DEVIATION)
+        ) ** 2
         return np.asarray(np.maximum(energy - np.minimum(usual, 1.0), 0.0))
 
     def _stuck(self, x: Array) -> Array:
@@ -181,11 +233,19 @@ class Ensemble(Detector):
         held, gap = self._held, self._held["open"][3, here]
         for channel in range(x.shape[1]):
             if held["kept"][channel]:
-                gap[:, channel] = nearest_distance(held["seen"][channel, : held["kept"][channel]], x[:, channel])
+                gap[:, channel] = nearest_distance(
+                    held["seen"][channel, : held["kept"][channel]], x[:, channel]
+                )
         low, high, shake = held["low"], held["high"], held["shake"][here]
         usual = TIMID * shake * held["records"] / (FLOCK + held["records"])
-        news = np.where((x > high) | (x < low), np.minimum(gap, np.maximum(np.abs(surprise) - usual, 0.0)), gap)
-        share = news / np.maximum(np.fmax(high, x) - np.fmin(low, x), TINY) * np.minimum(held["n"] / RECORD_HALF_LIFE, 1.0)
+        news = np.where(
+            (x > high) | (x < low), np.minimum(gap, np.maximum(np.abs(surprise) - usual, 0.0)), gap
+        )
+        share = (
+            news
+            / np.maximum(np.fmax(high, x) - np.fmin(low, x), TINY)
+            * np.minimum(held["n"] / RECORD_HALF_LIFE, 1.0)
+        )
         share *= np.minimum(news / (FAMILIAR_SURPRISES * shake), 1.0) ** 2
         return np.asarray(np.where(self.sided(surprise) > 0, 2 * CEILING**2 * share, 0.0))
 
@@ -227,12 +287,16 @@ class Ensemble(Detector):
         strange = (deviations > UNLEARNED_DEVIATION) & (held["n"] >= self.least)
         calm = present & ~(strange & (held[counter] < self.window))
         many, all_ = np.add.reduce(strange, dtype=np.int64), np.add.reduce(present, dtype=np.int64)
-        held[counter] = np.where(2 * many > all_, held[counter] + many, np.maximum(held[counter] - (all_ - many), 0))
+        held[counter] = np.where(
+            2 * many > all_, held[counter] + many, np.maximum(held[counter] - (all_ - many), 0)
+        )
         return np.asarray(calm)
 
     def _pace(self, learned: Array, before: Array) -> Array:
         """How much a block counts against what was learned before: exponential forgetting, a plain mean while young."""
-        return np.asarray(np.maximum(self._fade[learned], learned / np.maximum(before + learned, 1)))
+        return np.asarray(
+            np.maximum(self._fade[learned], learned / np.maximum(before + learned, 1))
+        )
 
     def _learn_level(self, deviation: Array, calm: Array, fresh: Array) -> None:
         """Mean, variance, and how far the block's mean has moved from the last one's."""
@@ -242,11 +306,22 @@ class Ensemble(Detector):
         square = masked_mean((deviation - mean) ** 2, calm)
         level, solid = held["mean"] + mean, learned >= LEARNING_BLOCK // 2
         held["noise"] = np.where(fresh, square, held["noise"])
-        held["mean"], held["lags"] = held["mean"] + pace * mean, held["lags"] - pace * mean  # or a level that moved would seem a surprise
-        held["variance"] = (1 - pace) * held["variance"] + pace * (square + (1 - pace) * mean * mean)
+        held["mean"], held["lags"] = (
+            held["mean"] + pace * mean,
+            held["lags"] - pace * mean,
+        )  # or a level that moved would seem a surprise
+        held["variance"] = (1 - pace) * held["variance"] + pace * (
+            square + (1 - pace) * mean * mean
+        )
         moved = solid & (held["moves"] > 0)
         step = np.where(moved, level - held["was"], 0.0)
-        weight = np.where(moved, np.minimum(np.maximum(LEARNING_BLOCK / self.window / 2, 1 / np.maximum(held["moves"], 1)), 1.0), 0.0)
+        weight = np.where(
+            moved,
+            np.minimum(
+                np.maximum(LEARNING_BLOCK / self.window / 2, 1 / np.maximum(held["moves"], 1)), 1.0
+            ),
+            0.0,
+        )
         held["move"] = (1 - weight) * held["move"] + weight * step * step
         held["moves"] += solid
         held["was"] = np.where(solid, level, held["was"])
@@ -257,7 +332,10 @@ class Ensemble(Detector):
         held = self._held
         calm = self._calm("swayed", np.abs(smooth) / np.maximum(np.sqrt(held["sway"]), 1 / LASTING))
         learned = np.add.reduce(calm, dtype=np.int64)
-        pace = np.maximum(self._fade_slow[learned], learned / np.maximum(held["n"] - self.least + 2 * LASTING_STEPS + learned, 1))
+        pace = np.maximum(
+            self._fade_slow[learned],
+            learned / np.maximum(held["n"] - self.least + 2 * LASTING_STEPS + learned, 1),
+        )
         held["sway"] = held["sway"] + pace * (masked_mean(smooth**2, calm) - held["sway"])
 
     def _learn_noise(self, surprise: Array, loud: Array) -> None:
@@ -267,26 +345,56 @@ class Ensemble(Detector):
         pace = self._pace(np.add.reduce(calm, dtype=np.int64), held["n"])
         usual, volatility = held["usual"], held["volatility"]
         held["noise"] = held["noise"] + pace * (masked_mean(surprise**2, calm) - held["noise"])
-        ratio = np.where(usual > 0, np.minimum(np.abs(surprise) / np.maximum(np.sqrt(usual), TINY), CEILING) ** 2, 1.0)
+        ratio = np.where(
+            usual > 0,
+            np.minimum(np.abs(surprise) / np.maximum(np.sqrt(usual), TINY), CEILING) ** 2,
+            1.0,
+        )
         lately = masked_mean(np.minimum(ratio, UNLEARNED_DEVIATION**2 * volatility), known)
-        held["volatility"] = volatility + self._fade_fast[np.add.reduce(known, dtype=np.int64)] * (lately - volatility)
+        held["volatility"] = volatility + self._fade_fast[np.add.reduce(known, dtype=np.int64)] * (
+            lately - volatility
+        )
         shape = (LEARNING_BLOCK, *held["shape"])
-        over = (np.where(known, loud / np.exp(held["tail"]), 0.0) > UNLEARNED_DEVIATION).reshape(shape).any(axis=-1).sum(axis=0)
+        over = (
+            (np.where(known, loud / np.exp(held["tail"]), 0.0) > UNLEARNED_DEVIATION)
+            .reshape(shape)
+            .any(axis=-1)
+            .sum(axis=0)
+        )
         steps = known.reshape(shape).any(axis=-1).sum(axis=0)
-        held["tail"] = np.maximum(held["tail"] + np.repeat(0.02 * (over - RARE * steps), shape[2]), 0.0)
+        held["tail"] = np.maximum(
+            held["tail"] + np.repeat(0.02 * (over - RARE * steps), shape[2]), 0.0
+        )
 
     def _learn_weights(self, deviation: Array, calm: Array) -> None:
         """The weights of the two lags, by least squares over a window of exponentially forgotten products."""
         held = self._held
         before = np.concatenate((held["lags"], deviation))  # NaN = missing, whatever the level
         lags = known_or_0(before)
-        now, first, second = (np.where(calm, lags[2 - lag : 2 - lag + LEARNING_BLOCK], 0.0) for lag in range(3))
-        new = np.stack([np.add.reduce(a * b) for a, b in ((first, first), (first, second), (second, second), (now, first), (now, second))])
-        held["products"] = held["products"] * (1 - self._fade[np.add.reduce(calm, dtype=np.int64)]) + new
+        now, first, second = (
+            np.where(calm, lags[2 - lag : 2 - lag + LEARNING_BLOCK], 0.0) for lag in range(3)
+        )
+        new = np.stack(
+            [
+                np.add.reduce(a * b)
+                for a, b in (
+                    (first, first),
+                    (first, second),
+                    (second, second),
+                    (now, first),
+                    (now, second),
+                )
+            ]
+        )
+        held["products"] = (
+            held["products"] * (1 - self._fade[np.add.reduce(calm, dtype=np.int64)]) + new
+        )
         size = np.maximum(held["products"][0] + held["products"][2], TINY**2)
         aa, ab, bb, ya, yb = held["products"] / size
         aa, bb = aa + 1e-6, bb + 1e-6
-        held["weights"] = np.clip(np.stack((ya * bb - yb * ab, yb * aa - ya * ab)) / (aa * bb - ab * ab), -2.0, 2.0)
+        held["weights"] = np.clip(
+            np.stack((ya * bb - yb * ab, yb * aa - ya * ab)) / (aa * bb - ab * ab), -2.0, 2.0
+        )
         held["lags"] = before[-2:].copy()
 
     def _learn_repeats(self, x: Array) -> None:
@@ -294,20 +402,31 @@ class Ensemble(Detector):
         present = x == x
         same = x == np.concatenate((held["edge"][None], x[:-1]))
         pace = self._pace(np.add.reduce(present, dtype=np.int64), held["n"])
-        held["repeats"] = held["repeats"] + pace * (masked_mean(same.astype(float), present) - held["repeats"])
+        held["repeats"] = held["repeats"] + pace * (
+            masked_mean(same.astype(float), present) - held["repeats"]
+        )
 
     def _learn_novelty(self, x: Array, gap: Array) -> None:
         """Add the values that stand for something new, one for each cell of the range when there are too many."""
         held = self._held
         records = np.add.reduce((x > held["high"]) | (x < held["low"]), dtype=np.int64)
         held["records"] = held["records"] * (1 - self._fade[LEARNING_BLOCK]) + records
-        held["low"], held["high"] = np.fmin(held["low"], np.fmin.reduce(x)), np.fmax(held["high"], np.fmax.reduce(x))
+        held["low"], held["high"] = (
+            np.fmin(held["low"], np.fmin.reduce(x)),
+            np.fmax(held["high"], np.fmax.reduce(x)),
+        )
         cell = (held["high"] - held["low"]) / RANGE_PARTS
         new = np.where(held["kept"] > 0, gap > cell, x == x)
         for channel in np.flatnonzero(new.any(axis=0)):
-            seen = np.union1d(held["seen"][channel, : held["kept"][channel]], x[new[:, channel], channel])
+            seen = np.union1d(
+                held["seen"][channel, : held["kept"][channel]], x[new[:, channel], channel]
+            )
             if len(seen) > NOVELTY_MEMORY:
-                seen = seen[np.unique(np.floor((seen - held["low"][channel]) / cell[channel]), return_index=True)[1]]
+                seen = seen[
+                    np.unique(
+                        np.floor((seen - held["low"][channel]) / cell[channel]), return_index=True
+                    )[1]
+                ]
             held["seen"][channel, : len(seen)], held["kept"][channel] = seen, len(seen)
 
     # The season
@@ -320,7 +439,11 @@ class Ensemble(Detector):
             old = int(held["season"][channel])
             season = find_season(past[:, channel], old)
             held["season"][channel] = season
-            if season != old and not (old and season and abs(season - old) < 0.1 * old) and not self._begin_season(channel, now):
+            if (
+                season != old
+                and not (old and season and abs(season - old) < 0.1 * old)
+                and not self._begin_season(channel, now)
+            ):
                 held["season"][channel] = old  # the next look will tell
 
     def _begin_season(self, channel: int, now: int) -> bool:
@@ -332,7 +455,9 @@ class Ensemble(Detector):
         if present.sum() < self.least:
             return False
         held["mean"][one] = masked_mean(values, present)
-        held["variance"][one] = held["noise"][one] = masked_mean((values - held["mean"][one]) ** 2, present)
+        held["variance"][one] = held["noise"][one] = masked_mean(
+            (values - held["mean"][one]) ** 2, present
+        )
         held["products"][:, one] = held["weights"][:, one] = held["lags"][:, one] = 0.0
         held["held"][one] = held["shaken"][one] = held["moves"][one] = held["move"][one] = 0.0
         held["volatility"][one] = 1.0
@@ -342,17 +467,34 @@ class Ensemble(Detector):
     def _prepare(self, now: int) -> None:
         """What the next block expects, and its usual squared surprise at each step."""
         held, steps, every = self._held, np.arange(now, now + LEARNING_BLOCK), slice(None)
-        wandering = held["move"] * max(1.0, self.window / LEARNING_BLOCK)  # each block's step of the level taken at random
+        wandering = held["move"] * max(
+            1.0, self.window / LEARNING_BLOCK
+        )  # each block's step of the level taken at random
         held["spread"] = np.maximum(np.sqrt(np.maximum(held["variance"], wandering)), held["floor"])
         held["expected"] = self._expected(steps, now, every)
         held["usual"][:] = held["noise"]
         if held["season"].any():
-            around = self._seasons_ago(held["shock"], np.arange(now - SEASON_NEIGHBOURHOOD, now + LEARNING_BLOCK + SEASON_NEIGHBOURHOOD), every)  # (SEASONS, steps, channels)
+            around = self._seasons_ago(
+                held["shock"],
+                np.arange(now - SEASON_NEIGHBOURHOOD, now + LEARNING_BLOCK + SEASON_NEIGHBOURHOOD),
+                every,
+            )  # (SEASONS, steps, channels)
             present = around == around
             total, count = np.where(present, around, 0.0).sum(axis=0), present.sum(axis=0)
-            total, count = (np.lib.stride_tricks.sliding_window_view(each, 2 * SEASON_NEIGHBOURHOOD + 1, axis=0).sum(axis=-1) for each in (total, count))
-            held["usual"] = np.where((count >= SEASON_NEIGHBOURHOOD) & (held["season"] > 0), total / np.maximum(count, 1), held["usual"])
-        held["shake"] = np.maximum(np.sqrt(held["usual"] * np.maximum(held["volatility"], 0.5)), held["floor"])
+            total, count = (
+                np.lib.stride_tricks.sliding_window_view(
+                    each, 2 * SEASON_NEIGHBOURHOOD + 1, axis=0
+                ).sum(axis=-1)
+                for each in (total, count)
+            )
+            held["usual"] = np.where(
+                (count >= SEASON_NEIGHBOURHOOD) & (held["season"] > 0),
+                total / np.maximum(count, 1),
+                held["usual"],
+            )
+        held["shake"] = np.maximum(
+            np.sqrt(held["usual"] * np.maximum(held["volatility"], 0.5)), held["floor"]
+        )
 
     def _expected(self, steps: Array, now: int, channels: slice) -> Array:
         """The mean of the last seasons at the same place, 0 without a season, NaN where none of them was seen."""
@@ -361,7 +503,9 @@ class Ensemble(Detector):
             return np.zeros((len(steps), held["season"][channels].size))
         before = self._seasons_ago(held["clean"], steps, channels)
         present = before == before
-        mean = np.where(present, before, 0.0).sum(axis=0) / np.where(present.any(axis=0), present.sum(axis=0), np.nan)
+        mean = np.where(present, before, 0.0).sum(axis=0) / np.where(
+            present.any(axis=0), present.sum(axis=0), np.nan
+        )
         return np.where(held["season"][channels] > 0, mean, 0.0)
 
     def _seasons_ago(self, ring: Array, steps: Array, channels: slice) -> Array:
@@ -371,7 +515,13 @@ class Ensemble(Detector):
         back = (near + np.arange(SEASONS_AVERAGED)[:, None]) * season  # (SEASONS, channels)
         rows = steps[None, :, None] - back[:, None, :]
         found = ring[:, channels][rows % SEASON_MEMORY, np.arange(season.size)]
-        return np.where((rows >= 0) & (rows > steps[-1] - SEASON_MEMORY) & (back[:, None, :] < SEASON_MEMORY - 2 * LEARNING_BLOCK), found, np.nan)
+        return np.where(
+            (rows >= 0)
+            & (rows > steps[-1] - SEASON_MEMORY)
+            & (back[:, None, :] < SEASON_MEMORY - 2 * LEARNING_BLOCK),
+            found,
+            np.nan,
+        )
 
 
 def known_or_0(x: Array) -> Array:
@@ -381,12 +531,17 @@ def known_or_0(x: Array) -> Array:
 
 def masked_mean(x: Array, chosen: Array) -> Array:
     """(channels,): the mean of the chosen steps, 0 where none is."""
-    return np.asarray(np.add.reduce(np.where(chosen, x, 0.0)) / np.maximum(np.add.reduce(chosen, dtype=np.int64), 1))
+    return np.asarray(
+        np.add.reduce(np.where(chosen, x, 0.0))
+        / np.maximum(np.add.reduce(chosen, dtype=np.int64), 1)
+    )
 
 
 def sharpen(deviations: Array) -> Array:
     """3 stays 3, less is much less, more is more up to LOUDEST: a part is silent until it has something to say."""
-    return np.asarray(np.minimum(UNLEARNED_DEVIATION * np.minimum(deviations / ALONE, CEILING) ** 3, LOUDEST))
+    return np.asarray(
+        np.minimum(UNLEARNED_DEVIATION * np.minimum(deviations / ALONE, CEILING) ** 3, LOUDEST)
+    )
 
 
 def surprisal_to_deviations(surprisal: Array) -> Array:

@@ -9,7 +9,15 @@ from typing import ClassVar
 import numpy as np
 
 from detectors import Expecting, State
-from redline.detection.arrays import P90_ABS_GAUSSIAN, TINY, Array, count_known, rank_quantile, rank_windows, sliding_windows
+from redline.detection.arrays import (
+    P90_ABS_GAUSSIAN,
+    TINY,
+    Array,
+    count_known,
+    rank_quantile,
+    rank_windows,
+    sliding_windows,
+)
 from redline.detection.seasonality import find_season
 
 
@@ -29,14 +37,20 @@ class ForecastDetector(Expecting):
         """The forecast, and how wrong the forecasts before it were."""
         centre = self.forecast(x)
         errors = sliding_windows(self.remember(np.abs(x - centre)), self.window)
-        spread, _ = rank_windows(errors, lambda ordered, seen: rank_quantile(ordered, seen, 0.9) / P90_ABS_GAUSSIAN, self.least)
+        spread, _ = rank_windows(
+            errors,
+            lambda ordered, seen: rank_quantile(ordered, seen, 0.9) / P90_ABS_GAUSSIAN,
+            self.least,
+        )
         return centre, spread
 
 
 def mean_of_views(views: Array, least: int = 1) -> Array:
     """The mean along the last axis, exact where all are equal; NaN where fewer than `least` are seen."""
     low = np.fmin.reduce(views, axis=-1)
-    above = np.subtract(views, low[..., None], order="C")  # one memory order, so one order of summing
+    above = np.subtract(
+        views, low[..., None], order="C"
+    )  # one memory order, so one order of summing
     missing = above != above
     if not np.count_nonzero(missing):
         return np.asarray(low + np.add.reduce(above, axis=-1) / above.shape[-1])
@@ -95,7 +109,11 @@ class Seasonal(MovingAverage):
 
     def begin(self, shape: tuple[int, ...]) -> State:
         """The errors, the last KEPT steps by their place in the block, and the season of each stream, 0 = none."""
-        return {**super().begin(shape), "kept": np.full((self.KEPT, *shape), np.nan), "season": np.zeros(shape, int)}
+        return {
+            **super().begin(shape),
+            "kept": np.full((self.KEPT, *shape), np.nan),
+            "season": np.zeros(shape, int),
+        }
 
     def forecast(self, x: Array) -> Array:
         """The season's value and the level of late."""
@@ -104,7 +122,9 @@ class Seasonal(MovingAverage):
     def _piece(self, rows: Array) -> Array:
         held, clock = self._held, int(self._held["step"])
         held["kept"][np.arange(clock, clock + len(rows)) % self.KEPT] = rows
-        usual = self.usual(np.arange(clock - self.span, clock + len(rows)))  # (span + steps, streams)
+        usual = self.usual(
+            np.arange(clock - self.span, clock + len(rows))
+        )  # (span + steps, streams)
         late = self.remember(rows, "last") - usual
         if (clock + len(rows)) % self.LOOK == 0:
             self._look(clock + len(rows))
@@ -115,7 +135,9 @@ class Seasonal(MovingAverage):
         held, season = self._held, self._held["season"]  # (streams,)
         if not np.count_nonzero(season):
             return np.zeros((len(steps), len(season)))
-        then = steps[:, None] - season * np.arange(1, self.TURNS + 1)[:, None, None]  # (turns, steps, streams)
+        then = (
+            steps[:, None] - season * np.arange(1, self.TURNS + 1)[:, None, None]
+        )  # (turns, steps, streams)
         values = held["kept"][then % self.KEPT, np.arange(len(season))]
         values = np.where(then > steps[-1] - self.KEPT, values, np.nan)
         ordered = np.sort(np.moveaxis(values, 0, -1), axis=-1)
@@ -124,7 +146,11 @@ class Seasonal(MovingAverage):
     def _look(self, clock: int) -> None:
         """Find each stream's season anew."""
         held = self._held
-        known = np.roll(held["kept"], -clock, axis=0)[-clock:] if clock < self.KEPT else np.roll(held["kept"], -clock, axis=0)
+        known = (
+            np.roll(held["kept"], -clock, axis=0)[-clock:]
+            if clock < self.KEPT
+            else np.roll(held["kept"], -clock, axis=0)
+        )
         for stream in range(known.shape[1]):
             held["season"][stream] = find_season(known[:, stream], int(held["season"][stream]))
 
@@ -150,7 +176,9 @@ class Autoregressive(ForecastDetector):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._block = max(4, self.window // 2)  # steps
-        self._learned = self._block * -(-max(4 * self.window, 5 * self.LAGS) // self._block)  # steps
+        self._learned = self._block * -(
+            -max(4 * self.window, 5 * self.LAGS) // self._block
+        )  # steps
 
     def begin(self, shape: tuple[int, ...]) -> State:
         """The errors, the last values, those learned from by their place in the block, the rule and the level it is about."""
@@ -164,13 +192,19 @@ class Autoregressive(ForecastDetector):
 
     def forecast(self, x: Array) -> Array:
         """The rule on the last steps."""
-        return np.concatenate([self._piece(offset, rows) for offset, rows in self.pieces(x, self._block)])
+        return np.concatenate(
+            [self._piece(offset, rows) for offset, rows in self.pieces(x, self._block)]
+        )
 
     def _piece(self, offset: int, rows: Array) -> Array:
         held, place = self._held, int(self._held["step"]) % self._learned
         held["kept"][place : place + len(rows)] = rows
-        away = sliding_windows(self.remember(rows, "last"), self.LAGS) - held["level"][:, None]  # (steps, streams, lags)
-        centre: Array = held["level"] + np.add.reduce(np.multiply(np.nan_to_num(away), held["rule"].T, order="C"), axis=-1)
+        away = (
+            sliding_windows(self.remember(rows, "last"), self.LAGS) - held["level"][:, None]
+        )  # (steps, streams, lags)
+        centre: Array = held["level"] + np.add.reduce(
+            np.multiply(np.nan_to_num(away), held["rule"].T, order="C"), axis=-1
+        )
         if offset + len(rows) == self._block:
             self._refit(place + len(rows))
         return centre
@@ -186,6 +220,10 @@ class Autoregressive(ForecastDetector):
         away = np.clip(away, -reach, reach)
         lags = sliding_windows(away, self.LAGS)  # (learned - LAGS, streams, LAGS)
         square = np.einsum("tsi,tsj->sij", lags, lags)
-        square += np.maximum(self.RIDGE * np.einsum("sii->s", square), TINY)[:, None, None] * np.eye(self.LAGS)
-        held["rule"][:] = np.linalg.solve(square, np.einsum("tsi,ts->si", lags, away[self.LAGS :])[..., None])[..., 0].T
+        square += np.maximum(self.RIDGE * np.einsum("sii->s", square), TINY)[
+            :, None, None
+        ] * np.eye(self.LAGS)
+        held["rule"][:] = np.linalg.solve(
+            square, np.einsum("tsi,ts->si", lags, away[self.LAGS :])[..., None]
+        )[..., 0].T
         held["level"] = level

@@ -12,7 +12,14 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from detectors import CEILING, Calibration, Detector, State, Verdict
-from redline.detection.arrays import CACHE_CELLS, Array, cache_tiles, carry_forward, concatenate_parts, first_known
+from redline.detection.arrays import (
+    CACHE_CELLS,
+    Array,
+    cache_tiles,
+    carry_forward,
+    concatenate_parts,
+    first_known,
+)
 
 MAX_SPREADS = 1000.0  # spreads: farther from the centre is no stranger
 MAX_SQUARED_DISTANCE = 1e12  # spreads squared: a neighbour of nobody
@@ -55,18 +62,26 @@ class JointDetector(Detector):
 
     def begin(self, shape: tuple[int, ...]) -> State:
         """The last windows, each step in its place by the clock; each feature's centre as a value it had and the mean's distance from it."""
-        gauge = {"anchor": np.full(shape, np.nan), "mean": np.zeros(shape), "spread": np.ones(shape)}  # NaN = too little past
+        gauge = {
+            "anchor": np.full(shape, np.nan),
+            "mean": np.zeros(shape),
+            "spread": np.ones(shape),
+        }  # NaN = too little past
         return {"past": np.full((self.reach * self.window, *shape), np.nan), **gauge}
 
     def spreads(self, x: Array) -> Array:
         """How many spreads from the centre, NaN where missing or not known."""
         held = self._held
-        return np.clip((x - held["anchor"] - held["mean"]) / held["spread"], -MAX_SPREADS, MAX_SPREADS)
+        return np.clip(
+            (x - held["anchor"] - held["mean"]) / held["spread"], -MAX_SPREADS, MAX_SPREADS
+        )
 
     def advance(self, x: Any) -> Verdict:
         """Score each block by what was learned before it, then learn it."""
         x = self.features(self.read(x))
-        raw, shares = concatenate_parts([self._piece(offset, rows) for offset, rows in self.pieces(x, self.block)])
+        raw, shares = concatenate_parts(
+            [self._piece(offset, rows) for offset, rows in self.pieces(x, self.block)]
+        )
         score, total = self.deviations(raw), shares.sum(axis=-1, keepdims=True)
         shares = np.where(total > 0, shares, 1.0) / np.where(total > 0, total, shares.shape[-1])
         return Verdict(score, parts=shares * score[..., None])
@@ -88,12 +103,19 @@ class JointDetector(Detector):
         """Learn the last windows."""
         held, past = self._held, self._held["past"]
         seen = past == past
-        n, anchor = seen.sum(axis=0), first_known(past.reshape(1, len(past), -1))[0].reshape(past.shape[1:])
+        n, anchor = (
+            seen.sum(axis=0),
+            first_known(past.reshape(1, len(past), -1))[0].reshape(past.shape[1:]),
+        )
         x = np.where(seen, past - anchor, 0.0)
         mean = x.sum(axis=0) / np.maximum(n, 1)
         x = np.where(seen, x - mean, 0.0)
         spread = np.sqrt((x * x).sum(axis=0) / np.maximum(n, 1))
-        held["anchor"], held["mean"], held["spread"] = np.where(n < self.least, np.nan, anchor), mean, np.maximum(spread, self._floor)
+        held["anchor"], held["mean"], held["spread"] = (
+            np.where(n < self.least, np.nan, anchor),
+            mean,
+            np.maximum(spread, self._floor),
+        )
         self.learn(self.spreads(past))
 
 
@@ -114,7 +136,9 @@ class Mahalanobis(JointDetector):
     array([ 0.6, 13.4])
     """
 
-    SHRINK: ClassVar[float] = 1e-3  # of a correlation; features that always moved as one keep a believable difference
+    SHRINK: ClassVar[float] = (
+        1e-3  # of a correlation; features that always moved as one keep a believable difference
+    )
 
     def begin(self, shape: tuple[int, ...]) -> State:
         """R**-1/2 and R**-1 of each stream."""
@@ -147,11 +171,15 @@ class Mahalanobis(JointDetector):
 
     def _expected(self, z: Array, known: Array, partly: Array) -> Array:
         """The rows that are partly known, (rows, features), completed by the conditional mean of the rest."""
-        precision = np.broadcast_to(self._held["precision"], (*z.shape, z.shape[-1]))[partly]  # (rows, features, features)
+        precision = np.broadcast_to(self._held["precision"], (*z.shape, z.shape[-1]))[
+            partly
+        ]  # (rows, features, features)
         gone = ~known[partly]
         pull = -span_of(precision[None], z[partly])
         system = np.where(gone[:, :, None] & gone[:, None, :], precision, np.eye(z.shape[-1]))
-        filled: Array = z[partly] + np.linalg.solve(system, np.where(gone, pull, 0.0)[..., None])[..., 0]
+        filled: Array = (
+            z[partly] + np.linalg.solve(system, np.where(gone, pull, 0.0)[..., None])[..., 0]
+        )
         return filled
 
 
@@ -175,7 +203,9 @@ class LocalOutlierFactor(JointDetector):
     refits: ClassVar[int] = 4
     NEAR: ClassVar[float] = 0.05  # spreads; nothing is nearer
     SAME: ClassVar[float] = 1e-9  # of a distance: what differs by less, differs by rounding
-    RARE: ClassVar[float] = 2.25  # deviations per log LOF of one feature; measured on Gaussian noise, as is the root of their number
+    RARE: ClassVar[float] = (
+        2.25  # deviations per log LOF of one feature; measured on Gaussian noise, as is the root of their number
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -203,7 +233,9 @@ class LocalOutlierFactor(JointDetector):
             distance = np.sqrt(squares + self_away + held["gone"][stream])
             last, weight = self._neighbours(distance)
             held["reach"][stream] = np.maximum(last[:, 0], self.NEAR)
-            held["density"][stream] = self._nearest / (weight * np.maximum(distance, held["reach"][stream])).sum(axis=-1)
+            held["density"][stream] = self._nearest / (
+                weight * np.maximum(distance, held["reach"][stream])
+            ).sum(axis=-1)
 
     def judge(self, z: Array, known: Array) -> tuple[Array, Array]:
         """The logarithm of the factor, some streams at a time."""
@@ -222,8 +254,14 @@ class LocalOutlierFactor(JointDetector):
         return last, weight
 
     def _factor(self, z: Array, known: Array, streams: slice) -> tuple[Array, Array]:
-        held = {name: self._held[name][..., streams, :] for name in ("points", "gone", "reach", "density")}
-        gaps = [known[..., i, None] * (z[..., i, None] - points) ** 2 for i, points in enumerate(held["points"])]  # each (steps, streams, window)
+        held = {
+            name: self._held[name][..., streams, :]
+            for name in ("points", "gone", "reach", "density")
+        }
+        gaps = [
+            known[..., i, None] * (z[..., i, None] - points) ** 2
+            for i, points in enumerate(held["points"])
+        ]  # each (steps, streams, window)
         weight = z.shape[-1] / np.maximum(known.sum(axis=-1), 1)
         distance = np.sqrt(sum(gaps[1:], gaps[0]) * weight[..., None] + held["gone"])
         _, count = self._neighbours(distance)
@@ -258,7 +296,9 @@ class HalfSpaceTrees(JointDetector):
     refits: ClassVar[int] = 1
     reach: ClassVar[int] = 2
     SPAN: ClassVar[int] = 8  # renewals whose range the trees are laid over
-    FEW: ClassVar[int] = 3  # features a tree looks at; more where the trees could not look at all otherwise
+    FEW: ClassVar[int] = (
+        3  # features a tree looks at; more where the trees could not look at all otherwise
+    )
     FULL: ClassVar[float] = 0.1  # of the steps; a fuller place is halved
     EMPTY: ClassVar[float] = 2.0**-4  # steps
     BEYOND: ClassVar[float] = 48.0  # halvings per range
@@ -266,15 +306,25 @@ class HalfSpaceTrees(JointDetector):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._floor = np.concatenate((self._floor, self._floor), axis=-1) if self._floor.ndim else self._floor
+        self._floor = (
+            np.concatenate((self._floor, self._floor), axis=-1) if self._floor.ndim else self._floor
+        )
         self._scale = Calibration(window=4 * self.window)
 
     def begin(self, shape: tuple[int, ...]) -> State:
         """The last values; ranges so far, and of now; where each tree begins, how fine it is along its features, and the emptiness of each leaf."""
         streams, features = shape[0], 2 * shape[1]
         both, grid = (streams, features), np.zeros((streams, *self._plan(features).feature.shape))
-        ranges = {"ranges": np.full((self.SPAN, 2, *both), np.nan), "low": np.zeros(both), "wide": np.ones(both)}
-        trees = {"start": grid, "fine": grid.copy(), "leaves": np.zeros((streams, self.trees, 1 << self.depth), np.float32)}
+        ranges = {
+            "ranges": np.full((self.SPAN, 2, *both), np.nan),
+            "low": np.zeros(both),
+            "wide": np.ones(both),
+        }
+        trees = {
+            "start": grid,
+            "fine": grid.copy(),
+            "leaves": np.zeros((streams, self.trees, 1 << self.depth), np.float32),
+        }
         return {**super().begin(both), "last": np.full(shape, np.nan), **ranges, **trees}
 
     def features(self, x: Array) -> Array:
@@ -291,13 +341,24 @@ class HalfSpaceTrees(JointDetector):
     def learn(self, z: Array) -> None:
         """Lay the trees over the ranges, drop the steps into them."""
         held, plan, past = self._held, self._plan(z.shape[-1]), self._held["past"]
-        held["ranges"] = np.concatenate((held["ranges"][1:], [[np.fmin.reduce(past), np.fmax.reduce(past)]]))
+        held["ranges"] = np.concatenate(
+            (held["ranges"][1:], [[np.fmin.reduce(past), np.fmax.reduce(past)]])
+        )
         ranges = self.spreads(held["ranges"])  # (renewals, 2, streams, features)
-        low, high = np.nan_to_num(np.fmin.reduce(ranges[:, 0])), np.nan_to_num(np.fmax.reduce(ranges[:, 1]))
+        low, high = (
+            np.nan_to_num(np.fmin.reduce(ranges[:, 0])),
+            np.nan_to_num(np.fmax.reduce(ranges[:, 1])),
+        )
         wide = np.maximum(high - low, 1.0)
-        held["low"], held["wide"] = low - wide / 64, wide * (1 + 2 / 64)  # spreads; what was seen lies inside the edges
+        held["low"], held["wide"] = (
+            low - wide / 64,
+            wide * (1 + 2 / 64),
+        )  # spreads; what was seen lies inside the edges
         wide = held["wide"][:, plan.feature]  # (streams, trees, features of a tree)
-        held["start"], held["fine"] = held["low"][:, plan.feature] + plan.begin * wide, plan.fine / wide
+        held["start"], held["fine"] = (
+            held["low"][:, plan.feature] + plan.begin * wide,
+            plan.fine / wide,
+        )
         most = max(1, CACHE_CELLS // self.window)  # streams at once
         for i in range(0, z.shape[1], most):
             near = slice(i, i + most)
@@ -308,8 +369,13 @@ class HalfSpaceTrees(JointDetector):
         half, plan = z.shape[-1] // 2, self._plan(z.shape[-1])
         if self.direction != "both":
             z[..., half:] = 0.0
-        outside = np.maximum((z - self._held["low"]) / self._held["wide"] - 1, (self._held["low"] - z) / self._held["wide"])
-        beyond = self.BEYOND * plan.feature.shape[1] / z.shape[-1] * np.maximum(outside, 0.0)  # the share of the trees that look at it
+        outside = np.maximum(
+            (z - self._held["low"]) / self._held["wide"] - 1,
+            (self._held["low"] - z) / self._held["wide"],
+        )
+        beyond = (
+            self.BEYOND * plan.feature.shape[1] / z.shape[-1] * np.maximum(outside, 0.0)
+        )  # the share of the trees that look at it
         raw, shares = np.empty(z.shape[:2]), np.zeros((*z.shape[:2], half))
         for near in cache_tiles(z.shape[:2], 4 * self.trees):
             leaf = leaf_numbers(self._places(z[near], np.arange(z.shape[1])[near[1]]))
@@ -323,15 +389,26 @@ class HalfSpaceTrees(JointDetector):
 
     def _less(self, z: Array, streams: Array) -> Array:
         """How much less the mean over the trees is without each feature, (rows, features), of z (rows, features) in these streams."""
-        plan, places = self._plan(z.shape[-1]), self._places(z, streams)  # (rows, trees, features of a tree)
+        plan, places = (
+            self._plan(z.shape[-1]),
+            self._places(z, streams),
+        )  # (rows, trees, features of a tree)
         leaf, instead = leaf_numbers(places), self._places(np.zeros_like(z), streams) - places
         found = self._found(leaf, streams)
-        less = [found - self._found(leaf + instead[..., i], streams) for i in range(places.shape[-1])]
+        less = [
+            found - self._found(leaf + instead[..., i], streams) for i in range(places.shape[-1])
+        ]
         each: Array = np.maximum(np.stack(less, axis=-1), 0.0).reshape(len(z), -1) / self.trees
         return np.add.reduceat(each[:, plan.order], plan.first, axis=-1)
 
     def _plan(self, features: int) -> TreePlan:
-        return tree_plan(self.seed, self.trees, self.depth, min(features, max(self.FEW, -(-features // self.trees))), features)
+        return tree_plan(
+            self.seed,
+            self.trees,
+            self.depth,
+            min(features, max(self.FEW, -(-features // self.trees))),
+            features,
+        )
 
     def _places(self, z: Array, streams: Array) -> Array:
         """What each of a tree's features adds to the number of the leaf, (..., trees, features of a tree), of z (..., features) in these streams."""
@@ -339,7 +416,9 @@ class HalfSpaceTrees(JointDetector):
         cell = np.take(z, plan.feature, axis=-1)
         cell -= held["start"][streams]
         cell *= held["fine"][streams]
-        return plan.place(np.minimum(np.maximum(cell, 0.0, out=cell), plan.last, out=cell).astype(np.intp))
+        return plan.place(
+            np.minimum(np.maximum(cell, 0.0, out=cell), plan.last, out=cell).astype(np.intp)
+        )
 
     def _found(self, leaf: Array, streams: Array) -> Array:
         """The emptiness of these leaves, (..., trees), in these streams."""
@@ -353,13 +432,21 @@ class HalfSpaceTrees(JointDetector):
         seen, leaf = (z == z).any(axis=-1), leaf_numbers(self._places(np.nan_to_num(z), streams))
         size = (1 << self.depth, z.shape[1], self.trees)
         leaf = leaf * (size[1] * size[2]) + np.arange(size[1] * size[2]).reshape(size[1:])
-        layers = [np.bincount(leaf[seen].ravel(), minlength=math.prod(size)).reshape(size).astype(np.float32)]  # steps
+        layers = [
+            np.bincount(leaf[seen].ravel(), minlength=math.prod(size))
+            .reshape(size)
+            .astype(np.float32)
+        ]  # steps
         for _ in range(self.depth):
             layers.append(layers[-1][::2] + layers[-1][1::2])
         few = (self.FULL * seen.sum(axis=0)[:, None]).astype(np.float32)
-        full = np.maximum(layers[-1], np.float32(self.EMPTY))  # density; a place that is not halved hands its own down
+        full = np.maximum(
+            layers[-1], np.float32(self.EMPTY)
+        )  # density; a place that is not halved hands its own down
         for depth, (above, steps) in enumerate(pairwise(reversed(layers)), start=1):
-            own = np.maximum(steps, np.float32(self.EMPTY)).reshape(len(above), 2, *size[1:]) * np.float32(1 << depth)
+            own = np.maximum(steps, np.float32(self.EMPTY)).reshape(
+                len(above), 2, *size[1:]
+            ) * np.float32(1 << depth)
             full = np.where((above <= few)[:, None], full[:, None], own).reshape(steps.shape)
         return np.moveaxis(np.log2(full.max(axis=0) / full), 0, -1)
 
@@ -391,19 +478,37 @@ class TreePlan(NamedTuple):
 def tree_plan(seed: int, trees: int, depth: int, few: int, features: int) -> TreePlan:
     """Features are dealt to the trees until all are dealt, then again; the rest depends on the seed and each tree's number alone."""
     rounds = -(-trees * few // features)
-    feature = np.concatenate([np.random.default_rng((seed, trees, deal)).permutation(features) for deal in range(rounds)])[: trees * few]
+    feature = np.concatenate(
+        [np.random.default_rng((seed, trees, deal)).permutation(features) for deal in range(rounds)]
+    )[: trees * few]
     draws = [np.random.default_rng((seed, tree)) for tree in range(trees)]
-    halved = np.stack([draw.integers(few, size=depth) for draw in draws])[:, None]  # (trees, 1, levels)
+    halved = np.stack([draw.integers(few, size=depth) for draw in draws])[
+        :, None
+    ]  # (trees, 1, levels)
     centre = np.stack([draw.random(few) for draw in draws])
     reach = 2 * np.maximum(centre, 1 - centre)  # so that one end of the range is an edge of a place
     mine = halved == np.arange(few)[:, None]  # (trees, features of a tree, levels)
     bit = mine[..., ::-1].cumsum(axis=-1)[..., ::-1] - 1  # of the cell, that stands at this level
-    cells, cell, places = 2.0 ** mine.sum(axis=-1), np.arange(1 << depth), np.zeros((trees, few, 1 << depth), np.intp)
+    cells, cell, places = (
+        2.0 ** mine.sum(axis=-1),
+        np.arange(1 << depth),
+        np.zeros((trees, few, 1 << depth), np.intp),
+    )
     for level in range(depth):
-        places += (mine[..., level, None] & (cell >> np.maximum(bit[..., level, None], 0))) << (depth - 1 - level)
+        places += (mine[..., level, None] & (cell >> np.maximum(bit[..., level, None], 0))) << (
+            depth - 1 - level
+        )
     order = np.argsort(feature, kind="stable")
     first = np.searchsorted(feature[order], np.arange(features))
-    return TreePlan(feature.reshape(trees, few), centre - reach, cells / (2 * reach), cells - 1, places, order, first)
+    return TreePlan(
+        feature.reshape(trees, few),
+        centre - reach,
+        cells / (2 * reach),
+        cells - 1,
+        places,
+        order,
+        first,
+    )
 
 
 def span_of(matrix: Array, z: Array) -> Array:
@@ -428,12 +533,18 @@ def distance_to_deviations(distance: Array, features: Array) -> Array:
 @lru_cache(maxsize=8)
 def rarity_table(features: int) -> Array:
     """(features, cells): |z| for each length, for 1, 2, ... features; from the logarithms of the tails."""
-    length, z = (np.arange(2 * int(CEILING) * cells) / cells for cells in (RARITY_GRID, 16 * RARITY_GRID))
+    length, z = (
+        np.arange(2 * int(CEILING) * cells) / cells for cells in (RARITY_GRID, 16 * RARITY_GRID)
+    )
     half, one = length**2 / 2, log_tail(z)
     tails = [one[::16], -half]
     with np.errstate(divide="ignore"):
         for more in range(3, features + 1):
-            tails.append(np.logaddexp(tails[-2], (more / 2 - 1) * np.log(half) - half - math.lgamma(more / 2)))
+            tails.append(
+                np.logaddexp(
+                    tails[-2], (more / 2 - 1) * np.log(half) - half - math.lgamma(more / 2)
+                )
+            )
     return np.stack([length, *(np.interp(-tail, -one, z) for tail in tails[1:])])[:features]
 
 
@@ -441,4 +552,6 @@ def log_tail(z: Array) -> Array:
     """The logarithm of how often a Gaussian lies beyond +-z; z ascending from 0."""
     near, far = np.split(z, [np.searchsorted(z, 30.0)])
     tail = -(far**2) / 2 - np.log(far * math.sqrt(math.pi / 2)) + np.log1p(-1 / far**2 + 3 / far**4)
-    return np.concatenate(([math.log(math.erfc(each / math.sqrt(2))) for each in near.tolist()], tail))
+    return np.concatenate(
+        ([math.log(math.erfc(each / math.sqrt(2))) for each in near.tolist()], tail)
+    )

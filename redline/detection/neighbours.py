@@ -8,7 +8,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from detectors import CEILING, Calibration, Detector, State, Verdict
-from redline.detection.arrays import TINY, Array, cache_tiles, carry_forward, running_reduce, sliding_windows
+from redline.detection.arrays import (
+    TINY,
+    Array,
+    cache_tiles,
+    carry_forward,
+    running_reduce,
+    sliding_windows,
+)
 
 
 @dataclass
@@ -43,7 +50,10 @@ class NearestNeighbours(Detector):
 
     def begin(self, shape: tuple[int, ...]) -> State:
         """As many values as all the runs hold, and the last one seen before them."""
-        return {"past": np.full((self._runs + self.lags - 1, *shape), np.nan), "last": np.full(shape, np.nan)}
+        return {
+            "past": np.full((self._runs + self.lags - 1, *shape), np.nan),
+            "last": np.full(shape, np.nan),
+        }
 
     def advance(self, x: Any) -> Verdict:
         """Score by the distance to the runs before, then learn this one."""
@@ -51,7 +61,11 @@ class NearestNeighbours(Detector):
         distance, side = self._nearest(x)
         with self.inside("scale", self._scale):
             score = np.minimum(self._scale.update(np.sqrt(distance)), distance / self._floor)
-        return Verdict(score if self.direction == "both" else np.where(self.sided(side) > 0, score, 0.0 * score))
+        return Verdict(
+            score
+            if self.direction == "both"
+            else np.where(self.sided(side) > 0, score, 0.0 * score)
+        )
 
     def _nearest(self, x: Array) -> tuple[Array, Array]:
         """(the distance of each step, its own distance from the end of the nearest run), both (steps, streams)."""
@@ -59,7 +73,10 @@ class NearestNeighbours(Detector):
         seen = self.remember(x)
         full = carry_forward(seen, held["last"])[1:]
         held["last"] = full[steps - 1].copy() if steps else held["last"]
-        runs = [sliding_windows(full[lag : len(full) - self.lags + 1 + lag], self._runs) for lag in reversed(range(self.lags))]  # the ends first
+        runs = [
+            sliding_windows(full[lag : len(full) - self.lags + 1 + lag], self._runs)
+            for lag in reversed(range(self.lags))
+        ]  # the ends first
         ends = sliding_windows(np.where(seen == seen, 0.0, np.nan)[self.lags - 1 :], self._runs)
         distance, side = np.empty_like(x), np.empty_like(x)
         for near in cache_tiles(x.shape, self._runs):
@@ -69,10 +86,14 @@ class NearestNeighbours(Detector):
                 squares += self._weights[lag] * (run[near] - now[..., None]) ** 2
             if self.direction != "both":
                 nearest = np.where(squares == squares, squares, np.inf).argmin(axis=-1)
-                side[near] = x[near] - np.take_along_axis(runs[0][near], nearest[..., None], axis=-1)[..., 0]
+                side[near] = (
+                    x[near] - np.take_along_axis(runs[0][near], nearest[..., None], axis=-1)[..., 0]
+                )
             squares.sort(axis=-1)
             few = np.isnan(squares[..., self.least - 1])
-            distance[near] = np.where(few, np.nan, np.sqrt(squares[..., min(self.neighbours, self.least) - 1]))
+            distance[near] = np.where(
+                few, np.nan, np.sqrt(squares[..., min(self.neighbours, self.least) - 1])
+            )
         return distance + 0.0 * x, side
 
 
@@ -96,20 +117,40 @@ class Novelty(Detector):
     KEPT: ClassVar[int] = 2048  # values; a new one nearer than 1 / KEPT of the range is not kept
     BLOCK: ClassVar[int] = 64  # steps
     HORIZON: ClassVar[int] = 10_000  # steps; more do not make a gap stranger
-    FLOCK: ClassVar[float] = 16.0  # records; so many in a window, and half of what they usually add is expected of the next
-    MOST: ClassVar[float] = 10.0  # even gaps; what one record added counts as no more, lest one fault hide the next
+    FLOCK: ClassVar[float] = (
+        16.0  # records; so many in a window, and half of what they usually add is expected of the next
+    )
+    MOST: ClassVar[float] = (
+        10.0  # even gaps; what one record added counts as no more, lest one fault hide the next
+    )
     RATE: ClassVar[float] = 0.8  # measured on Gaussian noise
 
     def begin(self, shape: tuple[int, ...]) -> State:
         """The values remembered, ascending, the rest infinite; the open block; the range and the steps so far; the records and what they added."""
-        kept, ends = np.full((*shape, self.KEPT), np.inf), np.stack((np.full(shape, np.inf), np.full(shape, -np.inf)))
-        records = {"records": np.zeros((4, *shape)), "fresh": np.zeros((4, *shape))}  # before the open block, and in it
-        return {"kept": kept, "block": np.full((self.BLOCK, *shape), np.nan), "ends": ends, "seen": np.zeros(shape, int), **records}
+        kept, ends = (
+            np.full((*shape, self.KEPT), np.inf),
+            np.stack((np.full(shape, np.inf), np.full(shape, -np.inf))),
+        )
+        records = {
+            "records": np.zeros((4, *shape)),
+            "fresh": np.zeros((4, *shape)),
+        }  # before the open block, and in it
+        return {
+            "kept": kept,
+            "block": np.full((self.BLOCK, *shape), np.nan),
+            "ends": ends,
+            "seen": np.zeros(shape, int),
+            **records,
+        }
 
     def advance(self, x: Any) -> Verdict:
         """Score by the distance to all before, then remember it."""
         x = self.read(x)
-        return Verdict(np.concatenate([self._piece(offset, rows) for offset, rows in self.pieces(x, self.BLOCK)]))
+        return Verdict(
+            np.concatenate(
+                [self._piece(offset, rows) for offset, rows in self.pieces(x, self.BLOCK)]
+            )
+        )
 
     def _piece(self, offset: int, rows: Array) -> Array:
         held, steps = self._held, len(rows)
@@ -117,7 +158,10 @@ class Novelty(Detector):
         low = np.fmin.accumulate(np.concatenate((held["ends"][:1], rows)))
         high = np.fmax.accumulate(np.concatenate((held["ends"][1:], rows)))
         seen = np.concatenate((held["seen"][None], rows == rows)).cumsum(axis=0)
-        reach, n = np.maximum(high - low, TINY)[:-1], np.where(seen < self.least, np.nan, np.minimum(seen, self.HORIZON))[:-1]
+        reach, n = (
+            np.maximum(high - low, TINY)[:-1],
+            np.where(seen < self.least, np.nan, np.minimum(seen, self.HORIZON))[:-1],
+        )
         distance = self._distance(offset, rows)
         spacing = self._spacing(reach / n, rows, low[:-1], high[:-1])
         score = np.minimum(self.RATE * np.sqrt(distance / spacing), distance / self._floor)
@@ -134,18 +178,35 @@ class Novelty(Detector):
         spacing = np.where(gained, np.maximum(even, added / (self.FLOCK + records)), even)
         above, below = np.maximum(rows - high, 0.0), np.maximum(low - rows, 0.0)
         record = (above + below > 0) & (even == even)
-        fresh = np.where(record, np.stack((np.ones_like(rows), np.minimum(above + below, self.MOST * spacing), above, below)), 0.0)
-        held["fresh"] = running_reduce(np.add, np.concatenate((held["fresh"][:, None], fresh), axis=1))[:, -1].copy()
+        fresh = np.where(
+            record,
+            np.stack(
+                (np.ones_like(rows), np.minimum(above + below, self.MOST * spacing), above, below)
+            ),
+            0.0,
+        )
+        held["fresh"] = running_reduce(
+            np.add, np.concatenate((held["fresh"][:, None], fresh), axis=1)
+        )[:, -1].copy()
         return np.asarray(spacing)
 
     def _distance(self, offset: int, rows: Array) -> Array:
         """Of each row to the nearest value before it; 0 where that lies on the watched side."""
         held, out = self._held, np.empty_like(rows)
         early = np.arange(self.BLOCK) < offset + np.arange(len(rows))[:, None]  # (steps, BLOCK)
-        recent = np.where(early[:, None], np.moveaxis(held["block"], 0, -1), np.nan)  # (steps, streams, BLOCK)
+        recent = np.where(
+            early[:, None], np.moveaxis(held["block"], 0, -1), np.nan
+        )  # (steps, streams, BLOCK)
         for near in cache_tiles(rows.shape, self.KEPT + self.BLOCK):
-            gaps = [rows[near][..., None] - values for values in (held["kept"][near[1]], recent[near])]
-            above, below = (np.minimum(*(np.where(side * gap >= 0, side * gap, np.inf).min(axis=-1) for gap in gaps)) for side in (1, -1))
+            gaps = [
+                rows[near][..., None] - values for values in (held["kept"][near[1]], recent[near])
+            ]
+            above, below = (
+                np.minimum(
+                    *(np.where(side * gap >= 0, side * gap, np.inf).min(axis=-1) for gap in gaps)
+                )
+                for side in (1, -1)
+            )
             out[near] = self.sided(np.where(above <= below, above, -below))
         return np.where(rows == rows, out, np.nan)
 

@@ -7,7 +7,9 @@ import numpy as np
 from redline.detection.arrays import Array
 
 MIN_SEASON, MAX_SEASON = 8, 2400  # steps
-MIN_AUTOCORRELATION = 0.5  # autocorrelation; above it, repeating the last season beats saying the mean
+MIN_AUTOCORRELATION = (
+    0.5  # autocorrelation; above it, repeating the last season beats saying the mean
+)
 SUB_SEASON_SHARE = 0.9  # of the best autocorrelation is enough for a season that is a part of the best one: a day rather than a week
 
 
@@ -22,7 +24,11 @@ def find_season(x: Array, old: int = 0) -> int:
     """
     likeness = autocorrelation(x)
     last = min(MAX_SEASON, len(likeness) - 1)
-    dips = np.flatnonzero(likeness < likeness[1] / 2) if len(likeness) > 1 and likeness[1] > 0 else np.array([1])
+    dips = (
+        np.flatnonzero(likeness < likeness[1] / 2)
+        if len(likeness) > 1 and likeness[1] > 0
+        else np.array([1])
+    )
     first = max(MIN_SEASON, int(dips[0])) if len(dips) else last
     if first + 2 >= last:
         return 0

@@ -50,13 +50,17 @@ class RedlineOutlier(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         """Forget everything, then learn the history X (steps, features); y is ignored."""
         x = validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan")
         self.detector_ = self._made().fit(self._shaped(x))
-        self.offset_ = -(self.threshold if self.contamination is None else self._threshold(x, self.contamination))
+        self.offset_ = -(
+            self.threshold if self.contamination is None else self._threshold(x, self.contamination)
+        )
         return self
 
     def score_samples(self, X: Any) -> Array:
         """Minus the score of each row, (steps,), standard deviations <= 0: higher is more normal, NaN = no opinion."""
         check_is_fitted(self)
-        return -self._scores(validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=False))
+        return -self._scores(
+            validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=False)
+        )
 
     def decision_function(self, X: Any) -> Array:
         """By how much each row is more normal than the threshold, (steps,), standard deviations; below 0 is an anomaly."""
@@ -70,13 +74,19 @@ class RedlineOutlier(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     def _threshold(self, x: Array, contamination: float) -> float:
         scores = self._scores(x)
         if np.isnan(scores).all():
-            raise ValueError(f"no row has a score after a history of n_samples = {len(x)}; give a longer one, a shorter window or no contamination")
+            raise ValueError(
+                f"no row has a score after a history of n_samples = {len(x)}; give a longer one, a shorter window or no contamination"
+            )
         return threshold_for(scores, contamination)
 
     def _made(self) -> Detector:
         if self.detector not in DETECTORS:
-            raise ValueError(f"there is no detector {self.detector!r}; there are {', '.join(DETECTORS)}")
-        settings: dict[str, Any] = {"direction": self.direction} | ({} if self.window is None else {"window": self.window})
+            raise ValueError(
+                f"there is no detector {self.detector!r}; there are {', '.join(DETECTORS)}"
+            )
+        settings: dict[str, Any] = {"direction": self.direction} | (
+            {} if self.window is None else {"window": self.window}
+        )
         return DETECTORS[self.detector](**settings)
 
     def _shaped(self, x: Array) -> Array:

@@ -9,7 +9,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from detectors import Calibration, Detector, State, Verdict
-from redline.detection.arrays import Array, cache_tiles, carry_forward, concatenate_parts, sliding_windows
+from redline.detection.arrays import (
+    Array,
+    cache_tiles,
+    carry_forward,
+    concatenate_parts,
+    sliding_windows,
+)
 
 
 @dataclass
@@ -42,12 +48,17 @@ class WindowShapeDetector(Detector):
 
     def begin(self, shape: tuple[int, ...]) -> State:
         """The last values, the missing ones filled, and which of them were seen."""
-        return {"filled": np.full((self.window, *shape), np.nan), "there": np.zeros((self.window, *shape), bool)}
+        return {
+            "filled": np.full((self.window, *shape), np.nan),
+            "there": np.zeros((self.window, *shape), bool),
+        }
 
     def advance(self, x: Any) -> Verdict:
         """Calibrate the misfits."""
         x = self.read(x)
-        raw, step = concatenate_parts([self._piece(offset, rows) for offset, rows in self.pieces(x, self.block)])
+        raw, step = concatenate_parts(
+            [self._piece(offset, rows) for offset, rows in self.pieces(x, self.block)]
+        )
         with self.inside("scale", self._scale):
             score = self._scale.update(self.sided(raw))
         return Verdict(np.minimum(score, step / self._floor))
@@ -56,11 +67,17 @@ class WindowShapeDetector(Detector):
         """(the misfit of each step, the most it can be in the data's unit), both (steps, streams)."""
         full = carry_forward(x, self._held["filled"][-1])
         filled = self.remember(full[1:], "filled")
-        runs = sliding_windows(np.concatenate((filled[self.window - self.width + 1 :], filled[-1:])), self.width)  # (steps, streams, width)
-        seen = sliding_windows(self.remember(x == x, "there"), self.window).sum(axis=-1)  # before each step
+        runs = sliding_windows(
+            np.concatenate((filled[self.window - self.width + 1 :], filled[-1:])), self.width
+        )  # (steps, streams, width)
+        seen = sliding_windows(self.remember(x == x, "there"), self.window).sum(
+            axis=-1
+        )  # before each step
         raw = np.empty(x.shape)
         for here in cache_tiles(x.shape, 4 * self.width):
-            run = np.where(np.isnan(runs[here]), np.nan_to_num(runs[here][..., -1:]), runs[here])  # what was before the first value is like now
+            run = np.where(
+                np.isnan(runs[here]), np.nan_to_num(runs[here][..., -1:]), runs[here]
+            )  # what was before the first value is like now
             raw[here] = self.misfit(run, here[1])
         if offset + len(x) == self.block:
             self.learn()
@@ -94,13 +111,21 @@ class SpectralResidual(WindowShapeDetector):
         centred = runs - runs[..., -1:]
         centred = centred - centred.mean(axis=-1, keepdims=True)
         size = np.sqrt(np.mean(centred * centred, axis=-1, keepdims=True))
-        spectrum = np.fft.rfft(centred / np.where(size > 0, size, 1.0), axis=-1)[..., 1:]  # nothing stands still
+        spectrum = np.fft.rfft(centred / np.where(size > 0, size, 1.0), axis=-1)[
+            ..., 1:
+        ]  # nothing stands still
         amplitude = np.abs(spectrum) + 1e-6
         level = np.log(amplitude)
         padded = np.concatenate((level[..., :1], level, level[..., -1:]), axis=-1)
         smooth = (padded[..., :-2] + padded[..., 1:-1] + padded[..., 2:]) / self.SMOOTH
         residual = spectrum / amplitude * np.exp(level - smooth)
-        saliency = np.abs(np.fft.irfft(np.concatenate((residual[..., :1] * 0.0, residual), axis=-1), n=runs.shape[-1], axis=-1))
+        saliency = np.abs(
+            np.fft.irfft(
+                np.concatenate((residual[..., :1] * 0.0, residual), axis=-1),
+                n=runs.shape[-1],
+                axis=-1,
+            )
+        )
         usual = saliency.mean(axis=-1)
         size = np.where(size[..., 0] > 0, saliency[..., -1] / np.where(usual > 0, usual, 1.0), 0.0)
         return np.asarray(np.copysign(size, runs[..., -1] - runs[..., -2]))
@@ -129,7 +154,9 @@ class Subspace(WindowShapeDetector):
     """
 
     RANK: ClassVar[int] = 3  # directions
-    FAINT: ClassVar[float] = 1e-9  # of the strongest direction's energy: what is no direction, and no difference between two
+    FAINT: ClassVar[float] = (
+        1e-9  # of the strongest direction's energy: what is no direction, and no difference between two
+    )
     LEAST: ClassVar[float] = 0.05  # of the last value's length that lies outside of them
 
     @property
@@ -144,16 +171,24 @@ class Subspace(WindowShapeDetector):
 
     def begin(self, shape: tuple[int, ...]) -> State:
         """What each of the other values of a run says of the last one, (width - 1, streams), and the window's centre; NaN = nothing yet."""
-        return {**super().begin(shape), "weights": np.full((self.width - 1, *shape), np.nan), "centre": np.zeros(shape)}
+        return {
+            **super().begin(shape),
+            "weights": np.full((self.width - 1, *shape), np.nan),
+            "centre": np.zeros(shape),
+        }
 
     def misfit(self, runs: Array, streams: slice) -> Array:
         """How far the last value is from where the others and the main directions put it."""
         weights, centre = self._held["weights"][:, streams], self._held["centre"][streams]
         told = np.zeros(runs.shape[:2])
-        for i in range(self.width - 1):  # one after another, so that no bit depends on the number of steps
+        for i in range(
+            self.width - 1
+        ):  # one after another, so that no bit depends on the number of steps
             told = told + weights[i] * (runs[..., i] - centre)
         own = runs[..., -1] - centre
-        return np.where(np.abs(own - told) > self.FAINT * (np.abs(own) + np.abs(told)), own - told, 0.0)
+        return np.where(
+            np.abs(own - told) > self.FAINT * (np.abs(own) + np.abs(told)), own - told, 0.0
+        )
 
     def learn(self) -> None:
         """The main directions of the window's runs, and what they make of the last value: the least squares of its others on them."""
@@ -161,13 +196,24 @@ class Subspace(WindowShapeDetector):
         few = held["there"].sum(axis=0) < self.least
         first = np.where(few, 0.0, np.nan_to_num(filled[-1]))
         centre = first + np.where(few, 0.0, np.nan_to_num(filled - first)).mean(axis=0)
-        runs = sliding_windows(np.concatenate((np.nan_to_num(filled - centre), filled[-1:] * 0.0)), self.width)  # (runs, streams, width)
+        runs = sliding_windows(
+            np.concatenate((np.nan_to_num(filled - centre), filled[-1:] * 0.0)), self.width
+        )  # (runs, streams, width)
         products = np.einsum("rsi,rsj->sij", runs, runs)
         values, vectors = np.linalg.eigh(products)
         rank = min(self.RANK, self.width - 1)
-        used, next_ = values[:, None, -rank:], values[:, None, -rank - 1, None]  # (streams, 1, directions), (streams, 1, 1)
-        share = np.where(used > self.FAINT * values[:, None, -1:], 1 - (1 + self.FAINT) * next_ / np.where(used > 0, used, 1.0), 0.0)
-        main = vectors[..., -rank:] * np.sqrt(np.maximum(share, 0.0))  # (streams, width, directions)
+        used, next_ = (
+            values[:, None, -rank:],
+            values[:, None, -rank - 1, None],
+        )  # (streams, 1, directions), (streams, 1, 1)
+        share = np.where(
+            used > self.FAINT * values[:, None, -1:],
+            1 - (1 + self.FAINT) * next_ / np.where(used > 0, used, 1.0),
+            0.0,
+        )
+        main = vectors[..., -rank:] * np.sqrt(
+            np.maximum(share, 0.0)
+        )  # (streams, width, directions)
         last = main[:, -1]
         rest = np.maximum(1 - (last * last).sum(axis=-1), self.LEAST)
         weights = np.einsum("sid,sd->is", main[:, :-1], last) / rest

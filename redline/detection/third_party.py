@@ -26,7 +26,11 @@ THIRD_PARTY = {  # the name a person reads: (the library it needs, the class)
 
 def register_available(listing: DetectorList = DETECTORS) -> list[str]:
     """Lists those whose library is installed, after all others, and gives their names; no library is imported before a model is fitted."""
-    found = {name: f"redline.detection.third_party:{kind}" for name, (library, kind) in THIRD_PARTY.items() if find_spec(library)}
+    found = {
+        name: f"redline.detection.third_party:{kind}"
+        for name, (library, kind) in THIRD_PARTY.items()
+        if find_spec(library)
+    }
     listing.add(found)
     return list(found)
 
@@ -34,7 +38,11 @@ def register_available(listing: DetectorList = DETECTORS) -> list[str]:
 def missing_library(name: str) -> str | None:
     """What to install for one of these whose library is not there; None of any other name."""
     library, kind = THIRD_PARTY.get(name, ("", ""))
-    return MISSING_LIBRARY.format(name, globals()[kind].library) if library and not find_spec(library) else None
+    return (
+        MISSING_LIBRARY.format(name, globals()[kind].library)
+        if library and not find_spec(library)
+        else None
+    )
 
 
 @dataclass
@@ -49,9 +57,15 @@ class ThirdPartyDetector(JointDetector):
     seed: int = 0
     reach: ClassVar[int] = 4
     REFIT: ClassVar[int] = 2  # windows
-    SHORTEST: ClassVar[int] = 2  # steps; in a shorter window the model sees too little to call a spike of 20 deviations strange
-    GRAIN: ClassVar[float] = 2.0**-7  # spreads; nothing finer is a difference, or a model that knows no unit would not believe the floor
-    ALONE: ClassVar[bool] = False  # the model mixes the rows it is asked about, so it is asked about one at a time
+    SHORTEST: ClassVar[int] = (
+        2  # steps; in a shorter window the model sees too little to call a spike of 20 deviations strange
+    )
+    GRAIN: ClassVar[float] = (
+        2.0**-7
+    )  # spreads; nothing finer is a difference, or a model that knows no unit would not believe the floor
+    ALONE: ClassVar[bool] = (
+        False  # the model mixes the rows it is asked about, so it is asked about one at a time
+    )
     library: ClassVar[str] = "scikit-learn"
 
     def __post_init__(self) -> None:
@@ -61,7 +75,9 @@ class ThirdPartyDetector(JointDetector):
                 f"window is at least {self.SHORTEST} steps for {type(self).__name__}, which learns from {self.reach} of them; got {self.window}"
             )
         self._scale = Calibration(window=self.reach * self.window)
-        self._fitted: dict[int, tuple[bytes, Any]] = {}  # of each stream: the rows as bytes, the model fitted on them
+        self._fitted: dict[
+            int, tuple[bytes, Any]
+        ] = {}  # of each stream: the rows as bytes, the model fitted on them
 
     @abstractmethod
     def made(self) -> Any:
@@ -143,7 +159,9 @@ class IsolationForest(ThirdPartyDetector):
     SHORTEST: ClassVar[int] = 32
 
     def made(self) -> Any:
-        return self.borrowed("sklearn.ensemble").IsolationForest(n_estimators=self.trees, random_state=self.seed)
+        return self.borrowed("sklearn.ensemble").IsolationForest(
+            n_estimators=self.trees, random_state=self.seed
+        )
 
     def judged(self, model: Any, rows: Array) -> Array:
         strange = np.round(-np.asarray(model.score_samples(rows)), 9)  # finer is rounding
@@ -164,7 +182,9 @@ class DensityFactor(ThirdPartyDetector):
 
     def made(self) -> Any:
         nearest = max(1, min(self.neighbours, self.least - 1))
-        return self.borrowed("sklearn.neighbors").LocalOutlierFactor(n_neighbors=nearest, algorithm="kd_tree", novelty=True)
+        return self.borrowed("sklearn.neighbors").LocalOutlierFactor(
+            n_neighbors=nearest, algorithm="kd_tree", novelty=True
+        )
 
     def judged(self, model: Any, rows: Array) -> Array:
         factor: Array = np.maximum(np.log(-np.asarray(model.score_samples(rows))), 0.0)
@@ -189,7 +209,9 @@ class OneClassSvm(ThirdPartyDetector):
         return self.borrowed("sklearn.svm").OneClassSVM(nu=self.nu, gamma="auto")
 
     def judged(self, model: Any, rows: Array) -> Array:
-        near = np.asarray(model.score_samples(rows)) / model.dual_coef_.sum()  # 1 = all support vectors are where the row is
+        near = (
+            np.asarray(model.score_samples(rows)) / model.dual_coef_.sum()
+        )  # 1 = all support vectors are where the row is
         strange: Array = np.log(np.maximum(-np.log(np.maximum(near, TINY)), self.FLAT))
         return strange
 

@@ -55,7 +55,9 @@ class Feed:
     run: int = 0  # anomalous steps in a row, up to the newest
     noted: int = 0  # step up to which results are final and anomalies counted: none is counted twice, whatever is applied
     stored: int = 0  # step up to which results are in the ledger
-    snapped: tuple[Track, int, int] | None = None  # track, its skips and step of the newest snapshot
+    snapped: tuple[Track, int, int] | None = (
+        None  # track, its skips and step of the newest snapshot
+    )
     due: float = 0.0  # steps owed by the clock
     arrived: float | None = None  # wall seconds at which the newest step came
     opened: float = field(default_factory=time.time)  # wall seconds
@@ -67,7 +69,9 @@ class Feed:
     about: Any = None  # what the page must remember of the source, an uploaded file for one
     id: str = field(default_factory=lambda: uuid4().hex[:8])  # another slot content, another id
     outbox: Outbox = field(default_factory=lambda: Outbox(None))
-    numbers: Callable[[], int] = field(default_factory=lambda: itertools.count(1).__next__)  # gives each anomaly its id
+    numbers: Callable[[], int] = field(
+        default_factory=lambda: itertools.count(1).__next__
+    )  # gives each anomaly its id
 
     def __post_init__(self) -> None:
         self.tape = self.blank(0)
@@ -77,7 +81,11 @@ class Feed:
     def blank(self, start: int) -> Tape:
         """An empty buffer whose next step is `start`."""
         width = len(self.stream.names)
-        return Tape(self.capacity, {"time": (1, float), "x": (width, float), "label": (width, np.int8)}, start)
+        return Tape(
+            self.capacity,
+            {"time": (1, float), "x": (width, float), "label": (width, np.int8)},
+            start,
+        )
 
     @property
     def end(self) -> int:
@@ -95,7 +103,12 @@ class Feed:
     def rank(self, track: Track) -> tuple[Any, ...] | None:
         """What streams share whose tracks can score their new steps as one; None = this one goes alone."""
         steps, state = self.tape.end - track.end, track.detector.state
-        if state is None or track.settings.detector not in STACKABLE or steps > MAX_STACKED_STEPS or track.end < self.tape.first:
+        if (
+            state is None
+            or track.settings.detector not in STACKABLE
+            or steps > MAX_STACKED_STEPS
+            or track.end < self.tape.first
+        ):
             return None
         return track.settings.key, int(state["step"]), steps, len(self.stream.names)
 
@@ -105,7 +118,10 @@ class Feed:
         if found is not None:
             return found
         with self.lock:
-            return self.tracks.setdefault(settings.key, Track(settings, tuple(self.stream.floors), self.tape.first, self.capacity))
+            return self.tracks.setdefault(
+                settings.key,
+                Track(settings, tuple(self.stream.floors), self.tape.first, self.capacity),
+            )
 
     def append(self, chunk: Chunk, now: float) -> None:
         """Puts a chunk on the tape."""
@@ -156,29 +172,57 @@ class Feed:
         self.run = self.run if above[-1] else 0
         self.hand_on(score, alarm, found)
 
-    def found(self, track: Track, first: int, score: np.ndarray, alarm: np.ndarray) -> list[Anomaly]:
+    def found(
+        self, track: Track, first: int, score: np.ndarray, alarm: np.ndarray
+    ) -> list[Anomaly]:
         """Counts and remembers the anomalies among the steps from `first` on."""
         threshold, end = self.applied.threshold, first + len(score)
         above, anomalies = score > threshold, []
         low, high = track.bounds(threshold, first, end)
-        parts, x, times = track.read("parts", first, end), self.tape.read("x", first, end), self.tape.read("time", first, end)
+        parts, x, times = (
+            track.read("parts", first, end),
+            self.tape.read("x", first, end),
+            self.tape.read("time", first, end),
+        )
         for i in np.flatnonzero(above).tolist():
             f = int(np.nanargmax(parts[i]))  # type: ignore[index]
             self.run = self.run + 1 if i == 0 or above[i - 1] else 1
             self.anomalies += 1
             self.alarms += (called := bool(alarm[i] > threshold))
-            bottom, top = (float(low[i, f]), float(high[i, f])) if low is not None and high is not None else (np.nan, np.nan)
+            bottom, top = (
+                (float(low[i, f]), float(high[i, f]))
+                if low is not None and high is not None
+                else (np.nan, np.nan)
+            )
             place = (self.anomalies, first + i, float(times[i, 0]), f, float(x[i, f]), bottom, top)
-            anomalies.append(Anomaly(*place, float(score[i]), threshold, self.run, called, self.numbers()))
+            anomalies.append(
+                Anomaly(*place, float(score[i]), threshold, self.run, called, self.numbers())
+            )
         self.journal.extend(anomalies)
         return anomalies
 
-    def hand_on(self, score: np.ndarray, alarm: np.ndarray, found: list[Anomaly], late: tuple[Chunk, ...] = ()) -> None:
+    def hand_on(
+        self,
+        score: np.ndarray,
+        alarm: np.ndarray,
+        found: list[Anomaly],
+        late: tuple[Chunk, ...] = (),
+    ) -> None:
         """Sends the newest final steps (n,) on their way to the ledger; none of them when only settings or late points are new."""
         first = self.noted - len(score)
-        time, x = self.tape.read("time", first, self.noted)[:, 0], self.tape.read("x", first, self.noted)
+        time, x = (
+            self.tape.read("time", first, self.noted)[:, 0],
+            self.tape.read("x", first, self.noted),
+        )
         said = (first, time, x, score, alarm, found, self.applied, self.snapshot())
-        about = (self.real, self.live, self.stream.names, self.stream.units, self.source(), self.counts())
+        about = (
+            self.real,
+            self.live,
+            self.stream.names,
+            self.stream.units,
+            self.source(),
+            self.counts(),
+        )
         self.outbox.put(Batch(self.name, *said, *about, tuple(self.undone), late, self.pushed))
 
     def declare(self, late: tuple[Chunk, ...] = ()) -> None:
@@ -190,7 +234,11 @@ class Feed:
         """Where a restart may begin, now and then: a track of its own history needs no state, only the step it began at."""
         track, since = self.watched, self.noted - self.capacity
         anew = self.snapped is None or self.snapped[:2] != (track, track.skips)
-        if not anew and self.snapped and track.end - self.snapped[2] < self.capacity // SNAPSHOTS_PER_BUFFER:
+        if (
+            not anew
+            and self.snapped
+            and track.end - self.snapped[2] < self.capacity // SNAPSHOTS_PER_BUFFER
+        ):
             return None
         begins = anew and not track.skips and track.begun == track.start >= self.tape.first
         step = track.start if begins else track.end
@@ -200,22 +248,44 @@ class Feed:
     def source(self) -> str:
         """What the numbers depend on, with what was injected, as JSON."""
         injections = getattr(self.stream, "injections", None)
-        return json.dumps(self.origin | {"injections": [tuple(each) for each in injections[-JOURNAL_LENGTH:]]}) if injections else self.plain
+        return (
+            json.dumps(
+                self.origin | {"injections": [tuple(each) for each in injections[-JOURNAL_LENGTH:]]}
+            )
+            if injections
+            else self.plain
+        )
 
     def counts(self) -> dict[str, Any]:
         """The counters, as of the newest final step."""
         points = self.points - (self.tape.end - self.noted)
-        counted = {"points": points, "anomalies": self.anomalies, "alarms": self.alarms, "run": self.run, "begun": self.watched.begun}
+        counted = {
+            "points": points,
+            "anomalies": self.anomalies,
+            "alarms": self.alarms,
+            "run": self.run,
+            "begun": self.watched.begun,
+        }
         return counted | {"notes": dict(self.stream.notes), "period": self.stream.period}
 
     def same(self, old: RestoredStream) -> bool:
         """Whether this is the stream that a ledger remembers, so that its steps go on."""
-        before = {name: value for name, value in json.loads(old.origin).items() if name != "injections"}
-        return old.end > 0 and (self.real or isinstance(self.stream, Simulated)) and before == self.origin
+        before = {
+            name: value for name, value in json.loads(old.origin).items() if name != "injections"
+        }
+        return (
+            old.end > 0
+            and (self.real or isinstance(self.stream, Simulated))
+            and before == self.origin
+        )
 
     def recall(self, old: RestoredStream, now: float) -> None:
         """Goes on where the ledger says: the rows since a snapshot are scored again, to the same bits; after one of another version, anew."""
-        chunk, counts, track = self.again(old), old.counts, Track(old.applied, tuple(self.stream.floors), old.first, self.capacity)
+        chunk, counts, track = (
+            self.again(old),
+            old.counts,
+            Track(old.applied, tuple(self.stream.floors), old.first, self.capacity),
+        )
         try:
             track.load(old.state)
             track.begun, snapped = counts["begun"], (track, 0, old.first)
@@ -223,24 +293,42 @@ class Feed:
             snapped = None  # so that the next one takes its place
             log.warning("%s learns anew from step %d on: %s", self.name, old.first, error)
         with self.lock:
-            self.applied, self.undone, self.tape = old.applied, list(old.undone), self.blank(old.first)
-            self.tracks, self.snapped, self.noted, self.stored = {old.applied.key: track}, snapped, old.end, old.end
+            self.applied, self.undone, self.tape = (
+                old.applied,
+                list(old.undone),
+                self.blank(old.first),
+            )
+            self.tracks, self.snapped, self.noted, self.stored = (
+                {old.applied.key: track},
+                snapped,
+                old.end,
+                old.end,
+            )
             for piece in split_chunk(chunk, self.capacity // 2):
                 self.append(piece, now)
                 self.catch_up(track, self.capacity)
-            self.points, self.anomalies, self.alarms, self.run = (counts[name] for name in ("points", "anomalies", "alarms", "run"))
+            self.points, self.anomalies, self.alarms, self.run = (
+                counts[name] for name in ("points", "anomalies", "alarms", "run")
+            )
             self.journal.extend(Anomaly(*each) for each in old.anomalies)
 
     def again(self, old: RestoredStream) -> Chunk:
         """The steps from the snapshot to the last one committed: out of the ledger, or made once more by the simulator."""
         stream = self.stream
         if isinstance(stream, Simulated):
-            injections = [(int(step), kind, float(size)) for step, kind, size in json.loads(old.origin).get("injections", [])]
+            injections = [
+                (int(step), kind, float(size))
+                for step, kind, size in json.loads(old.origin).get("injections", [])
+            ]
             self.stream = type(stream)(stream.seed, stream.rate, injections, stream.sizes)
             self.stream.skip(old.first)
             return self.stream.take(old.end - old.first)
         if isinstance(stream, PushedStream):
-            stream.given, stream.last, stream.period = old.end, float(old.time[-1]) if len(old.time) else -np.inf, old.counts["period"]
+            stream.given, stream.last, stream.period = (
+                old.end,
+                float(old.time[-1]) if len(old.time) else -np.inf,
+                old.counts["period"],
+            )
             stream.notes.update(old.counts["notes"])
         return Chunk(old.time, old.x, None)
 

@@ -15,12 +15,27 @@ import numpy as np
 from detectors import DETECTORS
 from redline.engine.feed import Feed
 from redline.engine.outbox import Outbox
-from redline.engine.results import Batch, BatchListener, Failure, RestoredStream, ResultStore, log, log_failure
+from redline.engine.results import (
+    Batch,
+    BatchListener,
+    Failure,
+    RestoredStream,
+    ResultStore,
+    log,
+    log_failure,
+)
 from redline.engine.stacking import MIN_STACKED, STACKED_CELLS, advance_stacked
 from redline.engine.tape import BUFFER_STEPS
 from redline.engine.track import Track
 from redline.settings import Settings, validate_settings
-from redline.sources.pushed import PushedStream, QueueBudget, Receipt, SubmissionRefused, validate_points, validate_source_name
+from redline.sources.pushed import (
+    PushedStream,
+    QueueBudget,
+    Receipt,
+    SubmissionRefused,
+    validate_points,
+    validate_source_name,
+)
 from streams import Stream
 
 MAX_TRACKS = 64  # tracks kept over all streams
@@ -50,8 +65,12 @@ class Limits(NamedTuple):
 
 
 NO_LIMITS = Limits()
-Past = Callable[[str, None, float, int], Any]  # (stream, None, until seconds since the epoch, how many) -> the last points until then, None = unknown
-Truth = Callable[[str, np.ndarray | None, np.ndarray], np.ndarray | None]  # (stream, its label (n, features), time (n,)) -> label
+Past = Callable[
+    [str, None, float, int], Any
+]  # (stream, None, until seconds since the epoch, how many) -> the last points until then, None = unknown
+Truth = Callable[
+    [str, np.ndarray | None, np.ndarray], np.ndarray | None
+]  # (stream, its label (n, features), time (n,)) -> label
 
 
 def known_label(name: str, label: np.ndarray | None, time: np.ndarray) -> np.ndarray | None:
@@ -62,9 +81,13 @@ def known_label(name: str, label: np.ndarray | None, time: np.ndarray) -> np.nda
 class Monitor:
     """Owns the clock, the feeds and the one thread that writes them; everybody else only reads."""
 
-    truth: Truth = staticmethod(known_label)  # what people said of a stream comes on top of its own labels
+    truth: Truth = staticmethod(
+        known_label
+    )  # what people said of a stream comes on top of its own labels
     counted = (-np.inf, Totals(0, 0, 0, 0.0))  # monotonic seconds, and what was counted then
-    past: Past | None = None  # where the points of real streams are found that the buffer no longer has
+    past: Past | None = (
+        None  # where the points of real streams are found that the buffer no longer has
+    )
 
     def __init__(
         self,
@@ -74,17 +97,35 @@ class Monitor:
         ledger: ResultStore | None = None,
         limits: Limits = NO_LIMITS,
     ):
-        self.clock, self.wall, self.ledger, self.limits, self.speed, self.beaten = clock, wall, ledger, limits, 1.0, clock()
-        self.outbox, self.numbers = Outbox(ledger), itertools.count(1 + (ledger.newest() if ledger else 0))
+        self.clock, self.wall, self.ledger, self.limits, self.speed, self.beaten = (
+            clock,
+            wall,
+            ledger,
+            limits,
+            1.0,
+            clock(),
+        )
+        self.outbox, self.numbers = (
+            Outbox(ledger),
+            itertools.count(1 + (ledger.newest() if ledger else 0)),
+        )
         self.feeds: dict[str, Feed] = {}
-        self.clocked: dict[str, Feed] = {}  # those that give steps by the clock: all but the pushed ones
+        self.clocked: dict[
+            str, Feed
+        ] = {}  # those that give steps by the clock: all but the pushed ones
         self.looked: dict[str, Feed] = {}  # pushed ones that somebody looks at
         self.arrivals: deque[str] = deque()  # pushed ones with something to do
-        self.broken: set[str] = set()  # pushed ones that failed and are tried again at the next beat
+        self.broken: set[str] = (
+            set()
+        )  # pushed ones that failed and are tried again at the next beat
         self.changed: deque[Feed] = deque()  # those with settings that the ledger does not know yet
-        self.applies = self.safe = 0  # times that settings were applied, and how many of them are in the ledger
+        self.applies = self.safe = (
+            0  # times that settings were applied, and how many of them are in the ledger
+        )
         self.owing: dict[str, PushedStream] = {}  # those with receipts to answer
-        self.listeners: list[BatchListener] = []  # told of every batch after its commit, in the loop's thread; they must not wait
+        self.listeners: list[
+            BatchListener
+        ] = []  # told of every batch after its commit, in the loop's thread; they must not wait
         self.room, self.creating = QueueBudget(), threading.Lock()
         self.wake, self.stopping = threading.Event(), threading.Event()
         self.thread: threading.Thread | None = None
@@ -178,7 +219,9 @@ class Monitor:
 
     def open(self, name: str, stream: Stream, about: Any = None, steps: int = 0) -> Feed:
         """Puts a stream in a slot, the newest wins; `steps` of it are taken at once. The same file again keeps its settings."""
-        feed = Feed(name, stream, False, about=about, outbox=self.outbox, numbers=self.numbers.__next__)
+        feed = Feed(
+            name, stream, False, about=about, outbox=self.outbox, numbers=self.numbers.__next__
+        )
         old = self.recalled(name)
         if old is not None and json.loads(old.origin) == feed.origin:
             feed.applied, feed.undone = old.applied, list(old.undone)
@@ -195,7 +238,9 @@ class Monitor:
             log.warning("%s starts under the default settings: %s", name, error)
             return None
 
-    def submit(self, name: str, time: np.ndarray, x: np.ndarray, names: Sequence[str] = ()) -> Receipt:
+    def submit(
+        self, name: str, time: np.ndarray, x: np.ndarray, names: Sequence[str] = ()
+    ) -> Receipt:
         """Takes points from any thread: time (n,) seconds since the epoch, x (n, features); the receipt resolves when they are safe.
 
         `names` are the features of x in its order; a source has those of its first submission. Refused says what is wrong, Full to send again.
@@ -203,9 +248,15 @@ class Monitor:
         time, x = validate_points(time, x, self.wall())
         feed = self.feeds.get(name) or self.created(name, tuple(names), x.shape[1])
         if not isinstance(feed.stream, PushedStream):
-            raise SubmissionRefused("source", "a source that programs push into", f"{name!r}, which Redline feeds itself; choose another name")
+            raise SubmissionRefused(
+                "source",
+                "a source that programs push into",
+                f"{name!r}, which Redline feeds itself; choose another name",
+            )
         if self.stopping.is_set():
-            raise SubmissionRefused("points", "a service that runs", "them while it ends; send again")
+            raise SubmissionRefused(
+                "points", "a service that runs", "them while it ends; send again"
+            )
         receipt = feed.stream.put(time, feed.stream.aligned(x, names))
         self.arrivals.append(name)
         self.wake.set()
@@ -214,24 +265,44 @@ class Monitor:
     def created(self, name: str, names: tuple[str, ...], width: int) -> Feed:
         """The feed of a source that is seen for the first time."""
         validate_source_name(name, names)
-        names = names or (("value",) if width == 1 else tuple(f"value {i + 1}" for i in range(width)))
+        names = names or (
+            ("value",) if width == 1 else tuple(f"value {i + 1}" for i in range(width))
+        )
         if len(names) != width:
-            raise SubmissionRefused("values", f"{width} names, one for each column", f"{len(names)}")
+            raise SubmissionRefused(
+                "values", f"{width} names, one for each column", f"{len(names)}"
+            )
         with self.creating:
             there = len(self.feeds) - len(self.clocked)
             if name in self.feeds:
                 return self.feeds[name]
             if not self.limits.create:
-                raise SubmissionRefused("source", "a source that is known; new ones are not opened here, by the setting create", repr(name))
+                raise SubmissionRefused(
+                    "source",
+                    "a source that is known; new ones are not opened here, by the setting create",
+                    repr(name),
+                )
             if there >= self.limits.streams:
-                raise SubmissionRefused("source", f"at most {self.limits.streams:,} pushed sources, by the setting streams", f"another, {name!r}")
+                raise SubmissionRefused(
+                    "source",
+                    f"at most {self.limits.streams:,} pushed sources, by the setting streams",
+                    f"another, {name!r}",
+                )
             return self.adopt(self.pushed(name, names))
 
     def pushed(self, name: str, names: Sequence[str], units: Sequence[str] = ()) -> Feed:
         """A feed for a pushed source, its buffer as long as memory allows."""
         stream = PushedStream(name, names, units)
         many = len(self.feeds) - len(self.clocked) >= MANY_SOURCES
-        feed = Feed(name, stream, True, max(BUFFER_STEPS // 10, min(BUFFER_STEPS // 10 if many else BUFFER_STEPS, 20 * BUFFER_STEPS // len(names))))
+        feed = Feed(
+            name,
+            stream,
+            True,
+            max(
+                BUFFER_STEPS // 10,
+                min(BUFFER_STEPS // 10 if many else BUFFER_STEPS, 20 * BUFFER_STEPS // len(names)),
+            ),
+        )
         stream.room, stream.known = self.room, lambda times: self.known(feed, times)
         return feed
 
@@ -281,7 +352,11 @@ class Monitor:
         self.settle(force=True)
         for feed in list(self.feeds.values()):
             if isinstance(feed.stream, PushedStream):
-                feed.stream.abandon(ConnectionAbortedError("Redline has ended; these points are not acknowledged, send them again"))
+                feed.stream.abandon(
+                    ConnectionAbortedError(
+                        "Redline has ended; these points are not acknowledged, send them again"
+                    )
+                )
 
     def begin(self) -> None:
         """Every stream gets its past: from the ledger, or filled back."""
@@ -304,7 +379,10 @@ class Monitor:
         """Fetches what the ledger remembers of a stream; one that it does not know is filled back."""
         old = self.ledger.restore(feed.name) if self.ledger and not feed.ready else None
         if old is not None:
-            feed.applied, feed.undone = validate_settings(old.applied, tuple(DETECTORS)), list(old.undone)
+            feed.applied, feed.undone = (
+                validate_settings(old.applied, tuple(DETECTORS)),
+                list(old.undone),
+            )
         if old is not None and feed.same(old):
             feed.recall(old, self.wall())
         elif not feed.real:
@@ -324,7 +402,10 @@ class Monitor:
     def beat(self) -> None:
         """One round: every stream gives what is due, its applied track scores it, and the ledger takes it."""
         now = self.clock()
-        elapsed, self.beaten = min(now - self.beaten, 1.0), now  # a machine that slept owes no burst
+        elapsed, self.beaten = (
+            min(now - self.beaten, 1.0),
+            now,
+        )  # a machine that slept owes no burst
         for feed in list(self.clocked.values()):
             if feed.failure is None or now >= feed.retry:
                 self.guarded(feed, lambda feed=feed: self.take(feed, elapsed))  # type: ignore[misc]
@@ -353,12 +434,20 @@ class Monitor:
         while self.changed:
             feed = self.changed.popleft()
             self.guarded(feed, feed.declare)
-        names = {self.arrivals.popleft() for _ in range(len(self.arrivals))} if self.trouble is None else set()
+        names = (
+            {self.arrivals.popleft() for _ in range(len(self.arrivals))}
+            if self.trouble is None
+            else set()
+        )
         feeds = [self.feeds[name] for name in names]
-        self.broken.update(feed.name for feed in feeds if feed.failure is not None and now < feed.retry)
+        self.broken.update(
+            feed.name for feed in feeds if feed.failure is not None and now < feed.retry
+        )
         feeds = [feed for feed in feeds if feed.name not in self.broken]
         while feeds:
-            feeds = [feed for feed in feeds if self.guarded(feed, lambda feed=feed: self.receive(feed))]  # type: ignore[misc]
+            feeds = [
+                feed for feed in feeds if self.guarded(feed, lambda feed=feed: self.receive(feed))
+            ]  # type: ignore[misc]
             self.score(feeds)
             feeds = [feed for feed in feeds if feed.failure is None and feed.stream.more]  # type: ignore[attr-defined]
         self.settle()
@@ -396,14 +485,18 @@ class Monitor:
             for i in range(0, len(kin), most):
                 if not rank or not self.scored(kin[i : i + most]):
                     for feed, _ in kin[i : i + most]:
-                        self.guarded(feed, lambda feed=feed: feed.catch_up(feed.watched, BUFFER_STEPS))  # type: ignore[misc]
+                        self.guarded(
+                            feed, lambda feed=feed: feed.catch_up(feed.watched, BUFFER_STEPS)
+                        )  # type: ignore[misc]
 
     def scored(self, kin: Sequence[tuple[Feed, Track]]) -> bool:
         """Scores streams of one rank together; False when that is not possible, and nothing has happened."""
         if len(kin) < MIN_STACKED:
             return False
         try:
-            x = np.concatenate([feed.tape.read("x", track.end, feed.end) for feed, track in kin], axis=1)
+            x = np.concatenate(
+                [feed.tape.read("x", track.end, feed.end) for feed, track in kin], axis=1
+            )
             rows = advance_stacked([track for _, track in kin], x.reshape(len(x), len(kin), -1))
         except Exception as error:  # noqa: BLE001  each is tried by itself, and the one whose fault it is says so
             log.warning("%d streams could not be scored together: %s", len(kin), error)
@@ -437,7 +530,11 @@ class Monitor:
     def fill(self) -> bool:
         """Advances the most recently wanted track that lags by one slice; False when none lags."""
         now = self.clock()
-        lagging = [(track.wanted, feed, track) for feed, track in self.tracks() if track.end < feed.end and now >= track.retry]
+        lagging = [
+            (track.wanted, feed, track)
+            for feed, track in self.tracks()
+            if track.end < feed.end and now >= track.retry
+        ]
         if not lagging:
             return False
         _, feed, track = max(lagging, key=lambda item: item[0])
@@ -445,7 +542,10 @@ class Monitor:
             feed.catch_up(track, track.slice)
         except Exception as error:  # noqa: BLE001  one detector's fault must not stop the others; it is logged, shown and tried again
             track = feed.tracks.get(track.settings.key, track)
-            track.failure, track.retry = log_failure(f"{track.settings.detector} on {feed.name}", error), self.clock() + RETRY_SECONDS
+            track.failure, track.retry = (
+                log_failure(f"{track.settings.detector} on {feed.name}", error),
+                self.clock() + RETRY_SECONDS,
+            )
         return True
 
     def near(self) -> list[Feed]:
@@ -461,7 +561,13 @@ class Monitor:
         """Lets go of tracks that nobody looked at for a while, and of the least looked at when there are too many."""
         near = self.near()
         spare = sorted(
-            ((track.wanted, feed, key) for feed in near for key, track in list(feed.tracks.items()) if key != feed.applied.key), key=lambda t: t[0]
+            (
+                (track.wanted, feed, key)
+                for feed in near
+                for key, track in list(feed.tracks.items())
+                if key != feed.applied.key
+            ),
+            key=lambda t: t[0],
         )
         excess = len(spare) + len(near) - MAX_TRACKS
         for i, (wanted, feed, key) in enumerate(spare):

@@ -7,10 +7,14 @@ from collections import deque
 
 from redline.engine.results import Batch, Failure, ResultStore, log_failure
 
-MAX_COMMIT_DELAY = 1.0  # seconds that results without points, anomalies or news may wait for company
+MAX_COMMIT_DELAY = (
+    1.0  # seconds that results without points, anomalies or news may wait for company
+)
 COMMIT_RETRY = 1.0  # seconds until a commit that failed is tried again
 FAILING_PATIENCE = 10.0  # seconds of failing commits after which the listeners are told all the same: a call for help does not wait for a disk
-MAX_WAITING_BATCHES = 5_000  # batches kept while commits fail; then the oldest that can be spared go, counted
+MAX_WAITING_BATCHES = (
+    5_000  # batches kept while commits fail; then the oldest that can be spared go, counted
+)
 
 
 class Outbox:
@@ -21,7 +25,9 @@ class Outbox:
         self.waiting: deque[Batch] = deque()
         self.lock = threading.Lock()
         self.trouble: Failure | None = None
-        self.since = self.retry = self.settled = 0.0  # monotonic seconds: first failure, next try, last commit
+        self.since = self.retry = self.settled = (
+            0.0  # monotonic seconds: first failure, next try, last commit
+        )
         self.told = 0  # how many of those waiting the listeners know already
         self.lost = 0  # batches given up
         self.holes: set[str] = set()  # streams of which something was given up
@@ -33,7 +39,10 @@ class Outbox:
     def settle(self, now: float, force: bool = False) -> tuple[list[Batch], list[Batch]]:
         """Commits what waits, when somebody waits for it: (the batches that are safe now, those to tell)."""
         batches = list(self.waiting)
-        due = force or (now >= self.retry and (now - self.settled >= MAX_COMMIT_DELAY or any(batch.urgent for batch in batches)))
+        due = force or (
+            now >= self.retry
+            and (now - self.settled >= MAX_COMMIT_DELAY or any(batch.urgent for batch in batches))
+        )
         if not batches or not due:
             return [], []
         try:
@@ -50,7 +59,9 @@ class Outbox:
         """A commit failed: keeps what can be kept; the batches that should be told without it."""
         if self.trouble is None:
             self.since, self.trouble = now, log_failure("the store", error)
-        self.trouble = self.trouble._replace(text=f"{error}. Nothing acknowledged is lost; what is new waits and is tried again")
+        self.trouble = self.trouble._replace(
+            text=f"{error}. Nothing acknowledged is lost; what is new waits and is tried again"
+        )
         self.retry = now + COMMIT_RETRY
         tell = list(self.waiting)[self.told :] if now - self.since >= FAILING_PATIENCE else []
         self.told += len(tell)

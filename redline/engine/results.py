@@ -113,7 +113,9 @@ class RestoredStream(Protocol):
     @property
     def counts(self) -> Mapping[str, Any]: ...
     @property
-    def anomalies(self) -> Sequence[tuple[Any, ...]]: ...  # the last of them, oldest first, the fields of Anomaly
+    def anomalies(
+        self,
+    ) -> Sequence[tuple[Any, ...]]: ...  # the last of them, oldest first, the fields of Anomaly
 
 
 class ResultStore(Protocol):
@@ -121,9 +123,15 @@ class ResultStore(Protocol):
 
     def commit(self, batches: Sequence[Batch]) -> None: ...
     def restore(self, name: str) -> RestoredStream | None: ...
-    def pushed(self) -> Sequence[tuple[str, tuple[str, ...], tuple[str, ...]]]: ...  # name, features, units of the streams that programs pushed
+    def pushed(
+        self,
+    ) -> Sequence[
+        tuple[str, tuple[str, ...], tuple[str, ...]]
+    ]: ...  # name, features, units of the streams that programs pushed
     def newest(self) -> int: ...  # the highest id of an anomaly
-    def known(self, name: str, times: np.ndarray) -> np.ndarray: ...  # (n,) whether a point of that time is kept
+    def known(
+        self, name: str, times: np.ndarray
+    ) -> np.ndarray: ...  # (n,) whether a point of that time is kept
 
 
 BatchListener = Callable[[list[Batch]], None]

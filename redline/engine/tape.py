@@ -17,9 +17,13 @@ class Tape:
 
     def __init__(self, capacity: int, columns: Mapping[str, tuple[int, Any]], start: int = 0):
         self.capacity, self.end, self.kept = capacity, start, 0
-        self.room = capacity + capacity // 4  # rows; when it is full the last `capacity` of them move to the front
+        self.room = (
+            capacity + capacity // 4
+        )  # rows; when it is full the last `capacity` of them move to the front
         self.used = 0
-        self.columns = {name: np.zeros((self.room, width), dtype) for name, (width, dtype) in columns.items()}
+        self.columns = {
+            name: np.zeros((self.room, width), dtype) for name, (width, dtype) in columns.items()
+        }
 
     @property
     def first(self) -> int:
@@ -50,4 +54,6 @@ def split_chunk(chunk: Chunk, steps: int) -> Iterator[Chunk]:
     """A chunk in parts of at most so many steps."""
     for i in range(0, len(chunk.time), steps):
         part = slice(i, i + steps)
-        yield Chunk(chunk.time[part], chunk.x[part], None if chunk.label is None else chunk.label[part])
+        yield Chunk(
+            chunk.time[part], chunk.x[part], None if chunk.label is None else chunk.label[part]
+        )

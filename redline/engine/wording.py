@@ -7,7 +7,19 @@ from datetime import UTC, datetime
 
 SEVERITIES = ("info", "warning", "critical")  # score / threshold from 1, from 1.5, from 2
 SI_UNITS = ("B/s", "B", "bit/s", "W", "Hz", "V", "A", "Wh")  # units that take an SI prefix
-ORDINALS = ("", "", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+ORDINALS = (
+    "",
+    "",
+    "second",
+    "third",
+    "fourth",
+    "fifth",
+    "sixth",
+    "seventh",
+    "eighth",
+    "ninth",
+    "tenth",
+)
 
 
 def severity(score: float, threshold: float) -> str:
@@ -32,7 +44,13 @@ def format_number(value: float, spread: float = math.nan) -> str:
     """
     if not math.isfinite(value):
         return "–"
-    decimals = decimals_for(spread) if math.isfinite(spread) and spread > 0 else 3 - 1 - math.floor(math.log10(abs(value))) if value else 0
+    decimals = (
+        decimals_for(spread)
+        if math.isfinite(spread) and spread > 0
+        else 3 - 1 - math.floor(math.log10(abs(value)))
+        if value
+        else 0
+    )
     return f"{value:,.{min(max(decimals, 0), 9)}f}"
 
 
@@ -75,7 +93,9 @@ def format_time(time: float, period: float) -> str:
     return f"{at:%H:%M:%S}" + (f".{at.microsecond // 100_000}" if period < 1 else "")
 
 
-def anomaly_reason(value: float, expected: tuple[float, float], score: float, unit: str, run: int = 1) -> str:
+def anomaly_reason(
+    value: float, expected: tuple[float, float], score: float, unit: str, run: int = 1
+) -> str:
     """Why a step is strange, in the detector's own numbers.
 
     >>> anomaly_reason(97.0, (20.0, 45.0), 5.1, "%", 3)

@@ -45,7 +45,9 @@ class TrialResult(NamedTuple):
     score: np.ndarray  # (steps,), NaN = no opinion
     alarm: np.ndarray  # (steps,), NaN = no opinion
     feature: np.ndarray  # (steps,) int, the one that carries most of the score
-    expected: np.ndarray  # (steps,), what that feature should have been, in its unit; NaN = nothing expected
+    expected: (
+        np.ndarray
+    )  # (steps,), what that feature should have been, in its unit; NaN = nothing expected
 
 
 class Trial(NamedTuple):
@@ -122,7 +124,10 @@ def learning_rows(label: np.ndarray | None, share: float) -> int:
     """How many of the first rows to learn from: `share` of them, an event begun there being taken whole; ValueError where that leaves nothing."""
     truth = row_truth(label)
     if truth is None or not 0 < share < 1:
-        raise ValueError(f"learning needs labels and a share of the rows between 0 and 1; got {share}" + ("" if truth else " and no labels"))
+        raise ValueError(
+            f"learning needs labels and a share of the rows between 0 and 1; got {share}"
+            + ("" if truth else " and no labels")
+        )
     runs = event_runs(truth.anomalous)
     cut = round(share * len(truth.anomalous))
     while ((runs[:, 0] < cut) & (_ends(runs, len(truth.anomalous)) > cut)).any():
@@ -134,19 +139,27 @@ def learning_rows(label: np.ndarray | None, share: float) -> int:
     return cut
 
 
-def run_trials(x: np.ndarray, jobs: Iterable[tuple[str, int]], scorer: TrialScorer, faults: list[TrialFailure]) -> Iterator[Trial]:
+def run_trials(
+    x: np.ndarray, jobs: Iterable[tuple[str, int]], scorer: TrialScorer, faults: list[TrialFailure]
+) -> Iterator[Trial]:
     """Run each (detector, window) over x (steps, features), one at a time, as they are asked for; one that cannot run is noted in `faults`."""
     for detector, window in jobs:
         began = perf_counter()
         try:
             said = scorer(detector, window, x)
-        except (ValueError, ArithmeticError, ImportError) as error:  # a wrong setting, a matrix without an inverse, a missing extra
+        except (
+            ValueError,
+            ArithmeticError,
+            ImportError,
+        ) as error:  # a wrong setting, a matrix without an inverse, a missing extra
             faults.append(TrialFailure(detector, window, str(error) or type(error).__name__))
         else:
             yield Trial(detector, window, said, (perf_counter() - began) / max(len(x), 1) * 1e6)
 
 
-def rank_trials(tried: Iterable[Trial], chunk: Chunk, plan: EvaluationPlan) -> Iterator[ComparisonEntry]:
+def rank_trials(
+    tried: Iterable[Trial], chunk: Chunk, plan: EvaluationPlan
+) -> Iterator[ComparisonEntry]:
     """One entry for each detector as soon as its windows are tried; of those the best on the rows it may learn from stays."""
     for _, group in groupby(tried, key=lambda trial: trial.detector):
         yield _entry(max(group, key=lambda trial: _merit(trial, chunk.label, plan)), chunk, plan)
@@ -154,23 +167,40 @@ def rank_trials(tried: Iterable[Trial], chunk: Chunk, plan: EvaluationPlan) -> I
 
 def sort_entries(entries: Iterable[ComparisonEntry]) -> list[ComparisonEntry]:
     """The best first: by event F1, then average precision, then speed, on the judged rows; without labels as they came."""
-    return sorted(entries, key=lambda entry: (*(_order(figure) for figure in _standing(entry)), entry.trial.micros if entry.best else 0.0))
+    return sorted(
+        entries,
+        key=lambda entry: (
+            *(_order(figure) for figure in _standing(entry)),
+            entry.trial.micros if entry.best else 0.0,
+        ),
+    )
 
 
 def suggest_settings(entries: Iterable[ComparisonEntry], plan: EvaluationPlan) -> Suggestion | None:
     """The settings with the best event F1 on the rows one may learn from; then row F1, then speed; None where nothing could be learned."""
-    able = [entry for entry in entries if entry.learned and entry.threshold is not None and entry.learned.hits]
+    able = [
+        entry
+        for entry in entries
+        if entry.learned and entry.threshold is not None and entry.learned.hits
+    ]
     if not able:
         return None
     able.sort(key=_promise)
     best, second = able[0], able[1] if len(able) > 1 else None
-    return Suggestion(best.trial.detector, best.trial.window, best.threshold or plan.threshold, _why(best, second, plan))
+    return Suggestion(
+        best.trial.detector,
+        best.trial.window,
+        best.threshold or plan.threshold,
+        _why(best, second, plan),
+    )
 
 
 def alarm_agreement(called: Sequence[np.ndarray]) -> np.ndarray:
     """How far detectors agree, (detectors, detectors): the share of the row's alarms with one of the column's within REACH steps; NaN: no alarm."""
     near = [_near(steps) for steps in called]
-    return np.array([[_ratio((mine & theirs).sum(), mine.sum()) for theirs in near] for mine in called]).reshape(len(called), -1)
+    return np.array(
+        [[_ratio((mine & theirs).sum(), mine.sum()) for theirs in near] for mine in called]
+    ).reshape(len(called), -1)
 
 
 def joint_alarms(called: Sequence[np.ndarray]) -> np.ndarray:
@@ -178,7 +208,10 @@ def joint_alarms(called: Sequence[np.ndarray]) -> np.ndarray:
     if not called:
         return np.zeros(0, dtype=int)
     agreed = 2 * np.sum([_near(steps) for steps in called], axis=0) >= len(called)
-    first = [np.flatnonzero(np.any([steps[a : b + 1] for steps in called], axis=0)) + a for a, b in event_runs(agreed)]
+    first = [
+        np.flatnonzero(np.any([steps[a : b + 1] for steps in called], axis=0)) + a
+        for a, b in event_runs(agreed)
+    ]
     return np.array([steps[0] for steps in first if len(steps)], dtype=int)
 
 
@@ -204,7 +237,9 @@ def list_joint_alarms(tried: Sequence[Trial], chunk: Chunk, threshold: float) ->
     found = []
     for step in joint_alarms(alarms).tolist():
         near = slice(max(0, step - HIT_TOLERANCE), step + HIT_TOLERANCE + 1)
-        named = np.concatenate([trial.said.feature[near][called[near]] for trial, called in zip(tried, alarms)])
+        named = np.concatenate(
+            [trial.said.feature[near][called[near]] for trial, called in zip(tried, alarms)]
+        )
         feature = int(np.bincount(named).argmax())
         found.append(FoundAlarm(step, feature, _plain(chunk.x[step, feature]), None, None, None))
     return found
@@ -212,7 +247,12 @@ def list_joint_alarms(tried: Sequence[Trial], chunk: Chunk, threshold: float) ->
 
 def _near(called: np.ndarray) -> np.ndarray:
     """Steps at most REACH from an alarm, (steps,) bool."""
-    near: np.ndarray = np.convolve(called, np.ones(2 * HIT_TOLERANCE + 1), mode="full")[HIT_TOLERANCE : HIT_TOLERANCE + len(called)] > 0
+    near: np.ndarray = (
+        np.convolve(called, np.ones(2 * HIT_TOLERANCE + 1), mode="full")[
+            HIT_TOLERANCE : HIT_TOLERANCE + len(called)
+        ]
+        > 0
+    )
     return near
 
 
@@ -221,10 +261,14 @@ def periodic_baseline(chunk: Chunk, plan: EvaluationPlan, every: int = 100) -> M
     steps = np.arange(len(chunk.x))
     ticks = np.where(steps % every == every - 1, np.inf, 0.0)
     rows = slice(plan.cut, None)
-    return compute_metrics(*_part(ticks, ticks, chunk, rows), plan.threshold, _time(chunk, plan, rows))
+    return compute_metrics(
+        *_part(ticks, ticks, chunk, rows), plan.threshold, _time(chunk, plan, rows)
+    )
 
 
-def comparison_document(entries: Sequence[ComparisonEntry], chunk: Chunk, plan: EvaluationPlan) -> dict[str, Any]:
+def comparison_document(
+    entries: Sequence[ComparisonEntry], chunk: Chunk, plan: EvaluationPlan
+) -> dict[str, Any]:
     """Everything there is to report as plain values, ready for JSON: NaN becomes None; the ranking keeps the order of `entries`."""
     best, truth = suggest_settings(entries, plan), row_truth(chunk.label)
     matrix = alarm_agreement([entry.trial.alarm[plan.cut :] > plan.threshold for entry in entries])
@@ -270,7 +314,9 @@ def _drawn(whole: RankedCurve | None, points: int = 120) -> dict[str, list[float
     """A curve with few enough points to draw, evenly along it, both ends kept."""
     if whole is None:
         return None
-    along = np.concatenate([[0], np.cumsum(np.abs(np.diff(whole.x)) + np.abs(np.diff(np.nan_to_num(whole.y))))])
+    along = np.concatenate(
+        [[0], np.cumsum(np.abs(np.diff(whole.x)) + np.abs(np.diff(np.nan_to_num(whole.y))))]
+    )
     keep = np.unique(np.searchsorted(along, np.linspace(0, along[-1], points)))
     return {"x": _plain(whole.x[keep].round(4)), "y": _plain(whole.y[keep].round(4))}
 
@@ -288,7 +334,9 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _part(score: np.ndarray, alarm: np.ndarray, chunk: Chunk, rows: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+def _part(
+    score: np.ndarray, alarm: np.ndarray, chunk: Chunk, rows: slice
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     return score[rows], alarm[rows], None if chunk.label is None else chunk.label[rows]
 
 
@@ -298,11 +346,18 @@ def _time(chunk: Chunk, plan: EvaluationPlan, rows: slice) -> np.ndarray | None:
 
 def _promise(entry: ComparisonEntry) -> tuple[float, float, float]:
     """A key that puts first what did best on the rows it was learned from."""
-    return _order(entry.learned and entry.learned.event_f1), _order(entry.learned and entry.learned.row_f1), entry.trial.micros
+    return (
+        _order(entry.learned and entry.learned.event_f1),
+        _order(entry.learned and entry.learned.row_f1),
+        entry.trial.micros,
+    )
 
 
 def _standing(entry: ComparisonEntry) -> tuple[float | None, float | None]:
-    return entry.best and entry.best.event_f1, entry.precision_recall and entry.precision_recall.area
+    return (
+        entry.best and entry.best.event_f1,
+        entry.precision_recall and entry.precision_recall.area,
+    )
 
 
 def _order(figure: float | None) -> float:
@@ -315,9 +370,14 @@ def _merit(trial: Trial, label: np.ndarray | None, plan: EvaluationPlan) -> tupl
     if label is None:
         return (0.0, 0.0)
     rows = slice(plan.cut or None)
-    f1 = threshold_curve(trial.score[rows], trial.alarm[rows], label[rows], plan.thresholds).event_f1
+    f1 = threshold_curve(
+        trial.score[rows], trial.alarm[rows], label[rows], plan.thresholds
+    ).event_f1
     best = float(np.nanmax(f1)) if f1 is not None and np.isfinite(f1).any() else -1.0
-    return (best, float(np.nan_to_num(precision_recall_curve(trial.score[rows], label[rows]).area, nan=-1.0)))
+    return (
+        best,
+        float(np.nan_to_num(precision_recall_curve(trial.score[rows], label[rows]).area, nan=-1.0)),
+    )
 
 
 def _entry(trial: Trial, chunk: Chunk, plan: EvaluationPlan) -> ComparisonEntry:
@@ -331,7 +391,9 @@ def _entry(trial: Trial, chunk: Chunk, plan: EvaluationPlan) -> ComparisonEntry:
         trial,
         compute_metrics(*judged, plan.threshold, time),
         threshold,
-        None if threshold is None else compute_metrics(*learning, threshold, _time(chunk, plan, first)),
+        None
+        if threshold is None
+        else compute_metrics(*learning, threshold, _time(chunk, plan, first)),
         None if threshold is None else compute_metrics(*judged, threshold, time),
         threshold_curve(*judged, plan.thresholds),
         None if label is None else roc_curve(score, label),
@@ -343,7 +405,11 @@ def _why(best: ComparisonEntry, second: ComparisonEntry | None, plan: Evaluation
     """The sentence of a suggestion."""
     learned, judged = best.learned, best.best
     assert learned is not None and judged is not None
-    rival = f"; next comes {second.trial.detector} with {second.learned.event_f1:.2f}" if second and second.learned else ""
+    rival = (
+        f"; next comes {second.trial.detector} with {second.learned.event_f1:.2f}"
+        if second and second.learned
+        else ""
+    )
     found = f"it hits {_hits(learned)} (event F1 {learned.event_f1:.2f}{rival})"
     if plan.cut:
         return f"on the first {plan.cut:,} rows {found}; on the {judged.steps:,} rows after them {_hits(judged)}{_few(learned)}."
@@ -355,4 +421,8 @@ def _hits(figures: Metrics) -> str:
 
 
 def _few(learned: Metrics) -> str:
-    return f"; {count_noun(learned.events, 'event')} can say little" if (learned.events or 0) < 10 else ""
+    return (
+        f"; {count_noun(learned.events, 'event')} can say little"
+        if (learned.events or 0) < 10
+        else ""
+    )

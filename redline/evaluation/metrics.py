@@ -10,8 +10,12 @@ from detectors import Verdict
 from streams import KINDS
 
 HIT_TOLERANCE = 10  # steps after the last of an event in which an alarm still hits it
-THRESHOLD_GRID = np.round(np.arange(1.5, 12.05, 0.1), 1)  # standard deviations, what a best one is chosen from: the slider's own positions
-QUIET, CAUGHT, FALSE_ALARM, MISSED_ROW, IN_GAP = range(5)  # what became of a row; IN_GAP: flagged, but the row is a gap and counts nowhere
+THRESHOLD_GRID = np.round(
+    np.arange(1.5, 12.05, 0.1), 1
+)  # standard deviations, what a best one is chosen from: the slider's own positions
+QUIET, CAUGHT, FALSE_ALARM, MISSED_ROW, IN_GAP = range(
+    5
+)  # what became of a row; IN_GAP: flagged, but the row is a gap and counts nowhere
 _GAP = KINDS.index("dropout")
 
 
@@ -19,7 +23,9 @@ class RowTruth(NamedTuple):
     """What the labels say of each row."""
 
     anomalous: np.ndarray  # (steps,) bool, any feature of any kind but a dropout
-    judged: np.ndarray  # (steps,) bool, False where a dropout is all there is: in nobody's recall or precision
+    judged: (
+        np.ndarray
+    )  # (steps,) bool, False where a dropout is all there is: in nobody's recall or precision
 
 
 class Metrics(NamedTuple):
@@ -39,7 +45,9 @@ class Metrics(NamedTuple):
     event_precision: float | None = None  # hits / (hits + false alarms)
     event_recall: float | None = None
     event_f1: float | None = None
-    delay: float | None = None  # steps from the first of an event to its first alarm, mean over the hit ones
+    delay: float | None = (
+        None  # steps from the first of an event to its first alarm, mean over the hit ones
+    )
     false_alarms_per_day: float | None = None
 
 
@@ -110,11 +118,21 @@ def most_anomalous_feature(verdict: Verdict) -> tuple[np.ndarray, np.ndarray, np
     """(score, feature, expected) of each row, all (steps,), of a verdict on (steps, features): the strangest feature speaks for the row."""
     parts = verdict.score if verdict.parts is None else verdict.parts[:, 0]  # (steps, features)
     feature = np.where(np.isnan(parts), -1.0, parts).argmax(axis=1)
-    expected = np.full(len(parts), np.nan) if verdict.centre is None else verdict.centre[np.arange(len(parts)), feature]
+    expected = (
+        np.full(len(parts), np.nan)
+        if verdict.centre is None
+        else verdict.centre[np.arange(len(parts)), feature]
+    )
     return row_scores(verdict.score), feature, expected
 
 
-def compute_metrics(score: np.ndarray, alarm: np.ndarray, label: np.ndarray | None, threshold: float, time: np.ndarray | None = None) -> Metrics:
+def compute_metrics(
+    score: np.ndarray,
+    alarm: np.ndarray,
+    label: np.ndarray | None,
+    threshold: float,
+    time: np.ndarray | None = None,
+) -> Metrics:
     """Count row scores and alarm scores, both (steps,) with NaN for no opinion, against labels (steps, features) at one threshold.
 
     time: (steps,) seconds, for what is counted per day: days are those from the earliest time to the latest.
@@ -122,12 +140,21 @@ def compute_metrics(score: np.ndarray, alarm: np.ndarray, label: np.ndarray | No
     called = alarm > threshold
     days = _days(time)
     a_day = None if days is None else _ratio(called.sum(), days)
-    seen = Metrics(len(score), int(np.isnan(score).sum()), int((score > threshold).sum()), int(called.sum()), a_day)
+    seen = Metrics(
+        len(score),
+        int(np.isnan(score).sum()),
+        int((score > threshold).sum()),
+        int(called.sum()),
+        a_day,
+    )
     truth = row_truth(label)
     if truth is None:
         return seen
     flagged = score > threshold
-    right, wrong = (flagged & truth.anomalous).sum(), (flagged & truth.judged & ~truth.anomalous).sum()
+    right, wrong = (
+        (flagged & truth.anomalous).sum(),
+        (flagged & truth.judged & ~truth.anomalous).sum(),
+    )
     delays = _delays(called, event_runs(truth.anomalous))  # (events,) steps, NaN: missed
     hits, false = int((~np.isnan(delays)).sum()), int((called & _outside(truth)).sum())
     return seen._replace(
@@ -141,7 +168,12 @@ def compute_metrics(score: np.ndarray, alarm: np.ndarray, label: np.ndarray | No
     )
 
 
-def threshold_curve(score: np.ndarray, alarm: np.ndarray, label: np.ndarray | None, thresholds: np.ndarray = THRESHOLD_GRID) -> ThresholdCurve:
+def threshold_curve(
+    score: np.ndarray,
+    alarm: np.ndarray,
+    label: np.ndarray | None,
+    thresholds: np.ndarray = THRESHOLD_GRID,
+) -> ThresholdCurve:
     """What `judge` counts, at every threshold in one pass: sort once, then look each threshold up."""
     thresholds = np.asarray(thresholds, dtype=float)
     counts = ThresholdCurve(thresholds, _above(score, thresholds), _above(alarm, thresholds))
@@ -149,11 +181,20 @@ def threshold_curve(score: np.ndarray, alarm: np.ndarray, label: np.ndarray | No
     if truth is None:
         return counts
     runs = event_runs(truth.anomalous)
-    right, wrong = _above(score[truth.anomalous], thresholds), _above(score[truth.judged & ~truth.anomalous], thresholds)
-    hits, false = _above(_peaks(alarm, runs), thresholds), _above(alarm[_outside(truth)], thresholds)
+    right, wrong = (
+        _above(score[truth.anomalous], thresholds),
+        _above(score[truth.judged & ~truth.anomalous], thresholds),
+    )
+    hits, false = (
+        _above(_peaks(alarm, runs), thresholds),
+        _above(alarm[_outside(truth)], thresholds),
+    )
     with np.errstate(invalid="ignore"):
         return counts._replace(
-            **_named("row", right, wrong, truth.anomalous.sum()), **_named("event", hits, false, len(runs)), hits=hits, false_alarms=false
+            **_named("row", right, wrong, truth.anomalous.sum()),
+            **_named("event", hits, false, len(runs)),
+            hits=hits,
+            false_alarms=false,
         )
 
 
@@ -173,38 +214,57 @@ def threshold_for_rate(score: np.ndarray, rate: float) -> float:
     197.0
     """
     if not 0 <= rate < 1:
-        raise ValueError(f"rate must be a share of the steps, from 0 to below 1, got {rate}; 0.01 is one step in a hundred")
+        raise ValueError(
+            f"rate must be a share of the steps, from 0 to below 1, got {rate}; 0.01 is one step in a hundred"
+        )
     known = np.sort(score[~np.isnan(score)])
     return float(known[-1 - int(rate * len(known) + 1e-9)]) if len(known) else float("nan")
 
 
-def row_outcomes(score: np.ndarray, label: np.ndarray | None, threshold: float) -> np.ndarray | None:
+def row_outcomes(
+    score: np.ndarray, label: np.ndarray | None, threshold: float
+) -> np.ndarray | None:
     """What became of each row, (steps,) int8: QUIET, CAUGHT, FALSE, MISSED or IN_GAP; None without labels."""
     truth = row_truth(label)
     if truth is None:
         return None
     flagged = score > threshold
     cases = [flagged & truth.anomalous, flagged & truth.judged, truth.anomalous, flagged]
-    return np.select(cases, [np.int8(CAUGHT), np.int8(FALSE_ALARM), np.int8(MISSED_ROW), np.int8(IN_GAP)], np.int8(QUIET))
+    return np.select(
+        cases,
+        [np.int8(CAUGHT), np.int8(FALSE_ALARM), np.int8(MISSED_ROW), np.int8(IN_GAP)],
+        np.int8(QUIET),
+    )
 
 
-def event_outcomes(alarm: np.ndarray, label: np.ndarray | None, threshold: float) -> list[EventOutcome]:
+def event_outcomes(
+    alarm: np.ndarray, label: np.ndarray | None, threshold: float
+) -> list[EventOutcome]:
     """What became of each event, in order of time; empty without labels."""
     truth = row_truth(label)
     if truth is None:
         return []
     runs = event_runs(truth.anomalous)
     delays = _delays(alarm > threshold, runs)
-    return [EventOutcome(int(a), int(b), float(d), bool(np.isnan(d) and b + HIT_TOLERANCE >= len(alarm))) for (a, b), d in zip(runs, delays)]
+    return [
+        EventOutcome(
+            int(a), int(b), float(d), bool(np.isnan(d) and b + HIT_TOLERANCE >= len(alarm))
+        )
+        for (a, b), d in zip(runs, delays)
+    ]
 
 
 def false_alarm_steps(alarm: np.ndarray, label: np.ndarray | None, threshold: float) -> np.ndarray:
     """The steps of the alarms in no event, in order; none without labels."""
     truth = row_truth(label)
-    return np.flatnonzero((alarm > threshold) & _outside(truth)) if truth else np.zeros(0, dtype=int)
+    return (
+        np.flatnonzero((alarm > threshold) & _outside(truth)) if truth else np.zeros(0, dtype=int)
+    )
 
 
-def last_event_outcome(alarm: np.ndarray, label: np.ndarray | None, threshold: float, step: int | None = None) -> EventOutcome | None:
+def last_event_outcome(
+    alarm: np.ndarray, label: np.ndarray | None, threshold: float, step: int | None = None
+) -> EventOutcome | None:
     """The fate of the event that holds `step`, an injected one say, or of the newest; None when there is no such event."""
     found = event_outcomes(alarm, label, threshold)
     if step is not None:
@@ -227,7 +287,9 @@ def precision_recall_curve(score: np.ndarray, label: np.ndarray) -> RankedCurve:
     if not right[-1]:
         return RankedCurve(np.array([0.0, 1.0]), np.array([float("nan")] * 2), float("nan"))
     x, y = right / right[-1], right / (right + wrong)
-    return RankedCurve(np.append(0, x), np.append(y[0], y), float(np.sum(np.diff(x, prepend=0) * y)))
+    return RankedCurve(
+        np.append(0, x), np.append(y[0], y), float(np.sum(np.diff(x, prepend=0) * y))
+    )
 
 
 def _ranking(score: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -236,7 +298,11 @@ def _ranking(score: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarr
     assert truth is not None
     ranks = np.where(np.isnan(score), -1.0, score)[truth.judged]
     order = np.argsort(-ranks, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(ranks[order])), len(order) - 1) if len(order) else np.array([], dtype=int)
+    ends = (
+        np.append(np.flatnonzero(np.diff(ranks[order])), len(order) - 1)
+        if len(order)
+        else np.array([], dtype=int)
+    )
     right = np.cumsum(truth.anomalous[truth.judged][order])[ends]
     wrong = ends + 1 - right
     return (right, wrong) if len(ends) else (np.zeros(1, dtype=int), np.zeros(1, dtype=int))
@@ -281,13 +347,17 @@ def _peaks(alarm: np.ndarray, runs: np.ndarray) -> np.ndarray:
     if not len(runs):
         return np.zeros(0)
     spans = np.stack([runs[:, 0], _ends(runs, len(alarm))], axis=1).ravel()
-    peaks: np.ndarray = np.maximum.reduceat(np.append(np.where(np.isnan(alarm), -np.inf, alarm), -np.inf), spans)[::2]
+    peaks: np.ndarray = np.maximum.reduceat(
+        np.append(np.where(np.isnan(alarm), -np.inf, alarm), -np.inf), spans
+    )[::2]
     return peaks
 
 
 def _delays(called: np.ndarray, runs: np.ndarray) -> np.ndarray:
     """Steps from the first of each event to its first alarm, (events,), NaN where none is in reach."""
-    steps = np.append(np.flatnonzero(called), len(called) + HIT_TOLERANCE)  # the last one: never in reach
+    steps = np.append(
+        np.flatnonzero(called), len(called) + HIT_TOLERANCE
+    )  # the last one: never in reach
     first = steps[np.searchsorted(steps, runs[:, 0])]
     return np.where(first < _ends(runs, len(called)), first - runs[:, 0], np.nan)
 

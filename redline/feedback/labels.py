@@ -50,12 +50,18 @@ def validate_label(label: Label, features: int) -> Label:
         raise LabelError("kind", f"{EXPECTED_LABEL} or {MISSED_LABEL}", label.kind)
     for name in ("start", "end"):
         value = getattr(label, name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not math.isfinite(value)
+        ):
             raise LabelError(name, "seconds since the Unix epoch", value)
     if label.end < label.start:
         raise LabelError("end", f"a time not before the start, {label.start}", label.end)
     if label.feature is not None and not 0 <= label.feature < features:
-        raise LabelError("feature", f"none, or one of the {features} that the stream has", label.feature)
+        raise LabelError(
+            "feature", f"none, or one of the {features} that the stream has", label.feature
+        )
     if len(label.note) > MAX_NOTE_LENGTH:
         raise LabelError("note", f"at most {MAX_NOTE_LENGTH} characters", f"{len(label.note)}")
     return label
@@ -73,16 +79,28 @@ def label_mask(time: np.ndarray, label: Label) -> np.ndarray:
     return rows
 
 
-def merge_labels(truth: np.ndarray | None, time: np.ndarray, labels: Iterable[Label], features: int = 1) -> np.ndarray | None:
+def merge_labels(
+    truth: np.ndarray | None, time: np.ndarray, labels: Iterable[Label], features: int = 1
+) -> np.ndarray | None:
     """A stream's own truth (n, features) of KINDS with what people said on top, the newest word last; None where nobody says anything.
 
     Without truth of its own the rows that nobody labelled are gaps: counted in nobody's precision or recall.
     """
-    said = [(label, rows) for label in sorted(labels, key=lambda label: (label.at, label.id)) if len(rows := label_mask(time, label))]
+    said = [
+        (label, rows)
+        for label in sorted(labels, key=lambda label: (label.at, label.id))
+        if len(rows := label_mask(time, label))
+    ]
     if not said:
         return truth
-    kinds = np.full((len(time), features), _GAP, np.int8) if truth is None else truth.reshape(len(time), -1).copy()
-    lost = np.zeros(kinds.shape, bool) if truth is None else kinds == _GAP  # what is missing cannot be expected
+    kinds = (
+        np.full((len(time), features), _GAP, np.int8)
+        if truth is None
+        else truth.reshape(len(time), -1).copy()
+    )
+    lost = (
+        np.zeros(kinds.shape, bool) if truth is None else kinds == _GAP
+    )  # what is missing cannot be expected
     for label, rows in said:
         columns = slice(None) if label.feature is None else slice(label.feature, label.feature + 1)
         if label.kind == EXPECTED_LABEL:
@@ -98,7 +116,9 @@ def _few(count: float) -> str:
     >>> _few(1234.5), _few(6.2), _few(0.31), _few(0.0)
     ('1,234', '6', '0.3', '0')
     """
-    return "–" if math.isnan(count) else f"{count:,.0f}" if count >= 1 or not count else f"{count:.1g}"
+    return (
+        "–" if math.isnan(count) else f"{count:,.0f}" if count >= 1 or not count else f"{count:.1g}"
+    )
 
 
 def _share(fits: int, marks: int) -> str:
@@ -136,7 +156,9 @@ class LabelRegistry:
         """Takes a label of a stream with so many features; it comes back with its id."""
         with self.lock:
             if len(self.of(label.stream)) >= MAX_LABELS:
-                raise LabelError("label", f"at most {MAX_LABELS:,} of one stream; remove some", MAX_LABELS)
+                raise LabelError(
+                    "label", f"at most {MAX_LABELS:,} of one stream; remove some", MAX_LABELS
+                )
             label = validate_label(label, features)._replace(id=self.newest + 1)
             self.keep.write(label._asdict())
             self.newest, self.items[label.id] = label.id, label
@@ -159,7 +181,9 @@ class LabelRegistry:
 
     def due(self, stream: str) -> bool:
         """Whether there are enough labels to propose settings, and something is new since a proposal was dismissed."""
-        return len(said := self.of(stream)) >= MIN_LABELS and self.waved.get(stream) != [label.id for label in said]
+        return len(said := self.of(stream)) >= MIN_LABELS and self.waved.get(stream) != [
+            label.id for label in said
+        ]
 
     def dismiss(self, stream: str) -> None:
         """Nothing more is proposed until somebody labels again."""
@@ -167,8 +191,13 @@ class LabelRegistry:
         self.keep.wave(stream, ids)
         self.waved[stream] = ids
 
-    def restore(self, rows: Iterable[dict[str, Any]], waved: Mapping[str, list[int]] | None = None) -> None:
+    def restore(
+        self, rows: Iterable[dict[str, Any]], waved: Mapping[str, list[int]] | None = None
+    ) -> None:
         """Takes up what was written, into an empty object."""
         with self.lock:
-            self.items = {label.id: label for label in sorted((Label(**row) for row in rows), key=lambda label: label.id)}
+            self.items = {
+                label.id: label
+                for label in sorted((Label(**row) for row in rows), key=lambda label: label.id)
+            }
             self.newest, self.waved = max(self.items, default=0), dict(waved or {})

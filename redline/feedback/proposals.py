@@ -9,7 +9,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from redline.feedback.labels import EXPECTED_LABEL, MIN_LABELS, MISSED_LABEL, Label, _few, _share, label_mask, merge_labels
+from redline.feedback.labels import (
+    EXPECTED_LABEL,
+    MIN_LABELS,
+    MISSED_LABEL,
+    Label,
+    _few,
+    _share,
+    label_mask,
+    merge_labels,
+)
 from redline.settings import SETTINGS_BY_NAME, Settings
 
 MISSED_TOLERANCE = 10  # steps after a missed one in which an anomaly still finds it
@@ -47,11 +56,21 @@ class TriedSettings(NamedTuple):
     missed: np.ndarray  # (labels,) and in reach of each that was missed
 
 
-HistoryScorer = Callable[[Settings, np.ndarray], tuple[np.ndarray, np.ndarray]]  # x (n, features) -> scores and alarm scores, (n,)
-ThresholdJudge = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray | None]  # score, alarm, label, thresholds -> F1 at each
+HistoryScorer = Callable[
+    [Settings, np.ndarray], tuple[np.ndarray, np.ndarray]
+]  # x (n, features) -> scores and alarm scores, (n,)
+ThresholdJudge = Callable[
+    [np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray | None
+]  # score, alarm, label, thresholds -> F1 at each
 
 
-def propose_settings(past: LabelledHistory, labels: Iterable[Label], settings: Settings, scorer: HistoryScorer, judge: ThresholdJudge | None = None) -> Proposal | None:
+def propose_settings(
+    past: LabelledHistory,
+    labels: Iterable[Label],
+    settings: Settings,
+    scorer: HistoryScorer,
+    judge: ThresholdJudge | None = None,
+) -> Proposal | None:
     """Window and threshold that fit more of the labels in the buffer than `settings` do; None under MARKS labels, or when none do.
 
     Of those that fit the most: with ease, then the best F1 against the stream's own truth and the labels, then the smallest change.
@@ -60,19 +79,40 @@ def propose_settings(past: LabelledHistory, labels: Iterable[Label], settings: S
     if len(said) < MIN_LABELS:
         return None
     grid = _grid()
-    tried = [_tried(past, said, replace(settings, window=window), scorer) for window in candidate_windows(settings.window, len(past.x))]
+    tried = [
+        _tried(past, said, replace(settings, window=window), scorer)
+        for window in candidate_windows(settings.window, len(past.x))
+    ]
     truth = None if past.label is None else merge_labels(past.label, past.time, said)
-    judged = [None if judge is None or truth is None else judge(one.score, one.alarm, truth, grid) for one in tried]
-    ranked = [(*rank, one, t) for one, f1 in zip(tried, judged) for rank, t in zip(_ranks(one, f1, grid, settings), grid.tolist())]
+    judged = [
+        None if judge is None or truth is None else judge(one.score, one.alarm, truth, grid)
+        for one in tried
+    ]
+    ranked = [
+        (*rank, one, t)
+        for one, f1 in zip(tried, judged)
+        for rank, t in zip(_ranks(one, f1, grid, settings), grid.tolist())
+    ]
     fits, *_, best, threshold = max(ranked, key=lambda each: each[:-2])
     now = next(one for one in tried if one.settings == settings)
     fits_now = int(_fits(now, np.array([settings.threshold]))[0])
     if fits <= fits_now:
         return None
-    alarms, alarms_now = _a_day(best.alarm, threshold, past.time), _a_day(now.alarm, settings.threshold, past.time)
+    alarms, alarms_now = (
+        _a_day(best.alarm, threshold, past.time),
+        _a_day(now.alarm, settings.threshold, past.time),
+    )
     words = f"window {best.settings.window}, threshold {threshold:g} fits {_share(fits, len(said))}"
     words += f"; alarms a day {_few(alarms_now)} → {_few(alarms)}"
-    return Proposal(replace(best.settings, threshold=threshold), len(said), fits, fits_now, alarms, alarms_now, words)
+    return Proposal(
+        replace(best.settings, threshold=threshold),
+        len(said),
+        fits,
+        fits_now,
+        alarms,
+        alarms_now,
+        words,
+    )
 
 
 def candidate_windows(window: int, steps: int) -> list[int]:
@@ -81,8 +121,13 @@ def candidate_windows(window: int, steps: int) -> list[int]:
     >>> candidate_windows(60, 10_000), candidate_windows(60, 200)
     ([30, 40, 60, 90, 120, 180], [30, 40, 60])
     """
-    low, high = int(SETTINGS_BY_NAME["window"].low), min(int(SETTINGS_BY_NAME["window"].high), steps // 3)
-    return sorted({window} | {w for share in WINDOW_RATIOS if low <= (w := round(window * share)) <= high})
+    low, high = (
+        int(SETTINGS_BY_NAME["window"].low),
+        min(int(SETTINGS_BY_NAME["window"].high), steps // 3),
+    )
+    return sorted(
+        {window} | {w for share in WINDOW_RATIOS if low <= (w := round(window * share)) <= high}
+    )
 
 
 def _grid() -> np.ndarray:
@@ -92,7 +137,9 @@ def _grid() -> np.ndarray:
     return grid
 
 
-def _tried(past: LabelledHistory, said: Sequence[Label], settings: Settings, scorer: HistoryScorer) -> TriedSettings:
+def _tried(
+    past: LabelledHistory, said: Sequence[Label], settings: Settings, scorer: HistoryScorer
+) -> TriedSettings:
     """Scores the buffer under one setting; a span without a score was not flagged."""
     score, alarm = scorer(settings, past.x)
     known = np.nan_to_num(score, nan=0.0)
@@ -101,7 +148,9 @@ def _tried(past: LabelledHistory, said: Sequence[Label], settings: Settings, sco
         rows = label_mask(past.time, label)
         last = rows.max() if label.kind == EXPECTED_LABEL else rows.max() + MISSED_TOLERANCE
         peaks[label.kind].append(float(known[rows.min() : last + 1].max()))
-    return TriedSettings(settings, score, alarm, np.array(peaks[EXPECTED_LABEL]), np.array(peaks[MISSED_LABEL]))
+    return TriedSettings(
+        settings, score, alarm, np.array(peaks[EXPECTED_LABEL]), np.array(peaks[MISSED_LABEL])
+    )
 
 
 def _fits(one: TriedSettings, thresholds: np.ndarray, margin: float = 0.0) -> np.ndarray:
@@ -112,11 +161,20 @@ def _fits(one: TriedSettings, thresholds: np.ndarray, margin: float = 0.0) -> np
     return fits
 
 
-def _ranks(one: TriedSettings, f1: np.ndarray | None, grid: np.ndarray, now: Settings) -> list[tuple[int, int, float, float]]:
+def _ranks(
+    one: TriedSettings, f1: np.ndarray | None, grid: np.ndarray, now: Settings
+) -> list[tuple[int, int, float, float]]:
     """How good each threshold is under one window, the more the better, in the order that `propose` states."""
     gain = np.zeros(len(grid)) if f1 is None else np.round(np.nan_to_num(f1, nan=0.0), 2)
     change = np.abs(np.log(grid / now.threshold)) + abs(math.log(one.settings.window / now.window))
-    return list(zip(_fits(one, grid).tolist(), _fits(one, grid, THRESHOLD_MARGIN).tolist(), gain.tolist(), (-change).tolist()))
+    return list(
+        zip(
+            _fits(one, grid).tolist(),
+            _fits(one, grid, THRESHOLD_MARGIN).tolist(),
+            gain.tolist(),
+            (-change).tolist(),
+        )
+    )
 
 
 def _a_day(alarm: np.ndarray, threshold: float, time: np.ndarray) -> float:

@@ -21,7 +21,13 @@ def run_command(action: Action, given: str) -> tuple[bool, str]:
         asked.write(given.encode())
         asked.seek(0)
         try:
-            process = subprocess.Popen(action.command, stdin=asked, stdout=said, stderr=subprocess.STDOUT, start_new_session=True)
+            process = subprocess.Popen(
+                action.command,
+                stdin=asked,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         except OSError as error:
             return False, f"it could not be started: {error.strerror or error}"
         try:
@@ -47,10 +53,17 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 def call_webhook(action: Action, given: str) -> tuple[bool, str]:
     """Posts the incident as JSON; whether it was taken, and the answer."""
-    request = urllib.request.Request(action.url, given.encode(), {"Content-Type": "application/json", "User-Agent": "redline"})
+    request = urllib.request.Request(
+        action.url, given.encode(), {"Content-Type": "application/json", "User-Agent": "redline"}
+    )
     try:
         with urllib.request.urlopen(request, timeout=action.timeout) as answer:
-            return True, f"status {answer.status}: {answer.read(OUTPUT_TAIL).decode(errors='replace').strip()}".removesuffix(": ")
+            return (
+                True,
+                f"status {answer.status}: {answer.read(OUTPUT_TAIL).decode(errors='replace').strip()}".removesuffix(
+                    ": "
+                ),
+            )
     except urllib.error.HTTPError as error:
         with error:
             return False, f"status {error.code}"

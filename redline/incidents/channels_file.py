@@ -51,7 +51,10 @@ class NotificationPlan(NamedTuple):
 
 
 TEXT_TYPE = (str, "a text")
-SHARED_KEYS: dict[str, tuple[Any, str]] = {"severity": (SEVERITY_WORDS, f"one of {', '.join(SEVERITY_WORDS)}"), "streams": (list, "a list of names or patterns")}
+SHARED_KEYS: dict[str, tuple[Any, str]] = {
+    "severity": (SEVERITY_WORDS, f"one of {', '.join(SEVERITY_WORDS)}"),
+    "streams": (list, "a list of names or patterns"),
+}
 CHANNEL_KEYS: dict[str, dict[str, tuple[Any, str]]] = {
     "channels": {"url": TEXT_TYPE, **SHARED_KEYS, "resolved": (bool, "true or false")},
     "actions": {
@@ -72,7 +75,9 @@ CHANNEL_KEYS: dict[str, dict[str, tuple[Any, str]]] = {
 }
 
 
-def read_channels_file(text: str, environment: Mapping[str, str] = os.environ) -> tuple[NotificationPlan, frozenset[str]]:
+def read_channels_file(
+    text: str, environment: Mapping[str, str] = os.environ
+) -> tuple[NotificationPlan, frozenset[str]]:
     """The operator's file (TOML) as a plan, and the secrets that came from the environment as ${NAME}; ChannelError says what is wrong."""
     try:
         tables = tomllib.loads(text)
@@ -80,12 +85,18 @@ def read_channels_file(text: str, environment: Mapping[str, str] = os.environ) -
         raise ChannelError(f"alerts file: wanted TOML; {error}") from None
     unknown = sorted(set(tables) - {"base", *CHANNEL_KEYS})
     if unknown:
-        raise ChannelError(f"alerts file: unknown {unknown[0]!r}; known are base, [policy], [channels.NAME] and [actions.NAME]")
+        raise ChannelError(
+            f"alerts file: unknown {unknown[0]!r}; known are base, [policy], [channels.NAME] and [actions.NAME]"
+        )
     secrets: set[str] = set()
     base = _value("alerts file: base", tables.get("base", NotificationPlan().base), TEXT_TYPE)
     policy = Policy(**_keys("policy", tables.get("policy", {}), environment, secrets))
     channels, actions = (
-        {name: _keys(f"{kind}.{name}", each, environment, secrets) for name, each in _named(tables, kind)} for kind in ("channels", "actions")
+        {
+            name: _keys(f"{kind}.{name}", each, environment, secrets)
+            for name, each in _named(tables, kind)
+        }
+        for kind in ("channels", "actions")
     )
     plan = NotificationPlan(
         base.rstrip("/"),
@@ -94,8 +105,12 @@ def read_channels_file(text: str, environment: Mapping[str, str] = os.environ) -
         tuple(Action(name, **each) for name, each in actions.items()),
     )
     for action in plan.actions:
-        if bool(action.command) == bool(action.url) or not (action.url or "https://").startswith(("http://", "https://")):
-            raise ChannelError(f"alerts file: [actions.{action.name}] wants a command or an http(s) url, one of the two")
+        if bool(action.command) == bool(action.url) or not (action.url or "https://").startswith(
+            ("http://", "https://")
+        ):
+            raise ChannelError(
+                f"alerts file: [actions.{action.name}] wants a command or an http(s) url, one of the two"
+            )
     return plan, frozenset(secrets)
 
 
@@ -105,22 +120,35 @@ def _named(tables: dict[str, Any], kind: str) -> Iterable[tuple[str, Any]]:
         raise ChannelError(f"alerts file: [{kind}] wants a table for each of them: [{kind}.NAME]")
     missing = [name for name, each in found.items() if kind == "channels" and "url" not in each]
     if missing:
-        raise ChannelError(f"alerts file: [channels.{missing[0]}] wants an url, as Apprise writes them")
+        raise ChannelError(
+            f"alerts file: [channels.{missing[0]}] wants an url, as Apprise writes them"
+        )
     return found.items()
 
 
-def _keys(where: str, raw: Any, environment: Mapping[str, str], secrets: set[str]) -> dict[str, Any]:
+def _keys(
+    where: str, raw: Any, environment: Mapping[str, str], secrets: set[str]
+) -> dict[str, Any]:
     """One table, checked, its ${NAME}s filled in."""
     known = CHANNEL_KEYS[where.split(".")[0]]
     if not isinstance(raw, dict):
         raise ChannelError(f"alerts file: {where} is no table; write [{where}]")
     for key in sorted(set(raw) - set(known)):
-        raise ChannelError(f"alerts file: [{where}] does not know {key!r}; it knows {', '.join(known)}")
-    values = {key: _value(f"alerts file: [{where}] {key}", value, known[key]) for key, value in raw.items()}
+        raise ChannelError(
+            f"alerts file: [{where}] does not know {key!r}; it knows {', '.join(known)}"
+        )
+    values = {
+        key: _value(f"alerts file: [{where}] {key}", value, known[key])
+        for key, value in raw.items()
+    }
 
     def fill(value: Any) -> Any:
         return (
-            tuple(map(fill, value)) if isinstance(value, tuple) else _filled(where, value, environment, secrets) if isinstance(value, str) else value
+            tuple(map(fill, value))
+            if isinstance(value, tuple)
+            else _filled(where, value, environment, secrets)
+            if isinstance(value, str)
+            else value
         )
 
     return {key.replace("-", "_"): fill(value) for key, value in values.items()}
@@ -132,17 +160,26 @@ def _value(where: str, value: Any, wanted: tuple[Any, str]) -> Any:
     if isinstance(kind, tuple):
         fits = value in kind
     elif kind is list:
-        fits = isinstance(value, list) and bool(value) and all(isinstance(each, str) and each for each in value)
+        fits = (
+            isinstance(value, list)
+            and bool(value)
+            and all(isinstance(each, str) and each for each in value)
+        )
     elif kind in (int, float):
         whole = isinstance(value, int) and not isinstance(value, bool)
         least = 0 if where.endswith("cooldown") else 1
         fits = (
-            (whole and value >= least) if kind is int else (whole or isinstance(value, float)) and 0 < value <= (1 if "release" in where else 86_400)
+            (whole and value >= least)
+            if kind is int
+            else (whole or isinstance(value, float))
+            and 0 < value <= (1 if "release" in where else 86_400)
         )
     else:
         fits = isinstance(value, kind) and value != ""
     if not fits:
-        raise ChannelError(f"{where}: wanted {words}; came {type(value).__name__ if not isinstance(value, int | float) else value}")
+        raise ChannelError(
+            f"{where}: wanted {words}; came {type(value).__name__ if not isinstance(value, int | float) else value}"
+        )
     return tuple(value) if kind is list else value
 
 
@@ -152,7 +189,9 @@ def _filled(where: str, text: str, environment: Mapping[str, str], secrets: set[
     def one(found: re.Match[str]) -> str:
         value = environment.get(found[1])
         if not value:
-            raise ChannelError(f"alerts file: [{where}] wants the environment variable {found[1]}, which is not set")
+            raise ChannelError(
+                f"alerts file: [{where}] wants the environment variable {found[1]}, which is not set"
+            )
         secrets.add(value)
         return value
 

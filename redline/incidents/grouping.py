@@ -77,7 +77,11 @@ class BatchLike(Protocol):
     @property
     def applied(self) -> AppliedLike: ...
     @property
-    def live(self) -> bool: ...  # False: the past of a stream that has just been opened, for which nobody is called
+    def live(
+        self,
+    ) -> (
+        bool
+    ): ...  # False: the past of a stream that has just been opened, for which nobody is called
 
 
 class Watch(NamedTuple):
@@ -112,7 +116,9 @@ class Scan(NamedTuple):
     changes: list[Change]  # what has happened so far
 
 
-def fold_batch(watch: Watch, batch: BatchLike, rules: Rules, now: float) -> tuple[Watch, list[Change]]:
+def fold_batch(
+    watch: Watch, batch: BatchLike, rules: Rules, now: float
+) -> tuple[Watch, list[Change]]:
     """The watch after a batch, and what happened in it; `now` (wall seconds) only decides whether a snooze still lasts."""
     skip, n = max(0, watch.step - batch.first), len(batch.score)
     if skip >= n:
@@ -120,14 +126,18 @@ def fold_batch(watch: Watch, batch: BatchLike, rules: Rules, now: float) -> tupl
     found = {a.step - batch.first: a for a in batch.anomalies if a.step >= batch.first + skip}
     changes: list[Change] = []
     if watch.current or any(a.alarm for a in found.values()):
-        level = rules.policy.release * batch.applied.threshold  # a score without an opinion is neither above it nor low
+        level = (
+            rules.policy.release * batch.applied.threshold
+        )  # a score without an opinion is neither above it nor low
         scan = Scan(batch, np.append(0, np.cumsum(batch.score <= level)), rules, now, changes)
         done = skip
         for row in (np.flatnonzero(batch.score[skip:] > level) + skip).tolist():
             watch = _strange(_calm(watch, scan, done, row), scan, row, found.get(row))
             done = row + 1
         watch = _calm(watch, scan, done, n)
-        watch = watch._replace(current=watch.current and watch.current._replace(text=rules.explain(watch.current)))
+        watch = watch._replace(
+            current=watch.current and watch.current._replace(text=rules.explain(watch.current))
+        )
     return watch._replace(step=batch.first + n, time=float(batch.time[-1])), changes
 
 
@@ -140,7 +150,9 @@ def _calm(watch: Watch, scan: Scan, row: int, end: int) -> Watch:
     if current.state == FORMING:
         return watch._replace(current=None, quiet=0)
     last = row + int(np.searchsorted(scan.lows[row : end + 1], scan.lows[row] + wanted)) - 1
-    over, call = _ended(current, HistoryEntry(RESOLVED, SYSTEM_ACTOR, float(scan.batch.time[last])), scan.rules)
+    over, call = _ended(
+        current, HistoryEntry(RESOLVED, SYSTEM_ACTOR, float(scan.batch.time[last])), scan.rules
+    )
     scan.changes.append(Change(over, RESOLVED, call))
     return watch._replace(current=None, former=over, closed=scan.batch.first + last + 1, quiet=0)
 
@@ -162,8 +174,14 @@ def _strange(watch: Watch, scan: Scan, row: int, a: AnomalyLike | None) -> Watch
         current = watch.current
     else:
         return watch
-    if current is not None and current.state == FORMING and current.last - current.first + 1 >= scan.rules.policy.minimum:
-        current = _noted(_standing(current, scan.now), HistoryEntry("opened", SYSTEM_ACTOR, current.end))
+    if (
+        current is not None
+        and current.state == FORMING
+        and current.last - current.first + 1 >= scan.rules.policy.minimum
+    ):
+        current = _noted(
+            _standing(current, scan.now), HistoryEntry("opened", SYSTEM_ACTOR, current.end)
+        )
         current = _told(current, "opened", scan)
     return watch._replace(current=current, quiet=0)
 
@@ -187,8 +205,23 @@ def _begun(watch: Watch, scan: Scan, a: AnomalyLike) -> Watch:
         if SEVERITY_WORDS.index(severity) <= SEVERITY_WORDS.index(former.severity):
             return watch._replace(held=watch.held + 1)
     time = float(a.time)
-    new = Incident(incident_id(watch.stream, a.step, time), watch.stream, (a.feature,), a.step, a.step, time, time, 1, 1, _peak(a), severity, FORMING)
-    return watch._replace(current=new._replace(until=watch.hush if watch.hush > scan.now else 0.0), former=None)
+    new = Incident(
+        incident_id(watch.stream, a.step, time),
+        watch.stream,
+        (a.feature,),
+        a.step,
+        a.step,
+        time,
+        time,
+        1,
+        1,
+        _peak(a),
+        severity,
+        FORMING,
+    )
+    return watch._replace(
+        current=new._replace(until=watch.hush if watch.hush > scan.now else 0.0), former=None
+    )
 
 
 def _again(former: Incident, scan: Scan, a: AnomalyLike) -> Incident:
@@ -200,9 +233,15 @@ def _again(former: Incident, scan: Scan, a: AnomalyLike) -> Incident:
 
 def _gathered(incident: Incident, a: AnomalyLike, rules: Rules) -> Incident:
     """The incident with one more anomalous step."""
-    peak = incident.peak if a.score / a.threshold <= incident.peak.score / incident.peak.threshold else _peak(a)
+    peak = (
+        incident.peak
+        if a.score / a.threshold <= incident.peak.score / incident.peak.threshold
+        else _peak(a)
+    )
     return incident._replace(
-        features=incident.features if a.feature in incident.features else (*incident.features, a.feature),
+        features=incident.features
+        if a.feature in incident.features
+        else (*incident.features, a.feature),
         alarms=incident.alarms + int(a.alarm),
         anomalies=incident.anomalies + 1,
         peak=peak,
@@ -211,7 +250,16 @@ def _gathered(incident: Incident, a: AnomalyLike, rules: Rules) -> Incident:
 
 
 def _peak(a: AnomalyLike) -> Peak:
-    return Peak(a.step, float(a.time), a.feature, float(a.value), float(a.low), float(a.high), float(a.score), float(a.threshold))
+    return Peak(
+        a.step,
+        float(a.time),
+        a.feature,
+        float(a.value),
+        float(a.low),
+        float(a.high),
+        float(a.score),
+        float(a.threshold),
+    )
 
 
 def _worst(one: str, other: str) -> str:
@@ -220,17 +268,23 @@ def _worst(one: str, other: str) -> str:
 
 def _standing(incident: Incident, now: float) -> Incident:
     """The incident in the state that a live one has now."""
-    return incident._replace(state=SNOOZED if incident.until > now else ACKNOWLEDGED if incident.acknowledged else OPEN)
+    return incident._replace(
+        state=SNOOZED if incident.until > now else ACKNOWLEDGED if incident.acknowledged else OPEN
+    )
 
 
 def _noted(incident: Incident, entry: HistoryEntry) -> Incident:
     history = (*incident.history, entry)
-    return incident._replace(history=history if len(history) <= MAX_HISTORY else (history[0], *history[2:]))
+    return incident._replace(
+        history=history if len(history) <= MAX_HISTORY else (history[0], *history[2:])
+    )
 
 
 def _told(incident: Incident, what: str, scan: Scan) -> Incident:
     """Adds the change; a snoozed one calls nobody, and neither does one that only came back, or one of the past."""
     call = scan.batch.live and what != "reopened" and incident.state != SNOOZED
-    incident = incident._replace(announced=incident.announced or call, text=scan.rules.explain(incident))
+    incident = incident._replace(
+        announced=incident.announced or call, text=scan.rules.explain(incident)
+    )
     scan.changes.append(Change(incident, what, call))
     return incident

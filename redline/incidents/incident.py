@@ -7,9 +7,24 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any, NamedTuple, Protocol
 
-SEVERITY_WORDS = ("info", "warning", "critical")  # as whoever is asked for a severity calls them, the mildest first
-FORMING, OPEN, ACKNOWLEDGED, SNOOZED, RESOLVED = "forming", "open", "acknowledged", "snoozed", "resolved"
-STATES = (OPEN, ACKNOWLEDGED, SNOOZED, RESOLVED)  # what anybody is shown; a forming one has not lasted long enough to be called an incident
+SEVERITY_WORDS = (
+    "info",
+    "warning",
+    "critical",
+)  # as whoever is asked for a severity calls them, the mildest first
+FORMING, OPEN, ACKNOWLEDGED, SNOOZED, RESOLVED = (
+    "forming",
+    "open",
+    "acknowledged",
+    "snoozed",
+    "resolved",
+)
+STATES = (
+    OPEN,
+    ACKNOWLEDGED,
+    SNOOZED,
+    RESOLVED,
+)  # what anybody is shown; a forming one has not lasted long enough to be called an incident
 UNTIL_NORMAL = math.inf  # wall seconds: a snooze that ends when the incident does
 SNOOZES = {"10 min": 600.0, "1 h": 3_600.0, "until normal": UNTIL_NORMAL}  # seconds
 SYSTEM_ACTOR = "redline"  # who changed an incident when nobody did
@@ -36,7 +51,9 @@ class Policy(NamedTuple):
     """When alarms are one incident, and when it is over; everything in steps of the stream."""
 
     minimum: int = 1  # steps it must have lasted to be called an incident
-    quiet: int = 20  # steps the score must stay low, one without an opinion not counted, until it is over
+    quiet: int = (
+        20  # steps the score must stay low, one without an opinion not counted, until it is over
+    )
     release: float = 0.7  # share of the threshold that is low: below 1, so that a score dancing on the threshold ends nothing
     cooldown: int = 60  # steps after its end in which a new alarm is more of the same
 
@@ -60,7 +77,9 @@ class HistoryEntry(NamedTuple):
     what: str
     who: str
     time: float  # seconds since the epoch, the stream's
-    wall: float | None = None  # seconds since the epoch at which somebody did it; None: it follows from the numbers
+    wall: float | None = (
+        None  # seconds since the epoch at which somebody did it; None: it follows from the numbers
+    )
     note: str = ""
 
 
@@ -79,7 +98,9 @@ class Incident(NamedTuple):
     peak: Peak
     severity: str
     state: str
-    until: float = 0.0  # wall seconds at which its snooze ends, NORMAL = with the incident, 0 = none
+    until: float = (
+        0.0  # wall seconds at which its snooze ends, NORMAL = with the incident, 0 = none
+    )
     acknowledged: str = ""  # by whom
     announced: bool = False  # whether somebody was to be called for it
     told: str = ""  # the severity that reached a channel, "" = none
@@ -104,13 +125,22 @@ def incident_id(stream: str, step: int, time: float) -> str:
     return blake2b(f"{stream}\n{step}\n{time!r}".encode(), digest_size=8).hexdigest()
 
 
-def incident_sentence(incident: Incident, stream: StreamDescription, reason: Callable[..., str], moment: Callable[[float, float], str]) -> str:
+def incident_sentence(
+    incident: Incident,
+    stream: StreamDescription,
+    reason: Callable[..., str],
+    moment: Callable[[float, float], str],
+) -> str:
     """One sentence: what was strange since when, at its worst, and how often it called.
 
     reason(value, (low, high), score, unit) says why a step is strange, moment(time, period) when it was.
     """
     peak, among = incident.peak, len(stream.names) > 1
-    what = f"{stream.title}, {_listed([stream.names[f] for f in incident.features])}," if among else stream.title
+    what = (
+        f"{stream.title}, {_listed([stream.names[f] for f in incident.features])},"
+        if among
+        else stream.title
+    )
     when = [moment(time, stream.period) for time in (incident.start, incident.end)]
     ended = incident.state == RESOLVED
     span = (
@@ -131,15 +161,32 @@ def _listed(names: list[str]) -> str:
 
 def incident_row(incident: Incident) -> dict[str, Any]:
     """An incident as JSON can hold it: NaN is null, a snooze until normal is "normal"; the store keeps it and the API answers with it."""
-    peak = {name: None if value != value else value for name, value in incident.peak._asdict().items()}
+    peak = {
+        name: None if value != value else value for name, value in incident.peak._asdict().items()
+    }
     history = [entry._asdict() for entry in incident.history]
     until = "normal" if incident.until == UNTIL_NORMAL else incident.until
-    return incident._asdict() | {"features": list(incident.features), "peak": peak, "until": until, "history": history}
+    return incident._asdict() | {
+        "features": list(incident.features),
+        "peak": peak,
+        "until": until,
+        "history": history,
+    }
 
 
 def incident_from_row(row: dict[str, Any]) -> Incident:
     """The way back from `row`."""
-    worst: dict[str, Any] = {name: math.nan if value is None else value for name, value in row["peak"].items()}
+    worst: dict[str, Any] = {
+        name: math.nan if value is None else value for name, value in row["peak"].items()
+    }
     history = tuple(HistoryEntry(**entry) for entry in row["history"])
     until = UNTIL_NORMAL if row["until"] == "normal" else row["until"]
-    return Incident(**row | {"features": tuple(row["features"]), "peak": Peak(**worst), "until": until, "history": history})
+    return Incident(
+        **row
+        | {
+            "features": tuple(row["features"]),
+            "peak": Peak(**worst),
+            "until": until,
+            "history": history,
+        }
+    )

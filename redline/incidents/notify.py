@@ -18,8 +18,21 @@ from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from redline.incidents.actions import call_webhook, run_command
-from redline.incidents.channels_file import INCIDENT_END, Action, Channel, ChannelError, NotificationPlan
-from redline.incidents.incident import RESOLVED, SEVERITY_WORDS, Change, Incident, StreamDescription, incident_row
+from redline.incidents.channels_file import (
+    INCIDENT_END,
+    Action,
+    Channel,
+    ChannelError,
+    NotificationPlan,
+)
+from redline.incidents.incident import (
+    RESOLVED,
+    SEVERITY_WORDS,
+    Change,
+    Incident,
+    StreamDescription,
+    incident_row,
+)
 from redline.incidents.secrets import MASK, LogCapture, SecretRedactor, secret_pieces
 
 MAX_QUEUED_CALLS = 100  # calls that wait for one channel or action
@@ -61,30 +74,51 @@ def build_message(change: Change, source: StreamDescription | None, base: str) -
     incident, peak = change.incident, change.incident.peak
     known = source is not None and peak.feature < len(source.names)
     title = source.title if source is not None else incident.stream
-    feature = source.names[peak.feature] if source is not None and known else f"feature {peak.feature + 1}"
+    feature = (
+        source.names[peak.feature]
+        if source is not None and known
+        else f"feature {peak.feature + 1}"
+    )
     unit = source.units[peak.feature] if source is not None and known else ""
     over = incident.state == RESOLVED
     facts = {
         "stream": incident.stream,
         "feature": feature,
         "value": f"{peak.value:.6g} {unit}".strip(),
-        "expected": f"{peak.low:.6g} to {peak.high:.6g} {unit}".strip() if peak.low == peak.low else "this detector names no range",
+        "expected": f"{peak.low:.6g} to {peak.high:.6g} {unit}".strip()
+        if peak.low == peak.low
+        else "this detector names no range",
         "score": f"{peak.score:.1f} σ, threshold {peak.threshold:g}",
         "since": _moment(incident.start) + (f" until {_moment(incident.end)}" if over else ""),
     }
     lines = [incident.text, *(f"{name}: {value}" for name, value in facts.items())]
-    head = f"{RESOLVED}: {title} is normal again" if over else f"{incident.severity}: {title} is unusual"
-    return Message(plain_text(head), plain_text("\n".join(lines)) + f"\n{incident_link(base, incident)}", RESOLVED if over else incident.severity)
+    head = (
+        f"{RESOLVED}: {title} is normal again"
+        if over
+        else f"{incident.severity}: {title} is unusual"
+    )
+    return Message(
+        plain_text(head),
+        plain_text("\n".join(lines)) + f"\n{incident_link(base, incident)}",
+        RESOLVED if over else incident.severity,
+    )
 
 
 def merge_messages(messages: list[Message], links: list[str]) -> Message:
     """Several messages as one: the first line of each, and where to look."""
     if len(messages) == 1:
         return messages[0]
-    lines = [f"{each.title}\n{each.body.splitlines()[0]}\n{where}" for each, where in zip(messages[:MAX_MERGED], links)]
+    lines = [
+        f"{each.title}\n{each.body.splitlines()[0]}\n{where}"
+        for each, where in zip(messages[:MAX_MERGED], links)
+    ]
     more = [f"and {len(messages) - MAX_MERGED} more"] if len(messages) > MAX_MERGED else []
     live = [each.severity for each in messages if each.severity != RESOLVED]
-    return Message(f"{len(messages)} changes of incidents", "\n\n".join(lines + more), max(live, key=SEVERITY_WORDS.index) if live else RESOLVED)
+    return Message(
+        f"{len(messages)} changes of incidents",
+        "\n\n".join(lines + more),
+        max(live, key=SEVERITY_WORDS.index) if live else RESOLVED,
+    )
 
 
 def plain_text(text: str) -> str:
@@ -102,9 +136,16 @@ def _moment(seconds: float) -> str:
 def is_wanted(one: Channel | Action, change: Change) -> bool:
     """Whether a channel or an action is meant by a change."""
     incident, over = change.incident, change.incident.state == RESOLVED
-    timely = (one.resolved or not over) if isinstance(one, Channel) else (one.on == INCIDENT_END) == over
+    timely = (
+        (one.resolved or not over) if isinstance(one, Channel) else (one.on == INCIDENT_END) == over
+    )
     severe = SEVERITY_WORDS.index(incident.severity) >= SEVERITY_WORDS.index(one.severity)
-    return change.call and timely and severe and any(fnmatchcase(incident.stream, pattern) for pattern in one.streams)
+    return (
+        change.call
+        and timely
+        and severe
+        and any(fnmatchcase(incident.stream, pattern) for pattern in one.streams)
+    )
 
 
 class DeliveryQueue:
@@ -124,7 +165,12 @@ class DeliveryQueue:
             if len(self.waiting) >= MAX_QUEUED_CALLS:
                 self.counts["dropped"] += 1
                 if self.counts["dropped"] in (1, 10, 100, 1_000):
-                    _log.warning("%s: its queue of %d is full; %d calls dropped so far", self.name, MAX_QUEUED_CALLS, self.counts["dropped"])
+                    _log.warning(
+                        "%s: its queue of %d is full; %d calls dropped so far",
+                        self.name,
+                        MAX_QUEUED_CALLS,
+                        self.counts["dropped"],
+                    )
                 return
             self.waiting.append(change)
             if self.thread is None:
@@ -145,7 +191,9 @@ class DeliveryQueue:
                 self.waiting.clear()
             try:
                 self.work(changes)
-            except Exception as error:  # the boundary between channels: one that breaks must not end for good
+            except (
+                Exception
+            ) as error:  # the boundary between channels: one that breaks must not end for good
                 self.counts["failed"] += len(changes)
                 _log.error("%s failed", self.name, exc_info=error)
 
@@ -163,17 +211,28 @@ class DeliveryQueue:
 class NotifierContext(NamedTuple):
     """What a dispatch needs of its surroundings."""
 
-    source: Callable[[str], StreamDescription | None] = lambda name: None  # a stream's title, names and units
+    source: Callable[[str], StreamDescription | None] = lambda name: (
+        None
+    )  # a stream's title, names and units
     told: Callable[[str, str], None] = lambda id, severity: None  # an incident reached a channel
-    record: Callable[[DeliveryRecord], None] = lambda record: None  # kept by whoever keeps the audit
+    record: Callable[[DeliveryRecord], None] = lambda record: (
+        None
+    )  # kept by whoever keeps the audit
     wall: Callable[[], float] = time.time  # seconds since the epoch
-    pause: Callable[[float], Any] | None = None  # seconds; None: as long, or until the end of the program
+    pause: Callable[[float], Any] | None = (
+        None  # seconds; None: as long, or until the end of the program
+    )
 
 
 class Notifier:
     """Hands changes of incidents to the channels and actions they are meant for; it never waits."""
 
-    def __init__(self, plan: NotificationPlan, secrets: Iterable[str] = (), world: NotifierContext = NotifierContext()) -> None:  # noqa: B008  a tuple of functions
+    def __init__(
+        self,
+        plan: NotificationPlan,
+        secrets: Iterable[str] = (),
+        world: NotifierContext = NotifierContext(),
+    ) -> None:  # noqa: B008  a tuple of functions
         self.plan, self.world = plan, world
         self.records: deque[DeliveryRecord] = deque(maxlen=MAX_RECORDS)
         self.stopping = threading.Event()
@@ -186,10 +245,20 @@ class Notifier:
             raise
         for action in plan.actions:
             self.veil.cover(secret_pieces(action.url, action.url) if action.url else ())
-        self.done: dict[str, deque[str]] = {action.name: deque(maxlen=MAX_RECORDS) for action in plan.actions}  # ids
-        self.runs: dict[str, deque[float]] = {action.name: deque(maxlen=action.hourly) for action in plan.actions}  # wall seconds
-        self.channels = {c.name: DeliveryQueue(f"channel {c.name}", lambda changes, c=c: self.send(c, changes)) for c in plan.channels}  # type: ignore[misc]
-        self.actions = {a.name: DeliveryQueue(f"action {a.name}", lambda changes, a=a: self.act(a, changes)) for a in plan.actions}  # type: ignore[misc]
+        self.done: dict[str, deque[str]] = {
+            action.name: deque(maxlen=MAX_RECORDS) for action in plan.actions
+        }  # ids
+        self.runs: dict[str, deque[float]] = {
+            action.name: deque(maxlen=action.hourly) for action in plan.actions
+        }  # wall seconds
+        self.channels = {
+            c.name: DeliveryQueue(f"channel {c.name}", lambda changes, c=c: self.send(c, changes))
+            for c in plan.channels
+        }  # type: ignore[misc]
+        self.actions = {
+            a.name: DeliveryQueue(f"action {a.name}", lambda changes, a=a: self.act(a, changes))
+            for a in plan.actions
+        }  # type: ignore[misc]
 
     def tell(self, changes: Iterable[Change]) -> None:
         """Calls whom the changes are meant for."""
@@ -210,8 +279,13 @@ class Notifier:
     def send(self, channel: Channel, changes: list[Change]) -> None:
         """Sends what waits for a channel as one message, again and again with growing pauses."""
         began, counts = time.perf_counter(), self.channels[channel.name].counts
-        messages = [build_message(change, self.world.source(change.incident.stream), self.plan.base) for change in changes]
-        whole = merge_messages(messages, [incident_link(self.plan.base, change.incident) for change in changes])
+        messages = [
+            build_message(change, self.world.source(change.incident.stream), self.plan.base)
+            for change in changes
+        ]
+        whole = merge_messages(
+            messages, [incident_link(self.plan.base, change.incident) for change in changes]
+        )
         tries, (ok, heard) = 1, self.senders[channel.name](whole)
         for pause in RETRY_PAUSES:
             if ok or self.stopping.is_set():
@@ -220,9 +294,24 @@ class Notifier:
             (self.world.pause or self.stopping.wait)(pause)
             tries, (ok, heard) = tries + 1, self.senders[channel.name](whole)
         counts["delivered" if ok else "failed"] += len(changes)
-        text = whole.title if ok else f"not delivered after {tries} tries: {whole.title}. {heard}".rstrip(". ")
+        text = (
+            whole.title
+            if ok
+            else f"not delivered after {tries} tries: {whole.title}. {heard}".rstrip(". ")
+        )
         ids = tuple(change.incident.id for change in changes)
-        self.keep(DeliveryRecord(self.world.wall(), "channel", channel.name, ids, ok, text, tries, time.perf_counter() - began))
+        self.keep(
+            DeliveryRecord(
+                self.world.wall(),
+                "channel",
+                channel.name,
+                ids,
+                ok,
+                text,
+                tries,
+                time.perf_counter() - began,
+            )
+        )
         for change in changes if ok else []:
             self.write(self.world.told, change.incident.id, change.incident.severity)
 
@@ -231,16 +320,40 @@ class Notifier:
         for change in changes:
             began, runs, now = time.perf_counter(), self.runs[action.name], self.world.wall()
             if action.dry_run:
-                ok, text, what = True, f"dry run: would {'run ' + action.command[0] if action.command else 'call the webhook'}", "left out"
+                ok, text, what = (
+                    True,
+                    f"dry run: would {'run ' + action.command[0] if action.command else 'call the webhook'}",
+                    "left out",
+                )
             elif len(runs) == action.hourly and now - runs[0] < 3_600:
-                ok, text, what = False, f"not run: {action.hourly} runs within an hour already", "left out"
+                ok, text, what = (
+                    False,
+                    f"not run: {action.hourly} runs within an hour already",
+                    "left out",
+                )
             else:
                 runs.append(now)
-                given = json.dumps(incident_row(change.incident) | {"link": incident_link(self.plan.base, change.incident)})
-                ok, text = run_command(action, given) if action.command else call_webhook(action, given)
+                given = json.dumps(
+                    incident_row(change.incident)
+                    | {"link": incident_link(self.plan.base, change.incident)}
+                )
+                ok, text = (
+                    run_command(action, given) if action.command else call_webhook(action, given)
+                )
                 what = "delivered" if ok else "failed"
             self.actions[action.name].counts[what] += 1
-            self.keep(DeliveryRecord(now, "action", action.name, (change.incident.id,), ok, text, 1, time.perf_counter() - began))
+            self.keep(
+                DeliveryRecord(
+                    now,
+                    "action",
+                    action.name,
+                    (change.incident.id,),
+                    ok,
+                    text,
+                    1,
+                    time.perf_counter() - began,
+                )
+            )
 
     def keep(self, record: DeliveryRecord) -> None:
         """Remembers an outcome, without secrets, for the page, the audit and the log."""
@@ -267,11 +380,18 @@ class Notifier:
         """Every channel and action with its counts and its last outcome, for a page or an answer: no address, no arguments."""
         ends = {(record.kind, record.name): record for record in self.records}
         rows = []
-        for kind, each, outlets in (("channel", self.plan.channels, self.channels), ("action", self.plan.actions, self.actions)):
+        for kind, each, outlets in (
+            ("channel", self.plan.channels, self.channels),
+            ("action", self.plan.actions, self.actions),
+        ):
             for one in each:
                 last, outlet = ends.get((kind, one.name)), outlets[one.name]
                 how = one.url.split("://", 1)[0] if one.url else "command"
-                rule = {"severity": one.severity, "streams": list(one.streams), "dry_run": isinstance(one, Action) and one.dry_run}
+                rule = {
+                    "severity": one.severity,
+                    "streams": list(one.streams),
+                    "dry_run": isinstance(one, Action) and one.dry_run,
+                }
                 rows.append(
                     {
                         "kind": kind,
@@ -287,7 +407,9 @@ class Notifier:
 
     def rest(self, timeout: float) -> bool:
         """Waits until everything is said and done, at most so many seconds for each; whether it is."""
-        return all(outlet.rest(timeout) for outlet in (*self.channels.values(), *self.actions.values()))
+        return all(
+            outlet.rest(timeout) for outlet in (*self.channels.values(), *self.actions.values())
+        )
 
     def stop(self, timeout: float = 1.0) -> None:
         """Lets go: what is still being tried is not tried again."""
@@ -306,11 +428,15 @@ class Notifier:
         except ImportError:
             raise ChannelError(MISSING_APPRISE) from None
         at_first = secret_pieces(channel.url) - self.veil.secrets
-        self.veil.cover(at_first)  # a wrong address is logged by who reads it, before anybody knows what in it is secret
+        self.veil.cover(
+            at_first
+        )  # a wrong address is logged by who reads it, before anybody knows what in it is secret
         service: Any = apprise.Apprise.instantiate(channel.url)
         if service is None:
             schema = channel.url.split("://", 1)[0] if "://" in channel.url else ""
-            raise ChannelError(f"alerts file: [channels.{channel.name}] url: wanted an address as Apprise writes them; came {schema}://{MASK}")
+            raise ChannelError(
+                f"alerts file: [channels.{channel.name}] url: wanted an address as Apprise writes them; came {schema}://{MASK}"
+            )
         self.veil.cover(secret_pieces(channel.url, service.url(privacy=True)), instead_of=at_first)
         kinds = dict(zip(SEVERITY_WORDS, ("info", "warning", "failure"))) | {RESOLVED: "success"}
         post = apprise.Apprise()
@@ -319,7 +445,10 @@ class Notifier:
         def send(said: Message) -> tuple[bool, str]:
             with LogCapture("apprise") as ear:
                 ok = post.notify(
-                    body=said.body, title=said.title, notify_type=apprise.NotifyType(kinds[said.severity]), body_format=apprise.NotifyFormat.TEXT
+                    body=said.body,
+                    title=said.title,
+                    notify_type=apprise.NotifyType(kinds[said.severity]),
+                    body_format=apprise.NotifyFormat.TEXT,
                 )
             return bool(ok), ear.heard
 

@@ -8,7 +8,15 @@ from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from redline.incidents.grouping import BatchLike, Rules, Watch, _ended, _noted, _standing, fold_batch
+from redline.incidents.grouping import (
+    BatchLike,
+    Rules,
+    Watch,
+    _ended,
+    _noted,
+    _standing,
+    fold_batch,
+)
 from redline.incidents.incident import (
     ACKNOWLEDGED,
     RESOLVED,
@@ -56,11 +64,16 @@ class IncidentPage(NamedTuple):
 
 
 def _watch_row(watch: Watch) -> dict[str, Any]:
-    return watch._asdict() | {name: each and incident_row(each) for name, each in (("current", watch.current), ("former", watch.former))}
+    return watch._asdict() | {
+        name: each and incident_row(each)
+        for name, each in (("current", watch.current), ("former", watch.former))
+    }
 
 
 def _watch_of(row: dict[str, Any]) -> Watch:
-    return Watch(**row | {name: row[name] and incident_from_row(row[name]) for name in ("current", "former")})
+    return Watch(
+        **row | {name: row[name] and incident_from_row(row[name]) for name in ("current", "former")}
+    )
 
 
 class Incidents:
@@ -70,14 +83,21 @@ class Incidents:
     lock: that of the store, where `commit` is called while the store holds it; who only reads takes none.
     """
 
-    def __init__(self, rules: Rules, save: Callable[[StoredIncidents], None] | None = None, lock: AbstractContextManager[Any] | None = None) -> None:
+    def __init__(
+        self,
+        rules: Rules,
+        save: Callable[[StoredIncidents], None] | None = None,
+        lock: AbstractContextManager[Any] | None = None,
+    ) -> None:
         self.rules = rules
         self.save = save or (lambda rows: None)
         self.watches: dict[str, Watch] = {}
         self.items: dict[str, Incident] = {}  # id -> what anybody is shown, oldest first
         self.lock: AbstractContextManager[Any] = lock or threading.RLock()
 
-    def commit(self, batches: Iterable[BatchLike], now: float, save: Callable[[StoredIncidents], None]) -> list[Change]:
+    def commit(
+        self, batches: Iterable[BatchLike], now: float, save: Callable[[StoredIncidents], None]
+    ) -> list[Change]:
         """Folds batches in; their rows are handed to `save`, and count only once it has returned.
 
         Batches that come a second time, because a transaction failed after that, change nothing and have their rows handed on again.
@@ -85,7 +105,9 @@ class Incidents:
         with self.lock:
             watches: dict[str, Watch] = {}
             changes: list[Change] = []
-            again: dict[str, float] = {}  # seconds since the epoch from which on a stream's steps come a second time
+            again: dict[
+                str, float
+            ] = {}  # seconds since the epoch from which on a stream's steps come a second time
             for batch in batches:
                 known = watches.get(batch.name) or self.watches.get(batch.name)
                 if known is None and not any(a.alarm for a in batch.anomalies):
@@ -104,19 +126,31 @@ class Incidents:
 
     def acknowledge(self, id: str, who: str, now: float) -> Change:
         """Somebody knows: nobody is called again unless it gets worse."""
-        return self._act(id, lambda i: _standing(i._replace(acknowledged=who), now), HistoryEntry(ACKNOWLEDGED, who, 0.0, now))
+        return self._act(
+            id,
+            lambda i: _standing(i._replace(acknowledged=who), now),
+            HistoryEntry(ACKNOWLEDGED, who, 0.0, now),
+        )
 
     def snooze(self, id: str, who: str, now: float, length: str) -> Change:
         """Nobody is called for this stream for a while, one of SNOOZES; a later incident of it that opens in this time is born snoozed."""
         if length not in SNOOZES:
             raise ValueError(f"snooze: wanted one of {', '.join(SNOOZES)}; came {length!r}")
-        return self._act(id, lambda i: _standing(i._replace(until=now + SNOOZES[length]), now), HistoryEntry(SNOOZED, who, 0.0, now, length))
+        return self._act(
+            id,
+            lambda i: _standing(i._replace(until=now + SNOOZES[length]), now),
+            HistoryEntry(SNOOZED, who, 0.0, now, length),
+        )
 
     def resolve(self, id: str, who: str, now: float, note: str = "") -> Change:
         """Somebody says it is over; within the cool-down only a more severe alarm opens another."""
         with self.lock:
             watch = self._watched(id)
-            return self._end(watch, HistoryEntry(RESOLVED, who, watch.time, now, note), watch._replace(closed=watch.step, quiet=0))
+            return self._end(
+                watch,
+                HistoryEntry(RESOLVED, who, watch.time, now, note),
+                watch._replace(closed=watch.step, quiet=0),
+            )
 
     def told(self, id: str, severity: str) -> None:
         """Remembers that a channel was reached, so that a restart calls nobody twice and forgets nobody."""
@@ -124,19 +158,39 @@ class Incidents:
             if id in self.items:
                 incident = self.items[id]._replace(told=severity)
                 watch = self.watches[incident.stream]
-                current, former = (i and (i._replace(told=severity) if i.id == id else i) for i in (watch.current, watch.former))
-                self._adopt({watch.stream: watch._replace(current=current, former=former)}, [Change(incident, "told", False)], self.save)
+                current, former = (
+                    i and (i._replace(told=severity) if i.id == id else i)
+                    for i in (watch.current, watch.former)
+                )
+                self._adopt(
+                    {watch.stream: watch._replace(current=current, former=former)},
+                    [Change(incident, "told", False)],
+                    self.save,
+                )
 
     def untold(self) -> list[Change]:
         """Calls that were due when the program ended and reached no channel: to be made again at the start."""
-        due = [i for i in list(self.items.values()) if i.live and i.announced and i.state != SNOOZED]
-        return [Change(i, "opened", True) for i in due if not i.told or SEVERITY_WORDS.index(i.told) < SEVERITY_WORDS.index(i.severity)]
+        due = [
+            i for i in list(self.items.values()) if i.live and i.announced and i.state != SNOOZED
+        ]
+        return [
+            Change(i, "opened", True)
+            for i in due
+            if not i.told or SEVERITY_WORDS.index(i.told) < SEVERITY_WORDS.index(i.severity)
+        ]
 
     def wake(self, now: float) -> list[Change]:
         """Snoozes that are over by now, their incidents still live: whoever should know is called again."""
         with self.lock:
             over = [i for i in self.items.values() if i.state == SNOOZED and i.until <= now]
-            return [self._act(i.id, lambda i: _standing(i._replace(until=0.0), now), HistoryEntry("woke", SYSTEM_ACTOR, 0.0, now)) for i in over]
+            return [
+                self._act(
+                    i.id,
+                    lambda i: _standing(i._replace(until=0.0), now),
+                    HistoryEntry("woke", SYSTEM_ACTOR, 0.0, now),
+                )
+                for i in over
+            ]
 
     def forget(self, stream: str, now: float) -> list[Change]:
         """Ends what is live on a stream whose steps will be counted anew, because another source took its place."""
@@ -144,7 +198,15 @@ class Incidents:
             watch = self.watches.get(stream, Watch(stream))
             new = Watch(stream, hush=watch.hush)
             if watch.current is not None and watch.current.live:
-                return [self._end(watch, HistoryEntry(RESOLVED, SYSTEM_ACTOR, watch.time, now, "the stream was replaced"), new)]
+                return [
+                    self._end(
+                        watch,
+                        HistoryEntry(
+                            RESOLVED, SYSTEM_ACTOR, watch.time, now, "the stream was replaced"
+                        ),
+                        new,
+                    )
+                ]
             self._adopt({stream: new}, [], self.save)
             return []
 
@@ -158,7 +220,11 @@ class Incidents:
     def find(self, wanted: IncidentQuery = IncidentQuery()) -> IncidentPage:  # noqa: B008  a tuple of constants
         """The incidents asked for, live ones first, then the newest; resolved ones as far as memory goes."""
         least = SEVERITY_WORDS.index(wanted.severity)
-        found = [i for i in list(self.items.values()) if wanted.stream in (None, i.stream) and i.state in wanted.states]
+        found = [
+            i
+            for i in list(self.items.values())
+            if wanted.stream in (None, i.stream) and i.state in wanted.states
+        ]
         mark = self.items.get(wanted.after)
         found = sorted((i for i in found if SEVERITY_WORDS.index(i.severity) >= least), key=_rank)
         rest = found if mark is None else [i for i in found if _rank(i) > _rank(mark)]
@@ -168,15 +234,24 @@ class Incidents:
     def restore(self, rows: StoredIncidents) -> None:
         """Takes up what was saved, into an empty object."""
         with self.lock:
-            self.items = {incident.id: incident for incident in sorted(map(incident_from_row, rows.incidents), key=lambda i: i.start)}
-            self.watches = {i.stream: Watch(i.stream) for i in self.items.values()} | {w.stream: w for w in map(_watch_of, rows.watches)}
+            self.items = {
+                incident.id: incident
+                for incident in sorted(
+                    map(incident_from_row, rows.incidents), key=lambda i: i.start
+                )
+            }
+            self.watches = {i.stream: Watch(i.stream) for i in self.items.values()} | {
+                w.stream: w for w in map(_watch_of, rows.watches)
+            }
 
     def _watched(self, id: str) -> Watch:
         """The watch whose live incident this is, or an error that says why there is none."""
         incident = self.one(id)
         watch = self.watches[incident.stream]
         if watch.current is None or watch.current.id != id:
-            raise IncidentSettled(f"incident {id}: wanted a live one; it is resolved since {incident.history[-1].time:.0f}")
+            raise IncidentSettled(
+                f"incident {id}: wanted a live one; it is resolved since {incident.history[-1].time:.0f}"
+            )
         return watch
 
     def _end(self, watch: Watch, entry: HistoryEntry, after: Watch) -> Change:
@@ -185,7 +260,9 @@ class Incidents:
         over, call = _ended(watch.current, entry, self.rules)
         change = Change(over, RESOLVED, call)
         former = over if after.step else None
-        self._adopt({watch.stream: after._replace(current=None, former=former)}, [change], self.save)
+        self._adopt(
+            {watch.stream: after._replace(current=None, former=former)}, [change], self.save
+        )
         return change
 
     def _act(self, id: str, act: Callable[[Incident], Incident], entry: HistoryEntry) -> Change:
@@ -196,21 +273,54 @@ class Incidents:
             after = _noted(act(watch.current), entry._replace(time=watch.time))
             call = entry.what == "woke"
             after = after._replace(announced=after.announced or call)
-            hush = after.until if entry.what == SNOOZED and after.until != UNTIL_NORMAL else watch.hush
+            hush = (
+                after.until if entry.what == SNOOZED and after.until != UNTIL_NORMAL else watch.hush
+            )
             change = Change(after, entry.what, call)
-            self._adopt({watch.stream: watch._replace(current=after, hush=hush)}, [change], self.save)
+            self._adopt(
+                {watch.stream: watch._replace(current=after, hush=hush)}, [change], self.save
+            )
             return change
 
     def _adopt(
-        self, watches: dict[str, Watch], changes: list[Change], save: Callable[[StoredIncidents], None], again: Mapping[str, float] = MappingProxyType({})
+        self,
+        watches: dict[str, Watch],
+        changes: list[Change],
+        save: Callable[[StoredIncidents], None],
+        again: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         """Writes what is new, and what may not have been written at the first try, then makes it what anybody sees."""
-        old = [i for i in self.items.values() if i.stream in again and max(i.end, i.history[-1].time) >= again[i.stream]] if again else []
+        old = (
+            [
+                i
+                for i in self.items.values()
+                if i.stream in again and max(i.end, i.history[-1].time) >= again[i.stream]
+            ]
+            if again
+            else []
+        )
         touched = {incident.id: incident for incident in old}
         touched |= {change.incident.id: change.incident for change in changes}
-        touched |= {watch.current.id: watch.current for watch in watches.values() if watch.current is not None and watch.current.live}
-        fresh = [watch for name, watch in watches.items() if name in again or _weighty(watch, self.watches.get(name))]
-        save(StoredIncidents([incident_row(i) for i in touched.values() if i.stream in again or i != self.items.get(i.id)], [_watch_row(watch) for watch in fresh]))
+        touched |= {
+            watch.current.id: watch.current
+            for watch in watches.values()
+            if watch.current is not None and watch.current.live
+        }
+        fresh = [
+            watch
+            for name, watch in watches.items()
+            if name in again or _weighty(watch, self.watches.get(name))
+        ]
+        save(
+            StoredIncidents(
+                [
+                    incident_row(i)
+                    for i in touched.values()
+                    if i.stream in again or i != self.items.get(i.id)
+                ],
+                [_watch_row(watch) for watch in fresh],
+            )
+        )
         self.watches |= watches
         self.items |= touched
         if len(self.items) > MAX_RESOLVED + MAX_RESOLVED // 4:
@@ -220,7 +330,11 @@ class Incidents:
 
 def _weighty(after: Watch, before: Watch | None) -> bool:
     """Whether a restart would miss what the watch has learned: a stream that is calm only counts its steps."""
-    return before is None or bool(after.current) or after._replace(step=before.step, time=before.time, quiet=before.quiet) != before
+    return (
+        before is None
+        or bool(after.current)
+        or after._replace(step=before.step, time=before.time, quiet=before.quiet) != before
+    )
 
 
 def _rank(incident: Incident) -> tuple[bool, float, str]:

@@ -22,17 +22,28 @@ def secret_pieces(url: str, shown: str = "") -> set[str]:
     shown: the same address, masked by who knows its parts.
     """
     rest = url.split("://", 1)[-1]
-    words = {word for part in (rest, unquote(rest)) for word in re.split(r"[/:@?&=,]+", part) if len(word) >= MIN_SECRET_LENGTH}
-    open_words = {word for part in (shown, unquote(shown)) for word in re.split(r"[/:@?&=,]+", part)}
-    parts = urlsplit(url)
-    tail = {word for word in unquote(parts.path).split("/") if len(word) >= 2 * MIN_SECRET_LENGTH} | {
-        value for _, value in parse_qsl(parts.query) if len(value) >= MIN_SECRET_LENGTH
+    words = {
+        word
+        for part in (rest, unquote(rest))
+        for word in re.split(r"[/:@?&=,]+", part)
+        if len(word) >= MIN_SECRET_LENGTH
     }
+    open_words = {
+        word for part in (shown, unquote(shown)) for word in re.split(r"[/:@?&=,]+", part)
+    }
+    parts = urlsplit(url)
+    tail = {
+        word for word in unquote(parts.path).split("/") if len(word) >= 2 * MIN_SECRET_LENGTH
+    } | {value for _, value in parse_qsl(parts.query) if len(value) >= MIN_SECRET_LENGTH}
     found = {url, rest, *(words - open_words), *tail}
     if "@" in parts.netloc:
         user = parts.netloc.rpartition("@")[0]
         found |= {user + "@", base64.b64encode(unquote(user).encode()).decode()}
-    return {each for each in found | {quote(each, safe="") for each in found} if len(each) >= MIN_SECRET_LENGTH}
+    return {
+        each
+        for each in found | {quote(each, safe="") for each in found}
+        if len(each) >= MIN_SECRET_LENGTH
+    }
 
 
 class SecretRedactor:
@@ -46,7 +57,9 @@ class SecretRedactor:
 
     def cover(self, secrets: Iterable[str], instead_of: Iterable[str] = ()) -> None:
         """From now on covers these as well, and no longer those it is told them instead of."""
-        self.secrets = (self.secrets - set(instead_of)) | {secret for secret in secrets if len(secret) >= MIN_SECRET_LENGTH}
+        self.secrets = (self.secrets - set(instead_of)) | {
+            secret for secret in secrets if len(secret) >= MIN_SECRET_LENGTH
+        }
         longest = sorted(self.secrets, key=len, reverse=True)
         self.pattern = re.compile("|".join(map(re.escape, longest))) if longest else None
 
@@ -67,7 +80,9 @@ class SecretRedactor:
     def _record(self, *args: Any, **more: Any) -> logging.LogRecord:
         assert self.factory is not None
         record = self.factory(*args, **more)
-        with contextlib.suppress(TypeError, ValueError, KeyError):  # a record whose arguments do not fit is its handler's to report
+        with contextlib.suppress(
+            TypeError, ValueError, KeyError
+        ):  # a record whose arguments do not fit is its handler's to report
             said = record.getMessage()
             if (covered := self(said)) != said:
                 record.msg, record.args = covered, ()
@@ -89,7 +104,9 @@ class LogCapture(logging.Handler):
         self.library, self.heard = logging.getLogger(library), ""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if CAPTURED_LOGS.get() is self:  # the library takes the context along when it sends in a thread of its own
+        if (
+            CAPTURED_LOGS.get() is self
+        ):  # the library takes the context along when it sends in a thread of its own
             self.heard = record.getMessage()
 
     def __enter__(self) -> LogCapture:

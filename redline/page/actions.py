@@ -29,7 +29,13 @@ def connect_feedback(service: Service) -> None:
 
     def truth(name: str, label: np.ndarray | None, at: np.ndarray) -> np.ndarray | None:
         said = service.labels.of(name)
-        return labels.merge_labels(label, at, said, service.monitor.feeds[name].tape.columns["x"].shape[1]) if said else label
+        return (
+            labels.merge_labels(
+                label, at, said, service.monitor.feeds[name].tape.columns["x"].shape[1]
+            )
+            if said
+            else label
+        )
 
     service.monitor.truth, service.labels.heard = truth, invalidate_judgements
     service.monitor.past = service.store.points if service.store else None
@@ -53,7 +59,9 @@ def change_incident(service: Service, id: str, act: str, now: float) -> Change:
         return incidents.snooze(id, PAGE_ACTOR, now, act.removeprefix("snooze "))
     if act == "expected":
         found = incidents.one(id)
-        add_label(service, service.monitor.feeds[found.stream], (found.start, found.end), EXPECTED_LABEL)
+        add_label(
+            service, service.monitor.feeds[found.stream], (found.start, found.end), EXPECTED_LABEL
+        )
     return incidents.resolve(id, PAGE_ACTOR, now, act)
 
 
@@ -61,7 +69,9 @@ def add_label(service: Service, feed: Feed, span: tuple[float, float] | None, ki
     """Keeps a person's word on a span of a stream, seconds since the epoch; nothing where no span was meant."""
     if span is None:
         return
-    label = service.labels.add(Label(feed.name, *span, kind, PAGE_ACTOR, time.time()), len(feed.stream.names))
+    label = service.labels.add(
+        Label(feed.name, *span, kind, PAGE_ACTOR, time.time()), len(feed.stream.names)
+    )
     record_action(service, f"labelled {kind}", feed.name, id=label.id)
 
 
@@ -81,10 +91,14 @@ def find_proposal(service: Service, feed: Feed) -> Proposal | None:
     def scorer(settings: Settings, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return score_history(settings, tuple(feed.stream.floors), x)
 
-    return proposals.propose_settings(past, service.labels.of(feed.name), feed.applied, scorer, event_f1_at)
+    return proposals.propose_settings(
+        past, service.labels.of(feed.name), feed.applied, scorer, event_f1_at
+    )
 
 
-def event_f1_at(score: np.ndarray, alarm: np.ndarray, label: np.ndarray, thresholds: np.ndarray) -> np.ndarray | None:
+def event_f1_at(
+    score: np.ndarray, alarm: np.ndarray, label: np.ndarray, thresholds: np.ndarray
+) -> np.ndarray | None:
     """F1 of events at each threshold."""
     return metrics.threshold_curve(score, alarm, label, thresholds).event_f1
 
@@ -102,5 +116,9 @@ def axis_seconds(x: str | float) -> float:
     >>> axis_seconds("2026-01-05 00:00:01.5"), axis_seconds(1767571201500)
     (1767571201.5, 1767571201.5)
     """
-    at = np.datetime64(x.replace(" ", "T"), "us") if isinstance(x, str) else np.datetime64(round(x * 1000), "us")
+    at = (
+        np.datetime64(x.replace(" ", "T"), "us")
+        if isinstance(x, str)
+        else np.datetime64(round(x * 1000), "us")
+    )
     return float(at.astype(np.int64) / 1e6)

@@ -12,17 +12,41 @@ from redline.settings import SETTINGS_BY_NAME
 from streams import KINDS, STREAMS
 
 THIS_MACHINE, YOUR_DATA, OVERVIEW = "this-machine", "your-data", "overview"
-TAB_TITLES = {OVERVIEW: "Overview", **{name: stream.title for name, stream in STREAMS.items()}, THIS_MACHINE: "This machine", YOUR_DATA: "Your data"}
+TAB_TITLES = {
+    OVERVIEW: "Overview",
+    **{name: stream.title for name, stream in STREAMS.items()},
+    THIS_MACHINE: "This machine",
+    YOUR_DATA: "Your data",
+}
 VIEW_SPANS = {300: "300 steps", 600: "600 steps", 2_000: "2,000 steps", 10_000: "10,000 steps"}
-THRESHOLD_PICKS = {"best": "best F1", "one-percent": "about 1 % of steps"}  # ways to pick a threshold
+THRESHOLD_PICKS = {
+    "best": "best F1",
+    "one-percent": "about 1 % of steps",
+}  # ways to pick a threshold
 INJECT_NAMES = {"point": "spike"}  # what an inject button reads where it is not the kind's own name
-PANEL_ELEMENTS = {"compared": "compare", "table": "rows", **{name: name for name in ("incidents", "days", "settings", "log")}}  # tab -> its element
+PANEL_ELEMENTS = {
+    "compared": "compare",
+    "table": "rows",
+    **{name: name for name in ("incidents", "days", "settings", "log")},
+}  # tab -> its element
 SLOW_INTERVAL_MS = 2_000  # ms between two renewals of the little lines and of the open lower panel
 MAX_PUSHED_TABS = 24  # tabs for streams that programs push
 
 
 def hidden_elements(interval: int, seed: int) -> list[Any]:
-    stores = ["seen", "at", "pulse", "news", "sparks", "zoom", "goto", "shown", "act", "done", "names"]
+    stores = [
+        "seen",
+        "at",
+        "pulse",
+        "news",
+        "sparks",
+        "zoom",
+        "goto",
+        "shown",
+        "act",
+        "done",
+        "names",
+    ]
     served = {"seed": seed, "interval": interval, "simulated": list(STREAMS)}
     return [
         dcc.Location(id="url", refresh=False),
@@ -58,37 +82,69 @@ def trouble_bar() -> html.Div:
 
 def card_row() -> html.Div:
     words = {"status": "Status", "points": "Points", "anomalies": "Anomalies", "rate": "Rate"}
-    return html.Div([html.Div([html.Small(label), html.B("–", id=name)], className="card") for name, label in words.items()], className="cards")
+    return html.Div(
+        [
+            html.Div([html.Small(label), html.B("–", id=name)], className="card")
+            for name, label in words.items()
+        ],
+        className="cards",
+    )
 
 
 def tab_titles(monitor: Monitor) -> dict[str, str]:
     """What each tab is called: the fixed ones, and the streams that programs push, as they appear; the newest of very many."""
     pushed = [name for name in list(monitor.feeds) if name not in TAB_TITLES][-MAX_PUSHED_TABS:]
-    return {**{name: title for name, title in TAB_TITLES.items() if name != YOUR_DATA}, **{name: name for name in pushed}, YOUR_DATA: TAB_TITLES[YOUR_DATA]}
+    return {
+        **{name: title for name, title in TAB_TITLES.items() if name != YOUR_DATA},
+        **{name: name for name in pushed},
+        YOUR_DATA: TAB_TITLES[YOUR_DATA],
+    }
 
 
 def domain_tabs(monitor: Monitor) -> dcc.Tabs:
-    return dcc.Tabs(tab_row(tab_titles(monitor)), id="domain", value="wave", className="tabs", mobile_breakpoint=0)
+    return dcc.Tabs(
+        tab_row(tab_titles(monitor)),
+        id="domain",
+        value="wave",
+        className="tabs",
+        mobile_breakpoint=0,
+    )
 
 
 def tab_row(names: dict[str, str]) -> list[dcc.Tab]:
-    return [dcc.Tab(label=tab_label(name, title), value=name, className="tab", selected_className="tab on") for name, title in names.items()]
+    return [
+        dcc.Tab(
+            label=tab_label(name, title), value=name, className="tab", selected_className="tab on"
+        )
+        for name, title in names.items()
+    ]
 
 
 def tab_label(name: str, title: str) -> html.Span:
-    little = [] if name == OVERVIEW else [html.Span(className="spark", **data_attribute("spark", name)), html.Em(className="open", **data_attribute("open", name))]
+    little = (
+        []
+        if name == OVERVIEW
+        else [
+            html.Span(className="spark", **data_attribute("spark", name)),
+            html.Em(className="open", **data_attribute("open", name)),
+        ]
+    )
     return html.Span([html.Span(title), *little], className="tab-label")
 
 
 def overview_tiles(monitor: Monitor) -> html.Div:
-    return html.Div(stream_tiles(tab_titles(monitor)), id="overview", className="tiles", hidden=True)
+    return html.Div(
+        stream_tiles(tab_titles(monitor)), id="overview", className="tiles", hidden=True
+    )
 
 
 def stream_tiles(names: dict[str, str]) -> list[html.Button]:
     return [
         html.Button(
             [
-                html.Div([html.B(title), html.Em(className="open", **data_attribute("open", name))]),
+                html.Div(
+                    [html.B(title), html.Em(className="open", **data_attribute("open", name))]
+                ),
                 html.Span(className="spark wide-spark", **data_attribute("spark", name)),
             ],
             className="tile",
@@ -102,13 +158,25 @@ def stream_tiles(names: dict[str, str]) -> list[html.Button]:
 PLOT_CONFIG: Any = {
     "displaylogo": False,
     "responsive": True,
-    "modeBarButtonsToRemove": ["sendChartToCloud", "lasso2d", "select2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
+    "modeBarButtonsToRemove": [
+        "sendChartToCloud",
+        "lasso2d",
+        "select2d",
+        "zoomIn2d",
+        "zoomOut2d",
+        "autoScale2d",
+    ],
 }
 
 
 def travel_row() -> html.Div:
     spans = dropdown("range", VIEW_SPANS, 600)
-    steps = [("earlier", "‹ earlier"), ("previous", "‹ anomaly"), ("next", "anomaly ›"), ("later", "later ›")]
+    steps = [
+        ("earlier", "‹ earlier"),
+        ("previous", "‹ anomaly"),
+        ("next", "anomaly ›"),
+        ("later", "later ›"),
+    ]
     return html.Div(
         [
             *(html.Button(words, id=name) for name, words in steps),
@@ -124,11 +192,22 @@ def travel_row() -> html.Div:
 def label_buttons() -> list[Any]:
     """A person's word on the point that was clicked, or on the span that was zoomed to."""
     words = {"expected": "this is expected", "missed": "this was missed"}
-    return [html.Span([html.Button(text, id=f"label-{kind}") for kind, text in words.items()], id="labels", className="row", hidden=True)]
+    return [
+        html.Span(
+            [html.Button(text, id=f"label-{kind}") for kind, text in words.items()],
+            id="labels",
+            className="row",
+            hidden=True,
+        )
+    ]
 
 
 def inject_row() -> html.Div:
-    buttons = [html.Button(INJECT_NAMES.get(kind, kind), id=f"inject-{kind}") for kind in KINDS if kind != "none"]
+    buttons = [
+        html.Button(INJECT_NAMES.get(kind, kind), id=f"inject-{kind}")
+        for kind in KINDS
+        if kind != "none"
+    ]
     size = dcc.Slider(1, 20, 0.5, value=12, id="size", marks=None, allow_direct_input=False)
     return html.Div(
         [
@@ -144,18 +223,44 @@ def inject_row() -> html.Div:
 
 def dropdown(name: str, options: dict[Any, str], value: Any) -> dcc.Dropdown:
     """One of a few, without a search box."""
-    return dcc.Dropdown([{"label": label, "value": option} for option, label in options.items()], value, id=name, clearable=False, searchable=False)
+    return dcc.Dropdown(
+        [{"label": label, "value": option} for option, label in options.items()],
+        value,
+        id=name,
+        clearable=False,
+        searchable=False,
+    )
 
 
 def labelled_slider(name: str, label: str, step: float) -> html.Div:
     row = SETTINGS_BY_NAME[name]
-    control = dcc.Slider(row.low, row.high, step, value=row.default, id=name, marks=None, allow_direct_input=False, updatemode="drag")
-    return html.Div([html.Div([html.Label(label, htmlFor=name), html.Output(id=f"{name}-said")], className="between"), control], className="slide")
+    control = dcc.Slider(
+        row.low,
+        row.high,
+        step,
+        value=row.default,
+        id=name,
+        marks=None,
+        allow_direct_input=False,
+        updatemode="drag",
+    )
+    return html.Div(
+        [
+            html.Div(
+                [html.Label(label, htmlFor=name), html.Output(id=f"{name}-said")],
+                className="between",
+            ),
+            control,
+        ],
+        className="slide",
+    )
 
 
 def lower_panels() -> html.Div:
     heads = ("detector", "alarms", "precision", "recall", "F1", "delay", "µs/point", "last fault")
-    compare = html.Table([html.Thead(html.Tr([html.Th(words) for words in heads])), html.Tbody(id="compare")])
+    compare = html.Table(
+        [html.Thead(html.Tr([html.Th(words) for words in heads])), html.Tbody(id="compare")]
+    )
     panels = [
         ("history", "Last anomalies", html.Div(id="history")),
         ("incidents", "Incidents", html.Div(id="incidents")),
@@ -165,14 +270,31 @@ def lower_panels() -> html.Div:
         ("settings", "Settings", html.Div(id="settings", className="scroll")),
         ("log", "Log", html.Div(id="log", className="scroll")),
     ]
-    shown = [dcc.Tab(body, label=title, value=name, className="tab", selected_className="tab on") for name, title, body in panels]
-    return html.Div(dcc.Tabs(shown, id="lower", value="history", className="tabs", mobile_breakpoint=0), className="panel lower")
+    shown = [
+        dcc.Tab(body, label=title, value=name, className="tab", selected_className="tab on")
+        for name, title, body in panels
+    ]
+    return html.Div(
+        dcc.Tabs(shown, id="lower", value="history", className="tabs", mobile_breakpoint=0),
+        className="panel lower",
+    )
 
 
 def overlays() -> html.Div:
-    keys = [("1 … 9", "streams"), ("space", "pause, go on"), ("g", "go live"), ("n p", "next, previous anomaly"), ("?", "this help")]
+    keys = [
+        ("1 … 9", "streams"),
+        ("space", "pause, go on"),
+        ("g", "go live"),
+        ("n p", "next, previous anomaly"),
+        ("?", "this help"),
+    ]
     rows = [part for key, words in keys for part in (html.Dt(html.Kbd(key)), html.Dd(words))]
-    return html.Div([html.Div(id="popups", role="status", **aria_attribute("live", "polite")), html.Dialog([html.B("Keys"), html.Dl(rows)], id="keys")])
+    return html.Div(
+        [
+            html.Div(id="popups", role="status", **aria_attribute("live", "polite")),
+            html.Dialog([html.B("Keys"), html.Dl(rows)], id="keys"),
+        ]
+    )
 
 
 INDEX_HTML = """<!doctype html>

@@ -39,8 +39,19 @@ def preview_numbers(sight: ViewQuery, by: str) -> dict[str, Any]:
     old, new = sight.figures(sight.feed.applied), sight.figures(sight.settings)
     if new.events is None:
         none = html.Span("no labels for this stream", className="quiet")
-        return {"alarms": old_to_new(f"{old.alarms:,}", f"{new.alarms:,}"), "precision": none, "recall": none, "caught": none}
-    pairs = {name: (format_share(getattr(old, f"{by}_{name}")), format_share(getattr(new, f"{by}_{name}"))) for name in ("precision", "recall")}
+        return {
+            "alarms": old_to_new(f"{old.alarms:,}", f"{new.alarms:,}"),
+            "precision": none,
+            "recall": none,
+            "caught": none,
+        }
+    pairs = {
+        name: (
+            format_share(getattr(old, f"{by}_{name}")),
+            format_share(getattr(new, f"{by}_{name}")),
+        )
+        for name in ("precision", "recall")
+    }
     caught = [f"{f.hits} of {f.events}" for f in (old, new)]
     return {
         "alarms": old_to_new(f"{old.alarms:,}", f"{new.alarms:,}"),
@@ -60,7 +71,9 @@ def old_to_new(old: str, new: str) -> list[Any]:
 def anomaly_list(feed: Feed) -> list[Any]:
     """The last anomalies as they were found, newest first; a click goes there."""
     found = list(feed.journal)[-LISTED_ANOMALIES:][::-1]
-    return [anomaly_entry(feed, anomaly) for anomaly in found] or [html.P("No anomalies yet.", className="quiet")]
+    return [anomaly_entry(feed, anomaly) for anomaly in found] or [
+        html.P("No anomalies yet.", className="quiet")
+    ]
 
 
 def anomaly_entry(feed: Feed, a: Anomaly) -> html.Button:
@@ -73,7 +86,9 @@ def anomaly_entry(feed: Feed, a: Anomaly) -> html.Button:
         html.Small((f"{stream.names[a.feature]}: " if len(stream.names) > 1 else "") + words[1]),
         html.Em(wording.severity(a.score, a.threshold)),
     ]
-    return html.Button(cells, className="entry", title="show this moment", **data_attribute("step", str(a.step)))
+    return html.Button(
+        cells, className="entry", title="show this moment", **data_attribute("step", str(a.step))
+    )
 
 
 def comparison_rows(monitor: Monitor, feed: Feed, settings: Settings, by: str) -> list[Any]:
@@ -82,36 +97,77 @@ def comparison_rows(monitor: Monitor, feed: Feed, settings: Settings, by: str) -
     for name in DETECTORS:
         try:
             sight = ViewQuery(monitor, feed.name, replace(settings, detector=name), 1)
-        except (ImportError, ValueError) as error:  # a library that is not there, a window that it cannot take
+        except (
+            ImportError,
+            ValueError,
+        ) as error:  # a library that is not there, a window that it cannot take
             refused.append([compare_name(name), html.Td(str(error), colSpan=7, className="quiet")])
             continue
-        rows.append((sight, sight.figures(sight.settings) if sight.ready and sight.track.scored else None))
+        rows.append(
+            (sight, sight.figures(sight.settings) if sight.ready and sight.track.scored else None)
+        )
     labelled = feed.labelled
-    key = (lambda row: -np.nan_to_num(getattr(row[1], f"{by}_f1") or 0.0)) if labelled else (lambda row: 0)
-    done, waiting = sorted([row for row in rows if row[1] is not None], key=key), [row for row in rows if row[1] is None]
+    key = (
+        (lambda row: -np.nan_to_num(getattr(row[1], f"{by}_f1") or 0.0))
+        if labelled
+        else (lambda row: 0)
+    )
+    done, waiting = (
+        sorted([row for row in rows if row[1] is not None], key=key),
+        [row for row in rows if row[1] is None],
+    )
     cells = [*(compare_row(*row, by) for row in done + waiting), *refused]
-    return [html.Tr(each, className="best" if labelled and done and i == 0 else "") for i, each in enumerate(cells)]
+    return [
+        html.Tr(each, className="best" if labelled and done and i == 0 else "")
+        for i, each in enumerate(cells)
+    ]
 
 
 def compare_name(name: str, track: Track | None = None) -> html.Td:
     """A button that chooses the detector; it says what its score means, and once it has scored, whether it has a band."""
     says = (DETECTORS[name].__doc__ or "").partition("\n")[0]
     if track is not None and track.tape is not None:
-        says += " With a band of what is expected." if "centre" in track.tape.columns else " No band."
-    return html.Td(html.Button(name, className="link", title=says, **data_attribute("detector", name)))
+        says += (
+            " With a band of what is expected." if "centre" in track.tape.columns else " No band."
+        )
+    return html.Td(
+        html.Button(name, className="link", title=says, **data_attribute("detector", name))
+    )
 
 
 def compare_row(sight: ViewQuery, f: metrics.Metrics | None, by: str) -> list[Any]:
     name, failure = compare_name(sight.settings.detector, sight.track), sight.track.failure
     if f is None:
-        words = f"failed, id {failure.id}" if failure else f"scoring {100 * sight.monitor.progress(sight.feed.name, sight.track):.0f} %"
+        words = (
+            f"failed, id {failure.id}"
+            if failure
+            else f"scoring {100 * sight.monitor.progress(sight.feed.name, sight.track):.0f} %"
+        )
         return [name, html.Td(words, colSpan=7, className="quiet")]
-    speed = f"{1e6 * sight.track.pace:,.{int(sight.track.pace < 1e-5)}f}" if sight.track.scored else "–"
+    speed = (
+        f"{1e6 * sight.track.pace:,.{int(sight.track.pace < 1e-5)}f}" if sight.track.scored else "–"
+    )
     if f.events is None:
-        return [name, html.Td(f"{f.alarms:,}"), html.Td("no labels for this stream", colSpan=4, className="quiet"), html.Td(speed), html.Td("–")]
-    shares = [html.Td(format_share(getattr(f, f"{by}_{figure}"))) for figure in ("precision", "recall", "f1")]
+        return [
+            name,
+            html.Td(f"{f.alarms:,}"),
+            html.Td("no labels for this stream", colSpan=4, className="quiet"),
+            html.Td(speed),
+            html.Td("–"),
+        ]
+    shares = [
+        html.Td(format_share(getattr(f, f"{by}_{figure}")))
+        for figure in ("precision", "recall", "f1")
+    ]
     delay = "–" if f.delay is None or np.isnan(f.delay) else f"{f.delay:.1f}"
-    return [name, html.Td(f"{f.alarms:,}"), *shares, html.Td(delay), html.Td(speed), html.Td(last_fault(sight))]
+    return [
+        name,
+        html.Td(f"{f.alarms:,}"),
+        *shares,
+        html.Td(delay),
+        html.Td(speed),
+        html.Td(last_fault(sight)),
+    ]
 
 
 def last_fault(sight: ViewQuery) -> str:
@@ -129,17 +185,40 @@ def last_fault(sight: ViewQuery) -> str:
 
 def value_table(sight: ViewQuery) -> list[Any]:
     """The newest hundred rows of the view as a table, newest first."""
-    seen = view.read_track_rows(sight.feed, sight.track, sight.settings.threshold, max(sight.end - 100, sight.first), sight.end)
+    seen = view.read_track_rows(
+        sight.feed,
+        sight.track,
+        sight.settings.threshold,
+        max(sight.end - 100, sight.first),
+        sight.end,
+    )
     stream = sight.feed.stream
     head = html.Tr(
-        [html.Th(words) for words in ("time, UTC", *(f"{n}, {u}" if u else n for n, u in zip(stream.names, stream.units)), "score, σ", "anomaly")]
+        [
+            html.Th(words)
+            for words in (
+                "time, UTC",
+                *(f"{n}, {u}" if u else n for n, u in zip(stream.names, stream.units)),
+                "score, σ",
+                "anomaly",
+            )
+        ]
     )
     rows = []
     for i in reversed(range(len(seen.score))):
         anomalous = seen.score[i] > sight.settings.threshold
         values = [html.Td(wording.format_number(v)) for v in seen.x[i]]
         word = wording.severity(seen.score[i], sight.settings.threshold) if anomalous else ""
-        rows.append(html.Tr([html.Td(wording.format_time(seen.time[i], stream.period)), *values, html.Td(wording.format_number(seen.score[i], 0.1)), html.Td(word)]))
+        rows.append(
+            html.Tr(
+                [
+                    html.Td(wording.format_time(seen.time[i], stream.period)),
+                    *values,
+                    html.Td(wording.format_number(seen.score[i], 0.1)),
+                    html.Td(word),
+                ]
+            )
+        )
     return [html.Thead(head), html.Tbody(rows)]
 
 
@@ -147,19 +226,43 @@ def incident_list(feed: Feed, page: IncidentPage) -> list[Any]:
     """The incidents of a stream, live ones first, with what a person can do about them."""
     if not page.incidents:
         return [html.P("No incidents.", className="quiet")]
-    more = [html.P(f"and {page.total - len(page.incidents):,} more: /api/alerts", className="quiet")] if page.total > len(page.incidents) else []
+    more = (
+        [html.P(f"and {page.total - len(page.incidents):,} more: /api/alerts", className="quiet")]
+        if page.total > len(page.incidents)
+        else []
+    )
     return [incident_entry(feed, each) for each in page.incidents] + more
 
 
 def incident_entry(feed: Feed, i: Incident) -> html.Div:
     when = wording.format_time(i.start, feed.stream.period)
-    head = html.Button([html.I(className=f"mark {i.severity}"), html.Span(when), html.B(i.severity)], className="link", **data_attribute("step", i.peak.step))
-    words = html.Small(
-        [i.text, html.Em(f" {i.alarms} alarm{'s' if i.alarms > 1 else ''}, {i.state}{f' by {i.acknowledged}' if i.acknowledged else ''}")]
+    head = html.Button(
+        [html.I(className=f"mark {i.severity}"), html.Span(when), html.B(i.severity)],
+        className="link",
+        **data_attribute("step", i.peak.step),
     )
-    acts = ["acknowledge", *(f"snooze {length}" for length in SNOOZES), "expected", "resolve"] if i.live else ["expected"]
-    buttons = [html.Button(act, className="link", **data_attribute("act", act), **data_attribute("incident", i.id)) for act in acts]
-    return html.Div([head, words, html.Span(buttons, className="row small")], className=f"incident {i.state}")
+    words = html.Small(
+        [
+            i.text,
+            html.Em(
+                f" {i.alarms} alarm{'s' if i.alarms > 1 else ''}, {i.state}{f' by {i.acknowledged}' if i.acknowledged else ''}"
+            ),
+        ]
+    )
+    acts = (
+        ["acknowledge", *(f"snooze {length}" for length in SNOOZES), "expected", "resolve"]
+        if i.live
+        else ["expected"]
+    )
+    buttons = [
+        html.Button(
+            act, className="link", **data_attribute("act", act), **data_attribute("incident", i.id)
+        )
+        for act in acts
+    ]
+    return html.Div(
+        [head, words, html.Span(buttons, className="row small")], className=f"incident {i.state}"
+    )
 
 
 def day_bars(counts: list[tuple[int, int]]) -> list[Any]:
@@ -169,7 +272,12 @@ def day_bars(counts: list[tuple[int, int]]) -> list[Any]:
     top = max(count for _, count in counts)
     return [
         html.Div(
-            [html.Span(f"{np.datetime64(day, 'D')}"), html.I(style={"width": f"{78 * count / top:.1f}%"}), html.B(f"{count:,}")], className="day"
+            [
+                html.Span(f"{np.datetime64(day, 'D')}"),
+                html.I(style={"width": f"{78 * count / top:.1f}%"}),
+                html.B(f"{count:,}"),
+            ],
+            className="day",
         )
         for day, count in reversed(counts)
     ]
@@ -179,9 +287,26 @@ def settings_panel(feed: Feed, history: list[dict[str, Any]]) -> list[Any]:
     """What the stream runs under, what each setting means, and what was applied before."""
     heads = html.Tr([html.Th(words) for words in ("setting", "applied", "default", "what it does")])
     rows = [(row, getattr(feed.applied, row.name, None)) for row in SETTINGS_TABLE]
-    shown = [html.Tr([html.Td(r.name), html.Td(f"{v} {r.unit}".strip()), html.Td(str(r.default)), html.Td(r.help)]) for r, v in rows if v is not None]
-    past = [html.Li(f"{np.datetime64(int(h['at']), 's')} UTC: {settings_summary(h['settings'])}") for h in history]
-    return [html.Table([html.Thead(heads), html.Tbody(shown)], className="words"), html.Ul(past, className="quiet")]
+    shown = [
+        html.Tr(
+            [
+                html.Td(r.name),
+                html.Td(f"{v} {r.unit}".strip()),
+                html.Td(str(r.default)),
+                html.Td(r.help),
+            ]
+        )
+        for r, v in rows
+        if v is not None
+    ]
+    past = [
+        html.Li(f"{np.datetime64(int(h['at']), 's')} UTC: {settings_summary(h['settings'])}")
+        for h in history
+    ]
+    return [
+        html.Table([html.Thead(heads), html.Tbody(shown)], className="words"),
+        html.Ul(past, className="quiet"),
+    ]
 
 
 def settings_summary(settings: dict[str, Any]) -> str:
@@ -191,12 +316,29 @@ def settings_summary(settings: dict[str, Any]) -> str:
 def audit_log_table(lines: list[dict[str, Any]]) -> list[Any]:
     """The audit log, newest first: who changed what."""
     if not lines:
-        return [html.P("Nothing was changed yet, or nothing is kept (no store).", className="quiet")]
+        return [
+            html.P("Nothing was changed yet, or nothing is kept (no store).", className="quiet")
+        ]
     rows = [
-        (f"{np.datetime64(int(line['at']), 's')}", line["who"], line["what"], line["stream"] or "", format_detail(line["detail"])) for line in lines
+        (
+            f"{np.datetime64(int(line['at']), 's')}",
+            line["who"],
+            line["what"],
+            line["stream"] or "",
+            format_detail(line["detail"]),
+        )
+        for line in lines
     ]
     head = html.Tr([html.Th(words) for words in ("time, UTC", "who", "what", "stream", "detail")])
-    return [html.Table([html.Thead(head), html.Tbody([html.Tr([html.Td(cell) for cell in row]) for row in rows])], className="words")]
+    return [
+        html.Table(
+            [
+                html.Thead(head),
+                html.Tbody([html.Tr([html.Td(cell) for cell in row]) for row in rows]),
+            ],
+            className="words",
+        )
+    ]
 
 
 def format_detail(detail: dict[str, Any]) -> str:

@@ -17,7 +17,9 @@ def previewed_settings(base: Settings, controls: dict[str, Any]) -> Settings:
     return validate_settings(replace(base, **said), tuple(DETECTORS))
 
 
-PREVIEW_INPUTS = {name: Input(name, "value") for name in ("detector", "window", "threshold", "direction")}
+PREVIEW_INPUTS = {
+    name: Input(name, "value") for name in ("detector", "window", "threshold", "direction")
+}
 PREVIEW_STATE = {name: State(name, "value") for name in PREVIEW_INPUTS}
 
 

@@ -28,14 +28,27 @@ from redline.settings import SETTINGS_BY_NAME, Settings
 from redline.sources.recording import Recording
 from streams import KINDS
 
-OUTCOME_WORDS = np.array(["", "caught", "false alarm", "missed", ""])  # the words of evaluate's codes
+OUTCOME_WORDS = np.array(
+    ["", "caught", "false alarm", "missed", ""]
+)  # the words of evaluate's codes
 READY_LAG = 600  # steps a track may lag behind and still be called ready
-CURVE_THRESHOLDS = np.round(np.arange(1.5, 12.01, 0.1), 1)  # thresholds of the curve, standard deviations
-MAX_ANSWERS, ANSWER_SECONDS = 96, 1.0  # answers kept for the next visitor who asks the same, and for how many seconds
-judgements: WeakKeyDictionary[Track, dict[float, tuple[tuple[int, int], metrics.Metrics]]] = WeakKeyDictionary()  # with (step, era)
-answers: OrderedDict[Hashable, tuple[float, Any]] = OrderedDict()  # (monotonic seconds when it was asked for, the answer), oldest first
+CURVE_THRESHOLDS = np.round(
+    np.arange(1.5, 12.01, 0.1), 1
+)  # thresholds of the curve, standard deviations
+MAX_ANSWERS, ANSWER_SECONDS = (
+    96,
+    1.0,
+)  # answers kept for the next visitor who asks the same, and for how many seconds
+judgements: WeakKeyDictionary[Track, dict[float, tuple[tuple[int, int], metrics.Metrics]]] = (
+    WeakKeyDictionary()
+)  # with (step, era)
+answers: OrderedDict[Hashable, tuple[float, Any]] = (
+    OrderedDict()
+)  # (monotonic seconds when it was asked for, the answer), oldest first
 answers_lock = Lock()
-truth_era = 0  # how often somebody has said what is true; what was judged in an earlier one is judged anew
+truth_era = (
+    0  # how often somebody has said what is true; what was judged in an earlier one is judged anew
+)
 
 
 class JudgedHistory(NamedTuple):
@@ -50,15 +63,28 @@ class JudgedHistory(NamedTuple):
 class ViewQuery:
     """The question, with the answers to it as methods; cheap to ask, made anew for each answer."""
 
-    def __init__(self, monitor: Monitor, name: str, settings: Settings, span: int, at: int | None = None):
-        self.monitor, self.feed, self.settings, self.span, self.at, self.era = monitor, monitor.feeds[name], settings, span, at, truth_era
+    def __init__(
+        self, monitor: Monitor, name: str, settings: Settings, span: int, at: int | None = None
+    ):
+        self.monitor, self.feed, self.settings, self.span, self.at, self.era = (
+            monitor,
+            monitor.feeds[name],
+            settings,
+            span,
+            at,
+            truth_era,
+        )
         self.track = monitor.want(name, settings)
         self.ready = self.feed.end - self.track.end < READY_LAG
         newest = self.track.end if self.ready else self.feed.end
-        self.oldest = 0 if at is not None and self.feed.real and monitor.past else self.feed.tape.first  # step
+        self.oldest = (
+            0 if at is not None and self.feed.real and monitor.past else self.feed.tape.first
+        )  # step
         self.end = newest if at is None else max(min(at, newest), self.oldest + 1)
         half, more = max(span // 2, 1), 0 if at is not None else span // 4
-        self.sheet = max((self.end - span - more) // half * half, 0)  # where the plot begins: for a while the same step, and for all who look on
+        self.sheet = max(
+            (self.end - span - more) // half * half, 0
+        )  # where the plot begins: for a while the same step, and for all who look on
         self.first = max(self.sheet, self.oldest)
 
     def figures(self, settings: Settings) -> metrics.Metrics:
@@ -78,13 +104,26 @@ class ViewQuery:
             first = feed.tape.first
             end = max(min(track.end, feed.end), first)
             label = feed.tape.read("label", first, end) if feed.labelled else None
-            score, alarm, time = track.read("score", first, end), track.read("alarm", first, end), feed.tape.read("time", first, end)[:, 0]
-        return JudgedHistory(first, score[:, 0], alarm[:, 0], self.monitor.truth(feed.name, label, time))  # type: ignore[index]
+            score, alarm, time = (
+                track.read("score", first, end),
+                track.read("alarm", first, end),
+                feed.tape.read("time", first, end)[:, 0],
+            )
+        return JudgedHistory(
+            first, score[:, 0], alarm[:, 0], self.monitor.truth(feed.name, label, time)
+        )  # type: ignore[index]
 
     @cached_property
     def asked(self) -> tuple[Hashable, ...]:
         """What is asked: equal for two visitors who shall see the same."""
-        return self.feed.id, self.settings.key, self.settings.threshold, self.first, self.end, self.era
+        return (
+            self.feed.id,
+            self.settings.key,
+            self.settings.threshold,
+            self.first,
+            self.end,
+            self.era,
+        )
 
     @cached_property
     def seen(self) -> View:
@@ -93,28 +132,55 @@ class ViewQuery:
 
     def judged(self) -> View:
         """The view with its rows and events judged: over the whole buffer, then cut."""
-        seen = view.read_track_rows(self.feed, self.track, self.settings.threshold, self.first, self.end)
-        seen = self.kept(self.first, seen) if self.first < self.feed.tape.first and self.at is not None else seen
+        seen = view.read_track_rows(
+            self.feed, self.track, self.settings.threshold, self.first, self.end
+        )
+        seen = (
+            self.kept(self.first, seen)
+            if self.first < self.feed.tape.first and self.at is not None
+            else seen
+        )
         seen = seen._replace(label=self.monitor.truth(self.feed.name, seen.label, seen.time))
         codes = metrics.row_outcomes(seen.score, seen.label, self.settings.threshold)
-        return view.make_view(seen, self.settings.threshold, None if codes is None else OUTCOME_WORDS[codes], self.fates())
+        return view.make_view(
+            seen,
+            self.settings.threshold,
+            None if codes is None else OUTCOME_WORDS[codes],
+            self.fates(),
+        )
 
     def kept(self, first: int, seen: view.TrackRows) -> view.TrackRows:
         """The scene with the steps before the buffer, from `first` on, as the store has them: their scores of then, without a band."""
         with self.feed.lock:
             edge = self.feed.tape.first
             until = float(self.feed.tape.read("time", edge, edge + 1)[0, 0])
-        found = self.monitor.past(self.feed.name, None, until - 1e-6, edge - first) if self.monitor.past else None
+        found = (
+            self.monitor.past(self.feed.name, None, until - 1e-6, edge - first)
+            if self.monitor.past
+            else None
+        )
         if found is None or not len(found.time):
             return seen
         rows = slice(0, max(0, min(len(found.time), self.end - edge + len(found.time))))
-        time, x, score, alarm = (np.concatenate([a[rows], b]) for a, b in zip(found[1:5], (seen.time, seen.x, seen.score, seen.alarm)))
+        time, x, score, alarm = (
+            np.concatenate([a[rows], b])
+            for a, b in zip(found[1:5], (seen.time, seen.x, seen.score, seen.alarm))
+        )
         none = np.full((len(time) - len(seen.time), x.shape[1]), np.nan)
-        band = [None if edges is None else np.concatenate([none, edges]) for edges in (seen.low, seen.high)]
+        band = [
+            None if edges is None else np.concatenate([none, edges])
+            for edges in (seen.low, seen.high)
+        ]
         parts = np.concatenate([np.broadcast_to(score[: len(none), None], none.shape), seen.parts])
-        label = None if seen.label is None else np.concatenate([np.zeros(none.shape, np.int8), seen.label])
+        label = (
+            None
+            if seen.label is None
+            else np.concatenate([np.zeros(none.shape, np.int8), seen.label])
+        )
         start = edge - len(found.time)
-        return view.TrackRows(seen.stream, start, start + len(time), time, x, label, score, alarm, parts, *band)
+        return view.TrackRows(
+            seen.stream, start, start + len(time), time, x, label, score, alarm, parts, *band
+        )
 
     def fates(self) -> list[tuple[int, int, str, str]] | None:
         """Every event of the buffer, first and last absolute step, kind, fate; None where no truth is known."""
@@ -123,7 +189,9 @@ class ViewQuery:
             return None
         kinds = label.max(axis=1, initial=0)
         found = metrics.event_outcomes(alarm, label, self.settings.threshold)
-        return [(start + f.first, start + f.last, KINDS[kinds[f.first]], outcome_word(f)) for f in found]
+        return [
+            (start + f.first, start + f.last, KINDS[kinds[f.first]], outcome_word(f)) for f in found
+        ]
 
     def curve(self) -> tuple[metrics.ThresholdCurve, float | None]:
         points = metrics.threshold_curve(*self.history(self.track)[1:], CURVE_THRESHOLDS)
@@ -176,7 +244,9 @@ def cached_answer(key: Hashable, make: Callable[[], Any]) -> Any:
     with answers_lock:
         answers[key] = now, made
         answers.move_to_end(key)
-        while answers and (len(answers) > MAX_ANSWERS or now - next(iter(answers.values()))[0] > ANSWER_SECONDS):
+        while answers and (
+            len(answers) > MAX_ANSWERS or now - next(iter(answers.values()))[0] > ANSWER_SECONDS
+        ):
             answers.popitem(last=False)
     return made
 
@@ -188,24 +258,43 @@ def outcome_word(fate: metrics.EventOutcome) -> str:
 def card_values(feed: Feed) -> dict[str, str]:
     """Counted since the start under the settings applied at each moment."""
     rate = 100 * feed.anomalies / feed.points if feed.points else 0.0
-    return {"points": f"{feed.points:,}", "anomalies": f"{feed.anomalies:,}", "rate": f"{rate:.2g} %"}
+    return {
+        "points": f"{feed.points:,}",
+        "anomalies": f"{feed.anomalies:,}",
+        "rate": f"{rate:.2g} %",
+    }
 
 
 def overview_cards(monitor: Monitor) -> dict[str, str]:
     """The cards of the overview: all streams together."""
     all_ = monitor.totals
     rate = 100 * all_.anomalies / all_.points if all_.points else 0.0
-    return {"status": f"watching {all_.streams} streams", "points": f"{all_.points:,}", "anomalies": f"{all_.anomalies:,}", "rate": f"{rate:.2g} %"}
+    return {
+        "status": f"watching {all_.streams} streams",
+        "points": f"{all_.points:,}",
+        "anomalies": f"{all_.anomalies:,}",
+        "rate": f"{rate:.2g} %",
+    }
 
 
 def describe_anomaly(feed: Feed, a: Anomaly) -> str:
-    return wording.anomaly_reason(a.value, (a.low, a.high), a.score, feed.stream.units[a.feature], a.run)
+    return wording.anomaly_reason(
+        a.value, (a.low, a.high), a.score, feed.stream.units[a.feature], a.run
+    )
 
 
 def new_incidents(title: str, found: Iterable[Incident], since: float) -> list[dict[str, Any]]:
     """The incidents that began after a time of the stream, oldest first, for the pop-ups and the bell; at most three."""
     new = sorted((i for i in found if i.start > since), key=lambda i: i.start)[-3:]
-    return [{"title": f"{title} · {i.severity}", "kind": i.severity, "text": i.text, "step": i.peak.step} for i in new]
+    return [
+        {
+            "title": f"{title} · {i.severity}",
+            "kind": i.severity,
+            "text": i.text,
+            "step": i.peak.step,
+        }
+        for i in new
+    ]
 
 
 def sparkline(feed: Feed, wide: bool, open_: int) -> dict[str, Any]:
@@ -219,9 +308,14 @@ def sparkline(feed: Feed, wide: bool, open_: int) -> dict[str, Any]:
         return {"line": [], "marks": [], "open": open_}
     low, high = float(known.min()), float(known.max())
     red = seen.score > feed.applied.threshold
-    keep = np.unique(np.concatenate([np.linspace(0, len(line) - 1, bins).astype(int), np.flatnonzero(red)]))  # thinned, every red one stays
+    keep = np.unique(
+        np.concatenate([np.linspace(0, len(line) - 1, bins).astype(int), np.flatnonzero(red)])
+    )  # thinned, every red one stays
     level = np.round((line[keep] - low) / ((high - low) or 1.0), 3)
-    points = [[round(k / max(len(line) - 1, 1), 3), None if np.isnan(v) else v] for k, v in zip(keep.tolist(), level.tolist())]
+    points = [
+        [round(k / max(len(line) - 1, 1), 3), None if np.isnan(v) else v]
+        for k, v in zip(keep.tolist(), level.tolist())
+    ]
     return {"line": points, "marks": np.flatnonzero(red[keep]).tolist(), "open": open_}
 
 
@@ -256,11 +350,16 @@ def export_source(feed: Feed, name: str, settings: Settings, seed: int) -> dict[
     about: dict[str, Any] = {"stream": name, "first": feed.track(settings).begun}
     if isinstance(feed.stream, Recording):
         columns = feed.stream.columns
-        parts = {part: getattr(columns, part) or "" for part in ("time", "clock", "stamps", "label")}
+        parts = {
+            part: getattr(columns, part) or "" for part in ("time", "clock", "stamps", "label")
+        }
         return {**about, "csv": feed.stream.title, "features": list(columns.features), **parts}
     if feed.real:
         return {**about, "features": list(feed.stream.names)}
-    injections = [{"step": i.step, "kind": i.kind, "size": i.size} for i in getattr(feed.stream, "injections", [])]
+    injections = [
+        {"step": i.step, "kind": i.kind, "size": i.size}
+        for i in getattr(feed.stream, "injections", [])
+    ]
     return {**about, "seed": seed, "rate": feed.stream.rate, "injections": injections}  # type: ignore[attr-defined]
 
 
@@ -274,7 +373,9 @@ def view_end(move: str, sight: ViewQuery, goto: Any) -> int | None:
         return sight.at if found is None else None if found >= sight.track.end else found
     if move == "later" and now + half >= sight.track.end:
         return None
-    deep = sight.feed.real and sight.monitor.past is not None  # the store goes further back than the buffer
+    deep = (
+        sight.feed.real and sight.monitor.past is not None
+    )  # the store goes further back than the buffer
     earliest = (0 if deep else sight.feed.tape.first) + half
     steps = {"pause": now, "earlier": max(now - half, earliest), "later": now + half}
     return steps[move] if move in steps else int(goto["step"]) + half
@@ -289,4 +390,8 @@ def pick_threshold(sight: ViewQuery, how: str, click: Any, by: str) -> float | N
     else:
         found = metrics.threshold_for_rate(sight.history(sight.track).score, 0.01)
     row = SETTINGS_BY_NAME["threshold"]
-    return None if found is None or not np.isfinite(found) else round(float(np.clip(found, row.low, row.high)), 1)
+    return (
+        None
+        if found is None or not np.isfinite(found)
+        else round(float(np.clip(found, row.low, row.high)), 1)
+    )

@@ -80,7 +80,9 @@ def read_track_rows(feed: Any, track: Any, threshold: float, first: int, end: in
         label = feed.tape.read("label", first, end) if feed.labelled else None
         low, high = track.bounds(threshold, first, end)
         score, alarm = track.read("score", first, end)[:, 0], track.read("alarm", first, end)[:, 0]
-        parts = np.broadcast_to(track.read("parts", first, end), (end - first, len(feed.stream.names)))
+        parts = np.broadcast_to(
+            track.read("parts", first, end), (end - first, len(feed.stream.names))
+        )
         time, x = feed.tape.read("time", first, end)[:, 0], feed.tape.read("x", first, end)
     return TrackRows(feed.stream, first, end, time, x, label, score, alarm, parts, low, high)
 
@@ -97,28 +99,62 @@ def run_lengths(above: np.ndarray) -> np.ndarray:
 
 def line_breaks(time: np.ndarray, period: float) -> np.ndarray:
     """Where the drawn line is broken before a row: the time jumps by more than 1.5 periods."""
-    return np.concatenate([[False], np.diff(time) > 1.5 * period]) if len(time) else np.zeros(0, bool)
+    return (
+        np.concatenate([[False], np.diff(time) > 1.5 * period]) if len(time) else np.zeros(0, bool)
+    )
 
 
-def make_view(scene: TrackRows, threshold: float, outcome: np.ndarray | None, fates: list[tuple[int, int, str, str]] | None) -> View:
+def make_view(
+    scene: TrackRows,
+    threshold: float,
+    outcome: np.ndarray | None,
+    fates: list[tuple[int, int, str, str]] | None,
+) -> View:
     """The View of a scene at a threshold; outcome (n,) words and fates (first step, last step, kind, fate) come from whoever judged."""
     stream = scene.stream
     above = scene.score > threshold
     runs = run_lengths(above)
     low, high = scene.low, scene.high
     marks = [
-        Mark(i, f, severity(scene.score[i], threshold), "" if outcome is None else str(outcome[i]), _reason(scene, i, f, int(runs[i])))
+        Mark(
+            i,
+            f,
+            severity(scene.score[i], threshold),
+            "" if outcome is None else str(outcome[i]),
+            _reason(scene, i, f, int(runs[i])),
+        )
         for i in np.flatnonzero(above & (runs < MIN_SPAN_STEPS)).tolist()
         for f in anomalous_features(scene.parts[i], threshold)
     ]
     ends = np.flatnonzero((runs >= MIN_SPAN_STEPS) & ~np.append(above[1:], False))
     spans = [(int(i - runs[i] + 1), int(i)) for i in ends]
-    truth = None if fates is None else [ViewEvent(max(a, scene.first) - scene.first, b - scene.first, kind, fate) for a, b, kind, fate in fates]
-    shown = None if truth is None else [event for event in truth if event.last >= 0 and event.first < len(above)]
+    truth = (
+        None
+        if fates is None
+        else [
+            ViewEvent(max(a, scene.first) - scene.first, b - scene.first, kind, fate)
+            for a, b, kind, fate in fates
+        ]
+    )
+    shown = (
+        None
+        if truth is None
+        else [event for event in truth if event.last >= 0 and event.first < len(above)]
+    )
     sentence = view_sentence(scene, above, runs, threshold)
     cut = line_breaks(scene.time, stream.period)
-    head = (stream.title, tuple(stream.names), tuple(stream.units), stream.period, scene.first, scene.end, threshold)
-    return View(*head, scene.time, scene.x, scene.score, low, high, cut, marks, spans, shown, sentence)
+    head = (
+        stream.title,
+        tuple(stream.names),
+        tuple(stream.units),
+        stream.period,
+        scene.first,
+        scene.end,
+        threshold,
+    )
+    return View(
+        *head, scene.time, scene.x, scene.score, low, high, cut, marks, spans, shown, sentence
+    )
 
 
 def anomalous_features(parts: np.ndarray, threshold: float) -> list[int]:
@@ -128,7 +164,11 @@ def anomalous_features(parts: np.ndarray, threshold: float) -> list[int]:
 
 
 def _reason(scene: TrackRows, row: int, feature: int, run: int) -> str:
-    expected = (math.nan, math.nan) if scene.low is None or scene.high is None else (scene.low[row, feature], scene.high[row, feature])
+    expected = (
+        (math.nan, math.nan)
+        if scene.low is None or scene.high is None
+        else (scene.low[row, feature], scene.high[row, feature])
+    )
     unit = scene.stream.units[feature]
     return anomaly_reason(scene.x[row, feature], expected, scene.score[row], unit, run)
 

@@ -13,7 +13,11 @@ import numpy as np
 
 from redline.reports.table import Table, format_cell, is_absent
 
-WIDTH, LEFT, RIGHT = 1080, 56, 1072  # pixels of the wide picture; its plots lie between LEFT and RIGHT
+WIDTH, LEFT, RIGHT = (
+    1080,
+    56,
+    1072,
+)  # pixels of the wide picture; its plots lie between LEFT and RIGHT
 COLUMNS = 508  # a line is drawn through the lowest and the highest value in each of so many columns
 MAX_PANELS = 6  # features drawn, at most
 MAX_ALARM_ROWS = 500  # alarms listed, at most
@@ -51,24 +55,42 @@ def render_report(document: Mapping[str, Any], picture: ReportPlot) -> str:
 def _header(document: Mapping[str, Any]) -> str:
     facts = [f"{document['rows']:,} rows", ", ".join(document["names"])]
     facts += [f"{document['from']} to {document['to']}"] if document["from"] else []
-    facts += [f"{document['events']:,} labelled event{'' if document['events'] == 1 else 's'}"] if document["labels"] else ["no labels"]
+    facts += (
+        [f"{document['events']:,} labelled event{'' if document['events'] == 1 else 's'}"]
+        if document["labels"]
+        else ["no labels"]
+    )
     facts += [f"{count:,} {what}" for what, count in document["notes"].items()]
-    lines = [("h1", "", document["source"]), ("p", ' class="facts"', " · ".join(facts)), ("p", ' class="lead"', document["sentence"])]
+    lines = [
+        ("h1", "", document["source"]),
+        ("p", ' class="facts"', " · ".join(facts)),
+        ("p", ' class="lead"', document["sentence"]),
+    ]
     return f'<header><p class="brand">Redline</p>{"".join(f"<{tag}{kind}>{escape(text)}</{tag}>" for tag, kind, text in lines)}</header>\n'
 
 
 def _cards(document: Mapping[str, Any]) -> str:
     """The figures a reader looks for first."""
     if not document["labels"]:
-        cards = [("Detectors", len(document["ranking"]), ""), ("Threshold", document["threshold"], "σ")]
+        cards = [
+            ("Detectors", len(document["ranking"]), ""),
+            ("Threshold", document["threshold"], "σ"),
+        ]
         cards += [("Alarms by half of them", document["joint_alarms"], "")]
     else:
         first = next((row for row in document["ranking"] if row["suggested"]), None)
         if first is None:
             return ""
         best = first["best"]
-        cards = [("Detector", first["detector"], ""), ("Window", first["window"], "steps"), ("Threshold", f"{first['threshold']:.1f}", "σ")]
-        cards += [("Events hit", f"{best['hits']} of {best['events']}", ""), ("False alarms", best["false_alarms"], "")]
+        cards = [
+            ("Detector", first["detector"], ""),
+            ("Window", first["window"], "steps"),
+            ("Threshold", f"{first['threshold']:.1f}", "σ"),
+        ]
+        cards += [
+            ("Events hit", f"{best['hits']} of {best['events']}", ""),
+            ("False alarms", best["false_alarms"], ""),
+        ]
         cards += [("Mean delay", "-" if best["delay"] is None else f"{best['delay']:.1f}", "steps")]
     drawn = (
         f'<div class="{"long" if name == "Detector" else "short"}"><dt>{name}</dt><dd>{escape(format_cell(value))}<small> {unit}</small></dd></div>'
@@ -86,7 +108,11 @@ def _series(picture: ReportPlot, document: Mapping[str, Any]) -> str:
     parts = []
     for i in shown_features:
         unit = f" ({picture.units[i]})" if picture.units[i] else ""
-        parts.append(_panel(picture.x[:, i], place, (top, top + height), picture.names[i] + unit, picture.alarms))
+        parts.append(
+            _panel(
+                picture.x[:, i], place, (top, top + height), picture.names[i] + unit, picture.alarms
+            )
+        )
         top += height + (24 if i + 1 == len(shown_features) else 30)
     top = _lanes(parts, picture, place, top)
     if picture.score is not None:
@@ -102,7 +128,13 @@ def _series(picture: ReportPlot, document: Mapping[str, Any]) -> str:
     )
 
 
-def _panel(values: np.ndarray, place: Callable[[float], float], span: tuple[float, float], name: str, alarms: np.ndarray) -> str:
+def _panel(
+    values: np.ndarray,
+    place: Callable[[float], float],
+    span: tuple[float, float],
+    name: str,
+    alarms: np.ndarray,
+) -> str:
     """One feature's line over its grid, with its alarms in red."""
     known = values[np.isfinite(values)]
     if not len(known):
@@ -110,9 +142,14 @@ def _panel(values: np.ndarray, place: Callable[[float], float], span: tuple[floa
     ticks = nice_ticks(float(known.min()), float(known.max()), 4 if span[1] - span[0] > 100 else 2)
     level = _scale(min(ticks[0], known.min()), max(ticks[-1], known.max()), span[1], span[0])
     marks = "".join(_dot(place(at), level(values[at])) for at in alarms if isfinite(values[at]))
-    hair = "".join(f'<path class="hair" d="M{place(at):.1f} {span[0]}V{span[1]}"/>' for at in alarms)
+    hair = "".join(
+        f'<path class="hair" d="M{place(at):.1f} {span[0]}V{span[1]}"/>' for at in alarms
+    )
     line = f'<path class="line" d="{_path(values, place, level)}"/>'
-    return f"{_grid(ticks, level)}{hair}{line}{marks}" + f'<text class="name" x="{LEFT}" y="{span[0] - 8}">{escape(name)}</text>'
+    return (
+        f"{_grid(ticks, level)}{hair}{line}{marks}"
+        + f'<text class="name" x="{LEFT}" y="{span[0] - 8}">{escape(name)}</text>'
+    )
 
 
 def _dot(x: float, y: float) -> str:
@@ -120,14 +157,21 @@ def _dot(x: float, y: float) -> str:
 
 
 def _grid(ticks: Sequence[float], level: Callable[[float], float]) -> str:
-    return "".join(f'<path class="grid" d="M{LEFT} {level(t):.1f}H{RIGHT}"/>{_text(LEFT - 8, level(t) + 4, format_metric(t))}' for t in ticks)
+    return "".join(
+        f'<path class="grid" d="M{LEFT} {level(t):.1f}H{RIGHT}"/>{_text(LEFT - 8, level(t) + 4, format_metric(t))}'
+        for t in ticks
+    )
 
 
 def _text(x: float, y: float, words: str, anchor: str = "end") -> str:
-    return f'<text class="tick" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
+    return (
+        f'<text class="tick" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
+    )
 
 
-def _path(values: np.ndarray, place: Callable[[float], float], level: Callable[[float], float]) -> str:
+def _path(
+    values: np.ndarray, place: Callable[[float], float], level: Callable[[float], float]
+) -> str:
     """A line as an SVG path; long ones go through the extremes of each column, and a missing value breaks it."""
     pieces, pen = [], "M"
     for at, value in _thinned(values):
@@ -158,14 +202,22 @@ def _lanes(parts: list[str], picture: ReportPlot, place: Callable[[float], float
     """The alarms by their outcome, under them the truth; returns where the next thing may begin."""
     false = set(picture.false.tolist())
     shapes = "".join(
-        _cross(place(at), top) if at in false else f'<circle class="mark" cx="{place(at):.1f}" cy="{top}" r="4.5"/>' for at in picture.alarms
+        _cross(place(at), top)
+        if at in false
+        else f'<circle class="mark" cx="{place(at):.1f}" cy="{top}" r="4.5"/>'
+        for at in picture.alarms
     )
-    parts.append(f'<path class="grid" d="M{LEFT} {top}H{RIGHT}"/>{_text(LEFT - 8, top + 4, "alarms")}{shapes}')
+    parts.append(
+        f'<path class="grid" d="M{LEFT} {top}H{RIGHT}"/>{_text(LEFT - 8, top + 4, "alarms")}{shapes}'
+    )
     if not len(picture.events):
         return top + 14
     top += 14
     runs = zip(picture.events.tolist(), np.where(picture.hit, "truth", "missed").tolist())
-    boxes = (f'<rect class="{fate}" x="{place(a) - 1:.1f}" y="{top}" width="{place(b) - place(a) + 3:.1f}" height="12"/>' for (a, b), fate in runs)
+    boxes = (
+        f'<rect class="{fate}" x="{place(a) - 1:.1f}" y="{top}" width="{place(b) - place(a) + 3:.1f}" height="12"/>'
+        for (a, b), fate in runs
+    )
     parts.append(_text(LEFT - 8, top + 10, "truth") + "".join(boxes))
     return top + 24
 
@@ -200,8 +252,15 @@ def _times(picture: ReportPlot, place: Callable[[float], float], top: float) -> 
     """Six stamps under the picture, at their rows."""
     rows = np.unique(np.linspace(0, len(picture.x) - 1, 7).astype(int)).tolist()
     ends = {rows[0]: "start", rows[-1]: "end"}
-    stamps = [f"row {row + 1:,}" for row in rows] if picture.time is None else _stamps(picture.time[rows], float(np.ptp(picture.time)))
-    return "".join(_text(place(row), top + 12, stamp, ends.get(row, "middle")) for row, stamp in zip(rows, stamps))
+    stamps = (
+        [f"row {row + 1:,}" for row in rows]
+        if picture.time is None
+        else _stamps(picture.time[rows], float(np.ptp(picture.time)))
+    )
+    return "".join(
+        _text(place(row), top + 12, stamp, ends.get(row, "middle"))
+        for row, stamp in zip(rows, stamps)
+    )
 
 
 def _stamps(times: np.ndarray, span: float) -> list[str]:
@@ -218,7 +277,10 @@ def _legend(document: Mapping[str, Any], note: str) -> str:
         ('<rect class="truth" x="0" y="1" width="12" height="10"/>', "event, hit"),
         ('<rect class="missed" x="1" y="1" width="10" height="10"/>', "event, missed"),
     ]
-    drawn = (f'<span><svg viewBox="0 0 12 12">{shape}</svg>{name}</span>' for shape, name in (items if document["labels"] else [(full, "alarm")]))
+    drawn = (
+        f'<span><svg viewBox="0 0 12 12">{shape}</svg>{name}</span>'
+        for shape, name in (items if document["labels"] else [(full, "alarm")])
+    )
     return f'<p class="legend">{"".join(drawn)}<span>{escape(note)}</span></p>'
 
 
@@ -227,19 +289,43 @@ def _labelled(document: Mapping[str, Any]) -> str:
     first = next((row for row in document["ranking"] if row["suggested"]), document["ranking"][0])
     others = [row for row in document["ranking"] if row is not first]
     curve, name = first["curve"], first["detector"]
-    lines = [("precision", curve["event_precision"], "a"), ("recall", curve["event_recall"], "b"), ("F1", curve["event_f1"], "c")]
-    against = "".join(_curve(curve["thresholds"], y, _frame(curve["thresholds"]), mark, what) for what, y, mark in lines)
+    lines = [
+        ("precision", curve["event_precision"], "a"),
+        ("recall", curve["event_recall"], "b"),
+        ("F1", curve["event_f1"], "c"),
+    ]
+    against = "".join(
+        _curve(curve["thresholds"], y, _frame(curve["thresholds"]), mark, what)
+        for what, y, mark in lines
+    )
     dot = "" if first["threshold"] is None else _best(curve, first["threshold"])
     key = '<p class="key"><i class="a"></i>precision<i class="b"></i>recall<i class="c"></i>F1</p>'
-    charts = [_chart("Events against the threshold", against + dot, curve["thresholds"], "threshold, σ", key)]
+    charts = [
+        _chart(
+            "Events against the threshold", against + dot, curve["thresholds"], "threshold, σ", key
+        )
+    ]
     for title, field, across, area in (
         ("Rows: ROC", "roc", "false-positive rate", "roc_area"),
         ("Rows: precision and recall", "pr", "recall", "average_precision"),
     ):
         drawn = "".join(
-            _curve(row[field]["x"], row[field]["y"], _frame([0, 1]), "other", f"{row['detector']}: {format_cell(row[area])}") for row in reversed(others)
+            _curve(
+                row[field]["x"],
+                row[field]["y"],
+                _frame([0, 1]),
+                "other",
+                f"{row['detector']}: {format_cell(row[area])}",
+            )
+            for row in reversed(others)
         )
-        drawn += _curve(first[field]["x"], first[field]["y"], _frame([0, 1]), "c", f"{name}: {format_cell(first[area])}")
+        drawn += _curve(
+            first[field]["x"],
+            first[field]["y"],
+            _frame([0, 1]),
+            "c",
+            f"{name}: {format_cell(first[area])}",
+        )
         what = f'<p class="key"><i class="c"></i>{escape(name)}, area {format_cell(first[area])}<i class="other"></i>the others</p>'
         charts.append(_chart(title, drawn, [0, 1], across, what))
     return f'<section class="charts">{"".join(charts)}</section>\n'
@@ -251,15 +337,24 @@ def _frame(across: Sequence[float]) -> tuple[Callable[[float], float], Callable[
 
 def _chart(title: str, drawn: str, across: Sequence[float], under: str, key: str) -> str:
     place, level = _frame(across)
-    rules = "".join(f'<path class="grid" d="M34 {level(t):.1f}H330"/>{_text(28, level(t) + 4, f"{t:g}")}' for t in (0, 0.5, 1))
+    rules = "".join(
+        f'<path class="grid" d="M34 {level(t):.1f}H330"/>{_text(28, level(t) + 4, f"{t:g}")}'
+        for t in (0, 0.5, 1)
+    )
     inside = (t for t in nice_ticks(across[0], across[-1], 4) if across[0] <= t <= across[-1])
-    ticks = "".join(_text(place(t), 216, f"{t:g}", "middle") for t in inside) + _text(182, 234, under, "middle")
+    ticks = "".join(_text(place(t), 216, f"{t:g}", "middle") for t in inside) + _text(
+        182, 234, under, "middle"
+    )
     picture = f'<svg viewBox="0 0 340 240" role="img" aria-label="{escape(title)}">{rules}{ticks}{drawn}</svg>'
     return f"<figure><h2>{escape(title)}</h2>{picture}{key}</figure>"
 
 
 def _curve(
-    x: Sequence[float], y: Sequence[float | None], frame: tuple[Callable[[float], float], Callable[[float], float]], mark: str, title: str
+    x: Sequence[float],
+    y: Sequence[float | None],
+    frame: tuple[Callable[[float], float], Callable[[float], float]],
+    mark: str,
+    title: str,
 ) -> str:
     place, level = frame
     pieces, pen = [], "M"
@@ -298,7 +393,8 @@ def _unlabelled(document: Mapping[str, Any]) -> str:
     rows = "".join(_text(left - 8, i * size + 17, name) for i, name in enumerate(names))
     foot = len(names) * size
     columns = "".join(
-        f'<g transform="translate({left + j * size + 16} {foot + 8}) rotate(-50)">{_text(0, 0, name)}</g>' for j, name in enumerate(names)
+        f'<g transform="translate({left + j * size + 16} {foot + 8}) rotate(-50)">{_text(0, 0, name)}</g>'
+        for j, name in enumerate(names)
     )
     across = left + foot + 20
     return (
@@ -362,8 +458,14 @@ def lookup_figure(row: Mapping[str, Any], keys: Sequence[str]) -> Any:
 def ranking_table(document: Mapping[str, Any]) -> Table:
     """The ranking for a terminal, a star on the suggested one, then a row of dashes for each that could not run."""
     brief = [column for column in ranking_columns(document) if column.brief]
-    rows = [("*" if row["suggested"] else "", *(lookup_figure(row, column.keys) for column in brief)) for row in document["ranking"]]
-    rows += [("!", fault["detector"], fault["window"], *(None for _ in brief[2:])) for fault in document["faults"]]
+    rows = [
+        ("*" if row["suggested"] else "", *(lookup_figure(row, column.keys) for column in brief))
+        for row in document["ranking"]
+    ]
+    rows += [
+        ("!", fault["detector"], fault["window"], *(None for _ in brief[2:]))
+        for fault in document["faults"]
+    ]
     return Table(("", *(column.brief for column in brief)), rows)
 
 
@@ -376,8 +478,13 @@ def failure_lines(document: Mapping[str, Any]) -> list[str]:
 def _ranking(document: Mapping[str, Any]) -> str:
     """The table of all detectors, the suggested one marked."""
     chosen = ranking_columns(document)
-    same = [(group, len(list(columns))) for group, columns in groupby(column.group for column in chosen)]
-    groups = "".join(f'<th colspan="{count}" scope="colgroup">{f"<span>{group}</span>" if group else ""}</th>' for group, count in same)
+    same = [
+        (group, len(list(columns))) for group, columns in groupby(column.group for column in chosen)
+    ]
+    groups = "".join(
+        f'<th colspan="{count}" scope="colgroup">{f"<span>{group}</span>" if group else ""}</th>'
+        for group, count in same
+    )
     above = f"<tr>{groups}</tr>" if document["labels"] else ""
     heads = "".join(f'<th scope="col">{column.head}</th>' for column in chosen)
     rows = "".join(_row(row, chosen) for row in document["ranking"])
@@ -395,7 +502,11 @@ def _row(row: Mapping[str, Any], chosen: Sequence[RankingColumn]) -> str:
     cells = [f'<th scope="row">{escape(row["detector"])}{mark}</th>']
     for column in chosen[1:]:
         value = lookup_figure(row, column.keys)
-        style = f' class="bar" style="--share:{value:.3f}"' if column.bar and not is_absent(value) else ""
+        style = (
+            f' class="bar" style="--share:{value:.3f}"'
+            if column.bar and not is_absent(value)
+            else ""
+        )
         cells.append(f"<td{style}>{format_cell(value)}</td>")
     first = ' class="first"' if row["suggested"] else ""
     return f"<tr{first}>{''.join(cells)}</tr>"
@@ -406,26 +517,44 @@ def _alarms(document: Mapping[str, Any]) -> str:
     alarms = document["alarms"]
     if not alarms:
         return ""
-    units = [f"{name}, {unit}" if unit else name for name, unit in zip(document["names"], document["units"])]
+    units = [
+        f"{name}, {unit}" if unit else name
+        for name, unit in zip(document["names"], document["units"])
+    ]
     heads = ("time", "feature", "value", "expected", "score, σ", "in an event")
-    rows = [(call["time"] or f"row {call['step'] + 1:,}", units[call["feature"]], *_told(call)) for call in alarms[:MAX_ALARM_ROWS]]
-    kept = [i for i in range(len(heads)) if any(not is_absent(row[i]) for row in rows)]  # a column that nobody fills is left out
+    rows = [
+        (call["time"] or f"row {call['step'] + 1:,}", units[call["feature"]], *_told(call))
+        for call in alarms[:MAX_ALARM_ROWS]
+    ]
+    kept = [
+        i for i in range(len(heads)) if any(not is_absent(row[i]) for row in rows)
+    ]  # a column that nobody fills is left out
     top = "".join(f'<th scope="col">{heads[i]}</th>' for i in kept)
-    body = "".join(f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{escape(format_cell(row[i]))}</td>" for i in kept[1:])}</tr>' for row in rows)
-    more = f"<p>The first {MAX_ALARM_ROWS} of {len(alarms):,}.</p>" if len(alarms) > MAX_ALARM_ROWS else ""
+    body = "".join(
+        f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{escape(format_cell(row[i]))}</td>" for i in kept[1:])}</tr>'
+        for row in rows
+    )
+    more = (
+        f"<p>The first {MAX_ALARM_ROWS} of {len(alarms):,}.</p>"
+        if len(alarms) > MAX_ALARM_ROWS
+        else ""
+    )
     drawn = f'<div class="wide"><table class="alarms"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
     return f"<section><h2>{escape(document['picture'])}, one by one</h2>{more}{drawn}</section>\n"
 
 
 def _told(call: Mapping[str, Any]) -> tuple[Any, ...]:
     """A missing value, an alarm where nothing is expected and a file without labels leave dashes."""
-    return call["value"], call["expected"], call["score"], None if call["false"] is None else not call["false"]
+    return (
+        call["value"],
+        call["expected"],
+        call["score"],
+        None if call["false"] is None else not call["false"],
+    )
 
 
 def _reading(document: Mapping[str, Any]) -> str:
-    return (
-        f'<section class="small"><h2>How to read this</h2><ul>{"".join(f"<li>{escape(line)}</li>" for line in document["reading"])}</ul></section>\n'
-    )
+    return f'<section class="small"><h2>How to read this</h2><ul>{"".join(f"<li>{escape(line)}</li>" for line in document["reading"])}</ul></section>\n'
 
 
 def _scale(low: float, high: float, start: float, stop: float) -> Callable[[float], float]:
@@ -444,7 +573,10 @@ def nice_ticks(low: float, high: float, count: int) -> list[float]:
     width = (high - low) or abs(high) or 1.0
     power = 10.0 ** floor(log10(width / count))
     step = next(power * m for m in (1, 2, 5, 10) if power * m >= width / count * 0.999)
-    return [float(f"{i * step:.12g}") for i in range(floor(low / step + 1e-9), ceil(high / step - 1e-9) + 1)]
+    return [
+        float(f"{i * step:.12g}")
+        for i in range(floor(low / step + 1e-9), ceil(high / step - 1e-9) + 1)
+    ]
 
 
 def format_metric(value: float) -> str:
@@ -453,7 +585,16 @@ def format_metric(value: float) -> str:
     >>> format_metric(12345), format_metric(0.25), format_metric(-3), format_metric(2.5e-5)
     ('12.3k', '0.25', '-3', '25µ')
     """
-    for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1e-2, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n")):
+    for size, prefix in (
+        (1e12, "T"),
+        (1e9, "G"),
+        (1e6, "M"),
+        (1e3, "k"),
+        (1e-2, ""),
+        (1e-3, "m"),
+        (1e-6, "µ"),
+        (1e-9, "n"),
+    ):
         if abs(value) >= size:
             return f"{value / (1 if size == 1e-2 else size):.3g}{prefix}"
     return f"{value:.3g}"

@@ -25,13 +25,25 @@ class Table(NamedTuple):
         cells = [self.heads, *(tuple(map(format_cell, row)) for row in self.rows)]
         widths = [max(map(len, column)) for column in zip(*cells)]
         right = [self._numeric(i) for i in range(len(self.heads))]
-        lines = ["  ".join(cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(row, widths, right)).rstrip() for row in cells]
+        lines = [
+            "  ".join(
+                cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(row, widths, right)
+            ).rstrip()
+            for row in cells
+        ]
         return "\n".join(lines)
 
     def markdown(self) -> str:
         """A GitHub table; bars inside a cell are escaped."""
-        rule = "|" + "|".join("---:" if self._numeric(i) else "---" for i in range(len(self.heads))) + "|"
-        lines = ["| " + " | ".join(format_cell(cell).replace("|", "\\|") for cell in row) + " |" for row in (self.heads, *self.rows)]
+        rule = (
+            "|"
+            + "|".join("---:" if self._numeric(i) else "---" for i in range(len(self.heads)))
+            + "|"
+        )
+        lines = [
+            "| " + " | ".join(format_cell(cell).replace("|", "\\|") for cell in row) + " |"
+            for row in (self.heads, *self.rows)
+        ]
         return "\n".join([lines[0], rule, *lines[1:]])
 
     def csv(self) -> str:
@@ -68,5 +80,13 @@ def format_cell(value: Any) -> str:
         size = abs(value)
         if 0.995 <= size < 1:  # nearly all is not all
             return f"{value:.3f}"
-        return f"{value:,.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.2f}" if size >= 0.01 or not size else f"{value:.1g}"
+        return (
+            f"{value:,.0f}"
+            if size >= 100
+            else f"{value:.1f}"
+            if size >= 10
+            else f"{value:.2f}"
+            if size >= 0.01 or not size
+            else f"{value:.1g}"
+        )
     return str(value)

@@ -18,14 +18,35 @@ MAX_FILE_BYTES = 50_000_000  # bytes of a file
 MAX_LINE_LENGTH = 131_072  # characters of a line; the csv module's own limit for one cell
 MAX_COLUMNS = 1_000  # columns of a file
 MAX_ROWS = 5_000_000  # lines of a file
-CELLS_AT_ONCE = 1 << 15  # cells converted at once, so that a file's text is never held as a million lists
+CELLS_AT_ONCE = (
+    1 << 15
+)  # cells converted at once, so that a file's text is never held as a million lists
 HEAD, SEEN = 500, 25_000  # rows and cells the guess looks at, at most
 EMPTY_FILE = "the file is empty; wanted a line of column names and rows of numbers"
-MISSING_CELLS = frozenset(("", "nan", "null", "na", "n/a", "#n/a", "none", "nil", "-", "--", "?", "missing"))
-FILE_SIGNATURES = {b"PK\x03\x04": "a spreadsheet or a zip archive", b"\x1f\x8b": "a gzip archive", b"%PDF": "a PDF", b"PAR1": "a Parquet file"}
-BYTE_ORDER_MARKS = ((b"\xff\xfe\x00\x00", "utf-32"), (b"\x00\x00\xfe\xff", "utf-32"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
-FIRST_LINE = re.compile(rb"(?:\A|[\r\n])[ \t]*(?!#|sep=[^\r\n][\r\n])[^\s]")  # a line that is not blank, not a comment and not Excel's sep=
-DELIMITERS = {"\t": "tabs", ";": "semicolons", "|": "bars", ",": "commas"}  # in the order they are tried
+MISSING_CELLS = frozenset(
+    ("", "nan", "null", "na", "n/a", "#n/a", "none", "nil", "-", "--", "?", "missing")
+)
+FILE_SIGNATURES = {
+    b"PK\x03\x04": "a spreadsheet or a zip archive",
+    b"\x1f\x8b": "a gzip archive",
+    b"%PDF": "a PDF",
+    b"PAR1": "a Parquet file",
+}
+BYTE_ORDER_MARKS = (
+    (b"\xff\xfe\x00\x00", "utf-32"),
+    (b"\x00\x00\xfe\xff", "utf-32"),
+    (b"\xff\xfe", "utf-16"),
+    (b"\xfe\xff", "utf-16"),
+)
+FIRST_LINE = re.compile(
+    rb"(?:\A|[\r\n])[ \t]*(?!#|sep=[^\r\n][\r\n])[^\s]"
+)  # a line that is not blank, not a comment and not Excel's sep=
+DELIMITERS = {
+    "\t": "tabs",
+    ";": "semicolons",
+    "|": "bars",
+    ",": "commas",
+}  # in the order they are tried
 
 
 class CsvError(ValueError):
@@ -43,9 +64,13 @@ def load_bytes(data: bytes | str | Path) -> bytes:
             with open(data, "rb") as file:
                 raw = file.read(MAX_FILE_BYTES + 1)
         except (OSError, ValueError) as error:
-            raise CsvError(f"cannot open {str(data)!r}: {getattr(error, 'strerror', None) or error}; give the path of a CSV file") from error
+            raise CsvError(
+                f"cannot open {str(data)!r}: {getattr(error, 'strerror', None) or error}; give the path of a CSV file"
+            ) from error
     if len(raw) > MAX_FILE_BYTES:
-        raise CsvError(f"the file is larger than {MAX_FILE_BYTES // 10**6} MB; cut it or keep fewer columns")
+        raise CsvError(
+            f"the file is larger than {MAX_FILE_BYTES // 10**6} MB; cut it or keep fewer columns"
+        )
     for mark, what in FILE_SIGNATURES.items():
         if raw.startswith(mark):
             raise CsvError(f"this is {what}, not text; save or unpack it as CSV")
@@ -61,7 +86,9 @@ def decode_text(raw: bytes) -> tuple[bytes, str]:
         return raw.decode(encoding).encode(), ""
     except UnicodeError:
         if encoding != "utf-8-sig":
-            raise CsvError(f"this is no text: it begins like {encoding.upper()[:6]} and is not; save the file as UTF-8") from None
+            raise CsvError(
+                f"this is no text: it begins like {encoding.upper()[:6]} and is not; save the file as UTF-8"
+            ) from None
     try:
         return raw.decode("cp1252").encode(), "not UTF-8, read as Latin-1 (Windows-1252)"
     except UnicodeError:
@@ -79,14 +106,18 @@ def check_text(text: bytes) -> bytes:
     control = (codes < 32) & (codes != 9) & (codes != 10) & (codes != 13)
     if control.any():
         at = int(control.argmax())
-        raise CsvError(f"row {count_lines(text[:at]) + 1} holds the control byte 0x{text[at]:02x}, so this is no text; wanted a CSV file")
+        raise CsvError(
+            f"row {count_lines(text[:at]) + 1} holds the control byte 0x{text[at]:02x}, so this is no text; wanted a CSV file"
+        )
     if count_lines(text) >= MAX_ROWS:
         raise CsvError(f"the file has more than {MAX_ROWS:,} rows; cut it into several")
     breaks = np.flatnonzero((codes == 10) | (codes == 13))
     lengths = np.diff(breaks, prepend=-1, append=len(text))
     if lengths.max() > MAX_LINE_LENGTH:
         at = int(breaks[lengths.argmax() - 1]) if lengths.argmax() else 0
-        raise CsvError(f"row {count_lines(text[: at + 1]) + 1} is {lengths.max() - 1:,} bytes long; wanted lines of at most {MAX_LINE_LENGTH:,}")
+        raise CsvError(
+            f"row {count_lines(text[: at + 1]) + 1} is {lengths.max() - 1:,} bytes long; wanted lines of at most {MAX_LINE_LENGTH:,}"
+        )
     return text
 
 
@@ -126,7 +157,11 @@ class CsvTable:
 
     def reader(self) -> Any:
         """Every record from the header on."""
-        return csv.reader(io.TextIOWrapper(io.BytesIO(self.text), "utf-8", newline=""), delimiter=self.delimiter, skipinitialspace=True)
+        return csv.reader(
+            io.TextIOWrapper(io.BytesIO(self.text), "utf-8", newline=""),
+            delimiter=self.delimiter,
+            skipinitialspace=True,
+        )
 
     def records(self, reader: Any, most: int) -> list[list[str]]:
         """The next records, at most so many; none at the end."""
@@ -134,7 +169,9 @@ class CsvTable:
             return list(islice(reader, most))
         except csv.Error as error:
             what = "a quote is opened and not closed" if "limit" in str(error) else str(error)
-            raise CsvError(f"row {self.before + reader.line_num}: {what}; wanted cells separated by {DELIMITERS[self.delimiter]}") from None
+            raise CsvError(
+                f"row {self.before + reader.line_num}: {what}; wanted cells separated by {DELIMITERS[self.delimiter]}"
+            ) from None
 
     def blocks(self) -> Iterator[CellBlock]:
         """The rows, some at a time; all of the table's width."""
@@ -174,7 +211,9 @@ class CsvTable:
         for block in self.blocks():
             if step < len(block.rows):
                 cell = quote_cell(block.rows[step][self.names.index(column)])
-                raise CsvError(f"row {block.line(step)}, column `{column}`: wanted {wanted}, came {cell}; correct the cell or leave the column out")
+                raise CsvError(
+                    f"row {block.line(step)}, column `{column}`: wanted {wanted}, came {cell}; correct the cell or leave the column out"
+                )
             step -= len(block.rows)
         raise IndexError(f"the table has {step} rows fewer than that")
 
@@ -182,7 +221,9 @@ class CsvTable:
 def quote_cell(cell: str) -> str:
     """A cell in an error: quoted, and cut where it is long."""
     words = " ".join(cell[:200].split())
-    return "an empty cell" if not words else f'"{words}"' if len(words) <= 40 else f'"{words[:40]}..."'
+    return (
+        "an empty cell" if not words else f'"{words}"' if len(words) <= 40 else f'"{words[:40]}..."'
+    )
 
 
 def detect_table(text: bytes) -> tuple[CsvTable, list[list[str]]]:
@@ -191,13 +232,20 @@ def detect_table(text: bytes) -> tuple[CsvTable, list[list[str]]]:
     if not first:
         raise CsvError(EMPTY_FILE)
     start = first.start() + (first[0][:1] in b"\r\n")
-    table = CsvTable(text[start:], count_lines(text[:start]), guess_delimiter(text[start : start + MAX_LINE_LENGTH]))
+    table = CsvTable(
+        text[start:],
+        count_lines(text[:start]),
+        guess_delimiter(text[start : start + MAX_LINE_LENGTH]),
+    )
     rows = first_rows(table)
     width = len(rows[0])
     table = replace(table, decimal=guess_decimal(rows, table.delimiter))
     if has_header(rows, table.decimal):
         return replace(table, names=unique_names(rows[0]), header=True), rows[1:]
-    commented = next(csv.reader([last_comment(text[:start])], delimiter=table.delimiter, skipinitialspace=True), [])
+    commented = next(
+        csv.reader([last_comment(text[:start])], delimiter=table.delimiter, skipinitialspace=True),
+        [],
+    )
     if len(commented) == width > 1:
         return replace(table, names=unique_names(commented)), rows
     return replace(table, names=tuple(f"column {at + 1}" for at in range(width))), rows
@@ -214,24 +262,36 @@ def first_rows(table: CsvTable) -> list[list[str]]:
     if not rows:
         raise CsvError(EMPTY_FILE)
     if len(rows[0]) > MAX_COLUMNS:
-        raise CsvError(f"row {table.before + 1} has {len(rows[0]):,} columns, wanted at most {MAX_COLUMNS:,}; write one row a step")
+        raise CsvError(
+            f"row {table.before + 1} has {len(rows[0]):,} columns, wanted at most {MAX_COLUMNS:,}; write one row a step"
+        )
     return [row[: len(rows[0])] for row in rows if len(row) >= len(rows[0])]
 
 
 def last_comment(top: bytes) -> str:
     """The last line above the rows that begins with #, without it: column names, as some programs write them."""
-    lines = [line for line in re.split(rb"[\r\n]+", top[-MAX_LINE_LENGTH:]) if line.lstrip().startswith(b"#")]
+    lines = [
+        line
+        for line in re.split(rb"[\r\n]+", top[-MAX_LINE_LENGTH:])
+        if line.lstrip().startswith(b"#")
+    ]
     return lines[-1].decode().lstrip()[1:] if lines else ""
 
 
 def guess_delimiter(top: bytes) -> str:
     """The first separator that cuts the first lines all like the first of them; else the one seen most."""
     head = list(islice(io.StringIO(top.decode(errors="ignore"), newline=""), 51))
-    head = head[:-1] if len(head) > 1 and len(top) == MAX_LINE_LENGTH else head  # the last line may be cut
+    head = (
+        head[:-1] if len(head) > 1 and len(top) == MAX_LINE_LENGTH else head
+    )  # the last line may be cut
     widths: dict[str, list[int]] = {}
     for delimiter in DELIMITERS:
         try:
-            cut = [len(row) for row in csv.reader(head, delimiter=delimiter, skipinitialspace=True) if any(row)]
+            cut = [
+                len(row)
+                for row in csv.reader(head, delimiter=delimiter, skipinitialspace=True)
+                if any(row)
+            ]
         except csv.Error:
             cut = []
         widths[delimiter] = cut = cut or [1]
@@ -283,7 +343,10 @@ def cell_kind(cell: str, decimal: str) -> str:
 COMMA_DECIMAL = re.compile(r"[+-]?(\d{1,3}(\.\d{3})+|\d*),\d+(e[+-]?\d+)?", re.IGNORECASE)
 POINT_DECIMAL = re.compile(r"[+-]?\d*\.\d+(e[+-]?\d+)?", re.IGNORECASE)
 MILLIONS = re.compile(r"[+-]?\d{1,3}(,\d{3}){2,}(\.\d*)?")
-THOUSANDS = {",": re.compile(r"[+-]?\d{1,3}(\.\d{3})+(,\d*)?"), ".": re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")}
+THOUSANDS = {
+    ",": re.compile(r"[+-]?\d{1,3}(\.\d{3})+(,\d*)?"),
+    ".": re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?"),
+}
 
 
 def parse_number(cell: str, decimal: str = ".") -> float | None:
@@ -331,7 +394,9 @@ class NumberReader:
         """The cells as Python writes numbers, where that is only a comma away."""
         if self.decimal == ".":
             return cells
-        return () if any("." in cell for cell in cells) else (cell.replace(",", ".") for cell in cells)
+        return (
+            () if any("." in cell for cell in cells) else (cell.replace(",", ".") for cell in cells)
+        )
 
     def sift(self, cells: tuple[str, ...]) -> None:
         """Learns a block cell by cell: missing ones, thousands, text."""

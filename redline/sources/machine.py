@@ -21,7 +21,12 @@ class MachineReading(NamedTuple):
 
 def read_machine() -> MachineReading:
     """Asks the operating system."""
-    return MachineReading(psutil.cpu_percent(), psutil.virtual_memory().percent, read_counter("disk"), read_counter("network"))
+    return MachineReading(
+        psutil.cpu_percent(),
+        psutil.virtual_memory().percent,
+        read_counter("disk"),
+        read_counter("network"),
+    )
 
 
 def read_counter(what: str) -> float | None:
@@ -51,7 +56,11 @@ class ThisMachine(Stream):
     period = 1.0
     ASLEEP = 5.0  # seconds
 
-    def __init__(self, clock: Callable[[], float] = wall.time, read: Callable[[], MachineReading] = read_machine) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = wall.time,
+        read: Callable[[], MachineReading] = read_machine,
+    ) -> None:
         self.clock, self.read = clock, read
         self.at = clock()  # seconds since the Unix epoch of the reading before
         self.second = np.floor(self.at)  # of the row before
@@ -76,7 +85,12 @@ class ThisMachine(Stream):
             self.note("pauses" if elapsed > 0 else "clock set back")
             return [np.nan, new.memory, np.nan, np.nan]
         old = self.before
-        return [new.cpu, new.memory, self.rate("disk", old.disk, new.disk, elapsed), self.rate("network", old.network, new.network, elapsed)]
+        return [
+            new.cpu,
+            new.memory,
+            self.rate("disk", old.disk, new.disk, elapsed),
+            self.rate("network", old.network, new.network, elapsed),
+        ]
 
     def rate(self, what: str, old: float | None, new: float | None, elapsed: float) -> float:
         """Bytes per second between two readings; NaN, counted, where there is none."""

@@ -61,20 +61,41 @@ def validate_points(time: np.ndarray, x: np.ndarray, now: float) -> tuple[np.nda
     time, x = np.asarray(time, dtype=np.float64).reshape(-1), np.asarray(x, dtype=np.float64)
     x = x[:, None] if x.ndim == 1 else x
     if x.ndim != 2 or len(x) != len(time) or not 1 <= x.shape[1] <= MAX_FEATURES:
-        raise SubmissionRefused("values", f"one row of 1 to {MAX_FEATURES:,} features for each of {len(time)} times", f"the shape {x.shape}")
+        raise SubmissionRefused(
+            "values",
+            f"one row of 1 to {MAX_FEATURES:,} features for each of {len(time)} times",
+            f"the shape {x.shape}",
+        )
     right = (time >= EARLIEST_TIME) & (time <= now + MAX_SECONDS_AHEAD)  # false for a NaN too
     if not right.all():
-        raise SubmissionRefused("time", "seconds since the Unix epoch, at most a day ahead of the clock here", repr(float(time[~right][0])))
+        raise SubmissionRefused(
+            "time",
+            "seconds since the Unix epoch, at most a day ahead of the clock here",
+            repr(float(time[~right][0])),
+        )
     if len(time) > SOURCE_QUEUE_POINTS:
-        raise SubmissionRefused("points", f"at most {SOURCE_QUEUE_POINTS:,} in one submission", f"{len(time):,}; send them in parts")
+        raise SubmissionRefused(
+            "points",
+            f"at most {SOURCE_QUEUE_POINTS:,} in one submission",
+            f"{len(time):,}; send them in parts",
+        )
     return time, x
 
 
 def validate_source_name(name: str, names: Sequence[str]) -> None:
     """Refuses a source or feature name that nobody could read."""
     for field, each in (("source", name), *(("values", each) for each in names)):
-        if not isinstance(each, str) or not each.strip() or len(each) > MAX_NAME_LENGTH or not each.isprintable():
-            raise SubmissionRefused(field, f"a name of 1 to {MAX_NAME_LENGTH} printable characters", repr(each)[: MAX_NAME_LENGTH + 20])
+        if (
+            not isinstance(each, str)
+            or not each.strip()
+            or len(each) > MAX_NAME_LENGTH
+            or not each.isprintable()
+        ):
+            raise SubmissionRefused(
+                field,
+                f"a name of 1 to {MAX_NAME_LENGTH} printable characters",
+                repr(each)[: MAX_NAME_LENGTH + 20],
+            )
     if len(set(names)) < len(names):
         raise SubmissionRefused("values", "every feature once", ", ".join(names)[:MAX_NAME_LENGTH])
 
@@ -119,10 +140,14 @@ class PushedStream(Stream):
         self.waiting = 0  # points queued and not given yet
         self.room = QueueBudget()
         self.lock = threading.Lock()
-        self.rest = self.nothing = Chunk(np.empty(0), np.empty((0, len(self.names))), None)  # sorted out, not given yet
+        self.rest = self.nothing = Chunk(
+            np.empty(0), np.empty((0, len(self.names))), None
+        )  # sorted out, not given yet
         self.late: list[Chunk] = []  # late points, until the monitor fetches them
         self.aside: set[float] = set()  # times of late points that the ledger may not know yet
-        self.open: deque[tuple[int, Receipt, SubmissionCounts]] = deque()  # receipts waiting for that step to be safe
+        self.open: deque[tuple[int, Receipt, SubmissionCounts]] = (
+            deque()
+        )  # receipts waiting for that step to be safe
 
     # any thread
 
@@ -132,7 +157,11 @@ class PushedStream(Stream):
             return x
         unknown = [name for name in names if name not in self.names]
         if unknown or not names:
-            raise SubmissionRefused("values", f"features of {self.title}: {', '.join(self.names)}", ", ".join(unknown) or f"{x.shape[1]} columns")
+            raise SubmissionRefused(
+                "values",
+                f"features of {self.title}: {', '.join(self.names)}",
+                ", ".join(unknown) or f"{x.shape[1]} columns",
+            )
         whole = np.full((len(x), len(self.names)), np.nan)
         whole[:, [self.names.index(name) for name in names]] = x
         return whole
@@ -144,7 +173,9 @@ class PushedStream(Stream):
             if self.waiting + len(time) > SOURCE_QUEUE_POINTS or not self.room.enter(len(time)):
                 self.notes["refused"] += len(time)
                 full = f"{self.waiting:,} of {SOURCE_QUEUE_POINTS:,} waiting here and {self.room.waiting:,} of {self.room.limit:,} in all; send again later"
-                raise QueueFull("points", f"room for {len(time):,} in the queue of {self.title}", full)
+                raise QueueFull(
+                    "points", f"room for {len(time):,} in the queue of {self.title}", full
+                )
             self.queue.append(Submission(time, x, receipt))
             self.waiting += len(time)
         return receipt
@@ -159,7 +190,10 @@ class PushedStream(Stream):
         if len(time) <= steps:
             self.rest = self.nothing
         else:
-            chunk, self.rest = Chunk(time[:steps], x[:steps], None), Chunk(time[steps:], x[steps:], None)
+            chunk, self.rest = (
+                Chunk(time[:steps], x[:steps], None),
+                Chunk(time[steps:], x[steps:], None),
+            )
         self.leave(len(chunk.time))
         return chunk
 
@@ -177,9 +211,15 @@ class PushedStream(Stream):
         """Everything queued, sorted out; each receipt learns what became of its points."""
         submissions = list(self.queue)
         one = submissions[0]
-        time = np.concatenate([each.time for each in submissions]) if len(submissions) > 1 else one.time
+        time = (
+            np.concatenate([each.time for each in submissions])
+            if len(submissions) > 1
+            else one.time
+        )
         x = np.concatenate([each.x for each in submissions]) if len(submissions) > 1 else one.x
-        newest = np.maximum.accumulate(np.concatenate(([self.last], time)))  # (1 + n,) before each point
+        newest = np.maximum.accumulate(
+            np.concatenate(([self.last], time))
+        )  # (1 + n,) before each point
         fresh = time > newest[:-1]
         late = np.zeros(len(time), bool) if fresh.all() else self.parted(time, fresh)
         self.answer(submissions, fresh, late)
@@ -191,7 +231,9 @@ class PushedStream(Stream):
         self.last = float(newest[-1])
         return Chunk(time, x, None)
 
-    def answer(self, submissions: Sequence[Submission], fresh: np.ndarray, late: np.ndarray) -> None:
+    def answer(
+        self, submissions: Sequence[Submission], fresh: np.ndarray, late: np.ndarray
+    ) -> None:
         """What each receipt will say, once the steps up to its last are safe."""
         start = 0
         for each in submissions:
@@ -199,12 +241,22 @@ class PushedStream(Stream):
             span = slice(start, start := start + len(each.time))
             accepted, after = int(np.count_nonzero(fresh[span])), int(np.count_nonzero(late[span]))
             self.given += accepted
-            self.open.append((self.given, each.receipt, SubmissionCounts(accepted, len(each.time) - accepted - after, after)))
+            self.open.append(
+                (
+                    self.given,
+                    each.receipt,
+                    SubmissionCounts(accepted, len(each.time) - accepted - after, after),
+                )
+            )
 
     def parted(self, time: np.ndarray, fresh: np.ndarray) -> np.ndarray:
         """Which of the points that are not fresh are late (n,); the others repeat a time that was kept."""
         old = np.flatnonzero(~fresh)
-        seen = np.isin(time[old], time[fresh]) | np.isin(time[old], list(self.aside)) | self.known(time[old])
+        seen = (
+            np.isin(time[old], time[fresh])
+            | np.isin(time[old], list(self.aside))
+            | self.known(time[old])
+        )
         first = np.zeros(len(old), bool)
         first[np.unique(time[old], return_index=True)[1]] = True
         late = np.zeros(len(time), bool)
@@ -220,7 +272,9 @@ class PushedStream(Stream):
         """The seconds a step takes, by the first of them."""
         if self.given < PERIOD_SAMPLE and len(fresh):
             before = [self.last] if np.isfinite(self.last) else []
-            self.gaps = [*self.gaps, *np.diff([*before, *fresh[:PERIOD_SAMPLE]]).tolist()][:PERIOD_SAMPLE]
+            self.gaps = [*self.gaps, *np.diff([*before, *fresh[:PERIOD_SAMPLE]]).tolist()][
+                :PERIOD_SAMPLE
+            ]
             self.period = float(np.median(self.gaps)) if self.gaps else 1.0
 
     def count(self, old: int, late: int) -> None:
@@ -241,7 +295,9 @@ class PushedStream(Stream):
     def abandon(self, error: BaseException) -> None:
         """Fails every receipt that still waits: its points are not acknowledged."""
         with self.lock:
-            waiting = [each.receipt for each in self.queue] + [receipt for _, receipt, _ in self.open]
+            waiting = [each.receipt for each in self.queue] + [
+                receipt for _, receipt, _ in self.open
+            ]
             self.queue.clear()
         self.open.clear()
         for receipt in waiting:

@@ -67,7 +67,11 @@ class Recording(Stream):
         self.breaks = gap_mask(self.time, self.period)  # (steps,)
         self.position = 0  # rows played
         step = np.diff(self.time)
-        counted = {"repeated times": (step == 0).sum(), "backward times": (step < 0).sum(), "jumps in time": (step > GAP_PERIODS * self.period).sum()}
+        counted = {
+            "repeated times": (step == 0).sum(),
+            "backward times": (step < 0).sum(),
+            "jumps in time": (step > GAP_PERIODS * self.period).sum(),
+        }
         self.notes = {name: int(count) for name, count in (counted | dict(notes)).items() if count}
 
     @property
@@ -84,7 +88,9 @@ class Recording(Stream):
         """The next rows; fewer at the end, then none."""
         rows = slice(self.position, min(self.position + max(int(steps), 0), self.total))
         self.position = rows.stop
-        return Chunk(self.time[rows], self.x[rows], None if self.label is None else self.label[rows])
+        return Chunk(
+            self.time[rows], self.x[rows], None if self.label is None else self.label[rows]
+        )
 
 
 def write_csv(stream: Stream, steps: int, file: str | Path | TextIO) -> int:
@@ -95,7 +101,13 @@ def write_csv(stream: Stream, steps: int, file: str | Path | TextIO) -> int:
     rows, written = csv.writer(file, lineterminator="\n"), 0
     while written < steps and len((chunk := stream.take(min(steps - written, 10_000))).time):
         if not written:
-            rows.writerow(["time", *map(column_heading, stream.names, stream.units), *(["label"] if chunk.label is not None else [])])
+            rows.writerow(
+                [
+                    "time",
+                    *map(column_heading, stream.names, stream.units),
+                    *(["label"] if chunk.label is not None else []),
+                ]
+            )
         rows.writerows(csv_rows(chunk))
         written += len(chunk.time)
     return written
@@ -124,4 +136,7 @@ def iso_timestamps(time: FloatArray) -> list[str]:
         if (part < 10**digits).all() and (whole + part * 10 ** (9 - digits) / 1e9 == time).all():
             break
     days = np.datetime_as_string(whole.astype(np.int64).astype("datetime64[s]")).tolist()
-    return [f"{day}Z" if not digits else f"{day}.{each:0{digits}d}Z" for day, each in zip(days, part.tolist())]
+    return [
+        f"{day}Z" if not digits else f"{day}.{each:0{digits}d}Z"
+        for day, each in zip(days, part.tolist())
+    ]

@@ -8,9 +8,34 @@ import numpy as np
 
 from streams import FloatArray
 
-TIMESTAMP_FORMATS = ("ISO", "day/month/year", "month/day/year", "seconds", "milliseconds", "microseconds", "nanoseconds", "minutes", "hours", "days")
-SECONDS_PER_UNIT = {"seconds": 1.0, "milliseconds": 1e-3, "microseconds": 1e-6, "nanoseconds": 1e-9, "minutes": 60.0, "hours": 3600.0, "days": 86400.0}
-EPOCH_UNITS = ((1e8, "seconds"), (1e11, "milliseconds"), (1e14, "microseconds"), (1e17, "nanoseconds"), (1e20, ""))  # from this number on
+TIMESTAMP_FORMATS = (
+    "ISO",
+    "day/month/year",
+    "month/day/year",
+    "seconds",
+    "milliseconds",
+    "microseconds",
+    "nanoseconds",
+    "minutes",
+    "hours",
+    "days",
+)
+SECONDS_PER_UNIT = {
+    "seconds": 1.0,
+    "milliseconds": 1e-3,
+    "microseconds": 1e-6,
+    "nanoseconds": 1e-9,
+    "minutes": 60.0,
+    "hours": 3600.0,
+    "days": 86400.0,
+}
+EPOCH_UNITS = (
+    (1e8, "seconds"),
+    (1e11, "milliseconds"),
+    (1e14, "microseconds"),
+    (1e17, "nanoseconds"),
+    (1e20, ""),
+)  # from this number on
 UNIT_ALIASES = {"s": "seconds", "sec": "seconds", "ms": "milliseconds", "us": "microseconds", "µs": "microseconds", "ns": "nanoseconds"} | {
     "min": "minutes", "h": "hours", "hr": "hours", "d": "days",
 }  # fmt: skip
@@ -21,11 +46,18 @@ ZONE = r"(?:\s?(?P<z>Z|UTC|GMT|[+-]\d\d(?::?\d\d)?))?"
 PATTERN_TAIL = rf"(?:(?:[ T]|, ){CLOCK})?{ZONE}"
 WORD = r"(?P<n>[A-Za-z]{3,9})"
 PATTERNS = (
-    re.compile(rf"(?P<y>\d{{4}})(?P<s>[-/.])(?P<a>\d{{1,2}})(?:(?P=s)(?P<b>\d{{1,2}}))?{PATTERN_TAIL}", re.ASCII),
     re.compile(
-        rf"(?P<y>\d{{4}})(?P<a>\d\d)(?P<b>\d\d)(?:[ T]?(?P<H>\d\d):?(?P<M>\d\d)(?::?(?P<S>\d\d)(?:[.,](?P<f>\d{{1,9}})\d*)?)?)?{ZONE}", re.ASCII
+        rf"(?P<y>\d{{4}})(?P<s>[-/.])(?P<a>\d{{1,2}})(?:(?P=s)(?P<b>\d{{1,2}}))?{PATTERN_TAIL}",
+        re.ASCII,
     ),
-    re.compile(rf"(?P<a>\d{{1,2}})(?P<s>[-/.])(?P<b>\d{{1,2}})(?P=s)(?P<y>\d{{4}}|\d\d){PATTERN_TAIL}", re.ASCII),
+    re.compile(
+        rf"(?P<y>\d{{4}})(?P<a>\d\d)(?P<b>\d\d)(?:[ T]?(?P<H>\d\d):?(?P<M>\d\d)(?::?(?P<S>\d\d)(?:[.,](?P<f>\d{{1,9}})\d*)?)?)?{ZONE}",
+        re.ASCII,
+    ),
+    re.compile(
+        rf"(?P<a>\d{{1,2}})(?P<s>[-/.])(?P<b>\d{{1,2}})(?P=s)(?P<y>\d{{4}}|\d\d){PATTERN_TAIL}",
+        re.ASCII,
+    ),
     re.compile(rf"(?P<b>\d{{1,2}})[- /]{WORD}[- /](?P<y>\d{{4}}){PATTERN_TAIL}", re.ASCII),
     re.compile(rf"{WORD} (?P<b>\d{{1,2}}),? (?P<y>\d{{4}}){PATTERN_TAIL}", re.ASCII),
 )
@@ -36,7 +68,11 @@ TIME_OF_DAY = re.compile(CLOCK + ZONE, re.ASCII)
 def timestamp_pattern(cell: str) -> re.Pattern[str] | None:
     """The first pattern a cell fits; None: it is no time stamp."""
     word = cell.strip()
-    return next((pattern for pattern in PATTERNS if pattern.fullmatch(word)), None) if len(word) <= 60 else None
+    return (
+        next((pattern for pattern in PATTERNS if pattern.fullmatch(word)), None)
+        if len(word) <= 60
+        else None
+    )
 
 
 def matched_fields(found: re.Match[str], value: Callable[[str], Any]) -> tuple[Any, ...]:
@@ -49,10 +85,25 @@ def matched_fields(found: re.Match[str], value: Callable[[str], Any]) -> tuple[A
         year = year + np.where(year < 70, 2000, 1900)
     if "p" in text:
         hour = np.where((hour < 1) | (hour > 12), 99, hour % 12 + 12 * (text["p"].lower() == "pm"))
-    first = number_of["a"] if "n" not in text else 1 + MONTHS.index(text["n"][:3].lower()) if text["n"][:3].lower() in MONTHS else 0
+    first = (
+        number_of["a"]
+        if "n" not in text
+        else 1 + MONTHS.index(text["n"][:3].lower())
+        if text["n"][:3].lower() in MONTHS
+        else 0
+    )
     second = number_of["b"] if "b" in text else 1
     nanoseconds = number_of["f"] * 10 ** (9 - len(text["f"])) if "f" in text else 0
-    return year, first, second, hour, number_of["M"], number_of["S"], nanoseconds, zone_seconds(text.get("z", ""))
+    return (
+        year,
+        first,
+        second,
+        hour,
+        number_of["M"],
+        number_of["S"],
+        nanoseconds,
+        zone_seconds(text.get("z", "")),
+    )
 
 
 def matched_numbers(found: re.Match[str]) -> list[int]:
@@ -107,7 +158,11 @@ class TimestampReader:
         if not found:
             return None
         codes = np.array(cells).view(np.uint32).reshape(len(cells), -1)  # (cells, characters)
-        spans = {name: found.span(name) for name in "yabHMSf" if name in self.pattern.groupindex and found[name]}
+        spans = {
+            name: found.span(name)
+            for name in "yabHMSf"
+            if name in self.pattern.groupindex and found[name]
+        }
         free = np.zeros(codes.shape[1], bool)
         for start, stop in spans.values():
             free[start:stop] = True
@@ -157,7 +212,11 @@ def resolve_order(parts: np.ndarray, order: str) -> tuple[str, np.ndarray]:
     if parts[1:3].max(initial=0) > 12:
         return (day, swapped) if parts[1].max() > 12 else (month, parts)
     travel = [np.nansum(np.abs(np.diff(epoch_seconds(each)))) for each in (swapped, parts)]
-    return (f"{day}, could be {month}", swapped) if travel[0] <= travel[1] else (f"{month}, could be {day}", parts)
+    return (
+        (f"{day}, could be {month}", swapped)
+        if travel[0] <= travel[1]
+        else (f"{month}, could be {day}", parts)
+    )
 
 
 def epoch_seconds(parts: np.ndarray) -> FloatArray:
@@ -166,7 +225,14 @@ def epoch_seconds(parts: np.ndarray) -> FloatArray:
     months = ((year - 1970) * 12 + month - 1).astype("datetime64[M]")
     days = months.astype("datetime64[D]").astype(np.int64) + day - 1
     length = (months + 1).astype("datetime64[D]") - months.astype("datetime64[D]")
-    real = (month >= 1) & (month <= 12) & (day >= 1) & (day <= length.astype(np.int64)) & (minute < 60) & (second <= 60)
+    real = (
+        (month >= 1)
+        & (month <= 12)
+        & (day >= 1)
+        & (day <= length.astype(np.int64))
+        & (minute < 60)
+        & (second <= 60)
+    )
     real &= (hour < 24) | ((hour == 24) & (minute == 0) & (second == 0))
     whole = days * 86400 + hour * 3600 + minute * 60 + second - zone
     return np.where(real, whole + nanosecond / 1e9, np.nan)

@@ -20,8 +20,14 @@ def pack_state(state: Mapping[str, np.ndarray]) -> bytes:
     """Named arrays as bytes; {} is no bytes."""
     if not state:
         return b""
-    head = json.dumps([(name, value.dtype.str, value.shape) for name, value in state.items()]).encode()
-    return len(head).to_bytes(4, "little") + head + b"".join(np.ascontiguousarray(value).tobytes() for value in state.values())
+    head = json.dumps(
+        [(name, value.dtype.str, value.shape) for name, value in state.items()]
+    ).encode()
+    return (
+        len(head).to_bytes(4, "little")
+        + head
+        + b"".join(np.ascontiguousarray(value).tobytes() for value in state.values())
+    )
 
 
 def unpack_state(data: bytes) -> dict[str, np.ndarray]:
@@ -37,7 +43,12 @@ def unpack_state(data: bytes) -> dict[str, np.ndarray]:
 def encode_rows(batch: Batch) -> bytes:
     """The points of a batch as rows (n, 3 + features) of float64."""
     rows = np.empty((len(batch.time), ROW_HEADER + batch.x.shape[1]), "<f8")
-    rows[:, 0], rows[:, 1], rows[:, 2], rows[:, ROW_HEADER:] = batch.time, batch.score, batch.alarm, batch.x
+    rows[:, 0], rows[:, 1], rows[:, 2], rows[:, ROW_HEADER:] = (
+        batch.time,
+        batch.score,
+        batch.alarm,
+        batch.x,
+    )
     return rows.tobytes()
 
 
@@ -47,10 +58,16 @@ def encode_chunks(batches: Sequence[Batch]) -> list[dict[str, Any]]:
     for batch in batches:
         if chunks and chunks[-1]["first"] + chunks[-1]["n"] == batch.first:
             last = chunks[-1]
-            chunks[-1] = last | {"n": last["n"] + len(batch.time), "newest": float(batch.time[-1]), "rows": last["rows"] + encode_rows(batch)}
+            chunks[-1] = last | {
+                "n": last["n"] + len(batch.time),
+                "newest": float(batch.time[-1]),
+                "rows": last["rows"] + encode_rows(batch),
+            }
         else:
             times = {"oldest": float(batch.time[0]), "newest": float(batch.time[-1])}
-            chunks.append({"first": batch.first, "n": len(batch.time), "rows": encode_rows(batch), **times})
+            chunks.append(
+                {"first": batch.first, "n": len(batch.time), "rows": encode_rows(batch), **times}
+            )
     return chunks
 
 
@@ -86,7 +103,15 @@ def none_to_bound(value: float | None, bound: float) -> float:
 
 def journal_row(row: Any) -> tuple[Any, ...]:
     """A row of the anomalies as the fields of the loop's Anomaly."""
-    place = (row.number, row.step, row.time, row.place, none_to_nan(row.value), none_to_nan(row.low), none_to_nan(row.high))
+    place = (
+        row.number,
+        row.step,
+        row.time,
+        row.place,
+        none_to_nan(row.value),
+        none_to_nan(row.low),
+        none_to_nan(row.high),
+    )
     return (*place, row.score, row.threshold, row.run, row.alarm, row.id)
 
 

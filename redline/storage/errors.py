@@ -15,14 +15,26 @@ class StoreError(OSError):
 
 
 ERROR_CAUSES = (
-    (("is locked", "busy"), "is locked by another program", "close what holds it open (a database browser, a copy under way)"),
-    (("full", "disk i/o error", "too large"), "cannot grow: its disk is full or its size is limited", "make room"),
+    (
+        ("is locked", "busy"),
+        "is locked by another program",
+        "close what holds it open (a database browser, a copy under way)",
+    ),
+    (
+        ("full", "disk i/o error", "too large"),
+        "cannot grow: its disk is full or its size is limited",
+        "make room",
+    ),
     (
         ("malformed", "not a database", "corrupt"),
         "is damaged",
         "restore a backup with `python -m redline restore BACKUP`, or move it away to begin anew",
     ),
-    (("readonly", "unable to open", "permission"), "cannot be written", "check that the folder exists and that you may write there"),
+    (
+        ("readonly", "unable to open", "permission"),
+        "cannot be written",
+        "check that the folder exists and that you may write there",
+    ),
 )
 
 

@@ -11,8 +11,15 @@ from redline.storage.errors import StoreError
 
 SCHEMA_VERSION = 1  # of the tables below
 tables = sa.MetaData()
-Id = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # SQLite counts its own rows by INTEGER only
-meta_table = sa.Table("meta", tables, sa.Column("name", sa.String, primary_key=True), sa.Column("value", sa.String, nullable=False))
+Id = sa.BigInteger().with_variant(
+    sa.Integer, "sqlite"
+)  # SQLite counts its own rows by INTEGER only
+meta_table = sa.Table(
+    "meta",
+    tables,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("value", sa.String, nullable=False),
+)
 streams_table = sa.Table(
     "streams",
     tables,
@@ -38,7 +45,9 @@ points_table = sa.Table(
     sa.Column("oldest", sa.Float, nullable=False),  # seconds since the epoch, of the first step
     sa.Column("newest", sa.Float, nullable=False),  # of the last
     sa.Column("arrived", sa.Float, nullable=False),  # wall seconds
-    sa.Column("rows", sa.LargeBinary, nullable=False),  # (n, 3 + features) little-endian float64: time, score, alarm, values
+    sa.Column(
+        "rows", sa.LargeBinary, nullable=False
+    ),  # (n, 3 + features) little-endian float64: time, score, alarm, values
     sa.Index("points_step", "stream", "first", unique=True),
     sa.Index("points_time", "stream", "newest", "n"),
 )
@@ -53,7 +62,9 @@ late_table = sa.Table(
 anomalies_table = sa.Table(
     "anomalies",
     tables,
-    sa.Column("id", Id, primary_key=True, autoincrement=False),  # in the order found, over all streams
+    sa.Column(
+        "id", Id, primary_key=True, autoincrement=False
+    ),  # in the order found, over all streams
     sa.Column("stream", sa.String, nullable=False),
     sa.Column("number", sa.BigInteger, nullable=False),  # counts those of its stream
     sa.Column("step", sa.BigInteger, nullable=False),
@@ -127,9 +138,13 @@ snapshots_table = sa.Table(
     tables,
     sa.Column("stream", Id, primary_key=True),
     sa.Column("step", sa.BigInteger, primary_key=True),  # the state stands before this step
-    sa.Column("state", sa.LargeBinary, nullable=False),  # named arrays; empty = a new track begins here
+    sa.Column(
+        "state", sa.LargeBinary, nullable=False
+    ),  # named arrays; empty = a new track begins here
 )
-MIGRATIONS: tuple[Sequence[str], ...] = ()  # the statements that lead from version 1 to 2, from 2 to 3, ...
+MIGRATIONS: tuple[
+    Sequence[str], ...
+] = ()  # the statements that lead from version 1 to 2, from 2 to 3, ...
 
 
 def prepare_schema(c: sa.Connection, path: Path) -> None:
@@ -141,7 +156,9 @@ def prepare_schema(c: sa.Connection, path: Path) -> None:
         return
     if "meta" not in there:
         raise StoreError(f"{path} is a database of another program; choose another file with --db")
-    version = int(c.execute(sa.select(meta_table.c.value).where(meta_table.c.name == "version")).scalar_one())
+    version = int(
+        c.execute(sa.select(meta_table.c.value).where(meta_table.c.name == "version")).scalar_one()
+    )
     if version > SCHEMA_VERSION:
         raise StoreError(
             f"{path} was written by a newer Redline (tables {version}, this one knows {SCHEMA_VERSION}); update Redline, or choose another file"
@@ -149,4 +166,6 @@ def prepare_schema(c: sa.Connection, path: Path) -> None:
     for statements in MIGRATIONS[version - 1 :]:
         for statement in statements:
             c.exec_driver_sql(statement)
-    c.execute(meta_table.update().where(meta_table.c.name == "version").values(value=str(SCHEMA_VERSION)))
+    c.execute(
+        meta_table.update().where(meta_table.c.name == "version").values(value=str(SCHEMA_VERSION))
+    )

@@ -51,7 +51,9 @@ from redline.storage.schema import (
     watches_table,
 )
 
-MERGED_CHUNKS = 64  # chunks of a stream that become one, so that points pushed one by one are read back fast
+MERGED_CHUNKS = (
+    64  # chunks of a stream that become one, so that points pushed one by one are read back fast
+)
 DISMISSED_PREFIX = "dismissed "  # before the name of a stream, in the table meta
 RESTORED_ANOMALIES = 1_000  # anomalies a restart shows again
 SWEEP_CHUNKS = 500  # chunks looked at in one go by the retention
@@ -92,7 +94,9 @@ class StoredPoints(NamedTuple):
     x: np.ndarray  # (n, features), NaN = missing
     score: np.ndarray  # (n,) standard deviations, NaN = no opinion, late ones too
     alarm: np.ndarray  # (n,)
-    first: int | None = None  # absolute number of the first step; None = unknown, because late points lie between
+    first: int | None = (
+        None  # absolute number of the first step; None = unknown, because late points lie between
+    )
 
 
 class AnomalyQuery(NamedTuple):
@@ -109,7 +113,9 @@ class AnomalyQuery(NamedTuple):
     limit: int = 100
 
 
-Describe = Callable[[Anomaly, str], tuple[str, str]]  # (anomaly, unit) -> severity and reason, in words
+Describe = Callable[
+    [Anomaly, str], tuple[str, str]
+]  # (anomaly, unit) -> severity and reason, in words
 
 
 def plain_description(anomaly: Anomaly, unit: str) -> tuple[str, str]:
@@ -120,27 +126,41 @@ def create_engine(path: Path, write: bool) -> sa.Engine:
     """SQLAlchemy on the file; a transaction of the writer takes the lock at once, one of a reader sees one moment."""
 
     def connect() -> sqlite3.Connection:
-        connection = sqlite3.connect(path, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(
+            path, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False
+        )
         connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
-        for line in ("journal_mode=WAL", "synchronous=FULL", "cache_size=-16000") if write else ("query_only=ON",):
+        for line in (
+            ("journal_mode=WAL", "synchronous=FULL", "cache_size=-16000")
+            if write
+            else ("query_only=ON",)
+        ):
             connection.execute(f"PRAGMA {line}")
         return connection
 
-    made = sa.create_engine("sqlite://", creator=connect, poolclass=sa.pool.StaticPool if write else sa.pool.QueuePool)
-    sa.event.listen(made, "begin", lambda c: c.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN"))
+    made = sa.create_engine(
+        "sqlite://", creator=connect, poolclass=sa.pool.StaticPool if write else sa.pool.QueuePool
+    )
+    sa.event.listen(
+        made, "begin", lambda c: c.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+    )
     return made
 
 
 def acquire_owner_lock(path: Path) -> sqlite3.Connection:
     """Holds the file for this process: a second Redline on it would write every step twice. The lock goes with the process, whatever ends it."""
-    lock = sqlite3.connect(f"{path}-owner", timeout=0, isolation_level=None, check_same_thread=False)
+    lock = sqlite3.connect(
+        f"{path}-owner", timeout=0, isolation_level=None, check_same_thread=False
+    )
     try:
         lock.execute("BEGIN EXCLUSIVE")
     except sqlite3.OperationalError as error:
         lock.close()
         if "locked" not in str(error):
             raise
-        raise StoreError(f"{path} is in use by another Redline; stop that one, or choose another file with --db") from error
+        raise StoreError(
+            f"{path} is in use by another Redline; stop that one, or choose another file with --db"
+        ) from error
     return lock
 
 
@@ -157,17 +177,27 @@ class KnownStream(NamedTuple):
 class SqliteStore:
     """The file, open: `commit` from the loop's thread, everything else from any."""
 
-    def __init__(self, path: str | Path, keep: Retention = Retention(), describe: Describe = plain_description, write: bool = True) -> None:  # noqa: B008  constants
+    def __init__(
+        self,
+        path: str | Path,
+        keep: Retention = Retention(),
+        describe: Describe = plain_description,
+        write: bool = True,
+    ) -> None:  # noqa: B008  constants
         self.path, self.keep, self.describe = Path(path), keep, describe
         self.lock = threading.RLock()
-        self.beside: Callable[[Sequence[Batch], Callable[[Any], None]], None] | None = None  # writes incidents within a commit
+        self.beside: Callable[[Sequence[Batch], Callable[[Any], None]], None] | None = (
+            None  # writes incidents within a commit
+        )
         self.known_streams: dict[str, KnownStream] = {}
         self.total: int | None = None  # points stored
         self.cursor = 0  # the chunk the retention looked at last
         self.swept = (time.monotonic(), time.time())
         with translate_errors(self.path):
             if not write and not self.path.exists():
-                raise StoreError(f"{self.path} does not exist; name the file that `python app.py --db` writes")
+                raise StoreError(
+                    f"{self.path} does not exist; name the file that `python app.py --db` writes"
+                )
             self.owner = acquire_owner_lock(self.path) if write else None
             try:
                 self.open(write)
@@ -182,7 +212,14 @@ class SqliteStore:
         self.writer = create_engine(self.path, write=True)
         with self.writer.begin() as c:
             prepare_schema(c, self.path)
-            for id, name, end, settings in c.execute(sa.select(streams_table.c.id, streams_table.c.name, streams_table.c.end, streams_table.c.applied)):
+            for id, name, end, settings in c.execute(
+                sa.select(
+                    streams_table.c.id,
+                    streams_table.c.name,
+                    streams_table.c.end,
+                    streams_table.c.applied,
+                )
+            ):
                 self.known_streams[name] = KnownStream(id, end, settings_from_json(settings))
 
     def close(self) -> None:
@@ -228,11 +265,23 @@ class SqliteStore:
             by_name.setdefault(batch.name, []).append(batch)
         self.put_streams(c, by_name)
         self.put_points(c, by_name)
-        self.put_snapshots(c, [(self.known_streams[batch.name].id, batch.snapshot) for batch in batches if batch.snapshot])
+        self.put_snapshots(
+            c,
+            [
+                (self.known_streams[batch.name].id, batch.snapshot)
+                for batch in batches
+                if batch.snapshot
+            ],
+        )
         late_rows = [self.late_rows(batch) for batch in batches if batch.late]
         if late_rows:
-            c.execute(late_table.insert().prefix_with("OR IGNORE", dialect="sqlite"), [row for rows in late_rows for row in rows])
-        found = [self.anomaly_row(batch, anomaly) for batch in batches for anomaly in batch.anomalies]
+            c.execute(
+                late_table.insert().prefix_with("OR IGNORE", dialect="sqlite"),
+                [row for rows in late_rows for row in rows],
+            )
+        found = [
+            self.anomaly_row(batch, anomaly) for batch in batches for anomaly in batch.anomalies
+        ]
         if found:
             c.execute(anomalies_table.insert(), found)
 
@@ -243,7 +292,11 @@ class SqliteStore:
         now = time.time()
         for name, batches in by_name.items():
             known, row = self.known_streams.get(name), self.stream_row(batches, now)
-            if known is not None and known.end and any(batch.first == 0 and len(batch.time) for batch in batches):
+            if (
+                known is not None
+                and known.end
+                and any(batch.first == 0 and len(batch.time) for batch in batches)
+            ):
                 self.wipe(c, name, known.id)
             if known is None:
                 id = c.execute(streams_table.insert().values(row)).inserted_primary_key
@@ -257,16 +310,36 @@ class SqliteStore:
                     history.append({"at": now, "stream": name, "settings": settings_json(settings)})
             self.known_streams[name] = known._replace(end=row["end"], settings=settings)
         if changed:
-            columns: dict[str, Any] = {column: sa.bindparam(column) for column in changed[0] if column != "key"}
-            c.execute(streams_table.update().where(streams_table.c.id == sa.bindparam("key")).values(columns), changed)
+            columns: dict[str, Any] = {
+                column: sa.bindparam(column) for column in changed[0] if column != "key"
+            }
+            c.execute(
+                streams_table.update()
+                .where(streams_table.c.id == sa.bindparam("key"))
+                .values(columns),
+                changed,
+            )
         if history:
             c.execute(applied_table.insert(), history)
 
     def stream_row(self, batches: Sequence[Batch], now: float) -> dict[str, Any]:
         newest = batches[-1]
-        row: dict[str, Any] = {"name": newest.name, "names": settings_json(newest.names), "units": settings_json(newest.units), "origin": newest.origin}
-        row |= {"applied": settings_json(newest.applied), "undone": f"[{', '.join(map(settings_json, newest.undone))}]"}
-        return row | {"counts": json.dumps(newest.counts), "end": newest.end, "pushed": newest.owed, "seen": now}
+        row: dict[str, Any] = {
+            "name": newest.name,
+            "names": settings_json(newest.names),
+            "units": settings_json(newest.units),
+            "origin": newest.origin,
+        }
+        row |= {
+            "applied": settings_json(newest.applied),
+            "undone": f"[{', '.join(map(settings_json, newest.undone))}]",
+        }
+        return row | {
+            "counts": json.dumps(newest.counts),
+            "end": newest.end,
+            "pushed": newest.owed,
+            "seen": now,
+        }
 
     def wipe(self, c: sa.Connection, name: str, id: int) -> None:
         for table in (points_table, late_table, snapshots_table):
@@ -278,8 +351,15 @@ class SqliteStore:
     def put_points(self, c: sa.Connection, by_name: Mapping[str, Sequence[Batch]]) -> None:
         """One chunk for each run of steps; now and then the small ones become one."""
         now = time.time()
-        news = {name: encode_chunks([batch for batch in each if batch.kept and len(batch.time)]) for name, each in by_name.items()}
-        rows = [chunk | {"stream": self.known_streams[name].id, "arrived": now} for name, chunks in news.items() for chunk in chunks]
+        news = {
+            name: encode_chunks([batch for batch in each if batch.kept and len(batch.time)])
+            for name, each in by_name.items()
+        }
+        rows = [
+            chunk | {"stream": self.known_streams[name].id, "arrived": now}
+            for name, chunks in news.items()
+            for chunk in chunks
+        ]
         if not rows:
             return
         c.execute(points_table.insert(), rows)
@@ -289,9 +369,15 @@ class SqliteStore:
             known = self.known_streams[name]
             tail, upto = known.tail, known.upto
             for chunk in chunks:
-                tail = (*(tail if chunk["first"] == upto else ()), chunk["first"]) if chunk["n"] < MERGED_CHUNKS else ()
+                tail = (
+                    (*(tail if chunk["first"] == upto else ()), chunk["first"])
+                    if chunk["n"] < MERGED_CHUNKS
+                    else ()
+                )
                 upto = chunk["first"] + chunk["n"]
-            if len(tail) >= MERGED_CHUNKS // 2 + known.id % MERGED_CHUNKS:  # not all streams in the same commit
+            if (
+                len(tail) >= MERGED_CHUNKS // 2 + known.id % MERGED_CHUNKS
+            ):  # not all streams in the same commit
                 self.join(c, known.id, tail[0])
                 tail = ()
             self.known_streams[name] = known._replace(tail=tail, upto=upto)
@@ -300,9 +386,19 @@ class SqliteStore:
         """Makes one chunk of those from a step on."""
         those = (points_table.c.stream == id) & (points_table.c.first >= first)
         old = c.execute(sa.select(points_table).where(those).order_by(points_table.c.first)).all()
-        whole = {"stream": id, "first": first, "n": sum(row.n for row in old), "rows": b"".join(row.rows for row in old)}
+        whole = {
+            "stream": id,
+            "first": first,
+            "n": sum(row.n for row in old),
+            "rows": b"".join(row.rows for row in old),
+        }
         c.execute(points_table.delete().where(those))
-        c.execute(points_table.insert().values(whole | {"oldest": old[0].oldest, "newest": old[-1].newest, "arrived": old[-1].arrived}))
+        c.execute(
+            points_table.insert().values(
+                whole
+                | {"oldest": old[0].oldest, "newest": old[-1].newest, "arrived": old[-1].arrived}
+            )
+        )
 
     def put_snapshots(self, c: sa.Connection, news: Sequence[tuple[int, Snapshot]]) -> None:
         """The new states (stream, snapshot) in their order; older ones go when a restart would not begin there any more."""
@@ -315,10 +411,21 @@ class SqliteStore:
         void = [{"id": id} for id, new in news if new.anew]
         if void:
             c.execute(snapshots_table.delete().where(mine), void)
-        rows = [{"stream": id, "step": new.step, "state": pack_state(new.state)} for id, each in standing.items() for new in each]
+        rows = [
+            {"stream": id, "step": new.step, "state": pack_state(new.state)}
+            for id, each in standing.items()
+            for new in each
+        ]
         c.execute(snapshots_table.insert().prefix_with("OR REPLACE", dialect="sqlite"), rows)
-        begin = sa.select(sa.func.max(step)).where(mine & (step <= sa.bindparam("since"))).scalar_subquery()
-        c.execute(snapshots_table.delete().where(mine & (step < begin)), [{"id": id, "since": each[-1].since} for id, each in standing.items()])
+        begin = (
+            sa.select(sa.func.max(step))
+            .where(mine & (step <= sa.bindparam("since")))
+            .scalar_subquery()
+        )
+        c.execute(
+            snapshots_table.delete().where(mine & (step < begin)),
+            [{"id": id, "since": each[-1].since} for id, each in standing.items()],
+        )
 
     def late_rows(self, batch: Batch) -> list[dict[str, Any]]:
         id, now = self.known_streams[batch.name].id, time.time()
@@ -330,9 +437,29 @@ class SqliteStore:
 
     def anomaly_row(self, batch: Batch, a: Anomaly) -> dict[str, Any]:
         severity, reason = self.describe(a, batch.units[a.feature])
-        row = {"id": a.id, "stream": batch.name, "number": a.number, "step": a.step, "time": a.time, "place": a.feature}
-        row |= {"feature": batch.names[a.feature], "value": finite_or_none(a.value), "low": finite_or_none(a.low), "high": finite_or_none(a.high), "score": a.score}
-        return row | {"threshold": a.threshold, "run": a.run, "alarm": a.alarm, "severity": severity, "reason": reason, "found": time.time()}
+        row = {
+            "id": a.id,
+            "stream": batch.name,
+            "number": a.number,
+            "step": a.step,
+            "time": a.time,
+            "place": a.feature,
+        }
+        row |= {
+            "feature": batch.names[a.feature],
+            "value": finite_or_none(a.value),
+            "low": finite_or_none(a.low),
+            "high": finite_or_none(a.high),
+            "score": a.score,
+        }
+        return row | {
+            "threshold": a.threshold,
+            "run": a.run,
+            "alarm": a.alarm,
+            "severity": severity,
+            "reason": reason,
+            "found": time.time(),
+        }
 
     # --- what the loop asks for
 
@@ -343,9 +470,16 @@ class SqliteStore:
 
     def pushed(self) -> list[tuple[str, tuple[str, ...], tuple[str, ...]]]:
         """Name, features and units of the sources that programs pushed, the newest first."""
-        asked = sa.select(streams_table.c.name, streams_table.c.names, streams_table.c.units).where(streams_table.c.pushed).order_by(streams_table.c.seen.desc(), streams_table.c.id)
+        asked = (
+            sa.select(streams_table.c.name, streams_table.c.names, streams_table.c.units)
+            .where(streams_table.c.pushed)
+            .order_by(streams_table.c.seen.desc(), streams_table.c.id)
+        )
         with self.reading() as c:
-            return [(row.name, tuple(json.loads(row.names)), tuple(json.loads(row.units))) for row in c.execute(asked)]
+            return [
+                (row.name, tuple(json.loads(row.names)), tuple(json.loads(row.units)))
+                for row in c.execute(asked)
+            ]
 
     def restore(self, name: str) -> StoredStream | None:
         """What a restart needs of a stream: the oldest snapshot there is and the rows since; None where nothing is known."""
@@ -353,45 +487,101 @@ class SqliteStore:
             about = c.execute(sa.select(streams_table).where(streams_table.c.name == name)).first()
             if about is None:
                 return None
-            state = c.execute(sa.select(snapshots_table).where(snapshots_table.c.stream == about.id).order_by(snapshots_table.c.step).limit(1)).first()
+            state = c.execute(
+                sa.select(snapshots_table)
+                .where(snapshots_table.c.stream == about.id)
+                .order_by(snapshots_table.c.step)
+                .limit(1)
+            ).first()
             first = state.step if state else about.end
-            mine = (points_table.c.stream == about.id) & (points_table.c.first + points_table.c.n > first)
-            chunks = c.execute(sa.select(points_table.c.first, points_table.c.rows).where(mine).order_by(points_table.c.first)).all()
-            latest = sa.select(anomalies_table).where(anomalies_table.c.stream == name).order_by(anomalies_table.c.id.desc()).limit(RESTORED_ANOMALIES)
+            mine = (points_table.c.stream == about.id) & (
+                points_table.c.first + points_table.c.n > first
+            )
+            chunks = c.execute(
+                sa.select(points_table.c.first, points_table.c.rows)
+                .where(mine)
+                .order_by(points_table.c.first)
+            ).all()
+            latest = (
+                sa.select(anomalies_table)
+                .where(anomalies_table.c.stream == name)
+                .order_by(anomalies_table.c.id.desc())
+                .limit(RESTORED_ANOMALIES)
+            )
             found = [journal_row(row) for row in c.execute(latest)][::-1]
         names = tuple(json.loads(about.names))
         rows = decode_rows([chunk.rows for chunk in chunks], len(names))
         rows = rows[first - chunks[0].first :] if chunks else rows
         if chunks and len(rows) != about.end - first:
-            raise StoreError(f"{self.path} is damaged: {name} lacks steps between {first} and {about.end}; restore a backup")
+            raise StoreError(
+                f"{self.path} is damaged: {name} lacks steps between {first} and {about.end}; restore a backup"
+            )
         undone = [settings_from_json(json.dumps(each)) for each in json.loads(about.undone)]
-        known = (settings_from_json(about.applied), undone, names, tuple(json.loads(about.units)), about.origin, json.loads(about.counts))
-        return StoredStream(about.end, first, unpack_state(state.state if state else b""), rows[:, 0], rows[:, ROW_HEADER:], *known, found)
+        known = (
+            settings_from_json(about.applied),
+            undone,
+            names,
+            tuple(json.loads(about.units)),
+            about.origin,
+            json.loads(about.counts),
+        )
+        return StoredStream(
+            about.end,
+            first,
+            unpack_state(state.state if state else b""),
+            rows[:, 0],
+            rows[:, ROW_HEADER:],
+            *known,
+            found,
+        )
 
     def known(self, name: str, times: np.ndarray) -> np.ndarray:
         """Which of these times (n,), seconds since the epoch, a stream has a point of."""
         found = np.zeros(len(times), bool)
         with self.reading() as c:
-            about = c.execute(sa.select(streams_table.c.id, streams_table.c.names).where(streams_table.c.name == name)).first()
+            about = c.execute(
+                sa.select(streams_table.c.id, streams_table.c.names).where(
+                    streams_table.c.name == name
+                )
+            ).first()
             if about is None or not len(times):
                 return found
             low, high, width = float(times.min()), float(times.max()), len(json.loads(about.names))
-            chunk = (points_table.c.stream == about.id) & (points_table.c.newest >= low) & (points_table.c.oldest <= high)
+            chunk = (
+                (points_table.c.stream == about.id)
+                & (points_table.c.newest >= low)
+                & (points_table.c.oldest <= high)
+            )
             for (rows,) in c.execute(sa.select(points_table.c.rows).where(chunk)):
                 found |= np.isin(times, decode_rows([rows], width)[:, 0])
-            aside = sa.select(late_table.c.time).where((late_table.c.stream == about.id) & late_table.c.time.between(low, high))
+            aside = sa.select(late_table.c.time).where(
+                (late_table.c.stream == about.id) & late_table.c.time.between(low, high)
+            )
             return found | np.isin(times, c.execute(aside).scalars().all())
 
     # --- what people and programs ask for
 
-    def points(self, name: str, since: float | None = None, until: float | None = None, limit: int = 10_000) -> StoredPoints | None:
+    def points(
+        self, name: str, since: float | None = None, until: float | None = None, limit: int = 10_000
+    ) -> StoredPoints | None:
         """Points of a stream, oldest first, times included: the first `limit` from `since` on, or without it the last ones. None: no such stream."""
         with self.reading() as c:
-            about = c.execute(sa.select(streams_table.c.id, streams_table.c.names).where(streams_table.c.name == name)).first()
+            about = c.execute(
+                sa.select(streams_table.c.id, streams_table.c.names).where(
+                    streams_table.c.name == name
+                )
+            ).first()
             if about is None:
                 return None
-            names, span = tuple(json.loads(about.names)), (none_to_bound(since, -np.inf), none_to_bound(until, np.inf))
-            chunks = first_chunks(c, about.id, span, limit) if since is not None else last_chunks(c, about.id, span[1], limit)
+            names, span = (
+                tuple(json.loads(about.names)),
+                (none_to_bound(since, -np.inf), none_to_bound(until, np.inf)),
+            )
+            chunks = (
+                first_chunks(c, about.id, span, limit)
+                if since is not None
+                else last_chunks(c, about.id, span[1], limit)
+            )
             rows = decode_rows([chunk.rows for chunk in chunks], len(names))
             inside = (rows[:, 0] >= span[0]) & (rows[:, 0] <= span[1])
             first = chunks[0].first + int(inside.argmax()) if inside.any() else None
@@ -403,7 +593,14 @@ class SqliteStore:
         rows = rows[np.argsort(rows[:, 0], kind="stable")] if len(aside) else rows
         skip = max(0, len(rows) - limit) if since is None else 0
         rows = rows[skip : skip + limit]
-        return StoredPoints(names, rows[:, 0], rows[:, ROW_HEADER:], rows[:, 1], rows[:, 2], None if first is None else first + skip)
+        return StoredPoints(
+            names,
+            rows[:, 0],
+            rows[:, ROW_HEADER:],
+            rows[:, 1],
+            rows[:, 2],
+            None if first is None else first + skip,
+        )
 
     def anomalies(self, query: AnomalyQuery = AnomalyQuery()) -> list[dict[str, Any]]:  # noqa: B008  constants
         """Anomalies, the newest first; oldest first after an id. `before` the last id of a page gives the next page."""
@@ -418,34 +615,67 @@ class SqliteStore:
             t.alarm if query.alarms else None,
             t.feature == query.feature if query.feature is not None else None,
         ]
-        asked = sa.select(anomalies_table).where(*[each for each in wanted if each is not None]).limit(query.limit)
+        asked = (
+            sa.select(anomalies_table)
+            .where(*[each for each in wanted if each is not None])
+            .limit(query.limit)
+        )
         with self.reading() as c:
-            return [dict(row) for row in c.execute(asked.order_by(t.id if query.after is not None else t.id.desc())).mappings()]
+            return [
+                dict(row)
+                for row in c.execute(
+                    asked.order_by(t.id if query.after is not None else t.id.desc())
+                ).mappings()
+            ]
 
     def history(self, stream: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
         """Applied settings, the newest first: at (wall seconds), stream, settings."""
         asked = sa.select(applied_table).order_by(applied_table.c.id.desc()).limit(limit)
         with self.reading() as c:
-            rows = c.execute(asked if stream is None else asked.where(applied_table.c.stream == stream)).mappings()
+            rows = c.execute(
+                asked if stream is None else asked.where(applied_table.c.stream == stream)
+            ).mappings()
             return [dict(row) | {"settings": json.loads(row["settings"])} for row in rows]
 
     def daily(self, stream: str, days: int = 30) -> list[tuple[int, int]]:
         """Anomalies a day, oldest first: (days since the epoch, how many), by the stream's own time."""
         day = sa.cast(anomalies_table.c.time / 86_400, sa.Integer)
-        asked = sa.select(day, sa.func.count()).where(anomalies_table.c.stream == stream).group_by(day).order_by(day.desc()).limit(days)
+        asked = (
+            sa.select(day, sa.func.count())
+            .where(anomalies_table.c.stream == stream)
+            .group_by(day)
+            .order_by(day.desc())
+            .limit(days)
+        )
         with self.reading() as c:
             return [(int(when), int(count)) for when, count in c.execute(asked)][::-1]
 
-    def record(self, who: str, what: str, stream: str | None = None, detail: Mapping[str, Any] | None = None) -> None:
+    def record(
+        self,
+        who: str,
+        what: str,
+        stream: str | None = None,
+        detail: Mapping[str, Any] | None = None,
+    ) -> None:
         """A line of the audit log; secrets do not belong into `detail`."""
         with self.writing() as c:
-            c.execute(audit_table.insert().values(at=time.time(), who=who, what=what, stream=stream, detail=json.dumps(dict(detail or {}))))
+            c.execute(
+                audit_table.insert().values(
+                    at=time.time(),
+                    who=who,
+                    what=what,
+                    stream=stream,
+                    detail=json.dumps(dict(detail or {})),
+                )
+            )
 
     def audit(self, limit: int = 100, before: int | None = None) -> list[dict[str, Any]]:
         """The audit log, the newest first; `before` an id gives the next page."""
         asked = sa.select(audit_table).order_by(audit_table.c.id.desc()).limit(limit)
         with self.reading() as c:
-            rows = c.execute(asked if before is None else asked.where(audit_table.c.id < before)).mappings()
+            rows = c.execute(
+                asked if before is None else asked.where(audit_table.c.id < before)
+            ).mappings()
             return [dict(row) | {"detail": json.loads(row["detail"])} for row in rows]
 
     # --- incidents and labels, as those who join and judge them hand them in
@@ -469,15 +699,36 @@ class SqliteStore:
     def incidents(self, limit: int = 2_000) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """(incidents, watches): every one that is not resolved, and the newest of the others, oldest first."""
         alive = sa.select(incidents_table.c.id).where(incidents_table.c.state != "resolved")
-        latest = sa.select(incidents_table.c.id).order_by(incidents_table.c.start.desc()).limit(limit)
-        asked = sa.select(incidents_table.c.body).where(incidents_table.c.id.in_(alive) | incidents_table.c.id.in_(latest)).order_by(incidents_table.c.start)
+        latest = (
+            sa.select(incidents_table.c.id).order_by(incidents_table.c.start.desc()).limit(limit)
+        )
+        asked = (
+            sa.select(incidents_table.c.body)
+            .where(incidents_table.c.id.in_(alive) | incidents_table.c.id.in_(latest))
+            .order_by(incidents_table.c.start)
+        )
         with self.reading() as c:
-            stood = [json.loads(body) for body in c.execute(sa.select(watches_table.c.body)).scalars()]
+            stood = [
+                json.loads(body) for body in c.execute(sa.select(watches_table.c.body)).scalars()
+            ]
             return [json.loads(body) for body in c.execute(asked).scalars()], stood
 
-    def put_label(self, stream: str, span: tuple[float, float], kind: str, detail: Mapping[str, Any] | None = None) -> int:
+    def put_label(
+        self,
+        stream: str,
+        span: tuple[float, float],
+        kind: str,
+        detail: Mapping[str, Any] | None = None,
+    ) -> int:
         """A person's word on a span of a stream, seconds since the epoch, both ends included; its id."""
-        row = {"stream": stream, "start": span[0], "end": span[1], "kind": kind, "body": json.dumps(dict(detail or {})), "at": time.time()}
+        row = {
+            "stream": stream,
+            "start": span[0],
+            "end": span[1],
+            "kind": kind,
+            "body": json.dumps(dict(detail or {})),
+            "at": time.time(),
+        }
         with self.writing() as c:
             id = c.execute(labels_table.insert().values(row)).inserted_primary_key
         return int(id[0]) if id else 0
@@ -491,7 +742,9 @@ class SqliteStore:
         """People's labels, oldest first."""
         asked = sa.select(labels_table).order_by(labels_table.c.start)
         with self.reading() as c:
-            rows = c.execute(asked if stream is None else asked.where(labels_table.c.stream == stream)).mappings()
+            rows = c.execute(
+                asked if stream is None else asked.where(labels_table.c.stream == stream)
+            ).mappings()
             return [dict(row) | {"body": json.loads(row["body"])} for row in rows]
 
     def dismiss(self, stream: str, ids: Sequence[int]) -> None:
@@ -504,7 +757,11 @@ class SqliteStore:
     def dismissed(self) -> dict[str, list[int]]:
         """The ids of the labels of each stream whose proposal was dismissed."""
         with self.reading() as c:
-            rows = c.execute(sa.select(meta_table).where(meta_table.c.name.startswith(DISMISSED_PREFIX, autoescape=True))).all()
+            rows = c.execute(
+                sa.select(meta_table).where(
+                    meta_table.c.name.startswith(DISMISSED_PREFIX, autoescape=True)
+                )
+            ).all()
         return {row.name.removeprefix(DISMISSED_PREFIX): json.loads(row.value) for row in rows}
 
     # --- retention, backup
@@ -516,7 +773,10 @@ class SqliteStore:
             return
         self.swept = (time.monotonic(), time.time())
         if abs(wall - ticks) > SWEEP_EVERY:
-            _log.warning("the clock jumped by %.0f s; nothing is deleted by age until it is steady", wall - ticks)
+            _log.warning(
+                "the clock jumped by %.0f s; nothing is deleted by age until it is steady",
+                wall - ticks,
+            )
             return
         try:
             self.sweep(time.time())
@@ -526,11 +786,24 @@ class SqliteStore:
     def sweep(self, now: float) -> int:
         """Deletes chunks and anomalies that are too old or too many, some of them; what a restart needs stays. How many chunks went."""
         edge = now - 86_400 * self.keep.days
-        begin = sa.select(sa.func.min(snapshots_table.c.step)).where(snapshots_table.c.stream == points_table.c.stream).scalar_subquery()
+        begin = (
+            sa.select(sa.func.min(snapshots_table.c.step))
+            .where(snapshots_table.c.stream == points_table.c.stream)
+            .scalar_subquery()
+        )
         free = (points_table.c.first + points_table.c.n <= sa.func.coalesce(begin, 0)).label("free")
-        oldest = sa.select(points_table.c.id, points_table.c.n, points_table.c.arrived, free).where(points_table.c.id > self.cursor).order_by(points_table.c.id).limit(SWEEP_CHUNKS)
+        oldest = (
+            sa.select(points_table.c.id, points_table.c.n, points_table.c.arrived, free)
+            .where(points_table.c.id > self.cursor)
+            .order_by(points_table.c.id)
+            .limit(SWEEP_CHUNKS)
+        )
         with self.writing() as c:
-            total = self.total if self.total is not None else int(c.execute(sa.select(sa.func.sum(points_table.c.n))).scalar() or 0)
+            total = (
+                self.total
+                if self.total is not None
+                else int(c.execute(sa.select(sa.func.sum(points_table.c.n))).scalar() or 0)
+            )
             gone: list[int] = []
             looked = c.execute(oldest).all()
             for row in looked:
@@ -541,10 +814,21 @@ class SqliteStore:
                     total -= row.n
             c.execute(points_table.delete().where(points_table.c.id.in_(gone)))
             c.execute(late_table.delete().where(late_table.c.arrived < edge))
-            first = c.execute(sa.select(anomalies_table.c.id, anomalies_table.c.found).order_by(anomalies_table.c.id).limit(SWEEP_CHUNKS)).all()
-            c.execute(anomalies_table.delete().where(anomalies_table.c.id.in_([row.id for row in first[:-1] if row.found < edge])))
+            first = c.execute(
+                sa.select(anomalies_table.c.id, anomalies_table.c.found)
+                .order_by(anomalies_table.c.id)
+                .limit(SWEEP_CHUNKS)
+            ).all()
+            c.execute(
+                anomalies_table.delete().where(
+                    anomalies_table.c.id.in_([row.id for row in first[:-1] if row.found < edge])
+                )
+            )
             c.exec_driver_sql("PRAGMA incremental_vacuum(1000)")
-        self.total, self.cursor = total, looked[-1].id if len(looked) == SWEEP_CHUNKS and looked[-1].arrived < edge else 0
+        self.total, self.cursor = (
+            total,
+            looked[-1].id if len(looked) == SWEEP_CHUNKS and looked[-1].arrived < edge else 0,
+        )
         return len(gone)
 
     def backup(self, path: str | Path) -> Path:
@@ -570,16 +854,33 @@ class SqliteStore:
 
 def first_chunks(c: sa.Connection, id: int, span: tuple[float, float], limit: int) -> list[Any]:
     """The chunks, in order of time, that hold the first `limit` points of a span."""
-    mine = (points_table.c.stream == id) & (points_table.c.newest >= span[0]) & (points_table.c.oldest <= span[1])
-    return fetch_chunks(c.execute(sa.select(points_table).where(mine).order_by(points_table.c.newest)), limit, span[0])
+    mine = (
+        (points_table.c.stream == id)
+        & (points_table.c.newest >= span[0])
+        & (points_table.c.oldest <= span[1])
+    )
+    return fetch_chunks(
+        c.execute(sa.select(points_table).where(mine).order_by(points_table.c.newest)),
+        limit,
+        span[0],
+    )
 
 
 def last_chunks(c: sa.Connection, id: int, until: float, limit: int) -> list[Any]:
     """The chunks, in order of time, that hold the last `limit` points up to a time."""
     mine = points_table.c.stream == id
-    over = sa.select(points_table).where(mine & (points_table.c.newest > until) & (points_table.c.oldest <= until)).order_by(points_table.c.newest).limit(1)
+    over = (
+        sa.select(points_table)
+        .where(mine & (points_table.c.newest > until) & (points_table.c.oldest <= until))
+        .order_by(points_table.c.newest)
+        .limit(1)
+    )
     edge = c.execute(over).all()
-    under = sa.select(points_table).where(mine & (points_table.c.newest <= until)).order_by(points_table.c.newest.desc())
+    under = (
+        sa.select(points_table)
+        .where(mine & (points_table.c.newest <= until))
+        .order_by(points_table.c.newest.desc())
+    )
     return (fetch_chunks(c.execute(under), limit, None)[::-1]) + list(edge)
 
 
@@ -597,8 +898,19 @@ def fetch_chunks(found: sa.CursorResult[Any], limit: int, since: float | None) -
 
 def late_points(c: sa.Connection, id: int, span: tuple[float, float], limit: int) -> list[Any]:
     """Late points of a span, at most `limit`, the newest."""
-    inside = (late_table.c.stream == id) & (late_table.c.time >= span[0]) & (late_table.c.time <= span[1])
-    return list(c.execute(sa.select(late_table.c.time, late_table.c.x).where(inside).order_by(late_table.c.time.desc()).limit(limit)))
+    inside = (
+        (late_table.c.stream == id)
+        & (late_table.c.time >= span[0])
+        & (late_table.c.time <= span[1])
+    )
+    return list(
+        c.execute(
+            sa.select(late_table.c.time, late_table.c.x)
+            .where(inside)
+            .order_by(late_table.c.time.desc())
+            .limit(limit)
+        )
+    )
 
 
 class UnavailableStore:

@@ -5,8 +5,24 @@ import stat
 
 import pytest
 
-from redline.access.authorizer import MAX_RATED_CLIENTS, Authorizer, RateLimiter, Refusal, exposure_problem, presented_secret
-from redline.access.tokens import AuthError, Token, Tokens, append_token, hash_secret, load_tokens, mint_token, parse_token_file
+from redline.access.authorizer import (
+    MAX_RATED_CLIENTS,
+    Authorizer,
+    RateLimiter,
+    Refusal,
+    exposure_problem,
+    presented_secret,
+)
+from redline.access.tokens import (
+    AuthError,
+    Token,
+    Tokens,
+    append_token,
+    hash_secret,
+    load_tokens,
+    mint_token,
+    parse_token_file,
+)
 
 
 @pytest.fixture
@@ -26,31 +42,68 @@ def bearer(secret):
 def test_a_file_keeps_only_hashes_and_only_for_its_owner(made):
     path, secrets = made
     text = path.read_text()
-    assert all(secret not in text for secret in secrets.values()) and stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert [(t.role, t.name) for t in parse_token_file(path)] == [(role, f"the {role}er") for role in secrets]
+    assert (
+        all(secret not in text for secret in secrets.values())
+        and stat.S_IMODE(path.stat().st_mode) == 0o600
+    )
+    assert [(t.role, t.name) for t in parse_token_file(path)] == [
+        (role, f"the {role}er") for role in secrets
+    ]
     assert len(set(secrets.values())) == 3 and min(map(len, secrets.values())) >= 43
 
 
 def test_each_role_may_do_what_those_before_it_may(made):
     path, secrets = made
     door = Authorizer(load_tokens(str(path), None), RateLimiter(0))
-    asked = {"read": ("GET", "/api/streams"), "push": ("POST", "/api/submit"), "operate": ("POST", "/api/configure")}
+    asked = {
+        "read": ("GET", "/api/streams"),
+        "push": ("POST", "/api/submit"),
+        "operate": ("POST", "/api/configure"),
+    }
     for held, secret in secrets.items():
-        passed = [role for role, (method, path) in asked.items() if isinstance(door.judged(method, path, bearer(secret)), Token)]
+        passed = [
+            role
+            for role, (method, path) in asked.items()
+            if isinstance(door.judged(method, path, bearer(secret)), Token)
+        ]
         assert passed == list(asked)[: list(asked).index(held) + 1]
     refusal = door.judged("POST", "/api/configure", bearer(secrets["push"]))
-    assert refusal.status == 403 and "may operate" in refusal.detail and "the pusher may push" in refusal.detail
+    assert (
+        refusal.status == 403
+        and "may operate" in refusal.detail
+        and "the pusher may push" in refusal.detail
+    )
 
 
 def test_without_a_right_token_everything_but_health_is_closed(made):
     path, secrets = made
     door = Authorizer(load_tokens(str(path), "from the environment"), RateLimiter(0))
     assert door.judged("GET", "/health", {}) is None
-    for headers in ({}, bearer(""), bearer("wrong"), bearer(secrets["read"][:-1]), {"authorization": "Basic !!"}, {"authorization": secrets["read"]}):
-        for path in ("/", "/api/status", "/docs", "/openapi.json", "/_dash-update-component", "/health/"):
+    for headers in (
+        {},
+        bearer(""),
+        bearer("wrong"),
+        bearer(secrets["read"][:-1]),
+        {"authorization": "Basic !!"},
+        {"authorization": secrets["read"]},
+    ):
+        for path in (
+            "/",
+            "/api/status",
+            "/docs",
+            "/openapi.json",
+            "/_dash-update-component",
+            "/health/",
+        ):
             refusal = door.judged("GET", path, headers)
-            assert isinstance(refusal, Refusal) and refusal.status == 401 and refusal.headers[0][0] == "WWW-Authenticate"
-    assert door.judged("POST", "/api/configure", bearer("from the environment")).name == "environment"
+            assert (
+                isinstance(refusal, Refusal)
+                and refusal.status == 401
+                and refusal.headers[0][0] == "WWW-Authenticate"
+            )
+    assert (
+        door.judged("POST", "/api/configure", bearer("from the environment")).name == "environment"
+    )
 
 
 def test_a_browser_brings_the_token_as_its_password(made):
@@ -62,14 +115,22 @@ def test_a_browser_brings_the_token_as_its_password(made):
 
 def test_every_token_is_compared_in_constant_time(monkeypatch):
     compared = []
-    monkeypatch.setattr("redline.access.tokens.hmac.compare_digest", lambda a, b: compared.append(b) or a == b)
+    monkeypatch.setattr(
+        "redline.access.tokens.hmac.compare_digest", lambda a, b: compared.append(b) or a == b
+    )
     tokens = Tokens(Token("read", hash_secret(secret), secret) for secret in "abc")
     assert tokens.who("a").name == "a" and tokens.who("z") is None
     assert compared == [hash_secret(secret) for secret in "abc"] * 2  # the first hit ends nothing
 
 
 @pytest.mark.parametrize(
-    "line", ["operate hunter2 me", "king sha256:" + "0" * 64 + " me", "read sha256:" + "0" * 63 + " me", "read sha256:" + "0" * 64]
+    "line",
+    [
+        "operate hunter2 me",
+        "king sha256:" + "0" * 64 + " me",
+        "read sha256:" + "0" * 63 + " me",
+        "read sha256:" + "0" * 64,
+    ],
 )
 def test_a_bad_line_is_named_and_never_repeated(tmp_path, line):
     (path := tmp_path / "t").write_text(f"# mine\n\n{line}\n")
@@ -85,27 +146,38 @@ def test_a_token_needs_a_role_and_a_name(role, name):
 
 
 def test_no_other_address_is_served_without_a_token():
-    assert exposure_problem("127.0.0.1", Tokens()) is None and exposure_problem("0.0.0.0", Tokens([Token("read", hash_secret("x"), "x")])) is None
+    assert (
+        exposure_problem("127.0.0.1", Tokens()) is None
+        and exposure_problem("0.0.0.0", Tokens([Token("read", hash_secret("x"), "x")])) is None
+    )
     for host in ("0.0.0.0", "::", "10.0.0.4", "example.org"):
         assert "no token is set" in (exposure_problem(host, Tokens()) or "")
 
 
 def test_a_page_from_elsewhere_changes_nothing_unless_it_is_listed():
-    door, there = Authorizer(Tokens(), RateLimiter(0), ("https://ops.example",)), {"host": "localhost:8050"}
+    door, there = (
+        Authorizer(Tokens(), RateLimiter(0), ("https://ops.example",)),
+        {"host": "localhost:8050"},
+    )
     judged = {
-        origin: door.judged("POST", "/api/configure", {**there, "origin": origin}) for origin in ("http://localhost:8050", "https://ops.example")
+        origin: door.judged("POST", "/api/configure", {**there, "origin": origin})
+        for origin in ("http://localhost:8050", "https://ops.example")
     }
     assert judged == dict.fromkeys(judged) and door.judged("POST", "/api/configure", there) is None
     for origin in ("https://evil.example", "http://localhost:9999", "null"):
         assert door.judged("POST", "/api/configure", {**there, "origin": origin}).status == 403
-    assert door.judged("GET", "/api/status", {**there, "origin": "https://evil.example"}) is None  # the browser keeps the answer from that page
+    assert (
+        door.judged("GET", "/api/status", {**there, "origin": "https://evil.example"}) is None
+    )  # the browser keeps the answer from that page
 
 
 def test_a_client_has_an_allowance_of_its_own_that_grows_with_time():
     allowance = RateLimiter(10)
     assert [allowance.wait("a", 0.0) for _ in range(20)] == [0.0] * 20  # two seconds' worth at once
     assert allowance.wait("a", 0.0) == pytest.approx(0.1) and allowance.wait("b", 0.0) == 0.0
-    assert allowance.wait("a", 0.1) == 0.0 and allowance.wait("a", 0.1) > 0 and allowance.refused == 2
+    assert (
+        allowance.wait("a", 0.1) == 0.0 and allowance.wait("a", 0.1) > 0 and allowance.refused == 2
+    )
     for client in range(MAX_RATED_CLIENTS + 5):
         allowance.wait(str(client), 1.0)
     assert len(allowance.left) == MAX_RATED_CLIENTS and RateLimiter(0).wait("a", 0.0) == 0.0

@@ -21,7 +21,14 @@ from docs.tables import filled
 from redline.access.tokens import Token, Tokens, hash_secret
 from redline.api import payload, sse
 from redline.api.assembly import assemble_service, describe_anomaly_for_store
-from redline.api.history import HistoryRange, HistoryRows, history_csv, rows_from_buffer, select_rows, thin_rows
+from redline.api.history import (
+    HistoryRange,
+    HistoryRows,
+    history_csv,
+    rows_from_buffer,
+    select_rows,
+    thin_rows,
+)
 from redline.api.payload import BodyError, parse_document, parse_submission
 from redline.api.server import connect_api
 from redline.api.service import ServerOptions, Service
@@ -48,7 +55,9 @@ def served(monitor, **options):
 @pytest.fixture(scope="module")
 def wave():
     """A simulated stream whose past is there and stands still."""
-    monitor = Monitor({"wave": (STREAMS["wave"](seed=3), False), "iot": (STREAMS["iot"](seed=3), False)})
+    monitor = Monitor(
+        {"wave": (STREAMS["wave"](seed=3), False), "iot": (STREAMS["iot"](seed=3), False)}
+    )
     for feed in monitor.feeds.values():
         monitor.fill_back(feed, 3_000)
     with served(monitor) as client:
@@ -67,9 +76,18 @@ def running():
 
 def refused(answer, status, field=None):
     """The problem an answer must be; the error of a field if one is named."""
-    assert answer.status_code == status and answer.headers["content-type"] == "application/problem+json", answer.text
+    assert (
+        answer.status_code == status
+        and answer.headers["content-type"] == "application/problem+json"
+    ), answer.text
     body = answer.json()
-    assert body["status"] == status and body["type"] == "about:blank" and body["title"] and body["detail"] and body["instance"].startswith("/")
+    assert (
+        body["status"] == status
+        and body["type"] == "about:blank"
+        and body["title"]
+        and body["detail"]
+        and body["instance"].startswith("/")
+    )
     if field is None:
         return body
     found = [error for error in body["errors"] if error["field"] == field]
@@ -84,27 +102,49 @@ def refused(answer, status, field=None):
     "body",
     [
         [{"source": "oven", "time": NOON + i, "value": float(i)} for i in range(3)],
-        [{"source": "oven", "time": f"2026-01-05T00:00:0{i}Z", "values": {"value": i}} for i in range(3)],
+        [
+            {"source": "oven", "time": f"2026-01-05T00:00:0{i}Z", "values": {"value": i}}
+            for i in range(3)
+        ],
         {"source": "oven", "time": [NOON, NOON + 1, NOON + 2], "value": [0, 1.0, 2]},
-        {"source": "oven", "time": ["2026-01-05", "2026-01-05T01:00:01+01:00", NOON + 2], "values": {"value": [0, 1, 2]}},
-        [{"source": "oven", "time": [NOON, NOON + 1], "value": [0, 1]}, {"source": "oven", "time": NOON + 2, "value": 2}],
+        {
+            "source": "oven",
+            "time": ["2026-01-05", "2026-01-05T01:00:01+01:00", NOON + 2],
+            "values": {"value": [0, 1, 2]},
+        },
+        [
+            {"source": "oven", "time": [NOON, NOON + 1], "value": [0, 1]},
+            {"source": "oven", "time": NOON + 2, "value": 2},
+        ],
     ],
     ids=["list", "ISO", "columns", "mixed times", "columns and a point"],
 )
 def test_every_form_means_the_same_points(body):
     lines = b"\n".join(map(payload.to_json, body if isinstance(body, list) else [body])) + b"\n\n"
-    for parts in (parse_submission(body), parse_submission(parse_document(lines, lines=True)), parse_submission(parse_document(lines))):
+    for parts in (
+        parse_submission(body),
+        parse_submission(parse_document(lines, lines=True)),
+        parse_submission(parse_document(lines)),
+    ):
         assert {p.source for p in parts} == {"oven"} and {p.names for p in parts} == {("value",)}
         assert np.concatenate([p.time for p in parts]).tolist() == [NOON, NOON + 1, NOON + 2]
         assert np.concatenate([p.x for p in parts])[:, 0].tolist() == [0, 1, 2]
 
 
 def test_features_keep_their_order_and_what_is_left_out_is_missing():
-    points = [{"source": "a", "time": 0, "values": {"x": 1, "y": 2}}, {"source": "b", "time": 0, "value": None}]
-    points += [{"source": "a", "time": 1, "values": {"y": 3, "z": 4}}, {"source": "a", "time": 2, "values": {"z": 5, "x": None, "y": 6}}]
+    points = [
+        {"source": "a", "time": 0, "values": {"x": 1, "y": 2}},
+        {"source": "b", "time": 0, "value": None},
+    ]
+    points += [
+        {"source": "a", "time": 1, "values": {"y": 3, "z": 4}},
+        {"source": "a", "time": 2, "values": {"z": 5, "x": None, "y": 6}},
+    ]
     first, second = parse_submission(points)
     assert first.names == ("x", "y", "z") and second.source == "b"
-    assert np.array_equal(first.x, [[1, 2, math.nan], [math.nan, 3, 4], [math.nan, 6, 5]], equal_nan=True)
+    assert np.array_equal(
+        first.x, [[1, 2, math.nan], [math.nan, 3, 4], [math.nan, 6, 5]], equal_nan=True
+    )
 
 
 @pytest.mark.parametrize(
@@ -120,7 +160,10 @@ def test_features_keep_their_order_and_what_is_left_out_is_missing():
         (b'{"source": "a", "time": 0}', "a.value"),
         (b'{"source": "a", "time": 0, "value": 1, "values": {"b": 1}}', "a.value"),
         (b'{"source": "a", "time": 0, "val": 1}', "val"),
-        (b'[{"source": "a", "time": 0, "value": 1}, {"source": "a", "time": 0, "vale": 1}]', "[1].vale"),
+        (
+            b'[{"source": "a", "time": 0, "value": 1}, {"source": "a", "time": 0, "vale": 1}]',
+            "[1].vale",
+        ),
         (b'{"source": "a", "time": 0, "value": "7"}', "a.value"),
         (b'{"source": "a", "time": 0, "value": true}', "a.value"),
         (b'{"source": "a", "time": 0, "value": 1e80}', "a.value"),
@@ -142,12 +185,20 @@ def test_features_keep_their_order_and_what_is_left_out_is_missing():
 def test_a_body_that_does_not_fit_names_field_wanted_and_came(body, field):
     with pytest.raises(BodyError) as caught:
         parse_submission(parse_document(body))
-    assert caught.value.field.endswith(field) and caught.value.wanted and len(caught.value.came) <= 2 * payload.MAX_SHOWN
+    assert (
+        caught.value.field.endswith(field)
+        and caught.value.wanted
+        and len(caught.value.came) <= 2 * payload.MAX_SHOWN
+    )
 
 
-anything = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3))
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3),
+)
 pointlike = st.dictionaries(
-    st.sampled_from(["source", "time", "value", "values", "x"]), anything | st.dictionaries(st.text(max_size=3), anything, max_size=3)
+    st.sampled_from(["source", "time", "value", "values", "x"]),
+    anything | st.dictionaries(st.text(max_size=3), anything, max_size=3),
 )
 
 
@@ -159,7 +210,10 @@ def test_any_json_is_points_or_a_misfit(body):
     except BodyError as error:
         assert error.field and error.wanted
     else:
-        assert all(len(part.time) == len(part.x) >= 1 and part.x.shape[1] == len(part.names) for part in found)
+        assert all(
+            len(part.time) == len(part.x) >= 1 and part.x.shape[1] == len(part.names)
+            for part in found
+        )
 
 
 def test_whatever_is_told_is_json():
@@ -174,7 +228,12 @@ def test_whatever_is_told_is_json():
 
 def test_health_is_live_and_ready_with_reasons(running):
     answer = running.get("/health")
-    assert answer.status_code == 200 and answer.json() == {"live": True, "ready": True, "reasons": [], "notes": []}
+    assert answer.status_code == 200 and answer.json() == {
+        "live": True,
+        "ready": True,
+        "reasons": [],
+        "notes": [],
+    }
 
 
 def test_a_loop_that_does_not_beat_is_not_live(wave):
@@ -194,27 +253,51 @@ def refused_health(client):
 
 def test_streams_tell_features_units_and_applied_settings(wave):
     listed = wave.get("/api/streams").json()
-    assert [s["source"] for s in listed["streams"]] == ["wave", "iot"] and listed["total"] == 2 and listed["next"] is None
+    assert (
+        [s["source"] for s in listed["streams"]] == ["wave", "iot"]
+        and listed["total"] == 2
+        and listed["next"] is None
+    )
     iot = wave.get("/api/streams/iot").json()
     assert iot == listed["streams"][1] and iot["kind"] == "simulated" and iot["points"] == 3_000
-    assert iot["features"][1] == {"name": "temperature", "unit": "°C"} and iot["applied"]["detector"] == "rolling z-score"
+    assert (
+        iot["features"][1] == {"name": "temperature", "unit": "°C"}
+        and iot["applied"]["detector"] == "rolling z-score"
+    )
     page = wave.get("/api/streams", params={"limit": 1}).json()
-    assert page["next"] == "wave" and wave.get("/api/streams", params={"after": "wave"}).json()["streams"][0]["source"] == "iot"
+    assert (
+        page["next"] == "wave"
+        and wave.get("/api/streams", params={"after": "wave"}).json()["streams"][0]["source"]
+        == "iot"
+    )
 
 
 def test_status_and_stats_count_the_same(wave):
     status, stats = wave.get("/api/status").json(), wave.get("/api/stats").json()["streams"]
     for name in ("points", "anomalies", "alarms"):
         assert status[name] == sum(stream[name] for stream in stats)
-    assert status["points"] == 6_000 and wave.get("/api/stats", params={"source": "iot"}).json()["streams"] == [stats[1]]
+    assert status["points"] == 6_000 and wave.get("/api/stats", params={"source": "iot"}).json()[
+        "streams"
+    ] == [stats[1]]
 
 
 def test_what_is_not_there_is_said(wave):
-    for path in ("/api/streams/typo", "/api/data/typo", "/api/stats?source=typo", "/api/anomalies?source=typo"):
+    for path in (
+        "/api/streams/typo",
+        "/api/data/typo",
+        "/api/stats?source=typo",
+        "/api/anomalies?source=typo",
+    ):
         assert refused(wave.get(path), 404, "source")["came"] == "typo"
-    assert "/api/typo" in refused(wave.get("/api/typo"), 404)["detail"] and refused(wave.post("/api/alerts/x/acknowledge"), 404)
+    assert "/api/typo" in refused(wave.get("/api/typo"), 404)["detail"] and refused(
+        wave.post("/api/alerts/x/acknowledge"), 404
+    )
     wrong = wave.get("/api/submit")
-    assert refused(wrong, 405) and wrong.headers["allow"] == "POST" and refused(wave.post("/api/streams"), 405)
+    assert (
+        refused(wrong, 405)
+        and wrong.headers["allow"] == "POST"
+        and refused(wave.post("/api/streams"), 405)
+    )
 
 
 # --- points out
@@ -224,26 +307,53 @@ def test_data_comes_oldest_first_in_three_formats(wave):
     feed = wave.service.monitor.feeds["iot"]
     body = wave.get("/api/data/iot", params={"limit": 50}).json()
     points = body["points"]
-    assert [p["step"] for p in points] == list(range(2_950, 3_000)) and body["names"] == list(feed.stream.names)
+    assert [p["step"] for p in points] == list(range(2_950, 3_000)) and body["names"] == list(
+        feed.stream.names
+    )
     want = feed.tape.read("x", 2_950, 3_000)
-    assert [list(p["values"].values()) for p in points] == [[None if v != v else v for v in row] for row in want.tolist()]
-    lines = [json.loads(line) for line in wave.get("/api/data/iot", params={"limit": 50, "format": "ndjson"}).text.splitlines()]
+    assert [list(p["values"].values()) for p in points] == [
+        [None if v != v else v for v in row] for row in want.tolist()
+    ]
+    lines = [
+        json.loads(line)
+        for line in wave.get(
+            "/api/data/iot", params={"limit": 50, "format": "ndjson"}
+        ).text.splitlines()
+    ]
     assert lines == [{"source": "iot", **point} for point in points]
-    rows = list(csv.DictReader(io.StringIO(wave.get("/api/data/iot", params={"limit": 50, "format": "csv"}).text)))
-    assert [float(r["humidity"] or "nan") for r in rows] == pytest.approx(want[:, 0].tolist(), nan_ok=True, abs=0) and rows[0]["step"] == "2950"
+    rows = list(
+        csv.DictReader(
+            io.StringIO(wave.get("/api/data/iot", params={"limit": 50, "format": "csv"}).text)
+        )
+    )
+    assert [float(r["humidity"] or "nan") for r in rows] == pytest.approx(
+        want[:, 0].tolist(), nan_ok=True, abs=0
+    ) and rows[0]["step"] == "2950"
 
 
 def test_a_range_is_paged_forward_from_its_start(wave):
     feed = wave.service.monitor.feeds["wave"]
     start, seen = feed.tape.read("time", 100, 101)[0, 0], []
     for _ in range(3):
-        points = wave.get("/api/data/wave", params={"start": start, "end": NOON + 20, "limit": 40}).json()["points"]
+        points = wave.get(
+            "/api/data/wave", params={"start": start, "end": NOON + 20, "limit": 40}
+        ).json()["points"]
         seen += [p["step"] for p in points]
         start = points[-1]["time"] + 1e-3
     assert seen == list(range(100, 200))
-    iso = wave.get("/api/data/wave", params={"start": "2026-01-05T00:00:10Z", "limit": 1}).json()["points"][0]
-    assert iso["step"] == 100 and refused(wave.get("/api/data/wave?start=noon"), 422, "start")["came"] == "'noon'"
-    for query, field in (("limit=0", "limit"), ("limit=999999", "limit"), ("format=xml", "format"), ("thin=-1", "thin")):
+    iso = wave.get("/api/data/wave", params={"start": "2026-01-05T00:00:10Z", "limit": 1}).json()[
+        "points"
+    ][0]
+    assert (
+        iso["step"] == 100
+        and refused(wave.get("/api/data/wave?start=noon"), 422, "start")["came"] == "'noon'"
+    )
+    for query, field in (
+        ("limit=0", "limit"),
+        ("limit=999999", "limit"),
+        ("format=xml", "format"),
+        ("thin=-1", "thin"),
+    ):
         assert refused(wave.get(f"/api/data/wave?{query}"), 422, field)
 
 
@@ -251,7 +361,9 @@ def test_the_anomalies_of_the_data_are_those_that_were_found(wave):
     for name in ("wave", "iot"):
         feed = wave.service.monitor.feeds[name]
         points = wave.get(f"/api/data/{name}", params={"limit": 3_000}).json()["points"]
-        assert [p["step"] for p in points if p["anomaly"]] == [a.step for a in feed.journal] and feed.anomalies > 5
+        assert [p["step"] for p in points if p["anomaly"]] == [
+            a.step for a in feed.journal
+        ] and feed.anomalies > 5
 
 
 def test_thinning_keeps_every_anomaly_and_the_extremes_in_absolute_buckets(wave):
@@ -269,9 +381,17 @@ def test_missing_values_are_empty_cells_and_no_bucket_is_lost():
     steps = np.arange(40)
     x = np.where(steps[:, None] % 2, np.nan, steps[:, None] * 1.0)
     found = HistoryRows(steps, steps * 1.0, x, np.full(40, np.nan), np.zeros(40, bool))
-    assert history_csv(["a,b"], found).decode().splitlines()[:3] == ['step,time,"a,b",score,anomaly', "0,0.0,0.0,,0", "1,1.0,,,0"]
+    assert history_csv(["a,b"], found).decode().splitlines()[:3] == [
+        'step,time,"a,b",score,anomaly',
+        "0,0.0,0.0,,0",
+        "1,1.0,,,0",
+    ]
     assert thin_rows(found, 10).step.tolist() == [0, 6, 8, 14, 16, 22, 24, 30, 32, 38]
-    assert select_rows(found, HistoryRange(10, 20, 3)).step.tolist() == [17, 18, 19] and select_rows(found, HistoryRange(10, 20, 3, True)).step.tolist() == [10, 11, 12]
+    assert select_rows(found, HistoryRange(10, 20, 3)).step.tolist() == [
+        17,
+        18,
+        19,
+    ] and select_rows(found, HistoryRange(10, 20, 3, True)).step.tolist() == [10, 11, 12]
 
 
 # --- what was found
@@ -281,18 +401,33 @@ def test_anomalies_are_listed_narrowed_and_paged(wave):
     newest = wave.get("/api/anomalies", params={"limit": 5}).json()
     assert len(newest["anomalies"]) == 5 and newest["next"] == newest["anomalies"][-1]["id"]
     every, after = [], 0
-    while page := wave.get("/api/anomalies", params={"after": after, "limit": 20}).json()["anomalies"]:
+    while page := wave.get("/api/anomalies", params={"after": after, "limit": 20}).json()[
+        "anomalies"
+    ]:
         every, after = every + page, page[-1]["id"]
-    assert [a["id"] for a in every] == list(range(1, len(every) + 1)) and every[-5:] == newest["anomalies"]
+    assert [a["id"] for a in every] == list(range(1, len(every) + 1)) and every[-5:] == newest[
+        "anomalies"
+    ]
     one = every[0]
-    assert one["score"] > one["threshold"] and one["severity"] in SEVERITY_WORDS and "σ" in one["reason"]
+    assert (
+        one["score"] > one["threshold"]
+        and one["severity"] in SEVERITY_WORDS
+        and "σ" in one["reason"]
+    )
     for query, keep in (
         ({"source": "iot"}, lambda a: a["source"] == "iot"),
         ({"severity": "critical"}, lambda a: a["severity"] == "critical"),
         ({"alarms": True}, lambda a: a["alarm"]),
-        ({"source": "wave", "start": NOON + 100}, lambda a: a["source"] == "wave" and a["time"] >= NOON + 100),
+        (
+            {"source": "wave", "start": NOON + 100},
+            lambda a: a["source"] == "wave" and a["time"] >= NOON + 100,
+        ),
     ):
-        assert wave.get("/api/anomalies", params={"limit": 1_000, **query}).json()["anomalies"] == [a for a in every if keep(a)] != []
+        assert (
+            wave.get("/api/anomalies", params={"limit": 1_000, **query}).json()["anomalies"]
+            == [a for a in every if keep(a)]
+            != []
+        )
 
 
 # --- points in, as requests
@@ -302,32 +437,61 @@ def push(client, first, values, source="oven"):
     """Pushes a value a minute; returns when the listeners know too, which is a moment after the answer."""
     answer = pushed(client, first, values, source)
     feeds, until = client.service.monitor.feeds, time.monotonic() + 5
-    while source in feeds and feeds[source].journal and client.service.hub.newest < feeds[source].journal[-1].id:
+    while (
+        source in feeds
+        and feeds[source].journal
+        and client.service.hub.newest < feeds[source].journal[-1].id
+    ):
         assert time.monotonic() < until, "the listeners were not told"
         time.sleep(0.001)
     return answer
 
 
 def pushed(client, first, values, source):
-    return client.post("/api/submit", json={"source": source, "time": [NOON + 60 * (first + i) for i in range(len(values))], "value": list(values)})
+    return client.post(
+        "/api/submit",
+        json={
+            "source": source,
+            "time": [NOON + 60 * (first + i) for i in range(len(values))],
+            "value": list(values),
+        },
+    )
 
 
 def test_what_is_pushed_is_scored_shown_and_found(running):
     calm = np.random.default_rng(1).normal(20, 0.5, 300).tolist()
     answer = push(running, 0, calm)
     assert answer.status_code == 200 and answer.json()["accepted"] == 300
-    assert push(running, 300, [90.0]).json()["sources"] == {"oven": {"accepted": 1, "repeated": 0, "late": 0}}
+    assert push(running, 300, [90.0]).json()["sources"] == {
+        "oven": {"accepted": 1, "repeated": 0, "late": 0}
+    }
     newest = running.get("/api/anomalies").json()["anomalies"][-1]
-    assert (newest["source"], newest["value"], newest["step"], newest["severity"]) == ("oven", 90.0, 300, "critical")
+    assert (newest["source"], newest["value"], newest["step"], newest["severity"]) == (
+        "oven",
+        90.0,
+        300,
+        "critical",
+    )
     stream = running.get("/api/streams/oven").json()
     assert stream["kind"] == "pushed" and stream["points"] == 301
     incident = running.get("/api/alerts").json()["incidents"][0]
-    assert incident["source"] == "oven" and incident["state"] == "open" and "oven is unusual" in incident["text"]
+    assert (
+        incident["source"] == "oven"
+        and incident["state"] == "open"
+        and "oven is unusual" in incident["text"]
+    )
 
 
 def test_repeats_are_ignored_late_ones_kept_apart_both_counted(running):
     assert push(running, 5, [1, 2, 3]).json()["accepted"] == 3
-    answer = running.post("/api/submit", json={"source": "oven", "time": [NOON + 60 * k for k in (5, 6, 2, 8, 8)], "value": [9, 9, 9, 9, 9]}).json()
+    answer = running.post(
+        "/api/submit",
+        json={
+            "source": "oven",
+            "time": [NOON + 60 * k for k in (5, 6, 2, 8, 8)],
+            "value": [9, 9, 9, 9, 9],
+        },
+    ).json()
     assert (answer["accepted"], answer["repeated"], answer["late"]) == (1, 3, 1)
     assert [p["value"] for p in running.get("/api/data/oven").json()["points"]] == [1, 2, 3, 9]
     queue = running.get("/api/status").json()["queue"]
@@ -336,30 +500,60 @@ def test_repeats_are_ignored_late_ones_kept_apart_both_counted(running):
 
 def test_a_bad_submission_names_what_is_wrong_and_leaves_the_right_ones_in(running):
     assert refused(running.post("/api/submit", content=b"rubbish"), 422, "body")
-    assert refused(running.post("/api/submit", json={"source": "\n", "time": 0, "value": 1}), 422, "source")
-    assert refused(running.post("/api/submit", json={"source": "a", "time": 9e11, "value": 1}), 422, "time")
-    mixed = running.post("/api/submit", json=[{"source": "good", "time": 0, "value": 1}, {"source": " ", "time": 0, "value": 1}])
-    assert refused(mixed, 422)["sources"]["good"]["accepted"] == 1 and running.get("/api/streams/good").status_code == 200
+    assert refused(
+        running.post("/api/submit", json={"source": "\n", "time": 0, "value": 1}), 422, "source"
+    )
+    assert refused(
+        running.post("/api/submit", json={"source": "a", "time": 9e11, "value": 1}), 422, "time"
+    )
+    mixed = running.post(
+        "/api/submit",
+        json=[{"source": "good", "time": 0, "value": 1}, {"source": " ", "time": 0, "value": 1}],
+    )
+    assert (
+        refused(mixed, 422)["sources"]["good"]["accepted"] == 1
+        and running.get("/api/streams/good").status_code == 200
+    )
     assert push(running, 0, [1.0]).status_code == 200
-    assert refused(running.post("/api/submit", json={"source": "oven", "time": NOON + 99, "values": {"other": 1}}), 422, "values")
+    assert refused(
+        running.post(
+            "/api/submit", json={"source": "oven", "time": NOON + 99, "values": {"other": 1}}
+        ),
+        422,
+        "values",
+    )
 
 
-def test_a_body_of_many_sources_is_answered_source_by_source_and_holds_nobody_up(running, monkeypatch):
+def test_a_body_of_many_sources_is_answered_source_by_source_and_holds_nobody_up(
+    running, monkeypatch
+):
     on_the_loop = []
     submit = running.service.monitor.submit
-    monkeypatch.setattr(running.service.monitor, "submit", lambda *words: on_the_loop.append(asyncio._get_running_loop()) or submit(*words))
+    monkeypatch.setattr(
+        running.service.monitor,
+        "submit",
+        lambda *words: on_the_loop.append(asyncio._get_running_loop()) or submit(*words),
+    )
     points = [{"source": f"s{i}", "time": NOON, "value": i} for i in range(500)]
     body = running.post("/api/submit", json=[*points, {"source": " ", "time": NOON, "value": 1}])
     assert refused(body, 422)["accepted"] == 500 and len(body.json()["sources"]) == 500
     again = running.post("/api/submit", json=points).json()
-    assert again["repeated"] == 500 and again["sources"]["s7"] == {"accepted": 0, "repeated": 1, "late": 0}
+    assert again["repeated"] == 500 and again["sources"]["s7"] == {
+        "accepted": 0,
+        "repeated": 1,
+        "late": 0,
+    }
     assert len(on_the_loop) == 1_001 and not any(on_the_loop)
 
 
 def test_lines_are_taken_whatever_their_content_type(running):
     body = b'{"source": "a", "time": 1, "value": 1}\n{"source": "b", "time": "1970-01-01T00:00:02", "values": {"x": 1, "y": null}}\n'
     for kind in ("application/x-ndjson", "application/x-www-form-urlencoded"):
-        assert set(running.post("/api/submit", content=body, headers={"content-type": kind}).json()["sources"]) == {"a", "b"}
+        assert set(
+            running.post("/api/submit", content=body, headers={"content-type": kind}).json()[
+                "sources"
+            ]
+        ) == {"a", "b"}
     assert running.get("/api/data/b").json()["points"][0]["values"] == {"x": 1, "y": None}
 
 
@@ -367,18 +561,35 @@ def test_lines_are_taken_whatever_their_content_type(running):
 
 
 def test_configure_applies_undoes_and_refuses_in_the_words_of_the_table(wave):
-    answer = wave.post("/api/configure", json={"source": "iot", "threshold": 5, "detector": "EWMA"}).json()
-    assert answer["before"]["threshold"] == 3.5 and (answer["applied"]["threshold"], answer["applied"]["detector"]) == (5, "EWMA")
+    answer = wave.post(
+        "/api/configure", json={"source": "iot", "threshold": 5, "detector": "EWMA"}
+    ).json()
+    assert answer["before"]["threshold"] == 3.5 and (
+        answer["applied"]["threshold"],
+        answer["applied"]["detector"],
+    ) == (5, "EWMA")
     assert wave.service.monitor.feeds["iot"].applied.detector == "EWMA"
-    assert wave.post("/api/configure", json={"source": "iot", "undo": True}).json()["applied"] == answer["before"]
-    for change, field in (({"threshold": 99}, "threshold"), ({"detector": "x"}, "detector"), ({"window": 1.5}, "window"), ({}, "body")):
+    assert (
+        wave.post("/api/configure", json={"source": "iot", "undo": True}).json()["applied"]
+        == answer["before"]
+    )
+    for change, field in (
+        ({"threshold": 99}, "threshold"),
+        ({"detector": "x"}, "detector"),
+        ({"window": 1.5}, "window"),
+        ({}, "body"),
+    ):
         assert refused(wave.post("/api/configure", json={"source": "iot", **change}), 422, field)
     assert refused(wave.post("/api/configure", json={"source": "x", "threshold": 5}), 404, "source")
 
 
 def test_a_window_that_a_detector_refuses_is_refused_in_its_words(wave, monkeypatch):
     monkeypatch.setitem(DETECTORS._entries, "EWMA", IsolationForest)
-    error = refused(wave.post("/api/configure", json={"source": "iot", "detector": "EWMA", "window": 20}), 422, "window")
+    error = refused(
+        wave.post("/api/configure", json={"source": "iot", "detector": "EWMA", "window": 20}),
+        422,
+        "window",
+    )
     assert "at least 32 steps" in error["wanted"] and error["came"] == "20"
     assert wave.get("/api/streams/iot").json()["applied"]["window"] != 20
 
@@ -392,11 +603,20 @@ def test_incidents_are_acknowledged_snoozed_and_resolved(running):
     id = running.get("/api/alerts").json()["incidents"][0]["id"]
     assert running.get(f"/api/alerts/{id}").json()["peak"]["feature"] == "value"
     assert running.post(f"/api/alerts/{id}/acknowledge").json()["state"] == "acknowledged"
-    assert running.post(f"/api/alerts/{id}/snooze", params={"for": "1 h"}).json()["state"] == "snoozed"
+    assert (
+        running.post(f"/api/alerts/{id}/snooze", params={"for": "1 h"}).json()["state"] == "snoozed"
+    )
     assert refused(running.post(f"/api/alerts/{id}/snooze", params={"for": "2 h"}), 422, "for")
-    assert running.post(f"/api/alerts/{id}/resolve", params={"note": "door was open"}).json()["state"] == "resolved"
+    assert (
+        running.post(f"/api/alerts/{id}/resolve", params={"note": "door was open"}).json()["state"]
+        == "resolved"
+    )
     assert "resolved" in refused(running.post(f"/api/alerts/{id}/acknowledge"), 409)["detail"]
-    entries = [(e["what"], e["note"]) for e in running.get(f"/api/alerts/{id}").json()["history"] if e["who"] == "local"]
+    entries = [
+        (e["what"], e["note"])
+        for e in running.get(f"/api/alerts/{id}").json()["history"]
+        if e["who"] == "local"
+    ]
     assert entries == [("acknowledged", ""), ("snoozed", "1 h"), ("resolved", "door was open")]
     assert running.get("/api/alerts", params={"state": "open"}).json()["total"] == 0
 
@@ -405,22 +625,34 @@ def test_incidents_are_acknowledged_snoozed_and_resolved(running):
 
 
 def test_a_token_opens_what_its_role_may_do():
-    tokens = Tokens([Token("read", hash_secret("r"), "reader"), Token("push", hash_secret("p"), "pusher")])
+    tokens = Tokens(
+        [Token("read", hash_secret("r"), "reader"), Token("push", hash_secret("p"), "pusher")]
+    )
     with served(Monitor({}), tokens=tokens) as client:
         client.service.monitor.start()
         assert client.get("/health").status_code == 200
         answer = client.get("/api/status")
         assert refused(answer, 401) and "Basic" in answer.headers["www-authenticate"]
         assert client.get("/api/status", headers={"authorization": "Bearer r"}).status_code == 200
-        assert refused(client.post("/api/submit", json={}, headers={"authorization": "Bearer r"}), 403)
+        assert refused(
+            client.post("/api/submit", json={}, headers={"authorization": "Bearer r"}), 403
+        )
         point = {"source": "a", "time": 0, "value": 1}
-        assert client.post("/api/submit", json=point, headers={"authorization": "Bearer p"}).status_code == 200
+        assert (
+            client.post(
+                "/api/submit", json=point, headers={"authorization": "Bearer p"}
+            ).status_code
+            == 200
+        )
         client.service.monitor.stop()
 
 
 def test_a_body_too_big_is_refused_also_where_it_does_not_say_so(running):
     running.service.options = running.service.options._replace(body=100)
-    assert "at most 100 bytes" in refused(running.post("/api/submit", content=b" " * 101), 413)["detail"]
+    assert (
+        "at most 100 bytes"
+        in refused(running.post("/api/submit", content=b" " * 101), 413)["detail"]
+    )
     assert refused(running.post("/api/submit", content=iter([b" " * 60, b" " * 60])), 413)
     assert running.get("/api/status").json()["requests"]["too_big"] == 2
 
@@ -429,16 +661,28 @@ def test_one_who_asks_too_often_is_told_when_to_come_back():
     with served(Monitor({}), rate=2) as client:
         answers = [client.get("/api/status") for _ in range(6)]
         assert [a.status_code for a in answers[:4]] == [200] * 4 and refused(answers[-1], 429)
-        assert int(answers[-1].headers["retry-after"]) >= 1 and client.get("/health").status_code != 429
+        assert (
+            int(answers[-1].headers["retry-after"]) >= 1
+            and client.get("/health").status_code != 429
+        )
 
 
 def test_other_pages_may_ask_only_where_the_operator_says_so(wave):
     origin = {"origin": "https://ops.example"}
     assert "access-control-allow-origin" not in wave.get("/api/status", headers=origin).headers
-    assert refused(wave.post("/api/configure", json={"source": "iot", "threshold": 5}, headers=origin), 403)
+    assert refused(
+        wave.post("/api/configure", json={"source": "iot", "threshold": 5}, headers=origin), 403
+    )
     with served(Monitor({}), cors=("https://ops.example",)) as client:
-        assert client.get("/api/status", headers=origin).headers["access-control-allow-origin"] == "https://ops.example"
-        asked = {**origin, "access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+        assert (
+            client.get("/api/status", headers=origin).headers["access-control-allow-origin"]
+            == "https://ops.example"
+        )
+        asked = {
+            **origin,
+            "access-control-request-method": "POST",
+            "access-control-request-headers": "authorization",
+        }
         assert client.options("/api/configure", headers=asked).status_code == 200
 
 
@@ -450,7 +694,12 @@ def noted(ids, stream="a", rank=0):
 
 
 def ids(parts):
-    return [int(line[4:]) for part in parts for line in part.decode().splitlines() if line.startswith("id: ")]
+    return [
+        int(line[4:])
+        for part in parts
+        for line in part.decode().splitlines()
+        if line.startswith("id: ")
+    ]
 
 
 async def first(hub, after, count, wish=EventFilter()):  # noqa: B008
@@ -489,7 +738,9 @@ def test_a_client_that_comes_back_misses_nothing_and_gets_nothing_twice():
 
 def test_what_the_store_knows_before_the_hub_is_sent_once():
     async def scene():
-        hub = EventHub(lambda after, most: [e for e in noted(range(1, 13)) if e.id > after][:most], newest=10)
+        hub = EventHub(
+            lambda after, most: [e for e in noted(range(1, 13)) if e.id > after][:most], newest=10
+        )
         client = asyncio.create_task(first(hub, 0, 13))
         while not hub.clients:
             await asyncio.sleep(0.001)
@@ -514,7 +765,10 @@ def test_without_an_id_only_what_comes_is_sent_and_only_what_is_wanted():
 def test_a_client_that_does_not_read_is_let_go_and_holds_up_nobody():
     async def scene():
         hub = EventHub()
-        stuck, reader = hub.follow(EventFilter(), None), asyncio.create_task(first(hub, None, 3_000))
+        stuck, reader = (
+            hub.follow(EventFilter(), None),
+            asyncio.create_task(first(hub, None, 3_000)),
+        )
         await anext(stuck)
         waiting = asyncio.create_task(anext(stuck))
         await asyncio.sleep(0.01)
@@ -527,12 +781,16 @@ def test_a_client_that_does_not_read_is_let_go_and_holds_up_nobody():
         return hub, rest
 
     hub, rest = asyncio.run(scene())
-    assert hub.slow == 1 and not hub.clients and b"Last-Event-ID" in rest[-1] and not ids(rest)  # nothing is held for it
+    assert (
+        hub.slow == 1 and not hub.clients and b"Last-Event-ID" in rest[-1] and not ids(rest)
+    )  # nothing is held for it
 
 
 def test_nothing_is_held_for_one_who_was_let_go():
     client = sse.EventClient(EventFilter(), 0)
-    assert [client.offer(event) for event in noted(range(1, sse.CLIENT_QUEUE_EVENTS + 2))] == [True] * sse.CLIENT_QUEUE_EVENTS + [False]
+    assert [client.offer(event) for event in noted(range(1, sse.CLIENT_QUEUE_EVENTS + 2))] == [
+        True
+    ] * sse.CLIENT_QUEUE_EVENTS + [False]
     assert client.slow and not client.queue
 
 
@@ -547,25 +805,36 @@ def test_silence_is_broken_by_a_comment_and_the_end_is_said(monkeypatch):
         return beginning + [part async for part in parts], hub
 
     parts, hub = asyncio.run(scene())
-    assert parts[0].startswith(b"retry: ") and parts[1].startswith(b": ") and b"stops" in parts[-1] and not hub.clients
+    assert (
+        parts[0].startswith(b"retry: ")
+        and parts[1].startswith(b": ")
+        and b"stops" in parts[-1]
+        and not hub.clients
+    )
 
 
 def test_an_event_is_the_anomaly_of_the_list(running):
     push(running, 0, np.random.default_rng(1).normal(20, 0.5, 300).tolist())
     push(running, 300, [90.0])
     kept = list(running.service.hub.kept)
-    assert [json.loads(event.data) for event in kept] == running.get("/api/anomalies").json()["anomalies"]
-    assert kept[-1].frame.startswith(b"id: %d\nevent: anomaly\ndata: {" % kept[-1].id) and kept[-1].frame.endswith(b"}\n\n") and kept[-1].rank == 2
+    assert [json.loads(event.data) for event in kept] == running.get("/api/anomalies").json()[
+        "anomalies"
+    ]
+    assert (
+        kept[-1].frame.startswith(b"id: %d\nevent: anomaly\ndata: {" % kept[-1].id)
+        and kept[-1].frame.endswith(b"}\n\n")
+        and kept[-1].rank == 2
+    )
 
 
 def test_the_openapi_lists_every_route_and_answers_are_quick(wave):
     paths = wave.get("/openapi.json").json()["paths"]
-    wanted = (
-        "/health /api/status /api/stats /api/streams /api/data/{source} /api/anomalies /api/alerts /api/stream/anomalies /api/submit /api/configure"
-    )
+    wanted = "/health /api/status /api/stats /api/streams /api/data/{source} /api/anomalies /api/alerts /api/stream/anomalies /api/submit /api/configure"
     assert set(wanted.split()) <= set(paths)
     shown = wave.get("/docs").text
-    assert all(path in shown for path in paths) and "src=" not in shown and "@import" not in shown  # it needs nothing from elsewhere
+    assert (
+        all(path in shown for path in paths) and "src=" not in shown and "@import" not in shown
+    )  # it needs nothing from elsewhere
     assert "swagger" in wave.get("/docs/try").text
     began = time.perf_counter()
     wave.get("/api/data/iot", params={"limit": 3_000})
@@ -613,11 +882,24 @@ def test_what_was_found_said_and_changed_is_there_after_a_restart(kept):
     before = client.get("/api/anomalies").json()["anomalies"]
     id = client.get("/api/alerts").json()["incidents"][0]["id"]
     assert client.post(f"/api/alerts/{id}/acknowledge").json()["state"] == "acknowledged"
-    label = client.post("/api/labels", json={"source": "oven", "kind": "expected", "start": NOON, "feature": "value", "note": "door"}).json()
+    label = client.post(
+        "/api/labels",
+        json={
+            "source": "oven",
+            "kind": "expected",
+            "start": NOON,
+            "feature": "value",
+            "note": "door",
+        },
+    ).json()
     client.post("/api/configure", json={"source": "oven", "threshold": 5})
-    assert client.service.store.history("oven")[0]["settings"]["threshold"] == 5  # answered means on disk
+    assert (
+        client.service.store.history("oven")[0]["settings"]["threshold"] == 5
+    )  # answered means on disk
     for step in (1, 2):
-        client.post("/api/labels", json={"source": "oven", "kind": "expected", "start": NOON + 60 * step})
+        client.post(
+            "/api/labels", json={"source": "oven", "kind": "expected", "start": NOON + 60 * step}
+        )
     assert client.service.labels.due("oven")
     client.service.labels.dismiss("oven")
     points = client.get("/api/data/oven", params={"limit": 500}).json()
@@ -627,10 +909,20 @@ def test_what_was_found_said_and_changed_is_there_after_a_restart(kept):
     assert again.get(f"/api/alerts/{id}").json()["state"] == "acknowledged"
     assert again.get("/api/labels", params={"source": "oven"}).json()["labels"][0] == label
     assert again.get("/api/streams/oven").json()["applied"]["threshold"] == 5
-    assert again.get("/api/data/oven", params={"limit": 500}).json() == points and len(points["points"]) == 301
-    assert [line["what"] for line in again.service.store.audit()] == [*["labelled expected"] * 2, "apply", "labelled expected", "acknowledged"]
+    assert (
+        again.get("/api/data/oven", params={"limit": 500}).json() == points
+        and len(points["points"]) == 301
+    )
+    assert [line["what"] for line in again.service.store.audit()] == [
+        *["labelled expected"] * 2,
+        "apply",
+        "labelled expected",
+        "acknowledged",
+    ]
     assert not again.service.labels.due("oven")
-    assert again.delete(f"/api/labels/{label['id']}").status_code == 200 and refused(again.delete(f"/api/labels/{label['id']}"), 404)
+    assert again.delete(f"/api/labels/{label['id']}").status_code == 200 and refused(
+        again.delete(f"/api/labels/{label['id']}"), 404
+    )
 
 
 def test_a_client_goes_on_after_a_restart_where_it_was(kept):
@@ -641,15 +933,27 @@ def test_a_client_goes_on_after_a_restart_where_it_was(kept):
     again = kept()
     push(again, 301, [95.0])
     newest = again.get("/api/anomalies").json()["anomalies"][-1]["id"]
-    assert newest > found[-1] and asyncio.run(first(again.service.hub, 0, len(found) + 1)) == [*found, newest]
+    assert newest > found[-1] and asyncio.run(first(again.service.hub, 0, len(found) + 1)) == [
+        *found,
+        newest,
+    ]
 
 
 def test_the_history_holds_late_points_and_narrows_like_the_journal(kept):
     client = kept()
     calm_then_hot(client)
-    assert client.post("/api/submit", json={"source": "oven", "time": NOON + 30, "value": 7}).json()["late"] == 1
+    assert (
+        client.post("/api/submit", json={"source": "oven", "time": NOON + 30, "value": 7}).json()[
+            "late"
+        ]
+        == 1
+    )
     points = client.get("/api/data/oven", params={"end": NOON + 61, "limit": 10}).json()["points"]
-    assert [(p["time"] - NOON, p["score"]) for p in points] == [(0, None), (30, None), (60, None)] and points[1]["value"] == 7
+    assert [(p["time"] - NOON, p["score"]) for p in points] == [
+        (0, None),
+        (30, None),
+        (60, None),
+    ] and points[1]["value"] == 7
     hot = client.get("/api/data/oven", params={"start": NOON + 300 * 60}).json()["points"]
     assert [(p["value"], p["anomaly"]) for p in hot] == [(90.0, True)]
     every = client.get("/api/anomalies", params={"limit": 100}).json()["anomalies"]
@@ -659,14 +963,23 @@ def test_the_history_holds_late_points_and_narrows_like_the_journal(kept):
         ({"start": NOON + 300 * 60}, lambda a: a["step"] == 300),
         ({"after": every[0]["id"], "limit": 1}, lambda a: a is every[1]),
     ):
-        assert client.get("/api/anomalies", params={"limit": 100, **query}).json()["anomalies"] == [a for a in every if keep(a)]
+        assert client.get("/api/anomalies", params={"limit": 100, **query}).json()["anomalies"] == [
+            a for a in every if keep(a)
+        ]
 
 
 def test_labels_that_do_not_fit_are_refused(running):
     push(running, 0, [1.0, 2.0])
     word = {"source": "oven", "kind": "missed", "start": NOON}
-    assert running.post("/api/labels", json={**word, "end": "2026-01-05T01:00:00Z"}).status_code == 201
-    for change, field in (({"kind": "odd"}, "kind"), ({"start": "noon"}, "start"), ({"end": NOON - 1}, "end"), ({"feature": "x"}, "feature")):
+    assert (
+        running.post("/api/labels", json={**word, "end": "2026-01-05T01:00:00Z"}).status_code == 201
+    )
+    for change, field in (
+        ({"kind": "odd"}, "kind"),
+        ({"start": "noon"}, "start"),
+        ({"end": NOON - 1}, "end"),
+        ({"feature": "x"}, "feature"),
+    ):
         assert refused(running.post("/api/labels", json={**word, **change}), 422, field)
     assert refused(running.post("/api/labels", json={**word, "source": "x"}), 404, "source")
 

@@ -22,7 +22,9 @@ ENDLESS = "/api/stream/anomalies"  # its answer has no end
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """The whole of it on a store, with a simulated stream and one that was pushed."""
-    store = SqliteStore(tmp_path_factory.mktemp("fuzz") / "redline.db", describe=describe_anomaly_for_store)
+    store = SqliteStore(
+        tmp_path_factory.mktemp("fuzz") / "redline.db", describe=describe_anomaly_for_store
+    )
     monitor = Monitor({"wave": (STREAMS["wave"](seed=3), False)}, ledger=store)
     server = FastAPI()
     connect_api(server, assemble_service(monitor, store, ServerOptions(rate=0)))
@@ -32,14 +34,22 @@ def server(tmp_path_factory):
     store.close()
 
 
-QUIET = settings(max_examples=EXAMPLES, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+QUIET = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
 ROUTES = [way.strip("`") for way, _ in routes_table().rows]
 
 
 @pytest.mark.parametrize("mode", ["positive", "negative"])
 @pytest.mark.parametrize("route", [route for route in ROUTES if route != f"GET {ENDLESS}"])
 def test_whatever_comes_is_answered_or_refused_in_a_problem(server, route, mode):
-    schemathesis = pytest.importorskip("schemathesis", reason="the extra `test` brings schemathesis")
+    schemathesis = pytest.importorskip(
+        "schemathesis", reason="the extra `test` brings schemathesis"
+    )
     method, path = route.split()
     operation = schemathesis.openapi.from_asgi("/openapi.json", server)[path][method]
 

@@ -34,9 +34,14 @@ BOMBS = {
     "half a character": b'{"source": "\\ud800", "time": 0, "value": 1}',
     "not UTF-8": b'{"source": "\xc3\x28", "time": 0, "value": 1}',
     "very deep": b"[" * 200_000,
-    "deep and closed": b'{"source": "oven", "time": 0, "values": {"v": ' + b"[" * 5_000 + b"]" * 5_000 + b"}}",
+    "deep and closed": b'{"source": "oven", "time": 0, "values": {"v": '
+    + b"[" * 5_000
+    + b"]" * 5_000
+    + b"}}",
     "beyond a double": b'{"source": "oven", "time": 0, "value": 1e999}',
-    "a number of 100,000 digits": b'{"source": "oven", "time": 0, "value": ' + b"9" * 100_000 + b"}",
+    "a number of 100,000 digits": b'{"source": "oven", "time": 0, "value": '
+    + b"9" * 100_000
+    + b"}",
     "NaN": b'{"source": "oven", "time": NaN, "value": NaN}',
     "the year 30000": b'{"source": "oven", "time": 9e11, "value": 1}',
     "before the year 1": b'{"source": "oven", "time": -1e300, "value": 1}',
@@ -44,8 +49,12 @@ BOMBS = {
     "no name": b'{"source": "", "time": 0, "value": 1}',
     "a name of escapes": b'{"source": "\\u001b[31m\\u0000", "time": 0, "value": 1}',
     "a name of a million": b'{"source": "' + b"a" * 1_000_000 + b'", "time": 0, "value": 1}',
-    "a feature too many": json.dumps({"source": "wide", "time": 0, "values": {f"f{i}": 1 for i in range(1_001)}}).encode(),
-    "a point too many": json.dumps({"source": "long", "time": list(range(100_001)), "value": [1] * 100_001}).encode(),
+    "a feature too many": json.dumps(
+        {"source": "wide", "time": 0, "values": {f"f{i}": 1 for i in range(1_001)}}
+    ).encode(),
+    "a point too many": json.dumps(
+        {"source": "long", "time": list(range(100_001)), "value": [1] * 100_001}
+    ).encode(),
     "columns of two lengths": b'{"source": "oven", "time": [0, 1], "value": [1]}',
     "a list of everything": b'[null, true, 1, "x", [], {}]',
     "what nobody asked for": b'{"source": "oven", "time": 0, "value": 1, "__class__": "os.system"}',
@@ -70,7 +79,14 @@ PATHS = [
     "//",
     "/api/",
 ]
-HARMLESS = ["'; DROP TABLE points; --", "../../redline.db", "<script>alert(1)</script>", "{{7*7}}", "oven%00", "🔥"]  # as names of sources
+HARMLESS = [
+    "'; DROP TABLE points; --",
+    "../../redline.db",
+    "<script>alert(1)</script>",
+    "{{7*7}}",
+    "oven%00",
+    "🔥",
+]  # as names of sources
 
 
 def asked(server: Server, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
@@ -85,7 +101,12 @@ def asked(server: Server, method: str, path: str, body: bytes | None = None) -> 
 
 def is_a_problem(status: int, said: bytes) -> None:
     problem = json.loads(said)
-    assert 400 <= status < 500 and problem["status"] == status and problem["title"] and problem["detail"], said[:300]
+    assert (
+        400 <= status < 500
+        and problem["status"] == status
+        and problem["title"]
+        and problem["detail"]
+    ), said[:300]
 
 
 def talked(server: Server, words: bytes) -> socket.socket:
@@ -115,9 +136,16 @@ def test_hostile_and_malformed_input_is_refused_in_a_sentence_and_disturbs_nobod
         assert status == 413
         for path in PATHS:
             is_a_problem(*asked(server, "GET", path))
-        lines = [talked(server, words) for words in TALK.values() for _ in range(10)]  # left open, all of them
+        lines = [
+            talked(server, words) for words in TALK.values() for _ in range(10)
+        ]  # left open, all of them
         for name in HARMLESS:
-            status, said = asked(server, "POST", SUBMIT, json.dumps({"source": name, "time": START, "value": 1}).encode())
+            status, said = asked(
+                server,
+                "POST",
+                SUBMIT,
+                json.dumps({"source": name, "time": START, "value": 1}).encode(),
+            )
             assert status == 200 and list(json.loads(said)["sources"]) == [name], said[:300]
         honest(server, next(steps))
         grown, count = server.process.memory_info().rss - before, next(steps)
@@ -126,7 +154,9 @@ def test_hostile_and_malformed_input_is_refused_in_a_sentence_and_disturbs_nobod
             line.close()
     assert not any("Traceback" in line for line in server.said), server.said
     ways = len(BOMBS) + len(TALK) + len(PATHS) + len(HARMLESS)
-    print(f"\nhostile: {ways} ways refused or harmless, {count} honest points in between, memory +{grown >> 20} MiB")
+    print(
+        f"\nhostile: {ways} ways refused or harmless, {count} honest points in between, memory +{grown >> 20} MiB"
+    )
 
 
 # --- five times more than it can take
@@ -140,7 +170,12 @@ class Flood:
     SOURCES = ("left", "right")
 
     def __init__(self, server: Server, seconds: float) -> None:
-        self.server, self.until, self.counts, self.lock = server, time.monotonic() + seconds, Counter[int](), threading.Lock()
+        self.server, self.until, self.counts, self.lock = (
+            server,
+            time.monotonic() + seconds,
+            Counter[int](),
+            threading.Lock(),
+        )
         self.numbers = {name: itertools.count() for name in self.SOURCES}
         self.acknowledged: dict[str, list[int]] = {name: [] for name in self.SOURCES}
         value = np.random.default_rng(1).normal(size=self.BODY).round(3).tolist()
@@ -162,12 +197,19 @@ class Flood:
                 with self.lock:
                     self.counts[status] += 1
                     if status == 200:
-                        assert sum(json.loads(said)[what] for what in ("accepted", "repeated", "late")) == self.BODY
+                        assert (
+                            sum(json.loads(said)[what] for what in ("accepted", "repeated", "late"))
+                            == self.BODY
+                        )
                         self.acknowledged[name].append(number)
         line.close()
 
     def run(self) -> None:
-        senders = [threading.Thread(target=self.send, args=(name,)) for name in self.SOURCES for _ in range(self.SENDERS)]
+        senders = [
+            threading.Thread(target=self.send, args=(name,))
+            for name in self.SOURCES
+            for _ in range(self.SENDERS)
+        ]
         for sender in senders:
             sender.start()
         for sender in senders:
@@ -177,7 +219,15 @@ class Flood:
 def test_five_times_more_than_it_can_take_is_refused_counted_and_nothing_acknowledged_is_lost():
     with serving() as server:
         for name in Flood.SOURCES:
-            assert asked(server, "POST", SUBMIT, json.dumps({"source": name, "time": START - 1, "value": 0}).encode())[0] == 200
+            assert (
+                asked(
+                    server,
+                    "POST",
+                    SUBMIT,
+                    json.dumps({"source": name, "time": START - 1, "value": 0}).encode(),
+                )[0]
+                == 200
+            )
             slow = {"source": name, "detector": "novelty"}
             assert asked(server, "POST", "/api/configure", json.dumps(slow).encode())[0] == 200
         before, flood = server.process.memory_info().rss, Flood(server, 5)
@@ -186,11 +236,19 @@ def test_five_times_more_than_it_can_take_is_refused_counted_and_nothing_acknowl
         assert server.ask("/health")["ready"]
         kept = {name: stored(server, name) for name in Flood.SOURCES}
     taken, refused = flood.counts[200] * Flood.BODY, flood.counts[429] * Flood.BODY
-    print(f"\noverload: {taken + refused:,} points offered, {taken:,} taken, {refused:,} refused, memory +{grown >> 20} MiB")
-    assert set(flood.counts) <= {200, 429, 503} and queue["refused"] == refused and queue["waiting"] == 0
+    print(
+        f"\noverload: {taken + refused:,} points offered, {taken:,} taken, {refused:,} refused, memory +{grown >> 20} MiB"
+    )
+    assert (
+        set(flood.counts) <= {200, 429, 503}
+        and queue["refused"] == refused
+        and queue["waiting"] == 0
+    )
     assert taken + refused >= 5 * taken > 0 and grown < 300 << 20
     for name, numbers in flood.acknowledged.items():
-        want = (int(START) + np.add.outer(np.array(numbers, int) * Flood.BODY, np.arange(Flood.BODY))).ravel()
+        want = (
+            int(START) + np.add.outer(np.array(numbers, int) * Flood.BODY, np.arange(Flood.BODY))
+        ).ravel()
         assert np.isin(want, kept[name]).all() and len(np.unique(kept[name])) == len(kept[name])
 
 
@@ -218,7 +276,9 @@ def test_500_followers_of_whom_ten_do_not_read_are_told_within_a_second_and_memo
     def measured() -> float:
         found = deliver(500, 10, 22.0)
         p99 = float(np.quantile(found.late, 0.99))
-        print(f"\nfollowers: p99 {1_000 * p99:.0f} ms over {found.events:,} events, {found.slow} of 10 let go, memory +{found.grown:.0f} MiB")
+        print(
+            f"\nfollowers: p99 {1_000 * p99:.0f} ms over {found.events:,} events, {found.slow} of 10 let go, memory +{found.grown:.0f} MiB"
+        )
         assert found.slow == 10 and found.grown < 100 and len(found.late) >= 490 * found.events
         return p99
 

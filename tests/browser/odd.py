@@ -47,7 +47,12 @@ def torn(listed: Callable[[Any], list[Any]]) -> Callable[[Any], list[Any]]:
 
 def main() -> None:
     takes: dict[str, Take] = {"stocks": unplugged, "fraud": silent, "server": empty, "iot": young}
-    STREAMS.update({name: type(STREAMS[name].__name__, (STREAMS[name],), {"take": take}) for name, take in takes.items()})
+    STREAMS.update(
+        {
+            name: type(STREAMS[name].__name__, (STREAMS[name],), {"take": take})
+            for name, take in takes.items()
+        }
+    )
     panels.anomaly_list = torn(panels.anomaly_list)
     import app
 

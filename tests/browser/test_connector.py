@@ -15,7 +15,10 @@ from tests.browser.visitor import Visitor
 
 Enter = Callable[..., Visitor]
 DATA = Path(os.environ.get("REDLINE_DATA", ROOT.parent / "shared" / "data"))
-CORPORA = [*sorted(DATA.glob("nab/**/ambient_temperature_system_failure.csv")), *sorted(DATA.glob("skab/valve1/*.csv"))[:1]]
+CORPORA = [
+    *sorted(DATA.glob("nab/**/ambient_temperature_system_failure.csv")),
+    *sorted(DATA.glob("skab/valve1/*.csv"))[:1],
+]
 STEPS, FAULTS = 900, (400, 700)
 
 
@@ -27,7 +30,9 @@ def pumps(stamp: str = "%Y-%m-%d %H:%M:%S") -> bytes:
     for step in range(STEPS):
         bad = any(fault <= step < fault + 3 for fault in FAULTS)
         pressure, flow = 4 + 0.1 * draw.standard_normal() + 2 * bad, 30 + draw.standard_normal()
-        rows.append(f"{(start + timedelta(minutes=step)).strftime(stamp)},{pressure:.3f},{flow:.2f},{1 + step % 3},{int(bad)}")
+        rows.append(
+            f"{(start + timedelta(minutes=step)).strftime(stamp)},{pressure:.3f},{flow:.2f},{1 + step % 3},{int(bad)}"
+        )
     return "\n".join(rows).encode() + b"\n"
 
 
@@ -40,7 +45,9 @@ def shown_at_once(visitor: Visitor) -> None:
 def test_a_dropped_file_is_understood_corrected_and_seen(own_server: Server, enter: Enter) -> None:
     visitor = enter(own_server, domain="your-data")
     visitor.drop("pumps.csv", pumps())
-    visitor.until("eyes.text('guess').includes('pumps.csv') && eyes.text('guess').includes('900 rows')")
+    visitor.until(
+        "eyes.text('guess').includes('pumps.csv') && eyes.text('guess').includes('900 rows')"
+    )
     visitor.until("eyes.marks().length > 0")  # it plays, with its anomalies marked
     assert visitor.see("eyes.lines()") == ["pressure", "flow", "operator"]
     shown_at_once(visitor)
@@ -77,14 +84,24 @@ def test_without_labels_nothing_is_invented(own_server: Server, enter: Enter) ->
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("picture.png", b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(range(256)), ["no text", "CSV"]),
+        (
+            "picture.png",
+            b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(range(256)),
+            ["no text", "CSV"],
+        ),
         ("empty.csv", b"", ["empty"]),
         ("words.csv", b"a,b\nfoo,bar\nbaz,qux\n", []),
-        ("torn.csv", b"time,value\n2026-01-01 00:00,1\n2026-01-01 00:01,oops\n2026-01-01 00:02,3\n" * 3, ["row", "oops"]),
+        (
+            "torn.csv",
+            b"time,value\n2026-01-01 00:00,1\n2026-01-01 00:01,oops\n2026-01-01 00:02,3\n" * 3,
+            ["row", "oops"],
+        ),
     ],
     ids=["a picture", "nothing", "no numbers", "a torn cell"],
 )
-def test_rubbish_gets_a_sentence_and_leaves_what_was_there(own_server: Server, enter: Enter, name: str, content: bytes, words: list[str]) -> None:
+def test_rubbish_gets_a_sentence_and_leaves_what_was_there(
+    own_server: Server, enter: Enter, name: str, content: bytes, words: list[str]
+) -> None:
     visitor = enter(own_server, domain="your-data")
     visitor.drop("pumps.csv", pumps())
     visitor.until("eyes.lines().length === 3")
@@ -113,9 +130,17 @@ def test_it_plays_at_the_chosen_speed_and_from_its_start(own_server: Server, ent
     visitor.until(f"eyes.count('points') === {STEPS} && eyes.text('age') === 'end of file'")
 
 
-@pytest.mark.parametrize("path", [None, *CORPORA], ids=lambda path: f"{path.parent.name} {path.stem}" if path else "a small series of our own")
-def test_a_series_as_it_is_plays_with_its_anomalies_marked(own_server: Server, enter: Enter, path: Path | None) -> None:
-    name, content = (path.name, path.read_bytes()) if path else ("pumps.csv", pumps("%Y-%m-%dT%H:%M:%S+02:00"))
+@pytest.mark.parametrize(
+    "path",
+    [None, *CORPORA],
+    ids=lambda path: f"{path.parent.name} {path.stem}" if path else "a small series of our own",
+)
+def test_a_series_as_it_is_plays_with_its_anomalies_marked(
+    own_server: Server, enter: Enter, path: Path | None
+) -> None:
+    name, content = (
+        (path.name, path.read_bytes()) if path else ("pumps.csv", pumps("%Y-%m-%dT%H:%M:%S+02:00"))
+    )
     visitor = enter(own_server, domain="your-data", range=10_000)
     visitor.drop(name, content)
     visitor.until(f"eyes.text('guess').includes('{name}') && eyes.lines().length > 0")

@@ -17,10 +17,14 @@ DRAWN = "[...document.querySelectorAll('#chart .scatterlayer .points path.point'
 
 def red_points(visitor: Visitor, theme: str = "light") -> int:
     """How many points the browser has really painted in the red of anomalies."""
-    return int(visitor.see(f"{DRAWN}.filter(s => [s.fill, s.stroke].includes('{RED[theme]}')).length"))
+    return int(
+        visitor.see(f"{DRAWN}.filter(s => [s.fill, s.stroke].includes('{RED[theme]}')).length")
+    )
 
 
-def test_within_ten_seconds_red_is_seen_moved_and_injected(own_server: Server, enter: Enter) -> None:
+def test_within_ten_seconds_red_is_seen_moved_and_injected(
+    own_server: Server, enter: Enter
+) -> None:
     visitor = enter(own_server)
     visitor.until("eyes.marks().length > 0", 10)
     visitor.until("eyes.x('signal').length >= 600")  # full at once: nobody waits for a past
@@ -41,7 +45,9 @@ def test_within_ten_seconds_red_is_seen_moved_and_injected(own_server: Server, e
 
 
 @pytest.mark.parametrize("name", [*STREAMS])
-def test_every_tab_shows_a_full_plot_with_its_anomalies_in_red(server: Server, enter: Enter, name: str) -> None:
+def test_every_tab_shows_a_full_plot_with_its_anomalies_in_red(
+    server: Server, enter: Enter, name: str
+) -> None:
     visitor = enter(server, domain=name, range=10_000)
     visitor.until("eyes.marks().length > 3 && eyes.lines().length")
     assert visitor.see("eyes.lines()") == list(STREAMS[name].names)
@@ -63,7 +69,9 @@ def test_the_overview_shows_every_stream_and_leads_to_it(server: Server, enter: 
     assert visitor.see("!document.getElementById('overview').offsetParent")
 
 
-def test_the_tabs_carry_little_lines_with_red_marks_renewed_every_two_seconds(server: Server, enter: Enter) -> None:
+def test_the_tabs_carry_little_lines_with_red_marks_renewed_every_two_seconds(
+    server: Server, enter: Enter
+) -> None:
     visitor = enter(server)
     visitor.until(f"document.querySelectorAll('#domain .spark svg').length >= {len(STREAMS)}")
     assert visitor.see("document.querySelectorAll('#domain .spark i').length") > 0

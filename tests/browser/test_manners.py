@@ -42,7 +42,9 @@ SHIFTS = """eyes.shifts = []; new PerformanceObserver(list => list.getEntries().
 @pytest.mark.parametrize("name", ["wave", "iot"])
 def test_nothing_jumps(server: Server, enter: Enter, look: dict, name: str) -> None:
     visitor = enter(server, look, domain=name)
-    visitor.until("eyes.lines().length && document.querySelector('#curve .js-plotly-plot')?.data?.length")
+    visitor.until(
+        "eyes.lines().length && document.querySelector('#curve .js-plotly-plot')?.data?.length"
+    )
     first = visitor.see(BOXES)
     visitor.redraws(10)
     visitor.slide("threshold", 2.0)
@@ -54,14 +56,20 @@ def test_nothing_jumps(server: Server, enter: Enter, look: dict, name: str) -> N
 
 def test_from_the_first_paint_on_nothing_shifts(server: Server, enter: Enter) -> None:
     visitor = enter(server, domain="cpu")
-    visitor.until("eyes.lines().length && document.querySelector('#curve .js-plotly-plot')?.data?.length")
+    visitor.until(
+        "eyes.lines().length && document.querySelector('#curve .js-plotly-plot')?.data?.length"
+    )
     drawn = visitor.see("performance.now()")
     visitor.redraws(8)
     visitor.see(SHIFTS)
     visitor.redraws(1)
     shifts = visitor.see("eyes.shifts")
-    assert sum(share for _, share, _ in shifts) < 0.05, f"(ms since opening, share of the page, what): {shifts}"
-    assert sum(share for when, share, _ in shifts if when > drawn) < 0.001, f"shifts after {drawn:.0f} ms: {shifts}"
+    assert sum(share for _, share, _ in shifts) < 0.05, (
+        f"(ms since opening, share of the page, what): {shifts}"
+    )
+    assert sum(share for when, share, _ in shifts if when > drawn) < 0.001, (
+        f"shifts after {drawn:.0f} ms: {shifts}"
+    )
 
 
 @pytest.mark.parametrize("name", ["wave", "iot", "overview", "this-machine", "your-data"])
@@ -145,7 +153,9 @@ def test_every_control_is_reached_by_the_tab_key(server: Server, enter: Enter) -
     assert wanted <= reached, f"not reached: {sorted(wanted - reached)}"
 
 
-def test_the_chart_has_a_role_and_is_described_by_the_sentence(server: Server, enter: Enter) -> None:
+def test_the_chart_has_a_role_and_is_described_by_the_sentence(
+    server: Server, enter: Enter
+) -> None:
     visitor = enter(server, domain="wave")
     visitor.until("eyes.lines().length")
     plot = visitor.page.locator("[role=img]:has(#chart)")
@@ -155,16 +165,22 @@ def test_the_chart_has_a_role_and_is_described_by_the_sentence(server: Server, e
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_theme_follows_the_system_and_a_switch_is_kept(server: Server, enter: Enter, scheme: str) -> None:
+def test_the_theme_follows_the_system_and_a_switch_is_kept(
+    server: Server, enter: Enter, scheme: str
+) -> None:
     visitor = enter(server, {"color_scheme": scheme}, domain="wave")
     theme = "document.documentElement.dataset.theme"
     assert visitor.see(theme) == scheme
     ground = "getComputedStyle(document.body).backgroundColor"
     before = visitor.see(ground)
     line = "eyes.traces('signal')[0].line.color"
-    visitor.until(f"eyes.lines().length && {line} === '{ {'light': '#3B6FB6', 'dark': '#7FB2F0'}[scheme] }'")
+    visitor.until(
+        f"eyes.lines().length && {line} === '{ {'light': '#3B6FB6', 'dark': '#7FB2F0'}[scheme] }'"
+    )
     visitor.press("theme")
-    visitor.until(f"{theme} !== '{scheme}' && {line} === '{ {'dark': '#3B6FB6', 'light': '#7FB2F0'}[scheme] }'")
+    visitor.until(
+        f"{theme} !== '{scheme}' && {line} === '{ {'dark': '#3B6FB6', 'light': '#7FB2F0'}[scheme] }'"
+    )
     visitor.until(f"{ground} !== '{before}'")
     visitor.page.reload()
     visitor.until(f"{theme} && {theme} !== '{scheme}'")
@@ -174,11 +190,18 @@ def test_no_white_flash_in_the_dark(server: Server, enter: Enter) -> None:
     visitor = enter(server, {"color_scheme": "dark"}, domain="wave")
     visitor.page.goto(visitor.page.url, wait_until="commit")
     visitor.page.wait_for_load_state("domcontentloaded")
-    red, green, blue = (int(part) for part in visitor.see("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3)"))
+    red, green, blue = (
+        int(part)
+        for part in visitor.see(
+            "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3)"
+        )
+    )
     assert max(red, green, blue) < 60
 
 
-def test_the_view_is_in_the_address_and_a_link_leads_back_to_it(server: Server, enter: Enter) -> None:
+def test_the_view_is_in_the_address_and_a_link_leads_back_to_it(
+    server: Server, enter: Enter
+) -> None:
     visitor = enter(server)
     visitor.context.grant_permissions(["clipboard-read", "clipboard-write"])
     visitor.until("eyes.lines().length")
@@ -187,13 +210,17 @@ def test_the_view_is_in_the_address_and_a_link_leads_back_to_it(server: Server, 
     visitor.choose("detector", "CUSUM")
     visitor.slide("threshold", 5.0)
     visitor.choose("range", "2,000 steps")
-    visitor.until("location.search.includes('CUSUM') && location.search.includes('threshold=5') && location.search.includes('range=2000')")
+    visitor.until(
+        "location.search.includes('CUSUM') && location.search.includes('threshold=5') && location.search.includes('range=2000')"
+    )
     visitor.press("share")
     visitor.until("eyes.text('share') === 'Copied'")
     link = visitor.see("navigator.clipboard.readText()")
     friend = enter(server)
     friend.page.goto(link)
-    friend.until("eyes.text('detector') === 'CUSUM' && eyes.text('threshold-said').startsWith('5.0') && eyes.x('load').length > 1900")
+    friend.until(
+        "eyes.text('detector') === 'CUSUM' && eyes.text('threshold-said').startsWith('5.0') && eyes.x('load').length > 1900"
+    )
 
 
 def test_a_link_of_another_seed_says_so(server: Server, enter: Enter) -> None:
@@ -201,13 +228,17 @@ def test_a_link_of_another_seed_says_so(server: Server, enter: Enter) -> None:
     visitor.until("/made with --seed 8/.test(eyes.text('trouble'))")
 
 
-def test_pop_ups_are_three_at_most_and_the_bell_is_silent_until_clicked(own_server: Server, enter: Enter) -> None:
+def test_pop_ups_are_three_at_most_and_the_bell_is_silent_until_clicked(
+    own_server: Server, enter: Enter
+) -> None:
     visitor = enter(own_server, domain="wave")
     visitor.until("eyes.lines().length")
     assert visitor.see("document.getElementById('bell').getAttribute('aria-pressed')") != "true"
     visitor.press("bell")
     visitor.until("document.getElementById('bell').getAttribute('aria-pressed') === 'true'")
-    visitor.slide("size", 12)  # higher than all in the last hundred steps: only a record is an alarm
+    visitor.slide(
+        "size", 12
+    )  # higher than all in the last hundred steps: only a record is an alarm
     visitor.press("inject-point")
     visitor.until("document.querySelectorAll('#popups .popup').length >= 1", 10)
     assert visitor.see("document.querySelectorAll('#popups .popup').length") <= 3
@@ -225,5 +256,7 @@ def test_an_anomaly_in_the_list_leads_to_its_moment(server: Server, enter: Enter
 def test_the_plot_library_is_fetched_once_and_from_the_start(server: Server, enter: Enter) -> None:
     visitor = enter(server)
     visitor.until("eyes.marks().length > 0")
-    fetched = visitor.see("performance.getEntriesByType('resource').filter(r => r.name.includes('plotly')).map(r => [r.initiatorType, r.name])")
+    fetched = visitor.see(
+        "performance.getEntriesByType('resource').filter(r => r.name.includes('plotly')).map(r => [r.initiatorType, r.name])"
+    )
     assert [how for how, _ in fetched] == ["link"], fetched

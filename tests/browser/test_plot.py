@@ -13,7 +13,9 @@ Enter = Callable[..., Visitor]
 RANGE = "eyes.plot()._fullLayout.xaxis.range.map(t => new Date(t + (String(t).includes('Z') ? '' : 'Z')).getTime())"
 
 
-def test_marks_in_the_buffer_stay_as_they_are_while_5000_steps_come(own_server: Server, enter: Enter) -> None:
+def test_marks_in_the_buffer_stay_as_they_are_while_5000_steps_come(
+    own_server: Server, enter: Enter
+) -> None:
     visitor = enter(own_server, domain="cpu", range=10_000)
     visitor.until("eyes.x('CPU').length > 9900")
     before, last = visitor.marks(), visitor.see("eyes.x('CPU').at(-1)")
@@ -23,12 +25,16 @@ def test_marks_in_the_buffer_stay_as_they_are_while_5000_steps_come(own_server: 
     visitor.redraws(3)
     x, after = visitor.see("eyes.x('CPU')"), visitor.marks()
     assert x[-1] - last >= 4_900 * (x[1] - x[0])
-    still = [t for t in before if t >= x[-10_000:][0]]  # the line may go on to the left of what is in sight
+    still = [
+        t for t in before if t >= x[-10_000:][0]
+    ]  # the line may go on to the left of what is in sight
     assert len(still) > 10
     assert [t for t in after if t <= last] == still
 
 
-def test_for_a_minute_of_ticks_moves_and_tabs_no_line_has_a_gap_or_a_repeat(own_server: Server, enter: Enter) -> None:
+def test_for_a_minute_of_ticks_moves_and_tabs_no_line_has_a_gap_or_a_repeat(
+    own_server: Server, enter: Enter
+) -> None:
     visitor = enter(own_server, domain="wave")
     visitor.until("eyes.lines().length")
     visitor.see("eyes.guard()")
@@ -82,12 +88,16 @@ def test_a_zoom_survives_redraws_and_go_live_ends_it(server: Server, enter: Ente
     plot = visitor.page.locator("#chart .nsewdrag").first.bounding_box()
     visitor.page.mouse.move(plot["x"] + 0.3 * plot["width"], plot["y"] + 0.5 * plot["height"])
     visitor.page.mouse.down()
-    visitor.page.mouse.move(plot["x"] + 0.6 * plot["width"], plot["y"] + 0.55 * plot["height"], steps=5)
+    visitor.page.mouse.move(
+        plot["x"] + 0.6 * plot["width"], plot["y"] + 0.55 * plot["height"], steps=5
+    )
     visitor.page.mouse.up()
     whole = 600 * 100  # ms
     visitor.until(f"(() => {{ const r = {RANGE}; return r[1] - r[0] < {0.5 * whole} }})()")
     zoomed = visitor.see(RANGE)
-    assert "looking back" in visitor.until("eyes.text('age').includes('looking') && eyes.text('age')")
+    assert "looking back" in visitor.until(
+        "eyes.text('age').includes('looking') && eyes.text('age')"
+    )
     visitor.redraws(6)
     assert visitor.see(RANGE) == zoomed
     visitor.slide("threshold", 2.5)
@@ -100,7 +110,9 @@ def test_a_zoom_survives_redraws_and_go_live_ends_it(server: Server, enter: Ente
     visitor.until(f"{RANGE}[1] > {right}")
 
 
-def test_look_back_freezes_the_view_counts_what_waits_and_goes_live_again(server: Server, enter: Enter) -> None:
+def test_look_back_freezes_the_view_counts_what_waits_and_goes_live_again(
+    server: Server, enter: Enter
+) -> None:
     visitor = enter(server, domain="wave")
     visitor.until("eyes.x('signal').length >= 600")
     visitor.press("pause")
@@ -118,7 +130,9 @@ def test_look_back_freezes_the_view_counts_what_waits_and_goes_live_again(server
     visitor.until(f"eyes.x('signal').at(-1) > {frozen} && document.getElementById('golive').hidden")
 
 
-def test_a_slow_compare_of_one_visitor_does_not_slow_another(own_server: Server, enter: Enter) -> None:
+def test_a_slow_compare_of_one_visitor_does_not_slow_another(
+    own_server: Server, enter: Enter
+) -> None:
     calm, busy = enter(own_server, domain="wave"), enter(own_server, domain="machine")
     calm.redraws(10)
     busy.page.get_by_text("Compare detectors").click()
@@ -126,7 +140,12 @@ def test_a_slow_compare_of_one_visitor_does_not_slow_another(own_server: Server,
     calm.see("eyes.ticks = []")
     for window in (200, 300, 400, 150):  # each asks for a new track of every detector
         busy.slide("window", window)
-        busy.until("[...document.querySelectorAll('#compare tr')].some(row => row.textContent.includes('scoring'))", 10)
+        busy.until(
+            "[...document.querySelectorAll('#compare tr')].some(row => row.textContent.includes('scoring'))",
+            10,
+        )
         calm.redraws(4)
     took = calm.see("eyes.ticks")
-    assert np.percentile(took, 95) < 500, f"a redraw slower than the tick is never shown; they took {[round(ms) for ms in took]} ms"
+    assert np.percentile(took, 95) < 500, (
+        f"a redraw slower than the tick is never shown; they took {[round(ms) for ms in took]} ms"
+    )

@@ -35,21 +35,33 @@ def test_a_killed_server_is_noticed_within_three_ticks_and_heals(enter: Enter) -
     server.stop(signal.SIGKILL)
     killed = time.time()
     spoke = visitor.until("eyes.spoke", 10) / 1000
-    assert spoke - killed < 3 * TICK + 0.25 + 0.25, "three ticks, the beat that looks, and a quarter of a second for a busy machine"
+    assert spoke - killed < 3 * TICK + 0.25 + 0.25, (
+        "three ticks, the beat that looks, and a quarter of a second for a busy machine"
+    )
     assert visitor.see("document.body.dataset.state") == "lost"
     assert len(visitor.see("eyes.x('signal')")) >= shown, "the plot is kept"
     visitor.until("/not answered for [3-9] s/.test(eyes.text('trouble'))")
     server.start()
-    visitor.until("document.body.dataset.state === 'live' && /is back/.test(eyes.text('trouble'))", 15)
+    visitor.until(
+        "document.body.dataset.state === 'live' && /is back/.test(eyes.text('trouble'))", 15
+    )
     points = visitor.see("eyes.count('points')")
     visitor.until(f"eyes.count('points') > {points}")
     visitor.until("eyes.text('trouble') === ''", 10)
     server.__exit__(None, None, None)
-    expected = ("ERR_CONNECTION_REFUSED", "ERR_EMPTY_RESPONSE", "ERR_CONNECTION_RESET", "Failed to fetch", "the server did not respond")
+    expected = (
+        "ERR_CONNECTION_REFUSED",
+        "ERR_EMPTY_RESPONSE",
+        "ERR_CONNECTION_RESET",
+        "Failed to fetch",
+        "the server did not respond",
+    )
     visitor.wrong = [text for text in visitor.wrong if not any(words in text for words in expected)]
 
 
-def test_a_stream_that_raises_says_so_on_its_tab_with_an_id_that_is_in_the_log(odd: Server, enter: Enter) -> None:
+def test_a_stream_that_raises_says_so_on_its_tab_with_an_id_that_is_in_the_log(
+    odd: Server, enter: Enter
+) -> None:
     visitor = enter(odd, domain="stocks")
     visitor.until("/failed, id/.test(eyes.text('status'))")
     sentence = visitor.text("explain")
@@ -62,14 +74,18 @@ def test_a_stream_that_raises_says_so_on_its_tab_with_an_id_that_is_in_the_log(o
     visitor.until(f"eyes.count('points') > {points}")
 
 
-def test_a_callback_that_raises_is_visible_and_the_other_tabs_live(odd: Server, enter: Enter) -> None:
+def test_a_callback_that_raises_is_visible_and_the_other_tabs_live(
+    odd: Server, enter: Enter
+) -> None:
     visitor = enter(odd, domain="wave")
     visitor.tab("network")
     visitor.until("/the list of anomalies is torn/.test(eyes.text('trouble'))")
     assert (found := re.search(r"[0-9a-f]{6}", visitor.text("trouble").split("look for")[-1]))
     assert found[0] in odd.log.read_text()
     visitor.tab("cpu")
-    points = visitor.until("eyes.text('status') === 'live' && eyes.lines()[0] === 'CPU' && eyes.count('points')")
+    points = visitor.until(
+        "eyes.text('status') === 'live' && eyes.lines()[0] === 'CPU' && eyes.count('points')"
+    )
     visitor.until(f"eyes.count('points') > {points}")
 
 
@@ -93,7 +109,9 @@ def test_a_young_stream_says_how_much_it_has_learned(enter: Enter) -> None:
         assert visitor.text("status").startswith("learning")
 
 
-def test_this_machine_is_shown_live_with_red_marks_and_no_invented_quality(server: Server, enter: Enter) -> None:
+def test_this_machine_is_shown_live_with_red_marks_and_no_invented_quality(
+    server: Server, enter: Enter
+) -> None:
     visitor = enter(server, domain="this-machine", window=10, threshold=1.5)
     visitor.until("eyes.lines().length >= 4")
     points = visitor.see("eyes.count('points')")
@@ -104,14 +122,18 @@ def test_this_machine_is_shown_live_with_red_marks_and_no_invented_quality(serve
     visitor.page.get_by_text("Compare detectors").click()
     visitor.until("document.querySelectorAll('#compare tr').length > 3")
     assert "no labels for this stream" in visitor.text("compare")
-    assert not visitor.see("document.getElementById('inject').offsetParent"), "nothing can be injected into a real stream"
+    assert not visitor.see("document.getElementById('inject').offsetParent"), (
+        "nothing can be injected into a real stream"
+    )
 
 
 def test_pause_freezes_one_visitor_only(server: Server, enter: Enter) -> None:
     one, other = enter(server, domain="wave"), enter(server, domain="wave")
     one.until("eyes.lines().length")
     one.press("pause")
-    one.until("/looking back, \\d+ waiting/.test(eyes.text('age')) && eyes.text('pause') === 'Go on'")
+    one.until(
+        "/looking back, \\d+ waiting/.test(eyes.text('age')) && eyes.text('pause') === 'Go on'"
+    )
     last = other.until("eyes.x('signal').at(-1)")
     other.until(f"eyes.x('signal').at(-1) > {last} && document.body.dataset.state === 'live'")
     one.press("pause")

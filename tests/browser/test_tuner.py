@@ -17,7 +17,10 @@ from redline.detection.third_party import register_available
 from tests.browser.visitor import Visitor
 
 Enter = Callable[..., Visitor]
-NAMES = [*DETECTORS, *register_available(DetectorList({}))]  # with those of an installed extra, as `python app.py` lists them
+NAMES = [
+    *DETECTORS,
+    *register_available(DetectorList({})),
+]  # with those of an installed extra, as `python app.py` lists them
 ROWS = "[...document.querySelectorAll('#compare tr')].map(row => [...row.cells].map(cell => cell.textContent))"
 
 
@@ -27,7 +30,10 @@ def test_choose_compare_click_the_curve_apply_undo(own_server: Server, enter: En
     visitor.choose("detector", "EWMA")
     visitor.until("eyes.text('alarms').includes('→')")
     visitor.page.get_by_text("Compare detectors").click()
-    visitor.until(f"(() => {{ const rows = {ROWS}; return rows.length === {len(NAMES)} && rows.every(r => r.length === 8) }})()", 60)
+    visitor.until(
+        f"(() => {{ const rows = {ROWS}; return rows.length === {len(NAMES)} && rows.every(r => r.length === 8) }})()",
+        60,
+    )
     rows = visitor.see(ROWS)
     assert {row[0] for row in rows} == set(NAMES)
     quality = [float(row[4].replace("–", "0")) for row in rows]  # F1
@@ -41,12 +47,16 @@ def test_choose_compare_click_the_curve_apply_undo(own_server: Server, enter: En
     assert float(visitor.text("threshold-said").split()[0]) > 3.5
 
     visitor.press("apply")
-    visitor.until("!eyes.text('alarms').includes('→') && eyes.text('acted').includes('for everybody')")
+    visitor.until(
+        "!eyes.text('alarms').includes('→') && eyes.text('acted').includes('for everybody')"
+    )
     other = enter(own_server, domain="cpu")
     other.until("eyes.text('detector') === 'EWMA'")
     assert other.text("threshold-said") == visitor.text("threshold-said")
     visitor.press("undo")
-    visitor.until("eyes.text('detector') === 'rolling z-score' && eyes.text('threshold-said').startsWith('3.5')")
+    visitor.until(
+        "eyes.text('detector') === 'rolling z-score' && eyes.text('threshold-said').startsWith('3.5')"
+    )
 
 
 def test_the_best_f1_and_one_percent_set_the_slider(server: Server, enter: Enter) -> None:
@@ -55,16 +65,22 @@ def test_the_best_f1_and_one_percent_set_the_slider(server: Server, enter: Enter
     visitor.slide("threshold", 9.0)
     visitor.press("one-percent")
     visitor.until("!eyes.text('threshold-said').startsWith('9.0')")
-    visitor.until("(() => { const n = eyes.marks().length; return n > 60 && n < 140 })()")  # one feature, 10,000 steps
+    visitor.until(
+        "(() => { const n = eyes.marks().length; return n > 60 && n < 140 })()"
+    )  # one feature, 10,000 steps
     one_percent = visitor.text("threshold-said")
     visitor.press("best")
     visitor.until(f"eyes.text('threshold-said') !== '{one_percent}'")
     best = visitor.see("parseFloat(eyes.text('threshold-said'))")
-    dot = "document.querySelector('#curve .js-plotly-plot').data.find(t => t.name === 'best F1').x[0]"
+    dot = (
+        "document.querySelector('#curve .js-plotly-plot').data.find(t => t.name === 'best F1').x[0]"
+    )
     assert abs(best - visitor.see(dot)) < 0.11
 
 
-def test_a_moved_threshold_only_compares_and_a_new_detector_leaves_it(server: Server, enter: Enter) -> None:
+def test_a_moved_threshold_only_compares_and_a_new_detector_leaves_it(
+    server: Server, enter: Enter
+) -> None:
     visitor = enter(server, domain="electricity")
     visitor.until("eyes.marks().length > 0 || eyes.text('alarms') !== '–'")
     applied = visitor.see("eyes.count('anomalies')")
@@ -73,7 +89,9 @@ def test_a_moved_threshold_only_compares_and_a_new_detector_leaves_it(server: Se
     visitor.choose("detector", "CUSUM")
     visitor.until("eyes.text('detector') === 'CUSUM'")
     assert visitor.text("threshold-said").startswith("2.0")
-    assert visitor.see("eyes.count('anomalies')") - applied < 10, "the cards follow what is applied, not what is previewed"
+    assert visitor.see("eyes.count('anomalies')") - applied < 10, (
+        "the cards follow what is applied, not what is previewed"
+    )
 
 
 def test_what_is_exported_finds_the_very_same_anomalies(own_server: Server, enter: Enter) -> None:
@@ -91,8 +109,26 @@ def test_what_is_exported_finds_the_very_same_anomalies(own_server: Server, ente
     assert len(source["injections"]) == 1 and exported["settings"]["threshold"] == 4.5
 
     steps = round(visitor.see("eyes.count('points')")) - source["first"]
-    words = [sys.executable, "-m", "redline", "run", "--config", str(download.value.path()), "--steps", str(steps), "--json"]
+    words = [
+        sys.executable,
+        "-m",
+        "redline",
+        "run",
+        "--config",
+        str(download.value.path()),
+        "--steps",
+        str(steps),
+        "--json",
+    ]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
-    times = np.unique([round(json.loads(line)["time"] * 1000, 3) for line in done.stdout.splitlines()])
-    first, last = visitor.see("eyes.x('temperature')[0]"), visitor.see("eyes.x('temperature').at(-1)")
-    assert len(times) and sorted(set(visitor.marks())) == times[(times >= first) & (times <= last)].tolist()
+    times = np.unique(
+        [round(json.loads(line)["time"] * 1000, 3) for line in done.stdout.splitlines()]
+    )
+    first, last = (
+        visitor.see("eyes.x('temperature')[0]"),
+        visitor.see("eyes.x('temperature').at(-1)"),
+    )
+    assert (
+        len(times)
+        and sorted(set(visitor.marks())) == times[(times >= first) & (times <= last)].tolist()
+    )

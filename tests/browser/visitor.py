@@ -52,7 +52,10 @@ class Visitor:
         self.context.set_default_timeout(PATIENCE)
         self.context.add_init_script(EYES)
         self.url, self.page, self.wrong = url, self.context.new_page(), []
-        self.page.on("console", lambda message: self.wrong.append(message.text) if message.type == "error" else None)
+        self.page.on(
+            "console",
+            lambda message: self.wrong.append(message.text) if message.type == "error" else None,
+        )
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
 
     def open(self, **view: Any) -> Visitor:
@@ -64,10 +67,17 @@ class Visitor:
     def until(self, condition: str, seconds: float | None = None) -> Any:
         """Waits until a condition holds in the page; says what it waited for and what stood there if it never does."""
         try:
-            return self.page.wait_for_function(condition, timeout=None if seconds is None else 1000 * seconds).json_value()
+            return self.page.wait_for_function(
+                condition, timeout=None if seconds is None else 1000 * seconds
+            ).json_value()
         except TimeoutError as error:
-            there = " | ".join(f"{name}: {self.text(name)}" for name in ("status", "explain", "trouble", "age", "acted", "upload-said"))
-            raise AssertionError(f"waited for {condition}; there was {there}; {error}; console: {self.wrong}") from None
+            there = " | ".join(
+                f"{name}: {self.text(name)}"
+                for name in ("status", "explain", "trouble", "age", "acted", "upload-said")
+            )
+            raise AssertionError(
+                f"waited for {condition}; there was {there}; {error}; console: {self.wrong}"
+            ) from None
 
     def see(self, expression: str) -> Any:
         return self.page.evaluate(expression)
@@ -84,14 +94,18 @@ class Visitor:
 
     def tab(self, name: str) -> None:
         """Opens the tab of a stream by a click, and waits until its plot is there."""
-        self.page.click(f"#domain [data-spark='{name}']" if name != "overview" else "#domain .tab >> nth=0")
+        self.page.click(
+            f"#domain [data-spark='{name}']" if name != "overview" else "#domain .tab >> nth=0"
+        )
         self.until(f"document.body.dataset.domain === '{name}'")
 
     def choose(self, dropdown: str, *words: str) -> None:
         """Picks options of a dropdown by their words."""
         self.press(dropdown)
         for word in words:
-            self.page.locator(".dash-dropdown-content [role=option]").get_by_text(word, exact=True).click()
+            self.page.locator(".dash-dropdown-content [role=option]").get_by_text(
+                word, exact=True
+            ).click()
         self.page.keyboard.press("Escape")
 
     def slide(self, slider: str, value: float) -> None:
@@ -99,7 +113,10 @@ class Visitor:
         thumb = self.page.locator(f"#{slider} [role=slider]")
         low, high = (float(thumb.get_attribute(f"aria-value{end}") or 0) for end in ("min", "max"))
         track = self.page.locator(f"#{slider} .dash-slider-track").bounding_box()
-        x, y = track["x"] + track["width"] * (value - low) / (high - low), track["y"] + track["height"] / 2
+        x, y = (
+            track["x"] + track["width"] * (value - low) / (high - low),
+            track["y"] + track["height"] / 2,
+        )
         thumb.hover()
         self.page.mouse.down()
         self.page.mouse.move(x, y, steps=4)
@@ -110,7 +127,9 @@ class Visitor:
             if abs(now - value) < 1e-6:
                 return
             self.page.keyboard.press("ArrowRight" if now < value else "ArrowLeft")
-        raise AssertionError(f"the slider {slider} cannot be brought to {value}; it stands at {now}")
+        raise AssertionError(
+            f"the slider {slider} cannot be brought to {value}; it stands at {now}"
+        )
 
     def steps(self, count: int) -> None:
         """Waits for that many new points."""
@@ -122,7 +141,9 @@ class Visitor:
 
     def drop(self, name: str, content: bytes) -> None:
         """Drops a file on the page."""
-        self.page.set_input_files("#upload input[type=file]", {"name": name, "mimeType": "text/csv", "buffer": content})
+        self.page.set_input_files(
+            "#upload input[type=file]", {"name": name, "mimeType": "text/csv", "buffer": content}
+        )
 
     def close(self) -> None:
         self.context.close()

@@ -28,14 +28,36 @@ FEW = ["--detectors", ",".join(NAMES)]
 
 def ran(*words: str) -> subprocess.CompletedProcess[str]:
     """A command in a process of its own, warnings being errors."""
-    return subprocess.run([sys.executable, "-W", "error", "-m", "redline", *words], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "redline", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
 
 
 @pytest.fixture(scope="module")
 def cpu(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A labelled file of 3,000 rows, written by the command itself."""
     path = tmp_path_factory.mktemp("files") / "cpu.csv"
-    assert commands.run_program(["generate", "cpu", "--steps", "3000", "--seed", "7", "--rate", "0.05", "--output", str(path)]) == 0
+    assert (
+        commands.run_program(
+            [
+                "generate",
+                "cpu",
+                "--steps",
+                "3000",
+                "--seed",
+                "7",
+                "--rate",
+                "0.05",
+                "--output",
+                str(path),
+            ]
+        )
+        == 0
+    )
     return path
 
 
@@ -45,7 +67,12 @@ def bare(tmp_path: Path) -> Path:
     path = tmp_path / "bare.csv"
     values = np.random.default_rng(3).normal(size=400).round(3)
     values[300] = 40
-    path.write_text("time,load (%)\n" + "".join(f"2026-01-05 {i // 60:02d}:{i % 60:02d},{value}\n" for i, value in enumerate(values)))
+    path.write_text(
+        "time,load (%)\n"
+        + "".join(
+            f"2026-01-05 {i // 60:02d}:{i % 60:02d},{value}\n" for i, value in enumerate(values)
+        )
+    )
     return path
 
 
@@ -58,7 +85,9 @@ def test_generate_writes_what_the_reader_takes_back() -> None:
     back, made = read_csv(done.stdout.encode()), STREAMS["iot"](seed=7, rate=0.05)
     chunk, wanted = back.take(back.total), made.take(500)
     assert (back.names, back.units) == (made.names, made.units)
-    assert np.array_equal(chunk.x, wanted.x, equal_nan=True) and np.array_equal(chunk.time, wanted.time)
+    assert np.array_equal(chunk.x, wanted.x, equal_nan=True) and np.array_equal(
+        chunk.time, wanted.time
+    )
     assert chunk.label is not None and np.array_equal(chunk.label, wanted.label)
 
 
@@ -71,10 +100,16 @@ def test_evaluate_prints_a_table_and_a_suggestion(cpu: Path) -> None:
     assert "untuned F1" in done.stdout and "\nUse " in done.stdout and "rows it hits" in done.stdout
 
 
-@pytest.mark.parametrize(("words", "lines"), [(["generate", "wave", "--steps", "20000"], 1), (["domains"], 0)], ids=["long", "short"])
+@pytest.mark.parametrize(
+    ("words", "lines"),
+    [(["generate", "wave", "--steps", "20000"], 1), (["domains"], 0)],
+    ids=["long", "short"],
+)
 def test_a_reader_that_has_enough_is_no_failure(words: list[str], lines: int) -> None:
     command = [sys.executable, "-m", "redline", *words]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
         assert process.stdout is not None and process.stderr is not None
         for _ in range(lines):
             assert process.stdout.readline().startswith(b"time,")
@@ -83,7 +118,10 @@ def test_a_reader_that_has_enough_is_no_failure(words: list[str], lines: int) ->
         assert process.wait(timeout=30) == 0
 
 
-@pytest.mark.parametrize("words", [[], ["nonsense"], ["evaluate"], ["generate", "moon"], ["generate", "cpu", "--steps", "0"]])
+@pytest.mark.parametrize(
+    "words",
+    [[], ["nonsense"], ["evaluate"], ["generate", "moon"], ["generate", "cpu", "--steps", "0"]],
+)
 def test_wrong_usage_is_code_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         commands.run_program(words)
@@ -105,50 +143,86 @@ def test_json_says_what_the_figures_are(cpu: Path, capsys: pytest.CaptureFixture
     chunk = recording.take(recording.total)
     assert document["rows"] == 3_000 and document["names"] == ["CPU"] and document["labels"] is True
     for row in document["ranking"]:
-        score, alarm, *_ = evaluate.make_scorer(recording.floors)(row["detector"], row["window"], chunk.x)
-        best, start = (metrics.compute_metrics(score, alarm, chunk.label, threshold, chunk.time) for threshold in (row["threshold"], 3.5))
+        score, alarm, *_ = evaluate.make_scorer(recording.floors)(
+            row["detector"], row["window"], chunk.x
+        )
+        best, start = (
+            metrics.compute_metrics(score, alarm, chunk.label, threshold, chunk.time)
+            for threshold in (row["threshold"], 3.5)
+        )
         for name in metrics.Metrics._fields:
             for counted, figures in ((row["best"], best), (row["start"], start)):
                 value = getattr(figures, name)
                 assert counted[name] == (None if value != value else value)
-        assert row["best"]["event_f1"] == max(f1 for f1 in row["curve"]["event_f1"] if f1 is not None)
+        assert row["best"]["event_f1"] == max(
+            f1 for f1 in row["curve"]["event_f1"] if f1 is not None
+        )
     (first,) = [row for row in document["ranking"] if row["suggested"]]
-    assert document["suggestion"]["detector"] == first["detector"] and first["detector"] in document["sentence"]
+    assert (
+        document["suggestion"]["detector"] == first["detector"]
+        and first["detector"] in document["sentence"]
+    )
 
 
-def test_csv_has_a_row_for_each_detector(cpu: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_csv_has_a_row_for_each_detector(
+    cpu: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "ranking.csv"
     assert evaluated(capsys, "--csv", str(cpu), "--learn", "0.6", "--output", str(path)) == ""
     rows = list(csv.DictReader(io.StringIO(path.read_text())))
     assert sorted(row["detector"] for row in rows) == sorted(NAMES)
     assert {row["suggested"] for row in rows} == {"True", "False"}
     for row in rows:
-        assert int(row["learned_steps"]) + int(row["best_steps"]) == 3_000 and float(row["learned_event_f1"]) > 0
+        assert (
+            int(row["learned_steps"]) + int(row["best_steps"]) == 3_000
+            and float(row["learned_event_f1"]) > 0
+        )
 
 
-def test_a_detector_that_cannot_run_is_a_row_that_says_why(cpu: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_detector_that_cannot_run_is_a_row_that_says_why(
+    cpu: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise ImportError("EWMA needs a library: pip install it")
 
     monkeypatch.setitem(DETECTORS._entries, "EWMA", refuse)
     words = ["--csv", str(cpu), "--detectors", "EWMA,CUSUM", "--windows", "60"]
     text = evaluated(capsys, *words)
-    assert "EWMA did not run: EWMA needs a library: pip install it" in text and re.search(r"^\s*! +EWMA +60 +- ", text, re.M)
+    assert "EWMA did not run: EWMA needs a library: pip install it" in text and re.search(
+        r"^\s*! +EWMA +60 +- ", text, re.M
+    )
     rows = list(csv.DictReader(io.StringIO(evaluated(capsys, *words, "--format", "csv"))))
-    assert [(row["detector"], row["fault"]) for row in rows] == [("CUSUM", ""), ("EWMA", "EWMA needs a library: pip install it")]
-    assert commands.run_program(["evaluate", "--csv", str(cpu), "--detectors", "EWMA", "--windows", "60"]) == 2
+    assert [(row["detector"], row["fault"]) for row in rows] == [
+        ("CUSUM", ""),
+        ("EWMA", "EWMA needs a library: pip install it"),
+    ]
+    assert (
+        commands.run_program(
+            ["evaluate", "--csv", str(cpu), "--detectors", "EWMA", "--windows", "60"]
+        )
+        == 2
+    )
     assert "none of the detectors could run: EWMA" in capsys.readouterr().err
 
 
-def test_html_is_chosen_by_the_ending(cpu: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_html_is_chosen_by_the_ending(
+    cpu: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "report.html"
     assert evaluated(capsys, "--csv", str(cpu), "--learn", "0.7", "--output", str(path)) == ""
     text = path.read_text(encoding="utf-8")
-    assert text.startswith("<!doctype html>") and text.endswith("</html>\n") and "learned here" in text and "cpu.csv" in text
+    assert (
+        text.startswith("<!doctype html>")
+        and text.endswith("</html>\n")
+        and "learned here" in text
+        and "cpu.csv" in text
+    )
     assert len(text) < 300_000
 
 
-def test_without_labels_it_says_what_it_can_and_nothing_more(bare: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_labels_it_says_what_it_can_and_nothing_more(
+    bare: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = evaluated(capsys, "--csv", str(bare))
     assert "alarms/day" in out and "agreement" in out and "no labels" in out
     for word in ("precision", "recall", "F1", "Use ", "clock", "ROC"):
@@ -162,8 +236,22 @@ def test_without_labels_it_says_what_it_can_and_nothing_more(bare: Path, capsys:
 
 def test_the_file_is_read_as_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "mine.csv"
-    path.write_text("t,a,b,is_bad\n" + "".join(f"{i},{i % 7},{i % 5},{int(i == 250)}\n" for i in range(300)))
-    words = ["--csv", str(path), "--time", "t", "--features", "b", "--windows", "20,30", "--format", "json", "--label"]
+    path.write_text(
+        "t,a,b,is_bad\n" + "".join(f"{i},{i % 7},{i % 5},{int(i == 250)}\n" for i in range(300))
+    )
+    words = [
+        "--csv",
+        str(path),
+        "--time",
+        "t",
+        "--features",
+        "b",
+        "--windows",
+        "20,30",
+        "--format",
+        "json",
+        "--label",
+    ]
     document = json.loads(evaluated(capsys, *words, "is_bad"))
     assert document["names"] == ["b"] and document["events"] == 1
     assert {row["window"] for row in document["ranking"]} <= {20, 30}
@@ -171,12 +259,19 @@ def test_the_file_is_read_as_asked(tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_a_detector_is_tried_with_its_own_window_too(cpu: Path) -> None:
     chunk = read_csv(cpu).take(3_000)
-    assert evaluate.tried_windows("ensemble", chunk) == [60, 120, 240, DETECTORS["ensemble"].window] and DETECTORS["ensemble"].window == 500
+    assert (
+        evaluate.tried_windows("ensemble", chunk) == [60, 120, 240, DETECTORS["ensemble"].window]
+        and DETECTORS["ensemble"].window == 500
+    )
     assert evaluate.tried_windows("EWMA", chunk) == [60, 120, 240]
-    assert evaluate.tried_windows("ensemble", chunk._replace(label=None)) == (SETTINGS_BY_NAME["window"].default,)
+    assert evaluate.tried_windows("ensemble", chunk._replace(label=None)) == (
+        SETTINGS_BY_NAME["window"].default,
+    )
 
 
-def test_the_own_window_is_among_those_run(cpu: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_own_window_is_among_those_run(
+    cpu: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     ran: list[tuple[str, int]] = []
     monkeypatch.setattr(evaluate, "progress", lambda jobs, file: ran.extend(jobs) or jobs)
     monkeypatch.setattr(DETECTORS["EWMA"], "window", 90)
@@ -187,25 +282,42 @@ def test_the_own_window_is_among_those_run(cpu: Path, monkeypatch: pytest.Monkey
     assert {window for _, window in ran} == {30}
 
 
-def test_without_times_nothing_is_counted_per_day(cpu: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_times_nothing_is_counted_per_day(
+    cpu: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path, bare = tmp_path / "timeless.csv", tmp_path / "bare.csv"
     rows = [line.partition(",")[2] for line in cpu.read_text().splitlines()]
     path.write_text("\n".join(rows))
     bare.write_text("\n".join(row.partition(",")[0] for row in rows))
     timed = json.loads(evaluated(capsys, "--csv", str(cpu), "--learn", "0.6", "--format", "json"))
-    document = json.loads(evaluated(capsys, "--csv", str(path), "--learn", "0.6", "--format", "json"))
-    for row, other in zip([*document["ranking"], {"start": document["clock"]}], [*timed["ranking"], {"start": timed["clock"]}]):
+    document = json.loads(
+        evaluated(capsys, "--csv", str(path), "--learn", "0.6", "--format", "json")
+    )
+    for row, other in zip(
+        [*document["ranking"], {"start": document["clock"]}],
+        [*timed["ranking"], {"start": timed["clock"]}],
+    ):
         for part in {"start", "learned", "best"} & row.keys():
             assert row[part]["alarms_per_day"] is None is row[part]["false_alarms_per_day"]
             assert other[part]["alarms_per_day"] >= 0 and row[part]["false_alarms"] is not None
-    assert "false/day" in evaluated(capsys, "--csv", str(path)) and "per_day" not in evaluated(capsys, "--csv", str(path), "--format", "csv")
-    start = json.loads(evaluated(capsys, "--csv", str(bare), "--format", "json"))["ranking"][0]["start"]
+    assert "false/day" in evaluated(capsys, "--csv", str(path)) and "per_day" not in evaluated(
+        capsys, "--csv", str(path), "--format", "csv"
+    )
+    start = json.loads(evaluated(capsys, "--csv", str(bare), "--format", "json"))["ranking"][0][
+        "start"
+    ]
     assert start["alarms_per_day"] is None and start["alarms"] >= 0
 
 
-@pytest.mark.parametrize(("name", "library"), [("ECOD", "PyOD"), ("isolation forest", "scikit-learn")])
+@pytest.mark.parametrize(
+    ("name", "library"), [("ECOD", "PyOD"), ("isolation forest", "scikit-learn")]
+)
 def test_a_detector_of_a_library_that_is_not_there_says_what_to_install(
-    name: str, library: str, cpu: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str,
+    library: str,
+    cpu: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("redline.detection.third_party.find_spec", lambda _: None)
     assert commands.run_program(["evaluate", "--csv", str(cpu), "--detectors", f"EWMA,{name}"]) == 2
@@ -213,7 +325,9 @@ def test_a_detector_of_a_library_that_is_not_there_says_what_to_install(
     assert capsys.readouterr().err == f"redline evaluate: {said}\n"
 
 
-def test_labels_that_name_nothing_suggest_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_labels_that_name_nothing_suggest_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "calm.csv"
     path.write_text("t,a,label\n" + "".join(f"{i},{i % 7},0\n" for i in range(200)))
     assert "The labels name no anomaly." in evaluated(capsys, "--csv", str(path))
@@ -224,25 +338,48 @@ def test_labels_that_name_nothing_suggest_nothing(tmp_path: Path, capsys: pytest
     ("words", "sentence"),
     [
         (["--csv", "{missing}"], "cannot open"),
-        (["--csv", "{cpu}", "--label", "is_bad"], "there is no column `is_bad`; the file has `time`, `CPU (%)`, `label`"),
-        (["--csv", "{cpu}", "--detectors", "oracle"], "there is no 'oracle'; there are rolling z-score"),
+        (
+            ["--csv", "{cpu}", "--label", "is_bad"],
+            "there is no column `is_bad`; the file has `time`, `CPU (%)`, `label`",
+        ),
+        (
+            ["--csv", "{cpu}", "--detectors", "oracle"],
+            "there is no 'oracle'; there are rolling z-score",
+        ),
         (["--csv", "{bare}", "--learn", "0.7"], "no labels"),
         (["--csv", "{rubbish}"], "no column holds numbers"),
     ],
 )
 def test_bad_input_is_code_2_with_one_sentence(
-    words: list[str], sentence: str, cpu: Path, bare: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str],
+    sentence: str,
+    cpu: Path,
+    bare: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     rubbish = tmp_path / "rubbish.csv"
     rubbish.write_text("dear diary\ntoday was quiet\n")
     places = {"missing": tmp_path / "missing.csv", "cpu": cpu, "bare": bare, "rubbish": rubbish}
     assert commands.run_program(["evaluate", *(word.format(**places) for word in words)]) == 2
     out, err = capsys.readouterr()
-    assert out == "" and err.count("\n") == 1 and err.startswith("redline evaluate: ") and sentence in err
+    assert (
+        out == ""
+        and err.count("\n") == 1
+        and err.startswith("redline evaluate: ")
+        and sentence in err
+    )
 
 
-def test_what_cannot_be_written_is_code_1(bare: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert commands.run_program(["evaluate", "--csv", str(bare), *FEW, "--output", str(tmp_path / "no" / "such.html")]) == 1
+def test_what_cannot_be_written_is_code_1(
+    bare: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        commands.run_program(
+            ["evaluate", "--csv", str(bare), *FEW, "--output", str(tmp_path / "no" / "such.html")]
+        )
+        == 1
+    )
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and "No such file" in err
     assert commands.run_program(["generate", "cpu", "--steps", "5", "--output", str(tmp_path)]) == 1
@@ -254,7 +391,9 @@ def test_a_rate_beyond_reason_is_code_2(capsys: pytest.CaptureFixture[str]) -> N
     assert "rate" in capsys.readouterr().err
 
 
-def test_interrupted_is_code_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_interrupted_is_code_130(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -307,16 +446,23 @@ def test_every_detector_and_domain_is_listed() -> None:
 
 
 @pytest.mark.parametrize("name", ["detectors", "domains"])
-def test_lists_are_printed_as_text_or_markdown(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lists_are_printed_as_text_or_markdown(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert commands.run_program([name]) == 0
     assert "|" not in capsys.readouterr().out
     assert commands.run_program([name, "--markdown"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].startswith("|---|") and len({line.count(" | ") for line in lines if not line.startswith("|---")}) == 1
+    assert (
+        lines[1].startswith("|---|")
+        and len({line.count(" | ") for line in lines if not line.startswith("|---")}) == 1
+    )
 
 
 @pytest.mark.parametrize("name", [None, *commands.COMMANDS])
-def test_help_says_what_each_command_is_for(name: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_says_what_each_command_is_for(
+    name: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
         commands.run_program([*([name] if name else []), "--help"])
     out = " ".join(capsys.readouterr().out.split())

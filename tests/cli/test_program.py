@@ -22,7 +22,9 @@ pytestmark = pytest.mark.service
 def said(*flags: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """What it says and how it ends when it cannot start."""
     words = [sys.executable, str(ROOT / "app.py"), "--no-browser", *flags]
-    return subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=30, stdin=subprocess.DEVNULL)
+    return subprocess.run(
+        words, cwd=folder, capture_output=True, text=True, timeout=30, stdin=subprocess.DEVNULL
+    )
 
 
 def test_help_names_every_flag(tmp_path: Path) -> None:
@@ -44,7 +46,11 @@ def test_a_taken_port_gets_a_sentence(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = said("--port", str(port), folder=tmp_path)
-    assert done.returncode != 0 and f"port {port}" in done.stderr.lower() and "Traceback" not in done.stderr
+    assert (
+        done.returncode != 0
+        and f"port {port}" in done.stderr.lower()
+        and "Traceback" not in done.stderr
+    )
     assert "--port" in done.stderr, "it says what to do"
 
 
@@ -67,7 +73,9 @@ def test_a_wrong_flag_gets_a_sentence(tmp_path: Path, flags: list[str], words: l
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
 def test_it_ends_within_a_second_without_complaint(how: signal.Signals) -> None:
     took = []
-    while not took or (min(took) >= 1.0 and len(took) < 3):  # a machine that is busy with something else is asked again
+    while not took or (
+        min(took) >= 1.0 and len(took) < 3
+    ):  # a machine that is busy with something else is asked again
         server = Server().start()
         with urllib.request.urlopen(server.url, timeout=10) as answer:
             answer.read()

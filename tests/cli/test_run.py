@@ -49,7 +49,9 @@ def marked(feed, settings):
     track = feed.track(settings)
     feed.catch_up(track, 100_000)
     first, end = track.tape.first, feed.end
-    return feed.tape.read("time", first, end)[track.read("score", first, end)[:, 0] > settings.threshold, 0].tolist()
+    return feed.tape.read("time", first, end)[
+        track.read("score", first, end)[:, 0] > settings.threshold, 0
+    ].tolist()
 
 
 # --- run
@@ -63,12 +65,21 @@ def test_what_was_exported_flags_the_very_same_time_stamps(tmp_path, name):
     monitor.inject(name, "point", 9.0)
     monitor.fill_back(feed, 3_000)
     monitor.inject(name, "shift", 6.0)
-    monitor.fill_back(feed, 1_500)  # the oldest steps have left the buffer; a new track begins at what is left
+    monitor.fill_back(
+        feed, 1_500
+    )  # the oldest steps have left the buffer; a new track begins at what is left
     want = marked(feed, TUNED)
     text = export_settings(export_source(feed, name, TUNED, 11), TUNED)
     assert import_settings(text)[0]["first"] == feed.tape.first > 0 and len(want) > 20
     (tmp_path / "tuned.toml").write_text(text)
-    code, out = ran("run", "--config", str(tmp_path / "tuned.toml"), "--steps", str(feed.end - feed.tape.first), "--json")
+    code, out = ran(
+        "run",
+        "--config",
+        str(tmp_path / "tuned.toml"),
+        "--steps",
+        str(feed.end - feed.tape.first),
+        "--json",
+    )
     assert code == 0 and flags(out) == want
 
 
@@ -85,9 +96,18 @@ def test_what_is_exported_after_a_change_and_a_restart_begins_where_it_says(tmp_
         monitor.pump()
         kept.close()
     about = export_source(feed, "wave", TUNED, 11)
-    assert feed.applied == TUNED and about["first"] == feed.watched.begun > 3_000  # the buffer's oldest step when it was first scored
+    assert (
+        feed.applied == TUNED and about["first"] == feed.watched.begun > 3_000
+    )  # the buffer's oldest step when it was first scored
     (tmp_path / "tuned.toml").write_text(export_settings(about, TUNED))
-    code, out = ran("run", "--config", str(tmp_path / "tuned.toml"), "--steps", str(feed.end - about["first"]), "--json")
+    code, out = ran(
+        "run",
+        "--config",
+        str(tmp_path / "tuned.toml"),
+        "--steps",
+        str(feed.end - about["first"]),
+        "--json",
+    )
     want = marked(feed, TUNED)
     assert code == 0 and want and [at for at in flags(out) if at >= want[0]] == want
 
@@ -106,14 +126,30 @@ def test_a_file_of_ones_own_flags_the_very_same_time_stamps(tmp_path):
     monitor = Monitor({})
     recording = read_csv(path, Columns("time", ("temperature (°C)", "pressure (hPa)")))
     feed = monitor.open("your-data", recording, steps=3_000)
-    (tmp_path / "tuned.toml").write_text(export_settings(export_source(feed, "your-data", TUNED, 0), TUNED))
+    (tmp_path / "tuned.toml").write_text(
+        export_settings(export_source(feed, "your-data", TUNED, 0), TUNED)
+    )
     want = marked(feed, TUNED)
-    code, out = ran("run", "--config", str(tmp_path / "tuned.toml"), "--json")  # the file is found beside the settings
+    code, out = ran(
+        "run", "--config", str(tmp_path / "tuned.toml"), "--json"
+    )  # the file is found beside the settings
     assert code == 0 and flags(out) == want and len(want) >= 5
     (tmp_path / "elsewhere").mkdir()
     path.rename(tmp_path / "elsewhere" / "mine.csv")
     assert ran("run", "--config", str(tmp_path / "tuned.toml"))[0] == 2
-    assert flags(ran("run", "--config", str(tmp_path / "tuned.toml"), "--csv", str(tmp_path / "elsewhere" / "mine.csv"), "--json")[1]) == want
+    assert (
+        flags(
+            ran(
+                "run",
+                "--config",
+                str(tmp_path / "tuned.toml"),
+                "--csv",
+                str(tmp_path / "elsewhere" / "mine.csv"),
+                "--json",
+            )[1]
+        )
+        == want
+    )
 
 
 def test_a_long_file_begins_where_the_tuned_track_began(tmp_path):
@@ -121,8 +157,13 @@ def test_a_long_file_begins_where_the_tuned_track_began(tmp_path):
     write_csv(STREAMS["wave"](seed=4, rate=0.02), 12_000, path)
     feed = Monitor({}).open("your-data", read_csv(path), steps=12_000)
     want = marked(feed, TUNED)
-    (tmp_path / "tuned.toml").write_text(export_settings(export_source(feed, "your-data", TUNED, 0), TUNED))
-    assert feed.tape.first == 2_000 and flags(ran("run", "--config", str(tmp_path / "tuned.toml"), "--json")[1]) == want != []
+    (tmp_path / "tuned.toml").write_text(
+        export_settings(export_source(feed, "your-data", TUNED, 0), TUNED)
+    )
+    assert (
+        feed.tape.first == 2_000
+        and flags(ran("run", "--config", str(tmp_path / "tuned.toml"), "--json")[1]) == want != []
+    )
 
 
 def test_a_replay_runs_a_file_under_the_settings_of_another(tmp_path):
@@ -132,8 +173,14 @@ def test_a_replay_runs_a_file_under_the_settings_of_another(tmp_path):
     code, out = ran("replay", str(path), "--config", str(tmp_path / "tuned.toml"), "--json")
     want = marked(Monitor({}).open("x", read_csv(path), steps=2_000), TUNED)
     assert code == 0 and flags(out) == want and len(want) >= 5
-    alarms = ran("replay", str(path), "--config", str(tmp_path / "tuned.toml"), "--alarms")[1].splitlines()
-    assert 0 < len(alarms) < len(want) and alarms[0].startswith("2026-01-05T") and " wave" not in alarms[0]
+    alarms = ran("replay", str(path), "--config", str(tmp_path / "tuned.toml"), "--alarms")[
+        1
+    ].splitlines()
+    assert (
+        0 < len(alarms) < len(want)
+        and alarms[0].startswith("2026-01-05T")
+        and " wave" not in alarms[0]
+    )
     assert ran("replay", str(path))[0] == 2
 
 
@@ -145,7 +192,10 @@ def test_a_bar_is_drawn_on_a_terminal_alone():
     tally = run.Tally()
     tally.rows = 50
     for file, drawn in ((Terminal(), True), (io.StringIO(), False)):
-        assert list(run.progress_bar([tally], 100, file)) == [tally] and ("50 of 100" in file.getvalue()) is drawn
+        assert (
+            list(run.progress_bar([tally], 100, file)) == [tally]
+            and ("50 of 100" in file.getvalue()) is drawn
+        )
 
 
 @pytest.mark.parametrize(
@@ -172,7 +222,10 @@ def test_init_writes_a_file_that_runs_with_every_setting_explained(tmp_path):
     path = tmp_path / "redline.toml"
     assert ran("init", str(path))[0] == 0
     text = path.read_text()
-    assert import_settings(text) == ({"stream": "wave", "first": 0, "seed": 0, "rate": 0.01, "injections": []}, Settings())
+    assert import_settings(text) == (
+        {"stream": "wave", "first": 0, "seed": 0, "rate": 0.01, "injections": []},
+        Settings(),
+    )
     for name in (*run.STREAM_SETTINGS, *run.SERVER_SETTINGS):
         assert f"{name} = " in text and settings.SETTINGS_BY_NAME[name].help in text
     assert ran("init", str(path))[0] == 2 and ran("init", str(path), "--force")[0] == 0
@@ -185,10 +238,17 @@ def test_init_writes_a_file_that_runs_with_every_setting_explained(tmp_path):
 
 def test_the_command_line_comes_before_the_file_and_the_file_before_the_default(tmp_path):
     path = tmp_path / "s.toml"
-    path.write_text('[source]\nstream = "oven"\n[settings]\n[server]\nport = 9000\ndb = ""\nrate-limit = 5\n')
+    path.write_text(
+        '[source]\nstream = "oven"\n[settings]\n[server]\nport = 9000\ndb = ""\nrate-limit = 5\n'
+    )
     given = dict.fromkeys((name.replace("-", "_") for name in run.SERVER_SETTINGS), None)
     value = run.serving_options(argparse.Namespace(config=str(path), **{**given, "port": "9001"}))
-    assert (value["port"], value["db"], value["rate-limit"], value["body-limit"]) == (9001, "", 5, 32)
+    assert (value["port"], value["db"], value["rate-limit"], value["body-limit"]) == (
+        9001,
+        "",
+        5,
+        32,
+    )
     for bad in ('[server]\nport = "x"\n', "[server]\nport = 0\n", "[server]\nprot = 1\n"):
         path.write_text(bad)
         with pytest.raises(command.UsageError, match=r"wanted|unknown"):
@@ -198,21 +258,28 @@ def test_the_command_line_comes_before_the_file_and_the_file_before_the_default(
 def test_an_open_address_without_a_token_is_refused(tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("REDLINE_TOKEN", raising=False)
     (tmp_path / "s.toml").write_text('[source]\nstream = "oven"\n[settings]\n')
-    assert shell.run_program(["run", "--config", str(tmp_path / "s.toml"), "--host", "0.0.0.0"]) == 2
+    assert (
+        shell.run_program(["run", "--config", str(tmp_path / "s.toml"), "--host", "0.0.0.0"]) == 2
+    )
     assert "no token is set" in capsys.readouterr().err
 
 
 def test_a_token_is_shown_once_and_kept_as_a_hash(tmp_path):
     code, out = ran("token", "push", "the oven", "--file", str(tmp_path / "t"))
     assert code == 0 and out.strip() not in (tmp_path / "t").read_text()
-    assert tokens.load_tokens(str(tmp_path / "t"), None).who(out.strip()) == tokens.Token("push", tokens.hash_secret(out.strip()), "the oven")
+    assert tokens.load_tokens(str(tmp_path / "t"), None).who(out.strip()) == tokens.Token(
+        "push", tokens.hash_secret(out.strip()), "the oven"
+    )
 
 
 def test_a_backup_is_restored(tmp_path):
     db, copy = tmp_path / "redline.db", tmp_path / "copy.db"
     store = SqliteStore(db)
     store.record("me", "before")
-    assert ran("backup", str(copy), "--db", str(db))[0] == 0 and ran("backup", str(copy), "--db", str(db))[0] == 1
+    assert (
+        ran("backup", str(copy), "--db", str(db))[0] == 0
+        and ran("backup", str(copy), "--db", str(db))[0] == 1
+    )
     store.record("me", "after")
     assert ran("restore", str(copy), "--db", str(db))[0] == 1  # somebody has it open
     store.close()
@@ -231,7 +298,9 @@ def running(monitor, options=ServerOptions(), store=None):  # noqa: B008
     """A real server on a free port, in a thread; the service and its address."""
     service = assemble_service(monitor, store, options)
     sock = listen("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(build_server(service), log_level="warning", timeout_graceful_shutdown=1))
+    server = uvicorn.Server(
+        uvicorn.Config(build_server(service), log_level="warning", timeout_graceful_shutdown=1)
+    )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
     thread.start()
     while not server.started:
@@ -256,13 +325,37 @@ def served():
 def test_status_streams_and_anomalies_ask_a_running_server(served):
     _, url = served
     code, out = ran("status", "--url", url)
-    assert code == 0 and "events clients" in out and json.loads(ran("status", "--json", "--url", url)[1])["streams"] == 1
+    assert (
+        code == 0
+        and "events clients" in out
+        and json.loads(ran("status", "--json", "--url", url)[1])["streams"] == 1
+    )
     code, out = ran("streams", "--url", url)
-    assert code == 0 and out.splitlines()[1].split()[:3] == ["wave", "simulated", "signal"] and "rolling z-score" in out
+    assert (
+        code == 0
+        and out.splitlines()[1].split()[:3] == ["wave", "simulated", "signal"]
+        and "rolling z-score" in out
+    )
     assert json.loads(ran("streams", "--json", "--url", url)[1])[0]["source"] == "wave"
-    code, out = ran("anomalies", "--url", url, "--limit", "3", "--severity", "warning", "--stream", "wave")
-    assert code == 0 and len(out.splitlines()) == 3 and all(word in ("warning", "critical") for word in (r.split()[1] for r in out.splitlines()))
-    assert len([json.loads(line) for line in ran("anomalies", "--url", url, "--json", "--limit", "7")[1].splitlines()]) == 7
+    code, out = ran(
+        "anomalies", "--url", url, "--limit", "3", "--severity", "warning", "--stream", "wave"
+    )
+    assert (
+        code == 0
+        and len(out.splitlines()) == 3
+        and all(
+            word in ("warning", "critical") for word in (r.split()[1] for r in out.splitlines())
+        )
+    )
+    assert (
+        len(
+            [
+                json.loads(line)
+                for line in ran("anomalies", "--url", url, "--json", "--limit", "7")[1].splitlines()
+            ]
+        )
+        == 7
+    )
 
 
 def test_a_replay_can_use_the_settings_of_a_running_server(served, tmp_path):
@@ -280,13 +373,18 @@ def test_a_server_that_refuses_or_is_not_there_is_said(served, capsys):
     assert "no stream is called 'typo'" in capsys.readouterr().err
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        assert shell.run_program(["status", "--url", f"http://127.0.0.1:{free.getsockname()[1]}"]) == 1
+        assert (
+            shell.run_program(["status", "--url", f"http://127.0.0.1:{free.getsockname()[1]}"]) == 1
+        )
     assert "no server answers" in capsys.readouterr().err
     assert shell.run_program(["status", "--url", "file:///etc/passwd"]) == 2
 
 
 def test_a_token_is_taken_from_the_environment(monkeypatch):
-    with running(Monitor({}), ServerOptions(tokens.Tokens([tokens.Token("read", tokens.hash_secret("abc"), "me")]))) as (_, url):
+    with running(
+        Monitor({}),
+        ServerOptions(tokens.Tokens([tokens.Token("read", tokens.hash_secret("abc"), "me")])),
+    ) as (_, url):
         monkeypatch.delenv("REDLINE_TOKEN", raising=False)
         assert ran("status", "--url", url)[0] == 2
         monkeypatch.setenv("REDLINE_TOKEN", "abc")
@@ -308,18 +406,38 @@ def test_a_pushed_stream_runs_headless_and_is_found_again_after_a_restart(tmp_pa
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    (tmp_path / "oven.toml").write_text(export_settings({"stream": "oven", "first": 0, "features": ["temp"]}, TUNED))
-    words = [sys.executable, "-m", "redline", "run", "--config", str(tmp_path / "oven.toml"), "--db", str(tmp_path / "r.db"), "--port", str(port)]
+    (tmp_path / "oven.toml").write_text(
+        export_settings({"stream": "oven", "first": 0, "features": ["temp"]}, TUNED)
+    )
+    words = [
+        sys.executable,
+        "-m",
+        "redline",
+        "run",
+        "--config",
+        str(tmp_path / "oven.toml"),
+        "--db",
+        str(tmp_path / "r.db"),
+        "--port",
+        str(port),
+    ]
     for start in (0, 500):
         with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
             assert process.stderr is not None and "oven" in process.stderr.readline()
             times = list(range(start, start + 500))
             values = [20 + (i * 7919 % 100) / 100 for i in times[:-1]] + [90.0]
-            body = json.dumps({"source": "oven", "time": times, "values": {"temp": values}}).encode()
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/submit", body, timeout=10) as answer:
+            body = json.dumps(
+                {"source": "oven", "time": times, "values": {"temp": values}}
+            ).encode()
+            with urllib.request.urlopen(
+                f"http://127.0.0.1:{port}/api/submit", body, timeout=10
+            ) as answer:
                 assert json.load(answer)["accepted"] == 500
             code, out = ran("anomalies", "--url", f"http://127.0.0.1:{port}", "--json")
-            assert code == 0 and [json.loads(line)["step"] for line in out.splitlines()][-1] == start + 499
+            assert (
+                code == 0
+                and [json.loads(line)["step"] for line in out.splitlines()][-1] == start + 499
+            )
             stream = json.loads(ran("streams", "--url", f"http://127.0.0.1:{port}", "--json")[1])[0]
             assert stream["points"] == start + 500 and stream["applied"]["detector"] == "EWMA"
             process.terminate()
@@ -328,8 +446,12 @@ def test_a_pushed_stream_runs_headless_and_is_found_again_after_a_restart(tmp_pa
 def test_an_incident_runs_what_the_operator_named_and_status_tells_no_secret(tmp_path, monkeypatch):
     monkeypatch.setenv("HOOK", "s3cret-word")
     said = tmp_path / "said.json"
-    (tmp_path / "alerts.toml").write_text(f'[actions.note]\ncommand = ["sh", "-c", "cat > {said}", "${{HOOK}}"]\nseverity = "critical"\n')
-    monitor = Monitor({}, ledger=(store := SqliteStore(tmp_path / "r.db", describe=describe_anomaly_for_store)))
+    (tmp_path / "alerts.toml").write_text(
+        f'[actions.note]\ncommand = ["sh", "-c", "cat > {said}", "${{HOOK}}"]\nseverity = "critical"\n'
+    )
+    monitor = Monitor(
+        {}, ledger=(store := SqliteStore(tmp_path / "r.db", describe=describe_anomaly_for_store))
+    )
     service = assemble_service(monitor, store, ServerOptions(), str(tmp_path / "alerts.toml"))
     monitor.start()
     values = [20 + (i * 7919 % 100) / 100 for i in range(300)] + [90.0]
@@ -346,9 +468,19 @@ def test_an_incident_runs_what_the_operator_named_and_status_tells_no_secret(tmp
     store.close()
 
 
-@pytest.mark.parametrize("text", ["rubbish", "[channel.x]\nurl = 'json://localhost'\n", "[actions.x]\nseverity = 'info'\n"])
+@pytest.mark.parametrize(
+    "text",
+    ["rubbish", "[channel.x]\nurl = 'json://localhost'\n", "[actions.x]\nseverity = 'info'\n"],
+)
 def test_a_file_of_channels_that_is_wrong_is_refused(tmp_path, capsys, text):
     (tmp_path / "alerts.toml").write_text(text)
-    (tmp_path / "s.toml").write_text('[source]\nstream = "oven"\n[settings]\n[server]\nport = 8796\ndb = ""\n')
-    assert shell.run_program(["run", "--config", str(tmp_path / "s.toml"), "--alerts", str(tmp_path / "alerts.toml")]) == 2
+    (tmp_path / "s.toml").write_text(
+        '[source]\nstream = "oven"\n[settings]\n[server]\nport = 8796\ndb = ""\n'
+    )
+    assert (
+        shell.run_program(
+            ["run", "--config", str(tmp_path / "s.toml"), "--alerts", str(tmp_path / "alerts.toml")]
+        )
+        == 2
+    )
     assert "alerts file" in capsys.readouterr().err

@@ -9,7 +9,17 @@ import contract
 import numpy as np
 import pytest
 
-from detectors import CEILING, DETECTORS, Alarm, Cusum, Detector, MedianMad, RollingZ, State, Verdict
+from detectors import (
+    CEILING,
+    DETECTORS,
+    Alarm,
+    Cusum,
+    Detector,
+    MedianMad,
+    RollingZ,
+    State,
+    Verdict,
+)
 from redline.detection.arrays import Array, sliding_windows
 from redline.detection.spectral import Subspace
 
@@ -31,10 +41,14 @@ def breaks(*checks: str) -> Any:
 class LearnsFirst(MedianMad):
     def expect(self, x: Array) -> tuple[Array, Array]:
         rows = self.remember(x)
-        with_itself = np.sort(sliding_windows(np.concatenate((rows[1:], rows[:1])), self.window), axis=-1)
+        with_itself = np.sort(
+            sliding_windows(np.concatenate((rows[1:], rows[:1])), self.window), axis=-1
+        )
         seen = (with_itself == with_itself).sum(axis=-1)
         centre, spread = self.gauge(with_itself, seen)
-        return np.where(seen < self.least, np.nan, centre), np.where(seen < self.least, np.nan, spread)
+        return np.where(seen < self.least, np.nan, centre), np.where(
+            seen < self.least, np.nan, spread
+        )
 
 
 @breaks("state_stops_growing")
@@ -42,7 +56,9 @@ class Grows(MedianMad):
     def advance(self, x: Any) -> Verdict:
         verdict = super().advance(x)
         held = self._held
-        held["log"] = np.concatenate((held.get("log", np.zeros((0, verdict.score.shape[1]))), verdict.score))
+        held["log"] = np.concatenate(
+            (held.get("log", np.zeros((0, verdict.score.shape[1]))), verdict.score)
+        )
         return verdict
 
 
@@ -85,14 +101,19 @@ class LooksAtTheNeighbours(MedianMad):
         verdict = super().advance(x)
         if not len(verdict.score):
             return verdict
-        return verdict._replace(score=verdict.score / np.maximum(1, np.nan_to_num(verdict.score).mean(axis=1, keepdims=True) / 10))
+        return verdict._replace(
+            score=verdict.score
+            / np.maximum(1, np.nan_to_num(verdict.score).mean(axis=1, keepdims=True) / 10)
+        )
 
 
 @breaks("fit_forgets", "state_is_all_there_is", "looking_leaves_the_state")
 class RemembersInSecret(MedianMad):
     def advance(self, x: Any) -> Verdict:
         verdict = super().advance(x)
-        self._secret = self.__dict__.get("_secret", 1.0) * 0.5 ** np.count_nonzero(verdict.score > 6)
+        self._secret = self.__dict__.get("_secret", 1.0) * 0.5 ** np.count_nonzero(
+            verdict.score > 6
+        )
         return verdict._replace(score=np.minimum(verdict.score * (1 + self._secret), CEILING))
 
 
@@ -286,7 +307,9 @@ class DrawsANarrowBand(MedianMad):
 
 
 @pytest.mark.parametrize(
-    ("name", "faulty"), [(name, faulty) for name, classes in FAULTS.items() for faulty in classes], ids=lambda v: getattr(v, "__name__", v)
+    ("name", "faulty"),
+    [(name, faulty) for name, classes in FAULTS.items() for faulty in classes],
+    ids=lambda v: getattr(v, "__name__", v),
 )
 def test_the_check_finds_the_fault(name: str, faulty: type[Detector]) -> None:
     check = next(check for check in contract.CHECKS if check.__name__ == name)
@@ -295,7 +318,9 @@ def test_the_check_finds_the_fault(name: str, faulty: type[Detector]) -> None:
 
 
 @pytest.mark.parametrize("settings", [{"pause": 0}, {"growth": 1.0}, {"refractory": 1, "pause": 0}])
-def test_the_check_of_ramps_finds_a_faulty_alarm(settings: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_check_of_ramps_finds_a_faulty_alarm(
+    settings: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(contract, "Alarm", partial(Alarm, **settings))
     with pytest.raises(AssertionError, match="a slope of"):
         contract.a_long_ramp_is_one_alarm(DETECTORS["spectral residual"])

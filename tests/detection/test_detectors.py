@@ -22,7 +22,16 @@ from hypothesis import strategies as st
 
 import detectors
 import redline
-from detectors import CEILING, DETECTORS, Alarm, Calibration, Detector, DetectorList, RollingZ, threshold_for
+from detectors import (
+    CEILING,
+    DETECTORS,
+    Alarm,
+    Calibration,
+    Detector,
+    DetectorList,
+    RollingZ,
+    threshold_for,
+)
 from redline.detection import arrays
 from redline.detection.arrays import Array
 from redline.detection.forecasting import Seasonal
@@ -31,7 +40,9 @@ from redline.detection.third_party import THIRD_PARTY
 NAMES = list(DETECTORS)
 TWINS = {**twins.TWINS, **twins_families.TWINS, **twins_spectral.TWINS}
 ORDER = """rolling z-score, median and MAD, interquartile range, percentile, moving average, EWMA, CUSUM, seasonal, autoregressive, spectral residual,
-subspace, nearest neighbours, novelty, Mahalanobis, half-space trees, local outlier factor, ensemble""".replace("\n", " ").split(", ")
+subspace, nearest neighbours, novelty, Mahalanobis, half-space trees, local outlier factor, ensemble""".replace(
+    "\n", " "
+).split(", ")
 
 
 @pytest.mark.parametrize("check", contract.CHECKS, ids=lambda check: check.__name__)
@@ -44,9 +55,21 @@ def test_every_detector_is_listed() -> None:
     for room in pkgutil.iter_modules(redline.__path__, "redline."):
         if room.name != "redline.cli.program":
             importlib.import_module(room.name)
-    ours = {each for each in descendants(Detector) if each.__module__.split(".")[0] in ("detectors", "redline")}
-    listing = DetectorList({f"redline.detection.third_party:{kind}": f"redline.detection.third_party:{kind}" for _, kind in THIRD_PARTY.values()})  # those that need an extra
-    assert {each for each in ours if not inspect.isabstract(each)} == {*DETECTORS.values(), *listing.values()}
+    ours = {
+        each
+        for each in descendants(Detector)
+        if each.__module__.split(".")[0] in ("detectors", "redline")
+    }
+    listing = DetectorList(
+        {
+            f"redline.detection.third_party:{kind}": f"redline.detection.third_party:{kind}"
+            for _, kind in THIRD_PARTY.values()
+        }
+    )  # those that need an extra
+    assert {each for each in ours if not inspect.isabstract(each)} == {
+        *DETECTORS.values(),
+        *listing.values(),
+    }
 
 
 def descendants(base: type) -> set[type]:
@@ -59,7 +82,9 @@ def test_the_list_has_its_order() -> None:
 
 def test_a_listed_room_is_imported_when_asked_for() -> None:
     listing = DetectorList({"rolling z-score": "detectors:RollingZ"})
-    assert listing["rolling z-score"] is listing["rolling z-score"] is RollingZ and len(listing) == 1
+    assert (
+        listing["rolling z-score"] is listing["rolling z-score"] is RollingZ and len(listing) == 1
+    )
     with pytest.raises(KeyError):
         listing["unheard of"]
 
@@ -97,7 +122,12 @@ def test_every_detector_has_a_twin() -> None:
 
 # Properties
 
-values = st.one_of(st.integers(-50, 50).map(float), st.floats(-3, 3, width=32), st.just(float("nan")), st.sampled_from([1e9, -1e9, 1e12]))
+values = st.one_of(
+    st.integers(-50, 50).map(float),
+    st.floats(-3, 3, width=32),
+    st.just(float("nan")),
+    st.sampled_from([1e9, -1e9, 1e12]),
+)
 histories = st.lists(values, min_size=1, max_size=60)
 few = settings(max_examples=30, deadline=None, derandomize=True)
 
@@ -110,9 +140,14 @@ def stream(name: str, history: list[float]) -> Array:
 @few
 @given(history=histories, cuts=st.lists(st.integers(0, 60), max_size=8), window=st.integers(2, 9))
 @pytest.mark.parametrize("name", NAMES)
-def test_no_chunking_changes_a_bit(name: str, history: list[float], cuts: list[int], window: int) -> None:
+def test_no_chunking_changes_a_bit(
+    name: str, history: list[float], cuts: list[int], window: int
+) -> None:
     x, make = stream(name, history), DETECTORS[name]
-    assert contract.same(make(window=window).update(x), contract.in_chunks(make(window=window), x, sorted(cuts)).score)
+    assert contract.same(
+        make(window=window).update(x),
+        contract.in_chunks(make(window=window), x, sorted(cuts)).score,
+    )
 
 
 @few
@@ -135,7 +170,9 @@ def test_scores_are_numbers_or_no_opinion(name: str, history: list[float], windo
 
 @few
 @given(history=histories, window=st.integers(2, 9))
-@pytest.mark.parametrize("name", ["rolling z-score", "median and MAD", "interquartile range", "percentile"])
+@pytest.mark.parametrize(
+    "name", ["rolling z-score", "median and MAD", "interquartile range", "percentile"]
+)
 def test_twin_of_hard_histories(name: str, history: list[float], window: int) -> None:
     assert_twin(name, window, stream(name, history))
 
@@ -146,7 +183,10 @@ def test_twin_of_hard_histories(name: str, history: list[float], window: int) ->
 @pytest.mark.parametrize("window", [2, 7, 60])
 def test_rolling_spread_is_right_far_from_zero(window: int) -> None:
     noise = np.round(np.random.default_rng(1).normal(size=(500, 1)) * 2**20) / 2**20
-    near, far = RollingZ(window=window).advance(noise).spread, RollingZ(window=window).advance(noise + 1e9).spread
+    near, far = (
+        RollingZ(window=window).advance(noise).spread,
+        RollingZ(window=window).advance(noise + 1e9).spread,
+    )
     np.testing.assert_allclose(far, near, rtol=1e-6)
 
 
@@ -161,7 +201,10 @@ def test_rolling_spread_recovers_within_a_window(event: str) -> None:
             x[at:] += 1e9
         else:
             x[at : at + 20] = np.nan
-        hit, plain = RollingZ(window=60).advance(x).spread, RollingZ(window=60).advance(noise).spread
+        hit, plain = (
+            RollingZ(window=60).advance(x).spread,
+            RollingZ(window=60).advance(noise).spread,
+        )
         after = at + 61 + 20 * (event == "gap")
         np.testing.assert_allclose(hit[after:], plain[after:], rtol=1e-6)
 
@@ -180,7 +223,9 @@ def test_a_season_is_not_read_from_places_that_were_written_over() -> None:
     detector = Forgetful().fit(x[:512, None])
     season = int(detector.state["season"][0]) if detector.state else 0
     assert 95 <= season <= 105  # three of them are more than is kept
-    assert detector.usual(np.array([512]))[0, 0] == np.median([x[512 - season], x[512 - 2 * season]])
+    assert detector.usual(np.array([512]))[0, 0] == np.median(
+        [x[512 - season], x[512 - 2 * season]]
+    )
 
 
 # Settings and states
@@ -189,15 +234,21 @@ def test_a_season_is_not_read_from_places_that_were_written_over() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_state_of_another_detector_is_refused(name: str, tmp_path: Any) -> None:
     other = NAMES[NAMES.index(name) - 1]
-    DETECTORS[other](window=9).fit(contract.noise(DETECTORS[other], 30)).save(tmp_path / "state.npz")
+    DETECTORS[other](window=9).fit(contract.noise(DETECTORS[other], 30)).save(
+        tmp_path / "state.npz"
+    )
     with pytest.raises(ValueError, match=DETECTORS[other].__name__):
         DETECTORS[name](window=9).load(tmp_path / "state.npz")
 
 
-def test_a_state_of_another_version_is_refused(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_state_of_another_version_is_refused(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     RollingZ().fit(np.zeros((3, 1))).save(tmp_path / "state.npz")
     monkeypatch.setattr(detectors, "STATE_FORMAT", detectors.STATE_FORMAT + 1)
-    with pytest.raises(ValueError, match=f"format {detectors.STATE_FORMAT - 1}, wanted {detectors.STATE_FORMAT}"):
+    with pytest.raises(
+        ValueError, match=f"format {detectors.STATE_FORMAT - 1}, wanted {detectors.STATE_FORMAT}"
+    ):
         RollingZ().load(tmp_path / "state.npz")
 
 
@@ -212,7 +263,9 @@ def bent(*without: str, **arrays: Any) -> bytes:
     """A state of `RollingZ(window=9)` that lacks some arrays or has others."""
     detector = RollingZ(window=9).fit(np.zeros((30, 2)))
     whole = {"_header": np.array(json.dumps(detector._header())), **(detector.state or {})}
-    return written(np.savez, **{name: value for name, value in whole.items() if name not in without} | arrays)
+    return written(
+        np.savez, **{name: value for name, value in whole.items() if name not in without} | arrays
+    )
 
 
 SQUEEZED = written(np.savez_compressed, a=np.arange(999))
@@ -274,7 +327,11 @@ def test_threshold_for_a_share() -> None:
 
 def test_calibration_puts_raw_scores_on_the_scale() -> None:
     rng = np.random.default_rng(3)
-    for raw in (np.abs(rng.normal(size=(2000, 50))), 7 + 1e-3 * rng.normal(size=(2000, 50)), np.sqrt(rng.exponential(size=(2000, 50)))):
+    for raw in (
+        np.abs(rng.normal(size=(2000, 50))),
+        7 + 1e-3 * rng.normal(size=(2000, 50)),
+        np.sqrt(rng.exponential(size=(2000, 50))),
+    ):
         scores = Calibration().update(raw)
         assert 0.0009 <= np.mean(scores[120:] > 3) <= 0.008
 
@@ -298,14 +355,18 @@ def test_calibration_and_alarm_in_chunks(cuts: list[int]) -> None:
     raw[50:60, 1] = np.nan
     for make in (lambda: Calibration(window=30), lambda: Alarm(refractory=20)):
         whole, cut = make(), make()
-        assert contract.same(whole.update(raw), np.concatenate([cut.update(chunk) for chunk in np.split(raw, cuts)]))
+        assert contract.same(
+            whole.update(raw), np.concatenate([cut.update(chunk) for chunk in np.split(raw, cuts)])
+        )
 
 
 # Alarm
 
 
 def alarms(scores: Any, threshold: float = 3.0, **settings: Any) -> list[int]:
-    return np.flatnonzero(Alarm(**settings).update(np.asarray(scores, dtype=float)[:, None])[:, 0] > threshold).tolist()
+    return np.flatnonzero(
+        Alarm(**settings).update(np.asarray(scores, dtype=float)[:, None])[:, 0] > threshold
+    ).tolist()
 
 
 def test_one_spike_is_one_alarm_at_its_first_step() -> None:
@@ -328,7 +389,9 @@ def test_a_long_ramp_is_one_alarm(steps: int, threshold: float) -> None:
 
 
 def test_without_refractory_steps_only_habituation_holds_back() -> None:
-    passed = Alarm(refractory=0, habit=1e9).update(np.array([[2.0], [6.0], [5.9], [0.0], [5.8]])).ravel()
+    passed = (
+        Alarm(refractory=0, habit=1e9).update(np.array([[2.0], [6.0], [5.9], [0.0], [5.8]])).ravel()
+    )
     assert passed.round(6).tolist() == [2.0, 6.0, 5.9, 0.0, 5.8]
 
 
@@ -342,11 +405,24 @@ def test_it_gets_used_to_peaks_of_one_height_but_not_to_higher_ones() -> None:
     scores = np.zeros(3000)
     scores[200:2800:200] = 6
     scores[2900] = 12
-    assert alarms(scores, 4.5) == [200, 400, 600, 800, 1000, 2900]  # 6 / 1 ... 6 / 1.31 are over 4.5; the sixth peak is 6 / 1.36
-    assert alarms(scores, habit=1.0, memory=5000) == [200, 400, 2900]  # 6 / 1, 6 / 1.96 are over 3; the third peak is 6 / 2.9
+    assert alarms(scores, 4.5) == [
+        200,
+        400,
+        600,
+        800,
+        1000,
+        2900,
+    ]  # 6 / 1 ... 6 / 1.31 are over 4.5; the sixth peak is 6 / 1.36
+    assert alarms(scores, habit=1.0, memory=5000) == [
+        200,
+        400,
+        2900,
+    ]  # 6 / 1, 6 / 1.96 are over 3; the third peak is 6 / 2.9
 
 
-@pytest.mark.parametrize("wrong", [{"quiet": 0.0}, {"quiet": CEILING}, {"habit": 0.0}, {"growth": 0.5}, {"memory": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"quiet": 0.0}, {"quiet": CEILING}, {"habit": 0.0}, {"growth": 0.5}, {"memory": 0}]
+)
 def test_an_alarm_says_what_it_cannot_be(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(wrong))}.*, got"):
         Alarm(**wrong)  # type: ignore[arg-type]
@@ -374,6 +450,8 @@ def test_an_alarm_is_saved_and_loaded(tmp_path: Any) -> None:
     alarm = Alarm()
     alarm.update(scores[:400])
     alarm.save(tmp_path / "alarm.npz")
-    assert contract.same(Alarm().load(tmp_path / "alarm.npz").update(scores[400:]), alarm.update(scores[400:]))
+    assert contract.same(
+        Alarm().load(tmp_path / "alarm.npz").update(scores[400:]), alarm.update(scores[400:])
+    )
     with pytest.raises(ValueError, match="Alarm"):
         RollingZ().load(tmp_path / "alarm.npz")

@@ -24,19 +24,25 @@ def stream(steps: int, season: int, seed: int = 0) -> np.ndarray:
     return np.stack((first, second), axis=-1)[:, None]
 
 
-@pytest.mark.parametrize(("window", "season", "steps"), [(60, 24, 1100), (65, 24, 1100), (100, 150, 1400)])
+@pytest.mark.parametrize(
+    ("window", "season", "steps"), [(60, 24, 1100), (65, 24, 1100), (100, 150, 1400)]
+)
 def test_twin_through_seasons(window: int, season: int, steps: int) -> None:
     x = stream(steps, season)
     fast = Ensemble(window=window)
     scores = fast.update(x)[:, 0]
-    assert fast.state is not None and abs(fast.state["season"][0] - season) <= 2, "the twin would not be tried on a season"
+    assert fast.state is not None and abs(fast.state["season"][0] - season) <= 2, (
+        "the twin would not be tried on a season"
+    )
     np.testing.assert_allclose(scores, ensemble(x[:, 0].tolist(), window), rtol=1e-6, atol=1e-7)
 
 
 def test_twin_when_a_season_ends() -> None:
     x = stream(1500, 40)
     x[700:, 0, 0] = np.random.default_rng(3).normal(size=800)
-    np.testing.assert_allclose(Ensemble(window=50).update(x)[:, 0], ensemble(x[:, 0].tolist(), 50), rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(
+        Ensemble(window=50).update(x)[:, 0], ensemble(x[:, 0].tolist(), 50), rtol=1e-6, atol=1e-7
+    )
 
 
 def test_chunks_change_no_bit_through_seasons() -> None:
@@ -44,7 +50,10 @@ def test_chunks_change_no_bit_through_seasons() -> None:
     whole, cut = Ensemble(window=100).advance(x), Ensemble(window=100)
     chunks = [cut.advance(chunk) for chunk in np.split(x, [1, 30, 511, 512, 513, 900, 1300])]
     for part in ("score", "parts"):
-        assert np.concatenate([getattr(chunk, part) for chunk in chunks]).tobytes() == getattr(whole, part).tobytes()
+        assert (
+            np.concatenate([getattr(chunk, part) for chunk in chunks]).tobytes()
+            == getattr(whole, part).tobytes()
+        )
 
 
 @pytest.mark.parametrize("season", [12, 24, 96, 288, 700])
@@ -60,7 +69,14 @@ def test_a_season_is_found(season: int, seed: int) -> None:
 def test_no_season_is_found_where_there_is_none() -> None:
     rng = np.random.default_rng(1)
     slow = np.cos(2 * np.pi * np.arange(2000) / 1200)  # seen less than twice
-    for x in (slow, rng.normal(size=2000), np.zeros(2000), np.full(100, np.nan), np.arange(3.0), np.arange(0.0)):
+    for x in (
+        slow,
+        rng.normal(size=2000),
+        np.zeros(2000),
+        np.full(100, np.nan),
+        np.arange(3.0),
+        np.arange(0.0),
+    ):
         assert find_season(x) == 0
 
 
@@ -81,7 +97,9 @@ def test_a_season_is_kept_unless_another_is_clearly_better() -> None:
 def test_autocorrelation_is_that_of_its_definition() -> None:
     x = np.random.default_rng(0).uniform(-1, 1, 200)
     centred = x - x.mean()
-    slow = [np.mean(centred[lag:] * centred[: 200 - lag]) / np.mean(centred**2) for lag in range(101)]
+    slow = [
+        np.mean(centred[lag:] * centred[: 200 - lag]) / np.mean(centred**2) for lag in range(101)
+    ]
     np.testing.assert_allclose(autocorrelation(x), slow, atol=1e-12)
 
 
@@ -122,7 +140,11 @@ def test_what_strays_less_than_its_noise_is_held_to_its_noise() -> None:
 
 def test_a_season_found_after_a_gap_waits_until_its_level_is_known() -> None:
     """A look at step 1,024, just after a gap of 450 steps: the season's mean and the level must not both be expected."""
-    x = 1000 + 100 * np.sin(2 * np.pi * np.arange(4096) / 260)[:, None, None] + np.random.default_rng(0).normal(size=(4096, 1, 1))
+    x = (
+        1000
+        + 100 * np.sin(2 * np.pi * np.arange(4096) / 260)[:, None, None]
+        + np.random.default_rng(0).normal(size=(4096, 1, 1))
+    )
     x[560:1010] = np.nan
     fast = Ensemble()
     scores = fast.update(x)[:, 0]
@@ -131,7 +153,9 @@ def test_a_season_found_after_a_gap_waits_until_its_level_is_known() -> None:
 
 
 def test_an_anomaly_is_not_expected_a_season_later() -> None:
-    x = 3 * np.sin(2 * np.pi * np.arange(2000) / 100)[:, None, None] + 0.2 * np.random.default_rng(7).normal(size=(2000, 1, 1))
+    x = 3 * np.sin(2 * np.pi * np.arange(2000) / 100)[:, None, None] + 0.2 * np.random.default_rng(
+        7
+    ).normal(size=(2000, 1, 1))
     x[1500, 0] += 8
     scores = Ensemble().update(x)[:, 0]
     assert scores[1500] > 9 and scores[[1600, 1700, 1800]].max() < 3
@@ -142,7 +166,9 @@ def test_the_values_that_stand_for_all_are_few() -> None:
     for power in range(8):
         fast.update(rng.normal(size=(SEASON_MEMORY // 8, 1, 1)) * 4.0**power)
     assert fast.state is not None and 0 < fast.state["kept"][0] <= NOVELTY_MEMORY
-    assert (np.diff(fast.state["seen"][0, : fast.state["kept"][0]]) > 0).all() and SEASON_MEMORY % LEARNING_BLOCK == 0
+    assert (
+        np.diff(fast.state["seen"][0, : fast.state["kept"][0]]) > 0
+    ).all() and SEASON_MEMORY % LEARNING_BLOCK == 0
 
 
 def test_a_level_that_moves_is_no_surprise_where_a_block_begins() -> None:
@@ -161,7 +187,9 @@ def test_records_that_come_in_flocks_are_no_news() -> None:
     """A ramp of 0.02 deviations a step over 5,000 steps: each record is new, yet hardly news."""
     called = 0
     for seed in range(4):
-        x = np.random.default_rng(seed).normal(size=6500) + 0.02 * np.maximum(np.arange(6500) - 1499, 0)
+        x = np.random.default_rng(seed).normal(size=6500) + 0.02 * np.maximum(
+            np.arange(6500) - 1499, 0
+        )
         alarms = Alarm().update(Ensemble().update(x[:, None, None]))[1500:, 0]
         called += int((alarms > 3.5).sum())
     assert called / 4 <= 8  # 25 where a record is always news

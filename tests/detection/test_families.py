@@ -14,7 +14,14 @@ from twins_families import TWINS
 
 from detectors import CEILING, DETECTORS, Detector
 from redline.detection.arrays import Array
-from redline.detection.multivariate import HalfSpaceTrees, LocalOutlierFactor, Mahalanobis, TreePlan, rarity_table, tree_plan
+from redline.detection.multivariate import (
+    HalfSpaceTrees,
+    LocalOutlierFactor,
+    Mahalanobis,
+    TreePlan,
+    rarity_table,
+    tree_plan,
+)
 from redline.detection.neighbours import NearestNeighbours, Novelty
 
 NAMES = list(TWINS)
@@ -28,13 +35,17 @@ def noise(steps: int, *shape: int, seed: int = 0) -> Array:
 def after(detector: Detector, past: Array, *steps: Any) -> Array:
     """The score of each step, had it come right after the past."""
     detector.fit(past)
-    return np.array([detector.score(np.reshape(step, (1, *past.shape[1:])))[0, 0] for step in steps])
+    return np.array(
+        [detector.score(np.reshape(step, (1, *past.shape[1:])))[0, 0] for step in steps]
+    )
 
 
 # Twins
 
 few = settings(max_examples=12, deadline=None, derandomize=True)
-gaps = st.lists(st.sampled_from(["", "", "", "", "gap", "spike", "shift", "same"]), min_size=40, max_size=90)
+gaps = st.lists(
+    st.sampled_from(["", "", "", "", "gap", "spike", "shift", "same"]), min_size=40, max_size=90
+)
 
 
 def history(events: list[str], features: int, seed: int) -> Array:
@@ -64,19 +75,27 @@ def test_twin_of_hard_histories(name: str, events: list[str], seed: int, window:
 @few
 @given(events=gaps, seed=st.integers(0, 99), window=st.integers(2, 17))
 @pytest.mark.parametrize("name", NAMES)
-def test_neither_the_zero_nor_the_neighbours_matter(name: str, events: list[str], seed: int, window: int) -> None:
+def test_neither_the_zero_nor_the_neighbours_matter(
+    name: str, events: list[str], seed: int, window: int
+) -> None:
     make = DETECTORS[name]
     x = np.round(history(events, 6, seed) * 2**20) / 2**20
     x = x.reshape(-1, 3, 2) if make.joint else x[:, :3]
     together = make(window=window).update(x)
-    np.testing.assert_allclose(make(window=window).update(x[:, 1:2])[:, 0], together[:, 1], rtol=1e-9, atol=1e-9)
-    np.testing.assert_allclose(make(window=window).update(x + 2.0**30), together, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(
+        make(window=window).update(x[:, 1:2])[:, 0], together[:, 1], rtol=1e-9, atol=1e-9
+    )
+    np.testing.assert_allclose(
+        make(window=window).update(x + 2.0**30), together, rtol=1e-3, atol=1e-3
+    )
 
 
 @few
 @given(events=gaps, seed=st.integers(0, 99), cuts=st.lists(st.integers(0, 90), max_size=6))
 @pytest.mark.parametrize("name", JOINT)
-def test_no_chunking_changes_a_part(name: str, events: list[str], seed: int, cuts: list[int]) -> None:
+def test_no_chunking_changes_a_part(
+    name: str, events: list[str], seed: int, cuts: list[int]
+) -> None:
     make, x = DETECTORS[name], history(events, 6, seed).reshape(-1, 2, 3)
     whole, cut = make(window=12).advance(x), contract.in_chunks(make(window=12), x, sorted(cuts))
     assert contract.same(whole.score, cut.score) and contract.same(whole.parts, cut.parts)
@@ -95,7 +114,9 @@ def test_a_strange_feature_carries_the_score(name: str) -> None:
 
 @pytest.mark.parametrize("name", JOINT)
 def test_a_missing_feature_leaves_the_others_their_say(name: str) -> None:
-    calm, strange, silent = after(DETECTORS[name](), noise(900, 1, 2), [0.1, np.nan], [12.0, np.nan], [np.nan, np.nan])
+    calm, strange, silent = after(
+        DETECTORS[name](), noise(900, 1, 2), [0.1, np.nan], [12.0, np.nan], [np.nan, np.nan]
+    )
     assert calm < 2 and strange > 3.5 and np.isnan(silent)
 
 
@@ -110,7 +131,9 @@ def test_the_return_from_an_unwatched_side_is_quiet(name: str) -> None:
 def test_mahalanobis_of_one_feature_is_how_many_deviations() -> None:
     x = noise(960, 1, 1) * 7 + 3
     past = x[-120:]
-    assert after(Mahalanobis(), x, 40.0)[0] == pytest.approx(abs(40 - past.mean()) / past.std(), rel=1e-9)
+    assert after(Mahalanobis(), x, 40.0)[0] == pytest.approx(
+        abs(40 - past.mean()) / past.std(), rel=1e-9
+    )
 
 
 def test_mahalanobis_sees_what_breaks_a_correlation() -> None:
@@ -119,15 +142,23 @@ def test_mahalanobis_sees_what_breaks_a_correlation() -> None:
     assert along < 3 and across > 10 and half < 1.5
 
 
-@pytest.mark.parametrize(("features", "square"), [(1, 9.0), (2, 11.829), (3, 14.156), (5, 18.205), (10, 26.900)])
-def test_lengths_of_many_features_are_as_rare_as_three_deviations(features: int, square: float) -> None:
-    assert rarity_table(features)[features - 1, round(math.sqrt(square) * 64)] == pytest.approx(3, abs=0.02)
+@pytest.mark.parametrize(
+    ("features", "square"), [(1, 9.0), (2, 11.829), (3, 14.156), (5, 18.205), (10, 26.900)]
+)
+def test_lengths_of_many_features_are_as_rare_as_three_deviations(
+    features: int, square: float
+) -> None:
+    assert rarity_table(features)[features - 1, round(math.sqrt(square) * 64)] == pytest.approx(
+        3, abs=0.02
+    )
 
 
 def test_local_outlier_factor_finds_what_no_single_distance_does() -> None:
     tight, wide = noise(600, 1, 2) * 0.3, noise(600, 1, 2, seed=1) * 3 + 20
     x = np.concatenate((tight, wide), axis=1).reshape(1200, 1, 2)
-    beside_the_tight, inside_the_wide = after(LocalOutlierFactor(window=200), x, [2.5, 2.5], [22.5, 22.5])
+    beside_the_tight, inside_the_wide = after(
+        LocalOutlierFactor(window=200), x, [2.5, 2.5], [22.5, 22.5]
+    )
     assert beside_the_tight > 3.5 > 2 > inside_the_wide
 
 
@@ -144,7 +175,9 @@ def test_half_space_trees_know_an_empty_middle() -> None:
 
 
 def test_half_space_trees_score_farther_as_stranger() -> None:
-    scores = after(HalfSpaceTrees(), noise(900, 1, 2), *([[far, 0.0] for far in (3.0, 6.0, 12.0, 50.0)]))
+    scores = after(
+        HalfSpaceTrees(), noise(900, 1, 2), *([[far, 0.0] for far in (3.0, 6.0, 12.0, 50.0)])
+    )
     assert (np.diff(scores) > 0).all() and scores[1] > 3 and scores[-1] < CEILING
 
 
@@ -153,7 +186,11 @@ def test_a_forest_depends_on_its_seed_and_on_nothing_else() -> None:
     first, again, other = (HalfSpaceTrees(seed=seed).update(x) for seed in (0, 0, 1))
     assert contract.same(first, again) and not contract.same(first, other)
     small, large = tree_plan(0, 10, 8, 3, 6), tree_plan(0, 20, 8, 3, 6)
-    assert all(contract.same(a, b[:10]) for name, a, b in zip(TreePlan._fields, small, large) if name in ("begin", "last", "places"))
+    assert all(
+        contract.same(a, b[:10])
+        for name, a, b in zip(TreePlan._fields, small, large)
+        if name in ("begin", "last", "places")
+    )
 
 
 @pytest.mark.parametrize("features", [1, 4, 30, 200])
@@ -206,7 +243,11 @@ def test_a_run_that_ends_in_a_gap_is_nobodys_neighbour() -> None:
     x = wave(900)
     x[500:860:3] = np.nan
     scores = NearestNeighbours(window=40).update(x)[:, 0]
-    assert np.isnan(scores[500:860:3]).all() and not np.isnan(scores[501:860:3]).any() and (scores[860:] < 4).all()
+    assert (
+        np.isnan(scores[500:860:3]).all()
+        and not np.isnan(scores[501:860:3]).any()
+        and (scores[860:] < 4).all()
+    )
 
 
 def test_novelty_is_new_once() -> None:
@@ -237,8 +278,14 @@ def test_novelty_becomes_rare() -> None:
     assert 0.0009 < early < 0.008 and late < early
 
 
-@pytest.mark.parametrize(("make", "direction"), [(NearestNeighbours, "high"), (NearestNeighbours, "low"), (Novelty, "high"), (Novelty, "low")])
+@pytest.mark.parametrize(
+    ("make", "direction"),
+    [(NearestNeighbours, "high"), (NearestNeighbours, "low"), (Novelty, "high"), (Novelty, "low")],
+)
 def test_a_direction_only_silences_the_other_side(make: type[Detector], direction: Any) -> None:
     x = noise(900, 1)
-    both, one = make(window=40).update(x)[200:], make(window=40, direction=direction).update(x)[200:]
+    both, one = (
+        make(window=40).update(x)[200:],
+        make(window=40, direction=direction).update(x)[200:],
+    )
     assert ((one == both) | (one == 0)).all() and 0.3 < np.mean(one[both > 0] > 0) < 0.7

@@ -18,15 +18,22 @@ PAST = {
     "check_methods_subset_invariance": "each step is judged against the steps before it: a part of the rows is another stream",
     "check_methods_sample_order_invariance": "each step is judged against the steps before it: the same rows in another order are another stream",
 }
-CHECKED = [RedlineOutlier("rolling z-score", window=8), RedlineOutlier("EWMA", window=24, contamination=0.1)]
+CHECKED = [
+    RedlineOutlier("rolling z-score", window=8),
+    RedlineOutlier("EWMA", window=24, contamination=0.1),
+]
 
 
 @pytest.mark.parametrize("estimator", CHECKED, ids=lambda each: each.detector)
 def test_checks_of_scikit_learn(estimator: RedlineOutlier) -> None:
     results = check_estimator(estimator, expected_failed_checks=PAST, on_skip=None, on_fail=None)
-    failed = {each["check_name"]: each["exception"] for each in results if each["status"] == "failed"}
+    failed = {
+        each["check_name"]: each["exception"] for each in results if each["status"] == "failed"
+    }
     assert not failed, failed
-    assert {each["check_name"] for each in results if each["status"] == "xfail"} == set(PAST), "a check that no longer fails comes off the list"
+    assert {each["check_name"] for each in results if each["status"] == "xfail"} == set(PAST), (
+        "a check that no longer fails comes off the list"
+    )
     assert sum(each["status"] == "passed" for each in results) >= 40
 
 
@@ -68,7 +75,12 @@ def test_it_works_in_a_pipeline_and_a_search() -> None:
     truth = np.where(x[:, 0] > 6, -1, 1)
     pipeline = make_pipeline(StandardScaler(), RedlineOutlier("EWMA", window=60))
     assert set(np.flatnonzero(pipeline.fit(x[:300]).predict(x[300:]) == -1)) >= {50, 150}
-    search = GridSearchCV(pipeline, {"redlineoutlier__threshold": [0.1, 5.0]}, scoring="f1_micro", cv=TimeSeriesSplit(3)).fit(x, truth)
+    search = GridSearchCV(
+        pipeline,
+        {"redlineoutlier__threshold": [0.1, 5.0]},
+        scoring="f1_micro",
+        cv=TimeSeriesSplit(3),
+    ).fit(x, truth)
     assert search.best_params_ == {"redlineoutlier__threshold": 5.0}
 
 
@@ -84,7 +96,9 @@ def test_wrong_settings_are_refused_by_name() -> None:
         RedlineOutlier("EWMA", contamination=2.0).fit(history())
 
 
-def test_a_missing_library_is_answered_by_the_line_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_answered_by_the_line_that_brings_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delitem(sys.modules, "redline.detection.sklearn_estimator")
     monkeypatch.setitem(sys.modules, "sklearn.base", None)
     with pytest.raises(ImportError, match=r"pip install 'redline\[learned\]'"):

@@ -17,7 +17,13 @@ import pytest
 from detectors import DETECTORS, DetectorList, RollingZ
 from redline.detection import third_party
 from redline.detection.arrays import Array
-from redline.detection.third_party import THIRD_PARTY, Ecod, IsolationForest, ThirdPartyDetector, register_available
+from redline.detection.third_party import (
+    THIRD_PARTY,
+    Ecod,
+    IsolationForest,
+    ThirdPartyDetector,
+    register_available,
+)
 
 OURS = DetectorList({"rolling z-score": RollingZ})
 NAMES = register_available(OURS)  # those that are installed
@@ -75,16 +81,29 @@ def stream(features: int, steps: int) -> Array:
 
 @pytest.mark.parametrize("features", [1, 3])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_model_gives_the_same_bits_in_any_chunks_and_from_its_state(name: str, features: int, tmp_path: Path) -> None:
+def test_a_model_gives_the_same_bits_in_any_chunks_and_from_its_state(
+    name: str, features: int, tmp_path: Path
+) -> None:
     window = least(name)
-    x, make, now = stream(features, 26 * window), partial(OURS[name], window=window, **FEW.get(name, {})), 19 * window + 2
+    x, make, now = (
+        stream(features, 26 * window),
+        partial(OURS[name], window=window, **FEW.get(name, {})),
+        19 * window + 2,
+    )
     whole, detector = make().update(x), make()
-    cut = [detector.update(chunk) for chunk in np.split(x[:now], [3, 4, 12 * window + 6, 17 * window + 5, now - 1])]
+    cut = [
+        detector.update(chunk)
+        for chunk in np.split(x[:now], [3, 4, 12 * window + 6, 17 * window + 5, now - 1])
+    ]
     detector.save(tmp_path / "state.npz")
     assert contract.same(whole[:now], np.concatenate(cut))
     loaded = make().load(tmp_path / "state.npz")
-    assert contract.same(loaded.score(x[now:]), whole[now:]) and contract.same(loaded.update(x[now:]), whole[now:])
-    np.testing.assert_array_equal(np.isnan(whole[8 * window :]), np.isnan(x[8 * window :]).all(axis=-1))
+    assert contract.same(loaded.score(x[now:]), whole[now:]) and contract.same(
+        loaded.update(x[now:]), whole[now:]
+    )
+    np.testing.assert_array_equal(
+        np.isnan(whole[8 * window :]), np.isnan(x[8 * window :]).all(axis=-1)
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -108,19 +127,26 @@ def test_what_never_moves_is_calm_and_a_floor_is_believed(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_gap_hides_no_spike_in_the_shortest_window(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gap_hides_no_spike_in_the_shortest_window(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(contract, "W", least(name))
     contract.nothing_learned_from_missing(OURS[name])
 
 
 @pytest.mark.parametrize("kind", [IsolationForest, Ecod])
 def test_a_window_that_shows_a_model_too_little_is_refused(kind: type[ThirdPartyDetector]) -> None:
-    with pytest.raises(ValueError, match=f"window is at least {kind.SHORTEST} steps for {kind.__name__}, .* got {kind.SHORTEST - 1}"):
+    with pytest.raises(
+        ValueError,
+        match=f"window is at least {kind.SHORTEST} steps for {kind.__name__}, .* got {kind.SHORTEST - 1}",
+    ):
         kind(window=kind.SHORTEST - 1)
 
 
 @pytest.mark.parametrize("kind", [Asked, Ecod])
-def test_a_model_that_mixes_the_rows_it_is_asked_about_is_asked_one_by_one(kind: type[ThirdPartyDetector]) -> None:
+def test_a_model_that_mixes_the_rows_it_is_asked_about_is_asked_one_by_one(
+    kind: type[ThirdPartyDetector],
+) -> None:
     assert [(each.start, each.stop) for each in kind()._asked(3)] == [(0, 1), (1, 2), (2, 3)]
     assert list(Borrowed()._asked(3)) == [slice(0, 3)] and not list(Borrowed()._asked(0))
     if kind is Asked:
@@ -139,14 +165,24 @@ def test_a_model_is_fitted_once_a_block() -> None:
     detector = Counted(window=W)
     for step in range(8 * W):
         detector.update(np.full((1, 1, 1), float(step)))
-    assert fits == [2 * W, 4 * W, 4 * W]  # asked about steps 2 W to 8 W; of the window at 8 W nobody asked yet
+    assert fits == [
+        2 * W,
+        4 * W,
+        4 * W,
+    ]  # asked about steps 2 W to 8 W; of the window at 8 W nobody asked yet
 
 
 # The list
 
 
-def test_only_what_is_installed_is_listed_and_after_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert list(OURS) == ["rolling z-score", *NAMES] and "isolation forest" in NAMES and "isolation forest" not in DETECTORS
+def test_only_what_is_installed_is_listed_and_after_all_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert (
+        list(OURS) == ["rolling z-score", *NAMES]
+        and "isolation forest" in NAMES
+        and "isolation forest" not in DETECTORS
+    )
     monkeypatch.setattr(third_party, "find_spec", lambda library: None)
     nothing = DetectorList({"rolling z-score": RollingZ})
     assert register_available(nothing) == [] and list(nothing) == ["rolling z-score"]
@@ -155,21 +191,34 @@ def test_only_what_is_installed_is_listed_and_after_all_others(monkeypatch: pyte
 
 
 def test_every_borrowed_model_can_be_listed() -> None:
-    concrete = {each.__name__ for each in ThirdPartyDetector.__subclasses__() if each.__module__ == "redline.detection.third_party"}
+    concrete = {
+        each.__name__
+        for each in ThirdPartyDetector.__subclasses__()
+        if each.__module__ == "redline.detection.third_party"
+    }
     assert concrete == {kind for _, kind in THIRD_PARTY.values()}
 
 
 def test_listing_imports_no_library() -> None:
     code = "import sys; from redline.learned import listed; from detectors import DETECTORS; listed(); [DETECTORS[name]() for name in DETECTORS]"
-    said = subprocess.run([sys.executable, "-c", code + "; print('sklearn' in sys.modules, 'pyod' in sys.modules)"], capture_output=True, check=True)
+    said = subprocess.run(
+        [sys.executable, "-c", code + "; print('sklearn' in sys.modules, 'pyod' in sys.modules)"],
+        capture_output=True,
+        check=True,
+    )
     assert said.stdout.split() == [b"False", b"False"]
 
 
 @pytest.mark.parametrize("kind", [IsolationForest, Ecod])
-def test_a_missing_library_is_answered_by_the_line_that_brings_it(kind: type[ThirdPartyDetector], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_answered_by_the_line_that_brings_it(
+    kind: type[ThirdPartyDetector], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def gone(room: str) -> Any:
         return import_module("there_is_no." + room)
 
     monkeypatch.setattr(third_party, "import_module", gone)
-    with pytest.raises(ImportError, match=rf"{kind.__name__} needs {kind.library}, .*pip install 'redline\[learned\]'"):
+    with pytest.raises(
+        ImportError,
+        match=rf"{kind.__name__} needs {kind.library}, .*pip install 'redline\[learned\]'",
+    ):
         kind().update(stream(1, 300))

@@ -51,15 +51,25 @@ def points(name: str) -> tuple[np.ndarray, np.ndarray]:
 
 def client(monitor: Monitor, name: str, done: int, seed: int) -> None:
     """Sends the points from `done` on, up to three submissions ahead of their acknowledgement, and prints each that comes."""
-    (time_, x), draw, sent, open_, tuned = points(name), random.Random(seed), done, [], name not in SETTINGS
+    (time_, x), draw, sent, open_, tuned = (
+        points(name),
+        random.Random(seed),
+        done,
+        [],
+        name not in SETTINGS,
+    )
     while sent < LENGTH or open_:
-        if sent >= TUNED and not tuned:  # while the buffer still holds the first step, from which the new track begins
+        if (
+            sent >= TUNED and not tuned
+        ):  # while the buffer still holds the first step, from which the new track begins
             monitor.apply(name, SETTINGS[name])
             tuned = monitor.kept()
         while len(open_) < 3 and sent < LENGTH:
             size = draw.choice((1, 3, 20, 120, 700))
             try:
-                receipt = monitor.submit(name, time_[sent : sent + size], x[sent : sent + size], SOURCES[name])
+                receipt = monitor.submit(
+                    name, time_[sent : sent + size], x[sent : sent + size], SOURCES[name]
+                )
             except QueueFull:
                 time.sleep(0.01)
                 continue
@@ -75,12 +85,16 @@ def load(path: str, seed: int, done: dict[str, int]) -> None:
     monitor = Monitor({}, ledger=SqliteStore(path))
     monitor.start()
     for turn, name in enumerate(SOURCES):
-        threading.Thread(target=client, args=(monitor, name, done.get(name, 0), seed + turn), daemon=True).start()
+        threading.Thread(
+            target=client, args=(monitor, name, done.get(name, 0), seed + turn), daemon=True
+        ).start()
     troubled = False
     while True:
         if troubled != (monitor.trouble is not None):
             troubled = not troubled
-            os.write(1, f"trouble {monitor.trouble.text}\n".encode() if monitor.trouble else b"well\n")
+            os.write(
+                1, f"trouble {monitor.trouble.text}\n".encode() if monitor.trouble else b"well\n"
+            )
         time.sleep(0.005)
 
 
@@ -147,9 +161,15 @@ def same_bits(path: Path, found: dict[str, int]) -> None:
         (time_, x), whole = points(name), Monitor({})
         applied = [(row["settings"], row["at"]) for row in store.history(name)]
         stored = store.points(name, limit=LENGTH)
-        change = switched(stored.score, whole_scores(whole, name, time_[:n], x[:n], ())) if len(applied) > 1 else n
+        change = (
+            switched(stored.score, whole_scores(whole, name, time_[:n], x[:n], ()))
+            if len(applied) > 1
+            else n
+        )
         score = whole_scores(Monitor({}), name, time_[:n], x[:n], (change,))
-        assert np.array_equal(stored.score, score, equal_nan=True), f"{name}: other bits from step {np.flatnonzero(stored.score != score)[:3]}"
+        assert np.array_equal(stored.score, score, equal_nan=True), (
+            f"{name}: other bits from step {np.flatnonzero(stored.score != score)[:3]}"
+        )
     store.close()
 
 
@@ -159,7 +179,9 @@ def switched(stored: np.ndarray, first: np.ndarray) -> int:
     return int(different.argmax()) if different.any() else len(stored)
 
 
-def whole_scores(monitor: Monitor, name: str, time_: np.ndarray, x: np.ndarray, changes: tuple[int, ...]) -> np.ndarray:
+def whole_scores(
+    monitor: Monitor, name: str, time_: np.ndarray, x: np.ndarray, changes: tuple[int, ...]
+) -> np.ndarray:
     """(n,) scores of a run without interruption, other settings applied before a step."""
     heard: list[np.ndarray] = []
     monitor.listeners.append(lambda batches: heard.extend(batch.score for batch in batches))
@@ -167,9 +189,13 @@ def whole_scores(monitor: Monitor, name: str, time_: np.ndarray, x: np.ndarray, 
         if first and first < len(time_):
             monitor.apply(name, SETTINGS[name])
         for at in range(first, end, 5_000):
-            monitor.submit(name, time_[at : min(at + 5_000, end)], x[at : min(at + 5_000, end)], SOURCES[name])
+            monitor.submit(
+                name, time_[at : min(at + 5_000, end)], x[at : min(at + 5_000, end)], SOURCES[name]
+            )
             monitor.pump()
-    return np.concatenate([np.zeros(0), *heard])  # a source may have been killed before its first point
+    return np.concatenate(
+        [np.zeros(0), *heard]
+    )  # a source may have been killed before its first point
 
 
 @pytest.mark.hardship
@@ -184,15 +210,26 @@ def test_a_kill_at_any_moment_loses_nothing_doubles_nothing_changes_no_bit(tmp_p
         found = checked(path, acked)
     same_bits(path, found)
     sent, slowest = sum(found.values()), max(back)
-    print(f"\nkill test: {KILLS} kills, {sum(acked.values()):,} points acknowledged, {sent:,} stored, 0 lost, 0 doubled, scores bit-equal, ", end="")
+    print(
+        f"\nkill test: {KILLS} kills, {sum(acked.values()):,} points acknowledged, {sent:,} stored, 0 lost, 0 doubled, scores bit-equal, ",
+        end="",
+    )
     print(f"back within {slowest:.2f} s (median {np.median(back):.2f})")
-    assert np.median(back) <= BACK  # the slowest is for bench/service.py to judge, on a machine that does nothing else
+    assert (
+        np.median(back) <= BACK
+    )  # the slowest is for bench/service.py to judge, on a machine that does nothing else
 
 
 def small_disk(folder: Path, size: int) -> bool:
     """A file system of its own, where that is allowed."""
     folder.mkdir()
-    return os.geteuid() == 0 and subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=False).returncode == 0
+    return (
+        os.geteuid() == 0
+        and subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=False
+        ).returncode
+        == 0
+    )
 
 
 @pytest.mark.hardship
@@ -205,14 +242,21 @@ def test_a_full_disk_acknowledges_nothing_it_cannot_keep_and_goes_on_when_there_
             filler.write_bytes(bytes(5 << 20))
         process = Process(path, 1, acked, 0 if mounted else 2 << 20)
         process.until(lambda: process.said("trouble"))
-        assert "its disk is full or its size is limited" in process.said("trouble")[0] and "make room" in process.said("trouble")[0]
+        assert (
+            "its disk is full or its size is limited" in process.said("trouble")[0]
+            and "make room" in process.said("trouble")[0]
+        )
         stood = dict(acked)
         time.sleep(0.3)
         assert acked == stood  # nothing is acknowledged while nothing can be written
         if mounted:
             filler.unlink()
         else:
-            resource.prlimit(process.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+            resource.prlimit(
+                process.process.pid,
+                resource.RLIMIT_FSIZE,
+                (resource.RLIM_INFINITY, resource.RLIM_INFINITY),
+            )
         process.until(lambda: process.said("well") and sum(acked.values()) > sum(stood.values()))
         process.kill()
         same_bits(path, checked(path, acked))
@@ -253,7 +297,13 @@ def test_a_file_damaged_under_way_is_said_and_acknowledges_nothing_more(tmp_path
         file.write(b"\xff" * page)
     stood = dict(acked)
     process = Process(path, 4, acked)
-    process.until(lambda: process.said("trouble") or process.said("failed") or time.monotonic() - process.began > 4)
+    process.until(
+        lambda: (
+            process.said("trouble")
+            or process.said("failed")
+            or time.monotonic() - process.began > 4
+        )
+    )
     assert process.process.poll() is None and acked == stood
     process.kill()
 
@@ -276,7 +326,10 @@ def test_a_clock_that_jumps_loses_nothing(tmp_path, jump):
         monitor.pump()
         assert receipt.result(timeout=0).accepted == 100
     kept = store.points("pipe")
-    assert len(kept.time) == (2_000 if jump < -86_400 else 3_000) and not monitor.feeds["pipe"].stream.notes["late"]
+    assert (
+        len(kept.time) == (2_000 if jump < -86_400 else 3_000)
+        and not monitor.feeds["pipe"].stream.notes["late"]
+    )
     store.close()
 
 
@@ -285,7 +338,9 @@ def test_a_clock_that_jumps_loses_nothing(tmp_path, jump):
 
 def asked(port: int, path: str, body: object = None, timeout: float = 10.0) -> dict:
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data, {"Content-Type": "application/json"})
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}{path}", data, {"Content-Type": "application/json"}
+    )
     with urllib.request.urlopen(request, timeout=timeout) as answer:
         return json.loads(answer.read())
 
@@ -294,7 +349,9 @@ def program(port: int, folder: Path, *flags: str) -> subprocess.Popen:
     """`python app.py`, answering."""
     env = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
     command = [sys.executable, str(ROOT / "app.py"), "--no-browser", "--port", str(port), *flags]
-    process = subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        command, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
     end = time.monotonic() + 20
     while time.monotonic() < end:
         try:
@@ -313,23 +370,33 @@ def port(unused=[8_700]):  # noqa: B006  counts
     return unused[0] + os.getpid() % 200
 
 
-def test_the_program_killed_over_its_api_keeps_points_settings_and_simulated_streams(tmp_path, port):
+def test_the_program_killed_over_its_api_keeps_points_settings_and_simulated_streams(
+    tmp_path, port
+):
     time_, x = points("pipe")
     done, ends = 0, [0]
     for turn in range(4):
         process = program(port, tmp_path)
         try:
             for _ in range(6):
-                batch = {"source": "pipe", "time": time_[done : done + 500].tolist(), "value": x[done : done + 500, 0].tolist()}
+                batch = {
+                    "source": "pipe",
+                    "time": time_[done : done + 500].tolist(),
+                    "value": x[done : done + 500, 0].tolist(),
+                }
                 asked(port, "/api/submit", batch)
                 done += 500
             if turn == 1:
                 asked(port, "/api/configure", {"source": "pipe", "detector": "EWMA", "window": 44})
             time.sleep(0.3)
-            listed = {each["source"]: each for each in asked(port, "/api/streams?limit=100")["streams"]}
+            listed = {
+                each["source"]: each for each in asked(port, "/api/streams?limit=100")["streams"]
+            }
             assert listed["pipe"]["end"] == done and listed["wave"]["end"] >= max(10_000, ends[-1])
             assert (listed["pipe"]["applied"]["window"] == 44) == (turn >= 1)
-            ends.append(listed["wave"]["end"] - 10)  # what the last second found may still be on its way to the disk
+            ends.append(
+                listed["wave"]["end"] - 10
+            )  # what the last second found may still be on its way to the disk
         finally:
             process.kill()
             process.stderr.close()

@@ -49,7 +49,11 @@ def clock():
 @pytest.fixture
 def watched(clock):
     """A monitor on the wave and the CPU, filled back."""
-    made = Monitor({name: (STREAMS[name](seed=3), False) for name in ("wave", "cpu")}, clock=clock, wall=lambda: 5_000.0)
+    made = Monitor(
+        {name: (STREAMS[name](seed=3), False) for name in ("wave", "cpu")},
+        clock=clock,
+        wall=lambda: 5_000.0,
+    )
     for feed in made.feeds.values():
         made.fill_back(feed, 2_000)
     return made
@@ -91,8 +95,14 @@ def test_a_track_scores_each_step_once_and_as_a_detector_alone_would(watched, cl
     beats(watched, clock, 300)
     x = feed.tape.read("x", track.start, feed.end)
     alone = DETECTORS["EWMA"](window=40, floor=feed.stream.floors).update(x)
-    assert np.array_equal(track.read("score", track.start, feed.end)[:, 0], np.fmax.reduce(alone, axis=1), equal_nan=True)
-    alarms = Alarm(refractory=feed.applied.refractory, memory=feed.applied.habituation).update(np.fmax.reduce(alone, axis=1)[:, None])
+    assert np.array_equal(
+        track.read("score", track.start, feed.end)[:, 0],
+        np.fmax.reduce(alone, axis=1),
+        equal_nan=True,
+    )
+    alarms = Alarm(refractory=feed.applied.refractory, memory=feed.applied.habituation).update(
+        np.fmax.reduce(alone, axis=1)[:, None]
+    )
     assert np.array_equal(track.read("alarm", track.start, feed.end), alarms, equal_nan=True)
 
 
@@ -121,7 +131,10 @@ def test_the_journal_counts_each_anomaly_once_whatever_is_applied(watched, clock
 
 def test_totals_are_of_all_streams_and_counted_now_and_then(watched, clock):
     before = watched.totals
-    assert before == (2, 4_000, sum(feed.anomalies for feed in watched.feeds.values()), 5_000.0) and before.anomalies
+    assert (
+        before == (2, 4_000, sum(feed.anomalies for feed in watched.feeds.values()), 5_000.0)
+        and before.anomalies
+    )
     watched.feeds["wave"].points += 1
     assert watched.totals is before
     clock.now += room.BEAT_SECONDS
@@ -167,7 +180,9 @@ def test_there_are_at_most_so_many_tracks_and_the_applied_ones_stay(watched, clo
     assert sum(len(feed.tracks) for feed in watched.feeds.values()) == MAX_TRACKS
     assert all(feed.applied.key in feed.tracks for feed in watched.feeds.values())
     watched.drop_idle(clock.now + room.IDLE_SECONDS + 1)
-    assert [list(feed.tracks) for feed in watched.feeds.values()] == [[feed.applied.key] for feed in watched.feeds.values()]
+    assert [list(feed.tracks) for feed in watched.feeds.values()] == [
+        [feed.applied.key] for feed in watched.feeds.values()
+    ]
 
 
 def test_one_stream_that_fails_is_said_and_tried_again_while_the_others_go_on(clock, caplog):
@@ -183,7 +198,9 @@ def test_one_stream_that_fails_is_said_and_tried_again_while_the_others_go_on(cl
 
 
 @pytest.mark.parametrize("applied", [True, False])
-def test_a_detector_that_fails_halfway_is_said_and_tried_again_from_the_oldest_step(watched, clock, monkeypatch, applied):
+def test_a_detector_that_fails_halfway_is_said_and_tried_again_from_the_oldest_step(
+    watched, clock, monkeypatch, applied
+):
     feed, settings = watched.feeds["wave"], Settings("EWMA", 60)
     watched.want("wave", settings)
     if applied:
@@ -232,5 +249,8 @@ def test_a_buffer_that_outruns_a_track_leaves_a_hole_not_a_shift(watched, clock)
     feed.append(feed.stream.take(BUFFER_STEPS + 500), 0.0)
     while watched.fill():
         pass
-    assert track.end == feed.end and track.read("score", done, feed.tape.first + 1).shape[0] == feed.tape.first + 1 - done
+    assert (
+        track.end == feed.end
+        and track.read("score", done, feed.tape.first + 1).shape[0] == feed.tape.first + 1 - done
+    )
     assert np.isfinite(track.read("score", feed.end - 5, feed.end)).all()

@@ -7,7 +7,13 @@ from detectors import DETECTORS
 from redline.engine import monitor
 from redline.engine.feed import Feed
 from redline.engine.monitor import Monitor
-from redline.engine.stacking import MIN_STACKED, STACKABLE, advance_stacked, split_states, stack_states
+from redline.engine.stacking import (
+    MIN_STACKED,
+    STACKABLE,
+    advance_stacked,
+    split_states,
+    stack_states,
+)
 from redline.engine.track import Track
 from redline.settings import Settings
 
@@ -17,7 +23,9 @@ START = 1_700_000_000.0  # seconds since the epoch
 def values(steps, streams, features, seed=7):
     """(steps, streams, features) with spikes, gaps and streams that stand still."""
     draw = np.random.default_rng(seed)
-    x = draw.normal(size=(steps, streams, features)).cumsum(axis=0) * 0.1 + draw.normal(size=(steps, streams, features))
+    x = draw.normal(size=(steps, streams, features)).cumsum(axis=0) * 0.1 + draw.normal(
+        size=(steps, streams, features)
+    )
     x[draw.random(x.shape) < 0.03] += 15.0
     x[draw.random(x.shape) < 0.02] = np.nan
     x[:, 0] = 5.0
@@ -25,7 +33,10 @@ def values(steps, streams, features, seed=7):
 
 
 def same(one, other):
-    return set(one) == set(other) and all(np.array_equal(one[name], other[name], equal_nan=one[name].dtype.kind == "f") for name in one)
+    return set(one) == set(other) and all(
+        np.array_equal(one[name], other[name], equal_nan=one[name].dtype.kind == "f")
+        for name in one
+    )
 
 
 @pytest.mark.parametrize("features", [1, 3])
@@ -36,11 +47,19 @@ def test_together_is_to_the_bit_what_each_says_alone(name, features):
     at = 0
     for size in [3, *[1] * 90, 7, 100, *[1, 5] * 80]:
         part = x[at : at + size]
-        rows = advance_stacked(beside, part) if at else [track.advance(part[:, i]) for i, track in enumerate(beside)]
-        assert all(same(row, track.advance(part[:, i])) for i, (row, track) in enumerate(zip(rows, alone))), at
+        rows = (
+            advance_stacked(beside, part)
+            if at
+            else [track.advance(part[:, i]) for i, track in enumerate(beside)]
+        )
+        assert all(
+            same(row, track.advance(part[:, i])) for i, (row, track) in enumerate(zip(rows, alone))
+        ), at
         assert all(same(one.saved(), other.saved()) for one, other in zip(beside, alone)), at
         at += size
-    assert all(value.base is None for track in beside for value in track.detector.state.values())  # nobody's memory hangs on the others'
+    assert all(
+        value.base is None for track in beside for value in track.detector.state.values()
+    )  # nobody's memory hangs on the others'
 
 
 def test_only_detectors_that_there_are_and_that_look_at_each_stream_alone_are_called_alike():
@@ -48,9 +67,15 @@ def test_only_detectors_that_there_are_and_that_look_at_each_stream_alone_are_ca
 
 
 def test_states_are_stacked_and_parted_by_their_widths():
-    states = [{"step": np.array(4), "shape": np.array([n]), "a": np.full((2, n), n)} for n in (1, 3, 2)]
+    states = [
+        {"step": np.array(4), "shape": np.array([n]), "a": np.full((2, n), n)} for n in (1, 3, 2)
+    ]
     one = stack_states(states)
-    assert one["shape"].tolist() == [6] and one["a"][0].tolist() == [1, 3, 3, 3, 2, 2] and one["step"] is not states[0]["step"]
+    assert (
+        one["shape"].tolist() == [6]
+        and one["a"][0].tolist() == [1, 3, 3, 3, 2, 2]
+        and one["step"] is not states[0]["step"]
+    )
     assert all(same(back, state) for back, state in zip(split_states(one, [1, 3, 2]), states))
 
 
@@ -70,14 +95,19 @@ def push(monitor, names, x, size):
     """All of these sources send `size` points at once, until x (steps, sources, features) is sent."""
     for at in range(0, len(x), size):
         part = x[at : at + size]
-        receipts = [monitor.submit(name, START + np.arange(at, at + len(part)), part[:, i]) for i, name in enumerate(names)]
+        receipts = [
+            monitor.submit(name, START + np.arange(at, at + len(part)), part[:, i])
+            for i, name in enumerate(names)
+        ]
         monitor.pump()
         assert all(receipt.done() for receipt in receipts)
 
 
 def told(batches):
     """What listeners heard of one stream: scores, alarm scores, anomalies without the ids that all streams share."""
-    score, alarm = (np.concatenate([getattr(batch, name) for batch in batches]) for name in ("score", "alarm"))
+    score, alarm = (
+        np.concatenate([getattr(batch, name) for batch in batches]) for name in ("score", "alarm")
+    )
     return score, alarm, [a[:-1] for batch in batches for a in batch.anomalies]
 
 
@@ -85,7 +115,11 @@ def told(batches):
 def test_the_loop_finds_the_same_in_many_sources_as_in_each_of_them(size, monkeypatch):
     x, names = values(600, 20, 1), [f"pump {i}" for i in range(20)]
     together = []
-    monkeypatch.setattr(monitor, "advance_stacked", lambda tracks, x: together.append(len(tracks)) or advance_stacked(tracks, x))
+    monkeypatch.setattr(
+        monitor,
+        "advance_stacked",
+        lambda tracks, x: together.append(len(tracks)) or advance_stacked(tracks, x),
+    )
     many, heard = watching()
     push(many, names[:3], x[:200, :3], 50)  # these are ahead
     many.submit(names[0], [START - 1.0], [[1.0]])  # late
@@ -96,12 +130,20 @@ def test_the_loop_finds_the_same_in_many_sources_as_in_each_of_them(size, monkey
         alone, only = watching()
         push(alone, [name], x[:, i : i + 1], 600)
         for one, other in zip(told(heard[name]), told(only[name])):
-            assert np.array_equal(one, other, equal_nan=True) if isinstance(one, np.ndarray) else repr(one) == repr(other)
+            assert (
+                np.array_equal(one, other, equal_nan=True)
+                if isinstance(one, np.ndarray)
+                else repr(one) == repr(other)
+            )
         assert many.feeds[name].watched.pace > 0
 
 
 def test_settings_applied_in_the_middle_of_a_round_disturb_no_score(monkeypatch):
-    x, names, other = values(300, MIN_STACKED + 1, 1), [f"pump {i}" for i in range(MIN_STACKED + 1)], Settings("EWMA", 20)
+    x, names, other = (
+        values(300, MIN_STACKED + 1, 1),
+        [f"pump {i}" for i in range(MIN_STACKED + 1)],
+        Settings("EWMA", 20),
+    )
     monitor, _ = watching()
     for name in names:
         monitor.submit(name, [START - 1], [[0.0]])
@@ -123,7 +165,9 @@ def test_settings_applied_in_the_middle_of_a_round_disturb_no_score(monkeypatch)
     monitor.pump()
     feed.catch_up(feed.watched, 50)
     alone = Track(other, (0.0,), 0).advance(np.concatenate([np.zeros((1, 1)), x[:, 2]]))
-    assert feed.applied == other and np.array_equal(feed.watched.read("score", 0, 301), alone["score"], equal_nan=True)
+    assert feed.applied == other and np.array_equal(
+        feed.watched.read("score", 0, 301), alone["score"], equal_nan=True
+    )
 
 
 def test_a_round_ends_whatever_is_pushed_meanwhile(monkeypatch):
@@ -147,7 +191,9 @@ def test_one_that_fails_fails_alone(monkeypatch, caplog):
     x, names = values(40, MIN_STACKED + 1, 1), [f"pump {i}" for i in range(MIN_STACKED + 1)]
     monitor, _ = watching()
     push(monitor, names, x[:20], 20)
-    monitor.feeds[names[2]].watched.detector.state["head"] = np.zeros((2, 1))  # as no detector would leave it
+    monitor.feeds[names[2]].watched.detector.state["head"] = np.zeros(
+        (2, 1)
+    )  # as no detector would leave it
     for i, name in enumerate(names):
         monitor.submit(name, [START + 20], x[20:21, i])
     monitor.pump()

@@ -33,14 +33,23 @@ TIME = np.arange(10.0)
 
 
 def said(kind, start, end=None, **more):
-    return Label("cpu", float(start), float(start if end is None else end), kind, "ann", **{"at": 0.0, **more})
+    return Label(
+        "cpu",
+        float(start),
+        float(start if end is None else end),
+        kind,
+        "ann",
+        **{"at": 0.0, **more},
+    )
 
 
 def score(applied, x):
     """What the monitor would say of x under these settings."""
     detector = DETECTORS[applied.detector](window=applied.window, direction=applied.direction)
     row = np.fmax.reduce(track.score_features(detector, x).score, axis=1)[:, None]
-    return row[:, 0], Alarm(refractory=applied.refractory, memory=applied.habituation).update(row)[:, 0]
+    return row[:, 0], Alarm(refractory=applied.refractory, memory=applied.habituation).update(row)[
+        :, 0
+    ]
 
 
 def event_f1(score, alarm, label, thresholds):
@@ -53,8 +62,15 @@ def event_f1(score, alarm, label, thresholds):
 def test_the_word_of_a_person_goes_over_the_streams_own_truth():
     own = np.zeros((10, 2), np.int8)
     own[2:5, 0], own[7] = COLLECTIVE, GAP
-    truth = merge_labels(own, TIME, [said(EXPECTED_LABEL, 3, 7), said(MISSED_LABEL, 8, 9, feature=1), said(MISSED_LABEL, 0)])
-    assert truth.T.tolist() == [[POINT, 0, COLLECTIVE, 0, 0, 0, 0, GAP, 0, 0], [POINT, 0, 0, 0, 0, 0, 0, GAP, COLLECTIVE, COLLECTIVE]]
+    truth = merge_labels(
+        own,
+        TIME,
+        [said(EXPECTED_LABEL, 3, 7), said(MISSED_LABEL, 8, 9, feature=1), said(MISSED_LABEL, 0)],
+    )
+    assert truth.T.tolist() == [
+        [POINT, 0, COLLECTIVE, 0, 0, 0, 0, GAP, 0, 0],
+        [POINT, 0, 0, 0, 0, 0, 0, GAP, COLLECTIVE, COLLECTIVE],
+    ]
     assert own[3, 0] == COLLECTIVE, "what the stream said is left as it was"
 
 
@@ -68,7 +84,12 @@ def test_the_newest_word_wins():
     own = np.zeros((10, 1), np.int8)
     two = [said(MISSED_LABEL, 4, at=2.0), said(EXPECTED_LABEL, 4, at=1.0)]
     assert merge_labels(own, TIME, two)[4, 0] == merge_labels(own, TIME, two[::-1])[4, 0] == POINT
-    assert merge_labels(own, TIME, [said(EXPECTED_LABEL, 4, at=1.0, id=2), said(MISSED_LABEL, 4, at=1.0, id=1)])[4, 0] == 0
+    assert (
+        merge_labels(
+            own, TIME, [said(EXPECTED_LABEL, 4, at=1.0, id=2), said(MISSED_LABEL, 4, at=1.0, id=1)]
+        )[4, 0]
+        == 0
+    )
 
 
 def test_without_a_word_nothing_is_touched():
@@ -88,15 +109,30 @@ def test_labels_count_in_precision_and_recall_also_where_there_is_no_other_truth
     scores = np.array([0, 9, 0, 0, 9, 0, 0, 0, 9, 0], float)
     mine = [said(EXPECTED_LABEL, 1), said(MISSED_LABEL, 4), said(MISSED_LABEL, 6)]
     figures = metrics.compute_metrics(scores, scores, merge_labels(None, TIME, mine), 3.0)
-    assert (figures.row_precision, figures.row_recall) == (0.5, 0.5), "row 8 is nobody's: not right, not wrong"
-    figures = metrics.compute_metrics(scores, scores, merge_labels(np.zeros((10, 1), np.int8), TIME, mine), 3.0)
+    assert (figures.row_precision, figures.row_recall) == (0.5, 0.5), (
+        "row 8 is nobody's: not right, not wrong"
+    )
+    figures = metrics.compute_metrics(
+        scores, scores, merge_labels(np.zeros((10, 1), np.int8), TIME, mine), 3.0
+    )
     assert (figures.row_precision, figures.row_recall) == (1 / 3, 0.5)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(st.lists(st.tuples(st.sampled_from([EXPECTED_LABEL, MISSED_LABEL]), st.integers(0, 9), st.integers(0, 4)), min_size=1, max_size=6))
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([EXPECTED_LABEL, MISSED_LABEL]), st.integers(0, 9), st.integers(0, 4)
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)
 def test_merging_equals_asking_of_each_row_who_spoke_last(spoken):
-    mine = [said(kind, start, min(start + length, 9), at=float(n)) for n, (kind, start, length) in enumerate(spoken)]
+    mine = [
+        said(kind, start, min(start + length, 9), at=float(n))
+        for n, (kind, start, length) in enumerate(spoken)
+    ]
     truth = metrics.row_truth(merge_labels(None, TIME, mine))
     for row in range(10):
         last = next((label.kind for label in mine[::-1] if label.start <= row <= label.end), None)
@@ -111,12 +147,20 @@ def test_merging_equals_asking_of_each_row_who_spoke_last(spoken):
     [
         (said("odd", 1), 1, "kind: wanted expected or missed; came 'odd'"),
         (said(MISSED_LABEL, math.nan), 1, "start: wanted seconds since the Unix epoch; came nan"),
-        (said(MISSED_LABEL, 1)._replace(end="tomorrow"), 1, "end: wanted seconds since the Unix epoch; came 'tomorrow'"),
+        (
+            said(MISSED_LABEL, 1)._replace(end="tomorrow"),
+            1,
+            "end: wanted seconds since the Unix epoch; came 'tomorrow'",
+        ),
         (said(MISSED_LABEL, 1)._replace(start=True), 1, "start: .* came True"),
         (said(MISSED_LABEL, 2, 1), 1, "end: wanted a time not before the start, 2.0; came 1.0"),
         (said(MISSED_LABEL, 1, feature=2), 2, "feature: wanted none, or one of the 2"),
         (said(MISSED_LABEL, 1, feature=-1), 2, "feature: wanted none"),
-        (said(MISSED_LABEL, 1, note="x" * (MAX_NOTE_LENGTH + 1)), 1, "note: wanted at most 500 characters"),
+        (
+            said(MISSED_LABEL, 1, note="x" * (MAX_NOTE_LENGTH + 1)),
+            1,
+            "note: wanted at most 500 characters",
+        ),
     ],
 )
 def test_a_label_that_cannot_be_taken_says_why(label, features, words):
@@ -127,7 +171,10 @@ def test_a_label_that_cannot_be_taken_says_why(label, features, words):
 def test_labels_are_kept_taken_back_and_restored():
     kept = {}
     mine = LabelRegistry(LabelPersistence(lambda row: kept.update({row["id"]: row}), kept.pop))
-    first, second = mine.add(said(EXPECTED_LABEL, 1, note="backup")), mine.add(said(MISSED_LABEL, 3, 4, feature=1), features=2)
+    first, second = (
+        mine.add(said(EXPECTED_LABEL, 1, note="backup")),
+        mine.add(said(MISSED_LABEL, 3, 4, feature=1), features=2),
+    )
     mine.add(said(MISSED_LABEL, 5)._replace(stream="wave"))
     assert [label.id for label in mine.of("cpu")] == [first.id, second.id]
     assert mine.remove(first.id) == first
@@ -184,7 +231,9 @@ def test_three_labels_make_a_proposal_and_two_do_not():
     made = propose_settings(past, three, APPLIED, score)
     assert (made.marks, made.fits, made.fits_now) == (3, 3, 0)
     assert made.alarms < made.alarms_now
-    assert made.settings == replace(APPLIED, window=made.settings.window, threshold=made.settings.threshold), "nothing else is touched"
+    assert made.settings == replace(
+        APPLIED, window=made.settings.window, threshold=made.settings.threshold
+    ), "nothing else is touched"
     scores, _ = score(made.settings, past.x)
     assert all(scores[step] <= made.settings.threshold for step in (700, 1200, 1900))
     assert scores[2500] > made.settings.threshold, "the smallest change that does it"
@@ -192,13 +241,26 @@ def test_three_labels_make_a_proposal_and_two_do_not():
 
 def test_missed_ones_lower_the_threshold():
     past = noisy({700: 3.3, 1200: -3.2, 1900: 3.3})
-    made = propose_settings(past, marks(past, {700: MISSED_LABEL, 1200: MISSED_LABEL, 1900: MISSED_LABEL}), replace(APPLIED, threshold=6.0), score)
+    made = propose_settings(
+        past,
+        marks(past, {700: MISSED_LABEL, 1200: MISSED_LABEL, 1900: MISSED_LABEL}),
+        replace(APPLIED, threshold=6.0),
+        score,
+    )
     assert made.fits == 3 and made.settings.threshold < 3.4 and made.alarms > made.alarms_now
 
 
 def test_a_threshold_between_the_two_kinds_keeps_away_from_both():
     past = noisy({700: 5.0, 1200: 4.9, 1900: 8.0, 2500: 8.0})
-    made = propose_settings(past, marks(past, {700: EXPECTED_LABEL, 1200: EXPECTED_LABEL, 1900: MISSED_LABEL, 2500: MISSED_LABEL}), APPLIED, score)
+    made = propose_settings(
+        past,
+        marks(
+            past,
+            {700: EXPECTED_LABEL, 1200: EXPECTED_LABEL, 1900: MISSED_LABEL, 2500: MISSED_LABEL},
+        ),
+        APPLIED,
+        score,
+    )
     scores, _ = score(made.settings, past.x)
     assert max(scores[700], scores[1200]) <= 0.95 * made.settings.threshold
     assert min(scores[1900], scores[2500]) > 1.05 * made.settings.threshold
@@ -219,28 +281,59 @@ def by_window(peaks, fill):
 def test_a_window_is_proposed_where_no_threshold_could_fit():
     past = noisy({}, steps=1441)  # one day
     past.time[-1] = past.time[0] + 86_400.0
-    spoken = marks(past, {100: EXPECTED_LABEL, 200: EXPECTED_LABEL, 300: MISSED_LABEL, 400: MISSED_LABEL, 500: MISSED_LABEL})
-    scorer = by_window({60: [8.0, 7.0, 6.0, 6.0, 6.0], 90: [3.0, 3.1, 6.0, 6.0, 6.0]}, {60: 5.0, 90: 3.2})
+    spoken = marks(
+        past,
+        {
+            100: EXPECTED_LABEL,
+            200: EXPECTED_LABEL,
+            300: MISSED_LABEL,
+            400: MISSED_LABEL,
+            500: MISSED_LABEL,
+        },
+    )
+    scorer = by_window(
+        {60: [8.0, 7.0, 6.0, 6.0, 6.0], 90: [3.0, 3.1, 6.0, 6.0, 6.0]}, {60: 5.0, 90: 3.2}
+    )
     made = propose_settings(past, spoken, replace(APPLIED, threshold=4.0), scorer)
     assert made.text == "window 90, threshold 4 fits your 5 marks; alarms a day 50 → 3"
     assert (made.fits, made.fits_now, made.alarms, made.alarms_now) == (5, 3, 3.0, 50.0)
     scorer = by_window({60: [8.0, 7.0, 6.0, 6.0, 6.0]}, {})
     made = propose_settings(past, spoken[:3], replace(APPLIED, threshold=4.0), scorer)
-    assert made.text == "window 60, threshold 8.5 fits 2 of your 3 marks; alarms a day 5 → 0", "no window helps: the smallest change"
+    assert made.text == "window 60, threshold 8.5 fits 2 of your 3 marks; alarms a day 5 → 0", (
+        "no window helps: the smallest change"
+    )
 
 
 def test_nothing_is_proposed_where_the_settings_fit_already_or_nothing_fits_better():
     past = noisy({700: 9.0, 1200: 9.0, 1900: 9.0})
-    assert propose_settings(past, marks(past, {700: MISSED_LABEL, 1200: MISSED_LABEL, 1900: MISSED_LABEL}), APPLIED, score) is None
+    assert (
+        propose_settings(
+            past,
+            marks(past, {700: MISSED_LABEL, 1200: MISSED_LABEL, 1900: MISSED_LABEL}),
+            APPLIED,
+            score,
+        )
+        is None
+    )
     again = marks(past, {700: MISSED_LABEL, 1200: MISSED_LABEL, 1900: MISSED_LABEL})
-    assert propose_settings(past, [label._replace(start=-1e6, end=-1e6) for label in again], APPLIED, score) is None, "labels that the buffer has lost"
+    assert (
+        propose_settings(
+            past, [label._replace(start=-1e6, end=-1e6) for label in again], APPLIED, score
+        )
+        is None
+    ), "labels that the buffer has lost"
 
 
 def test_a_late_answer_within_reach_finds_a_missed_one_and_spoils_no_expected_one():
     past, scorer = noisy({}), by_window({60: [8.0, 8.0, 8.0]}, {})
 
     def proposed(kind, early, threshold):
-        return propose_settings(past, marks(past, {step - early: kind for step in (100, 200, 300)}), replace(APPLIED, threshold=threshold), scorer)
+        return propose_settings(
+            past,
+            marks(past, {step - early: kind for step in (100, 200, 300)}),
+            replace(APPLIED, threshold=threshold),
+            scorer,
+        )
 
     assert proposed(MISSED_LABEL, 10, 9.0).fits == 3
     assert proposed(MISSED_LABEL, 11, 9.0) is None
@@ -249,7 +342,10 @@ def test_a_late_answer_within_reach_finds_a_missed_one_and_spoils_no_expected_on
 
 
 def test_on_a_stream_with_truth_the_best_f1_decides_among_what_fits():
-    past, scorer = noisy({})._replace(label=np.zeros((3_000, 1), np.int8)), by_window({60: [8.0, 8.0, 8.0]}, {})
+    past, scorer = (
+        noisy({})._replace(label=np.zeros((3_000, 1), np.int8)),
+        by_window({60: [8.0, 8.0, 8.0]}, {}),
+    )
     past.label[400] = COLLECTIVE
     spoken, seen = marks(past, {100: EXPECTED_LABEL, 200: EXPECTED_LABEL, 400: EXPECTED_LABEL}), []
 
@@ -260,14 +356,19 @@ def test_on_a_stream_with_truth_the_best_f1_decides_among_what_fits():
     made = propose_settings(past, spoken, replace(APPLIED, threshold=4.0), scorer, judge)
     assert (made.settings.threshold, made.fits) == (10.2, 3)
     assert not seen[0].any(), "what somebody said is part of the truth it is judged by"
-    assert propose_settings(past, spoken, replace(APPLIED, threshold=4.0), scorer).settings.threshold == 8.5, "else the smallest change"
+    assert (
+        propose_settings(past, spoken, replace(APPLIED, threshold=4.0), scorer).settings.threshold
+        == 8.5
+    ), "else the smallest change"
 
 
 def test_a_proposal_on_a_simulated_stream_with_the_real_judge():
     past = LabelledHistory(*STREAMS["cpu"](seed=5, rate=0.004).take(6_000))
     scores, _ = score(APPLIED, past.x)
     false = [int(i) for i in np.flatnonzero((scores > 3.5) & (past.label == 0).all(axis=1))[:3]]
-    made = propose_settings(past, marks(past, dict.fromkeys(false, EXPECTED_LABEL)), APPLIED, score, event_f1)
+    made = propose_settings(
+        past, marks(past, dict.fromkeys(false, EXPECTED_LABEL)), APPLIED, score, event_f1
+    )
     assert made.fits == 3 and made.alarms < made.alarms_now
 
 

@@ -54,7 +54,19 @@ def batch(score, called=None, name="cpu", first=0, features=None):
     time = START + first + np.arange(len(score))
     rows = np.flatnonzero(score > THRESHOLD).tolist()
     anomalies = [
-        Anomaly(n, first + i, time[i], (features or {}).get(i, 0), 90.0 + score[i], 20.0, 45.0, score[i], THRESHOLD, 1, called is None or i in called)
+        Anomaly(
+            n,
+            first + i,
+            time[i],
+            (features or {}).get(i, 0),
+            90.0 + score[i],
+            20.0,
+            45.0,
+            score[i],
+            THRESHOLD,
+            1,
+            called is None or i in called,
+        )
         for n, i in enumerate(rows)
     ]
     return Batch(name, first, time, score, anomalies, Settings(threshold=THRESHOLD))
@@ -65,10 +77,15 @@ def cut(whole, ends):
     edges = sorted({0, *(min(end, len(whole.score)) for end in ends), len(whole.score)})
     for a, b in pairwise(edges):
         inside = [anomaly for anomaly in whole.anomalies if a <= anomaly.step - whole.first < b]
-        yield Batch(whole.name, whole.first + a, whole.time[a:b], whole.score[a:b], inside, whole.applied)
+        yield Batch(
+            whole.name, whole.first + a, whole.time[a:b], whole.score[a:b], inside, whole.applied
+        )
 
 
-def rules(policy=POLICY, explain=lambda incident: f"{incident.stream} {incident.peak.score:g} x{incident.alarms}"):
+def rules(
+    policy=POLICY,
+    explain=lambda incident: f"{incident.stream} {incident.peak.score:g} x{incident.alarms}",
+):
     return Rules(policy, wording.severity, explain)
 
 
@@ -93,7 +110,12 @@ def test_alarms_join_until_the_score_has_been_low_for_long_enough(incidents):
     (incident,) = incidents.find().incidents
     assert (incident.first, incident.last, incident.alarms, incident.anomalies) == (1, 6, 2, 2)
     assert (incident.start, incident.end) == (START + 1, START + 6)
-    assert (incident.peak.score, incident.peak.step, incident.severity, incident.state) == (5.0, 6, "warning", "resolved")
+    assert (incident.peak.score, incident.peak.step, incident.severity, incident.state) == (
+        5.0,
+        6,
+        "warning",
+        "resolved",
+    )
     assert [(entry.what, entry.who, entry.time) for entry in incident.history] == [
         ("opened", SYSTEM_ACTOR, START + 1),
         ("warning", SYSTEM_ACTOR, START + 6),
@@ -122,7 +144,9 @@ def test_what_does_not_last_long_enough_is_no_incident():
     assert incidents.find().total == 0
     changes = incidents.take(batch([4, 0, 2.5, 0, *QUIET], first=30), now=0.0)
     assert whats(changes) == [("opened", True), ("resolved", True)]
-    assert changes[0].incident.history[0].time == START + 32, "it opens when it has lasted, not before"
+    assert changes[0].incident.history[0].time == START + 32, (
+        "it opens when it has lasted, not before"
+    )
     assert changes[0].incident.first == 30
 
 
@@ -133,7 +157,13 @@ def test_in_the_cool_down_an_alarm_is_more_of_the_same_and_calls_nobody(incident
     worse = incidents.take(batch([7, *QUIET], first=13), now=0.0)
     assert whats(worse) == [("worse", True), ("resolved", True)]
     (incident,) = incidents.find().incidents
-    assert (incident.alarms, incident.anomalies, incident.severity, incident.first, incident.last) == (3, 3, "critical", 0, 13)
+    assert (
+        incident.alarms,
+        incident.anomalies,
+        incident.severity,
+        incident.first,
+        incident.last,
+    ) == (3, 3, "critical", 0, 13)
     after = incidents.take(batch([0] * 10 + [4], first=19), now=0.0)
     assert whats(after) == [("opened", True)]
     assert incidents.find().total == 2
@@ -155,7 +185,9 @@ def test_an_incident_knows_all_features_it_was_seen_in(incidents):
 def test_the_peak_is_the_strangest_by_its_own_threshold(incidents):
     incidents.take(batch([5]), now=0.0)
     loose = batch([6], first=1)
-    loose = loose._replace(applied=Settings(threshold=6.0), anomalies=[loose.anomalies[0]._replace(threshold=5.9)])
+    loose = loose._replace(
+        applied=Settings(threshold=6.0), anomalies=[loose.anomalies[0]._replace(threshold=5.9)]
+    )
     incidents.take(loose, now=0.0)
     (incident,) = incidents.find().incidents
     assert (incident.peak.score, incident.severity) == (5.0, "warning")
@@ -163,14 +195,25 @@ def test_the_peak_is_the_strangest_by_its_own_threshold(incidents):
 
 def test_each_severity_is_announced_once(incidents):
     changes = incidents.take(batch([3.1, 3.2, 4.6, 4.7, 3.1, 6.0, 9.0]), now=0.0)
-    assert [(c.what, c.incident.severity) for c in changes] == [("opened", "info"), ("worse", "warning"), ("worse", "critical")]
+    assert [(c.what, c.incident.severity) for c in changes] == [
+        ("opened", "info"),
+        ("worse", "warning"),
+        ("worse", "critical"),
+    ]
 
 
 def test_the_past_of_a_stream_just_opened_calls_nobody(incidents):
     past = batch([4, 7, *QUIET, *[0] * 10, 4])._replace(live=False)
-    assert whats(incidents.take(past, now=0.0)) == [("opened", False), ("worse", False), ("resolved", False), ("opened", False)]
+    assert whats(incidents.take(past, now=0.0)) == [
+        ("opened", False),
+        ("worse", False),
+        ("resolved", False),
+        ("opened", False),
+    ]
     assert incidents.untold() == []
-    assert whats(incidents.take(batch([7], first=18), now=0.0)) == [("worse", True)], "what goes on is told as soon as it gets worse"
+    assert whats(incidents.take(batch([7], first=18), now=0.0)) == [("worse", True)], (
+        "what goes on is told as soon as it gets worse"
+    )
 
 
 def test_streams_are_strangers():
@@ -193,13 +236,23 @@ def test_the_steps_of_a_batch_count_once(incidents):
     assert incidents.take(twice, now=0.0) == []
     assert incidents.take(batch([9, 9], first=3), now=0.0) == [], "steps that were folded already"
     assert incidents.find().incidents == seen
-    assert whats(incidents.take(batch([0, 0, 9], first=3), now=0.0)) == [("worse", True)], "of an overlap only what is new"
+    assert whats(incidents.take(batch([0, 0, 9], first=3), now=0.0)) == [("worse", True)], (
+        "of an overlap only what is new"
+    )
 
 
 # --- the same however it is cut
 
-SCORES = st.lists(st.sampled_from([0.0, 0.0, 0.0, 1.0, 2.2, 3.1, 4.6, 7.0, math.nan]), min_size=1, max_size=120)
-POLICIES = st.builds(Policy, st.integers(1, 4), st.integers(1, 8), st.sampled_from([0.5, 0.7, 1.0]), st.integers(0, 20))
+SCORES = st.lists(
+    st.sampled_from([0.0, 0.0, 0.0, 1.0, 2.2, 3.1, 4.6, 7.0, math.nan]), min_size=1, max_size=120
+)
+POLICIES = st.builds(
+    Policy,
+    st.integers(1, 4),
+    st.integers(1, 8),
+    st.sampled_from([0.5, 0.7, 1.0]),
+    st.integers(0, 20),
+)
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
@@ -247,11 +300,18 @@ def test_the_fold_equals_a_slow_twin(score, policy, called):
     incidents.take(batch(score, called), now=0.0)
     found = sorted(incidents.items.values(), key=lambda i: i.first)
     ends = [None if i.live else int(i.history[-1].time - START) for i in found]
-    assert [[i.first, i.last, i.alarms, i.anomalies, end] for i, end in zip(found, ends)] == twin(score, policy, called)
+    assert [[i.first, i.last, i.alarms, i.anomalies, end] for i, end in zip(found, ends)] == twin(
+        score, policy, called
+    )
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(SCORES, st.integers(0, 120), st.sampled_from(["acknowledge", "10 min", "until normal", "resolve"]), st.lists(st.integers(1, 120), max_size=6))
+@given(
+    SCORES,
+    st.integers(0, 120),
+    st.sampled_from(["acknowledge", "10 min", "until normal", "resolve"]),
+    st.lists(st.integers(1, 120), max_size=6),
+)
 def test_a_replay_with_what_people_did_gives_the_same(score, step, act, ends):
     """Acts come between batches, so only what is before and after them may be cut otherwise."""
 
@@ -279,7 +339,11 @@ def done(incidents, act, id):
 def test_who_acknowledged_is_remembered_and_only_worse_calls_again(incidents):
     (opened,) = incidents.take(batch([3.5]), now=0.0)
     change = incidents.acknowledge(opened.incident.id, "ann", now=7.0)
-    assert (change.incident.state, change.incident.acknowledged, change.call) == ("acknowledged", "ann", False)
+    assert (change.incident.state, change.incident.acknowledged, change.call) == (
+        "acknowledged",
+        "ann",
+        False,
+    )
     assert change.incident.history[-1] == ("acknowledged", "ann", START, 7.0, "")
     assert incidents.take(batch([3.5], first=1), now=8.0) == []
     assert whats(incidents.take(batch([6.5], first=2), now=8.0)) == [("worse", True)]
@@ -293,7 +357,12 @@ def test_a_snooze_calls_nobody_and_ends_on_the_wall_clock(incidents):
     assert whats(incidents.take(batch([6.5], first=1), now=599.0)) == [("worse", False)]
     assert incidents.wake(599.9) == []
     (woke,) = incidents.wake(600.0)
-    assert (woke.what, woke.call, woke.incident.state, woke.incident.severity) == ("woke", True, "open", "critical")
+    assert (woke.what, woke.call, woke.incident.state, woke.incident.severity) == (
+        "woke",
+        True,
+        "open",
+        "critical",
+    )
     assert incidents.wake(601.0) == []
 
 
@@ -310,7 +379,10 @@ def test_until_normal_ends_with_the_incident(incidents):
     (opened,) = incidents.take(batch([3.5]), now=0.0)
     incidents.snooze(opened.incident.id, "ann", now=0.0, length="until normal")
     assert incidents.wake(1e12) == []
-    assert whats(incidents.take(batch([6.5, *[0] * 30], first=1), now=1e12)) == [("worse", False), ("resolved", False)]
+    assert whats(incidents.take(batch([6.5, *[0] * 30], first=1), now=1e12)) == [
+        ("worse", False),
+        ("resolved", False),
+    ]
     assert incidents.one(opened.incident.id).until == 0.0
     assert whats(incidents.take(batch([3.5], first=32), now=10.0)) == [("opened", True)]
 
@@ -318,7 +390,11 @@ def test_until_normal_ends_with_the_incident(incidents):
 def test_what_a_person_resolved_stays_so_unless_it_gets_worse(incidents):
     (opened,) = incidents.take(batch([3.5]), now=0.0)
     change = incidents.resolve(opened.incident.id, "ann", now=5.0, note="expected")
-    assert (change.what, change.call, change.incident.history[-1].note) == ("resolved", True, "expected")
+    assert (change.what, change.call, change.incident.history[-1].note) == (
+        "resolved",
+        True,
+        "expected",
+    )
     assert incidents.take(batch([3.6, 3.7], first=1), now=6.0) == []
     assert incidents.watches["cpu"].held == 2, "what is held back is counted"
     (worse,) = incidents.take(batch([4.8], first=3), now=6.0)
@@ -372,8 +448,22 @@ def test_the_list_is_filtered_and_paged_live_ones_first(incidents):
         incidents.take(batch([4.0 if n % 2 else 7.0, *[0] * 30], name=f"s{n}", first=n), now=0.0)
     incidents.take(batch([4.0], name="live"), now=0.0)
     everything = incidents.find()
-    assert [i.stream for i in everything.incidents] == ["live", "s6", "s5", "s4", "s3", "s2", "s1", "s0"]
-    assert [i.stream for i in incidents.find(IncidentQuery(severity="critical")).incidents] == ["s6", "s4", "s2", "s0"]
+    assert [i.stream for i in everything.incidents] == [
+        "live",
+        "s6",
+        "s5",
+        "s4",
+        "s3",
+        "s2",
+        "s1",
+        "s0",
+    ]
+    assert [i.stream for i in incidents.find(IncidentQuery(severity="critical")).incidents] == [
+        "s6",
+        "s4",
+        "s2",
+        "s0",
+    ]
     assert incidents.find(IncidentQuery(states=("open",))).total == 1
     seen, after = [], ""
     for _ in range(4):
@@ -392,14 +482,23 @@ def test_old_resolved_incidents_leave_memory():
 
 def test_rows_are_json_and_restore_everything(incidents):
     saved = StoredIncidents([], [])
-    incidents = Incidents(rules(), lambda rows: (saved.incidents.extend(rows.incidents), saved.watches.extend(rows.watches)))
+    incidents = Incidents(
+        rules(),
+        lambda rows: (saved.incidents.extend(rows.incidents), saved.watches.extend(rows.watches)),
+    )
     bandless = batch([0, 4, 5])
     bandless.anomalies[1] = bandless.anomalies[1]._replace(low=math.nan, high=math.nan)
     (opened, _) = incidents.take(bandless, now=0.0)
     incidents.take(batch([4.0, *[0] * 7], name="wave"), now=0.0)
     incidents.snooze(opened.incident.id, "ann", 3.0, "until normal")
     newest = json.loads(
-        json.dumps(StoredIncidents({r["id"]: r for r in saved.incidents}.values(), {r["stream"]: r for r in saved.watches}.values()), default=list)
+        json.dumps(
+            StoredIncidents(
+                {r["id"]: r for r in saved.incidents}.values(),
+                {r["stream"]: r for r in saved.watches}.values(),
+            ),
+            default=list,
+        )
     )
     twin = Incidents(rules())
     twin.restore(StoredIncidents(*newest))
@@ -407,7 +506,9 @@ def test_rows_are_json_and_restore_everything(incidents):
     after = batch([0, 9, *QUIET], first=3), batch([9], name="wave", first=12)
     assert repr([twin.take(b, 5.0) for b in after]) == repr([incidents.take(b, 5.0) for b in after])
     for incident in incidents.items.values():
-        assert repr(incident_from_row(json.loads(json.dumps(incident_row(incident), allow_nan=False)))) == repr(incident)
+        assert repr(
+            incident_from_row(json.loads(json.dumps(incident_row(incident), allow_nan=False)))
+        ) == repr(incident)
 
 
 def test_nothing_has_changed_when_it_cannot_be_written():
@@ -434,13 +535,26 @@ def test_a_transaction_that_fails_after_all_is_made_up_for_by_the_next_one(incid
     twin = Incidents(rules())
     assert changes + more == twin.commit([first, second], 0.0, twin.save)
     (rows,) = kept
-    assert sorted(map(repr, rows.incidents)) == sorted(repr(incident_row(i)) for i in twin.items.values())
-    assert [r["stream"] for r in rows.watches] == ["cpu"] and rows.watches[0]["former"] is None and rows.watches[0]["current"]
+    assert sorted(map(repr, rows.incidents)) == sorted(
+        repr(incident_row(i)) for i in twin.items.values()
+    )
+    assert (
+        [r["stream"] for r in rows.watches] == ["cpu"]
+        and rows.watches[0]["former"] is None
+        and rows.watches[0]["current"]
+    )
     incidents.commit([batch([0] * 3, first=len(whole.score))], 0.0, kept.append)
     assert [r["id"] for r in kept[1].incidents] == [], "once is enough"
     closing = batch([0] * 9, first=len(whole.score) + 3)
-    assert len(incidents.commit([closing], 0.0, lost.append)) == 1 and incidents.commit([closing], 0.0, kept.append) == []
-    assert [(r["state"], w["former"]["id"] == r["id"]) for r in kept[2].incidents for w in kept[2].watches] == [("resolved", True)]
+    assert (
+        len(incidents.commit([closing], 0.0, lost.append)) == 1
+        and incidents.commit([closing], 0.0, kept.append) == []
+    )
+    assert [
+        (r["state"], w["former"]["id"] == r["id"])
+        for r in kept[2].incidents
+        for w in kept[2].watches
+    ] == [("resolved", True)]
 
 
 def test_whatever_is_written_is_written_under_the_lock_of_the_store():
@@ -456,7 +570,11 @@ def test_whatever_is_written_is_written_under_the_lock_of_the_store():
     incidents.resolve(opened.incident.id, "ann", 0.0)
     incidents.forget("cpu", 0.0)
     assert len(held) == 9 and all(held)
-    reader = threading.Thread(target=lambda: held.append((incidents.find().total, incidents.untold(), incidents.one(opened.incident.id).state)))
+    reader = threading.Thread(
+        target=lambda: held.append(
+            (incidents.find().total, incidents.untold(), incidents.one(opened.incident.id).state)
+        )
+    )
     with lock:
         reader.start()
         reader.join(5.0)
@@ -484,12 +602,23 @@ def test_the_sentence_says_what_since_when_and_why():
     assert incident.text == "CPU is unusual since 00:00:00: 97 %, expected 20 to 45, 7.0 σ above."
     incidents.take(batch([4.0, 8.0, *QUIET], first=1), now=0.0)
     (incident,) = incidents.find().incidents
-    assert incident.text == "CPU was unusual from 00:00:00 to 00:00:02: 98 %, expected 20 to 45, 8.0 σ above; 3 alarms."
+    assert (
+        incident.text
+        == "CPU was unusual from 00:00:00 to 00:00:02: 98 %, expected 20 to 45, 8.0 σ above; 3 alarms."
+    )
 
 
 def test_the_sentence_names_the_features_of_a_stream_that_has_several():
-    machine = SimpleNamespace(title="Machine", names=("speed", "heat"), units=("%", "%"), period=1.0)
-    incidents = Incidents(rules(explain=lambda i: incident_sentence(i, machine, wording.anomaly_reason, wording.format_time)))
+    machine = SimpleNamespace(
+        title="Machine", names=("speed", "heat"), units=("%", "%"), period=1.0
+    )
+    incidents = Incidents(
+        rules(
+            explain=lambda i: incident_sentence(
+                i, machine, wording.anomaly_reason, wording.format_time
+            )
+        )
+    )
     incidents.take(batch([7.0, *QUIET], features={0: 1}), now=0.0)
     incidents.take(batch([7.0, 8.0], first=30, features={0: 1, 1: 0}), now=0.0)
     second, first = incidents.find().incidents

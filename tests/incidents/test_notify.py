@@ -20,16 +20,40 @@ from redline.engine import wording
 from redline.engine.monitor import BEAT_SECONDS, Monitor
 from redline.incidents import actions, notify
 from redline.incidents.actions import run_command
-from redline.incidents.channels_file import CHANNEL_KEYS, Action, Channel, ChannelError, NotificationPlan, read_channels_file
+from redline.incidents.channels_file import (
+    CHANNEL_KEYS,
+    Action,
+    Channel,
+    ChannelError,
+    NotificationPlan,
+    read_channels_file,
+)
 from redline.incidents.grouping import Rules
-from redline.incidents.incident import Change, HistoryEntry, Incident, Peak, Policy, incident_sentence
-from redline.incidents.notify import MAX_QUEUED_CALLS, Notifier, NotifierContext, build_message, incident_link, is_wanted, merge_messages
+from redline.incidents.incident import (
+    Change,
+    HistoryEntry,
+    Incident,
+    Peak,
+    Policy,
+    incident_sentence,
+)
+from redline.incidents.notify import (
+    MAX_QUEUED_CALLS,
+    Notifier,
+    NotifierContext,
+    build_message,
+    incident_link,
+    is_wanted,
+    merge_messages,
+)
 from redline.incidents.registry import Incidents
 from redline.incidents.secrets import LogCapture, SecretRedactor, secret_pieces
 from redline.settings import Settings
 from streams import STREAMS
 
-pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")  # one of Apprise's, up to Python 3.12
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:'imghdr' is deprecated:DeprecationWarning"
+)  # one of Apprise's, up to Python 3.12
 
 PATIENCE = 5.0  # seconds a test waits for another thread before it fails
 CPU = SimpleNamespace(title="CPU", names=("user", "idle"), units=("%", "%"), period=1.0)
@@ -41,7 +65,22 @@ def change(what="opened", severity="critical", stream="cpu", id="abc", **more):
     state = "resolved" if what == "resolved" else "open"
     entry = HistoryEntry("opened", "redline", START)
     text = more.pop("text", "CPU is unusual since 00:00:00.")
-    made = Incident(id, stream, (1,), 1230, 1236, START, START + 6, 2, 3, peak, severity, state, text=text, history=(entry,))
+    made = Incident(
+        id,
+        stream,
+        (1,),
+        1230,
+        1236,
+        START,
+        START + 6,
+        2,
+        3,
+        peak,
+        severity,
+        state,
+        text=text,
+        history=(entry,),
+    )
     return Change(made._replace(**more), what, True)
 
 
@@ -49,7 +88,12 @@ class Receiver:
     """A real HTTP server that keeps what it is sent and answers what a test tells it to."""
 
     def __init__(self):
-        self.got, self.answers, self.turn, self.gate = [], [], threading.Condition(), threading.Event()
+        self.got, self.answers, self.turn, self.gate = (
+            [],
+            [],
+            threading.Condition(),
+            threading.Event(),
+        )
         self.gate.set()
         receiver = self
 
@@ -71,12 +115,16 @@ class Receiver:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.port = self.server.server_port
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
+        self.thread = threading.Thread(
+            target=self.server.serve_forever, kwargs={"poll_interval": 0.01}
+        )
         self.thread.start()
 
     def wait(self, count):
         with self.turn:
-            assert self.turn.wait_for(lambda: len(self.got) >= count, PATIENCE), f"{len(self.got)} of {count} came"
+            assert self.turn.wait_for(lambda: len(self.got) >= count, PATIENCE), (
+                f"{len(self.got)} of {count} came"
+            )
 
     def close(self):
         self.gate.set()
@@ -100,7 +148,18 @@ def dispatch(receiver):
 
     def make(plan, secrets=(), **world):
         paused = []
-        one = Notifier(plan, secrets, NotifierContext(**{"source": lambda name: CPU, "pause": paused.append, "wall": lambda: 5_000.0, **world}))
+        one = Notifier(
+            plan,
+            secrets,
+            NotifierContext(
+                **{
+                    "source": lambda name: CPU,
+                    "pause": paused.append,
+                    "wall": lambda: 5_000.0,
+                    **world,
+                }
+            ),
+        )
         one.paused = paused
         made.append(one)
         return one
@@ -120,7 +179,11 @@ def on(receiver, path="/hook", **more):
 
 def test_a_message_arrives_and_names_what_where_since_when(receiver, dispatch):
     told, records = [], []
-    one = dispatch(NotificationPlan("https://red.example.org", channels=(on(receiver),)), told=lambda *a: told.append(a), record=records.append)
+    one = dispatch(
+        NotificationPlan("https://red.example.org", channels=(on(receiver),)),
+        told=lambda *a: told.append(a),
+        record=records.append,
+    )
     one.tell([change()])
     assert one.rest(PATIENCE)
     ((path, body, _),) = receiver.got
@@ -137,7 +200,16 @@ def test_a_message_arrives_and_names_what_where_since_when(receiver, dispatch):
     ]
     assert told == [("abc", "critical")]
     assert records == list(one.records)
-    assert records[0]._replace(seconds=0.0) == (5_000.0, "channel", "team", ("abc",), True, "critical: CPU is unusual", 1, 0.0)
+    assert records[0]._replace(seconds=0.0) == (
+        5_000.0,
+        "channel",
+        "team",
+        ("abc",),
+        True,
+        "critical: CPU is unusual",
+        1,
+        0.0,
+    )
 
 
 def test_the_end_is_told_too_unless_nobody_wants_to_hear_it(receiver, dispatch):
@@ -168,7 +240,9 @@ def test_what_never_arrives_is_recorded_with_its_reason_and_told_to_nobody(recei
     assert one.rest(PATIENCE)
     assert (len(receiver.got), told) == (5, [])
     assert dict(one.channels["team"].counts) == {"retried": 4, "failed": 1}
-    assert one.records[0].text.startswith("not delivered after 5 tries: critical: CPU is unusual. Failed to send JSON POST notification")
+    assert one.records[0].text.startswith(
+        "not delivered after 5 tries: critical: CPU is unusual. Failed to send JSON POST notification"
+    )
     assert "500" in one.records[0].text
 
 
@@ -185,18 +259,27 @@ def test_a_reason_is_never_that_of_another_channel():
     assert ear.heard == "mine" and ear not in library.handlers
 
 
-def test_what_waits_together_goes_out_as_one_message_and_what_does_not_fit_is_counted(receiver, dispatch):
+def test_what_waits_together_goes_out_as_one_message_and_what_does_not_fit_is_counted(
+    receiver, dispatch
+):
     receiver.gate.clear()
     one = dispatch(NotificationPlan(channels=(on(receiver),)))
     one.tell([change(id="first")])
     receiver.wait(1)  # the worker stands in the first message
-    one.tell([change(id=f"n{n}", stream=f"s{n}", severity="info" if n else "warning") for n in range(MAX_QUEUED_CALLS + 7)])
+    one.tell(
+        [
+            change(id=f"n{n}", stream=f"s{n}", severity="info" if n else "warning")
+            for n in range(MAX_QUEUED_CALLS + 7)
+        ]
+    )
     assert one.channels["team"].counts["dropped"] == 7
     receiver.gate.set()
     assert one.rest(PATIENCE)
     body = receiver.got[1][1]
     assert (body["title"], body["type"]) == (f"{MAX_QUEUED_CALLS} changes of incidents", "warning")
-    assert body["message"].count("?domain=s") == 20 and body["message"].endswith(f"and {MAX_QUEUED_CALLS - 20} more")
+    assert body["message"].count("?domain=s") == 20 and body["message"].endswith(
+        f"and {MAX_QUEUED_CALLS - 20} more"
+    )
     assert one.records[1].incidents == tuple(f"n{n}" for n in range(MAX_QUEUED_CALLS))
 
 
@@ -204,7 +287,9 @@ def test_whoever_reports_never_waits(receiver, dispatch):
     """The channel hangs, its queue is full, and still every call comes back from the thread that made it."""
     receiver.gate.clear()
     one = dispatch(NotificationPlan(channels=(on(receiver),)))
-    reporter = threading.Thread(target=lambda: [one.tell([change(id=str(n))]) for n in range(3 * MAX_QUEUED_CALLS)])
+    reporter = threading.Thread(
+        target=lambda: [one.tell([change(id=str(n))]) for n in range(3 * MAX_QUEUED_CALLS)]
+    )
     reporter.start()
     reporter.join(PATIENCE)
     assert not reporter.is_alive() and one.channels["team"].counts["dropped"] > 0
@@ -215,7 +300,11 @@ def test_a_channel_that_hangs_holds_up_no_other(receiver, dispatch):
     other = Receiver()
     try:
         receiver.gate.clear()
-        one = dispatch(NotificationPlan(channels=(on(receiver), Channel("second", f"json://127.0.0.1:{other.port}/"))))
+        one = dispatch(
+            NotificationPlan(
+                channels=(on(receiver), Channel("second", f"json://127.0.0.1:{other.port}/"))
+            )
+        )
         one.tell([change()])
         other.wait(1)
     finally:
@@ -231,7 +320,10 @@ def test_a_break_in_the_bookkeeping_ends_no_channel(receiver, dispatch, caplog):
     assert one.rest(PATIENCE)
     one.tell([change()])
     assert one.rest(PATIENCE)
-    assert len(receiver.got) == 2 and "an outcome could not be written: the disk is full" in caplog.text
+    assert (
+        len(receiver.got) == 2
+        and "an outcome could not be written: the disk is full" in caplog.text
+    )
     assert one.channels["team"].counts == {"delivered": 2}
 
 
@@ -273,15 +365,30 @@ def script(tmp_path, code, name="act", **more):
 def test_a_command_gets_the_incident_as_json_and_its_last_words_are_kept(tmp_path, dispatch):
     out = tmp_path / "out.json"
     act = script(
-        tmp_path, f"import sys, json; got = json.load(sys.stdin); json.dump(got, open({str(out)!r}, 'w')); print('restarted', got['stream'])"
+        tmp_path,
+        f"import sys, json; got = json.load(sys.stdin); json.dump(got, open({str(out)!r}, 'w')); print('restarted', got['stream'])",
     )
     one = dispatch(NotificationPlan("http://here", actions=(act,)))
     one.tell([change(stream="cpu; rm -rf ~")])
     assert one.rest(PATIENCE)
     got = json.loads(out.read_text())
-    assert (got["id"], got["severity"], got["stream"], got["peak"]["value"]) == ("abc", "critical", "cpu; rm -rf ~", 97.04)
+    assert (got["id"], got["severity"], got["stream"], got["peak"]["value"]) == (
+        "abc",
+        "critical",
+        "cpu; rm -rf ~",
+        97.04,
+    )
     assert parse_qs(urlsplit(got["link"]).query) == {"domain": ["cpu; rm -rf ~"], "at": ["1234"]}
-    assert one.records[0]._replace(seconds=0) == (5_000.0, "action", "act", ("abc",), True, "exit code 0: restarted cpu; rm -rf ~", 1, 0)
+    assert one.records[0]._replace(seconds=0) == (
+        5_000.0,
+        "action",
+        "act",
+        ("abc",),
+        True,
+        "exit code 0: restarted cpu; rm -rf ~",
+        1,
+        0,
+    )
 
 
 def test_a_command_that_takes_too_long_is_killed_with_its_children(tmp_path):
@@ -301,7 +408,9 @@ def test_a_command_that_takes_too_long_is_killed_with_its_children(tmp_path):
         actions.subprocess.Popen = original
         os.close(theirs)
     assert not ok and text.startswith("killed after its limit of 0.5 s")
-    assert select.select([mine], [], [], PATIENCE)[0] and os.read(mine, 1) == b"", "nobody holds the other end any more"
+    assert select.select([mine], [], [], PATIENCE)[0] and os.read(mine, 1) == b"", (
+        "nobody holds the other end any more"
+    )
     os.close(mine)
 
 
@@ -322,22 +431,39 @@ def test_a_command_that_is_not_there_is_recorded(dispatch):
     one = dispatch(NotificationPlan(actions=(Action("gone", ("/no/such/program",)),)))
     one.tell([change()])
     assert one.rest(PATIENCE)
-    assert (one.records[0].ok, one.records[0].text) == (False, "it could not be started: No such file or directory")
+    assert (one.records[0].ok, one.records[0].text) == (
+        False,
+        "it could not be started: No such file or directory",
+    )
     assert one.actions["gone"].counts["failed"] == 1
 
 
 def test_a_webhook_is_called_with_the_incident(receiver, dispatch):
     receiver.answers = [200, 404]
-    one = dispatch(NotificationPlan(actions=(Action("hook", url=f"http://127.0.0.1:{receiver.port}/run?key=value"),)))
+    one = dispatch(
+        NotificationPlan(
+            actions=(Action("hook", url=f"http://127.0.0.1:{receiver.port}/run?key=value"),)
+        )
+    )
     one.tell([change(), change(id="second")])
     assert one.rest(PATIENCE)
-    assert [(path, body["id"]) for path, body, _ in receiver.got] == [("/run?key=value", "abc"), ("/run?key=value", "second")]
-    assert [(record.ok, record.text) for record in one.records] == [(True, "status 200: ok"), (False, "status 404")]
+    assert [(path, body["id"]) for path, body, _ in receiver.got] == [
+        ("/run?key=value", "abc"),
+        ("/run?key=value", "second"),
+    ]
+    assert [(record.ok, record.text) for record in one.records] == [
+        (True, "status 200: ok"),
+        (False, "status 404"),
+    ]
 
 
 def test_a_webhook_that_does_not_answer_in_time_is_given_up(receiver, dispatch):
     receiver.gate.clear()
-    one = dispatch(NotificationPlan(actions=(Action("hook", url=f"http://127.0.0.1:{receiver.port}/", timeout=0.2),)))
+    one = dispatch(
+        NotificationPlan(
+            actions=(Action("hook", url=f"http://127.0.0.1:{receiver.port}/", timeout=0.2),)
+        )
+    )
     one.tell([change()])
     assert one.rest(PATIENCE)
     assert not one.records[0].ok and "timed out" in one.records[0].text
@@ -347,11 +473,21 @@ def test_a_webhook_that_does_not_answer_in_time_is_given_up(receiver, dispatch):
 def test_an_action_runs_once_for_an_incident_when_it_gets_severe_enough(tmp_path, dispatch):
     act = script(tmp_path, "", severity="warning")
     one = dispatch(NotificationPlan(actions=(act,)))
-    one.tell([change(severity="info"), change("worse", severity="warning"), change("worse"), change("resolved"), change(id="other", stream="x")])
+    one.tell(
+        [
+            change(severity="info"),
+            change("worse", severity="warning"),
+            change("worse"),
+            change("resolved"),
+            change(id="other", stream="x"),
+        ]
+    )
     assert one.rest(PATIENCE)
     assert [record.incidents for record in one.records] == [("abc",), ("other",)]
     one.repeat([change(id="third")])
-    assert one.rest(PATIENCE) and len(one.records) == 2, "a restart calls people again, and never runs anything again"
+    assert one.rest(PATIENCE) and len(one.records) == 2, (
+        "a restart calls people again, and never runs anything again"
+    )
 
 
 def test_an_action_may_run_at_the_end(dispatch):
@@ -362,11 +498,16 @@ def test_an_action_may_run_at_the_end(dispatch):
 
 def test_a_dry_run_only_records(tmp_path, dispatch):
     out = tmp_path / "out"
-    one = dispatch(NotificationPlan(actions=(script(tmp_path, f"open({str(out)!r}, 'w')", dry_run=True),)))
+    one = dispatch(
+        NotificationPlan(actions=(script(tmp_path, f"open({str(out)!r}, 'w')", dry_run=True),))
+    )
     one.tell([change()])
     assert one.rest(PATIENCE)
     assert not out.exists()
-    assert (one.records[0].ok, one.records[0].text) == (True, f"dry run: would run {sys.executable}")
+    assert (one.records[0].ok, one.records[0].text) == (
+        True,
+        f"dry run: would run {sys.executable}",
+    )
     assert one.actions["act"].counts == {"left out": 1}
 
 
@@ -400,30 +541,54 @@ def test_no_secret_is_in_any_log_line_record_error_or_answer(receiver, dispatch,
     def audit(record):
         raise RuntimeError(f"cannot write {url}")
 
-    one = dispatch(NotificationPlan(channels=(Channel("team", url),), actions=(act, hook)), secrets=[SECRETS[3]], record=audit)
+    one = dispatch(
+        NotificationPlan(channels=(Channel("team", url),), actions=(act, hook)),
+        secrets=[SECRETS[3]],
+        record=audit,
+    )
     one.tell([change()])
     assert one.rest(PATIENCE)
     one.repeat([change(id="second")])
     assert one.rest(PATIENCE)
     for address in (url, hook.url):
         logging.getLogger("somebody.else").warning("sent to %s", urlsplit(address)[2:4])
-    assert all(secret in repr(receiver.got) for secret in (*SECRETS[1:3], *SECRETS[4:])), "the receiver got them"
-    logged = caplog.text + repr([(r.getMessage(), r.exc_text, r.args) for r in caplog.records]) + repr(one.records) + json.dumps(one.status())
-    assert "Failed to send JSON" in logged and "Traceback" in logged and "connectionpool" in logged and "RuntimeError: cannot write ****" in logged
+    assert all(secret in repr(receiver.got) for secret in (*SECRETS[1:3], *SECRETS[4:])), (
+        "the receiver got them"
+    )
+    logged = (
+        caplog.text
+        + repr([(r.getMessage(), r.exc_text, r.args) for r in caplog.records])
+        + repr(one.records)
+        + json.dumps(one.status())
+    )
+    assert (
+        "Failed to send JSON" in logged
+        and "Traceback" in logged
+        and "connectionpool" in logged
+        and "RuntimeError: cannot write ****" in logged
+    )
     assert [secret for secret in SECRETS if secret in logged] == []
     assert "b3BzOmh1bnRlcjJ4" not in logged, "user and password as the header sends them"
 
 
 def test_what_came_from_the_environment_is_covered_even_where_the_library_would_show_it(dispatch):
-    plan, secrets = read_channels_file("[channels.a]\nurl = 'json://${NAME}:word@${HOST}/'", {"NAME": "annabel", "HOST": "inside.example.org"})
+    plan, secrets = read_channels_file(
+        "[channels.a]\nurl = 'json://${NAME}:word@${HOST}/'",
+        {"NAME": "annabel", "HOST": "inside.example.org"},
+    )
     one = dispatch(plan, secrets)
     assert one.veil("annabel at inside.example.org") == "**** at ****"
 
 
-@pytest.mark.parametrize("url", ["slak://T0secretA/B0secretB/C0secretC", "slack://T0secretA/B0", "T0secretA", "json://"])
+@pytest.mark.parametrize(
+    "url", ["slak://T0secretA/B0secretB/C0secretC", "slack://T0secretA/B0", "T0secretA", "json://"]
+)
 def test_a_wrong_address_is_refused_without_being_repeated(url, caplog):
     caplog.set_level(logging.DEBUG)
-    with pytest.raises(ChannelError, match=r"\[channels.team\] url: wanted an address as Apprise writes them; came \w*://\*\*\*\*") as refused:
+    with pytest.raises(
+        ChannelError,
+        match=r"\[channels.team\] url: wanted an address as Apprise writes them; came \w*://\*\*\*\*",
+    ) as refused:
         Notifier(NotificationPlan(channels=(Channel("team", url),)))
     assert "secret" not in str(refused.value) + caplog.text
     logging.getLogger("redline").warning("T0secretA")
@@ -433,9 +598,24 @@ def test_a_wrong_address_is_refused_without_being_repeated(url, caplog):
 @pytest.mark.parametrize(
     ("url", "shown", "secret", "open"),
     [
-        ("slack://T0aaaa/B0bbbb/C0cccc/#ops", "slack://T...a/B...b/C...c/%23ops", ["T0aaaa", "B0bbbb", "C0cccc"], ["slack", "ops"]),
-        ("mailto://ann:pass%40word@mail.example.org", "mailto://ann:****@mail.example.org", ["pass%40word", "pass@word"], ["mail.example.org"]),
-        ("json://localhost:8080/hook", "json://localhost:8080/hook", [], ["localhost", "hook", "8080"]),
+        (
+            "slack://T0aaaa/B0bbbb/C0cccc/#ops",
+            "slack://T...a/B...b/C...c/%23ops",
+            ["T0aaaa", "B0bbbb", "C0cccc"],
+            ["slack", "ops"],
+        ),
+        (
+            "mailto://ann:pass%40word@mail.example.org",
+            "mailto://ann:****@mail.example.org",
+            ["pass%40word", "pass@word"],
+            ["mail.example.org"],
+        ),
+        (
+            "json://localhost:8080/hook",
+            "json://localhost:8080/hook",
+            [],
+            ["localhost", "hook", "8080"],
+        ),
         ("json://a:xy@localhost/", "json://a:****@localhost/", ["a:xy@"], ["localhost"]),
     ],
 )
@@ -459,7 +639,11 @@ def test_the_veil_leaves_other_records_as_they_are(caplog):
             logger.warning("%s of %s", "one", "two", exc_info=error)
             logger.warning("no topsecret here", exc_info=error)
         first, second = caplog.records
-        assert (first.args, first.msg, first.exc_text) == (("one", "two"), "%s of %s", first.exc_text) and first.exc_info
+        assert (first.args, first.msg, first.exc_text) == (
+            ("one", "two"),
+            "%s of %s",
+            first.exc_text,
+        ) and first.exc_info
         assert (second.getMessage(), bool(second.exc_info)) == ("no **** here", True)
     finally:
         veil.off()
@@ -472,15 +656,31 @@ def test_the_veil_leaves_other_records_as_they_are(caplog):
 def test_from_a_stream_to_a_persons_screen(receiver, dispatch, tmp_path):
     """A spike injected into a simulated stream: monitor, detector, alarm, incident, message, action, each of them the real one."""
     now = [1_000.0]
-    watch = Monitor({"cpu": (STREAMS["cpu"](seed=3, rate=0.0), False)}, clock=lambda: now[0], wall=lambda: 5_000.0)
+    watch = Monitor(
+        {"cpu": (STREAMS["cpu"](seed=3, rate=0.0), False)},
+        clock=lambda: now[0],
+        wall=lambda: 5_000.0,
+    )
     feed = watch.feeds["cpu"]
-    incidents = Incidents(Rules(Policy(), wording.severity, lambda i: incident_sentence(i, feed.stream, wording.anomaly_reason, wording.format_time)))
+    incidents = Incidents(
+        Rules(
+            Policy(),
+            wording.severity,
+            lambda i: incident_sentence(
+                i, feed.stream, wording.anomaly_reason, wording.format_time
+            ),
+        )
+    )
     one = dispatch(
-        NotificationPlan("http://red", channels=(on(receiver),), actions=(script(tmp_path, "print('done')"),)),
+        NotificationPlan(
+            "http://red", channels=(on(receiver),), actions=(script(tmp_path, "print('done')"),)
+        ),
         told=incidents.told,
         source=lambda name: feed.stream,
     )
-    watch.listeners.append(lambda batches: one.tell(incidents.commit(batches, 5_000.0, incidents.save)))
+    watch.listeners.append(
+        lambda batches: one.tell(incidents.commit(batches, 5_000.0, incidents.save))
+    )
     watch.apply("cpu", Settings(threshold=6.0))
     watch.fill_back(feed, 2_000)
     step = watch.inject("cpu", "point", 40.0)
@@ -491,9 +691,19 @@ def test_from_a_stream_to_a_persons_screen(receiver, dispatch, tmp_path):
     receiver.wait(1)
     (incident,) = [i for i in incidents.find().incidents if i.announced or i.told]
     said = receiver.got[0][1]
-    assert (incident.first, incident.peak.step, incident.severity, incident.told) == (step, step, "critical", "critical")
-    assert said["title"] == "critical: CPU is unusual" and f"http://red/?domain=cpu&at={step}" in said["message"]
-    assert [record.text for record in one.records if record.kind == "action"] == ["exit code 0: done"]
+    assert (incident.first, incident.peak.step, incident.severity, incident.told) == (
+        step,
+        step,
+        "critical",
+        "critical",
+    )
+    assert (
+        said["title"] == "critical: CPU is unusual"
+        and f"http://red/?domain=cpu&at={step}" in said["message"]
+    )
+    assert [record.text for record in one.records if record.kind == "action"] == [
+        "exit code 0: done"
+    ]
     assert incidents.untold() == []
 
 
@@ -502,7 +712,9 @@ def test_from_a_stream_to_a_persons_screen(receiver, dispatch, tmp_path):
 
 def test_a_name_that_was_pushed_in_cannot_call_the_whole_team():
     said = build_message(
-        change(stream="@everyone", text="<!channel> @here"), SimpleNamespace(title="<!channel>", names=("a", "@here"), units=("", "")), "http://x"
+        change(stream="@everyone", text="<!channel> @here"),
+        SimpleNamespace(title="<!channel>", names=("a", "@here"), units=("", "")),
+        "http://x",
     )
     words = said.title + said.body.rpartition("\n")[0]
     assert "@everyone" not in words and "@here" not in words and "<!" not in words
@@ -512,7 +724,11 @@ def test_a_name_that_was_pushed_in_cannot_call_the_whole_team():
 def test_a_stream_that_is_gone_or_a_detector_without_a_band_still_makes_a_message():
     odd = change(peak=change().incident.peak._replace(low=math.nan, high=math.nan), start=1e300)
     said = build_message(odd, None, "http://x").body
-    assert "feature: feature 2" in said and "expected: this detector names no range" in said and "since: 1" in said
+    assert (
+        "feature: feature 2" in said
+        and "expected: this detector names no range" in said
+        and "since: 1" in said
+    )
 
 
 def test_one_message_alone_is_itself():
@@ -559,7 +775,14 @@ def test_the_file_becomes_a_plan():
         Policy(2, 30, 0.8, 0),
         (Channel("team", "slack://abc/def/#ops", "warning", ("orders", "web-*"), False),),
         (
-            Action("restart", ("systemctl", "restart", "orders"), on="end", timeout=2.5, hourly=1, dry_run=True),
+            Action(
+                "restart",
+                ("systemctl", "restart", "orders"),
+                on="end",
+                timeout=2.5,
+                hourly=1,
+                dry_run=True,
+            ),
             Action("hook", url="https://hooks.example.org/abc/def"),
         ),
     )
@@ -577,12 +800,24 @@ def test_the_file_becomes_a_plan():
         ("[channels]\nurl = 'x'", r"\[channels\] wants a table for each"),
         ("policy = 1", "policy is no table"),
         ("[channels.a]\nseverity = 'info'", r"\[channels.a\] wants an url"),
-        ("[channels.a]\nurl = 'json://x'\nlevel = 'info'", r"\[channels.a\] does not know 'level'; it knows url, severity"),
-        ("[channels.a]\nurl = 'json://x'\nseverity = 'bad-secret'", "severity: wanted one of info, warning, critical; came str"),
+        (
+            "[channels.a]\nurl = 'json://x'\nlevel = 'info'",
+            r"\[channels.a\] does not know 'level'; it knows url, severity",
+        ),
+        (
+            "[channels.a]\nurl = 'json://x'\nseverity = 'bad-secret'",
+            "severity: wanted one of info, warning, critical; came str",
+        ),
         ("[channels.a]\nurl = 'json://x'\nstreams = 'cpu'", "streams: wanted a list"),
         ("[channels.a]\nurl = 'json://x'\nresolved = 1", "resolved: wanted true or false; came 1"),
-        ("[channels.a]\nurl = '${NOT_SET}'", "wants the environment variable NOT_SET, which is not set"),
-        ("[actions.a]\nseverity = 'info'", r"\[actions.a\] wants a command or an http\(s\) url, one of the two"),
+        (
+            "[channels.a]\nurl = '${NOT_SET}'",
+            "wants the environment variable NOT_SET, which is not set",
+        ),
+        (
+            "[actions.a]\nseverity = 'info'",
+            r"\[actions.a\] wants a command or an http\(s\) url, one of the two",
+        ),
         ("[actions.a]\ncommand = ['x']\nurl = 'http://x'", "one of the two"),
         ("[actions.a]\nurl = 'file:///etc/passwd'", r"http\(s\) url"),
         ("[actions.a]\ncommand = 'rm -rf'", "command: wanted a list: the program"),
@@ -610,14 +845,25 @@ def test_without_apprise_the_line_that_installs_it_is_the_answer(monkeypatch):
 
 def test_an_answer_shows_what_there_is_and_no_address(receiver, dispatch):
     one = dispatch(
-        NotificationPlan(channels=(on(receiver, "/hook/T00secretpath", severity="warning"),), actions=(Action("act", ("echo", "arg-secret"), dry_run=True),))
+        NotificationPlan(
+            channels=(on(receiver, "/hook/T00secretpath", severity="warning"),),
+            actions=(Action("act", ("echo", "arg-secret"), dry_run=True),),
+        )
     )
     one.tell([change()])
     assert one.rest(PATIENCE)
     team, act = one.status()
-    assert (team["kind"], team["name"], team["how"], team["severity"], team["counts"]) == ("channel", "team", "json", "warning", {"delivered": 1})
+    assert (team["kind"], team["name"], team["how"], team["severity"], team["counts"]) == (
+        "channel",
+        "team",
+        "json",
+        "warning",
+        {"delivered": 1},
+    )
     assert (act["how"], act["dry_run"], act["last"]["ok"]) == ("command", True, True)
-    assert "secret" not in json.dumps([team, act]) and str(receiver.port) not in json.dumps([team, act])
+    assert "secret" not in json.dumps([team, act]) and str(receiver.port) not in json.dumps(
+        [team, act]
+    )
 
 
 def test_what_still_waits_at_the_end_is_counted(receiver, dispatch):
@@ -634,5 +880,10 @@ def test_what_still_waits_at_the_end_is_counted(receiver, dispatch):
 
 def test_every_key_of_the_file_is_in_the_docs():
     text = (Path(__file__).parents[2] / "docs" / "alerts.md").read_text(encoding="utf-8")
-    missing = [f"{table}.{key}" for table, keys in CHANNEL_KEYS.items() for key in keys if f"`{key}`" not in text]
+    missing = [
+        f"{table}.{key}"
+        for table, keys in CHANNEL_KEYS.items()
+        for key in keys
+        if f"`{key}`" not in text
+    ]
     assert not missing, f"docs/alerts.md does not explain {', '.join(missing)}"

@@ -30,7 +30,8 @@ from streams import KINDS, STREAMS
 IDS = """tick domain detector window threshold chart explain points anomalies rate status clock age alarms precision recall curve history compare
 pause speed golive apply undo export share upload theme bell"""
 CSV = b"time,load (%)\n" + b"".join(
-    f"2026-01-05 00:{i // 60:02d}:{i % 60:02d},{40 + (i * 7) % 5 + (60 if i == 700 else 0)}\n".encode() for i in range(900)
+    f"2026-01-05 00:{i // 60:02d}:{i % 60:02d},{40 + (i * 7) % 5 + (60 if i == 700 else 0)}\n".encode()
+    for i in range(900)
 )
 
 
@@ -47,7 +48,11 @@ def ids(component):
     for child in children if isinstance(children, list | tuple) else [children]:
         if hasattr(child, "to_plotly_json"):
             found |= ids(child)
-    return found | ids(component.label) if hasattr(getattr(component, "label", None), "to_plotly_json") else found
+    return (
+        found | ids(component.label)
+        if hasattr(getattr(component, "label", None), "to_plotly_json")
+        else found
+    )
 
 
 def test_the_ids_that_outside_scripts_rely_on_are_there(monitor):
@@ -56,48 +61,80 @@ def test_the_ids_that_outside_scripts_rely_on_are_there(monitor):
 
 
 def test_the_tabs_are_the_overview_the_streams_with_the_wave_first_this_machine_and_your_data():
-    assert list(layout.TAB_TITLES) == ["overview", *STREAMS, "this-machine", "your-data"] and next(iter(STREAMS)) == "wave"
+    assert (
+        list(layout.TAB_TITLES) == ["overview", *STREAMS, "this-machine", "your-data"]
+        and next(iter(STREAMS)) == "wave"
+    )
 
 
 def test_an_unknown_path_is_a_problem_and_never_the_page(monitor):
     with TestClient(app.build_app(monitor).server) as client:
         for path in ("/health-typo", "/api/typo"):
             answer = client.get(path)
-            assert answer.status_code == 404 and answer.headers["content-type"] == "application/problem+json" and path in answer.json()["detail"]
+            assert (
+                answer.status_code == 404
+                and answer.headers["content-type"] == "application/problem+json"
+                and path in answer.json()["detail"]
+            )
         assert "Redline" in client.get("/").text
 
 
 def test_a_browser_is_sent_only_what_it_lacks_and_both_ways_show_the_same(monitor):
     def asked(seen: Any) -> Any:
-        answer = redraw.redraw(ViewQuery(monitor, "wave", Settings(), 600), "light", {}, "event", seen)
-        return None if answer["chart"] is no_update else json.loads(orjson.dumps(answer["chart"])), json.loads(json.dumps(answer["seen"]))
+        answer = redraw.redraw(
+            ViewQuery(monitor, "wave", Settings(), 600), "light", {}, "event", seen
+        )
+        return None if answer["chart"] is no_update else json.loads(
+            orjson.dumps(answer["chart"])
+        ), json.loads(json.dumps(answer["seen"]))
 
     whole, held = asked(None)
     assert asked(held)[0] is None
     monitor.fill_back(monitor.feeds["wave"], 7)
     patch, after = asked(held)
     assert held["end"] == 3_000 and after["end"] == 3_007
-    grown = [op for op in patch["operations"] if op["operation"] == "Extend" and op["location"][-1] == "x"]
+    grown = [
+        op
+        for op in patch["operations"]
+        if op["operation"] == "Extend" and op["location"][-1] == "x"
+    ]
     assert {len(op["params"]["value"]) for op in grown} == {7}
     again, _ = asked(None)
-    assert again["data"][2]["x"][-7:] == grown[2]["params"]["value"] and again["data"][2]["x"][:-7] == whole["data"][2]["x"]
-    named = {op["location"][-1]: op["params"]["value"] for op in patch["operations"] if op["location"][0] == "layout"}
+    assert (
+        again["data"][2]["x"][-7:] == grown[2]["params"]["value"]
+        and again["data"][2]["x"][:-7] == whole["data"][2]["x"]
+    )
+    named = {
+        op["location"][-1]: op["params"]["value"]
+        for op in patch["operations"]
+        if op["location"][0] == "layout"
+    }
     assert named["yaxis"] == again["layout"]["yaxis"] and named["xaxis"] == again["layout"]["xaxis"]
 
 
 def test_what_many_look_at_is_drawn_once_until_somebody_says_what_is_true(monitor):
     def ask() -> Any:
-        return redraw.redraw(ViewQuery(monitor, "wave", Settings(), 600), "light", {}, "event", None)["chart"]
+        return redraw.redraw(
+            ViewQuery(monitor, "wave", Settings(), 600), "light", {}, "event", None
+        )["chart"]
 
     first = ask()
-    assert ask() is first and redraw.redraw(ViewQuery(monitor, "wave", Settings(), 600), "dark", {}, "event", None)["chart"] is not first
+    assert (
+        ask() is first
+        and redraw.redraw(ViewQuery(monitor, "wave", Settings(), 600), "dark", {}, "event", None)[
+            "chart"
+        ]
+        is not first
+    )
     query.invalidate_judgements()
     assert ask() is not first
 
 
 def test_what_was_drawn_is_kept_for_a_moment_only(monitor, monkeypatch):
     def ask() -> Any:
-        return redraw.redraw(ViewQuery(monitor, "wave", Settings(), 600), "light", {}, "event", None)["chart"]
+        return redraw.redraw(
+            ViewQuery(monitor, "wave", Settings(), 600), "light", {}, "event", None
+        )["chart"]
 
     assert ask() is ask() and len(query.answers) > 1
     monkeypatch.setattr(query, "ANSWER_SECONDS", -1.0)
@@ -106,7 +143,9 @@ def test_what_was_drawn_is_kept_for_a_moment_only(monitor, monkeypatch):
 
 def test_who_looks_at_a_stream_that_stands_sees_a_label_at_once(monitor):
     def ask(seen: Any) -> Any:
-        return redraw.redraw(ViewQuery(monitor, "wave", Settings(), 600), "light", {}, "event", seen)
+        return redraw.redraw(
+            ViewQuery(monitor, "wave", Settings(), 600), "light", {}, "event", seen
+        )
 
     held = json.loads(json.dumps(ask(None)["seen"]))
     assert ask(held)["chart"] is no_update
@@ -121,11 +160,17 @@ def test_a_browser_that_fell_behind_the_buffer_gets_the_whole_plot(monkeypatch):
     feed.capacity = 1_000
     feed.tape = feed.blank(0)
     monitor.fill_back(feed, 1_000)
-    first = redraw.redraw(ViewQuery(monitor, "wave", Settings(), 10_000), "light", {}, "event", None)["seen"]
+    first = redraw.redraw(
+        ViewQuery(monitor, "wave", Settings(), 10_000), "light", {}, "event", None
+    )["seen"]
     for _ in range(16):
         monitor.fill_back(feed, 100)
-    answer = redraw.redraw(ViewQuery(monitor, "wave", Settings(), 10_000), "light", {}, "event", first)
-    assert answer["seen"]["sheet"] == first["sheet"] and b'"operations"' not in orjson.dumps(answer["chart"])
+    answer = redraw.redraw(
+        ViewQuery(monitor, "wave", Settings(), 10_000), "light", {}, "event", first
+    )
+    assert answer["seen"]["sheet"] == first["sheet"] and b'"operations"' not in orjson.dumps(
+        answer["chart"]
+    )
 
 
 def test_a_plot_is_sent_whole_only_when_its_sheet_is_turned(monitor):
@@ -145,33 +190,55 @@ def test_a_moved_threshold_only_compares_and_numbers_say_old_and_new(monitor):
     numbers = panels.preview_numbers(before, "row")
     old, new = before.figures(monitor.feeds["wave"].applied), before.figures(before.settings)
     assert new.alarms > old.alarms and len(monitor.feeds["wave"].tracks) == 1
-    assert [part.children for part in numbers["alarms"]] == [f"{old.alarms:,} → ", f"{new.alarms:,}"]
+    assert [part.children for part in numbers["alarms"]] == [
+        f"{old.alarms:,} → ",
+        f"{new.alarms:,}",
+    ]
 
 
 def test_without_labels_nothing_is_invented(monitor):
     upload.show_recording(monitor, csv.read_csv(CSV, title="load.csv"), CSV, 900)
     answer = panels.preview_numbers(ViewQuery(monitor, layout.YOUR_DATA, Settings(), 600), "row")
-    assert [answer[name].children for name in ("precision", "recall", "caught")] == ["no labels for this stream"] * 3
+    assert [answer[name].children for name in ("precision", "recall", "caught")] == [
+        "no labels for this stream"
+    ] * 3
     assert monitor.feeds[layout.YOUR_DATA].anomalies >= 1
 
 
 def test_a_dropped_file_becomes_your_data_and_a_bad_one_leaves_it_as_it_was(monitor):
-    upload.receive_file(monitor, "data:text/csv;base64," + base64.b64encode(CSV).decode(), "load.csv")
+    upload.receive_file(
+        monitor, "data:text/csv;base64," + base64.b64encode(CSV).decode(), "load.csv"
+    )
     feed = monitor.feeds[layout.YOUR_DATA]
-    assert feed.end == upload.ROWS_AT_ONCE and "load.csv, 900 rows" in upload.guess_boxes(feed)["guess"]
+    assert (
+        feed.end == upload.ROWS_AT_ONCE
+        and "load.csv, 900 rows" in upload.guess_boxes(feed)["guess"]
+    )
     with pytest.raises(CsvError):
-        upload.receive_file(monitor, "data:;base64," + base64.b64encode(b"\x00\x01rubbish").decode(), "bad.bin")
+        upload.receive_file(
+            monitor, "data:;base64," + base64.b64encode(b"\x00\x01rubbish").decode(), "bad.bin"
+        )
     with pytest.raises(CsvError, match="drop it again"):
         upload.receive_file(monitor, "data:;base64,***", "bad.bin")
     assert monitor.feeds[layout.YOUR_DATA] is feed
-    upload.reread_file(monitor, upload.corrected_columns({"time": "time", "stamps": "ISO", "values": ["load (%)"], "label": None}))
+    upload.reread_file(
+        monitor,
+        upload.corrected_columns(
+            {"time": "time", "stamps": "ISO", "values": ["load (%)"], "label": None}
+        ),
+    )
     assert monitor.feeds[layout.YOUR_DATA].stream.names == ("load",)
     upload.replay_file(monitor, whole=True)
     assert monitor.feeds[layout.YOUR_DATA].end == 900
 
 
 def test_a_link_is_followed_and_a_wrong_one_says_what_is_wrong(monitor):
-    assert app.settings_from_link(monitor, "?domain=wave&detector=EWMA&window=30&threshold=4.5&range=2000")["window"] == 30
+    assert (
+        app.settings_from_link(
+            monitor, "?domain=wave&detector=EWMA&window=30&threshold=4.5&range=2000"
+        )["window"]
+        == 30
+    )
     assert "threshold" in app.settings_from_link(monitor, "?domain=wave&threshold=900")["acted"]
     assert "not here" in app.settings_from_link(monitor, "?domain=nowhere")["acted"]
 
@@ -195,7 +262,10 @@ def test_a_detector_that_refuses_has_a_row_that_says_why(monitor, monkeypatch):
         monkeypatch.setattr(f"{module}.DETECTORS", {**DETECTORS, "picky": Picky})
     rows = panels.comparison_rows(monitor, monitor.feeds["wave"], Settings(), "row")
     assert len(rows) == len(DETECTORS) + 1
-    assert rows[-1].children[0].children.children == "picky" and "at least 200 steps" in rows[-1].children[1].children
+    assert (
+        rows[-1].children[0].children.children == "picky"
+        and "at least 200 steps" in rows[-1].children[1].children
+    )
 
 
 def test_looking_back_and_going_live(monitor):
@@ -203,7 +273,9 @@ def test_looking_back_and_going_live(monitor):
     end = query.view_end("earlier", live, None)
     assert end == 2_700
     back = ViewQuery(monitor, "wave", Settings(threshold=2.5), 600, end)
-    assert query.view_end("later", back, None) is None and query.view_end("pause", back, None) is None
+    assert (
+        query.view_end("later", back, None) is None and query.view_end("pause", back, None) is None
+    )
     assert query.view_end("pause", live, None) == 3_000
     found = query.view_end("previous", live, None)
     score = live.track.read("score", 0, 3_000)[:, 0]
@@ -228,7 +300,10 @@ def test_looking_back_beyond_the_buffer_finds_what_the_store_keeps(tmp_path, mon
         assert np.isfinite(seen.score).all() and np.isnan(seen.low).all()
         edge = ViewQuery(made, "oven", Settings(), 600, feed.tape.first + 300)
         over = edge.seen
-        assert over.x[:, 0].tolist() == x[edge.first : edge.end].tolist() and len(over.time) == edge.end - edge.first
+        assert (
+            over.x[:, 0].tolist() == x[edge.first : edge.end].tolist()
+            and len(over.time) == edge.end - edge.first
+        )
 
 
 def test_what_people_say_counts_as_truth_and_settings_are_proposed(monitor):
@@ -237,7 +312,9 @@ def test_what_people_say_counts_as_truth_and_settings_are_proposed(monitor):
     feed = monitor.feeds["wave"]
     sure = Settings(threshold=2.5)
     before = ViewQuery(monitor, "wave", sure, 600).figures(sure)
-    false = [a for a in ViewQuery(monitor, "wave", sure, 3_000).seen.marks if a.outcome == "false alarm"]
+    false = [
+        a for a in ViewQuery(monitor, "wave", sure, 3_000).seen.marks if a.outcome == "false alarm"
+    ]
     assert false
     for mark in false[:3]:
         at = float(feed.tape.read("time", mark.row, mark.row + 1)[0, 0])
@@ -269,11 +346,16 @@ def test_a_taken_port_gets_a_sentence():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(SystemExit, match=r"port \d+ on 127.0.0.1 cannot be used .* choose another with --port"):
+        with pytest.raises(
+            SystemExit, match=r"port \d+ on 127.0.0.1 cannot be used .* choose another with --port"
+        ):
             app.main(["--no-browser", "--port", str(taken.getsockname()[1])])
 
 
-@pytest.mark.parametrize(("words", "said"), [(["--port", "99999"], "wanted 1 to 65,535"), (["--interval", "1"], "wanted 100 to 60,000")])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["--port", "99999"], "wanted 1 to 65,535"), (["--interval", "1"], "wanted 100 to 60,000")],
+)
 def test_the_command_line_names_what_it_wanted(words, said, capsys):
     with pytest.raises(SystemExit):
         app.parse_arguments(words)

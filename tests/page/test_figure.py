@@ -16,9 +16,31 @@ def seen(n=50, features=1, **changes):
     time = np.arange(n) * 2.0 + 1_000
     x = np.random.default_rng(4).normal(size=(n, features))
     names, units = ("load", "heat", "noise")[:features], ("%", "°C", "")[:features]
-    marks = [Mark(7, 0, "info", "caught", "why"), Mark(20, features - 1, "critical", "false alarm", "why"), Mark(30, 0, "critical", "caught", "why")]
+    marks = [
+        Mark(7, 0, "info", "caught", "why"),
+        Mark(20, features - 1, "critical", "false alarm", "why"),
+        Mark(30, 0, "critical", "caught", "why"),
+    ]
     score = np.where(np.isin(np.arange(n), [7, 20, 30]), 9.0, 1.0)
-    base = View("Load", names, units, 2.0, 500, 500 + n, 3.5, time, x, score, x - 1, x + 1, np.zeros(n, bool), marks, [(35, 47)], [], "")
+    base = View(
+        "Load",
+        names,
+        units,
+        2.0,
+        500,
+        500 + n,
+        3.5,
+        time,
+        x,
+        score,
+        x - 1,
+        x + 1,
+        np.zeros(n, bool),
+        marks,
+        [(35, 47)],
+        [],
+        "",
+    )
     return base._replace(**changes)
 
 
@@ -43,21 +65,33 @@ def test_severity_and_outcome_are_told_by_shape_too():
 
 def test_each_feature_has_a_lane_and_lanes_do_not_overlap():
     figure = build_figure(seen(features=3), "light", 50, "r")
-    edges = sorted(tuple(axis["domain"]) for name, axis in figure["layout"].items() if name.startswith("yaxis"))
+    edges = sorted(
+        tuple(axis["domain"]) for name, axis in figure["layout"].items() if name.startswith("yaxis")
+    )
     assert len(edges) == 5 and all(low[1] < high[0] for low, high in pairwise(edges))
     assert {trace["yaxis"] for trace in named(figure, "anomaly")} == {"y", "y2", "y3"}
 
 
 def test_anomalies_are_named_once_by_a_trace_that_has_points():
-    for marks in ([Mark(7, 2, "info", "", "why")], [Mark(7, 1, "info", "", "why"), Mark(9, 2, "info", "", "why")], []):
-        traces = named(figure.build_figure(seen(features=3, marks=marks), "light", 50, "r"), "anomaly")
+    for marks in (
+        [Mark(7, 2, "info", "", "why")],
+        [Mark(7, 1, "info", "", "why"), Mark(9, 2, "info", "", "why")],
+        [],
+    ):
+        traces = named(
+            figure.build_figure(seen(features=3, marks=marks), "light", 50, "r"), "anomaly"
+        )
         shown = [trace for trace in traces if trace["showlegend"]]
         assert len(shown) == 1 and (shown[0]["x"] or not marks)
 
 
 def test_what_is_added_at_a_tick_equals_the_whole():
     view = seen(breaks=np.isin(np.arange(50), [10, 45]))
-    whole, start, rest = figure.line_traces(view, "light", 0), figure.line_traces(view._replace(breaks=view.breaks), "light", 0), figure.line_traces(view, "light", 40)
+    whole, start, rest = (
+        figure.line_traces(view, "light", 0),
+        figure.line_traces(view._replace(breaks=view.breaks), "light", 0),
+        figure.line_traces(view, "light", 40),
+    )
     for all_, part in zip(whole, rest):
         assert all_["x"][-len(part["x"]) :].tolist() == part["x"].tolist()
         assert np.allclose(all_["y"][-len(part["y"]) :], part["y"], atol=1e-4, equal_nan=True)
@@ -67,8 +101,13 @@ def test_what_is_added_at_a_tick_equals_the_whole():
 def test_missing_values_and_jumps_in_time_are_holes_and_x_goes_on_strictly():
     x = np.ones((50, 1))
     x[5] = np.nan
-    line = named({"data": figure.line_traces(seen(x=x, breaks=np.arange(50) == 20), "light", 0)}, "load")[0]
-    assert np.flatnonzero(np.isnan(line["y"])).tolist() == [5, 20] and len(line["x"]) == len(line["y"]) == 51
+    line = named(
+        {"data": figure.line_traces(seen(x=x, breaks=np.arange(50) == 20), "light", 0)}, "load"
+    )[0]
+    assert (
+        np.flatnonzero(np.isnan(line["y"])).tolist() == [5, 20]
+        and len(line["x"]) == len(line["y"]) == 51
+    )
     assert (np.diff(line["x"]) > 0).all()
 
 
@@ -80,26 +119,47 @@ def test_a_long_anomaly_is_one_shaded_span():
 def test_a_missed_event_is_an_outline_and_a_caught_one_is_hatched():
     events = [ViewEvent(7, 7, "point", "caught"), ViewEvent(40, 44, "drift", "missed")]
     (truth,) = named(figure.build_figure(seen(truth=events), "light", 50, "r"), "truth")
-    assert truth["marker"]["color"][1] == "rgba(0,0,0,0)" and truth["marker"]["pattern"]["shape"] == ["/", ""]
-    assert truth["base"][1] < truth["base"][1] + truth["x"][1] and truth["text"] == ["point, caught", "drift, missed"]
+    assert truth["marker"]["color"][1] == "rgba(0,0,0,0)" and truth["marker"]["pattern"][
+        "shape"
+    ] == ["/", ""]
+    assert truth["base"][1] < truth["base"][1] + truth["x"][1] and truth["text"] == [
+        "point, caught",
+        "drift, missed",
+    ]
 
 
 def test_an_axis_grows_at_once_and_gives_back_slowly():
     x = np.zeros((150, 1))
     x[60] = 100.0
     views = [seen(100, x=x[i : i + 100], low=None, high=None) for i in range(50)]
-    tops = [figure.axis_range(view, 0, 50)[1] for view in views]  # the spike goes out of sight at the eleventh
-    assert min(tops[:11]) > 100 and all(0 <= was - now < 25 for was, now in pairwise(tops[10:])) and tops[-1] < 7
-    assert figure.axis_range(views[0]._replace(x=views[0].x[30:]), 0, 50)[1] == tops[0]  # what is in sight asks for no past
+    tops = [
+        figure.axis_range(view, 0, 50)[1] for view in views
+    ]  # the spike goes out of sight at the eleventh
+    assert (
+        min(tops[:11]) > 100
+        and all(0 <= was - now < 25 for was, now in pairwise(tops[10:]))
+        and tops[-1] < 7
+    )
+    assert (
+        figure.axis_range(views[0]._replace(x=views[0].x[30:]), 0, 50)[1] == tops[0]
+    )  # what is in sight asks for no past
 
 
 def test_a_detector_without_a_band_and_a_view_without_rows_are_drawn_too():
-    assert figure.build_figure(seen(low=None, high=None), "light", 50, "r")["data"][0]["y"].size == 50
-    assert "load, %, no band" in [note["text"] for note in figure.layout_annotations(seen(names=("load",), low=None, high=None), "light")]
+    assert (
+        figure.build_figure(seen(low=None, high=None), "light", 50, "r")["data"][0]["y"].size == 50
+    )
+    assert "load, %, no band" in [
+        note["text"]
+        for note in figure.layout_annotations(seen(names=("load",), low=None, high=None), "light")
+    ]
     empty = seen(0, marks=[], spans=[])
     assert figure.build_figure(empty, "dark", 50, "r")["data"]
 
 
 def test_the_plot_never_offers_to_upload_itself():
 
-    assert "sendChartToCloud" in layout.PLOT_CONFIG["modeBarButtonsToRemove"] and layout.PLOT_CONFIG["displaylogo"] is False
+    assert (
+        "sendChartToCloud" in layout.PLOT_CONFIG["modeBarButtonsToRemove"]
+        and layout.PLOT_CONFIG["displaylogo"] is False
+    )

@@ -20,7 +20,19 @@ def scene(score, x=None, stream=STREAM, first=100, **changes):
     score = np.asarray(score, float)
     n, features = len(score), len(stream.names)
     x = np.full((n, features), 30.0) if x is None else np.asarray(x, float).reshape(n, features)
-    base = TrackRows(stream, first, first + n, np.arange(n) + 50_000.0, x, None, score, score, np.tile(score[:, None], features), None, None)
+    base = TrackRows(
+        stream,
+        first,
+        first + n,
+        np.arange(n) + 50_000.0,
+        x,
+        None,
+        score,
+        score,
+        np.tile(score[:, None], features),
+        None,
+        None,
+    )
     band = {"low": np.full((n, features), 20.0), "high": np.full((n, features), 45.0)}
     return base._replace(**{**band, **changes})
 
@@ -29,7 +41,10 @@ def test_a_mark_says_value_expected_range_deviations_and_which_in_a_row():
     seen = make_view(scene([1, 4, 5, 1], [30, 90, 97, 30]), 3.5, None, None)
     assert [(m.row, m.severity) for m in seen.marks] == [(1, "info"), (2, "info")]
     assert seen.marks[1].reason == "97 %, expected 20 to 45, 5.0 σ above, second in a row"
-    assert seen.sentence == "CPU was unusual at 13:53:22: 97 %, expected 20 to 45, 5.0 σ above, second in a row."
+    assert (
+        seen.sentence
+        == "CPU was unusual at 13:53:22: 97 %, expected 20 to 45, 5.0 σ above, second in a row."
+    )
 
 
 def test_a_run_that_is_still_going_on_is_said_in_the_present():
@@ -65,7 +80,12 @@ def test_every_anomalous_row_is_a_mark_or_inside_a_span(flags):
 
 
 def test_events_are_cut_to_the_view_and_absent_where_no_truth_is_known():
-    fates = [(0, 50, "shift", "missed"), (90, 101, "point", "caught"), (103, 103, "point", "missed"), (900, 901, "drift", "open")]
+    fates = [
+        (0, 50, "shift", "missed"),
+        (90, 101, "point", "caught"),
+        (103, 103, "point", "missed"),
+        (900, 901, "drift", "open"),
+    ]
     seen = make_view(scene([1, 1, 1, 1]), 3.5, None, fates)
     assert [(e.first, e.last, e.fate) for e in seen.truth] == [(0, 1, "caught"), (3, 3, "missed")]
     assert make_view(scene([1.0]), 3.5, None, None).truth is None
@@ -77,11 +97,23 @@ def test_a_mark_belongs_to_each_feature_above_the_threshold_else_to_the_one_that
 
 
 def test_a_detector_without_a_band_says_its_score():
-    assert make_view(scene([1, 6.04], low=None, high=None), 3.5, None, None).marks[0].reason == "30.0 %, score 6.0 σ"
+    assert (
+        make_view(scene([1, 6.04], low=None, high=None), 3.5, None, None).marks[0].reason
+        == "30.0 %, score 6.0 σ"
+    )
 
 
 def test_the_line_breaks_where_time_jumps_and_not_where_it_repeats_or_goes_back():
-    assert view.line_breaks(np.array([0.0, 1, 2, 2, 1, 2, 4, 5.4]), 1.0).tolist() == [False, False, False, False, False, False, True, False]
+    assert view.line_breaks(np.array([0.0, 1, 2, 2, 1, 2, 4, 5.4]), 1.0).tolist() == [
+        False,
+        False,
+        False,
+        False,
+        False,
+        False,
+        True,
+        False,
+    ]
 
 
 @given(st.floats(allow_nan=True, allow_infinity=True), st.floats(0, 1e12))

@@ -31,12 +31,16 @@ def test_its_detector_keeps_the_contract_and_finds_a_jump(example: ModuleType) -
 
 
 def test_its_detector_says_what_its_chapter_needs(example: ModuleType) -> None:
-    assert all(word in (example.Jump.__doc__ or "") for word in ("Cost: ", "When it fails: ", "Source: "))
+    assert all(
+        word in (example.Jump.__doc__ or "") for word in ("Cost: ", "When it fails: ", "Source: ")
+    )
 
 
 def test_what_generates_a_document_is_run_by_make_docs() -> None:
     (recipe,) = re.findall(r"^docs:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), flags=re.M)
-    assert set(re.findall(r"docs/\w+\.py", recipe)) == {f"docs/{file.name}" for file in (ROOT / "docs").glob("*.py") if file.name != "__init__.py"}
+    assert set(re.findall(r"docs/\w+\.py", recipe)) == {
+        f"docs/{file.name}" for file in (ROOT / "docs").glob("*.py") if file.name != "__init__.py"
+    }
 
 
 def test_its_domain_is_the_same_in_any_chunks(example: ModuleType) -> None:
@@ -48,4 +52,6 @@ def test_its_domain_is_the_same_in_any_chunks(example: ModuleType) -> None:
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"^make (\w+)", TEXT, flags=re.M))))
 def test_its_commands_are_in_the_makefile(target: str) -> None:
-    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.M), f"CONTRIBUTING.md names `make {target}`, which is not there"
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.M), (
+        f"CONTRIBUTING.md names `make {target}`, which is not there"
+    )

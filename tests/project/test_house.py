@@ -182,9 +182,7 @@ def test_what_is_imported_at_once_is_in_the_requirements(source: Source) -> None
     text = (ROOT / "requirements.txt").read_text()
     listed = re.findall(r"^([A-Za-z0-9_-]+)", text, re.MULTILINE)
     given = {
-        module
-        for name in listed
-        for module in GIVEN.get(name, {name.lower().replace("-", "_")})
+        module for name in listed for module in GIVEN.get(name, {name.lower().replace("-", "_")})
     }
     at_once = {name for name, soon in libraries(source).items() if soon}
     extras = sorted(at_once - given - {EXTRAS.get(source.module)})

@@ -18,7 +18,9 @@ def test_average_precision_of_a_perfect_a_reversed_and_a_silent_score() -> None:
 
 def test_labels_are_softened_on_both_sides() -> None:
     soft = measures.soft_labels(np.array([0, 0, 0, 1, 1, 0, 0, 0], bool), 2)
-    np.testing.assert_allclose(soft, [0, np.sqrt(1 / 3), np.sqrt(2 / 3), 1, 1, np.sqrt(2 / 3), np.sqrt(1 / 3), 0])
+    np.testing.assert_allclose(
+        soft, [0, np.sqrt(1 / 3), np.sqrt(2 / 3), 1, 1, np.sqrt(2 / 3), np.sqrt(1 / 3), 0]
+    )
 
 
 def test_volume_is_high_for_a_hit_a_little_late_and_low_for_noise() -> None:
@@ -37,7 +39,9 @@ def test_f1_is_bounded_by_the_rate_of_false_alarms() -> None:
     f1, rate = measures.f1_at_rate(good, truths, splits=5)
     assert f1.min() > 0.95 and rate.max() < 0.05
     everything = [np.ones(400)] * 6
-    assert measures.f1_at_rate(everything, truths, splits=5)[0].max() == 0  # flagging every row is over the rate, so nothing is flagged
+    assert (
+        measures.f1_at_rate(everything, truths, splits=5)[0].max() == 0
+    )  # flagging every row is over the rate, so nothing is flagged
 
 
 def test_the_interval_holds_the_mean() -> None:
@@ -55,18 +59,32 @@ def test_alarms_hit_events_up_to_the_tolerance_and_each_event_counts_once() -> N
         return score
 
     start = accuracy.LEARN + 500
-    events = [accuracy.Event(start, start + 4, "shift", 7.0), accuracy.Event(start + 500, start + 500, "point", 7.0)]
-    made = accuracy.Domain("made", corpora.Series("made", "made", np.zeros((accuracy.LEARN + accuracy.JUDGED, 1)), np.zeros(0, bool), 0), events)
+    events = [
+        accuracy.Event(start, start + 4, "shift", 7.0),
+        accuracy.Event(start + 500, start + 500, "point", 7.0),
+    ]
+    made = accuracy.Domain(
+        "made",
+        corpora.Series(
+            "made", "made", np.zeros((accuracy.LEARN + accuracy.JUDGED, 1)), np.zeros(0, bool), 0
+        ),
+        events,
+    )
     inside = accuracy.outcome(at(start + 4 + accuracy.TOLERANCE, start + 200), made)
     assert [hit for _, hit in inside.caught] == [True, False] and inside.false == 1
-    assert [hit for _, hit in accuracy.outcome(at(start + 5 + accuracy.TOLERANCE, 50), made).caught] == [False, False]
+    assert [
+        hit for _, hit in accuracy.outcome(at(start + 5 + accuracy.TOLERANCE, 50), made).caught
+    ] == [False, False]
 
 
 def test_a_domain_knows_how_far_its_events_really_are() -> None:
     made = accuracy.domain("wave", 5, (6.0, 6.0))
     points = [event for event in made.events if event.kind == "point"]
     assert len(points) > 5 and all(event.size == pytest.approx(6) for event in points)
-    assert all(accuracy.LEARN <= event.first <= event.last < len(made.series.x) and event.kind in KINDS for event in made.events)
+    assert all(
+        accuracy.LEARN <= event.first <= event.last < len(made.series.x) and event.kind in KINDS
+        for event in made.events
+    )
 
 
 def test_corpora_are_asked_for_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

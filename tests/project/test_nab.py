@@ -16,11 +16,20 @@ def spikes(steps: int, *at: int) -> np.ndarray:
     return score
 
 
-def raw(score: np.ndarray, windows: nab.Windows, profile: nab.Profile = ONE, learn: int = 0, threshold: float = 0.5) -> float:
+def raw(
+    score: np.ndarray,
+    windows: nab.Windows,
+    profile: nab.Profile = ONE,
+    learn: int = 0,
+    threshold: float = 0.5,
+) -> float:
     return float(nab.file_curve(score, windows, learn, profile, np.array([threshold]))[0])
 
 
-@pytest.mark.parametrize(("place", "worth"), [(-1.0, 0.98661), (-0.5, 0.84828), (0.0, 0.0), (1.0, -0.98661), (3.0, -1.0), (50.0, -1.0)])
+@pytest.mark.parametrize(
+    ("place", "worth"),
+    [(-1.0, 0.98661), (-0.5, 0.84828), (0.0, 0.0), (1.0, -0.98661), (3.0, -1.0), (50.0, -1.0)],
+)
 def test_published_points_of_the_sigmoid(place: float, worth: float) -> None:
     assert float(nab.scaled_sigmoid(place)) == pytest.approx(worth, abs=1e-5)
 
@@ -41,7 +50,9 @@ def test_earlier_is_better_and_only_the_earliest_counts() -> None:
 
 def test_the_last_step_inside_and_the_first_behind_nearly_cancel() -> None:
     window = [(450, 549)]
-    assert raw(spikes(1000, 549), window) + raw(spikes(1000, 550), window) + 1 == pytest.approx(0, abs=2e-3)
+    assert raw(spikes(1000, 549), window) + raw(spikes(1000, 550), window) + 1 == pytest.approx(
+        0, abs=2e-3
+    )
 
 
 def test_a_worked_example_with_a_hit_a_miss_and_a_false_detection() -> None:
@@ -54,14 +65,23 @@ def test_a_false_detection_before_any_window_costs_all() -> None:
 
 
 def test_profiles_scale_misses_and_false_detections() -> None:
-    window, standard, low_fn, low_fp = [(30, 39)], *(nab.PROFILES[k] for k in ("standard", "reward_low_FN_rate", "reward_low_FP_rate"))
+    window, standard, low_fn, low_fp = (
+        [(30, 39)],
+        *(nab.PROFILES[k] for k in ("standard", "reward_low_FN_rate", "reward_low_FP_rate")),
+    )
     assert raw(np.zeros(100), window, low_fn) == 2 * raw(np.zeros(100), window, standard)
-    assert raw(spikes(100, 0), [], low_fp) == 2 * raw(spikes(100, 0), [], standard) == pytest.approx(-0.22)
+    assert (
+        raw(spikes(100, 0), [], low_fp)
+        == 2 * raw(spikes(100, 0), [], standard)
+        == pytest.approx(-0.22)
+    )
 
 
 def test_steps_for_learning_do_not_count() -> None:
     assert raw(spikes(100, 3), [(30, 34)], learn=15) == -1
-    assert raw(spikes(100, 3), [(2, 9)], learn=15) == 0  # a window inside the learning part is neither missed nor found
+    assert (
+        raw(spikes(100, 3), [(2, 9)], learn=15) == 0
+    )  # a window inside the learning part is neither missed nor found
     assert nab.limits([(2, 9), (30, 34)], 15, ONE) == (-1, 1)
 
 
@@ -76,7 +96,13 @@ def test_scores_by_threshold_follow_the_steps_of_the_scores() -> None:
     sheet = nab.sheet([score], [windows], [0], nab.Profile(1.0, 1.0, 5.0))
     weight, _ = nab.step_weights(6, windows, nab.Profile(1.0, 1.0, 5.0))
     assert sheet.thresholds.tolist() == [0.0, 0.2, 0.3, 0.5, np.inf]
-    expected = [weight[1] + 1 + weight[0] + weight[3] + weight[5], weight[1] + 1 + weight[5], weight[2] + 1 + weight[5], -5 + 1 + weight[5], -10]
+    expected = [
+        weight[1] + 1 + weight[0] + weight[3] + weight[5],
+        weight[1] + 1 + weight[5],
+        weight[2] + 1 + weight[5],
+        -5 + 1 + weight[5],
+        -10,
+    ]
     np.testing.assert_allclose(sheet.raw[0], expected)
 
 

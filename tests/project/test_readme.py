@@ -30,18 +30,28 @@ def test_the_generated_tables_are_not_stale():
 
 
 def test_the_readme_is_short():
-    own = re.sub(r"(?<= -->\n).*?(?=<!-- end -->)", "", README, flags=re.S)  # a table grows with what there is
+    own = re.sub(
+        r"(?<= -->\n).*?(?=<!-- end -->)", "", README, flags=re.S
+    )  # a table grows with what there is
     assert len(own.splitlines()) <= 120 < len(README.splitlines())
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+)\)", re.sub(r"```.*?```", "", README, flags=re.S)))))
+@pytest.mark.parametrize(
+    "target",
+    sorted(set(re.findall(r"\]\(([^)#]+)\)", re.sub(r"```.*?```", "", README, flags=re.S)))),
+)
 def test_what_is_linked_is_there(target):
     assert target.startswith("http") or (ROOT / target).exists()
 
 
 def test_the_commands_run_as_written(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    lines = [line.partition("#")[0] for block in blocks("sh") for line in block.splitlines() if line.startswith("python -m redline")]
+    lines = [
+        line.partition("#")[0]
+        for block in blocks("sh")
+        for line in block.splitlines()
+        if line.startswith("python -m redline")
+    ]
     assert len(lines) >= 3
     for line in lines:
         assert run_program(shlex.split(line)[3:]) in (0, None), line
@@ -50,5 +60,10 @@ def test_the_commands_run_as_written(tmp_path, monkeypatch, capsys):
 
 def test_the_curl_lines_are_those_that_a_test_types():
     walked = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
-    lines = [line for block in blocks("sh") for line in block.splitlines() if line.startswith(("curl", "awk"))]
+    lines = [
+        line
+        for block in blocks("sh")
+        for line in block.splitlines()
+        if line.startswith(("curl", "awk"))
+    ]
     assert len(lines) >= 5 and all(line in walked for line in lines)

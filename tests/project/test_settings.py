@@ -6,14 +6,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redline.settings import SETTINGS_BY_NAME, SETTINGS_TABLE, Settings, SettingsError, export_settings, import_settings, validate_settings
+from redline.settings import (
+    SETTINGS_BY_NAME,
+    SETTINGS_TABLE,
+    Settings,
+    SettingsError,
+    export_settings,
+    import_settings,
+    validate_settings,
+)
 
 TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=30)
 
 
-@given(TEXT, st.integers(0, 9**9), st.lists(st.tuples(st.integers(0, 10**6), TEXT, st.floats(0, 100)), max_size=4))
+@given(
+    TEXT,
+    st.integers(0, 9**9),
+    st.lists(st.tuples(st.integers(0, 10**6), TEXT, st.floats(0, 100)), max_size=4),
+)
 def test_what_export_writes_is_read_back(name, first, injections):
-    source = {"stream": name, "first": first, "injections": [{"step": s, "kind": k, "size": z} for s, k, z in injections]}
+    source = {
+        "stream": name,
+        "first": first,
+        "injections": [{"step": s, "kind": k, "size": z} for s, k, z in injections],
+    }
     settings = Settings("EWMA", 33, 2.75, "high")
     assert import_settings(export_settings(source, settings)) == (source, settings)
 
@@ -34,7 +50,11 @@ def test_a_wrong_setting_is_named_with_what_was_wanted_and_what_came(change, sen
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
-    [("[settings]", r"the table \[source\] is missing"), ("[source]\n[settings]\nspeed = 3", "unknown setting 'speed'"), ("= 3", "wanted TOML")],
+    [
+        ("[settings]", r"the table \[source\] is missing"),
+        ("[source]\n[settings]\nspeed = 3", "unknown setting 'speed'"),
+        ("= 3", "wanted TOML"),
+    ],
 )
 def test_a_file_that_is_no_settings_file_is_refused_with_a_sentence(text, sentence):
     with pytest.raises(SettingsError, match=sentence):

@@ -14,14 +14,26 @@ import pytest
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
 WALK = TEXT.partition("## With curl alone")[2].partition("\n## ")[0]
-LINES = [line for block in re.findall(r"```sh\n(.*?)```", WALK, flags=re.S) for line in block.splitlines()]
+LINES = [
+    line
+    for block in re.findall(r"```sh\n(.*?)```", WALK, flags=re.S)
+    for line in block.splitlines()
+]
 PORT = 8797
 
 
 @contextmanager
 def started(folder):
     """`python app.py` as the document starts it, but on a port and a store of its own."""
-    words = [sys.executable, str(ROOT / "app.py"), "--no-browser", "--port", str(PORT), "--db", str(folder / "redline.db")]
+    words = [
+        sys.executable,
+        str(ROOT / "app.py"),
+        "--no-browser",
+        "--port",
+        str(PORT),
+        "--db",
+        str(folder / "redline.db"),
+    ]
     with subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and str(PORT) in process.stdout.readline()
         try:
@@ -32,7 +44,11 @@ def started(folder):
 
 def typed(line, folder):
     """A line of the document, in a shell."""
-    return ["sh", "-c", line.replace("localhost:8050", f"127.0.0.1:{PORT}").replace("curl ", "curl -sS ", 1)], {"cwd": folder, "text": True}
+    return [
+        "sh",
+        "-c",
+        line.replace("localhost:8050", f"127.0.0.1:{PORT}").replace("curl ", "curl -sS ", 1),
+    ], {"cwd": folder, "text": True}
 
 
 def said(line, folder):
@@ -43,7 +59,9 @@ def said(line, folder):
 
 
 @pytest.mark.service
-@pytest.mark.skipif(shutil.which("curl") is None or shutil.which("awk") is None, reason="curl and awk are not here")
+@pytest.mark.skipif(
+    shutil.which("curl") is None or shutil.which("awk") is None, reason="curl and awk are not here"
+)
 def test_a_stranger_pushes_points_sees_the_anomaly_and_follows_the_events(tmp_path):
     follow, make, calm, hot, anomaly, incident, data, tune, label, health = LINES
     with started(tmp_path):

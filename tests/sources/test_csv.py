@@ -43,7 +43,10 @@ class Table(Stream):
         self.floors, self.period = (0.0,) * len(names), 1.0
 
     def take(self, steps):
-        taken, self.chunk = [Chunk(*(None if part is None else part[cut] for part in self.chunk)) for cut in (slice(steps), slice(steps, None))]
+        taken, self.chunk = [
+            Chunk(*(None if part is None else part[cut] for part in self.chunk))
+            for cut in (slice(steps), slice(steps, None))
+        ]
         return taken
 
 
@@ -69,13 +72,17 @@ def test_simulated_stream_is_read_back_exactly(name, seed, rate, steps):
     assert recording.period == STREAMS[name].period
 
 
-texts = st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S")), min_size=1, max_size=8).map(lambda text: f"v{text}")
+texts = st.text(
+    st.characters(codec="utf-8", categories=("L", "N", "P", "S")), min_size=1, max_size=8
+).map(lambda text: f"v{text}")
 values = st.floats(-1e75, 1e75) | st.just(float("nan"))
 shapes = st.tuples(st.integers(1, 12), st.integers(1, 4))  # (steps, features)
 
 
 @steady(60)
-@given(data=st.data(), shape=shapes, digits=st.sampled_from((0, 1, 3, 6, 9)), draw=st.integers(0, 99))
+@given(
+    data=st.data(), shape=shapes, digits=st.sampled_from((0, 1, 3, 6, 9)), draw=st.integers(0, 99)
+)
 def test_any_stream_is_read_back_exactly(data, shape, digits, draw):
     steps, features = shape
     random = np.random.default_rng(draw)
@@ -92,12 +99,19 @@ def test_features_with_different_labels_share_a_cell():
     chunk = Chunk(START + np.arange(2.0), np.ones((2, 2)), np.array([[0, 1], [5, 5]], np.int8))
     file = io.StringIO()
     write_csv(Table(("a", "b (c)"), ("%", ""), chunk), 9, file)
-    assert file.getvalue() == "time,a (%),b (c) (),label\n2026-01-05T00:00:00Z,1.0,1.0,none/point\n2026-01-05T00:00:01Z,1.0,1.0,drift\n"
+    assert (
+        file.getvalue()
+        == "time,a (%),b (c) (),label\n2026-01-05T00:00:00Z,1.0,1.0,none/point\n2026-01-05T00:00:01Z,1.0,1.0,drift\n"
+    )
     assert read_csv(file.getvalue().encode()).names == ("a", "b (c)")
 
 
 def test_unlabelled_stream_has_no_label_column(tmp_path):
-    write_csv(Table(("a",), ("",), Chunk(START + np.arange(3.0), np.ones((3, 1)), None)), 3, tmp_path / "plain.csv")
+    write_csv(
+        Table(("a",), ("",), Chunk(START + np.arange(3.0), np.ones((3, 1)), None)),
+        3,
+        tmp_path / "plain.csv",
+    )
     recording = read_csv(tmp_path / "plain.csv")
     assert recording.label is None
     assert recording.title == "plain.csv"
@@ -117,16 +131,36 @@ def test_unlabelled_stream_has_no_label_column(tmp_path):
         ("2026/01/05 00:00", "2026/01/05 00:01", 60, "ISO, no zone, read as UTC"),
         ("20260105", "20260106", 86400, "ISO, no zone, read as UTC"),
         ("20260105T000000", "20260105T000001", 1, "ISO, no zone, read as UTC"),
-        ("2026-01-05 00:00:00.1234567", "2026-01-05 00:00:01.1234567", 1, "ISO, no zone, read as UTC"),
+        (
+            "2026-01-05 00:00:00.1234567",
+            "2026-01-05 00:00:01.1234567",
+            1,
+            "ISO, no zone, read as UTC",
+        ),
         ("1767571200", "1767571260", 60, "seconds since 1970"),
         ("1767571200000", "1767571200500", 0.5, "milliseconds since 1970"),
         ("1767571200000000", "1767571200500000", 0.5, "microseconds since 1970"),
         ("1767571200000000000", "1767571201000000000", 1, "nanoseconds since 1970"),
         ("1767571200.5", "1767571201.5", 1, "seconds since 1970"),
-        ("05.01.2026 00:00", "05.01.2026 00:10", 600, "day/month/year, could be month/day/year, no zone, read as UTC"),
-        ("1/5/26 12:00 AM", "1/13/26 12:00 PM", 8.5 * 86400, "month/day/year, no zone, read as UTC"),
+        (
+            "05.01.2026 00:00",
+            "05.01.2026 00:10",
+            600,
+            "day/month/year, could be month/day/year, no zone, read as UTC",
+        ),
+        (
+            "1/5/26 12:00 AM",
+            "1/13/26 12:00 PM",
+            8.5 * 86400,
+            "month/day/year, no zone, read as UTC",
+        ),
         ("5/1/2026", "13/1/2026", 8 * 86400, "day/month/year, no zone, read as UTC"),
-        ("5-Jan-2026 00:00:00", "5-Jan-2026 00:00:10", 10, "with the month's name, no zone, read as UTC"),
+        (
+            "5-Jan-2026 00:00:00",
+            "5-Jan-2026 00:00:10",
+            10,
+            "with the month's name, no zone, read as UTC",
+        ),
         ("Jan 5, 2026", "January 6, 2026", 86400, "with the month's name, no zone, read as UTC"),
     ],
 )
@@ -134,22 +168,40 @@ def test_time_stamps(first, second, step, how):
     recording = read_csv(rows("timestamp;value", f"{first};1", f"{second};2"))
     assert abs(recording.time[0] - START) < 1
     assert recording.period == step
-    assert recording.columns.guess.startswith(f"time: `{recording.columns.time}` ({how}); values: `value`")
+    assert recording.columns.guess.startswith(
+        f"time: `{recording.columns.time}` ({how}); values: `value`"
+    )
 
 
 def test_order_of_day_and_month_is_the_one_that_keeps_rows_together():
-    american = read_csv(rows("date,v", *(f"{month:02}/{day:02}/2026,1" for month in (1, 2) for day in range(1, 13))))
-    assert american.columns.guess.startswith("time: `date` (month/day/year, could be day/month/year")
+    american = read_csv(
+        rows("date,v", *(f"{month:02}/{day:02}/2026,1" for month in (1, 2) for day in range(1, 13)))
+    )
+    assert american.columns.guess.startswith(
+        "time: `date` (month/day/year, could be day/month/year"
+    )
     assert american.period == 86400
-    other = read_csv(rows("date,v", "01/02/2026,1", "02/02/2026,1"), Columns("date", ("v",), stamps="month/day/year"))
+    other = read_csv(
+        rows("date,v", "01/02/2026,1", "02/02/2026,1"),
+        Columns("date", ("v",), stamps="month/day/year"),
+    )
     assert other.time[0] == datetime(2026, 1, 2, tzinfo=UTC).timestamp()
 
 
 @steady(60)
 @given(
-    moments=st.lists(st.datetimes(datetime(1700, 1, 1), datetime(2300, 1, 1)), min_size=1, max_size=20),
+    moments=st.lists(
+        st.datetimes(datetime(1700, 1, 1), datetime(2300, 1, 1)), min_size=1, max_size=20
+    ),
     form=st.sampled_from(
-        ("%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S.%f", "%Y%m%d %H%M%S", "%d.%m.%Y %H:%M:%S", "%m/%d/%Y %I:%M:%S %p", "%d %b %Y %H:%M:%S")
+        (
+            "%Y-%m-%d %H:%M:%S",
+            "%Y-%m-%dT%H:%M:%S.%f",
+            "%Y%m%d %H%M%S",
+            "%d.%m.%Y %H:%M:%S",
+            "%m/%d/%Y %I:%M:%S %p",
+            "%d %b %Y %H:%M:%S",
+        )
     ),
     bare=st.booleans(),
 )
@@ -159,17 +211,28 @@ def test_stamps_agree_with_the_standard_library(moments, form, bare):
     cells = [moment.strftime(form) for moment in moments]
     if bare and form[0] == "%" and form[2] in "./":
         cells = [cell.lstrip("0") for cell in cells]
-    recording = read_csv(rows("time;v", *(f"{cell};1" for cell in cells)), Columns("time", ("v",), stamps=order))
+    recording = read_csv(
+        rows("time;v", *(f"{cell};1" for cell in cells)), Columns("time", ("v",), stamps=order)
+    )
     truth = [datetime.strptime(cell, form).replace(tzinfo=UTC) for cell in cells]
-    wanted = [(moment - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(seconds=1) for moment in truth]
+    wanted = [
+        (moment - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(seconds=1) for moment in truth
+    ]
     np.testing.assert_allclose(recording.time, wanted, rtol=0, atol=2e-6)
 
 
-@pytest.mark.parametrize("columns", [None, Columns("date", ("v",)), Columns("date", ("v",), clock="clock")])
+@pytest.mark.parametrize(
+    "columns", [None, Columns("date", ("v",)), Columns("date", ("v",), clock="clock")]
+)
 def test_date_and_time_of_day_apart(columns):
-    recording = read_csv(rows("date,clock,v", "2026-01-05,00:00:00,1", "2026-01-05,12:30:00,2"), columns)
+    recording = read_csv(
+        rows("date,clock,v", "2026-01-05,00:00:00,1", "2026-01-05,12:30:00,2"), columns
+    )
     np.testing.assert_array_equal(recording.time, [START, START + 45000])
-    assert recording.columns.guess == "time: `date` and `clock` (ISO, no zone, read as UTC); values: `v`; no labels"
+    assert (
+        recording.columns.guess
+        == "time: `date` and `clock` (ISO, no zone, read as UTC); values: `v`; no labels"
+    )
 
 
 def test_no_time_counts_seconds_and_says_so():
@@ -181,9 +244,17 @@ def test_no_time_counts_seconds_and_says_so():
     assert recording.notes == {"blank rows": 1}
 
 
-@pytest.mark.parametrize(("stamps", "period"), [("", 60), ("day/month/year", 60), ("milliseconds", 0.06), ("minutes", 3600)])
+@pytest.mark.parametrize(
+    ("stamps", "period"),
+    [("", 60), ("day/month/year", 60), ("milliseconds", 0.06), ("minutes", 3600)],
+)
 def test_numbers_as_time_read_as_asked(stamps, period):
-    assert read_csv(b"time,v\n1767571200,1\n1767571260,2\n", Columns("time", ("v",), stamps=stamps)).period == period
+    assert (
+        read_csv(
+            b"time,v\n1767571200,1\n1767571260,2\n", Columns("time", ("v",), stamps=stamps)
+        ).period
+        == period
+    )
 
 
 def test_elapsed_time_in_the_unit_of_its_header():
@@ -193,7 +264,9 @@ def test_elapsed_time_in_the_unit_of_its_header():
 
 
 def test_numbers_called_time_that_do_not_rise_are_values():
-    assert read_csv(b"date,time\n2026-01-05,5\n2026-01-06,4\n2026-01-07,3\n2026-01-08,5\n").names == ("time",)
+    assert read_csv(
+        b"date,time\n2026-01-05,5\n2026-01-06,4\n2026-01-07,3\n2026-01-08,5\n"
+    ).names == ("time",)
 
 
 # Rows as they are
@@ -201,7 +274,12 @@ def test_numbers_called_time_that_do_not_rise_are_values():
 
 def test_nothing_is_sorted_inserted_or_dropped():
     clock = [0, 60, 60, 120, 90, 150, 210, 600, 660]
-    recording = read_csv(rows("timestamp,value", *(f"{datetime.fromtimestamp(START + s, UTC):%F %T},{s}" for s in clock)))
+    recording = read_csv(
+        rows(
+            "timestamp,value",
+            *(f"{datetime.fromtimestamp(START + s, UTC):%F %T},{s}" for s in clock),
+        )
+    )
     np.testing.assert_array_equal(recording.time - START, clock)
     np.testing.assert_array_equal(recording.x[:, 0], clock)
     assert recording.period == 60
@@ -210,12 +288,16 @@ def test_nothing_is_sorted_inserted_or_dropped():
 
 
 def test_gaps_are_over_one_and_a_half_periods_either_way():
-    np.testing.assert_array_equal(gap_mask(np.array([0, 1, 2.5, 4.1, 2.0, 2.0]), 1.0), [0, 0, 0, 1, 1, 0])
+    np.testing.assert_array_equal(
+        gap_mask(np.array([0, 1, 2.5, 4.1, 2.0, 2.0]), 1.0), [0, 0, 0, 1, 1, 0]
+    )
     assert gap_mask(np.empty(0), 1.0).shape == (0,)
 
 
 def test_recording_plays_once_whatever_the_chunks():
-    whole, recording = (read_csv(rows("v,label", *(f"{i},{i % 2}" for i in range(10)))) for _ in range(2))
+    whole, recording = (
+        read_csv(rows("v,label", *(f"{i},{i % 2}" for i in range(10)))) for _ in range(2)
+    )
     whole = whole.take(10)
     parts = [recording.take(steps) for steps in (1, 0, 4, 9, 3)]
     assert [len(part.time) for part in parts] == [1, 0, 4, 5, 0]
@@ -232,10 +314,18 @@ def test_recording_plays_once_whatever_the_chunks():
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1"])
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1"]
+)
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_delimiters_encodings_and_line_ends(delimiter, encoding, end):
-    text = end.join(delimiter.join(row) for row in (("time", "wärme (°C)"), ("2026-01-05", '"1.5"'), ("2026-01-06", "2.5"))) + end
+    text = (
+        end.join(
+            delimiter.join(row)
+            for row in (("time", "wärme (°C)"), ("2026-01-05", '"1.5"'), ("2026-01-06", "2.5"))
+        )
+        + end
+    )
     recording = read_csv(text.encode(encoding))
     assert (recording.names, recording.units) == (("wärme",), ("°C",))
     np.testing.assert_array_equal(recording.x, [[1.5], [2.5]])
@@ -272,14 +362,30 @@ def test_column_names_in_a_comment():
 
 
 def test_missing_and_infinite_values_are_counted():
-    assert read_csv(b"a,b\n,1\n1e999,inf\n2,3\n").notes == {"missing values": 1, "infinite values read as missing": 2}
+    assert read_csv(b"a,b\n,1\n1e999,inf\n2,3\n").notes == {
+        "missing values": 1,
+        "infinite values read as missing": 2,
+    }
 
 
 def test_columns_that_are_no_values_are_left_out_and_named():
-    text = rows("index,time,host,load (%),note,label,changepoint", "0,2026-01-05,web,1,,0,0", "1,2026-01-06,web,2,,1,1", "2,2026-01-07,db,3,,0,0")
+    text = rows(
+        "index,time,host,load (%),note,label,changepoint",
+        "0,2026-01-05,web,1,,0,0",
+        "1,2026-01-06,web,2,,1,1",
+        "2,2026-01-07,db,3,,0,0",
+    )
     recording = read_csv(text)
     assert recording.columns.features == ("load (%)",)
-    assert recording.columns.names == ("index", "time", "host", "load (%)", "note", "label", "changepoint")
+    assert recording.columns.names == (
+        "index",
+        "time",
+        "host",
+        "load (%)",
+        "note",
+        "label",
+        "changepoint",
+    )
     assert recording.columns.guess == (
         "time: `time` (ISO, no zone, read as UTC); values: `load (%)`; labels: `label`; "
         "left out: `index`, `changepoint`, `host` (text), `note` (empty)"
@@ -287,7 +393,10 @@ def test_columns_that_are_no_values_are_left_out_and_named():
 
 
 def test_a_guess_can_be_corrected():
-    text = rows("sent,got,rate,label", *(f"2026-01-05 00:00:0{i},2026-01-05 01:00:0{i},{i},{i % 2}" for i in range(5)))
+    text = rows(
+        "sent,got,rate,label",
+        *(f"2026-01-05 00:00:0{i},2026-01-05 01:00:0{i},{i},{i % 2}" for i in range(5)),
+    )
     guess = read_csv(text)
     assert (guess.columns.time, guess.columns.label) == ("sent", "label")
     corrected = read_csv(text, Columns(time="got", features=("rate", "label")))
@@ -308,7 +417,16 @@ def test_same_names_are_told_apart():
 
 
 @pytest.mark.parametrize(
-    "words", [("0", "1"), ("0.0", "1.0"), ("false", "true"), ("False", "TRUE"), ("normal", "anomaly"), ("no", "yes"), ("none", "outlier")]
+    "words",
+    [
+        ("0", "1"),
+        ("0.0", "1.0"),
+        ("false", "true"),
+        ("False", "TRUE"),
+        ("normal", "anomaly"),
+        ("no", "yes"),
+        ("none", "outlier"),
+    ],
 )
 @pytest.mark.parametrize("name", ["label", "is_anomaly", "Anomaly", "is_bad"])
 def test_plain_labels_are_named_by_the_length_of_their_run(words, name):
@@ -318,7 +436,9 @@ def test_plain_labels_are_named_by_the_length_of_their_run(words, name):
 
 
 def test_a_row_without_a_label_counts_as_none():
-    recording = read_csv(rows("a,b,label", "1,2,drift", "1,2,", "1,2,none", "1,2,1", "1,2,point/stuck"))
+    recording = read_csv(
+        rows("a,b,label", "1,2,drift", "1,2,", "1,2,none", "1,2,1", "1,2,point/stuck")
+    )
     np.testing.assert_array_equal(recording.label, [[5, 5], [0, 0], [0, 0], [1, 1], [1, 6]])
     assert recording.notes == {"rows without a label": 1}
 
@@ -340,29 +460,59 @@ BAD = {
         b"time,value\n2026-01-05,1\n2026-01-06,broken\n2026-01-07,3\n",
         ["row 3, column `value`", "wanted a number", '"broken"'],
     ),
-    "text after a quoted line break": (b'a,b\n1,"2\n"\n1,x\n3,3\n1,4\n', ["row 4, column `b`", '"x"']),
+    "text after a quoted line break": (
+        b'a,b\n1,"2\n"\n1,x\n3,3\n1,4\n',
+        ["row 4, column `b`", '"x"'],
+    ),
     "text after comments": (b"# one\n\n# two\na\n1\nx\n3\n", ["row 6, column `a`"]),
-    "text after blank rows": (b"time,v\n2026-01-05,1\n\n,\n2026-01-06,x\n2026-01-07,1\n2026-01-08,1\n", ["row 5, column `v`"]),
+    "text after blank rows": (
+        b"time,v\n2026-01-05,1\n\n,\n2026-01-06,x\n2026-01-07,1\n2026-01-08,1\n",
+        ["row 5, column `v`"],
+    ),
     "too few cells": (b"a,b\n1,2\n3\n", ["row 3 has 1 cell, wanted 2"]),
     "too many cells": (b"a,b\n1,2\n3,4,5\n", ["row 3 has 3 cells, wanted 2", "commas", "quotes"]),
     "all text": (b"who,what\nann,rest\nbob,work\n", ["no column holds numbers", "`who`, `what`"]),
     "missing time": (b"time,v\n2026-01-05,1\n,2\n", ["row 3, column `time`", "an empty cell"]),
-    "no such day": (b"time,v\n2026-02-28,1\n2026-02-30,2\n", ["row 3, column `time`", '"2026-02-30"', "of a day that exists"]),
+    "no such day": (
+        b"time,v\n2026-02-28,1\n2026-02-30,2\n",
+        ["row 3, column `time`", '"2026-02-30"', "of a day that exists"],
+    ),
     "no such hour": (b"time,v\n2026-01-05 23:00,1\n2026-01-05 25:00,2\n", ["row 3", "25:00"]),
     "no such minute": (b"time,v\n2026-01-05 23:00,1\n2026-01-05 23:60,2\n", ["row 3", "23:60"]),
-    "no such digit": (b"time,v\n2026-01-05,1\n2026-01-0:,2\n2026-01-07,2\n", ["row 3", "2026-01-0:"]),
-    "first stamp broken": (b"date,v\nsoon,1\n01/02/2026,1\n02/02/2026,2\n", ["row 2, column `date`", '"soon"', "day/month/year"]),
-    "mixed stamps": (b"time,v\n2026-01-05,1\n2026-01-06,1\nyesterday,2\n", ["row 4, column `time`", '"yesterday"']),
+    "no such digit": (
+        b"time,v\n2026-01-05,1\n2026-01-0:,2\n2026-01-07,2\n",
+        ["row 3", "2026-01-0:"],
+    ),
+    "first stamp broken": (
+        b"date,v\nsoon,1\n01/02/2026,1\n02/02/2026,2\n",
+        ["row 2, column `date`", '"soon"', "day/month/year"],
+    ),
+    "mixed stamps": (
+        b"time,v\n2026-01-05,1\n2026-01-06,1\nyesterday,2\n",
+        ["row 4, column `time`", '"yesterday"'],
+    ),
     "beyond the years": (b"time,v\n9999-12-31 23:00:00-05:00,1\n", ["row 2, column `time`"]),
     "year 0": (b"time,v\n0000-01-01,1\n", ["row 2, column `time`"]),
-    "epoch of another universe": (b"time,v\n1700000000,1\n1700000001,1\n1e300,1\n", ["row 4, column `time`", '"1e300"']),
-    "no label": (b"v,label\n1,0\n2,1\n3,perhaps\n4,0\n", ["row 4, column `label`", '"perhaps"', "0 or 1", "point"]),
-    "labels for other features": (b"a,b,label\n1,2,none\n1,2,none/point/none\n", ["row 3, column `label`", "of 2 features"]),
+    "epoch of another universe": (
+        b"time,v\n1700000000,1\n1700000001,1\n1e300,1\n",
+        ["row 4, column `time`", '"1e300"'],
+    ),
+    "no label": (
+        b"v,label\n1,0\n2,1\n3,perhaps\n4,0\n",
+        ["row 4, column `label`", '"perhaps"', "0 or 1", "point"],
+    ),
+    "labels for other features": (
+        b"a,b,label\n1,2,none\n1,2,none/point/none\n",
+        ["row 3, column `label`", "of 2 features"],
+    ),
     "zip": (b"PK\x03\x04 spreadsheet", ["spreadsheet", "CSV"]),
     "NUL": (b"a,b\n1,2\n1,\x002\n", ["row 3", "0x00"]),
     "control": (b"a,b\r\n1,2\r\n\x07,2\r\n", ["row 3", "0x07"]),
     "half a UTF-16": (b"\xff\xfea\x00,", ["UTF-16"]),
-    "giant line": (b"a,b\n1,2\n" + b"1," * 100_000 + b"1\n", ["row 3", "200,001 bytes long", "131,072"]),
+    "giant line": (
+        b"a,b\n1,2\n" + b"1," * 100_000 + b"1\n",
+        ["row 3", "200,001 bytes long", "131,072"],
+    ),
     "wide": (b",".join([b"a"] * 1001) + b"\n", ["1,001 columns", "1,000"]),
     "open quote": (b"a,b\n1,2\n" + b'"' + b"1,2\n" * 50_000, ["quote"]),
     "too many rows": (b"1\n" * 5_000_001, ["5,000,000 rows"]),
@@ -392,8 +542,14 @@ def test_a_bad_file_gets_a_sentence(name):
         (Columns("w", ("v",)), "row 2, column `w`: wanted a time stamp"),
         (Columns("time", ("v",), label="w"), "row 2, column `w`: wanted a label"),
         (Columns(None, ("v",), clock="time"), "needs a column of dates"),
-        (Columns("time", ("v",), stamps="tomorrow"), 'cannot be read as "tomorrow"; wanted one of ISO'),
-        (Columns("time", ("v",), stamps="seconds"), "row 2, column `time`: wanted a time stamp (seconds"),
+        (
+            Columns("time", ("v",), stamps="tomorrow"),
+            'cannot be read as "tomorrow"; wanted one of ISO',
+        ),
+        (
+            Columns("time", ("v",), stamps="seconds"),
+            "row 2, column `time`: wanted a time stamp (seconds",
+        ),
     ],
 )
 def test_a_wrong_correction_gets_a_sentence(columns, part):
@@ -417,11 +573,19 @@ PIECES = st.sampled_from((
     "1_0", "0x1", "1,234.5", "1.234,5", "24:00", "\u2028", "\x85", "\x1a", "1" * 400,
 ))  # fmt: skip
 ENCODINGS = st.sampled_from(("utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32", "latin-1"))
-soup = st.builds(lambda parts, encoding: "".join(parts).encode(encoding, "replace"), st.lists(PIECES, max_size=40), ENCODINGS)
+soup = st.builds(
+    lambda parts, encoding: "".join(parts).encode(encoding, "replace"),
+    st.lists(PIECES, max_size=40),
+    ENCODINGS,
+)
 tables = st.builds(
-    lambda delimiter, rows, encoding: "\n".join(delimiter.join(row) for row in rows).encode(encoding, "replace"),
+    lambda delimiter, rows, encoding: "\n".join(delimiter.join(row) for row in rows).encode(
+        encoding, "replace"
+    ),
     st.sampled_from((",", ";", "\t", "|")),
-    st.integers(1, 4).flatmap(lambda width: st.lists(st.lists(PIECES, min_size=width, max_size=width), max_size=12)),
+    st.integers(1, 4).flatmap(
+        lambda width: st.lists(st.lists(PIECES, min_size=width, max_size=width), max_size=12)
+    ),
     ENCODINGS,
 )
 
@@ -452,9 +616,20 @@ def test_hostile_corrections_give_a_recording_or_a_sentence(data, choose):
     except CsvError as error:
         names = error.names
     name = st.sampled_from(names or ("none",))
-    parts = choose.draw(st.tuples(st.none() | name, st.lists(name, max_size=3).map(tuple), st.none() | name, st.none() | name))
+    parts = choose.draw(
+        st.tuples(
+            st.none() | name,
+            st.lists(name, max_size=3).map(tuple),
+            st.none() | name,
+            st.none() | name,
+        )
+    )
     try:
-        check_valid(read_csv(data, Columns(*parts, stamps=choose.draw(st.sampled_from(("", *TIMESTAMP_FORMATS))))))
+        check_valid(
+            read_csv(
+                data, Columns(*parts, stamps=choose.draw(st.sampled_from(("", *TIMESTAMP_FORMATS))))
+            )
+        )
     except CsvError as error:
         assert error.names == names
 
@@ -462,11 +637,18 @@ def test_hostile_corrections_give_a_recording_or_a_sentence(data, choose):
 def check_valid(recording):
     assert recording.total > 0
     assert np.isfinite(recording.time).all()
-    assert recording.x.shape == (recording.total, len(recording.names)) == (recording.total, len(recording.units))
+    assert (
+        recording.x.shape
+        == (recording.total, len(recording.names))
+        == (recording.total, len(recording.units))
+    )
     assert not np.isinf(recording.x).any()
     assert len(set(recording.names)) == len(recording.names)
     assert recording.period > 0
-    assert recording.label is None or (recording.label.shape == recording.x.shape and set(recording.label.ravel()) <= set(range(len(KINDS))))
+    assert recording.label is None or (
+        recording.label.shape == recording.x.shape
+        and set(recording.label.ravel()) <= set(range(len(KINDS)))
+    )
 
 
 # This machine
@@ -476,7 +658,11 @@ class Fake:
     """A machine whose clock and counters are set by hand."""
 
     def __init__(self):
-        self.now, self.reading, self.reads = START + 0.2, MachineReading(10.0, 40.0, 1000.0, 2000.0), 0
+        self.now, self.reading, self.reads = (
+            START + 0.2,
+            MachineReading(10.0, 40.0, 1000.0, 2000.0),
+            0,
+        )
 
     def clock(self):
         return self.now
@@ -487,7 +673,9 @@ class Fake:
 
     def on(self, seconds, disk=0.0, network=0.0):
         self.now += seconds
-        self.reading = self.reading._replace(disk=self.reading.disk + disk, network=self.reading.network + network)
+        self.reading = self.reading._replace(
+            disk=self.reading.disk + disk, network=self.reading.network + network
+        )
 
 
 @pytest.fixture
@@ -527,7 +715,10 @@ def test_sleeping_machine_leaves_one_gap(fake, machine):
     assert len(machine.take(10).time) == 0
     fake.on(1, disk=500.0)
     after = machine.take(10)
-    np.testing.assert_array_equal(gap_mask(np.array([START + 1, back.time[0], after.time[0]]), machine.period), [False, True, False])
+    np.testing.assert_array_equal(
+        gap_mask(np.array([START + 1, back.time[0], after.time[0]]), machine.period),
+        [False, True, False],
+    )
     np.testing.assert_allclose(after.x[0, 2], 500)
     assert machine.notes == {"pauses": 1}
 
@@ -560,7 +751,9 @@ def test_counters_that_go_back_are_missing_and_counted(fake, machine):
 
 def test_machine_without_disk_counters(fake, machine, monkeypatch):
     monkeypatch.setattr(psutil, "disk_io_counters", lambda: None)
-    monkeypatch.setattr(psutil, "net_io_counters", lambda: SimpleNamespace(bytes_recv=2, bytes_sent=3))
+    monkeypatch.setattr(
+        psutil, "net_io_counters", lambda: SimpleNamespace(bytes_recv=2, bytes_sent=3)
+    )
     assert read_machine()[2:] == (None, 5.0)
     fake.reading, fake.now = fake.reading._replace(disk=None), fake.now + 1
     assert np.isnan(machine.take(1).x[0, 2])

@@ -17,8 +17,13 @@ ROOT = Path(os.environ.get("REDLINE_DATA") or Path(__file__).parents[3] / "share
 def own_univariate() -> str:
     """A series in NAB's form, whose clock repeats once, goes back once and jumps once."""
     minutes = [*range(0, 200, 5), 195, *range(190, 400, 5), *range(700, 1000, 5)]
-    stamps = [f"{datetime.fromtimestamp(1_767_571_200 + 60 * minute, UTC):%Y-%m-%d %H:%M:%S}" for minute in minutes]
-    return "timestamp,value\n" + "".join(f"{stamp},{20 + (at % 12) / 7}\n" for at, stamp in enumerate(stamps))
+    stamps = [
+        f"{datetime.fromtimestamp(1_767_571_200 + 60 * minute, UTC):%Y-%m-%d %H:%M:%S}"
+        for minute in minutes
+    ]
+    return "timestamp,value\n" + "".join(
+        f"{stamp},{20 + (at % 12) / 7}\n" for at, stamp in enumerate(stamps)
+    )
 
 
 def own_multivariate() -> str:
@@ -28,13 +33,21 @@ def own_multivariate() -> str:
         if second not in (50, 51):
             strange = 100 <= second < 140 or second == 200
             stamp = f"{datetime.fromtimestamp(1_767_571_200 + second, UTC):%Y-%m-%d %H:%M:%S}"
-            lines.append(f"{stamp};{1 + second % 7 / 10};{32 - 9 * strange};{float(strange)};{float(second == 100)}")
+            lines.append(
+                f"{stamp};{1 + second % 7 / 10};{32 - 9 * strange};{float(strange)};{float(second == 100)}"
+            )
     return "\r\n".join(lines) + "\r\n"
 
 
 def at_hand(pattern: str, own: str) -> list:
     """Our own series, then the files of the corpus that are there."""
-    return [pytest.param(own.encode(), id="own"), *(pytest.param(path, id=str(path.relative_to(ROOT))) for path in sorted(ROOT.glob(pattern)))]
+    return [
+        pytest.param(own.encode(), id="own"),
+        *(
+            pytest.param(path, id=str(path.relative_to(ROOT)))
+            for path in sorted(ROOT.glob(pattern))
+        ),
+    ]
 
 
 def slowly(data: bytes | Path, delimiter: str) -> tuple[list[str], np.ndarray, np.ndarray]:
@@ -53,9 +66,16 @@ def test_univariate_series(data):
     np.testing.assert_array_equal(recording.x, x)
     assert list(recording.names) == names
     assert recording.label is None
-    assert recording.columns.guess == "time: `timestamp` (ISO, no zone, read as UTC); values: `value`; no labels"
+    assert (
+        recording.columns.guess
+        == "time: `timestamp` (ISO, no zone, read as UTC); values: `value`; no labels"
+    )
     step = np.diff(time)
-    counts = {"repeated times": np.sum(step == 0), "backward times": np.sum(step < 0), "jumps in time": np.sum(step > GAP_PERIODS * recording.period)}
+    counts = {
+        "repeated times": np.sum(step == 0),
+        "backward times": np.sum(step < 0),
+        "jumps in time": np.sum(step > GAP_PERIODS * recording.period),
+    }
     assert recording.notes == {fact: count for fact, count in counts.items() if count}
 
 
@@ -84,7 +104,9 @@ def test_series_without_header_or_time(data):
 
 def test_uneven_clocks_of_the_corpus_are_all_seen():
     """Of NAB's 58 series 8 repeat or turn back a time and 24 jump over one: 25 have a clock that is not even."""
-    notes = [read_csv(param.values[0]).notes for param in at_hand("nab/data/*/*.csv", own_univariate())]
+    notes = [
+        read_csv(param.values[0]).notes for param in at_hand("nab/data/*/*.csv", own_univariate())
+    ]
     own, corpus = notes[0], notes[1:]
     assert own == {"repeated times": 1, "backward times": 1, "jumps in time": 1}
     turned = sum("repeated times" in each or "backward times" in each for each in corpus)

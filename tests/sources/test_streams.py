@@ -8,13 +8,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import streams
-from streams import KINDS, MIN_CALM_STEPS, SIMULATION_BLOCK, SIMULATION_START, STREAMS, Chunk, Injection, Simulated, Stream
+from streams import (
+    KINDS,
+    MIN_CALM_STEPS,
+    SIMULATION_BLOCK,
+    SIMULATION_START,
+    STREAMS,
+    Chunk,
+    Injection,
+    Simulated,
+    Stream,
+)
 
 DOMAINS = sorted(STREAMS)
 every_domain = pytest.mark.parametrize("domain", DOMAINS)
 every_kind = pytest.mark.parametrize("kind", KINDS[1:])
 cuts = st.lists(st.integers(0, 700), min_size=1, max_size=8)
-wishes = st.lists(st.tuples(st.integers(0, 400), st.sampled_from(KINDS[1:]), st.floats(0.5, 20)), max_size=6)
+wishes = st.lists(
+    st.tuples(st.integers(0, 400), st.sampled_from(KINDS[1:]), st.floats(0.5, 20)), max_size=6
+)
 
 
 def same(one: Chunk, other: Chunk) -> bool:
@@ -40,7 +52,18 @@ def index(kind: str) -> int:
 
 
 def test_every_domain_is_listed_in_order_and_says_what_it_is():
-    assert list(STREAMS) == ["wave", "cpu", "finance", "network", "fraud", "electricity", "machine", "server", "stocks", "iot"]
+    assert list(STREAMS) == [
+        "wave",
+        "cpu",
+        "finance",
+        "network",
+        "fraud",
+        "electricity",
+        "machine",
+        "server",
+        "stocks",
+        "iot",
+    ]
     assert set(STREAMS.values()) == set(Simulated.__subclasses__())
     assert len({kind.title for kind in STREAMS.values()}) == len(STREAMS)
 
@@ -49,7 +72,9 @@ def test_every_domain_is_listed_in_order_and_says_what_it_is():
 def test_a_domain_describes_each_of_its_features(domain):
     made = STREAMS[domain]()
     features = len(made.names)
-    assert [len(part) for part in (made.units, made.floors, made.limits, made.sides)] == [features] * 4
+    assert [len(part) for part in (made.units, made.floors, made.limits, made.sides)] == [
+        features
+    ] * 4
     assert made.profile().shape == (made.season, features)
     assert made.title and made.about.endswith(".") and made.notes == {}
     assert all(made.units) and min(made.floors) > 0 and made.period > 0
@@ -115,7 +140,9 @@ def test_skipped_steps_are_as_if_taken(domain):
 @every_domain
 def test_seeds_and_domains_give_their_own_noise(domain):
     assert same(STREAMS[domain](7).take(300), STREAMS[domain](7).take(300))
-    assert not np.array_equal(STREAMS[domain](7).take(300).x, STREAMS[domain](8).take(300).x, equal_nan=True)
+    assert not np.array_equal(
+        STREAMS[domain](7).take(300).x, STREAMS[domain](8).take(300).x, equal_nan=True
+    )
     starts = {name: made(0).draw("noise", 1).standard_normal() for name, made in STREAMS.items()}
     assert len(set(starts.values())) == len(starts)
 
@@ -141,7 +168,10 @@ def test_the_rate_moves_no_noise(domain):
 
 @every_domain
 def test_the_size_moves_no_event(domain):
-    small, large = STREAMS[domain](4, 0.05, sizes=(1, 2)).take(4000), STREAMS[domain](4, 0.05, sizes=(8, 9)).take(4000)
+    small, large = (
+        STREAMS[domain](4, 0.05, sizes=(1, 2)).take(4000),
+        STREAMS[domain](4, 0.05, sizes=(8, 9)).take(4000),
+    )
     assert np.array_equal((small.label > 0).any(1), (large.label > 0).any(1))
     assert np.array_equal(small.label == index("point"), large.label == index("point"))
 
@@ -163,7 +193,9 @@ def test_no_rate_no_anomaly(domain):
 def test_every_kind_a_domain_has_comes_in_each_era(domain):
     made = STREAMS[domain](9, 0.05)
     for _ in range(3):
-        assert set(np.unique(made.take(made._era).label)) == {0} | {index(kind) for kind in made.habits}
+        assert set(np.unique(made.take(made._era).label)) == {0} | {
+            index(kind) for kind in made.habits
+        }
     assert set(made.habits) == set(KINDS[1:])
 
 
@@ -189,7 +221,9 @@ def test_a_failing_machine_shows_on_every_sensor():
 
 @every_domain
 def test_the_stated_spread_is_that_of_the_noise(domain, monkeypatch):
-    monkeypatch.setattr(Simulated, "wander", lambda self, block: np.zeros((SIMULATION_BLOCK, len(self.names))))
+    monkeypatch.setattr(
+        Simulated, "wander", lambda self, block: np.zeros((SIMULATION_BLOCK, len(self.names)))
+    )
     made = [STREAMS[domain](seed, 0) for seed in range(128)]
     x = np.stack([one.take(48).x for one in made])  # (seeds, steps, features)
     spread = np.stack([one._base(0, 48)[1] for one in made])
@@ -240,7 +274,9 @@ def test_a_contextual_value_is_strange_only_for_its_hour(domain):
     for feature in range(len(made.names)):
         x = chunk.x[there[:, feature], feature]
         wide = made._base(0, 20_000)[1][:, feature].max()
-        assert not len(x) or (calm[:, feature].min() - wide < x.min() and x.max() < calm[:, feature].max() + wide)
+        assert not len(x) or (
+            calm[:, feature].min() - wide < x.min() and x.max() < calm[:, feature].max() + wide
+        )
 
 
 @every_domain
@@ -268,7 +304,9 @@ def test_nothing_leaves_its_physical_limits(domain):
         made.inject(kind, 500)
     x = made.take(8000).x
     low, high = np.transpose(made.limits)
-    assert (np.nanmin(x, 0) >= low).all() and (np.nanmax(x, 0) <= high).all() and not np.isinf(x).any()
+    assert (
+        (np.nanmin(x, 0) >= low).all() and (np.nanmax(x, 0) <= high).all() and not np.isinf(x).any()
+    )
 
 
 def test_what_the_limits_are():
@@ -319,7 +357,12 @@ def test_a_replay_gives_the_very_same_numbers(domain, wishes, cuts):
     chunks.append(lived.take(300))
     replayed = STREAMS[domain](2, 0.05, injections=lived.injections)
     assert replayed.injections == lived.injections
-    assert same(joined(chunks), joined([replayed.take(min(lived.step - replayed.step, cut)) for cut in [*cuts, lived.step]]))
+    assert same(
+        joined(chunks),
+        joined(
+            [replayed.take(min(lived.step - replayed.step, cut)) for cut in [*cuts, lived.step]]
+        ),
+    )
 
 
 def test_injections_in_one_breath_queue_and_lie_on_top_of_each_other():
@@ -328,10 +371,14 @@ def test_injections_in_one_breath_queue_and_lie_on_top_of_each_other():
         made.inject(kind, 6)
     assert [injection.step for injection in made.injections] == [0, 1, 2, 3, 4]
     chunk, calm = made.take(6), twin.take(6)
-    assert chunk.label[:5, 0].tolist() == [index(kind) for kind in ("shift", "point", "point", "dropout", "stuck")]
+    assert chunk.label[:5, 0].tolist() == [
+        index(kind) for kind in ("shift", "point", "point", "dropout", "stuck")
+    ]
     assert np.isnan(chunk.x[3, 0]) and chunk.x[4, 0] == chunk.x[5, 0]
     size = np.abs(chunk.x - calm.x)[:3, 0] / made._base(0, 3)[1][:, 0]
-    assert size[0] == pytest.approx(6) and all(min(abs(each - 12), each) < 1e-9 for each in size[1:])
+    assert size[0] == pytest.approx(6) and all(
+        min(abs(each - 12), each) < 1e-9 for each in size[1:]
+    )
 
 
 @every_domain
@@ -385,12 +432,15 @@ def test_work_fills_the_week_and_leaves_the_weekend():
 @every_domain
 def test_no_seam_shows_where_blocks_and_seasons_meet(domain):
     made = STREAMS[domain](1, 0)
-    jumps = np.abs(np.diff(made.take(40 * SIMULATION_BLOCK).x, axis=0)) / made._base(1, 40 * SIMULATION_BLOCK)[1]
+    jumps = (
+        np.abs(np.diff(made.take(40 * SIMULATION_BLOCK).x, axis=0))
+        / made._base(1, 40 * SIMULATION_BLOCK)[1]
+    )
     seams = jumps[np.arange(SIMULATION_BLOCK - 1, 39 * SIMULATION_BLOCK, SIMULATION_BLOCK)]
     assert seams.mean(0) == pytest.approx(jumps.mean(0), rel=0.5)
-    assert np.abs(np.diff(made.profile(), axis=0, append=made.profile()[:1])).max(0) == pytest.approx(
-        np.abs(np.diff(made.profile(), axis=0)).max(0), rel=0.2
-    )
+    assert np.abs(np.diff(made.profile(), axis=0, append=made.profile()[:1])).max(
+        0
+    ) == pytest.approx(np.abs(np.diff(made.profile(), axis=0)).max(0), rel=0.2)
 
 
 def test_the_noise_is_of_its_kind():
@@ -400,7 +450,11 @@ def test_the_noise_is_of_its_kind():
     assert skew(x / calm).min() > 0.2 and np.abs(skew(np.log(x / calm))).max() < 0.15
     move = STREAMS["stocks"](1, 0).take(20_000).x[:, 0]
     assert ((move / move.std()) ** 4).mean() > 3.3  # fatter than a Gaussian's 3
-    assert np.corrcoef(move[:-5] ** 2, move[5:] ** 2)[0, 1] > 0.05 > abs(np.corrcoef(move[:-1], move[1:])[0, 1])
+    assert (
+        np.corrcoef(move[:-5] ** 2, move[5:] ** 2)[0, 1]
+        > 0.05
+        > abs(np.corrcoef(move[:-1], move[1:])[0, 1])
+    )
     load = STREAMS["cpu"](1, 0)
     rest = (load.take(20_160).x - np.tile(load.profile(), (10, 1)))[:, 0]
     assert 0.4 < np.corrcoef(rest[:-1], rest[1:])[0, 1] < 0.65
@@ -425,7 +479,9 @@ def test_the_first_view_is_calm_with_a_few_marks(domain):
 def test_the_clock_starts_on_a_monday_and_moves_a_period_a_step(domain):
     made = STREAMS[domain]()
     time = np.concatenate([made.take(3).time, made.take(0).time, made.take(2).time])
-    assert made.take(0).time.shape == (0,) and np.datetime64(SIMULATION_START, "s") == np.datetime64("2026-01-05T00:00:00")
+    assert made.take(0).time.shape == (0,) and np.datetime64(
+        SIMULATION_START, "s"
+    ) == np.datetime64("2026-01-05T00:00:00")
     assert time == pytest.approx(SIMULATION_START + made.period * np.arange(5), abs=1e-6)
     assert made.step == 5
 
@@ -436,7 +492,9 @@ def test_ten_million_steps_on_nothing_is_lost(domain):
     rounds = 10_000_000 // near.season * near.season
     far.skip(rounds)
     early, late = near.take(4000), far.take(4000)
-    assert (np.diff(late.time) > 0).all() and late.time[0] == SIMULATION_START + near.period * rounds
+    assert (np.diff(late.time) > 0).all() and late.time[
+        0
+    ] == SIMULATION_START + near.period * rounds
     assert late.x.std(0) == pytest.approx(early.x.std(0), rel=0.5)
     assert not np.array_equal(early.x, late.x)
 
@@ -447,4 +505,6 @@ def test_memory_stays_bounded():
         made.inject("stuck", 5)
         made.take(3000)
     held = made._blocks, made._decks, made._held, made._injected
-    assert [len(part) <= most for part, most in zip(held, (3, 3, streams.MAX_STUCK_EVENTS + 1, 0))] == [True] * 4
+    assert [
+        len(part) <= most for part, most in zip(held, (3, 3, streams.MAX_STUCK_EVENTS + 1, 0))
+    ] == [True] * 4

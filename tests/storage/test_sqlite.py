@@ -38,7 +38,9 @@ def kept(path):
 
 def watching(ledger, streams=None, limits=loop.NO_LIMITS):
     """A monitor whose thread a test plays."""
-    made = Monitor(streams or {}, clock=Clock(), wall=lambda: START + 1e6, ledger=ledger, limits=limits)
+    made = Monitor(
+        streams or {}, clock=Clock(), wall=lambda: START + 1e6, ledger=ledger, limits=limits
+    )
     made.begin()
     return made
 
@@ -91,14 +93,26 @@ def test_a_restart_at_any_point_goes_on_to_the_same_bits(path):
     monitor.ledger = kept
     monitor.revive(feed)
     assert feed.end == feed.stored == len(time) and feed.points == len(time)
-    assert (feed.anomalies, feed.alarms, feed.run) == (other.anomalies, other.alarms, other.run) and feed.run > 1
+    assert (feed.anomalies, feed.alarms, feed.run) == (
+        other.anomalies,
+        other.alarms,
+        other.run,
+    ) and feed.run > 1
     assert feed.watched.begun == other.watched.begun == 0
     for name in ("score", "alarm", "centre", "spread", "parts"):
-        assert np.array_equal(feed.watched.read(name, 4_000, 14_000), other.watched.read(name, 4_000, 14_000), equal_nan=True)
-    assert [a[:-1] for a in feed.journal] == [a[:-1] for a in list(other.journal)[-len(feed.journal) :]]
+        assert np.array_equal(
+            feed.watched.read(name, 4_000, 14_000),
+            other.watched.read(name, 4_000, 14_000),
+            equal_nan=True,
+        )
+    assert [a[:-1] for a in feed.journal] == [
+        a[:-1] for a in list(other.journal)[-len(feed.journal) :]
+    ]
     stored = kept.points("pump", limit=20_000)
     assert stored.time.tolist() == time.tolist() and np.array_equal(stored.x, x)
-    assert np.array_equal(stored.score[4_000:], other.watched.read("score", 4_000, 14_000)[:, 0], equal_nan=True)
+    assert np.array_equal(
+        stored.score[4_000:], other.watched.read("score", 4_000, 14_000)[:, 0], equal_nan=True
+    )
     kept.close()
 
 
@@ -113,7 +127,10 @@ def rounds(monitor, count):
 
 
 def columns(track, first, end):
-    return {name: track.read(name, first, end) for name in ("score", "alarm", "centre", "spread", "parts")}
+    return {
+        name: track.read(name, first, end)
+        for name in ("score", "alarm", "centre", "spread", "parts")
+    }
 
 
 def test_a_simulated_stream_goes_on_where_it_was_and_finds_nothing_twice(path):
@@ -125,7 +142,11 @@ def test_a_simulated_stream_goes_on_where_it_was_and_finds_nothing_twice(path):
     monitor = watching(kept, simulated())
     rounds(monitor, 100)
     monitor.inject("cpu", "point", 20.0)
-    for beats in (1, 900, 2_500 - 1):  # killed in between: what was committed counts, the steps since are made again
+    for beats in (
+        1,
+        900,
+        2_500 - 1,
+    ):  # killed in between: what was committed counts, the steps since are made again
         rounds(monitor, beats)
         kept.close()
         kept = SqliteStore(path)
@@ -134,10 +155,14 @@ def test_a_simulated_stream_goes_on_where_it_was_and_finds_nothing_twice(path):
     rounds(monitor, other.end - feed.end)
     rounds(whole, feed.end - other.end)
     for name, value in columns(feed.watched, feed.end - 9_000, feed.end).items():
-        assert np.array_equal(value, other.watched.read(name, feed.end - 9_000, feed.end), equal_nan=True), name
+        assert np.array_equal(
+            value, other.watched.read(name, feed.end - 9_000, feed.end), equal_nan=True
+        ), name
     kept.commit(list(monitor.outbox.waiting))
     found = kept.anomalies(AnomalyQuery(limit=10_000))
-    assert sorted(a["step"] for a in found) == [a.step for a in other.journal] and feed.anomalies == other.anomalies == len(found)
+    assert sorted(a["step"] for a in found) == [
+        a.step for a in other.journal
+    ] and feed.anomalies == other.anomalies == len(found)
     assert kept.points("cpu").time.size == 0
     kept.close()
 
@@ -147,12 +172,18 @@ def test_another_seed_is_another_world_and_takes_the_place_of_the_first(path):
     rounds(watching(kept, simulated(seed=4)), 20)
     monitor = watching(kept, simulated(seed=5))
     rounds(monitor, 20)
-    assert len(kept.anomalies(AnomalyQuery(limit=10_000))) == monitor.feeds["cpu"].anomalies == len(monitor.feeds["cpu"].journal)
+    assert (
+        len(kept.anomalies(AnomalyQuery(limit=10_000)))
+        == monitor.feeds["cpu"].anomalies
+        == len(monitor.feeds["cpu"].journal)
+    )
     assert monitor.feeds["cpu"].end == tape.BUFFER_STEPS + 20
     kept.close()
 
 
-def test_what_is_applied_survives_with_the_way_back_and_the_scores_of_the_new_track(path, monkeypatch):
+def test_what_is_applied_survives_with_the_way_back_and_the_scores_of_the_new_track(
+    path, monkeypatch
+):
     monkeypatch.setattr("redline.engine.monitor.BUFFER_STEPS", 4_000)
     time, x = numbers(9_000)
     kept, whole = SqliteStore(path), watching(None)
@@ -173,7 +204,11 @@ def test_what_is_applied_survives_with_the_way_back_and_the_scores_of_the_new_tr
     assert monitor.kept(0.0) and monitor.undo("pump") == Settings() and not monitor.kept(0.0)
     monitor.pump()
     assert monitor.kept(0.0)
-    assert [each["settings"]["detector"] for each in kept.history("pump")] == ["rolling z-score", "EWMA", "rolling z-score"]
+    assert [each["settings"]["detector"] for each in kept.history("pump")] == [
+        "rolling z-score",
+        "EWMA",
+        "rolling z-score",
+    ]
     kept.close()
 
 
@@ -183,15 +218,22 @@ def test_a_repeat_is_ignored_and_a_late_one_kept_unscored_also_after_a_restart(p
     kept = SqliteStore(path)
     monitor = watching(kept)
     assert push(monitor, "pump", time[gap], x[gap], [7]) == SubmissionCounts(299, 0, 0)
-    assert push(monitor, "pump", time[[90, 100, 100, 120]], x[[90, 100, 100, 120]], [4]) == SubmissionCounts(0, 3, 1)
+    assert push(
+        monitor, "pump", time[[90, 100, 100, 120]], x[[90, 100, 100, 120]], [4]
+    ) == SubmissionCounts(0, 3, 1)
     kept.close()
     kept = SqliteStore(path)
     monitor = watching(kept)
     assert push(monitor, "pump", time, x, [300]) == SubmissionCounts(0, 300, 0)
-    assert push(monitor, "pump", np.array([START + 0.5, START + 400]), np.ones((2, 1)), [2]) == SubmissionCounts(1, 0, 1)
+    assert push(
+        monitor, "pump", np.array([START + 0.5, START + 400]), np.ones((2, 1)), [2]
+    ) == SubmissionCounts(1, 0, 1)
     assert monitor.feeds["pump"].stream.notes == {"repeated": 303, "late": 2}
     found = kept.points("pump")
-    assert found.time.tolist() == sorted([*time.tolist(), START + 0.5, START + 400]) and found.first is None
+    assert (
+        found.time.tolist() == sorted([*time.tolist(), START + 0.5, START + 400])
+        and found.first is None
+    )
     assert np.flatnonzero(np.isnan(found.score[40:])).tolist() == [61]
     kept.close()
 
@@ -200,11 +242,15 @@ def test_a_full_queue_refuses_the_whole_and_loses_nothing(kept):
     monitor = watching(kept)
     time, x = numbers(120_000)
     first = monitor.submit("pump", time[:60_000], x[:60_000])
-    with pytest.raises(QueueFull, match="room for 60,000 in the queue of pump; came 60,000 of 100,000 waiting here"):
+    with pytest.raises(
+        QueueFull, match="room for 60,000 in the queue of pump; came 60,000 of 100,000 waiting here"
+    ):
         monitor.submit("pump", time[60_000:], x[60_000:])
     monitor.pump()
     assert first.result(timeout=0) == SubmissionCounts(60_000, 0, 0)
-    assert push(monitor, "pump", time[60_000:], x[60_000:], [60_000]) == SubmissionCounts(60_000, 0, 0)
+    assert push(monitor, "pump", time[60_000:], x[60_000:], [60_000]) == SubmissionCounts(
+        60_000, 0, 0
+    )
     assert monitor.feeds["pump"].stream.notes["refused"] == 60_000 and monitor.room.waiting == 0
     assert kept.points("pump", limit=200_000).time.tolist() == time.tolist()
 
@@ -212,9 +258,21 @@ def test_a_full_queue_refuses_the_whole_and_loses_nothing(kept):
 @pytest.mark.parametrize(
     ("name", "time", "x", "names", "said"),
     [
-        ("pump", [np.nan], [1.0], (), "time: wanted seconds since the Unix epoch, at most a day ahead of the clock here; came nan"),
+        (
+            "pump",
+            [np.nan],
+            [1.0],
+            (),
+            "time: wanted seconds since the Unix epoch, at most a day ahead of the clock here; came nan",
+        ),
         ("pump", [4e9], [1.0], (), "time: wanted seconds"),
-        ("pump", [START], [1.0, 2.0], (), "values: wanted one row of 1 to 1,000 features for each of 1 times; came the shape"),
+        (
+            "pump",
+            [START],
+            [1.0, 2.0],
+            (),
+            "values: wanted one row of 1 to 1,000 features for each of 1 times; came the shape",
+        ),
         ("", [START], [1.0], (), "source: wanted a name of 1 to 200 printable characters; came ''"),
         ("a\nb", [START], [1.0], (), "source: wanted a name"),
         ("pump", [START], [[1.0, 2.0]], ("a", "a"), "values: wanted every feature once"),
@@ -276,13 +334,20 @@ def test_while_commits_fail_nothing_is_acknowledged_and_afterwards_everything_is
     again = monitor.submit("pump", time[500:1_000], x[500:1_000])  # a client that lost patience
     rounds(monitor, 50)
     assert not owed.done() and not later.done() and not again.done() and len(heard) == told
-    assert "the disk is full; make room" in monitor.trouble.text and caplog.text.count("the store failed") == 1
+    assert (
+        "the disk is full; make room" in monitor.trouble.text
+        and caplog.text.count("the store failed") == 1
+    )
     assert monitor.feeds["cpu"].end > 5 and kept.points("pump").time.size == 500
     rounds(monitor, 60)
     assert len(heard) > told  # a call for help does not wait for a disk for ever
     front.broken = False
     rounds(monitor, 12)
-    assert [each.result(timeout=0) for each in (owed, later, again)] == [SubmissionCounts(500, 0, 0), SubmissionCounts(1_000, 0, 0), SubmissionCounts(0, 500, 0)]
+    assert [each.result(timeout=0) for each in (owed, later, again)] == [
+        SubmissionCounts(500, 0, 0),
+        SubmissionCounts(1_000, 0, 0),
+        SubmissionCounts(0, 500, 0),
+    ]
     assert monitor.trouble is None and kept.points("pump").time.tolist() == time.tolist()
     assert len({(batch.name, batch.first) for batch in heard}) == len(heard)  # told once
     assert kept.anomalies(AnomalyQuery(stream="pump", limit=1_000))[-1]["number"] == 1
@@ -298,10 +363,15 @@ def test_a_late_point_is_not_acknowledged_before_it_is_kept(kept):
     assert not owed.done()
     front.broken = False
     rounds(monitor, 15)
-    assert owed.result(timeout=0) == SubmissionCounts(0, 0, 1) and kept.points("pump").time.tolist() == time.tolist()
+    assert (
+        owed.result(timeout=0) == SubmissionCounts(0, 0, 1)
+        and kept.points("pump").time.tolist() == time.tolist()
+    )
 
 
-def test_batches_that_wait_too_long_are_given_up_counted_and_the_next_restart_is_still_exact(path, monkeypatch):
+def test_batches_that_wait_too_long_are_given_up_counted_and_the_next_restart_is_still_exact(
+    path, monkeypatch
+):
     monkeypatch.setattr(outbox, "MAX_WAITING_BATCHES", 40)
     kept = SqliteStore(path)
     front = Failing(kept)
@@ -319,7 +389,10 @@ def test_batches_that_wait_too_long_are_given_up_counted_and_the_next_restart_is
     kept = SqliteStore(path)
     feed, other = watching(kept, simulated()).feeds["cpu"], whole.feeds["cpu"]
     assert feed.end == other.end
-    assert np.array_equal(feed.watched.read("score", feed.end - 20, feed.end), other.watched.read("score", feed.end - 20, feed.end))
+    assert np.array_equal(
+        feed.watched.read("score", feed.end - 20, feed.end),
+        other.watched.read("score", feed.end - 20, feed.end),
+    )
     kept.close()
 
 
@@ -354,7 +427,11 @@ def test_a_hole_in_what_is_kept_of_a_live_stream_takes_a_new_snapshot(path, monk
     feed = watching(kept, {"tick": (Ticking(), True)}).feeds["tick"]
     assert feed.end == before.end and feed.failure is None
     first = feed.tape.first
-    assert np.array_equal(feed.watched.read("score", first, feed.end), before.watched.read("score", first, feed.end), equal_nan=True)
+    assert np.array_equal(
+        feed.watched.read("score", first, feed.end),
+        before.watched.read("score", first, feed.end),
+        equal_nan=True,
+    )
     kept.close()
 
 
@@ -362,29 +439,49 @@ def test_a_full_disk_is_said_and_the_commit_goes_through_once_there_is_room(kept
     monitor, (time, x) = watching(kept), numbers(50_000)
     push(monitor, "pump", time[:1_000], x[:1_000], [1_000])
     with kept.lock:
-        pages = kept.writer.raw_connection().driver_connection.execute("PRAGMA page_count").fetchone()[0]
-        kept.writer.raw_connection().driver_connection.execute(f"PRAGMA max_page_count={pages + 20}")
+        pages = (
+            kept.writer.raw_connection()
+            .driver_connection.execute("PRAGMA page_count")
+            .fetchone()[0]
+        )
+        kept.writer.raw_connection().driver_connection.execute(
+            f"PRAGMA max_page_count={pages + 20}"
+        )
     owed = monitor.submit("pump", time[1_000:], x[1_000:])
     rounds(monitor, 3)
     assert "its disk is full" in monitor.trouble.text and not owed.done()
     kept.writer.raw_connection().driver_connection.execute("PRAGMA max_page_count=1073741823")
     rounds(monitor, 12)
-    assert owed.result(timeout=0) == SubmissionCounts(49_000, 0, 0) and kept.points("pump", limit=60_000).time.tolist() == time.tolist()
+    assert (
+        owed.result(timeout=0) == SubmissionCounts(49_000, 0, 0)
+        and kept.points("pump", limit=60_000).time.tolist() == time.tolist()
+    )
 
 
 def test_a_snooze_that_ends_while_the_disk_is_full_silences_nobody(kept):
     """A spike on one stream while the snooze on the other is over, and neither can be written."""
-    monitor, heard = watching(kept, {name: (STREAMS[name](seed=3, rate=0.0), False) for name in ("cpu", "wave")}), []
+    monitor, heard = (
+        watching(
+            kept, {name: (STREAMS[name](seed=3, rate=0.0), False) for name in ("cpu", "wave")}
+        ),
+        [],
+    )
     service = assemble_service(monitor, kept, ServerOptions())
-    service.incidents.rules = service.incidents.rules._replace(policy=Policy(quiet=5_000))  # so that the first is still live
-    service.changed = lambda changes: heard.extend((change.incident.stream, change.what) for change in changes)
+    service.incidents.rules = service.incidents.rules._replace(
+        policy=Policy(quiet=5_000)
+    )  # so that the first is still live
+    service.changed = lambda changes: heard.extend(
+        (change.incident.stream, change.what) for change in changes
+    )
     for name in monitor.feeds:
         monitor.apply(name, Settings(threshold=6.0))
     rounds(monitor, 30)
     monitor.inject("cpu", "point", 40.0)
     rounds(monitor, 15)
     assert heard == [("cpu", "opened")]
-    service.incidents.snooze(next(iter(service.incidents.items)), "ann", 0.0, "10 min")  # over long since
+    service.incidents.snooze(
+        next(iter(service.incidents.items)), "ann", 0.0, "10 min"
+    )  # over long since
     connection = kept.writer.raw_connection().driver_connection
     connection.execute("PRAGMA query_only=1")
     monitor.inject("wave", "point", 40.0)
@@ -412,7 +509,11 @@ def test_a_file_that_another_program_locks_is_tried_again(kept, path, monkeypatc
 def test_files_that_are_no_store_are_named_with_what_to_do(path, tmp_path):
     with SqliteStore(path).writing() as c:
         c.exec_driver_sql("CREATE TABLE more (a)")
-    damaged, foreign, newer = tmp_path / "damaged.db", tmp_path / "foreign.db", tmp_path / "newer.db"
+    damaged, foreign, newer = (
+        tmp_path / "damaged.db",
+        tmp_path / "foreign.db",
+        tmp_path / "newer.db",
+    )
     damaged.write_bytes(b"SQLite format 3\0" + b"\xff" * 5_000)
     with sqlite3.connect(foreign) as other:
         other.execute("CREATE TABLE customers (id)")
@@ -436,7 +537,10 @@ def test_files_that_are_no_store_are_named_with_what_to_do(path, tmp_path):
 
 
 def test_one_file_has_one_redline(kept, path):
-    with pytest.raises(StoreError, match="is in use by another Redline; stop that one, or choose another file with --db"):
+    with pytest.raises(
+        StoreError,
+        match="is in use by another Redline; stop that one, or choose another file with --db",
+    ):
         SqliteStore(path)
     looked = SqliteStore(path, write=False)  # who only reads may
     assert looked.newest() == 0
@@ -446,7 +550,11 @@ def test_one_file_has_one_redline(kept, path):
 def test_an_older_store_is_brought_up_to_date_in_one_transaction(path, monkeypatch):
     SqliteStore(path).close()
     monkeypatch.setattr(schema, "SCHEMA_VERSION", 3)
-    monkeypatch.setattr(schema, "MIGRATIONS", (["CREATE TABLE new (a)"], ["ALTER TABLE new ADD b", "ALTER TABLE nowhere ADD c"]))
+    monkeypatch.setattr(
+        schema,
+        "MIGRATIONS",
+        (["CREATE TABLE new (a)"], ["ALTER TABLE new ADD b", "ALTER TABLE nowhere ADD c"]),
+    )
     with pytest.raises(StoreError, match="nowhere"):
         SqliteStore(path)
     monkeypatch.setattr(schema, "MIGRATIONS", (["CREATE TABLE new (a)"], ["ALTER TABLE new ADD b"]))
@@ -471,7 +579,11 @@ def test_points_are_found_by_time_oldest_first_whatever_the_chunks(kept):
         inside = np.flatnonzero((time >= (since or -np.inf)) & (time <= (until or np.inf)))
         wanted = inside[:limit] if since is not None else inside[-limit:]
         found = kept.points("pump", since, until, limit)
-        assert np.array_equal(found.time, time[wanted]) and np.array_equal(found.x, x[wanted]) and found.first == wanted[0]
+        assert (
+            np.array_equal(found.time, time[wanted])
+            and np.array_equal(found.x, x[wanted])
+            and found.first == wanted[0]
+        )
     assert kept.points("pump", START + 9_000).time.size == 0
 
 
@@ -484,7 +596,10 @@ def test_points_pushed_one_by_one_become_few_chunks(kept):
 
 
 def test_anomalies_are_found_by_every_field_and_page_by_page(path):
-    kept = SqliteStore(path, describe=lambda a, unit: ("critical" if a.score > 8 else "info", f"{a.value:.1f} {unit}"))
+    kept = SqliteStore(
+        path,
+        describe=lambda a, unit: ("critical" if a.score > 8 else "info", f"{a.value:.1f} {unit}"),
+    )
     monitor, (time, x) = watching(kept), numbers(4_000, features=2)
     push(monitor, "pump", time, x, [500], ("flow", "heat"))
     push(monitor, "pipe", time, x, [500], ("flow", "heat"))
@@ -492,18 +607,35 @@ def test_anomalies_are_found_by_every_field_and_page_by_page(path):
     journal = monitor.feeds["pump"].journal
     assert [a["id"] for a in whole] == sorted((a["id"] for a in whole), reverse=True)
     mine = kept.anomalies(AnomalyQuery(stream="pump", limit=1_000))
-    assert [a["step"] for a in mine][::-1] == [a.step for a in journal] and len(whole) == 2 * len(journal)
+    assert [a["step"] for a in mine][::-1] == [a.step for a in journal] and len(whole) == 2 * len(
+        journal
+    )
     assert {a["feature"] for a in mine} == {"flow", "heat"} and mine[0]["low"] < mine[0]["high"]
-    narrow = AnomalyQuery("pump", START + 1_000, START + 3_000, severities=("critical",), alarms=True, feature="heat", limit=1_000)
+    narrow = AnomalyQuery(
+        "pump",
+        START + 1_000,
+        START + 3_000,
+        severities=("critical",),
+        alarms=True,
+        feature="heat",
+        limit=1_000,
+    )
     wanted = [
-        a["id"] for a in mine if START + 1_000 <= a["time"] <= START + 3_000 and a["severity"] == "critical" and a["alarm"] and a["feature"] == "heat"
+        a["id"]
+        for a in mine
+        if START + 1_000 <= a["time"] <= START + 3_000
+        and a["severity"] == "critical"
+        and a["alarm"]
+        and a["feature"] == "heat"
     ]
     assert wanted and [a["id"] for a in kept.anomalies(narrow)] == wanted
     pages, before = [], None
     while page := kept.anomalies(AnomalyQuery(before=before, limit=17)):
         pages, before = [*pages, *page], page[-1]["id"]
     assert pages == whole
-    assert [a["id"] for a in kept.anomalies(AnomalyQuery(after=whole[9]["id"], limit=5))] == [a["id"] for a in whole[4:9]][::-1]
+    assert [a["id"] for a in kept.anomalies(AnomalyQuery(after=whole[9]["id"], limit=5))] == [
+        a["id"] for a in whole[4:9]
+    ][::-1]
     assert sum(count for _, count in kept.daily("pump")) == len(mine)
     kept.close()
 
@@ -519,7 +651,10 @@ def test_retention_leaves_what_a_restart_needs(path):
     kept.keep = Retention(days=1.0)
     while kept.sweep(5e9):
         pass
-    assert 10_000 <= len(kept.points("pump", limit=50_000).time) <= 12_750 and len(kept.anomalies()) == 1
+    assert (
+        10_000 <= len(kept.points("pump", limit=50_000).time) <= 12_750
+        and len(kept.anomalies()) == 1
+    )
     monitor = watching(kept)
     monitor.revive(monitor.feeds["pump"])
     assert monitor.feeds["pump"].end == 40_000 and monitor.feeds["pump"].tape.kept == 10_000
@@ -574,7 +709,12 @@ def test_incidents_stand_in_the_transaction_of_their_batches(kept):
     monitor, fail = watching(kept), [True]
 
     def beside(batches, save):
-        save(Rows([{"id": "i1", "stream": "pump", "state": "open", "start": START, "peak": 1.5}], [{"stream": "pump", "step": 3}]))
+        save(
+            Rows(
+                [{"id": "i1", "stream": "pump", "state": "open", "start": START, "peak": 1.5}],
+                [{"stream": "pump", "step": 3}],
+            )
+        )
         if fail:
             raise RuntimeError(fail.pop())
 
@@ -583,8 +723,15 @@ def test_incidents_stand_in_the_transaction_of_their_batches(kept):
     monitor.pump()
     assert kept.incidents() == ([], []) and kept.points("pump") is None and not owed.done()
     rounds(monitor, 12)
-    assert kept.incidents() == ([{"id": "i1", "stream": "pump", "state": "open", "start": START, "peak": 1.5}], [{"stream": "pump", "step": 3}])
-    assert owed.done() and kept.points("pump").time.size == 10 and kept.pushed() == [("pump", ("value",), ("",))]
+    assert kept.incidents() == (
+        [{"id": "i1", "stream": "pump", "state": "open", "start": START, "peak": 1.5}],
+        [{"stream": "pump", "step": 3}],
+    )
+    assert (
+        owed.done()
+        and kept.points("pump").time.size == 10
+        and kept.pushed() == [("pump", ("value",), ("",))]
+    )
 
 
 def test_labels_and_the_audit_log_are_kept(kept):
@@ -595,12 +742,20 @@ def test_labels_and_the_audit_log_are_kept(kept):
     for turn in range(5):
         kept.record("ann", "apply", "pump", {"turn": turn})
     log = kept.audit(limit=2)
-    assert [each["detail"]["turn"] for each in log + kept.audit(limit=9, before=log[-1]["id"])] == [4, 3, 2, 1, 0]
+    assert [each["detail"]["turn"] for each in log + kept.audit(limit=9, before=log[-1]["id"])] == [
+        4,
+        3,
+        2,
+        1,
+        0,
+    ]
 
 
 @pytest.mark.parametrize("name", list(DETECTORS))
 def test_the_state_of_every_detector_comes_back(kept, name, monkeypatch):
-    monkeypatch.setattr("redline.engine.monitor.BUFFER_STEPS", 400)  # steps: so a restart begins at a state, not at the first step
+    monkeypatch.setattr(
+        "redline.engine.monitor.BUFFER_STEPS", 400
+    )  # steps: so a restart begins at a state, not at the first step
     monitor, (time, x) = watching(kept), numbers(2_700, features=2)
     whole = watching(None)
     for each in (monitor, whole):
@@ -611,7 +766,10 @@ def test_the_state_of_every_detector_comes_back(kept, name, monkeypatch):
     assert receipt.done()
     state = monitor.feeds["pump"].watched.saved()
     back = encoding.unpack_state(encoding.pack_state(state))
-    assert set(back) == set(state) and all(np.array_equal(back[key], state[key], equal_nan=back[key].dtype.kind == "f") for key in state)
+    assert set(back) == set(state) and all(
+        np.array_equal(back[key], state[key], equal_nan=back[key].dtype.kind == "f")
+        for key in state
+    )
     again = watching(kept)
     for each in (again, whole):
         push(each, "pump", time[2_600:], x[2_600:], [7])
@@ -620,8 +778,12 @@ def test_the_state_of_every_detector_comes_back(kept, name, monkeypatch):
     assert np.array_equal(*ends, equal_nan=True)
 
 
-def test_after_a_state_of_another_version_a_stream_learns_anew_and_loses_nothing(path, monkeypatch, caplog):
-    monkeypatch.setattr("redline.engine.monitor.BUFFER_STEPS", 400)  # steps: so a restart begins at a state, not at the first step
+def test_after_a_state_of_another_version_a_stream_learns_anew_and_loses_nothing(
+    path, monkeypatch, caplog
+):
+    monkeypatch.setattr(
+        "redline.engine.monitor.BUFFER_STEPS", 400
+    )  # steps: so a restart begins at a state, not at the first step
     (time, x), counted, begun = numbers(2_900), [0], []
     for version, first, end in ((1, 0, 2_700), (2, 2_700, 2_800), (2, 2_800, 2_900)):
         monkeypatch.setattr("redline.engine.track.STATE_FORMAT", version)
@@ -633,9 +795,14 @@ def test_after_a_state_of_another_version_a_stream_learns_anew_and_loses_nothing
         counted.append(feed.anomalies)
         begun.append(feed.watched.begun)
         kept.close()
-    assert begun[0] == 0 < 2_000 < begun[1] == begun[2] and caplog.text.count("learns anew from step") == 1
+    assert (
+        begun[0] == 0 < 2_000 < begun[1] == begun[2]
+        and caplog.text.count("learns anew from step") == 1
+    )
     alone = track.Track(feed.applied, (0.0,), begun[1]).advance(x[begun[1] :])
-    assert np.array_equal(feed.watched.read("score", 2_800, 2_900), alone["score"][2_800 - begun[1] :], equal_nan=True)
+    assert np.array_equal(
+        feed.watched.read("score", 2_800, 2_900), alone["score"][2_800 - begun[1] :], equal_nan=True
+    )
 
 
 def test_the_document_names_every_table_and_quotes_what_is_said():
@@ -643,5 +810,8 @@ def test_the_document_names_every_table_and_quotes_what_is_said():
     assert filled(text) == text, "docs/store.md is stale: run `make docs`"
     assert all(what in text for _, what, _ in errors.ERROR_CAUSES)
     assert (
-        f"{Retention().rows:,}" in text and f"({Retention().days:g})" in text and f"{outbox.MAX_WAITING_BATCHES:,} batches" in text and f"{outbox.FAILING_PATIENCE:g} seconds" in text
+        f"{Retention().rows:,}" in text
+        and f"({Retention().days:g})" in text
+        and f"{outbox.MAX_WAITING_BATCHES:,} batches" in text
+        and f"{outbox.FAILING_PATIENCE:g} seconds" in text
     )

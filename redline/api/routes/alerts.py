@@ -18,32 +18,62 @@ SnoozeLength = Literal["10 min", "1 h", "until normal"]
 
 
 def connect_alerts(router: APIRouter, service: Service) -> None:
-    @router.get("/api/alerts", tags=["incidents"], summary="Incidents: live ones first, then the newest")
+    @router.get(
+        "/api/alerts", tags=["incidents"], summary="Incidents: live ones first, then the newest"
+    )
     def alerts(
         source: str | None = None,
-        state: Annotated[list[IncidentStateName] | None, Query(description="only in these states; default: all")] = None,
+        state: Annotated[
+            list[IncidentStateName] | None, Query(description="only in these states; default: all")
+        ] = None,
         severity: SeverityName = "info",
         limit: Annotated[int, Query(ge=1, le=1_000)] = 50,
         after: Annotated[str, Query(description="`next` of the page before")] = "",
     ) -> Response:
-        page = service.incidents.find(IncidentQuery(source, tuple(state or STATES), severity, limit, after))
-        return json_answer({"incidents": [incident_document(service, each) for each in page.incidents], "total": page.total, "next": page.after or None})
+        page = service.incidents.find(
+            IncidentQuery(source, tuple(state or STATES), severity, limit, after)
+        )
+        return json_answer(
+            {
+                "incidents": [incident_document(service, each) for each in page.incidents],
+                "total": page.total,
+                "next": page.after or None,
+            }
+        )
 
     @router.get("/api/alerts/{id}", tags=["incidents"], summary="One incident with its history")
     def alert(id: str) -> Response:
         return json_answer(incident_document(service, service.incidents.one(id)))
 
-    @router.post("/api/alerts/{id}/acknowledge", tags=["incidents"], summary="Somebody knows: nobody is called again unless it gets worse")
+    @router.post(
+        "/api/alerts/{id}/acknowledge",
+        tags=["incidents"],
+        summary="Somebody knows: nobody is called again unless it gets worse",
+    )
     def acknowledge(request: Request, id: str) -> Response:
-        return answer_change(service, request, service.incidents.acknowledge(id, request.state.who, time.time()))
+        return answer_change(
+            service, request, service.incidents.acknowledge(id, request.state.who, time.time())
+        )
 
-    @router.post("/api/alerts/{id}/snooze", tags=["incidents"], summary="Nobody is called for this stream for a while")
-    def snooze(request: Request, id: str, length: Annotated[SnoozeLength, Query(alias="for")] = "10 min") -> Response:
-        return answer_change(service, request, service.incidents.snooze(id, request.state.who, time.time(), length))
+    @router.post(
+        "/api/alerts/{id}/snooze",
+        tags=["incidents"],
+        summary="Nobody is called for this stream for a while",
+    )
+    def snooze(
+        request: Request, id: str, length: Annotated[SnoozeLength, Query(alias="for")] = "10 min"
+    ) -> Response:
+        return answer_change(
+            service, request, service.incidents.snooze(id, request.state.who, time.time(), length)
+        )
 
     @router.post("/api/alerts/{id}/resolve", tags=["incidents"], summary="Somebody says it is over")
-    def resolve(request: Request, id: str, note: Annotated[str, Query(max_length=1_000)] = "") -> Response:
-        return answer_change(service, request, service.incidents.resolve(id, request.state.who, time.time(), note))
+    def resolve(
+        request: Request, id: str, note: Annotated[str, Query(max_length=1_000)] = ""
+    ) -> Response:
+        return answer_change(
+            service, request, service.incidents.resolve(id, request.state.who, time.time(), note)
+        )
 
 
 def answer_change(service: Service, request: Request, change: Change) -> Response:

@@ -32,23 +32,45 @@ class AnomalyFilter(NamedTuple):
 
     def fits(self, shown: Mapping[str, Any]) -> bool:
         rank = SEVERITY_WORDS.index(shown["severity"])
-        return self.start <= shown["time"] < self.end and rank >= self.rank and shown["id"] > self.after and (shown["alarm"] or not self.alarms)
+        return (
+            self.start <= shown["time"] < self.end
+            and rank >= self.rank
+            and shown["id"] > self.after
+            and (shown["alarm"] or not self.alarms)
+        )
 
 
 def connect_anomalies(router: APIRouter, service: Service) -> None:
-    @router.get("/api/anomalies", tags=["anomalies"], summary="Anomalies, oldest first: the newest `limit`, or the first after an id")
+    @router.get(
+        "/api/anomalies",
+        tags=["anomalies"],
+        summary="Anomalies, oldest first: the newest `limit`, or the first after an id",
+    )
     def anomalies(
         source: Annotated[list[str] | None, Query(description="only of these streams")] = None,
         start: str | None = None,
         end: str | None = None,
         severity: SeverityName = "info",
-        alarms: Annotated[bool, Query(description="only those on which somebody is called")] = False,
-        after: Annotated[int | None, Query(ge=0, le=2**62, description="only those with a higher id, from there on")] = None,
+        alarms: Annotated[
+            bool, Query(description="only those on which somebody is called")
+        ] = False,
+        after: Annotated[
+            int | None,
+            Query(ge=0, le=2**62, description="only those with a higher id, from there on"),
+        ] = None,
         limit: Annotated[int, Query(ge=1, le=BUFFER_STEPS)] = 100,
     ) -> Response:
         for name in source or ():
             service.feed(name)
-        hunt = AnomalyFilter(tuple(source or ()), *time_bounds(start, end), SEVERITY_WORDS.index(severity), alarms, after or 0, limit, after is not None)
+        hunt = AnomalyFilter(
+            tuple(source or ()),
+            *time_bounds(start, end),
+            SEVERITY_WORDS.index(severity),
+            alarms,
+            after or 0,
+            limit,
+            after is not None,
+        )
         shown = find_anomalies(service, hunt)
         chosen = shown[:limit] if after is not None else shown[-limit:]
         return json_answer({"anomalies": chosen, "next": chosen[-1]["id"] if chosen else after})
@@ -58,10 +80,20 @@ def find_anomalies(service: Service, hunt: AnomalyFilter) -> list[dict[str, Any]
     """Those that fit, by id: from the store, or out of the journals where nothing is stored."""
     if service.store:
         return sorted(
-            (stored_anomaly(service, each) for source in hunt.sources or (None,) for each in service.store.anomalies(store_query(hunt, source))), key=anomaly_id
+            (
+                stored_anomaly(service, each)
+                for source in hunt.sources or (None,)
+                for each in service.store.anomalies(store_query(hunt, source))
+            ),
+            key=anomaly_id,
         )
     feeds = [service.feed(name) for name in hunt.sources] or list(service.monitor.feeds.values())
-    shown = [anomaly_document(feed.stream.names, feed.stream.units, feed.name, a) for feed in feeds for a in list(feed.journal) if a.id > hunt.after]
+    shown = [
+        anomaly_document(feed.stream.names, feed.stream.units, feed.name, a)
+        for feed in feeds
+        for a in list(feed.journal)
+        if a.id > hunt.after
+    ]
     return sorted((each for each in shown if hunt.fits(each)), key=anomaly_id)
 
 
@@ -70,6 +102,18 @@ def anomaly_id(shown: Mapping[str, Any]) -> int:
 
 
 def store_query(hunt: AnomalyFilter, source: str | None) -> Search:
-    since, until = None if hunt.start == -np.inf else hunt.start, None if hunt.end == np.inf else float(np.nextafter(hunt.end, -np.inf))
+    since, until = (
+        None if hunt.start == -np.inf else hunt.start,
+        None if hunt.end == np.inf else float(np.nextafter(hunt.end, -np.inf)),
+    )
     severities = SEVERITY_WORDS[hunt.rank :] if hunt.rank else ()
-    return Search(source, since, until, hunt.after if hunt.forward else None, None, severities, hunt.alarms, limit=hunt.limit)
+    return Search(
+        source,
+        since,
+        until,
+        hunt.after if hunt.forward else None,
+        None,
+        severities,
+        hunt.alarms,
+        limit=hunt.limit,
+    )

@@ -28,19 +28,43 @@ class SettingsChange:
 
 
 def connect_configure(router: APIRouter, service: Service) -> None:
-    @router.post("/api/configure", tags=["streams"], summary="Apply settings to a stream, or take the last change back")
+    @router.post(
+        "/api/configure",
+        tags=["streams"],
+        summary="Apply settings to a stream, or take the last change back",
+    )
     def configure(request: Request, change: SettingsChange) -> Response:
         feed = service.feed(change.source)
         before = feed.applied
         if change.undo:
             service.monitor.undo(feed.name)
         else:
-            said = {name: value for name, value in asdict(change).items() if value is not None and name not in ("source", "undo")}
+            said = {
+                name: value
+                for name, value in asdict(change).items()
+                if value is not None and name not in ("source", "undo")
+            }
             if not said:
-                raise BodyError("body", f"a setting to change: detector, window, threshold, direction ({', '.join(DIRECTIONS)}), ...", "none")
-            service.monitor.apply(feed.name, validate_settings(replace(before, **said), tuple(DETECTORS)))
+                raise BodyError(
+                    "body",
+                    f"a setting to change: detector, window, threshold, direction ({', '.join(DIRECTIONS)}), ...",
+                    "none",
+                )
+            service.monitor.apply(
+                feed.name, validate_settings(replace(before, **said), tuple(DETECTORS))
+            )
         if service.monitor.thread and not service.monitor.kept(COMMIT_PATIENCE):
             late = "they will be on the disk once it can be written; do not send them again"
-            raise Problem(503, f"{feed.name} runs under these settings; {late}", headers={"Retry-After": "5"})
-        service.noted(request, "undo" if change.undo else "apply", feed.name, before=asdict(before), applied=asdict(feed.applied))
-        return json_answer({"source": feed.name, "before": asdict(before), "applied": asdict(feed.applied)})
+            raise Problem(
+                503, f"{feed.name} runs under these settings; {late}", headers={"Retry-After": "5"}
+            )
+        service.noted(
+            request,
+            "undo" if change.undo else "apply",
+            feed.name,
+            before=asdict(before),
+            applied=asdict(feed.applied),
+        )
+        return json_answer(
+            {"source": feed.name, "before": asdict(before), "applied": asdict(feed.applied)}
+        )

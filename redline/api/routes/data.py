@@ -16,18 +16,36 @@ MAX_ANSWER_POINTS = 100_000  # points of one answer
 
 def time_bounds(start: str | None, end: str | None) -> tuple[float, float]:
     """The two ends of a range as a query names them."""
-    return (-np.inf if start is None else parse_time(start, "start")), (np.inf if end is None else parse_time(end, "end"))
+    return (-np.inf if start is None else parse_time(start, "start")), (
+        np.inf if end is None else parse_time(end, "end")
+    )
 
 
 def connect_data(router: APIRouter, service: Service) -> None:
-    @router.get("/api/data/{source:path}", tags=["streams"], summary="Points, scores and anomalies of a stream, oldest first")
+    @router.get(
+        "/api/data/{source:path}",
+        tags=["streams"],
+        summary="Points, scores and anomalies of a stream, oldest first",
+    )
     def data(
         request: Request,
         source: Annotated[str, Path(max_length=1_000)],
-        start: Annotated[str | None, Query(description="first time, Unix seconds or ISO 8601; then the oldest `limit` points from there on")] = None,
+        start: Annotated[
+            str | None,
+            Query(
+                description="first time, Unix seconds or ISO 8601; then the oldest `limit` points from there on"
+            ),
+        ] = None,
         end: Annotated[str | None, Query(description="first time not wanted any more")] = None,
         limit: Annotated[int, Query(ge=1, le=MAX_ANSWER_POINTS)] = 1_000,
-        thin: Annotated[int, Query(ge=0, le=MAX_ANSWER_POINTS, description="leave about so many, every anomaly among them; 0 = all")] = 0,
+        thin: Annotated[
+            int,
+            Query(
+                ge=0,
+                le=MAX_ANSWER_POINTS,
+                description="leave about so many, every anomaly among them; 0 = all",
+            ),
+        ] = 0,
         format: HistoryFormat = "json",
     ) -> Response:
         feed = service.feed(source)

@@ -16,21 +16,41 @@ from redline.incidents.incident import SEVERITY_WORDS
 
 def connect_events(router: APIRouter, service: Service) -> None:
     sse: dict[int | str, dict[str, Any]] = {}
-    sse[200] = {"description": "server-sent events: `id`, `event: anomaly`, `data`: an anomaly as JSON", "content": {"text/event-stream": {}}}
+    sse[200] = {
+        "description": "server-sent events: `id`, `event: anomaly`, `data`: an anomaly as JSON",
+        "content": {"text/event-stream": {}},
+    }
 
-    @router.get("/api/stream/anomalies", tags=["anomalies"], summary="Anomalies as they are found", response_class=Response, responses=sse)
+    @router.get(
+        "/api/stream/anomalies",
+        tags=["anomalies"],
+        summary="Anomalies as they are found",
+        response_class=Response,
+        responses=sse,
+    )
     async def follow(
         request: Request,
         source: Annotated[list[str] | None, Query(description="only of these streams")] = None,
         severity: SeverityName = "info",
-        last_event_id: Annotated[int | None, Query(ge=0, le=2**62, description="as the header Last-Event-ID, for who cannot set one")] = None,
+        last_event_id: Annotated[
+            int | None,
+            Query(
+                ge=0, le=2**62, description="as the header Last-Event-ID, for who cannot set one"
+            ),
+        ] = None,
     ) -> Response:
         if len(service.hub.clients) >= MAX_EVENT_CLIENTS:
-            raise Problem(503, f"{MAX_EVENT_CLIENTS:,} streams of events are open already; come again later", headers={"Retry-After": "10"})
+            raise Problem(
+                503,
+                f"{MAX_EVENT_CLIENTS:,} streams of events are open already; come again later",
+                headers={"Retry-After": "10"},
+            )
         header = request.headers.get("last-event-id", "")
         after = int(header) if header.isdecimal() and len(header) < 19 else last_event_id
         wish = EventFilter(frozenset(source or ()), SEVERITY_WORDS.index(severity))
-        return StreamingResponse(service.hub.follow(wish, after), media_type="text/event-stream", headers=NO_CACHE)
+        return StreamingResponse(
+            service.hub.follow(wish, after), media_type="text/event-stream", headers=NO_CACHE
+        )
 
 
 NO_CACHE = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}

@@ -29,17 +29,34 @@ class LabelBody:
 def connect_labels(router: APIRouter, service: Service) -> None:
     @router.get("/api/labels", tags=["labels"], summary="What people said of a stream")
     def labels(source: str) -> Response:
-        return json_answer({"labels": [label_document(service, label) for label in service.labels.of(service.feed(source).name)]})
+        return json_answer(
+            {
+                "labels": [
+                    label_document(service, label)
+                    for label in service.labels.of(service.feed(source).name)
+                ]
+            }
+        )
 
-    @router.post("/api/labels", tags=["labels"], summary="Say that a point or span was expected, or missed", status_code=201)
+    @router.post(
+        "/api/labels",
+        tags=["labels"],
+        summary="Say that a point or span was expected, or missed",
+        status_code=201,
+    )
     def say(request: Request, word: LabelBody) -> Response:
         feed = service.feed(word.source)
         names = feed.stream.names
         if word.feature is not None and word.feature not in names:
             raise BodyError("feature", f"one of {', '.join(names)}, or none for all", word.feature)
-        span = parse_time(word.start, "start"), parse_time(word.start if word.end is None else word.end, "end")
+        span = (
+            parse_time(word.start, "start"),
+            parse_time(word.start if word.end is None else word.end, "end"),
+        )
         feature = None if word.feature is None else names.index(word.feature)
-        label = Label(feed.name, *span, word.kind, request.state.who, time.time(), feature, word.note)
+        label = Label(
+            feed.name, *span, word.kind, request.state.who, time.time(), feature, word.note
+        )
         label = service.labels.add(label, len(names))
         service.noted(request, f"labelled {word.kind}", feed.name, id=label.id)
         return json_answer(label_document(service, label), 201)

@@ -15,14 +15,24 @@ from redline.sources.recording import Recording
 
 
 def connect_streams(router: APIRouter, service: Service) -> None:
-    @router.get("/api/streams", tags=["streams"], summary="Every stream with its features and applied settings")
+    @router.get(
+        "/api/streams",
+        tags=["streams"],
+        summary="Every stream with its features and applied settings",
+    )
     def streams(limit: Annotated[int, Query(ge=1, le=10_000)] = 1_000, after: str = "") -> Response:
         names = list(service.monitor.feeds)
         start = names.index(after) + 1 if after in names else 0
         feeds = [service.monitor.feeds[name] for name in names[start : start + limit]]
         service.awake(feeds)
         shown = [stream_description(feed) for feed in feeds]
-        return json_answer({"streams": shown, "total": len(names), "next": names[start + limit - 1] if start + limit < len(names) else None})
+        return json_answer(
+            {
+                "streams": shown,
+                "total": len(names),
+                "next": names[start + limit - 1] if start + limit < len(names) else None,
+            }
+        )
 
     @router.get("/api/streams/{source:path}", tags=["streams"], summary="One stream")
     def stream(source: Annotated[str, Path(max_length=1_000)]) -> Response:
@@ -32,16 +42,35 @@ def connect_streams(router: APIRouter, service: Service) -> None:
 def stream_kind(feed: Feed) -> str:
     if isinstance(feed.stream, PushedStream):
         return "pushed"
-    return "recording" if isinstance(feed.stream, Recording) else "live" if feed.real else "simulated"
+    return (
+        "recording" if isinstance(feed.stream, Recording) else "live" if feed.real else "simulated"
+    )
 
 
 def stream_description(feed: Feed) -> dict[str, Any]:
     stream, first = feed.stream, feed.tape.first
     with feed.lock:
-        span = feed.tape.read("time", first, feed.end)[[0, -1], 0].tolist() if feed.end > first else [None, None]
+        span = (
+            feed.tape.read("time", first, feed.end)[[0, -1], 0].tolist()
+            if feed.end > first
+            else [None, None]
+        )
     features = [{"name": name, "unit": unit} for name, unit in zip(stream.names, stream.units)]
-    about: dict[str, Any] = {"source": feed.name, "title": stream.title, "about": stream.about, "kind": stream_kind(feed), "features": features}
-    about |= {"period": stream.period, "points": feed.points, "first": first, "end": feed.end, "from": span[0], "to": span[1]}
+    about: dict[str, Any] = {
+        "source": feed.name,
+        "title": stream.title,
+        "about": stream.about,
+        "kind": stream_kind(feed),
+        "features": features,
+    }
+    about |= {
+        "period": stream.period,
+        "points": feed.points,
+        "first": first,
+        "end": feed.end,
+        "from": span[0],
+        "to": span[1],
+    }
     about |= {"anomalies": feed.anomalies, "alarms": feed.alarms, "applied": asdict(feed.applied)}
     return about | {"status": stream_status(feed), "arrived": feed.arrived}
 

@@ -20,16 +20,27 @@ def connect_actions(app: dash.Dash, service: Service, seed: int) -> None:
     buttons = {kind: Input(f"inject-{kind}", "n_clicks") for kind in KINDS if kind != "none"}
     states = {"size": State("size", "value"), "domain": State("domain", "value")}
 
-    @app.callback(Output("injected", "children"), inputs=buttons, state=states, prevent_initial_call=True)
+    @app.callback(
+        Output("injected", "children"), inputs=buttons, state=states, prevent_initial_call=True
+    )
     async def inject(size: float, domain: str, **_: Any) -> str:
         kind = str(ctx.triggered_id).removeprefix("inject-")
         monitor.inject(domain, kind, float(size))
         return f"{INJECT_NAMES.get(kind, kind)} injected"
 
-    @app.callback(Output("download", "data"), Input("export", "n_clicks"), State("domain", "value"), PREVIEW_STATE, prevent_initial_call=True)
+    @app.callback(
+        Output("download", "data"),
+        Input("export", "n_clicks"),
+        State("domain", "value"),
+        PREVIEW_STATE,
+        prevent_initial_call=True,
+    )
     async def export(_: Any, domain: str, preview: dict[str, Any]) -> Any:
         feed = monitor.feeds.get(domain)
         if feed is None:
             return no_update
         settings = previewed_settings(feed.applied, preview)
-        return {"content": export_settings(export_source(feed, domain, settings, seed), settings), "filename": f"redline-{domain}.toml"}
+        return {
+            "content": export_settings(export_source(feed, domain, settings, seed), settings),
+            "filename": f"redline-{domain}.toml",
+        }

@@ -19,14 +19,36 @@ def connect_browser(app: dash.Dash) -> None:
     browser("heard", Output("pause", "children"), Input("pulse", "data"))
     browser("sparks", Output("overview", "title"), Input("sparks", "data"))
     browser("tell", Output("popups", "title"), Input("news", "data"))
-    shown = [Output("overview", "hidden"), Output("stage", "className"), Output("yours", "hidden"), Output("inject", "hidden")]
+    shown = [
+        Output("overview", "hidden"),
+        Output("stage", "className"),
+        Output("yours", "hidden"),
+        Output("inject", "hidden"),
+    ]
     browser("stage", shown, Input("domain", "value"), State("served", "data"))
-    moved = [Output("zoom", "data", allow_duplicate=True), Output("at", "data", allow_duplicate=True)]
-    browser("zoomed", moved, Input("chart", "relayoutData"), State("zoom", "data"), State("seen", "data"), later=True)
+    moved = [
+        Output("zoom", "data", allow_duplicate=True),
+        Output("at", "data", allow_duplicate=True),
+    ]
+    browser(
+        "zoomed",
+        moved,
+        Input("chart", "relayoutData"),
+        State("zoom", "data"),
+        State("seen", "data"),
+        later=True,
+    )
     sliders = ("window", "threshold", "size")
-    browser("said", [Output(f"{name}-said", "children") for name in sliders], *[Input(name, "value") for name in sliders])
+    browser(
+        "said",
+        [Output(f"{name}-said", "children") for name in sliders],
+        *[Input(name, "value") for name in sliders],
+    )
     told = (("chart", "clickData"), ("zoom", "data"), ("domain", "value"), ("done", "data"))
     browser("labels", Output("labels", "hidden"), *[Input(*each) for each in told])
-    address = [Input(name, "value") for name in ("domain", "detector", "window", "threshold", "direction", "range")]
+    address = [
+        Input(name, "value")
+        for name in ("domain", "detector", "window", "threshold", "direction", "range")
+    ]
     address.append(Input("at", "data"))
     browser("address", Output("share", "title"), *address, State("served", "data"))

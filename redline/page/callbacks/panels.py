@@ -23,11 +23,21 @@ RECENT_STEPS = 240  # steps, those of the little line on a tab
 
 def connect_panels(app: dash.Dash, service: Service) -> None:
     monitor = service.monitor
-    rows = {"domain": Output("domain", "children"), "overview": Output("overview", "children"), "names": Output("names", "data")}
-    asked = {"n": Input("slow", "n_intervals"), "domain": Input("domain", "value"), "speed": Input("speed", "value")}
+    rows = {
+        "domain": Output("domain", "children"),
+        "overview": Output("overview", "children"),
+        "names": Output("names", "data"),
+    }
+    asked = {
+        "n": Input("slow", "n_intervals"),
+        "domain": Input("domain", "value"),
+        "speed": Input("speed", "value"),
+    }
 
     @app.callback(
-        output={"sparks": Output("sparks", "data"), "speed": Output("speed", "value"), **rows}, inputs=asked, state={"names": State("names", "data")}
+        output={"sparks": Output("sparks", "data"), "speed": Output("speed", "value"), **rows},
+        inputs=asked,
+        state={"names": State("names", "data")},
     )
     async def little(n: Any, domain: str, speed: float, names: Any) -> dict[str, Any]:
         """The little lines of the tabs and of the overview, the tabs themselves, and the speed that everybody shares."""
@@ -38,19 +48,41 @@ def connect_panels(app: dash.Dash, service: Service) -> None:
         if names and names != list(shown):
             same |= {"domain": tab_row(shown), "overview": stream_tiles(shown)}
         feeds = {name: monitor.feeds[name] for name in shown if name in monitor.feeds}
-        lines = {name: sparkline(feed, domain == OVERVIEW, open_incidents(service, feed)) for name, feed in feeds.items() if feed.end}
-        return {**same, "sparks": lines, "speed": no_update if speed == monitor.speed else int(monitor.speed)}
+        lines = {
+            name: sparkline(feed, domain == OVERVIEW, open_incidents(service, feed))
+            for name, feed in feeds.items()
+            if feed.end
+        }
+        return {
+            **same,
+            "sparks": lines,
+            "speed": no_update if speed == monitor.speed else int(monitor.speed),
+        }
 
     outputs = {name: Output(element, "children") for name, element in PANEL_ELEMENTS.items()}
-    asked = {"n": Input("slow", "n_intervals"), "panel": Input("lower", "value"), "by": Input("by", "value"), "done": Input("done", "data")}
+    asked = {
+        "n": Input("slow", "n_intervals"),
+        "panel": Input("lower", "value"),
+        "by": Input("by", "value"),
+        "done": Input("done", "data"),
+    }
 
-    @app.callback(output=outputs, inputs={**asked, "domain": Input("domain", "value"), **PREVIEW_INPUTS})
-    async def panel(n: Any, panel: str, domain: str, by: str, done: Any, **preview: Any) -> dict[str, Any]:
+    @app.callback(
+        output=outputs, inputs={**asked, "domain": Input("domain", "value"), **PREVIEW_INPUTS}
+    )
+    async def panel(
+        n: Any, panel: str, domain: str, by: str, done: Any, **preview: Any
+    ) -> dict[str, Any]:
         """The lower panel that is open."""
         feed, same = monitor.feeds.get(domain), dict.fromkeys(outputs, no_update)
         if feed is None or not feed.end or panel not in outputs:
             return same
-        return {**same, panel: await asyncio.to_thread(lower_panel, service, panel, (feed, previewed_settings(feed.applied, preview), by))}
+        return {
+            **same,
+            panel: await asyncio.to_thread(
+                lower_panel, service, panel, (feed, previewed_settings(feed.applied, preview), by)
+            ),
+        }
 
 
 def lower_panel(service: Service, panel: str, about: tuple[Feed, Settings, str]) -> list[Any]:
@@ -73,4 +105,8 @@ def lower_panel(service: Service, panel: str, about: tuple[Feed, Settings, str])
 def open_incidents(service: Service, feed: Feed) -> int:
     """How many incidents of the last steps nobody has taken care of: what the number on a tab says."""
     found = service.incidents.find(IncidentQuery(feed.name, limit=10)).incidents
-    return sum(i.state == OPEN or (i.state == RESOLVED and i.last >= feed.end - RECENT_STEPS and not i.acknowledged) for i in found)
+    return sum(
+        i.state == OPEN
+        or (i.state == RESOLVED and i.last >= feed.end - RECENT_STEPS and not i.acknowledged)
+        for i in found
+    )

@@ -15,16 +15,30 @@ from redline.page.actions import act_on_incident, add_label, find_proposal, sele
 def connect_people(app: dash.Dash, service: Service) -> None:
     """What people say: of incidents, of points, and of settings that were proposed to them."""
     monitor = service.monitor
-    states = {"domain": State("domain", "value"), "zoom": State("zoom", "data"), "click": State("chart", "clickData")}
-    words = {"expected": Input("label-expected", "n_clicks"), "missed": Input("label-missed", "n_clicks")}
+    states = {
+        "domain": State("domain", "value"),
+        "zoom": State("zoom", "data"),
+        "click": State("chart", "clickData"),
+    }
+    words = {
+        "expected": Input("label-expected", "n_clicks"),
+        "missed": Input("label-missed", "n_clicks"),
+    }
 
-    @app.callback(Output("done", "data"), inputs={"act": Input("act", "data"), **words}, state=states, prevent_initial_call=True)
+    @app.callback(
+        Output("done", "data"),
+        inputs={"act": Input("act", "data"), **words},
+        state=states,
+        prevent_initial_call=True,
+    )
     async def act(act: Any, domain: str, zoom: Any, click: Any, **_: Any) -> Any:
         if ctx.triggered_id == "act":
             await asyncio.to_thread(act_on_incident, service, act["incident"], act["act"])
         else:
             kind = str(ctx.triggered_id).removeprefix("label-")
-            await asyncio.to_thread(add_label, service, monitor.feeds[domain], selected_span(zoom, click), kind)
+            await asyncio.to_thread(
+                add_label, service, monitor.feeds[domain], selected_span(zoom, click), kind
+            )
         return monitor.clock()  # something new for the panel that is open
 
     asked = {

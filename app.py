@@ -1,7 +1,8 @@
 """The door and the page: `python app.py`, its layout and its callbacks.
 
-The way of the data is straight: stream -> monitor -> detector -> threshold -> page. The monitor's thread is the only writer; every callback here
-reads what it keeps, and a tick sends only what is new.
+The way of the data is straight: stream -> monitor -> detector -> threshold -> page. The monitor's
+thread is the only writer; every callback here reads what it keeps, and a tick sends only what is
+new.
 """
 
 from __future__ import annotations
@@ -240,7 +241,10 @@ def show_failure(error: Exception) -> None:
     dash.set_props(
         "trouble",
         {
-            "children": f"Something failed on the server: {error}. The rest goes on; look for {failure.id} in the log."
+            "children": (
+                f"Something failed on the server: {error}. The rest goes on; look for "
+                f"{failure.id} in the log."
+            )
         },
     )
 
@@ -252,7 +256,10 @@ def require_one_process() -> None:
         or int(os.environ.get("WEB_CONCURRENCY", "1")) > 1
     ):
         raise RuntimeError(
-            "Redline keeps its streams in one process: wanted one worker, came several; start it with `python app.py`"
+            (
+                "Redline keeps its streams in one process: wanted one worker, came "
+                "several; start it with `python app.py`"
+            )
         )
 
 
@@ -302,7 +309,9 @@ def connect_settings(app: dash.Dash, service: Service) -> None:
     async def settle(
         search: str, domain: str, click: Any, by: str, shown: Any, **asked: Any
     ) -> dict[str, Any]:
-        """What the controls show: a link's settings, the stream's own, or a threshold picked from the curve."""
+        """What the controls show: a link's settings, the stream's own, or a threshold picked from
+        the curve.
+        """
         same = {**dict.fromkeys(outputs, no_update), "shown": domain}
         why = ctx.triggered_id
         if shown is None and search:
@@ -446,7 +455,9 @@ def build_monitor(
     ledger: SqliteStore | UnavailableStore | None = None,
     limits: Limits = UNLIMITED,
 ) -> Monitor:
-    """The monitor with every simulated domain, this machine, and a file if one is given; with a ledger it goes on where it was."""
+    """The monitor with every simulated domain, this machine, and a file if one is given; with a
+    ledger it goes on where it was.
+    """
     feeds: dict[str, Any] = {name: (stream(seed=seed), False) for name, stream in STREAMS.items()}
     monitor = Monitor({**feeds, THIS_MACHINE: (ThisMachine(), True)}, ledger=ledger, limits=limits)
     if csv:

@@ -1,7 +1,9 @@
-"""Detectors: each scores every step of its streams against their past, in standard deviations, then learns it.
+"""Detectors: each scores every step of its streams against their past, in standard deviations, then
+learns it.
 
-A detector is a dataclass of settings with one method of its own, `advance` (or `expect`, for those that predict a value); `Detector` gives the rest.
-The definitions, one number at a time, stand in tests/twins.py; the promises every detector keeps stand in tests/contract.py.
+A detector is a dataclass of settings with one method of its own, `advance` (or `expect`, for those
+that predict a value); `Detector` gives the rest. The definitions, one number at a time, stand in
+tests/twins.py; the promises every detector keeps stand in tests/contract.py.
 """
 
 from __future__ import annotations
@@ -45,10 +47,17 @@ from redline.detection.arrays import (
     sums_before,
 )
 
-CEILING = 100.0  # standard deviations: the highest score there is, and the score of any deviation where nothing ever moved
-LARGEST_VALUE = 1e100  # a value beyond it, infinity too, is no measurement and counts as missing: its square must still be a number
+# standard deviations: the highest score there is, and the score of any deviation where nothing ever
+# moved
+CEILING = 100.0
+# a value beyond it, infinity too, is no measurement and counts as missing: its square must still be
+# a number
+LARGEST_VALUE = 1e100
 STATE_FORMAT = 3  # of saved states; another one is refused
-NO_STATE = "{} is no state: wanted a file that save() of {} wrote, got {}; save it again, or begin anew with fit()"
+NO_STATE = (
+    "{} is no state: wanted a file that save() of {} wrote, got {}; save it again, or "
+    "begin anew with fit()"
+)
 UNREADABLE = (
     ValueError,
     TypeError,
@@ -75,14 +84,17 @@ class Verdict(NamedTuple):
         None  # (steps, streams), one believable deviation, in the data's unit; None = no band
     )
     parts: Array | None = (
-        None  # (steps, streams, features), they add up to score; None = one feature, the score itself
+        # (steps, streams, features), they add up to score; None = one feature, the score itself
+        None
     )
 
 
 class Transducer(ABC):
-    """Something with a past: it turns a chunk into as many steps, moves its state, and its state is named arrays, nothing else.
+    """Something with a past: it turns a chunk into as many steps, moves its state, and its state is
+    named arrays, nothing else.
 
-    `read` takes the input in and makes the state at first sight; `pieces` cuts it where learning happens at absolute steps.
+    `read` takes the input in and makes the state at first sight; `pieces` cuts it where learning
+    happens at absolute steps.
     """
 
     joint: ClassVar[bool] = (
@@ -92,17 +104,24 @@ class Transducer(ABC):
 
     @abstractmethod
     def begin(self, shape: tuple[int, ...]) -> State:
-        """The state before the first step; shape is (streams,) or, for a joint one, (streams, features)."""
+        """The state before the first step; shape is (streams,) or, for a joint one, (streams,
+        features).
+        """
 
     def read(self, values: Any) -> Array:
-        """The input as floats of the right shape, NaN = missing; a ValueError says what was wanted, what came, what to do."""
+        """The input as floats of the right shape, NaN = missing; a ValueError says what was wanted,
+        what came, what to do.
+        """
         x: Array = np.asarray(values, dtype=np.float64)
         if self.joint and x.ndim == 2:
             x = x[..., None]  # one feature
         wanted = "(steps, streams, features)" if self.joint else "(steps, streams)"
         if x.ndim != 2 + self.joint:
             raise ValueError(
-                f"{type(self).__name__} wants {wanted}, got the shape {x.shape}; one stream of plain values is x[:, None]"
+                (
+                    f"{type(self).__name__} wants {wanted}, got the shape {x.shape}; one "
+                    "stream of plain values is x[:, None]"
+                )
             )
         if self.state is None:
             self.state = {
@@ -113,7 +132,10 @@ class Transducer(ABC):
         if self.state["shape"].tolist() != [*x.shape[1:]]:
             began = tuple(self.state["shape"].tolist())
             raise ValueError(
-                f"{type(self).__name__} began with {began} as {wanted[8:]}, got {x.shape[1:]}; use a new one, or fit() to begin again"
+                (
+                    f"{type(self).__name__} began with {began} as {wanted[8:]}, got "
+                    f"{x.shape[1:]}; use a new one, or fit() to begin again"
+                )
             )
         if (
             np.vdot(x, x) <= LARGEST_VALUE
@@ -123,7 +145,9 @@ class Transducer(ABC):
         return x if np.count_nonzero(known) == x.size else np.where(known, x, np.nan)
 
     def pieces(self, x: Array, block: int, most: int = 1) -> Iterator[tuple[int, Array]]:
-        """(offset in its block, rows): x cut at the absolute multiples of `block` steps, up to `most` whole blocks together; moves the clock."""
+        """(offset in its block, rows): x cut at the absolute multiples of `block` steps, up to
+        `most` whole blocks together; moves the clock.
+        """
         clock = self._held["step"]
         while True:
             offset = int(clock) % block
@@ -132,14 +156,17 @@ class Transducer(ABC):
                 if not offset and len(x) >= block
                 else block - offset
             )
-            piece, x = x[:size], x[size:]
+            piece = x[:size]
+            x = x[size:]
             yield offset, piece
             clock += len(piece)
             if not len(x):
                 return
 
     def remember(self, x: Array, name: str = "past") -> Array:
-        """The rows kept under that name in the state and then x, (kept + steps, ...); as many as before, the last, are kept on."""
+        """The rows kept under that name in the state and then x, (kept + steps, ...); as many as
+        before, the last, are kept on.
+        """
         held = self._held
         rows = np.concatenate((held[name], x))
         held[name] = rows[len(x) :].copy()
@@ -149,12 +176,17 @@ class Transducer(ABC):
     def _held(self) -> State:
         if self.state is None:
             raise ValueError(
-                f"{type(self).__name__} has no state yet: give it some steps first, with update() or fit()"
+                (
+                    f"{type(self).__name__} has no state yet: give it some steps first, "
+                    "with update() or fit()"
+                )
             )
         return self.state
 
     def save(self, path: str | Path) -> None:
-        """Write settings and state as .npz, without pickle; `load` carries on from there to the bit."""
+        """Write settings and state as .npz, without pickle; `load` carries on from there to the
+        bit.
+        """
         with open(path, "wb") as file:
             np.savez(
                 file,
@@ -163,7 +195,9 @@ class Transducer(ABC):
             )
 
     def load(self, path: str | Path) -> Self:
-        """Take the state written by `save`; what is none, or one of another detector, other settings or another version is a ValueError."""
+        """Take the state written by `save`; what is none, or one of another detector, other
+        settings or another version is a ValueError.
+        """
         with open(path, "rb") as file:
             try:
                 state = dict(np.load(file, allow_pickle=False))
@@ -175,7 +209,10 @@ class Transducer(ABC):
         for what, mine in self._header().items():
             if (came := header.get(what)) != mine:
                 raise ValueError(
-                    f"{path} holds a state with {what} {came!r}, wanted {mine!r}; load it into a detector made like the saved one"
+                    (
+                        f"{path} holds a state with {what} {came!r}, wanted {mine!r}; load "
+                        "it into a detector made like the saved one"
+                    )
                 )
         if not self._fits(state):
             raise ValueError(
@@ -189,7 +226,9 @@ class Transducer(ABC):
         return self
 
     def _fits(self, state: State) -> bool:
-        """Whether all that a state begins with is there, of the same shapes and types; a member's arrays come later."""
+        """Whether all that a state begins with is there, of the same shapes and types; a member's
+        arrays come later.
+        """
         shape = state.get("shape", np.zeros(0))
         if shape.shape != (1 + self.joint,) or shape.dtype.kind != "i" or shape.min() < 0:
             return False
@@ -211,18 +250,25 @@ class Transducer(ABC):
         return plain
 
     def inside(self, name: str, member: Transducer) -> Within:
-        """`with self.inside("level", member): ...` lets a member work on the part of this state that bears its name."""
+        """`with self.inside("level", member): ...` lets a member work on the part of this state
+        that bears its name.
+        """
         return Within(self, name, member)
 
 
 class Within:
-    """A member's state is the part of its owner's whose names begin with the member's name and a dot."""
+    """A member's state is the part of its owner's whose names begin with the member's name and a
+    dot.
+    """
 
     def __init__(self, owner: Transducer, name: str, member: Transducer) -> None:
-        self.owner, self.prefix, self.member = owner, name + ".", member
+        self.owner = owner
+        self.prefix = name + "."
+        self.member = member
 
     def __enter__(self) -> None:
-        held, n = self.owner._held, len(self.prefix)
+        held = self.owner._held
+        n = len(self.prefix)
         self.member.state = {
             key[n:]: held[key] for key in held if key.startswith(self.prefix)
         } or None
@@ -241,7 +287,8 @@ class Detector(Transducer):
     x       (steps, streams) or, for a joint detector, (steps, streams, features), floats, NaN = missing
     scores  (steps, streams), floats >= 0 in standard deviations, higher = stranger, NaN = no opinion
 
-    Cutting x into other chunks changes no bit of the scores. A new detector writes `begin` (its state) and `advance`, and a line in DETECTORS.
+    Cutting x into other chunks changes no bit of the scores. A new detector writes `begin` (its
+    state) and `advance`, and a line in DETECTORS.
     """
 
     window: int = 120  # steps of past that count; a missing step is a step
@@ -289,7 +336,9 @@ class Detector(Transducer):
         return flags
 
     def bounds(self, x: Any, threshold: float = 3.0) -> tuple[Array, Array] | None:
-        """(low, high) between which each step of x would score at most the threshold, an unwatched side at infinity; None without a band."""
+        """(low, high) between which each step of x would score at most the threshold, an unwatched
+        side at infinity; None without a band.
+        """
         _, centre, spread, _ = self.preview(x)
         if centre is None or spread is None:
             return None
@@ -299,7 +348,9 @@ class Detector(Transducer):
         return low, high
 
     def explain(self, x: Any) -> Array:
-        """How much of each score each feature carries, (steps, streams, features); they add up to score(x)."""
+        """How much of each score each feature carries, (steps, streams, features); they add up to
+        score(x).
+        """
         score, _, _, parts = self.preview(x)
         return score[..., None] if parts is None else parts
 
@@ -321,13 +372,17 @@ class Detector(Transducer):
 
 @dataclass
 class Expecting(Detector):
-    """A detector that predicts each value: it writes `expect`, and its score is |x - centre| / spread."""
+    """A detector that predicts each value: it writes `expect`, and its score is |x - centre| /
+    spread.
+    """
 
     @abstractmethod
     def expect(self, x: Array) -> tuple[Array, ...]:
-        """(centre, spread), both (steps, streams) in the data's unit, of each step from those before it; NaN = not enough past. Then learn x.
+        """(centre, spread), both (steps, streams) in the data's unit, of each step from those
+        before it; NaN = not enough past. Then learn x.
 
-        The spread is an array of its own, neither state nor a view: it is raised to the floor in place.
+        The spread is an array of its own, neither state nor a view: it is raised to the floor in
+        place.
         """
 
     def advance(self, x: Any) -> Verdict:
@@ -336,7 +391,8 @@ class Expecting(Detector):
         if not len(x):
             return Verdict(x, x, x)
         centre, spread = self.expect(x)
-        score, floor = np.empty_like(x), np.broadcast_to(self._floor, x.shape)
+        score = np.empty_like(x)
+        floor = np.broadcast_to(self._floor, x.shape)
         for near in cache_tiles(x.shape, 2):
             away = self.sided(x[near] - centre[near])
             away /= np.maximum(spread[near], floor[near], out=spread[near])  # NaN stays NaN
@@ -345,7 +401,8 @@ class Expecting(Detector):
 
 
 def threshold_for(scores: Any, contamination: float = 0.05) -> float:
-    """The threshold above which that share of the scores lies; steps without an opinion do not count.
+    """The threshold above which that share of the scores lies; steps without an opinion do not
+    count.
 
     >>> threshold_for([np.nan, 1.0, 2.0, 3.0, 4.0], contamination=0.25)
     3.0
@@ -363,12 +420,15 @@ def threshold_for(scores: Any, contamination: float = 0.05) -> float:
 
 @dataclass
 class Calibration(Transducer):
-    """Any raw strangeness >= 0 on the one scale: its past median becomes 0.67 and its 90th percentile 1.64, as for |z|, and the tail is that line.
+    """Any raw strangeness >= 0 on the one scale: its past median becomes 0.67 and its 90th
+    percentile 1.64, as for |z|, and the tail is that line.
 
-    `update(raw)` scores, then learns, over the last `window` learned values, renewed every window / 8 steps. It freezes while its score is above
-    `level`, but at most for `window` steps: a long anomaly stays visible, a lasting change is at last accepted. Nothing is counted in the tail,
-    so its height has no limit below CEILING. When it fails: a raw score with a tail heavier than a Gaussian's alarms too often;
-    take its square root or logarithm first. Cost: one sort of the window in window / 8 steps.
+    `update(raw)` scores, then learns, over the last `window` learned values, renewed every window /
+    8 steps. It freezes while its score is above `level`, but at most for `window` steps: a long
+    anomaly stays visible, a lasting change is at last accepted. Nothing is counted in the tail, so
+    its height has no limit below CEILING. When it fails: a raw score with a tail heavier than a
+    Gaussian's alarms too often; take its square root or logarithm first. Cost: one sort of the
+    window in window / 8 steps.
     """
 
     window: int = 120  # steps
@@ -381,7 +441,9 @@ class Calibration(Transducer):
         self.state = None
 
     def begin(self, shape: tuple[int, ...]) -> State:
-        """The last steps as learned, NaN = not; the line (median, unit); the last step that was calm."""
+        """The last steps as learned, NaN = not; the line (median, unit); the last step that was
+        calm.
+        """
         return {
             "past": np.full((self.window, *shape), np.nan),
             "line": np.full((2, *shape), np.nan),
@@ -418,12 +480,12 @@ class Calibration(Transducer):
         return score
 
     def _renew(self) -> None:
-        held, ordered = (
-            self._held,
-            np.sort(np.moveaxis(self._held["past"], 0, -1), axis=-1),
-        )  # (streams, window)
+        # (streams, window)
+        held = self._held
+        ordered = np.sort(np.moveaxis(self._held["past"], 0, -1), axis=-1)
         seen = count_known(ordered)
-        median, high = rank_quantile(ordered, seen, 0.5), rank_quantile(ordered, seen, 0.9)
+        median = rank_quantile(ordered, seen, 0.5)
+        high = rank_quantile(ordered, seen, 0.9)
         line = np.stack(
             (
                 median,
@@ -436,13 +498,17 @@ class Calibration(Transducer):
 
 @dataclass
 class Alarm(Transducer):
-    """When to call someone: `update(scores)` gives the score where an alarm may be raised, 0 where it is held back, NaN where there is none.
+    """When to call someone: `update(scores)` gives the score where an alarm may be raised, 0 where
+    it is held back, NaN where there is none.
 
-    Refractory: only a record of the last `refractory` steps passes. Renewal: an alarm goes on until the score has been under `quiet` for `pause`
-    steps, and meanwhile only what is `growth` times as high passes, as what last passed or as all of the refractory steps. Habituation: what passes
-    is divided by 1 + the number of peaks at least as high that passed before over `habit` (so many halve the next), each forgotten over `memory`
-    steps. Records under `quiet` pass as they are, uncounted. No threshold is needed here; it comes last.
-    Cost: about 100 ns per step, 20 microseconds per alarm. When it fails: a second, lower event within the refractory steps is not reported.
+    Refractory: only a record of the last `refractory` steps passes. Renewal: an alarm goes on until
+    the score has been under `quiet` for `pause` steps, and meanwhile only what is `growth` times as
+    high passes, as what last passed or as all of the refractory steps. Habituation: what passes is
+    divided by 1 + the number of peaks at least as high that passed before over `habit` (so many
+    halve the next), each forgotten over `memory` steps. Records under `quiet` pass as they are,
+    uncounted. No threshold is needed here; it comes last. Cost: about 100 ns per step, 20
+    microseconds per alarm. When it fails: a second, lower event within the refractory steps is not
+    reported.
 
     >>> Alarm().update([[0.5], [9.0], [9.5], [3.0], [0.1]]).ravel()
     array([0.5, 9. , 0. , 0. , 0. ])
@@ -452,7 +518,8 @@ class Alarm(Transducer):
     pause: int = 25  # steps
     growth: float = 2.0  # ratio of scores
     memory: int = 1000  # steps
-    habit: float = 8.0  # peaks; ten of the loudest surprise a thousand steps still call at the default threshold
+    # peaks; ten of the loudest surprise a thousand steps still call at the default threshold
+    habit: float = 8.0
     quiet: float = 2.5  # standard deviations
     bins: ClassVar[int] = 32  # of the histogram of peaks, by ratio from `quiet` to CEILING
 
@@ -463,13 +530,18 @@ class Alarm(Transducer):
             or not 0 < self.quiet < CEILING
         ):
             raise ValueError(
-                f"refractory and pause are 0 or more, memory and growth 1 or more, quiet between 0 and {CEILING:g}, got {self}"
+                (
+                    "refractory and pause are 0 or more, memory and growth 1 or more, "
+                    f"quiet between 0 and {CEILING:g}, got {self}"
+                )
             )
         if not self.habit > 0:
             raise ValueError(f"habit is a number of peaks above 0, got {self.habit}")
 
     def begin(self, shape: tuple[int, ...]) -> State:
-        """The last scores, the last loud step, how high the present alarm last passed, and the peaks so far."""
+        """The last scores, the last loud step, how high the present alarm last passed, and the
+        peaks so far.
+        """
         return {
             "past": np.zeros((max(1, self.refractory), *shape)),
             "loud": np.full(shape, -self.pause - 1),
@@ -481,11 +553,13 @@ class Alarm(Transducer):
     def update(self, scores: Any) -> Array:
         """The alarm scores of these scores, same shape."""
         scores = self.read(scores)
-        held, steps = self._held, len(scores)
+        held = self._held
+        steps = len(scores)
         before = rolling_max(self.remember(np.nan_to_num(scores)), len(held["past"]))[:steps] * (
             self.refractory > 0
         )  # of the refractory steps
-        loud, clock = scores >= self.quiet, held["step"] + np.arange(steps)[:, None]
+        loud = scores >= self.quiet
+        clock = held["step"] + np.arange(steps)[:, None]
         last = running_reduce(
             np.maximum, np.concatenate((held["loud"][None], np.where(loud, clock, -self.pause - 1)))
         )
@@ -504,7 +578,8 @@ class Alarm(Transducer):
     def _passed(self, now: int, scores: Array, passing: Array, streams: Array) -> Array:
         """The alarm scores of records at one step, in some of the streams."""
         held = self._held
-        alarms, streams = np.where(passing, scores, 0.0), streams[passing]
+        alarms = np.where(passing, scores, 0.0)
+        streams = streams[passing]
         held["rise"][streams] = scores[passing]
         place = np.log(scores[passing] / self.quiet) / np.log(CEILING / self.quiet) * self.bins
         place = np.clip(place.astype(int), 0, self.bins - 1)
@@ -524,27 +599,35 @@ class Alarm(Transducer):
 class RollingZ(Expecting):
     """How many standard deviations from the mean of the last `window` steps.
 
-    z = |x - mean| / std, both over the steps before x. Cost: constant per step, whatever the window; 2 numbers per step of the window and stream.
-    When it fails: an outlier inside the window widens the band for a whole window and hides the next; a season longer than the window is "strange".
-    Source: W. A. Shewhart, Economic Control of Quality of Manufactured Product, 1931; the joining of blocks: T. Chan, G. Golub, R. LeVeque,
-    Updating Formulae and a Pairwise Algorithm for Computing Sample Variances, 1979.
+    z = |x - mean| / std, both over the steps before x. Cost: constant per step, whatever the
+    window; 2 numbers per step of the window and stream. When it fails: an outlier inside the window
+    widens the band for a whole window and hides the next; a season longer than the window is
+    "strange". Source: W. A. Shewhart, Economic Control of Quality of Manufactured Product, 1931;
+    the joining of blocks: T. Chan, G. Golub, R. LeVeque, Updating Formulae and a Pairwise Algorithm
+    for Computing Sample Variances, 1979.
 
     >>> z = RollingZ(window=4)
     >>> z.update([[1.0], [3.0], [1.0], [3.0], [7.0]]).ravel()
     array([       nan,        nan, 1.        , 1.41421356, 5.        ])
     """
 
-    # Steps are cut into blocks of `window` at absolute multiples. The window before a step is what is left of the block before (the "tail") and the
-    # beginning of its own (the "head"). Heads are summed as steps come. Tails are summed backwards from the block's end: when a block closes only the
-    # sums at every `_part` steps are kept (the "marks"), those between are made again, part by part, when needed. Nothing is ever subtracted from a
-    # sum, so nothing outlives the window. Anchors: the tail's is its block's last value, the head's is its first; each is one of what it anchors.
+    # Steps are cut into blocks of `window` at absolute multiples. The window before a step is what
+    # is left of the block before (the "tail") and the
+    # beginning of its own (the "head"). Heads are summed as steps come. Tails are summed backwards
+    # from the block's end: when a block closes only the
+    # sums at every `_part` steps are kept (the "marks"), those between are made again, part by
+    # part, when needed. Nothing is ever subtracted from a
+    # sum, so nothing outlives the window. Anchors: the tail's is its block's last value, the head's
+    # is its first; each is one of what it anchors.
 
     @property
     def _part(self) -> int:
         return math.isqrt(self.window - 1) + 1  # steps
 
     def begin(self, shape: tuple[int, ...]) -> State:
-        """The last values by their place in the block, the sums at the marks and in the present part, the head, and both anchors."""
+        """The last values by their place in the block, the sums at the marks and in the present
+        part, the head, and both anchors.
+        """
         parts = -(-self.window // self._part)
         sums = {"marks": (3, parts + 1), "tails": (3, self._part), "head": (3,), "anchors": (2,)}
         return {
@@ -560,12 +643,14 @@ class RollingZ(Expecting):
         )
 
     def _piece(self, offset: int, rows: Array) -> tuple[Array, Array]:
-        held, size = self._held, min(len(rows), self.window)
+        held = self._held
+        size = min(len(rows), self.window)
         x = rows.reshape(-1, size, rows.shape[1])  # (blocks, steps, streams)
         tails, old = self._tails(
             offset, x
         )  # (3, blocks, steps, streams), their anchors (blocks, streams)
-        new, fresh = held["anchors"][1:], held["head"][0] == 0
+        new = held["anchors"][1:]
+        fresh = held["head"][0] == 0
         if begins := np.count_nonzero(fresh):
             new = np.where(fresh, first_known(x), new)  # (blocks, streams)
         before = (
@@ -586,11 +671,9 @@ class RollingZ(Expecting):
 
     def _tails(self, offset: int, x: Array) -> tuple[Array, Array]:
         """The moments of what is left of the block before, for each step, and their anchors."""
-        held, first, last = (
-            self._held,
-            offset // self._part,
-            (offset + x.shape[1] - 1) // self._part,
-        )
+        held = self._held
+        first = offset // self._part
+        last = (offset + x.shape[1] - 1) // self._part
         if offset % self._part == 0 or last > first:
             parts = [self._sums(part) for part in range(first, last + 1)]
             held["tails"][:, : parts[-1].shape[1]] = parts[-1]
@@ -598,7 +681,8 @@ class RollingZ(Expecting):
         else:
             tails = held["tails"]
         start = offset - first * self._part
-        tails, anchors = tails[:, None, start : start + x.shape[1]], held["anchors"][:1]
+        tails = tails[:, None, start : start + x.shape[1]]
+        anchors = held["anchors"][:1]
         if len(x) == 1:
             return tails, anchors
         anchors = np.concatenate((anchors, first_known(x[:-1, ::-1])))
@@ -614,13 +698,16 @@ class RollingZ(Expecting):
 
     def _sums(self, part: int, near: slice = slice(None)) -> Array:
         """The moments of all from each step of a part to the end of its block, (3, steps, streams)."""
-        held, steps = self._held, slice(part * self._part, (part + 1) * self._part)
+        held = self._held
+        steps = slice(part * self._part, (part + 1) * self._part)
         m = moments(held["past"][steps, near], held["anchors"][0, near])
         m[:, -1] += held["marks"][:, part + 1, near]
         return running_reduce(np.add, m[:, ::-1])[:, ::-1]
 
     def _close(self) -> None:
-        """The block is full: the head begins anew, and the marks are set for the block that follows."""
+        """The block is full: the head begins anew, and the marks are set for the block that
+        follows.
+        """
         held = self._held
         held["head"][:] = 0.0
         held["anchors"][0] = last_known(held["past"], held["anchors"][0])
@@ -635,16 +722,18 @@ class RollingZ(Expecting):
 class Ewma(Expecting):
     """How many standard deviations from an exponentially weighted mean, both weighted by age.
 
-    Weights decay**age, decay = 1 - 2 / (window + 1), missing steps weighing nothing. Cost: constant per step; 4 numbers per stream, the least of all.
-    When it fails: a steady slope biases the mean by half a window of it, and a huge spike stays in the spread for several windows.
-    Source: S. W. Roberts, Control Chart Tests Based on Geometric Moving Averages, 1959; J. M. Lucas, M. S. Saccucci, Exponentially Weighted Moving
-    Average Control Schemes, 1990.
+    Weights decay**age, decay = 1 - 2 / (window + 1), missing steps weighing nothing. Cost: constant
+    per step; 4 numbers per stream, the least of all. When it fails: a steady slope biases the mean
+    by half a window of it, and a huge spike stays in the spread for several windows. Source: S. W.
+    Roberts, Control Chart Tests Based on Geometric Moving Averages, 1959; J. M. Lucas, M. S.
+    Saccucci, Exponentially Weighted Moving Average Control Schemes, 1990.
 
     >>> Ewma(window=4).update([[1.0], [3.0], [1.0], [3.0], [7.0]]).ravel().round(3)
     array([  nan,   nan, 1.291, 1.506, 4.906])
     """
 
-    # The weights grow instead of the past shrinking: plain running sums of weight * moment, brought back to 1 at absolute multiples of `_block`.
+    # The weights grow instead of the past shrinking: plain running sums of weight * moment, brought
+    # back to 1 at absolute multiples of `_block`.
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -684,11 +773,9 @@ class Ewma(Expecting):
         self, offset: int, rows: Array, near: slice, out: Array | tuple[Array, Array]
     ) -> None:
         """Centre and spread of some streams into `out`, (2, steps, streams), their sums moved on."""
-        sums, anchor, weights = (
-            self._held["sums"][:, near],
-            self._held["anchor"][near],
-            self._weights[offset : offset + len(rows)],
-        )
+        sums = self._held["sums"][:, near]
+        anchor = self._held["anchor"][near]
+        weights = self._weights[offset : offset + len(rows)]
         fresh = sums[0] == 0
         if np.count_nonzero(fresh):
             np.copyto(anchor, first_known(rows[None])[0], where=fresh)
@@ -710,12 +797,15 @@ class Ewma(Expecting):
 
 @dataclass
 class Cusum(Ewma):
-    """How far small deviations to one side have piled up: a shift too small for any single step to show.
+    """How far small deviations to one side have piled up: a shift too small for any single step to
+    show.
 
-    S = max(0, S + z - slack) to each side, at most MOST, z = (x - mean) / std from the exponentially weighted past and at most LIMIT; score =
-    sqrt(RATE * max S), a fixed map that makes the exponential tail of S Gaussian. Cost: constant per step. It has no band: S is not a value.
-    When it fails: after a shift it alarms until S has run down, 60 steps at most; it says where a run ended, not which step was strange.
-    Source: E. S. Page, Continuous Inspection Schemes, 1954.
+    S = max(0, S + z - slack) to each side, at most MOST, z = (x - mean) / std from the
+    exponentially weighted past and at most LIMIT; score = sqrt(RATE * max S), a fixed map that
+    makes the exponential tail of S Gaussian. Cost: constant per step. It has no band: S is not a
+    value. When it fails: after a shift it alarms until S has run down, 60 steps at most; it says
+    where a run ended, not which step was strange. Source: E. S. Page, Continuous Inspection
+    Schemes, 1954.
 
     >>> bool(Cusum(window=40).update(np.r_[np.tile([0.0, 1.0], 100), np.tile([1.0, 2.0], 10)][:, None])[-1] > 3)
     True
@@ -733,7 +823,8 @@ class Cusum(Ewma):
     def advance(self, x: Any) -> Verdict:
         """Score by the sum, with this step in it."""
         x = self.read(x)
-        score, floor = np.empty_like(x), self._floor
+        score = np.empty_like(x)
+        floor = self._floor
         for offset, steps, near in self._cachefuls(x) if len(x) else ():
             rows = x[steps, near]
             centre, spread = np.empty((2, *rows.shape))
@@ -745,7 +836,9 @@ class Cusum(Ewma):
         return Verdict(score)
 
     def _climb(self, z: Array, piled: Array, score: Array) -> None:
-        """The scores of some streams from their z, both (steps, streams); their sums, (2, streams), move on."""
+        """The scores of some streams from their z, both (steps, streams); their sums, (2, streams),
+        move on.
+        """
         sides = np.empty((2, *z.shape))  # up and down
         np.subtract(z, self.slack, out=sides[0])
         np.subtract(-self.slack, z, out=sides[1])
@@ -764,7 +857,9 @@ class Cusum(Ewma):
 
 
 def accumulate_cusum(carry: Array, rows: Array, most: float) -> None:
-    """rows[i] = rows[i - 1] + rows[i], held between 0 and `most`, down the steps, begun from the carry, both in place; (sides, steps, streams)."""
+    """rows[i] = rows[i - 1] + rows[i], held between 0 and `most`, down the steps, begun from the
+    carry, both in place; (sides, steps, streams).
+    """
     if rows.shape[-1] < FEW_STREAMS:  # plain floats are faster than calls
         for side, begun in zip(rows, carry.tolist()):
             for stream, pile in enumerate(begun):
@@ -791,7 +886,9 @@ class RankDetector(Expecting):
 
     @abstractmethod
     def gauge(self, ordered: Array, seen: int | Array) -> tuple[Array, Array]:
-        """(centre, spread), both (...), from windows (..., window) sorted with the missing last; `seen` values each."""
+        """(centre, spread), both (...), from windows (..., window) sorted with the missing last;
+        `seen` values each.
+        """
 
     def begin(self, shape: tuple[int, ...]) -> State:
         """The window."""
@@ -809,9 +906,9 @@ class MedianMad(RankDetector):
     """How many robust deviations from the median of the last `window` steps.
 
     |x - median| / (1.4826 * median(|window - median|)). Cost: one sort of the window per step. Up to half the window may be outliers.
-    When it fails: where more than half of the window is one and the same value the spread is 0 and any other value is CEILING; give a floor.
-    Source: F. R. Hampel, The Influence Curve and Its Role in Robust Estimation, 1974; B. Iglewicz, D. C. Hoaglin, How to Detect and Handle
-    Outliers, 1993.
+    When it fails: where more than half of the window is one and the same value the spread is 0 and
+    any other value is CEILING; give a floor. Source: F. R. Hampel, The Influence Curve and Its Role
+    in Robust Estimation, 1974; B. Iglewicz, D. C. Hoaglin, How to Detect and Handle Outliers, 1993.
 
     >>> MedianMad(window=4).update([[1.0], [2.0], [3.0], [4.0], [9.0]]).ravel().round(3)
     array([  nan,   nan, 2.023, 1.349, 4.384])
@@ -831,7 +928,9 @@ class MedianMad(RankDetector):
 
 
 class DetectorList(Mapping[str, type[Detector]]):
-    """Detectors by the name a person reads; one that lives in a room of redline/ is imported when first asked for."""
+    """Detectors by the name a person reads; one that lives in a room of redline/ is imported when
+    first asked for.
+    """
 
     def __init__(self, entries: dict[str, type[Detector] | str]) -> None:
         self._entries = entries

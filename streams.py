@@ -1,9 +1,10 @@
 """Streams give numbers, and ten simulated ones know which of theirs are strange.
 
-A simulated stream is laid in two layers. The *base* is a season plus noise, made in blocks of BLOCK steps; a block
-is a pure function of (seed, block), so the numbers cannot depend on how they are cut into chunks, nothing is carried
-from step to step and nothing wears out after ten million of them. The *events* are the anomalies: a deck of them is
-dealt over each era, another pure function of (seed, rate, era), and laid over the base when steps are taken.
+A simulated stream is laid in two layers. The *base* is a season plus noise, made in blocks of BLOCK
+steps; a block is a pure function of (seed, block), so the numbers cannot depend on how they are cut
+into chunks, nothing is carried from step to step and nothing wears out after ten million of them.
+The *events* are the anomalies: a deck of them is dealt over each era, another pure function of
+(seed, rate, era), and laid over the base when steps are taken.
 
 >>> cpu = STREAMS["cpu"](seed=7)
 >>> chunk = cpu.take(600)
@@ -31,7 +32,9 @@ SizeRange = tuple[float, float]  # least and most
 Shape = Callable[[np.random.Generator, int], FloatArray]
 KINDS = ("none", "point", "contextual", "collective", "shift", "drift", "stuck", "dropout")
 SIMULATION_START = 1_767_571_200  # seconds since the Unix epoch: 2026-01-05T00:00:00Z, a Monday
-SIMULATION_BLOCK = 512  # steps made at once; also how far back a recurrence starts, so that a block needs only the one before it
+# steps made at once; also how far back a recurrence starts, so that a block needs only the one
+# before it
+SIMULATION_BLOCK = 512
 MIN_CALM_STEPS = (
     24  # steps without an anomaly between two events, fewer only where the rate leaves no room
 )
@@ -66,7 +69,10 @@ class Stream(ABC):
     def inject(self, kind: str, size: float) -> None:
         """Makes an anomaly happen now; only a simulated stream can."""
         raise ValueError(
-            f"an anomaly can be injected into a simulated stream only; {self.title or type(self).__name__} is real"
+            (
+                "an anomaly can be injected into a simulated stream only; "
+                f"{self.title or type(self).__name__} is real"
+            )
         )
 
 
@@ -84,7 +90,9 @@ class SimulatedEvent(NamedTuple):
     start: int  # absolute step
     kind: str
     features: tuple[int, ...]
-    shape: FloatArray  # (length,) local noise standard deviations, signed; only its length counts for the kinds without a size
+    # (length,) local noise standard deviations, signed; only its length counts for the kinds
+    # without a size
+    shape: FloatArray
     offset: int = 0  # contextual: steps to the hour of the season whose value is shown
 
     @property
@@ -144,7 +152,9 @@ HABITS = {
 
 
 def autoregressive(z: FloatArray, memory: float) -> FloatArray:
-    """Noise that remembers `memory` of the step before: (2 BLOCK, features) of unit Gaussians in, the last BLOCK out, unit spread."""
+    """Noise that remembers `memory` of the step before: (2 BLOCK, features) of unit Gaussians in,
+    the last BLOCK out, unit spread.
+    """
     scaled = (z * (1 - memory**2) ** 0.5).T.tolist()
     paths = [
         list(accumulate(feature, lambda past, new: memory * past + new))[SIMULATION_BLOCK:]
@@ -154,8 +164,11 @@ def autoregressive(z: FloatArray, memory: float) -> FloatArray:
 
 
 def volatility(z: FloatArray) -> FloatArray:
-    """GARCH(1, 1): (2 BLOCK, features) of unit Gaussians in, the last BLOCK spreads out, around 1; a big move makes the next ones big."""
-    news, memory = 0.08, 0.9
+    """GARCH(1, 1): (2 BLOCK, features) of unit Gaussians in, the last BLOCK spreads out, around 1;
+    a big move makes the next ones big.
+    """
+    news = 0.08
+    memory = 0.9
 
     def next_variance(variance: float, z: float) -> float:
         return 1 - news - memory + variance * (news * z * z + memory)
@@ -168,17 +181,23 @@ def volatility(z: FloatArray) -> FloatArray:
 
 
 def lognormal(centre: FloatArray, z: FloatArray, sigma: float) -> tuple[FloatArray, FloatArray]:
-    """Amounts that are never negative, of mean `centre`, and their standard deviation; `sigma` is the spread of the logarithm."""
+    """Amounts that are never negative, of mean `centre`, and their standard deviation; `sigma` is
+    the spread of the logarithm.
+    """
     return centre * np.exp(sigma * z - sigma**2 / 2), centre * np.expm1(sigma**2) ** 0.5
 
 
 def bump(hour: FloatArray, at: float, width: float) -> FloatArray:
-    """A hill from 0 to 1 and back over the day, highest `at` that hour, about `width` hours to each side."""
+    """A hill from 0 to 1 and back over the day, highest `at` that hour, about `width` hours to each
+    side.
+    """
     return np.exp((np.cos((hour - at) * np.pi / 12) - 1) / (width * np.pi / 12) ** 2)
 
 
 def weekend(day: FloatArray) -> FloatArray:
-    """0 on a working day, 1 on Saturday and Sunday, with soft edges; `day` counts from Monday at midnight."""
+    """0 on a working day, 1 on Saturday and Sunday, with soft edges; `day` counts from Monday at
+    midnight.
+    """
     away = np.abs((day - 6 + 3.5) % 7 - 3.5)  # days from the midnight between the two
     return np.clip((1.1 - away) / 0.2, 0, 1)
 
@@ -186,8 +205,9 @@ def weekend(day: FloatArray) -> FloatArray:
 class Simulated(Stream):
     """A domain that makes its own numbers and knows which of them are strange.
 
-    A subclass states its features, draws one season (`profile`) and its noise (`base`), and says which anomalies suit it
-    (`habits`). Sizes are in standard deviations of the noise at that step, so the same size is as hard everywhere.
+    A subclass states its features, draws one season (`profile`) and its noise (`base`), and says
+    which anomalies suit it (`habits`). Sizes are in standard deviations of the noise at that step,
+    so the same size is as hard everywhere.
     """
 
     season: ClassVar[int]  # steps until the pattern repeats
@@ -208,7 +228,10 @@ class Simulated(Stream):
     ) -> None:
         if not 0 <= rate <= 0.1:
             raise ValueError(
-                f"wanted a rate, the anomalous share of steps, from 0 to 0.1; got {rate}; 0.01 is one step in a hundred"
+                (
+                    "wanted a rate, the anomalous share of steps, from 0 to 0.1; got "
+                    f"{rate}; 0.01 is one step in a hundred"
+                )
             )
         if seed < 0:
             raise ValueError(f"wanted a seed, a whole number of 0 or more; got {seed}")
@@ -231,11 +254,15 @@ class Simulated(Stream):
 
     @abstractmethod
     def profile(self) -> FloatArray:
-        """(season, features): the calm value at each step of the season, which starts on Monday at midnight."""
+        """(season, features): the calm value at each step of the season, which starts on Monday at
+        midnight.
+        """
 
     @abstractmethod
     def base(self, block: int, calm: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """(BLOCK, features) twice: the profile `calm` with its noise, and the standard deviation of that noise."""
+        """(BLOCK, features) twice: the profile `calm` with its noise, and the standard deviation of
+        that noise.
+        """
 
     def calendar(self) -> tuple[FloatArray, FloatArray]:
         """(season,) twice: the hour of the day, and how much of a weekend it is, 0 to 1."""
@@ -271,7 +298,9 @@ class Simulated(Stream):
         self.step += steps
 
     def inject(self, kind: str, size: float) -> None:
-        """Shows an anomaly from the very next step on; another in the same breath starts a step later and is laid on top."""
+        """Shows an anomaly from the very next step on; another in the same breath starts a step
+        later and is laid on top.
+        """
         taken = {event.start for event in self._injected}
         self._add(
             Injection(next(step for step in count(self.step) if step not in taken), kind, size)
@@ -280,19 +309,25 @@ class Simulated(Stream):
     # the base
 
     def draw(self, purpose: str, number: int) -> np.random.Generator:
-        """The generator of one purpose and one block, era or step: no two share a number, none depends on another's use."""
+        """The generator of one purpose and one block, era or step: no two share a number, none
+        depends on another's use.
+        """
         key = (self.seed, crc32(f"{type(self).__name__} {purpose}".encode()), number)
         return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
 
     def white(self, purpose: str, block: int) -> FloatArray:
-        """(2 BLOCK, features) independent unit Gaussians: those of the block before, for a recurrence to start on, and its own."""
+        """(2 BLOCK, features) independent unit Gaussians: those of the block before, for a
+        recurrence to start on, and its own.
+        """
         shape = (SIMULATION_BLOCK, len(self.names))
         return np.concatenate(
             [self.draw(purpose, number).standard_normal(shape) for number in (block, block + 1)]
         )
 
     def wander(self, block: int) -> FloatArray:
-        """(BLOCK, features) of a slow smooth stray around 0, of about unit spread: a knot at each block's edge, joined softly."""
+        """(BLOCK, features) of a slow smooth stray around 0, of about unit spread: a knot at each
+        block's edge, joined softly.
+        """
         left, right = (
             self.draw("wander", number).standard_normal(len(self.names))
             for number in (block, block + 1)
@@ -301,7 +336,9 @@ class Simulated(Stream):
         return left + (right - left) * part**2 * (3 - 2 * part)
 
     def _block(self, block: int) -> tuple[FloatArray, FloatArray]:
-        """(BLOCK, features) twice: values within their limits, and the standard deviation of their noise."""
+        """(BLOCK, features) twice: values within their limits, and the standard deviation of their
+        noise.
+        """
         if block not in self._blocks:
             self._blocks = {
                 number: made for number, made in self._blocks.items() if abs(number - block) == 1
@@ -315,7 +352,8 @@ class Simulated(Stream):
 
     def _base(self, start: int, stop: int) -> tuple[FloatArray, FloatArray]:
         """(stop - start, features) twice: as _block, copied, of any steps."""
-        first, last = start // SIMULATION_BLOCK, max(start, stop - 1) // SIMULATION_BLOCK
+        first = start // SIMULATION_BLOCK
+        last = max(start, stop - 1) // SIMULATION_BLOCK
         values, spreads = zip(*(self._block(block) for block in range(first, last + 1)))
         cut = slice(start - first * SIMULATION_BLOCK, stop - first * SIMULATION_BLOCK)
         return np.concatenate(values)[cut], np.concatenate(spreads)[cut]
@@ -331,7 +369,9 @@ class Simulated(Stream):
         return round(strange / self.rate)
 
     def _deck(self, era: int) -> list[SimulatedEvent]:
-        """The events of an era: a shuffled deck, dealt with uneven calm between, so they never touch and every kind comes."""
+        """The events of an era: a shuffled deck, dealt with uneven calm between, so they never
+        touch and every kind comes.
+        """
         if era not in self._decks:
             draw = self.draw("events", era)
             kinds = draw.permutation(
@@ -352,7 +392,9 @@ class Simulated(Stream):
     def _dealt(
         self, draw: np.random.Generator, era: int, kinds: list[str], lasts: list[int]
     ) -> list[int]:
-        """The absolute first step of each card; a contextual one slides within its calm to where the season has room for it."""
+        """The absolute first step of each card; a contextual one slides within its calm to where
+        the season has room for it.
+        """
         end = (era + 1) * self._era
         free = self._era - sum(lasts)
         calm = min(MIN_CALM_STEPS, free // (2 * len(kinds)))
@@ -370,7 +412,9 @@ class Simulated(Stream):
 
     @cached_property
     def _room(self) -> FloatArray:
-        """(season,): how far, in noise standard deviations, the farthest other hour is from each step of the season."""
+        """(season,): how far, in noise standard deviations, the farthest other hour is from each
+        step of the season.
+        """
         _, spread = self._base(0, self.season)
         away = np.maximum(
             self._profile.max(0) - self._profile, self._profile - self._profile.min(0)
@@ -379,9 +423,11 @@ class Simulated(Stream):
 
     def _event(self, start: int, kind: str, size: float, last: int = 0) -> SimulatedEvent:
         """One event, its length, feature, side and shape drawn by a generator of its own."""
-        draw, habit = self.draw("event", start), self.habits.get(kind, HABITS[kind])
+        draw = self.draw("event", start)
+        habit = self.habits.get(kind, HABITS[kind])
         last = last or int(draw.integers(habit.shortest, habit.longest + 1))
-        feature, side = int(draw.integers(len(self.names))), int(draw.choice((-1, 1)))
+        feature = int(draw.integers(len(self.names)))
+        side = int(draw.choice((-1, 1)))
         features = tuple(range(len(self.names))) if kind in self.together else (feature,)
         event = SimulatedEvent(
             start, kind, features, size * (self.sides[feature] or side) * habit.shape(draw, last)
@@ -389,7 +435,9 @@ class Simulated(Stream):
         return self._misplaced(event, size) if kind == "contextual" else event
 
     def _misplaced(self, event: SimulatedEvent, size: float) -> SimulatedEvent:
-        """A contextual event: the feature and the other hour whose calm value is nearest to `size` deviations from this one's."""
+        """A contextual event: the feature and the other hour whose calm value is nearest to `size`
+        deviations from this one's.
+        """
         _, spread = self._base(event.start, event.start + 1)
         now = event.start % self.season
         away = np.abs(self._profile - self._profile[now]) / spread  # (season, features)
@@ -404,7 +452,10 @@ class Simulated(Stream):
             )
         if not 0 < injection.size < np.inf:
             raise ValueError(
-                f"wanted a size in noise standard deviations, above 0; got {injection.size}; 8 is easy to see"
+                (
+                    "wanted a size in noise standard deviations, above 0; got "
+                    f"{injection.size}; 8 is easy to see"
+                )
             )
         if injection.step < self.step:
             raise ValueError(
@@ -435,7 +486,9 @@ class Simulated(Stream):
     def _changed(
         self, event: SimulatedEvent, first: int, x: FloatArray, spread: FloatArray
     ) -> FloatArray:
-        """(steps, features of the event): what it makes of the values x, the first of them at the absolute step `first`."""
+        """(steps, features of the event): what it makes of the values x, the first of them at the
+        absolute step `first`.
+        """
         if event.kind == "dropout":
             return np.full_like(x, np.nan)
         if event.kind == "stuck":
@@ -453,7 +506,9 @@ class Simulated(Stream):
         return np.clip(x + deviation, low, high)
 
     def _hold(self, start: int) -> FloatArray:
-        """(features,): what a sensor that sticks at the step `start` goes on showing, the values of the step before."""
+        """(features,): what a sensor that sticks at the step `start` goes on showing, the values of
+        the step before.
+        """
         if start not in self._held:
             step = max(start - 1, 0)
             calm, _ = self._base(step, step + 1)
@@ -468,8 +523,13 @@ class Wave(Simulated):
     """A plain sine with noise, the smallest stream that has a season."""
 
     title = "Wave"
-    names, units, floors, period = ("signal",), ("V",), (0.02,), 0.1
-    season, limits, sides = 160, ((-100.0, 100.0),), (0,)
+    names = ("signal",)
+    units = ("V",)
+    floors = (0.02,)
+    period = 0.1
+    season = 160
+    limits = ((-100.0, 100.0),)
+    sides = (0,)
     habits = HABITS | {"collective": Habit(3, 5, 9, swing)}
 
     def profile(self) -> FloatArray:
@@ -484,8 +544,13 @@ class Cpu(Simulated):
     """The processor of an office server, busy in work hours, idle at night and at the weekend."""
 
     title = "CPU"
-    names, units, floors, period = ("CPU",), ("%",), (0.5,), 300.0
-    season, limits, sides = 7 * 288, ((0.0, 100.0),), (1,)
+    names = ("CPU",)
+    units = ("%",)
+    floors = (0.5,)
+    period = 300.0
+    season = 7 * 288
+    limits = ((0.0, 100.0),)
+    sides = (1,)
 
     def profile(self) -> FloatArray:
         hour, rest = self.calendar()
@@ -507,8 +572,13 @@ class Finance(Simulated):
     """A price that strays like a walk, with crashes and spikes, and how much of it is traded."""
 
     title = "Finance"
-    names, units, floors, period = ("price", "volume"), ("USD", "lots"), (0.05, 5.0), 60.0
-    season, limits, sides = 1440, ((0.0, np.inf), (0.0, np.inf)), (0, 1)
+    names = ("price", "volume")
+    units = ("USD", "lots")
+    floors = (0.05, 5.0)
+    period = 60.0
+    season = 1440
+    limits = ((0.0, np.inf), (0.0, np.inf))
+    sides = (0, 1)
     habits = HABITS | {"collective": Habit(3, 6, 10, crash)}
 
     def profile(self) -> FloatArray:
@@ -519,7 +589,8 @@ class Finance(Simulated):
         return np.stack([np.full(self.season, 182.0), volume], 1)
 
     def base(self, block: int, calm: FloatArray) -> tuple[FloatArray, FloatArray]:
-        z, fair = self.white("noise", block), calm[:, :1]
+        z = self.white("noise", block)
+        fair = calm[:, :1]
         spread = 0.0025 * fair
         price = fair * (1 + 0.01 * self.wander(block)[:, :1]) + spread * autoregressive(
             z[:, :1], 0.97
@@ -532,13 +603,19 @@ class Network(Simulated):
     """Traffic of an access line in and out, with evening peaks, weekends, and floods of packets."""
 
     title = "Network"
-    names, units, floors, period = ("in", "out"), ("Mbit/s", "Mbit/s"), (5.0, 2.0), 600.0
-    season, limits, sides = 7 * 144, ((0.0, 2500.0), (0.0, 2500.0)), (1, 1)
+    names = ("in", "out")
+    units = ("Mbit/s", "Mbit/s")
+    floors = (5.0, 2.0)
+    period = 600.0
+    season = 7 * 144
+    limits = ((0.0, 2500.0), (0.0, 2500.0))
+    sides = (1, 1)
     habits = HABITS | {"collective": Habit(4, 5, 10, burst)}
 
     def profile(self) -> FloatArray:
         hour, rest = self.calendar()
-        evening, day = bump(hour, 20, 3.5), bump(hour, 13, 4) * (0.75 + 0.5 * rest)
+        evening = bump(hour, 20, 3.5)
+        day = bump(hour, 13, 4) * (0.75 + 0.5 * rest)
         return np.stack([150 + 170 * evening + 100 * day, 60 + 40 * evening + 55 * day], 1)
 
     def base(self, block: int, calm: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -549,11 +626,18 @@ class Network(Simulated):
 
 
 class Fraud(Simulated):
-    """Payments by bank and by UPI, the mean amount of each minute, with sudden large transfers and bursts of them."""
+    """Payments by bank and by UPI, the mean amount of each minute, with sudden large transfers and
+    bursts of them.
+    """
 
     title = "Fraud"
-    names, units, floors, period = ("bank", "UPI"), ("INR", "INR"), (100.0, 10.0), 60.0
-    season, limits, sides = 1440, ((0.0, np.inf), (0.0, np.inf)), (1, 1)
+    names = ("bank", "UPI")
+    units = ("INR", "INR")
+    floors = (100.0, 10.0)
+    period = 60.0
+    season = 1440
+    limits = ((0.0, np.inf), (0.0, np.inf))
+    sides = (1, 1)
     habits = HABITS | {"collective": Habit(5, 4, 8, burst)}
 
     def profile(self) -> FloatArray:
@@ -570,8 +654,13 @@ class Electricity(Simulated):
     """The power a small factory draws, shift by shift, with equipment that trips or stays on."""
 
     title = "Electricity"
-    names, units, floors, period = ("load",), ("kW",), (0.5,), 300.0
-    season, limits, sides = 7 * 288, ((0.0, 400.0),), (0,)
+    names = ("load",)
+    units = ("kW",)
+    floors = (0.5,)
+    period = 300.0
+    season = 7 * 288
+    limits = ((0.0, 400.0),)
+    sides = (0,)
     habits = HABITS | {"shift": Habit(2, 10, 18)}
 
     def profile(self) -> FloatArray:
@@ -591,8 +680,13 @@ class Machine(Simulated):
     """The bearing of a machine that runs in hourly cycles, wears, and is serviced before it fails."""
 
     title = "Machine"
-    names, units, floors, period = ("temperature", "vibration"), ("°C", "mm/s"), (0.2, 0.03), 20.0
-    season, limits, sides = 180, ((-40.0, 200.0), (0.0, 50.0)), (1, 1)
+    names = ("temperature", "vibration")
+    units = ("°C", "mm/s")
+    floors = (0.2, 0.03)
+    period = 20.0
+    season = 180
+    limits = ((-40.0, 200.0), (0.0, 50.0))
+    sides = (1, 1)
     habits = HABITS | {"drift": Habit(2, 18, 30, wear)}
     together = frozenset({"drift"})
     service = 6000  # steps between two services
@@ -620,8 +714,13 @@ class Server(Simulated):
     """Requests to a web shop, with an evening peak, rushes and outages."""
 
     title = "Server"
-    names, units, floors, period = ("requests",), ("1/min",), (5.0,), 60.0
-    season, limits, sides = 1440, ((0.0, np.inf),), (0,)
+    names = ("requests",)
+    units = ("1/min",)
+    floors = (5.0,)
+    period = 60.0
+    season = 1440
+    limits = ((0.0, np.inf),)
+    sides = (0,)
     habits = HABITS | {"collective": Habit(3, 6, 10, crash), "shift": Habit(2, 10, 18)}
 
     def profile(self) -> FloatArray:
@@ -639,8 +738,13 @@ class Stocks(Simulated):
     """A share's minute returns, calm and wild by turns, with extreme moves, and its volume."""
 
     title = "Stocks"
-    names, units, floors, period = ("return", "volume"), ("%", "k shares"), (0.005, 0.2), 60.0
-    season, limits, sides = 1440, ((-100.0, np.inf), (0.0, np.inf)), (0, 1)
+    names = ("return", "volume")
+    units = ("%", "k shares")
+    floors = (0.005, 0.2)
+    period = 60.0
+    season = 1440
+    limits = ((-100.0, np.inf), (0.0, np.inf))
+    sides = (0, 1)
     habits = HABITS | {"collective": Habit(3, 5, 9, swing)}
 
     def profile(self) -> FloatArray:
@@ -659,13 +763,13 @@ class Iot(Simulated):
     """The climate of a greenhouse by three sensors that stick, drop out and drift."""
 
     title = "IoT"
-    names, units, floors, period = (
-        ("humidity", "temperature", "pressure"),
-        ("%", "°C", "hPa"),
-        (0.5, 0.1, 0.1),
-        300.0,
-    )
-    season, limits, sides = 288, ((0.0, 100.0), (-40.0, 85.0), (300.0, 1100.0)), (0, 0, 0)
+    names = ("humidity", "temperature", "pressure")
+    units = ("%", "°C", "hPa")
+    floors = (0.5, 0.1, 0.1)
+    period = 300.0
+    season = 288
+    limits = ((0.0, 100.0), (-40.0, 85.0), (300.0, 1100.0))
+    sides = (0, 0, 0)
     habits = HABITS | {
         "drift": Habit(2, 18, 30, ramp),
         "stuck": Habit(3, 8, 14),
@@ -674,7 +778,8 @@ class Iot(Simulated):
 
     def profile(self) -> FloatArray:
         hour, _ = self.calendar()
-        sun, tide = bump(hour, 14.5, 5), np.cos((hour - 10) * np.pi / 6)
+        sun = bump(hour, 14.5, 5)
+        tide = np.cos((hour - 10) * np.pi / 6)
         return np.stack([68 - 13 * sun, 17.5 + 5.2 * sun, 1013 + 0.5 * tide], 1)
 
     def base(self, block: int, calm: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -1,12 +1,14 @@
-"""The accuracy tables: every detector, with one configuration, on labelled corpora and on the simulated domains.
+"""The accuracy tables: every detector, with one configuration, on labelled corpora and on the
+simulated domains.
 
     python bench/accuracy.py --data PATH                  all tables; PATH holds nab/, skab/valve1/, jumpstarter/ (bench/corpora.py says more)
     python bench/accuracy.py --data PATH --only ensemble  some detectors
     python bench/accuracy.py --tables simulated           needs no data
     python bench/accuracy.py --data PATH --peers          the libraries too, as far as they are installed (bench/peers.py)
 
-Every detector runs with its default settings, sees each recording once and in order, and never a label, the file's length or its range. The part for
-learning is scored and learned like the rest, but not judged. Three rows in each table have never looked at the data: a clock, a constant, chance.
+Every detector runs with its default settings, sees each recording once and in order, and never a
+label, the file's length or its range. The part for learning is scored and learned like the rest,
+but not judged. Three rows in each table have never looked at the data: a clock, a constant, chance.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ SEEDS = (
     302,
     303,
 )  # of the simulated domains; no choice was made on them, though they were looked at
-LEARN, JUDGED = 6144, 12288  # steps of a simulated domain
+# steps of a simulated domain
+LEARN = 6144
+JUDGED = 12288
 SIZES = (1, 2, 3, 4, 5, 6, 8)  # local noise standard deviations
 MISSED = ("dropout",)  # kinds that are gaps, not anomalies
 
@@ -46,7 +50,9 @@ MISSED = ("dropout",)  # kinds that are gaps, not anomalies
 
 
 def ours(name: str) -> Scorer:
-    """A detector's row scores: a joint one sees the features together, any other sees each and the strangest counts."""
+    """A detector's row scores: a joint one sees the features together, any other sees each and the
+    strangest counts.
+    """
 
     def score(series: Series) -> np.ndarray:
         make = DETECTORS[name]
@@ -83,11 +89,9 @@ def nab_row(scorer: Scorer, series: list[Series]) -> list[str]:
     """NAB of the alarms and of the raw score, and VUS-PR of the score."""
     raw = [scorer(s) for s in series]
     called = [alarms(score) for score in raw]
-    windows, learns, groups = (
-        [s.windows for s in series],
-        [s.learn for s in series],
-        [s.group for s in series],
-    )
+    windows = [s.windows for s in series]
+    learns = [s.learn for s in series]
+    groups = [s.group for s in series]
     sheets = {
         name: nab.sheet(called, windows, learns, profile, 4000)
         for name, profile in nab.PROFILES.items()
@@ -129,8 +133,11 @@ NAB_HEAD = [
 
 
 def skab_row(scorer: Scorer, series: list[Series]) -> list[str]:
-    """F1 at a false-alarm rate of at most 25 %, rows after the learning part, thresholds from half of the runs."""
-    scores, truths = [scorer(s)[s.learn :] for s in series], [s.truth[s.learn :] for s in series]
+    """F1 at a false-alarm rate of at most 25 %, rows after the learning part, thresholds from half
+    of the runs.
+    """
+    scores = [scorer(s)[s.learn :] for s in series]
+    truths = [s.truth[s.learn :] for s in series]
     f1, rate = measures.f1_at_rate(scores, truths)
     low, high = np.quantile(f1, (0.025, 0.975))
     precision = np.mean(
@@ -187,14 +194,15 @@ class Domain(NamedTuple):
 
 
 def domain(name: str, seed: int, sizes: tuple[float, float]) -> Domain:
-    """A domain's steps with all events of these sizes, beside the same steps without events to measure them."""
-    stream, calm, steps = (
-        STREAMS[name](seed=seed),
-        STREAMS[name](seed=seed, rate=0.0),
-        LEARN + JUDGED,
-    )
+    """A domain's steps with all events of these sizes, beside the same steps without events to
+    measure them.
+    """
+    stream = STREAMS[name](seed=seed)
+    calm = STREAMS[name](seed=seed, rate=0.0)
+    steps = LEARN + JUDGED
     stream.sizes = sizes
-    chunk, without = stream.take(steps), calm.take(steps)
+    chunk = stream.take(steps)
+    without = calm.take(steps)
     assert chunk.label is not None
     away = np.nan_to_num(np.abs(chunk.x - without.x) / local_spread(calm, steps)).max(axis=1)
     label = np.where(
@@ -234,7 +242,9 @@ class Outcome(NamedTuple):
 
 
 def outcome(scorer: Scorer, domain: Domain) -> Outcome:
-    """Which events were hit from their first step to TOLERANCE after their last, and how many alarms hit none."""
+    """Which events were hit from their first step to TOLERANCE after their last, and how many
+    alarms hit none.
+    """
     called = np.flatnonzero(alarms(scorer(domain.series)) > THRESHOLD)
     called = called[called >= LEARN]
     covered = np.zeros(LEARN + JUDGED + TOLERANCE + 1, bool)
@@ -248,7 +258,9 @@ def outcome(scorer: Scorer, domain: Domain) -> Outcome:
 
 
 def simulated_row(scorer: Scorer, domains: list[Domain]) -> list[str]:
-    """Event recall and precision at the default threshold, of events that are really at least 6 deviations away, or stuck."""
+    """Event recall and precision at the default threshold, of events that are really at least 6
+    deviations away, or stuck.
+    """
     found = [outcome(scorer, each) for each in domains]
     large = [
         (event, hit)
@@ -256,7 +268,8 @@ def simulated_row(scorer: Scorer, domains: list[Domain]) -> list[str]:
         for event, hit in each.caught
         if event.size >= 6 or event.kind == "stuck"
     ]
-    false, raised = sum(each.false for each in found), sum(each.alarms for each in found)
+    false = sum(each.false for each in found)
+    raised = sum(each.alarms for each in found)
     recall = np.mean([hit for _, hit in large])
     kinds = [[hit for event, hit in large if event.kind == kind] for kind in KINDS[1:-1]]
     hits = sum(hit for _, hit in large)
@@ -281,7 +294,9 @@ SIMULATED_HEAD = [
 
 
 def sizes_table(scorer: Scorer) -> list[tuple[str, list[str]]]:
-    """Recall by size, all events of a domain being of one size, and by domain at sizes from 6 to 10."""
+    """Recall by size, all events of a domain being of one size, and by domain at sizes from 6 to
+    10.
+    """
     rows = []
     for name in STREAMS:
         cells = []
@@ -352,10 +367,8 @@ def asked() -> argparse.Namespace:
 
 def main() -> None:
     options = asked()
-    scorers, wanted = (
-        judged(options),
-        options.tables or ("nab", "skab", "services", "simulated", "sizes"),
-    )
+    scorers = judged(options)
+    wanted = options.tables or ("nab", "skab", "services", "simulated", "sizes")
     if {"nab", "skab", "services"} & set(wanted):
         folder = corpora.data_folder(options.data)
     if "nab" in wanted:

@@ -1,4 +1,6 @@
-"""A real server in a process of its own, seen by a real headless Chromium: what the screenshots, the page figures and the browser tests stand on."""
+"""A real server in a process of its own, seen by a real headless Chromium: what the screenshots,
+the page figures and the browser tests stand on.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,10 @@ ROOT = Path(__file__).parents[1]
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
-QUIET = "--disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
+QUIET = (
+    "--disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+)
 FLAGS = ["--headless", "--no-sandbox", *QUIET.split()]
 PATIENCE = 30.0  # seconds until a server that says nothing counts as dead
 
@@ -36,7 +41,10 @@ def launched(playwright: Any, *flags: str) -> Any:
     """A Chromium, started by playwright's synchronous interface."""
     if CHROMIUM is None:
         raise SystemExit(
-            "wanted chromium, chromium-browser or google-chrome on the PATH; none is there; on Debian: apt-get install chromium"
+            (
+                "wanted chromium, chromium-browser or google-chrome on the PATH; none is "
+                "there; on Debian: apt-get install chromium"
+            )
         )
     return playwright.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, *flags])
 
@@ -81,7 +89,10 @@ class Server:
         if not self.said:
             self.stop()
             raise RuntimeError(
-                f"wanted a line with the address within {PATIENCE:.0f} s, came nothing; the server said: {self.log.read_text()}"
+                (
+                    f"wanted a line with the address within {PATIENCE:.0f} s, came "
+                    f"nothing; the server said: {self.log.read_text()}"
+                )
             )
         return self
 

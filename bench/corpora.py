@@ -1,4 +1,5 @@
-"""Readers of public labelled corpora, each giving a list of `Series` from a folder whose path the caller gives.
+"""Readers of public labelled corpora, each giving a list of `Series` from a folder whose path the
+caller gives.
 
 The files are not part of this project. Anybody gets them from the public repositories:
 
@@ -6,7 +7,8 @@ The files are not part of this project. Anybody gets them from the public reposi
     SKAB         github.com/waico/SKAB               data/valve1/*.csv, here expected in skab/valve1/
     JumpStarter  github.com/NetManAIOps/JumpStarter  data/Dataset2: train/, test/, test_label/, here expected in jumpstarter/
 
-`--data PATH` (or REDLINE_DATA) names the folder that holds `nab/`, `skab/valve1/` and `jumpstarter/`.
+`--data PATH` (or REDLINE_DATA) names the folder that holds `nab/`, `skab/valve1/` and
+`jumpstarter/`.
 """
 
 from __future__ import annotations
@@ -40,10 +42,8 @@ class Series(NamedTuple):
 
 def data_folder(given: str | None) -> Path:
     """The folder of the corpora: the path given, else REDLINE_DATA; a sentence when there is none."""
-    name, where = (
-        given or os.environ.get("REDLINE_DATA"),
-        "give --data PATH or set REDLINE_DATA (bench/corpora.py says where to get them)",
-    )
+    name = given or os.environ.get("REDLINE_DATA")
+    where = "give --data PATH or set REDLINE_DATA (bench/corpora.py says where to get them)"
     if not name:
         raise SystemExit(f"wanted the folder of the labelled corpora, none came: {where}")
     if not Path(name).is_dir():
@@ -99,7 +99,9 @@ def skab(folder: Path) -> list[Series]:
 
 
 def jumpstarter(folder: Path) -> list[Series]:
-    """The 5 services of JumpStarter's second data set: 19 channels, 5 minutes a step; the training part comes first and is not judged."""
+    """The 5 services of JumpStarter's second data set: 19 channels, 5 minutes a step; the training
+    part comes first and is not judged.
+    """
     found = []
     for path in sorted((folder / "jumpstarter/test").glob("*.csv")):
         train, test = (

@@ -1,4 +1,6 @@
-"""Many clients on the stream of events, some of which never read: how late the others are told, and what it costs the server."""
+"""Many clients on the stream of events, some of which never read: how late the others are told, and
+what it costs the server.
+"""
 
 from __future__ import annotations
 
@@ -68,21 +70,27 @@ class Server(NamedTuple):
 class Delivery(NamedTuple):
     """What came of it."""
 
-    late: np.ndarray  # (deliveries,) seconds from the point's time, just before it was pushed, to its event at a client
+    # (deliveries,) seconds from the point's time, just before it was pushed, to its event at a
+    # client
+    late: np.ndarray
     events: int
     slow: int  # clients let go, as /api/status counts them
     grown: float  # MiB of the server's memory, from the first event to the last
     share: float  # of a core the server used
     heart: tuple[
         float, float
-    ]  # milliseconds: the longest work in one turn of the server's event loop; how late one turn in a hundred came
+        # milliseconds: the longest work in one turn of the server's event loop; how late one turn
+        # in a
+        # hundred came
+    ]
 
 
 @contextmanager
 def serving() -> Iterator[Server]:
     """`python -m redline run` with what programs push."""
     with tempfile.TemporaryDirectory() as name:
-        folder, port = Path(name), free_port()
+        folder = Path(name)
+        port = free_port()
         (folder / "push.toml").write_text(CONFIG)
         words = [
             "run",
@@ -113,16 +121,21 @@ def serving() -> Iterator[Server]:
 
 
 def heartbeat(server: Server) -> tuple[float, float]:
-    """Of a server that has ended, milliseconds: the longest work in one turn of its event loop, how late one in a hundred came (bench/heart.py)."""
+    """Of a server that has ended, milliseconds: the longest work in one turn of its event loop, how
+    late one in a hundred came (bench/heart.py).
+    """
     work, late = next(line for line in server.said if line.startswith("heart: ")).split()[1:]
     return float(work), float(late)
 
 
 class Follower(asyncio.Protocol):
-    """One client: notes how late each event came; one that does not read stops after the first bytes."""
+    """One client: notes how late each event came; one that does not read stops after the first
+    bytes.
+    """
 
     def __init__(self, late: list[float], reads: bool) -> None:
-        self.late, self.reads = late, reads
+        self.late = late
+        self.reads = reads
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -158,7 +171,9 @@ async def followed(
         )  # type: ignore[misc]
     while server.ask("/api/status")["events"]["clients"] < clients:
         await asyncio.sleep(0.1)
-    before, spent, began = server.process.memory_info().rss, server.seconds, time.perf_counter()
+    before = server.process.memory_info().rss
+    spent = server.seconds
+    began = time.perf_counter()
     sent = await spikes(server, seconds, stalled)
     await asyncio.sleep(2)
     share = (server.seconds - spent) / (time.perf_counter() - began)
@@ -176,9 +191,12 @@ def let_go(server: Server) -> int:
 
 
 async def spikes(server: Server, seconds: float, stalled: int) -> int:
-    """A few sources every 50 ms: some calm points, then one that is not, whose time is now; how many there were. So long until all who
-    do not read are let go, which takes as many events as fill what is held for them; not longer than four times as long."""
-    rng, began, sent = np.random.default_rng(1), time.monotonic(), 0
+    """A few sources every 50 ms: some calm points, then one that is not, whose time is now; how
+    many there were. So long until all who do not read are let go, which takes as many events as
+    fill what is held for them; not longer than four times as long."""
+    rng = np.random.default_rng(1)
+    began = time.monotonic()
+    sent = 0
     while (spent := time.monotonic() - began) < seconds or (
         spent < 4 * seconds and await asyncio.to_thread(let_go, server) < stalled
     ):
@@ -201,7 +219,8 @@ async def spikes(server: Server, seconds: float, stalled: int) -> int:
 
 def past(server: Server) -> None:
     """Every source has learned what is normal."""
-    rng, now = np.random.default_rng(0), time.time() - 1_000
+    rng = np.random.default_rng(0)
+    now = time.time() - 1_000
     for first in range(0, SOURCES, 50):
         times = (now + np.arange(300)).tolist()
         body = [
@@ -219,7 +238,9 @@ def deliver(clients: int, stalled: int, seconds: float) -> Delivery:
 
 
 def pushed(points: int, batch: int) -> tuple[float, float]:
-    """Columns over HTTP by one client that waits for each answer: points a second of the server's processor time, and of the clock."""
+    """Columns over HTTP by one client that waits for each answer: points a second of the server's
+    processor time, and of the clock.
+    """
     with serving() as server:
         values = np.random.default_rng(1).normal(size=batch).round(4).tolist()
         bodies = [
@@ -229,7 +250,8 @@ def pushed(points: int, batch: int) -> tuple[float, float]:
             for i in range(0, points, batch)
         ]
         server.ask("/api/submit", bodies[0])
-        spent, began = server.seconds, time.perf_counter()
+        spent = server.seconds
+        began = time.perf_counter()
         for body in bodies[1:]:
             server.ask("/api/submit", body)
         done = (len(bodies) - 1) * batch

@@ -1,4 +1,6 @@
-"""`python -m redline` with a heart in its event loop: when it ends it says how long callbacks and routes held the loop up between two beats."""
+"""`python -m redline` with a heart in its event loop: when it ends it says how long callbacks and
+routes held the loop up between two beats.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ class Hearted(uvicorn.Server):
 
     async def beat(self) -> None:
         while True:
-            due, busy = time.perf_counter() + BEAT, time.thread_time()
+            due = time.perf_counter() + BEAT
+            busy = time.thread_time()
             await asyncio.sleep(BEAT)
             self.beats.append((time.thread_time() - busy, time.perf_counter() - due))
 

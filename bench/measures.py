@@ -1,4 +1,6 @@
-"""Point-wise measures of a score against labels: average precision, VUS-PR, F1 at a bounded false-alarm rate, and bootstrap intervals."""
+"""Point-wise measures of a score against labels: average precision, VUS-PR, F1 at a bounded
+false-alarm rate, and bootstrap intervals.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +22,17 @@ def average_precision(score: np.ndarray, truth: np.ndarray) -> float:
     score = np.where(np.isnan(score), -np.inf, score)
     order = np.argsort(-score, kind="stable")
     ranked = score[order]
-    hits, last = np.cumsum(truth[order]), np.append(ranked[1:] != ranked[:-1], True)
-    precision, recall = (hits / np.arange(1, len(hits) + 1))[last], hits[last] / max(hits[-1], 1)
+    hits = np.cumsum(truth[order])
+    last = np.append(ranked[1:] != ranked[:-1], True)
+    precision = (hits / np.arange(1, len(hits) + 1))[last]
+    recall = hits[last] / max(hits[-1], 1)
     return float(np.sum(np.diff(recall, prepend=0.0) * precision))
 
 
 def soft_labels(truth: np.ndarray, reach: int) -> np.ndarray:
-    """1 inside an event, falling by sqrt(1 - distance / (reach + 1)) over `reach` steps on either side."""
+    """1 inside an event, falling by sqrt(1 - distance / (reach + 1)) over `reach` steps on either
+    side.
+    """
     steps = np.arange(len(truth))
     soft = truth.astype(float)
     for first, last in runs(truth):
@@ -38,12 +44,15 @@ def soft_labels(truth: np.ndarray, reach: int) -> np.ndarray:
 
 
 def range_pr(score: np.ndarray, truth: np.ndarray, reach: int, thresholds: np.ndarray) -> float:
-    """The area under range precision and recall with labels softened over `reach` steps; recall counts the share of events seen at all."""
+    """The area under range precision and recall with labels softened over `reach` steps; recall
+    counts the share of events seen at all.
+    """
     soft = soft_labels(truth, reach)
     order = np.argsort(score, kind="stable")
     above = np.append(np.cumsum(soft[order][::-1])[::-1], 0.0)
     place = np.searchsorted(score[order], thresholds, side="left")
-    hits, raised = above[place], len(score) - place
+    hits = above[place]
+    raised = len(score) - place
     highest = np.array([score[max(0, a - reach) : b + reach + 1].max() for a, b in runs(truth)])
     existence = (highest[:, None] >= thresholds).mean(axis=0)
     recall = np.minimum(hits / ((truth.sum() + soft.sum()) / 2), 1.0) * existence
@@ -52,9 +61,11 @@ def range_pr(score: np.ndarray, truth: np.ndarray, reach: int, thresholds: np.nd
 
 
 def vus_pr(score: np.ndarray, truth: np.ndarray, widest: int = 100) -> float:
-    """Volume under the precision-recall surface: the mean area over reaches from 0 to the median event, `widest` steps at most.
+    """Volume under the precision-recall surface: the mean area over reaches from 0 to the median
+    event, `widest` steps at most.
 
-    Source: J. Paparrizos et al., Volume Under the Surface, 2022; 250 thresholds at equal ranks, 10 reaches.
+    Source: J. Paparrizos et al., Volume Under the Surface, 2022; 250 thresholds at equal ranks, 10
+    reaches.
     """
     score = np.where(np.isnan(score), -np.inf, score)
     found = runs(truth)
@@ -72,7 +83,9 @@ def vus_pr(score: np.ndarray, truth: np.ndarray, widest: int = 100) -> float:
 def counts(
     scores: Sequence[np.ndarray], truths: Sequence[np.ndarray], thresholds: np.ndarray
 ) -> np.ndarray:
-    """(runs, 4, thresholds): hits, false alarms, anomalous rows, calm rows, at scores of at least each threshold."""
+    """(runs, 4, thresholds): hits, false alarms, anomalous rows, calm rows, at scores of at least
+    each threshold.
+    """
     found = np.zeros((len(scores), 4, len(thresholds)))
     for i, (score, truth) in enumerate(zip(scores, truths)):
         score = np.where(np.isnan(score), -np.inf, score)
@@ -87,13 +100,17 @@ def counts(
 def f1_at_rate(
     scores: Sequence[np.ndarray], truths: Sequence[np.ndarray], rate: float = 0.25, splits: int = 50
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(F1, false-alarm rate) on unseen halves of the runs, at the threshold best on the other half among those at or under the rate."""
+    """(F1, false-alarm rate) on unseen halves of the runs, at the threshold best on the other half
+    among those at or under the rate.
+    """
     known = np.concatenate(scores)
     levels = np.unique(known[np.isfinite(known)])
     thresholds = np.append(
         levels[np.unique(np.linspace(0, len(levels) - 1, 1000).astype(int))], np.inf
     )
-    table, rng, found = counts(scores, truths, thresholds), np.random.default_rng(0), []
+    table = counts(scores, truths, thresholds)
+    rng = np.random.default_rng(0)
+    found = []
 
     def judged(half: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         hits, false, anomalous, calm = table[half].sum(axis=0)
@@ -101,7 +118,8 @@ def f1_at_rate(
 
     for _ in range(splits):
         shuffled = rng.permutation(len(scores))
-        a, b = judged(shuffled[::2]), judged(shuffled[1::2])
+        a = judged(shuffled[::2])
+        b = judged(shuffled[1::2])
         for (f1, alarms), other in ((a, b), (b, a)):
             best = int(np.argmax(np.where(alarms <= rate, f1, -1.0)))
             found.append((other[0][best], other[1][best]))

@@ -1,11 +1,14 @@
-"""The NAB score of a list of score series, 0 for a detector that never speaks to 100 for one that is right at once and never wrong.
+"""The NAB score of a list of score series, 0 for a detector that never speaks to 100 for one that
+is right at once and never wrong.
 
-Written from the published description: Lavin and Ahmad, Evaluating Real-time Anomaly Detection Algorithms, 2015, section II.
-A step whose score is at or above the threshold is a detection. In each labelled window only the earliest detection counts, worth
-the scaled sigmoid S(y) = 2 / (1 + exp(5 y)) - 1 of its place y in the window (-1 at the left edge, towards 0 at the right edge),
-divided by S(-1) so that the first step is worth 1; a window without one costs the weight of a miss. Every detection outside the
-windows costs S(y) of its distance behind the last window in widths of that window, -1 before the first window and from 3 on.
-One threshold for all files: the one with the best sum. Reported: 100 (sum - null) / (perfect - null).
+Written from the published description: Lavin and Ahmad, Evaluating Real-time Anomaly Detection
+Algorithms, 2015, section II. A step whose score is at or above the threshold is a detection. In
+each labelled window only the earliest detection counts, worth the scaled sigmoid S(y) = 2 / (1 +
+exp(5 y)) - 1 of its place y in the window (-1 at the left edge, towards 0 at the right edge),
+divided by S(-1) so that the first step is worth 1; a window without one costs the weight of a miss.
+Every detection outside the windows costs S(y) of its distance behind the last window in widths of
+that window, -1 before the first window and from 3 on. One threshold for all files: the one with the
+best sum. Reported: 100 (sum - null) / (perfect - null).
 """
 
 from __future__ import annotations
@@ -44,8 +47,11 @@ def scaled_sigmoid(place: np.ndarray | float) -> np.ndarray:
 
 
 def step_weights(steps: int, windows: Windows, profile: Profile) -> tuple[np.ndarray, np.ndarray]:
-    """What a detection at each step is worth, and the window it is in: (steps,) floats, (steps,) ints with -1 = in none."""
-    weight, inside = np.full(steps, -profile.false), np.full(steps, -1)
+    """What a detection at each step is worth, and the window it is in: (steps,) floats, (steps,)
+    ints with -1 = in none.
+    """
+    weight = np.full(steps, -profile.false)
+    inside = np.full(steps, -1)
     for k, (first, last) in enumerate(windows):
         width = last - first + 1
         behind = np.arange(
@@ -62,7 +68,9 @@ def step_weights(steps: int, windows: Windows, profile: Profile) -> tuple[np.nda
 def file_curve(
     score: np.ndarray, windows: Windows, learn: int, profile: Profile, thresholds: np.ndarray
 ) -> np.ndarray:
-    """The raw score of one file at each of the ascending thresholds; NaN scores never detect, the first `learn` steps do not count."""
+    """The raw score of one file at each of the ascending thresholds; NaN scores never detect, the
+    first `learn` steps do not count.
+    """
     weight, inside = step_weights(len(score), windows, profile)
     score = np.where(np.isnan(score), -np.inf, score)
     outside = np.flatnonzero(inside[learn:] < 0) + learn
@@ -81,7 +89,9 @@ def file_curve(
 
 
 def limits(windows: Windows, learn: int, profile: Profile) -> tuple[float, float]:
-    """The raw score of (a detector that never speaks, a perfect one) on one file; a window that ends while learning counts for neither."""
+    """The raw score of (a detector that never speaks, a perfect one) on one file; a window that
+    ends while learning counts for neither.
+    """
     counted = sum(last >= learn for _, last in windows)
     return -profile.miss * counted, profile.hit * counted
 
@@ -89,7 +99,9 @@ def limits(windows: Windows, learn: int, profile: Profile) -> tuple[float, float
 def thresholds_of(
     scores: Sequence[np.ndarray], learns: Sequence[int], at_most: int | None = None
 ) -> np.ndarray:
-    """Every score that occurs, ascending, and one above all; `at_most` of them at equal ranks when asked."""
+    """Every score that occurs, ascending, and one above all; `at_most` of them at equal ranks when
+    asked.
+    """
     found = np.unique(
         np.concatenate([s[learn:][np.isfinite(s[learn:])] for s, learn in zip(scores, learns)])
     )
@@ -99,7 +111,9 @@ def thresholds_of(
 
 
 class Sheet(NamedTuple):
-    """The raw scores of all files at all thresholds, and what the null and the perfect detector get."""
+    """The raw scores of all files at all thresholds, and what the null and the perfect detector
+    get.
+    """
 
     thresholds: np.ndarray  # (thresholds,) ascending
     raw: np.ndarray  # (files, thresholds)
@@ -108,7 +122,8 @@ class Sheet(NamedTuple):
 
     def normalised(self, files: np.ndarray) -> np.ndarray:
         """The NAB score of these files at each threshold."""
-        null, perfect = self.null[files].sum(), self.perfect[files].sum()
+        null = self.null[files].sum()
+        perfect = self.perfect[files].sum()
         return 100 * (self.raw[files].sum(axis=0) - null) / (perfect - null)
 
 
@@ -151,9 +166,11 @@ def halves(groups: Sequence[str], rng: np.random.Generator) -> tuple[np.ndarray,
 
 def half_splits(sheet: Sheet, groups: Sequence[str], splits: int = 50, seed: int = 0) -> np.ndarray:
     """(2 splits,) NAB scores of one half at the threshold that was best on the other half."""
-    rng, found = np.random.default_rng(seed), []
+    rng = np.random.default_rng(seed)
+    found = []
     for _ in range(splits):
         a, b = halves(groups, rng)
-        on_a, on_b = sheet.normalised(a), sheet.normalised(b)
+        on_a = sheet.normalised(a)
+        on_b = sheet.normalised(b)
         found += [on_b[np.argmax(on_a)], on_a[np.argmax(on_b)]]
     return np.array(found)

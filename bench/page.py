@@ -1,7 +1,8 @@
 """The page's figures beside their goals, measured with a real server and a real headless Chromium.
 
-`python -m bench.page` (about three minutes), `--minutes 10` watches the memory for longer, `--only start tick` measures some. Run it alone on the
-machine: server, browser and the imitated browsers share its cores.
+`python -m bench.page` (about three minutes), `--minutes 10` watches the memory for longer, `--only
+start tick` measures some. Run it alone on the machine: server, browser and the imitated browsers
+share its cores.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ from bench.browser import Server, launched
 from streams import STREAMS
 
 TICK = 0.5  # seconds
-STARTS, TICKS, MOVES, POINTS = 5, 200, 40, 10_000
+STARTS = 5
+TICKS = 200
+MOVES = 40
+POINTS = 10_000
 CROWDS = (50, 100, 150, 200, 250, 300, 400, 500, 600, 800)  # browsers tried
 CROWDED = 10.0  # seconds a crowd is watched
 DRAWS = "_dash-update-component"
@@ -80,7 +84,8 @@ def opened(browser: Any, url: str, **view: Any) -> Any:
 
 def start(browser: Any) -> list[Row]:
     """From the command to the first answer, and to a plot that stands."""
-    answers, plots = [], []
+    answers = []
+    plots = []
     for _ in range(STARTS):
         began = time.perf_counter()
         with Server() as server:
@@ -106,7 +111,9 @@ def start(browser: Any) -> list[Row]:
 
 
 def drawn(browser: Any) -> list[Row]:
-    """From a point's arrival at the server to the frame that shows it; a point waits for the tick, then for the way."""
+    """From a point's arrival at the server to the frame that shows it; a point waits for the tick,
+    then for the way.
+    """
     with Server() as server:
         page = opened(browser, server.url, domain="wave")
         page.wait_for_function(
@@ -114,7 +121,10 @@ def drawn(browser: Any) -> list[Row]:
             timeout=60_000,
         )
         asked = page.evaluate(
-            "seen.asked.filter(a => a.points && a.drawn).map(({at, age, points, drawn}) => ({at, age, points, drawn}))"
+            (
+                "seen.asked.filter(a => a.points && a.drawn).map(({at, age, points, "
+                "drawn}) => ({at, age, points, drawn}))"
+            )
         )
         page.context.close()
     beat = 0.1  # seconds between two points of the wave
@@ -143,7 +153,10 @@ def moves(browser: Any) -> list[Row]:
             page.focus(f"#{slider} [role=slider]")
             took = [moved(page, slider, keys[i % len(keys)]) for i in range(MOVES)]
             page.context.close()
-            figure = f"{slider} moved -> marks and numbers changed, {POINTS:,} points in sight, p95 (p50)"
+            figure = (
+                f"{slider} moved -> marks and numbers changed, {POINTS:,} points in sight, "
+                "p95 (p50)"
+            )
             rows.append(
                 Row(
                     figure,
@@ -160,7 +173,10 @@ def moved(page: Any, slider: str, key: str) -> float:
     thumb = page.locator(f"#{slider} [role=slider]")
     page.keyboard.press(key)
     value = float(thumb.get_attribute("aria-valuenow"))
-    done = f"seen.asked.find(a => a.at >= seen.moved && a.{slider} === {value:g} && !/scoring/.test(a.status) && a.drawn)"
+    done = (
+        f"seen.asked.find(a => a.at >= seen.moved && a.{slider} === {value:g} && "
+        "!/scoring/.test(a.status) && a.drawn)"
+    )
     took = page.wait_for_function(f"{done} && {done}.drawn - seen.moved").json_value()
     page.evaluate("seen.asked = []")
     return float(took)
@@ -170,17 +186,13 @@ def watched(browser: Any, minutes: float) -> list[Row]:
     """Server and browser while all streams run and one person looks on."""
     with Server() as server:
         assert server.process is not None
-        process, page = (
-            psutil.Process(server.process.pid),
-            opened(browser, server.url, domain="wave"),
-        )
+        process = psutil.Process(server.process.pid)
+        page = opened(browser, server.url, domain="wave")
         time.sleep(10)
-        spent, began, memory, heaps = (
-            sum(process.cpu_times()[:2]),
-            time.monotonic(),
-            [process.memory_info().rss],
-            [heap(page)],
-        )
+        spent = sum(process.cpu_times()[:2])
+        began = time.monotonic()
+        memory = [process.memory_info().rss]
+        heaps = [heap(page)]
         while time.monotonic() - began < 60 * minutes:
             time.sleep(min(10.0, 60 * minutes / 10))
             memory.append(process.memory_info().rss)
@@ -199,11 +211,15 @@ def watched(browser: Any, minutes: float) -> list[Row]:
 
 
 def grown(memory: list[float], heaps: list[float], minutes: float) -> list[Row]:
-    """How far both sides' bytes went up; a browser's heap breathes by some MB, and in its first minutes it compiles what runs often."""
+    """How far both sides' bytes went up; a browser's heap breathes by some MB, and in its first
+    minutes it compiles what runs often.
+    """
     first, last, most = (value / 1e6 for value in (memory[0], memory[-1], max(memory)))
     fifth = len(heaps) // 5
-    young, old = min(heaps[fifth : 2 * fifth]) / 1e6, min(heaps[-fifth:]) / 1e6
-    flat, heap_flat = most <= 200 and last < 1.1 * first, old < 1.1 * young + 2
+    young = min(heaps[fifth : 2 * fifth]) / 1e6
+    old = min(heaps[-fifth:]) / 1e6
+    flat = most <= 200 and last < 1.1 * first
+    heap_flat = old < 1.1 * young + 2
     server = Row(
         f"memory of the server over {minutes:g} min, first -> last (most)",
         f"{first:.0f} -> {last:.0f} MB ({most:.0f} MB)",
@@ -222,7 +238,9 @@ def grown(memory: list[float], heaps: list[float], minutes: float) -> list[Row]:
 
 
 def heap(page: Any) -> float:
-    """Bytes that the page holds after the rubbish was collected; what this script itself remembers is forgotten first."""
+    """Bytes that the page holds after the rubbish was collected; what this script itself remembers
+    is forgotten first.
+    """
     session = page.context.new_cdp_session(page)
     page.evaluate("seen.asked = []")
     session.send("HeapProfiler.collectGarbage")
@@ -231,7 +249,8 @@ def heap(page: Any) -> float:
     return float(used)
 
 
-# Many browsers, imitated: each sends what a real one sends at a tick, with what the last answer gave it to hold
+# Many browsers, imitated: each sends what a real one sends at a tick, with what the last answer
+# gave it to hold
 
 
 def asked_for(browser: Any, url: str) -> list[dict[str, Any]]:
@@ -249,7 +268,8 @@ class Imitation:
     """A browser's ticks over one connection."""
 
     def __init__(self, port: int, body: dict[str, Any]) -> None:
-        self.port, self.failed = port, 0
+        self.port = port
+        self.failed = 0
         self.body = json.loads(json.dumps(body))
         self.took: list[float] = []  # seconds
 
@@ -266,7 +286,10 @@ class Imitation:
     async def tick(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One request, and its answer read to the end."""
         body = json.dumps(self.body).encode()
-        head = f"POST /{DRAWS} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = (
+            f"POST /{DRAWS} HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
+            f"application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
         writer.write(head.encode() + body)
         said = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
         answer = await reader.readexactly(
@@ -286,7 +309,8 @@ def crowd(port: int, bodies: list[dict[str, Any]], size: int, seconds: float) ->
     """What a crowd of imitated browsers waited for, in seconds, and how many answers failed."""
 
     async def all_at_once() -> list[Imitation]:
-        until, draw = time.monotonic() + 2 + seconds, np.random.default_rng(0)
+        until = time.monotonic() + 2 + seconds
+        draw = np.random.default_rng(0)
         inside = [Imitation(port, bodies[i % len(bodies)]) for i in range(size)]
         await asyncio.gather(*(each.live(float(draw.uniform(0, TICK)), until) for each in inside))
         return inside
@@ -312,13 +336,18 @@ def ticks(browser: Any) -> list[Row]:
                 p95(one) <= 0.005,
             )
         ]
-        served, waited = 0, 0.0
+        served = 0
+        waited = 0.0
         for size in CROWDS:
             took, failed = crowd(server.port, bodies, size, CROWDED)
             if failed or p95(took) >= TICK:
                 break
-            served, waited = size, p95(took)
-    figure = f"browsers served by one process at a {1000 * TICK:.0f} ms tick, all waiting less than a tick (p95)"
+            served = size
+            waited = p95(took)
+    figure = (
+        f"browsers served by one process at a {1000 * TICK:.0f} ms tick, all waiting less "
+        "than a tick (p95)"
+    )
     rows.append(Row(figure, f"{served} ({1000 * waited:.0f} ms)", ">= 300", served >= 300))
     return rows
 
@@ -354,7 +383,10 @@ def main() -> None:
         for name in asked.only:
             for row in MEASURES[name](browser, *([asked.minutes] if name == "watched" else [])):
                 print(
-                    f"| {row.figure} | {row.measured} | {row.goal} | {'met' if row.met else 'missed'} |",
+                    (
+                        f"| {row.figure} | {row.measured} | {row.goal} | "
+                        f"{'met' if row.met else 'missed'} |"
+                    ),
                     flush=True,
                 )
         browser.close()

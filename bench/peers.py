@@ -1,9 +1,11 @@
-"""Other libraries' detectors as functions from one recording to scores; each is left out, and named, where its library is missing.
+"""Other libraries' detectors as functions from one recording to scores; each is left out, and
+named, where its library is missing.
 
     pip install river pysad pyod scikit-learn
 
-Streaming ones learn as they go, each feature apart and the strangest feature counting; batch ones learn on the first part that is not judged. Scores
-from 0 to 1 are multiplied by 100, the scale on which `Alarm` counts peaks; their order, which is all a swept threshold sees, stays.
+Streaming ones learn as they go, each feature apart and the strangest feature counting; batch ones
+learn on the first part that is not judged. Scores from 0 to 1 are multiplied by 100, the scale on
+which `Alarm` counts peaks; their order, which is all a swept threshold sees, stays.
 """
 
 from __future__ import annotations
@@ -23,18 +25,23 @@ Scorer = Callable[
 
 
 def filled(x: np.ndarray) -> np.ndarray:
-    """Missing values replaced by the feature's mean of what was seen before, which these libraries cannot do without."""
+    """Missing values replaced by the feature's mean of what was seen before, which these libraries
+    cannot do without.
+    """
     seen = x == x
     mean = np.cumsum(np.where(seen, x, 0.0), axis=0) / np.maximum(np.cumsum(seen, axis=0), 1)
     return np.where(seen, x, mean)
 
 
 def one_by_one(make: Callable[[], Any], score_then_learn: Callable[[Any, float], float]) -> Scorer:
-    """A univariate streaming model on each feature; values are scaled to 0..1 by the range of the part that is not judged."""
+    """A univariate streaming model on each feature; values are scaled to 0..1 by the range of the
+    part that is not judged.
+    """
 
     def score(series: Series) -> np.ndarray:
         x = filled(series.x)
-        low, high = x[: series.learn].min(axis=0), x[: series.learn].max(axis=0)
+        low = x[: series.learn].min(axis=0)
+        high = x[: series.learn].max(axis=0)
         x = (x - low) / np.where(high > low, high - low, 1.0)
         columns = []
         for feature in x.T:

@@ -1,4 +1,6 @@
-"""Writes docs/light.png, docs/dark.png and docs/phone.png, taken from the running page: `python -m bench.screenshot`."""
+"""Writes docs/light.png, docs/dark.png and docs/phone.png, taken from the running page: `python -m
+bench.screenshot`.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,14 @@ SHOTS = {
     "dark": {**WIDE, "color_scheme": "dark"},
     "phone": {**PHONE, "color_scheme": "light"},
 }
-MARKS = "document.querySelector('#chart .js-plotly-plot')?.data?.filter(t => t.name === 'anomaly').reduce((n, t) => n + t.x.length, 0)"
-SETTLED = "document.querySelector('[data-spark=iot] svg') && document.querySelector('#curve .js-plotly-plot')?.data?.length"
+MARKS = (
+    "document.querySelector('#chart .js-plotly-plot')?.data?.filter(t => t.name === "
+    "'anomaly').reduce((n, t) => n + t.x.length, 0)"
+)
+SETTLED = (
+    "document.querySelector('[data-spark=iot] svg') && document.querySelector('#curve "
+    ".js-plotly-plot')?.data?.length"
+)
 NEWEST = """(() => {
   const marks = document.querySelector('#chart .js-plotly-plot').data.filter(t => t.name === 'anomaly');
   return Math.max(...marks.flatMap(t => t.x));

@@ -1,6 +1,8 @@
-"""Prints the service table: points scored and committed a second, recovery after kill -9, a history query, event-stream clients.
+"""Prints the service table: points scored and committed a second, recovery after kill -9, a history
+query, event-stream clients.
 
-`python -m bench.service` (a few minutes), `--quick` for a look, `--only submit` for one part; beside each figure stands its goal.
+`python -m bench.service` (a few minutes), `--quick` for a look, `--only submit` for one part;
+beside each figure stands its goal.
 """
 
 from __future__ import annotations
@@ -45,7 +47,9 @@ def watched() -> Iterator[tuple[Monitor, SqliteStore]]:
 
 
 def push(monitor: Monitor, points: int, sources: int, batch: int) -> tuple[float, float]:
-    """Points a second of processor time and of the clock, through submit, score, commit and receipt; each source sends `batch` at once."""
+    """Points a second of processor time and of the clock, through submit, score, commit and
+    receipt; each source sends `batch` at once.
+    """
     x = np.random.default_rng(1).normal(size=(points // sources, 1))
     t = START + np.arange(len(x), dtype=float)
     warm = [monitor.submit(f"source {i}", t[:1] - 1, x[:1]) for i in range(sources)]
@@ -79,7 +83,10 @@ def submit(quick: bool) -> list[Row]:
                 monitor, max(points // (1 if batch > 50 else 20), sources * batch), sources, batch
             )
         goal = 200_000 if batch >= 200 else None
-        name = f"submit, {sources:,} source{'s' * (sources > 1)} x {batch:,} points a batch, scored and committed"
+        name = (
+            f"submit, {sources:,} source{'s' * (sources > 1)} x {batch:,} points a batch, "
+            "scored and committed"
+        )
         rows.append(
             Row(
                 name,
@@ -92,7 +99,9 @@ def submit(quick: bool) -> list[Row]:
 
 
 def history(quick: bool) -> list[Row]:
-    """The last 10,000 points of one stream of 1,000, pushed in turns of ten points so that its chunks lie far apart."""
+    """The last 10,000 points of one stream of 1,000, pushed in turns of ten points so that its
+    chunks lie far apart.
+    """
     points = 1_000_000 if quick else 10_000_000
     sources = points // 10_000
     with watched() as (monitor, store):
@@ -168,10 +177,8 @@ def http(quick: bool) -> list[Row]:
     for batch, points in ((10_000, 1_000_000), (1_000, 200_000)):
         rate, clock = pushed(points // (4 if quick else 1), batch)
         goal = 200_000 if batch == 10_000 else None
-        name, said = (
-            f"POST /api/submit, columns of {batch:,} points, one client",
-            f"{rate:,.0f} points/s of one core ({clock:,.0f} by the clock)",
-        )
+        name = f"POST /api/submit, columns of {batch:,} points, one client"
+        said = f"{rate:,.0f} points/s of one core ({clock:,.0f} by the clock)"
         rows.append(Row(name, said, f">= {goal:,}" if goal else "", rate >= goal if goal else None))
     return rows
 
@@ -181,10 +188,16 @@ def events(quick: bool) -> list[Row]:
     clients, stalled, seconds = (100, 5, 20.0) if quick else (500, 10, 60.0)
     found = deliver(clients, stalled, seconds)
     p50, p99 = np.quantile(found.late, (0.5, 0.99))
-    said = f"p50 {1_000 * p50:.0f} ms, p99 {1_000 * p99:.0f} ms over {found.events:,} events; server {100 * found.share:.0f} % of a core"
+    said = (
+        f"p50 {1_000 * p50:.0f} ms, p99 {1_000 * p99:.0f} ms over {found.events:,} events; "
+        f"server {100 * found.share:.0f} % of a core"
+    )
     told = f"{found.slow} let go and counted, memory +{found.grown:.0f} MiB"
     enough = bool(found.slow == stalled and found.grown < 100)
-    held = f"longest work in one turn {found.heart[0]:.0f} ms; one turn in a hundred came {found.heart[1]:.0f} ms late"
+    held = (
+        f"longest work in one turn {found.heart[0]:.0f} ms; one turn in a hundred came "
+        f"{found.heart[1]:.0f} ms late"
+    )
     name = f"event stream, {clients} clients, {stalled} not reading"
     return [
         Row(f"{name}: delivery", said, "p99 <= 1 s", p99 <= 1),
@@ -217,7 +230,10 @@ def main() -> int:
         for row in part(asked.quick) if asked.only in (None, name) else ():
             missed += row.met is False
             print(
-                f"| {row.figure} | {row.measured} | {row.goal} | {'' if row.met is None else 'met' if row.met else 'missed'} |",
+                (
+                    f"| {row.figure} | {row.measured} | {row.goal} | "
+                    f"{'' if row.met is None else 'met' if row.met else 'missed'} |"
+                ),
                 flush=True,
             )
     return int(missed > 0)

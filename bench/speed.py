@@ -3,7 +3,8 @@
     python bench/speed.py            all rows, about three minutes
     python bench/speed.py tick live  some sections: tick, live, history, track, right, memory, forest
 
-Peers come with `pip install -e .[bench]`; one that is not installed is shown as "-". Figures are medians unless they say otherwise.
+Peers come with `pip install -e .[bench]`; one that is not installed is shown as "-". Figures are
+medians unless they say otherwise.
 """
 
 from __future__ import annotations
@@ -88,8 +89,10 @@ def one_by_one(learn: Callable[[float], object], points: int = POINTS) -> str:
 
 
 def river_rolling(window: int) -> Callable[[float], object]:
-    river, utils = library("river.stats"), library("river.utils")
-    mean, variance = utils.Rolling(river.Mean(), window), utils.Rolling(river.Var(), window)
+    river = library("river.stats")
+    utils = library("river.utils")
+    mean = utils.Rolling(river.Mean(), window)
+    variance = utils.Rolling(river.Var(), window)
 
     def learn(value: float) -> float:
         spread = variance.get()
@@ -103,7 +106,8 @@ def river_rolling(window: int) -> Callable[[float], object]:
 
 def river_weighted() -> Callable[[float], object]:
     river = library("river.stats")
-    mean, variance = river.EWMean(fading_factor=0.02), river.EWVar(fading_factor=0.02)
+    mean = river.EWMean(fading_factor=0.02)
+    variance = river.EWVar(fading_factor=0.02)
 
     def learn(value: float) -> float:
         spread = variance.get()
@@ -191,7 +195,8 @@ def tick() -> Iterator[Row]:
         "CUSUM": "<= 1 ms; to EWMA its two sums add 12 passes",
     }
     for name, goal in notes.items():
-        detector, x = DETECTORS[name](), RNG.normal(size=(8, MANY))
+        detector = DETECTORS[name]()
+        x = RNG.normal(size=(8, MANY))
         for i in range(130):
             detector.update(x[i % 8 : i % 8 + 1])
         took = 1e3 * np.array(
@@ -212,7 +217,8 @@ def tick() -> Iterator[Row]:
 def live() -> Iterator[Row]:
     """One value of one stream through `update`."""
     for name, make in DETECTORS.items():
-        detector, x = make(), shaped(make, RNG.normal(size=(3 * POINTS, 1)))
+        detector = make()
+        x = shaped(make, RNG.normal(size=(3 * POINTS, 1)))
         detector.fit(x[:POINTS])
         took = [
             seconds(lambda row=x[i : i + 1]: detector.update(row), 1)[0]
@@ -296,7 +302,8 @@ def track() -> Iterator[Row]:
 def right() -> Iterator[Row]:
     """Rolling variance where it is hard."""
     grid = np.round(RNG.normal(size=(3000, 1)) * 2**20) / 2**20
-    spike, shift = grid.copy(), grid.copy()
+    spike = grid.copy()
+    shift = grid.copy()
     spike[1000], shift[1000:] = 1e12, shift[1000:] + 1e9
     truth = spread(grid)[:, 0]
     for what, x, first in (
@@ -323,7 +330,8 @@ def right() -> Iterator[Row]:
         f"{spread(flat)[121:].max():.0g}",
         ", ".join(theirs) or "-",
     )
-    whole, cut = RollingZ().update(spike), RollingZ()
+    whole = RollingZ().update(spike)
+    cut = RollingZ()
     same = (
         whole.tobytes()
         == np.concatenate([cut.update(part) for part in np.array_split(spike, 173)]).tobytes()
@@ -349,7 +357,8 @@ def rolling_stds() -> dict[str, Callable[[np.ndarray], np.ndarray]]:
 
 def river_stds(x: np.ndarray) -> np.ndarray:
     """The same from river, value by value."""
-    variance, stds = library("river.utils").Rolling(library("river.stats").Var(ddof=0), 120), []
+    variance = library("river.utils").Rolling(library("river.stats").Var(ddof=0), 120)
+    stds = []
     for value in x.tolist():
         variance.update(value)
         stds.append(math.sqrt(max(variance.get(), 0.0)))
@@ -391,7 +400,9 @@ def traced(make: Callable[[], Callable[[float], object]], points: int) -> str:
 
 
 def forest() -> Iterator[Row]:
-    """Half-space trees beside river's: speed, memory, and how well they tell anomalies from the rest."""
+    """Half-space trees beside river's: speed, memory, and how well they tell anomalies from the
+    rest.
+    """
     if "half-space trees" not in DETECTORS:
         return
     x, truth = clusters(4000)
@@ -401,7 +412,10 @@ def forest() -> Iterator[Row]:
     held = sum(value.nbytes for value in (crowd.state or {}).values()) / 1000
     auc = area(make().update(x[:, None, :])[:, 0], truth)
     peer = river_forest(x, truth) if library("river") else ("-", "-")
-    ours = f"{np.median(took) / len(x) * 1e6:.2f} µs/point, half of it to lay the trees anew every 120 steps"
+    ours = (
+        f"{np.median(took) / len(x) * 1e6:.2f} µs/point, half of it to lay the trees anew "
+        "every 120 steps"
+    )
     yield Row(
         "half-space trees 25x8, history", ">= 10x river; of 10x8 it is 3 to 4x", ours, peer[0]
     )
@@ -416,7 +430,9 @@ def forest() -> Iterator[Row]:
 
 
 def clusters(steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two clusters in three features with 1 % of the steps far from both: x (steps, features), truth (steps,)."""
+    """Two clusters in three features with 1 % of the steps far from both: x (steps, features),
+    truth (steps,).
+    """
     rng = np.random.default_rng(5)
     x = rng.normal(size=(steps, 3)) * 0.3 + rng.choice([-1.0, 1.0], size=(steps, 1))
     truth = rng.random(steps) < 0.01
@@ -426,7 +442,8 @@ def clusters(steps: int) -> tuple[np.ndarray, np.ndarray]:
 
 def river_forest(x: np.ndarray, truth: np.ndarray) -> tuple[str, str]:
     """(time, AUC) of river's half-space trees of two sizes on the same steps."""
-    times, areas = [], []
+    times = []
+    areas = []
     for trees, height in ((25, 15), (10, 8)):
         model = library("river.anomaly").HalfSpaceTrees(
             n_trees=trees,
@@ -435,7 +452,8 @@ def river_forest(x: np.ndarray, truth: np.ndarray) -> tuple[str, str]:
             limits=dict.fromkeys("abc", (-4, 4)),
             seed=1,
         )
-        scores, began = [], time.perf_counter()
+        scores = []
+        began = time.perf_counter()
         for row in x.tolist():
             named = dict(zip("abc", row))
             scores.append(model.score_one(named))
@@ -448,9 +466,12 @@ def river_forest(x: np.ndarray, truth: np.ndarray) -> tuple[str, str]:
 
 
 def area(scores: np.ndarray, truth: np.ndarray) -> float:
-    """The area under the ROC curve: how often an anomaly outscores another step; steps without an opinion are left out."""
+    """The area under the ROC curve: how often an anomaly outscores another step; steps without an
+    opinion are left out.
+    """
     known = scores == scores
-    scores, truth = scores[known], truth[known]
+    scores = scores[known]
+    truth = truth[known]
     order = np.argsort(scores, kind="stable")
     ranks = np.empty(len(scores))
     ranks[order] = np.arange(1, len(scores) + 1)
@@ -471,12 +492,18 @@ def main() -> None:
     )
     for name in parser.parse_args().sections or SECTIONS:
         print(
-            f"\n### {name}: {(SECTIONS[name].__doc__ or '').strip()}\n\n| figure | goal | measured | peer |\n|---|---|---|---|"
+            (
+                f"\n### {name}: {(SECTIONS[name].__doc__ or '').strip()}\n\n| figure | "
+                "goal | measured | peer |\n|---|---|---|---|"
+            )
         )
         for row in SECTIONS[name]():
             print("| " + " | ".join(row) + " |", flush=True)
     print(
-        f"\nPython {platform.python_version()}, numpy {np.__version__}, {os.cpu_count()} cores, {platform.machine()}."
+        (
+            f"\nPython {platform.python_version()}, numpy {np.__version__}, "
+            f"{os.cpu_count()} cores, {platform.machine()}."
+        )
     )
 
 

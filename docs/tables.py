@@ -1,4 +1,6 @@
-"""Writes the generated tables into the documents that quote them, between their marks: `python docs/tables.py`."""
+"""Writes the generated tables into the documents that quote them, between their marks: `python
+docs/tables.py`.
+"""
 
 import re
 import sys

@@ -1,4 +1,6 @@
-"""Measures the tables of docs/tuning.md on the simulated streams and writes them between their marks: `python docs/tuning.py`, about a minute."""
+"""Measures the tables of docs/tuning.md on the simulated streams and writes them between their
+marks: `python docs/tuning.py`, about a minute.
+"""
 
 import re
 import sys
@@ -17,8 +19,12 @@ from redline.evaluation import metrics
 from redline.reports.table import Table
 from streams import STREAMS, Chunk
 
-STEPS, SEED, RATE, THRESHOLD = 5000, 7, 0.01, 3.5
-WINDOWS, THRESHOLDS = (30, 60, 120, 240, 480), (2.5, 3.0, 3.5, 4.0, 5.0, 6.0)
+STEPS = 5000
+SEED = 7
+RATE = 0.01
+THRESHOLD = 3.5
+WINDOWS = (30, 60, 120, 240, 480)
+THRESHOLDS = (2.5, 3.0, 3.5, 4.0, 5.0, 6.0)
 SOME = ("rolling z-score", "median and MAD", "EWMA", "autoregressive", "ensemble")
 
 
@@ -114,7 +120,9 @@ def thresholds_table() -> Table:
 
 
 def rates_table() -> Table:
-    """On each stream: steps above the threshold, alarms, and the threshold that a contamination of 1 % would give, without labels."""
+    """On each stream: steps above the threshold, alarms, and the threshold that a contamination of
+    1 % would give, without labels.
+    """
     rows = []
     for stream in STREAMS:
         score, alarm = scored("ensemble", stream)

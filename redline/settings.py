@@ -1,6 +1,8 @@
-"""The one table of settings: what a stream runs under and how the program is started, each with default, unit and help.
+"""The one table of settings: what a stream runs under and how the program is started, each with
+default, unit and help.
 
-The page, the command line and the exported file read this table, so that a name means the same thing everywhere.
+The page, the command line and the exported file read this table, so that a name means the same
+thing everywhere.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ UNBOUNDED = float("nan")  # no bound: the setting is no number
 
 
 class Setting(NamedTuple):
-    """One row of the table: what it is called, what it starts as, in which unit, between which bounds, and why one would touch it."""
+    """One row of the table: what it is called, what it starts as, in which unit, between which
+    bounds, and why one would touch it.
+    """
 
     name: str
     default: Any
@@ -66,7 +70,10 @@ SETTINGS_TABLE = (
         "",
         UNBOUNDED,
         UNBOUNDED,
-        "a file of channels and actions: who is called, and what is run, when an incident opens (docs/alerts.md)",
+        (
+            "a file of channels and actions: who is called, and what is run, when an "
+            "incident opens (docs/alerts.md)"
+        ),
     ),
     Setting(
         "tokens",
@@ -74,7 +81,10 @@ SETTINGS_TABLE = (
         "",
         UNBOUNDED,
         UNBOUNDED,
-        "a file of tokens, as `python -m redline token` writes it; without one only this machine may ask",
+        (
+            "a file of tokens, as `python -m redline token` writes it; without one only "
+            "this machine may ask"
+        ),
     ),
     Setting(
         "cors",
@@ -129,12 +139,16 @@ SETTINGS_BY_NAME = {setting.name: setting for setting in SETTINGS_TABLE}
 
 
 class SettingsError(ValueError):
-    """A setting out of its bounds, of the wrong kind, or not known: says which, what came and what is wanted."""
+    """A setting out of its bounds, of the wrong kind, or not known: says which, what came and what
+    is wanted.
+    """
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What one stream runs under; its threshold only compares, every other field names a track of its own."""
+    """What one stream runs under; its threshold only compares, every other field names a track of
+    its own.
+    """
 
     detector: str = SETTINGS_BY_NAME["detector"].default
     window: int = SETTINGS_BY_NAME["window"].default  # steps
@@ -160,7 +174,8 @@ def validate_settings(settings: Settings, detectors: tuple[str, ...]) -> Setting
             f"direction: wanted one of {', '.join(DIRECTIONS)}; came {settings.direction!r}"
         )
     for name in ("window", "threshold", "refractory", "habituation"):
-        row, value = SETTINGS_BY_NAME[name], getattr(settings, name)
+        row = SETTINGS_BY_NAME[name]
+        value = getattr(settings, name)
         if (
             isinstance(value, bool)
             or not isinstance(value, int | float)
@@ -206,7 +221,9 @@ def export_settings(source: dict[str, Any], settings: Settings) -> str:
 
 
 def import_settings(text: str) -> tuple[dict[str, Any], Settings]:
-    """The way back from `exported`: (source, settings); SettingsError names what is missing or unknown."""
+    """The way back from `exported`: (source, settings); SettingsError names what is missing or
+    unknown.
+    """
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -216,11 +233,17 @@ def import_settings(text: str) -> tuple[dict[str, Any], Settings]:
     for table in ("source", "settings"):
         if not isinstance(tables.get(table), dict):
             raise SettingsError(
-                f"settings file: the table [{table}] is missing; write it as Export on the page does"
+                (
+                    f"settings file: the table [{table}] is missing; write it as Export on "
+                    "the page does"
+                )
             )
     unknown = set(tables["settings"]) - {field.name for field in fields(Settings)}
     if unknown:
         raise SettingsError(
-            f"settings file: unknown setting {sorted(unknown)[0]!r}; known are {', '.join(f.name for f in fields(Settings))}"
+            (
+                f"settings file: unknown setting {sorted(unknown)[0]!r}; known are "
+                f"{', '.join(f.name for f in fields(Settings))}"
+            )
         )
     return tables["source"], Settings(**tables["settings"])

@@ -1,7 +1,8 @@
 """The promises every detector keeps, as checks that anyone can run on a class of their own.
 
-`check(MyDetector)` runs them all; CHECKS is the list, each a function of the class that raises AssertionError with the broken promise.
-x is (steps, streams), for a joint detector (steps, streams, 2 features). Nothing here knows any detector by name.
+`check(MyDetector)` runs them all; CHECKS is the list, each a function of the class that raises
+AssertionError with the broken promise. x is (steps, streams), for a joint detector (steps, streams,
+2 features). Nothing here knows any detector by name.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ def check(make: Make) -> None:
 
 
 def shaped(make: Make, x: Array) -> Array:
-    """(steps, streams) as the detector takes it; a joint one gets a second feature, made of the same steps in another order of streams."""
+    """(steps, streams) as the detector takes it; a joint one gets a second feature, made of the
+    same steps in another order of streams.
+    """
     return (
         np.stack((x, np.roll(x, 1, axis=1) + np.roll(x, 7, axis=0) / 2), axis=-1)
         if make.joint
@@ -58,7 +61,9 @@ def noise(make: Make, steps: int, streams: int = 2, seed: int = 0, wave: float =
 
 
 def dirty(make: Make, steps: int, streams: int = 3, seed: int = 0) -> Array:
-    """Noise with spikes, missing steps, a long gap and a shift; off the grid, so that every sum is rounded and no order of summing can hide."""
+    """Noise with spikes, missing steps, a long gap and a shift; off the grid, so that every sum is
+    rounded and no order of summing can hide.
+    """
     rng = np.random.default_rng(seed + 1)
     x = noise(make, steps, streams, seed) / 3
     x[rng.random(x.shape[:2]) < 0.02] *= 20
@@ -412,7 +417,9 @@ def the_zero_does_not_matter(make: Make) -> None:
 
 @promise
 def few_values_that_return_are_no_chaos(make: Make) -> None:
-    """A switch that is seldom on, and values on a coarse grid: much is equal there, and what rounding tells apart must not decide."""
+    """A switch that is seldom on, and values on a coarse grid: much is equal there, and what
+    rounding tells apart must not decide.
+    """
     rng, steps = np.random.default_rng(0), 100 * W
     for x in (1.0 * (rng.random((steps, 2)) < 0.02), np.round(rng.normal(size=(steps, 2)) * 2) / 2):
         x = shaped(make, x)
@@ -496,7 +503,9 @@ def a_lasting_shift_is_accepted(make: Make) -> None:
 
 @promise
 def a_long_ramp_is_one_alarm(make: Make) -> None:
-    """Flat noise without a tail, then 4,000 steps of 0.02 to 1 deviation each; the alarm may be told again while it doubles within two windows."""
+    """Flat noise without a tail, then 4,000 steps of 0.02 to 1 deviation each; the alarm may be
+    told again while it doubles within two windows.
+    """
     slopes, rng = (0.02, 0.05, 0.1, 0.3, 1.0), np.random.default_rng(12)
     climb = np.maximum(np.arange(5000) - 999, 0)[:, None] * slopes
     x = rng.uniform(-(3**0.5), 3**0.5, size=(5000, len(slopes), 2)) + climb[..., None]
@@ -505,7 +514,10 @@ def a_long_ramp_is_one_alarm(make: Make) -> None:
     for stream, slope in enumerate(slopes):
         called = np.flatnonzero(alarms[1000:, stream] > CALLED)
         heights = scores[1000:][called, stream]
-        told = f"a slope of {slope} deviations a step alarms after {called} steps with {heights.round(1)}"
+        told = (
+            f"a slope of {slope} deviations a step alarms after {called} steps with "
+            f"{heights.round(1)}"
+        )
         assert not len(called) or called[-1] - called[0] <= 2 * detector.window, told
         assert (heights[1:] >= 2 * heights[:-1]).all(), told
 

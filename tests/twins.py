@@ -1,6 +1,8 @@
-"""Each detector's definition, slow and one number at a time, written apart from it: the fast one must equal it.
+"""Each detector's definition, slow and one number at a time, written apart from it: the fast one
+must equal it.
 
-A twin takes one stream as plain floats (a joint one: the stream's rows) and the window, and gives its scores; NaN = missing, or no opinion.
+A twin takes one stream as plain floats (a joint one: the stream's rows) and the window, and gives
+its scores; NaN = missing, or no opinion.
 """
 
 from __future__ import annotations
@@ -133,7 +135,9 @@ def seasonal(x: Values, window: int) -> Values:
 
 
 def least_squares(rows: list[Values], wanted: Values) -> Values:
-    """The weights w that make sum (row . w - wanted)**2 + ridge |w|**2 least: normal equations, by elimination."""
+    """The weights w that make sum (row . w - wanted)**2 + ridge |w|**2 least: normal equations, by
+    elimination.
+    """
     n = len(rows[0])
     square = [
         [fsum(row[i] * row[j] for row in rows) for j in range(n)]

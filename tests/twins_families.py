@@ -1,4 +1,6 @@
-"""The definitions of the detectors that live in rooms of redline/, slow and one number at a time, as those of tests/twins.py."""
+"""The definitions of the detectors that live in rooms of redline/, slow and one number at a time,
+as those of tests/twins.py.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ def least(window: int) -> int:
 
 
 def calibrated(raw: Values, window: int) -> Values:
-    """Its median is 0.67 and its 90th percentile 1.64, as of the last `window` values learned; renewed every window / 8 steps."""
+    """Its median is 0.67 and its 90th percentile 1.64, as of the last `window` values learned;
+    renewed every window / 8 steps.
+    """
     scores, kept, calm, block = [], [], 0, max(1, window // 8)
     median, unit = nan, nan
     for t, value in enumerate(raw):
@@ -189,7 +193,9 @@ def correlations(window_rows: list[Row]) -> list[Row]:
 
 
 def taught(rows: list[Row], t: int, block: int, window: int) -> tuple[list[Row], Row, list[int]]:
-    """(the window before step t's block, step t, the features known of it), all in spreads from the centre."""
+    """(the window before step t's block, step t, the features known of it), all in spreads from the
+    centre.
+    """
     learned = rows[max(0, t - t % block - window) : t - t % block]
     gauges = [centre_and_spread([past[i] for past in learned], window) for i in range(len(rows[t]))]
     z = in_spreads(rows[t], gauges)
@@ -278,7 +284,9 @@ Box = list[tuple[float, float]]  # from where to where, of each feature of a tre
 def emptiness(
     z: Row, points: list[Row], few: float, box: Box, halvings: list[int]
 ) -> tuple[float, float]:
-    """(log2 of the density where z is, log2 of the densest place) below one node; the box's rim catches all that is beyond."""
+    """(log2 of the density where z is, log2 of the densest place) below one node; the box's rim
+    catches all that is beyond.
+    """
     depth = 8 - len(halvings)
     if len(points) <= few or not halvings:
         here = log2(max(len(points), 2.0**-4)) + depth
@@ -349,7 +357,9 @@ def half_space_trees(plain: list[Row], window: int) -> Values:
 
 
 def dealt_tree(tree: int, few: int, features: int) -> tuple[list[int], Box, list[int]]:
-    """(its features; begin and length of each one's box in ranges; which of them each level halves)."""
+    """(its features; begin and length of each one's box in ranges; which of them each level
+    halves).
+    """
     deals = [
         int(i)
         for deal in range(75)

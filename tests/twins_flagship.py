@@ -1,4 +1,5 @@
-"""The flagship's definition, slow and one number at a time: blocks of 32 steps, each scored by what the blocks before it taught.
+"""The flagship's definition, slow and one number at a time: blocks of 32 steps, each scored by what
+the blocks before it taught.
 
 The season finder is a function with tests of its own; here it is taken as given.
 """

@@ -1,4 +1,6 @@
-"""The definitions of the detectors that ask about shape, slow, one run at a time, as those of tests/twins.py."""
+"""The definitions of the detectors that ask about shape, slow, one run at a time, as those of
+tests/twins.py.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ def run_to(x: Values, t: int, width: int) -> Values:
 
 
 def judged(x: Values, window: int, misfit) -> Values:
-    """The size of misfit(t), calibrated, for the steps that are there and have half a window behind them."""
+    """The size of misfit(t), calibrated, for the steps that are there and have half a window behind
+    them.
+    """
     raw = []
     for t, value in enumerate(x):
         known = sum(not isnan(each) for each in x[max(0, t - window) : t])
@@ -70,7 +74,9 @@ def subspace(x: Values, window: int) -> Values:
     full = carried(x)
 
     def learned(end: int) -> tuple[list[float], float] | None:
-        """(what each other value of a run says of the last, the centre), from the window before step `end`."""
+        """(what each other value of a run says of the last, the centre), from the window before
+        step `end`.
+        """
         steps = range(end - window, end)
         if sum(s >= 0 and not isnan(x[s]) for s in steps) < least(window):
             return None

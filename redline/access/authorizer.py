@@ -1,7 +1,9 @@
-"""Who may do what: tokens kept as hashes, the role each of them gives, and how often one client may ask.
+"""Who may do what: tokens kept as hashes, the role each of them gives, and how often one client may
+ask.
 
-Without any token everybody who reaches the address may do everything, so such a server listens on this machine only. A token comes as
-`Authorization: Bearer TOKEN`, or as the password a browser asks for. Tokens are 256 random bits, so a plain SHA-256 of one cannot be guessed back.
+Without any token everybody who reaches the address may do everything, so such a server listens on
+this machine only. A token comes as `Authorization: Bearer TOKEN`, or as the password a browser asks
+for. Tokens are 256 random bits, so a plain SHA-256 of one cannot be guessed back.
 """
 
 from __future__ import annotations
@@ -47,7 +49,9 @@ def is_loopback(host: str) -> bool:
 
 
 def exposure_problem(host: str, tokens: Tokens) -> str | None:
-    """The sentence that refuses to serve an address others can reach while anybody could do anything; None = it may be served."""
+    """The sentence that refuses to serve an address others can reach while anybody could do
+    anything; None = it may be served.
+    """
     if tokens or is_loopback(host):
         return None
     return (
@@ -57,7 +61,9 @@ def exposure_problem(host: str, tokens: Tokens) -> str | None:
 
 
 def presented_secret(headers: Mapping[str, str]) -> str | None:
-    """The secret a request brings: after Bearer, or as the password of Basic; None = it brings none."""
+    """The secret a request brings: after Bearer, or as the password of Basic; None = it brings
+    none.
+    """
     scheme, _, rest = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return rest.strip()
@@ -87,7 +93,9 @@ def required_role(method: str, path: str) -> str | None:
 
 
 class RateLimiter:
-    """So many requests a second and client, saved up for two seconds at most; the clock is passed in."""
+    """So many requests a second and client, saved up for two seconds at most; the clock is passed
+    in.
+    """
 
     def __init__(self, rate: float):
         self.rate = rate  # requests a second, 0 = no limit
@@ -115,7 +123,9 @@ class Authorizer:
     """Looks at each request before anybody else does."""
 
     def __init__(self, tokens: Tokens, allowance: RateLimiter, origins: tuple[str, ...] = ()):
-        self.tokens, self.allowance, self.origins = tokens, allowance, origins
+        self.tokens = tokens
+        self.allowance = allowance
+        self.origins = origins
 
     def judged(self, method: str, path: str, headers: Mapping[str, str]) -> Refusal | Token | None:
         """A refusal, or whose token it was; None = no token is needed."""
@@ -139,7 +149,9 @@ class Authorizer:
         return token
 
     def homely(self, headers: Mapping[str, str]) -> bool:
-        """Whether a browser sends this from our own page or from one that is allowed; programs send no origin."""
+        """Whether a browser sends this from our own page or from one that is allowed; programs send
+        no origin.
+        """
         origin = headers.get("origin")
         return (
             origin is None

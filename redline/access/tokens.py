@@ -55,8 +55,11 @@ class Tokens:
         return bool(self.tokens)
 
     def who(self, secret: str) -> Token | None:
-        """The token of this secret; every one is compared, each in constant time, so that the time taken tells nothing."""
-        came, found = hash_secret(secret), None
+        """The token of this secret; every one is compared, each in constant time, so that the time
+        taken tells nothing.
+        """
+        came = hash_secret(secret)
+        found = None
         for token in self.tokens:
             if hmac.compare_digest(came, token.digest):
                 found = token
@@ -72,14 +75,19 @@ def load_tokens(path: str | None, secret: str | None) -> Tokens:
 
 
 def parse_token_file(path: Path) -> Iterable[Token]:
-    """The tokens of a file: a line each, `role sha256:digest name`; empty lines and those with # are left out."""
+    """The tokens of a file: a line each, `role sha256:digest name`; empty lines and those with #
+    are left out.
+    """
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         found = TOKEN_LINE.fullmatch(line.strip())
         if found is None or found["role"] not in ROLES:
             raise AuthError(
-                f"{path}, line {number}: wanted `role sha256:digest name` as `python -m redline token` writes it; came something else"
+                (
+                    f"{path}, line {number}: wanted `role sha256:digest name` as `python "
+                    "-m redline token` writes it; came something else"
+                )
             )
         yield Token(found["role"], found["digest"], found["name"])
 

@@ -1,4 +1,6 @@
-"""The service put together: the loop with its store, incidents, labels and the API, for the page and for a headless run."""
+"""The service put together: the loop with its store, incidents, labels and the API, for the page
+and for a headless run.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ from redline.incidents.registry import Incidents
 from redline.incidents.registry import StoredIncidents as Kept
 from redline.storage.sqlite import SqliteStore, UnavailableStore
 
-REPLACED_STEPS = 1_000  # steps back in a stream from which another source has taken its place, more than a commit that is tried again repeats
+# steps back in a stream from which another source has taken its place, more than a commit that is
+# tried again repeats
+REPLACED_STEPS = 1_000
 
 
 def assemble_service(
@@ -29,9 +33,11 @@ def assemble_service(
     options: ServerOptions,
     alerts: str | None = None,
 ) -> Service:
-    """The loop with incidents, labels and the API around it; the store, if there is one, is the loop's ledger.
+    """The loop with incidents, labels and the API around it; the store, if there is one, is the
+    loop's ledger.
 
-    `alerts` is the operator's file of channels and actions; ChannelError says what is wrong with it.
+    `alerts` is the operator's file of channels and actions; ChannelError says what is wrong with
+    it.
     """
     kept = store if isinstance(store, SqliteStore) else None
     plan, secrets = (
@@ -61,7 +67,9 @@ def assemble_service(
 
 
 def notifier_context(service: Service) -> NotifierContext:
-    """What those who call people need: names of streams, whom to tell that a call got through, and a place for the outcome."""
+    """What those who call people need: names of streams, whom to tell that a call got through, and
+    a place for the outcome.
+    """
 
     def source(name: str) -> Any:
         feed = service.monitor.feeds.get(name)
@@ -101,15 +109,20 @@ def incident_explainer(monitor: Monitor) -> Callable[[Incident], str]:
 def fold_live_batches(
     incidents: Incidents, batches: Sequence[Batch], save: Callable[[Any], None]
 ) -> list[Change]:
-    """What batches change about the incidents; nobody is called for the past of a stream that has just been opened."""
+    """What batches change about the incidents; nobody is called for the past of a stream that has
+    just been opened.
+    """
     return incidents.commit(
         [batch for batch in batches if batch.live and len(batch.time)], time.time(), save
     )
 
 
 def end_replaced_streams(incidents: Incidents, batches: Sequence[Batch]) -> list[Change]:
-    """Streams that count their steps anew, because another source has taken their place: what was live of the former one ends."""
-    now, watches = time.time(), incidents.watches
+    """Streams that count their steps anew, because another source has taken their place: what was
+    live of the former one ends.
+    """
+    now = time.time()
+    watches = incidents.watches
     anew = [
         batch.name
         for batch in batches
@@ -121,7 +134,9 @@ def end_replaced_streams(incidents: Incidents, batches: Sequence[Batch]) -> list
 
 
 def attach_store(service: Service, store: SqliteStore, incidents: Incidents) -> None:
-    """Incidents are written in the transaction of the batches they come from, and told once it is safe; labels come back."""
+    """Incidents are written in the transaction of the batches they come from, and told once it is
+    safe; labels come back.
+    """
     waiting: list[Change] = []
 
     def beside(batches: Sequence[Batch], save: Callable[[Any], None]) -> None:

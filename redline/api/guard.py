@@ -16,10 +16,13 @@ MAX_PAGE_BODY = 100 * 2**20  # bytes the page may send, an uploaded file as text
 
 
 class RequestGuard:
-    """Turns away who may not ask, asks too often or sends too much; whoever passes is known as `request.state.who`."""
+    """Turns away who may not ask, asks too often or sends too much; whoever passes is known as
+    `request.state.who`.
+    """
 
     def __init__(self, app: Any, service: Service) -> None:
-        self.app, self.service = app, service
+        self.app = app
+        self.service = service
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -44,7 +47,8 @@ class RequestGuard:
             )(scope, receive, send)
 
     def judged(self, scope: Any, headers: Mapping[str, str]) -> Refusal | Token | None:
-        path, service = scope["path"], self.service
+        path = scope["path"]
+        service = self.service
         found = service.door.judged(scope.get("method", "GET"), path, headers)
         if isinstance(found, Refusal) or not path.startswith("/api/"):
             return found
@@ -60,7 +64,10 @@ class RequestGuard:
             service.oversized += 1
             return Refusal(
                 413,
-                f"wanted a body of at most {service.options.body:,} bytes, came {int(length):,}; send it in parts",
+                (
+                    f"wanted a body of at most {service.options.body:,} bytes, came "
+                    f"{int(length):,}; send it in parts"
+                ),
             )
         return found
 
@@ -76,7 +83,10 @@ class RequestGuard:
                 self.service.oversized += 1
                 raise Problem(
                     413,
-                    f"wanted a body of at most {self.service.options.body:,} bytes, came more; send it in parts",
+                    (
+                        f"wanted a body of at most {self.service.options.body:,} bytes, "
+                        "came more; send it in parts"
+                    ),
                 )
             return message
 

@@ -1,6 +1,8 @@
-"""An excerpt of a stream: some of its steps with what was said of them, from the store or the buffer, thinned, as JSON, lines or CSV.
+"""An excerpt of a stream: some of its steps with what was said of them, from the store or the
+buffer, thinned, as JSON, lines or CSV.
 
-This room joins monitor and store for whoever asks for points; nothing is thinned before it is scored.
+This room joins monitor and store for whoever asks for points; nothing is thinned before it is
+scored.
 """
 
 from __future__ import annotations
@@ -63,11 +65,11 @@ def history_rows(feed: Feed, store: SqliteStore | None, asked: HistoryRange) -> 
 
 
 def rows_from_store(store: SqliteStore, name: str, asked: HistoryRange) -> HistoryRows | None:
-    """The steps of a range out of the store, late ones among them (step -1 where those leave the number unknown)."""
-    since, until = (
-        None if asked.start == -np.inf else asked.start,
-        None if asked.end == np.inf else float(np.nextafter(asked.end, -np.inf)),
-    )
+    """The steps of a range out of the store, late ones among them (step -1 where those leave the
+    number unknown).
+    """
+    since = None if asked.start == -np.inf else asked.start
+    until = None if asked.end == np.inf else float(np.nextafter(asked.end, -np.inf))
     found = store.points(name, since, until, asked.limit)
     if found is None:
         return None
@@ -89,10 +91,13 @@ def rows_from_buffer(feed: Feed) -> HistoryRows:
     """The whole buffer with what was said of it."""
     track = feed.watched
     with feed.lock:
-        first, end = feed.tape.first, feed.end
-        times, x = feed.tape.read("time", first, end)[:, 0], feed.tape.read("x", first, end)
+        first = feed.tape.first
+        end = feed.end
+        times = feed.tape.read("time", first, end)[:, 0]
+        x = feed.tape.read("x", first, end)
         score = track.read("score", first, end)[:, 0]  # type: ignore[index]
-        noted, journal = feed.noted, list(feed.journal)
+        noted = feed.noted
+        journal = list(feed.journal)
     step = np.arange(first, end)
     known = (
         journal[0].step if len(journal) == feed.journal.maxlen else first
@@ -109,7 +114,9 @@ def select_rows(found: HistoryRows, asked: HistoryRange) -> HistoryRows:
 
 
 def thin_rows(found: HistoryRows, most: int) -> HistoryRows:
-    """In absolute buckets of steps: of each the rows where a feature is lowest or highest, and every anomalous one."""
+    """In absolute buckets of steps: of each the rows where a feature is lowest or highest, and
+    every anomalous one.
+    """
     width = 2 * found.x.shape[1] * len(found.step) // most
     if width < 2:
         return found

@@ -1,4 +1,5 @@
-"""What travels in a body: JSON as bytes and back, and points as programs send them, one, a list, columns or a line each.
+"""What travels in a body: JSON as bytes and back, and points as programs send them, one, a list,
+columns or a line each.
 
 >>> [(p.source, p.names, p.x.tolist()) for p in parse_submission({"source": "oven", "time": [0, 60], "values": {"temp": [20.5, None]}})]
 [('oven', ('temp',), [[20.5], [nan]])]
@@ -25,10 +26,14 @@ POINT_FORM = 'an object such as {"source": "oven", "time": 1767571200, "value": 
 
 
 class BodyError(ValueError):
-    """Something in a body or a query that does not fit: names the field, what was wanted and what came."""
+    """Something in a body or a query that does not fit: names the field, what was wanted and what
+    came.
+    """
 
     def __init__(self, field: str, wanted: str, came: Any) -> None:
-        self.field, self.wanted, self.came = field, wanted, shorten(came)
+        self.field = field
+        self.wanted = wanted
+        self.came = shorten(came)
         super().__init__(f"{field}: wanted {wanted}; came {self.came}")
 
 

@@ -34,12 +34,10 @@ class Problem(Exception):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
-        self.status, self.detail, self.errors, self.headers = (
-            status,
-            detail,
-            list(errors),
-            dict(headers or {}),
-        )
+        self.status = status
+        self.detail = detail
+        self.errors = list(errors)
+        self.headers = dict(headers or {})
         self.more: Mapping[str, Any] = {}  # what went right all the same
 
     def response(self, path: str) -> Response:
@@ -71,7 +69,9 @@ def json_answer(
 
 
 def connect_unknown(router: APIRouter) -> None:
-    """Whatever is asked of the API and is not there: a wrong method says which are right, a wrong path that there is none."""
+    """Whatever is asked of the API and is not there: a wrong method says which are right, a wrong
+    path that there is none.
+    """
     known = [route for route in router.routes if isinstance(route, APIRoute)]
 
     @router.api_route(

@@ -11,7 +11,9 @@ from fastapi.openapi.docs import get_swagger_ui_html
 
 
 def connect_docs(server: FastAPI) -> None:
-    """`/docs` of its own, which needs no network; `/docs/try` is Swagger UI, which a browser fetches from elsewhere."""
+    """`/docs` of its own, which needs no network; `/docs/try` is Swagger UI, which a browser
+    fetches from elsewhere.
+    """
     server.router.routes[:] = [
         route
         for route in server.router.routes
@@ -48,10 +50,19 @@ def reference_page(openapi: Mapping[str, Any]) -> str:
                 else ""
             )
             parts.append(
-                f"<h2><code>{method.upper()} {escape(path)}</code></h2><p>{escape(way['summary'])}.{body}<table>{cells}</table>"
+                (
+                    f"<h2><code>{method.upper()} "
+                    f"{escape(path)}</code></h2><p>{escape(way['summary'])}.{body}<table>{cells}</table>"
+                )
             )
-    links = "<a href='/openapi.json'>openapi.json</a> · <a href='/docs/try'>try it (Swagger UI, fetched from jsdelivr.net)</a>"
-    return f"<!doctype html><html lang=en><meta charset=utf-8><title>Redline API</title>{REFERENCE_STYLE}<h1>Redline API</h1><p>{links}{''.join(parts)}"
+    links = (
+        "<a href='/openapi.json'>openapi.json</a> · <a href='/docs/try'>try it (Swagger "
+        "UI, fetched from jsdelivr.net)</a>"
+    )
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8><title>Redline "
+        f"API</title>{REFERENCE_STYLE}<h1>Redline API</h1><p>{links}{''.join(parts)}"
+    )
 
 
 REFERENCE_STYLE = """<style>:root { color-scheme: light dark } body { font: 15px/1.5 system-ui, sans-serif; max-width: 50rem;

@@ -61,7 +61,10 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         sock.close()
         raise OSError(
-            f"port {port} on {host} cannot be used ({error.strerror}); stop what uses it, or choose another with --port"
+            (
+                f"port {port} on {host} cannot be used ({error.strerror}); stop what uses "
+                "it, or choose another with --port"
+            )
         ) from error
     return sock
 
@@ -76,12 +79,12 @@ def serve(server: FastAPI, sock: socket.socket) -> None:
 
 
 def connect_api(server: FastAPI, service: Service) -> Service:
-    """Puts the routes, the guard and the problems on a server; before any route that answers every path."""
-    server.title, server.version, server.description = (
-        "Redline",
-        API_VERSION,
-        (__doc__ or "").partition("\n")[0],
-    )
+    """Puts the routes, the guard and the problems on a server; before any route that answers every
+    path.
+    """
+    server.title = "Redline"
+    server.version = API_VERSION
+    server.description = (__doc__ or "").partition("\n")[0]
     router = APIRouter()
     for add in (
         connect_health,

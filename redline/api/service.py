@@ -100,7 +100,9 @@ class Service:
             self.store.record(request.state.who, what, source, detail)
 
     def heard(self, batches: Sequence[Batch]) -> None:
-        """The monitor's listener: every committed anomaly becomes an event, and where nobody else does it, alarms become incidents."""
+        """The monitor's listener: every committed anomaly becomes an event, and where nobody else
+        does it, alarms become incidents.
+        """
         if self.joins:
             self.incidents.commit(
                 [batch for batch in batches if batch.live], time.time(), lambda rows: None
@@ -126,7 +128,9 @@ class Service:
         return feed
 
     def awake(self, feeds: Sequence[Feed]) -> None:
-        """Waits a moment for streams whose past has not been fetched from the store since the start."""
+        """Waits a moment for streams whose past has not been fetched from the store since the
+        start.
+        """
         asleep = [feed for feed in feeds if not feed.ready and self.monitor.thread]
         for feed in asleep:
             self.monitor.want(feed.name, feed.applied)
@@ -196,7 +200,8 @@ def incident_document(service: Service, each: Incident) -> dict[str, Any]:
     feed = service.monitor.feeds.get(each.stream)
     names, units = (feed.stream.names, feed.stream.units) if feed else ((), ())
     shown["features"] = [names[f] if f < len(names) else str(f) for f in each.features]
-    worst, f = dict(shown["peak"]), each.peak.feature
+    worst = dict(shown["peak"])
+    f = each.peak.feature
     worst |= {
         "feature": names[f] if f < len(names) else str(f),
         "unit": units[f] if f < len(units) else "",

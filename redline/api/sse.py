@@ -1,7 +1,9 @@
-"""The stream of server-sent events: every event to every client, resumed without a gap, and no client can hold up another.
+"""The stream of server-sent events: every event to every client, resumed without a gap, and no
+client can hold up another.
 
-One thread publishes; each client has a queue of its own, bounded. A client that reads too slowly is let go and counted: it comes back with the id
-of the last event it read (`Last-Event-ID`) and goes on from there, out of what is kept here or, older ones, out of the store.
+One thread publishes; each client has a queue of its own, bounded. A client that reads too slowly is
+let go and counted: it comes back with the id of the last event it read (`Last-Event-ID`) and goes
+on from there, out of what is kept here or, older ones, out of the store.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ REPLAY_EVENTS = 10_000  # events kept here for those who come back
 REPLAY_PAGE = 500  # events read at once for one who is behind
 HEARTBEAT = 15.0  # seconds of silence after which a comment shows that the line is alive
 MAX_EVENT_CLIENTS = 2_000  # streams open at once
-CLIENTS_PER_TURN = 25  # clients woken in one turn of the event loop: writing to all at once would hold up everybody else
+# clients woken in one turn of the event loop: writing to all at once would hold up everybody else
+CLIENTS_PER_TURN = 25
 RECONNECT_MS = 2_000  # milliseconds a browser waits before it comes back
 
 
@@ -48,7 +51,9 @@ class EventClient:
     """One open stream: what waits for it, and whether it was too slow."""
 
     def __init__(self, wish: EventFilter, position: int):
-        self.wish, self.position = wish, position  # id of the last event seen, wanted or not
+        # id of the last event seen, wanted or not
+        self.wish = wish
+        self.position = position
         self.queue: deque[bytes] = deque()
         self.awake = asyncio.Event()
         self.slow = False
@@ -68,12 +73,15 @@ class EventClient:
 
 
 class EventHub:
-    """Everybody who follows; `publish` may be called from any thread, everything else belongs to the event loop."""
+    """Everybody who follows; `publish` may be called from any thread, everything else belongs to
+    the event loop.
+    """
 
     def __init__(
         self, older: Callable[[int, int], Sequence[ServerEvent]] | None = None, newest: int = 0
     ):
-        self.older = older  # (after id, at most) -> events from the store, by id; None: only what is kept here
+        # (after id, at most) -> events from the store, by id; None: only what is kept here
+        self.older = older
         self.kept: deque[ServerEvent] = deque(maxlen=REPLAY_EVENTS)
         self.newest = newest  # id of the newest event
         self.clients: set[EventClient] = set()
@@ -100,7 +108,8 @@ class EventHub:
         return fresh
 
     def spread(self, events: Sequence[ServerEvent]) -> None:
-        fresh, everybody = self.keep(events), list(self.clients)
+        fresh = self.keep(events)
+        everybody = list(self.clients)
         for client in everybody:
             if not all(client.offer(event) for event in fresh):
                 self.clients.discard(client)
@@ -109,7 +118,9 @@ class EventHub:
         self.wake([client for client in everybody if client.queue or client.slow])
 
     def wake(self, clients: Sequence[EventClient]) -> None:
-        """Has them write what waits, some in each turn of the loop; what is queued stands in order already."""
+        """Has them write what waits, some in each turn of the loop; what is queued stands in order
+        already.
+        """
         for client in clients[:CLIENTS_PER_TURN]:
             client.awake.set()
         if self.loop and clients[CLIENTS_PER_TURN:]:
@@ -122,7 +133,9 @@ class EventHub:
             client.awake.set()
 
     async def follow(self, wish: EventFilter, after: int | None) -> AsyncIterator[bytes]:
-        """What one client is sent: what it missed after an id, then everything as it comes; None = only what comes."""
+        """What one client is sent: what it missed after an id, then everything as it comes; None =
+        only what comes.
+        """
         self.loop = asyncio.get_running_loop()
         client = EventClient(wish, self.newest if after is None else min(after, self.newest))
         yield b"retry: %d\n\n" % RECONNECT_MS

@@ -36,7 +36,8 @@ def comma_list(word: str) -> list[str]:
 
 
 def window_list(word: str) -> list[int]:
-    low, high = SETTINGS_BY_NAME["window"].low or 1, SETTINGS_BY_NAME["window"].high or 1
+    low = SETTINGS_BY_NAME["window"].low or 1
+    high = SETTINGS_BY_NAME["window"].high or 1
     sizes = [int(size) for size in comma_list(word)]
     if not sizes or not all(low <= size <= high for size in sizes):
         raise argparse.ArgumentTypeError(

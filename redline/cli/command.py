@@ -37,7 +37,10 @@ def anomaly_line(told: Mapping[str, Any]) -> str:
     >>> anomaly_line({"time": 1767571200.0, "source": "cpu", "feature": "CPU", "severity": "info", "reason": "97 %"})
     '2026-01-05T00:00:00.000Z  info      cpu  CPU: 97 %'
     """
-    return f"{format_timestamp(told['time'])}  {told['severity']:8}  {told['source']}  {told['feature']}: {told['reason']}"
+    return (
+        f"{format_timestamp(told['time'])}  {told['severity']:8}  {told['source']}  "
+        f"{told['feature']}: {told['reason']}"
+    )
 
 
 def format_timestamp(seconds: float | None) -> str:

@@ -80,7 +80,10 @@ def evaluate_arguments(parser: argparse.ArgumentParser) -> None:
         "--windows",
         metavar="N,N",
         type=window_list,
-        help=f"steps (default: {', '.join(map(str, TRIED_WINDOWS))} and each detector's own; {default_window()} without labels)",
+        help=(
+            f"steps (default: {', '.join(map(str, TRIED_WINDOWS))} and each detector's "
+            f"own; {default_window()} without labels)"
+        ),
     )
     parser.add_argument(
         "--threshold",
@@ -130,11 +133,9 @@ def read_recording(args: argparse.Namespace) -> Recording:
         recording = read_csv(Path(args.csv))
         if not (args.label or args.time or args.features):
             return recording
-        columns, label, time = (
-            recording.columns,
-            args.label or recording.columns.label,
-            args.time or recording.columns.time,
-        )
+        columns = recording.columns
+        label = args.label or recording.columns.label
+        time = args.time or recording.columns.time
         features = args.features or [name for name in columns.features if name not in (label, time)]
         return read_csv(
             Path(args.csv),
@@ -154,7 +155,9 @@ def chosen_detectors(names: Sequence[str]) -> Sequence[str]:
 
 
 def tried_windows(name: str, chunk: Chunk) -> Sequence[int]:
-    """The detector's own too where labels can tell which is best; without, the one the page begins with, for everybody."""
+    """The detector's own too where labels can tell which is best; without, the one the page begins
+    with, for everybody.
+    """
     return (
         (default_window(),)
         if chunk.label is None
@@ -166,10 +169,8 @@ def make_scorer(floors: tuple[float, ...]) -> comparison.TrialScorer:
     """Runs one detector and its alarm as the page runs them."""
 
     def run(name: str, window: int, x: np.ndarray) -> comparison.TrialResult:
-        detector, alarm = (
-            DETECTORS[name](window=window, floor=floors),
-            Alarm(refractory=SETTINGS_BY_NAME["refractory"].default),
-        )
+        detector = DETECTORS[name](window=window, floor=floors)
+        alarm = Alarm(refractory=SETTINGS_BY_NAME["refractory"].default)
         slices = (
             metrics.most_anomalous_feature(track.score_features(detector, x[i : i + SLICE_ROWS]))
             for i in range(0, len(x), SLICE_ROWS)
@@ -255,9 +256,15 @@ def evaluation_sentence(document: dict[str, Any]) -> str:
     """What came out, in one sentence."""
     best = document["suggestion"]
     if best:
-        return f"Use {best['detector']} with a window of {best['window']} steps and a threshold of {best['threshold']:.1f} σ: {best['why']}"
+        return (
+            f"Use {best['detector']} with a window of {best['window']} steps and a "
+            f"threshold of {best['threshold']:.1f} σ: {best['why']}"
+        )
     if not document["labels"]:
-        return "Without labels nothing says which detector is right: this is how often each calls, and how far they agree."
+        return (
+            "Without labels nothing says which detector is right: this is how often each "
+            "calls, and how far they agree."
+        )
     return (
         "No detector hits a labelled event at any threshold, so there is nothing to suggest."
         if document["events"]
@@ -267,17 +274,25 @@ def evaluation_sentence(document: dict[str, Any]) -> str:
 
 def evaluation_notes(document: dict[str, Any]) -> list[str]:
     """How the figures were counted, a line each."""
-    reach, start = document["reach"], f"{document['threshold']:g} σ"
-    alarms = "An anomaly is a row whose score is above the threshold, an alarm a row on which somebody is called."
+    reach = document["reach"]
+    start = f"{document['threshold']:g} σ"
+    alarms = (
+        "An anomaly is a row whose score is above the threshold, an alarm a row on which "
+        "somebody is called."
+    )
     if not document["labels"]:
-        near = f"Agreement: the share of a detector's alarms with one of another's at most {reach} steps away, mean over the others."
+        near = (
+            "Agreement: the share of a detector's alarms with one of another's at most "
+            f"{reach} steps away, mean over the others."
+        )
         return [f"{alarms} Here the threshold is {start} for everybody.", near]
     where = (
         f"chosen on the first {document['learned_rows']:,} rows and judged on the rest"
         if document["learned_rows"]
         else "chosen on the rows judged"
     )
-    clock, events = document["clock"], comparison.count_noun(document["clock"]["events"], "event")
+    clock = document["clock"]
+    events = comparison.count_noun(document["clock"]["events"], "event")
     f1 = (
         ""
         if clock["event_f1"] is None
@@ -285,10 +300,22 @@ def evaluation_notes(document: dict[str, Any]) -> list[str]:
     )
     return [
         alarms,
-        f"An event is a run of labelled rows, hit by an alarm from its first row to {reach} after its last. Several alarms in it count once.",
-        "Alarms in no event are false. Rows are counted apart, nothing is point-adjusted, and no opinion counts as not flagged.",
-        f"Window and threshold are those with the best event F1, {where}; untuned means the same window at {start}.",
-        f"A clock that calls every 100 rows and never looks: {clock['hits']} of {events}, {clock['false_alarms']:,} false ones{f1}.",
+        (
+            "An event is a run of labelled rows, hit by an alarm from its first row to "
+            f"{reach} after its last. Several alarms in it count once."
+        ),
+        (
+            "Alarms in no event are false. Rows are counted apart, nothing is "
+            "point-adjusted, and no opinion counts as not flagged."
+        ),
+        (
+            f"Window and threshold are those with the best event F1, {where}; untuned "
+            f"means the same window at {start}."
+        ),
+        (
+            f"A clock that calls every 100 rows and never looks: {clock['hits']} of "
+            f"{events}, {clock['false_alarms']:,} false ones{f1}."
+        ),
         "ROC: the area under it. AP: average precision, the area under precision and recall.",
     ]
 
@@ -299,7 +326,9 @@ def report_plot(
     entries: Sequence[comparison.ComparisonEntry],
     plan: comparison.EvaluationPlan,
 ) -> html.ReportPlot:
-    """The file with the alarms of the suggested detector; without labels, those that half of the detectors share."""
+    """The file with the alarms of the suggested detector; without labels, those that half of the
+    detectors share.
+    """
     rows = (
         chunk.time if recording.columns.time else None,
         chunk.x,
@@ -317,12 +346,11 @@ def report_plot(
             np.zeros(0),
         )
     entry = shown_entry(entries, plan)
-    alarm, threshold = entry.trial.alarm, entry.threshold or plan.threshold
+    alarm = entry.trial.alarm
+    threshold = entry.threshold or plan.threshold
     fates = metrics.event_outcomes(alarm, chunk.label, threshold)
-    runs, hit = (
-        np.array([fate[:2] for fate in fates]).reshape(-1, 2),
-        np.array([fate.delay == fate.delay for fate in fates], dtype=bool),
-    )
+    runs = np.array([fate[:2] for fate in fates]).reshape(-1, 2)
+    hit = np.array([fate.delay == fate.delay for fate in fates], dtype=bool)
     false = metrics.false_alarm_steps(alarm, chunk.label, threshold)
     return html.ReportPlot(
         *rows,
@@ -382,7 +410,10 @@ def as_text(document: dict[str, Any]) -> str:
         else comparison.count_noun(document["events"], "labelled event")
     )
     notes = "".join(f"; {count:,} {what}" for what, count in document["notes"].items())
-    head = f"{document['source']}: {document['rows']:,} rows{span}; {events}{notes}\nread as: {document['read_as']}"
+    head = (
+        f"{document['source']}: {document['rows']:,} rows{span}; {events}{notes}\nread as: "
+        f"{document['read_as']}"
+    )
     parts = [
         html.ranking_table(document).text(),
         "\n".join(html.failure_lines(document)),
@@ -402,7 +433,10 @@ def progress(jobs: Sequence[tuple[str, int]], file: TextIO) -> Iterable[tuple[st
         if file.isatty():
             filled = 30 * done // len(jobs)
             file.write(
-                f"\r\033[K[{'█' * filled}{'·' * (30 - filled)}] {done} of {len(jobs)}  {name}, window {window}"
+                (
+                    f"\r\033[K[{'█' * filled}{'·' * (30 - filled)}] {done} of {len(jobs)}  "
+                    f"{name}, window {window}"
+                )
             )
             file.flush()
         yield name, window

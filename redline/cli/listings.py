@@ -26,7 +26,9 @@ def run_domains(args: argparse.Namespace) -> None:
 
 
 def detectors_table() -> Table:
-    """What each detector measures, whether it draws a band of expected values, and whether it looks across features."""
+    """What each detector measures, whether it draws a band of expected values, and whether it looks
+    across features.
+    """
     wave = STREAMS["wave"](seed=0).take(200).x  # (steps, features)
     rows = []
     for name, kind in DETECTORS.items():

@@ -1,7 +1,8 @@
 """The commands that need no page: `python -m redline`.
 
-Exit codes: 0 it ran; 1 it ran and failed, a file that cannot be written for one; 2 wrong usage or bad input; 130 interrupted.
-Results go to standard output or --output, everything else to standard error.
+Exit codes: 0 it ran; 1 it ran and failed, a file that cannot be written for one; 2 wrong usage or
+bad input; 130 interrupted. Results go to standard output or --output, everything else to standard
+error.
 """
 
 from __future__ import annotations

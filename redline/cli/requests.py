@@ -21,7 +21,10 @@ def client_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--url",
         default=url,
-        help="the running server, or REDLINE_URL (default: %(default)s); a token is read from REDLINE_TOKEN",
+        help=(
+            "the running server, or REDLINE_URL (default: %(default)s); a token is read "
+            "from REDLINE_TOKEN"
+        ),
     )
 
 
@@ -32,7 +35,9 @@ def fetch_json(args: argparse.Namespace, path: str, **query: Any) -> Any:
 
 
 def open_request(args: argparse.Namespace, path: str, query: Mapping[str, Any]) -> Any:
-    """An answer that is open; what a server refuses is a UsageError, one that is not there an OSError."""
+    """An answer that is open; what a server refuses is a UsageError, one that is not there an
+    OSError.
+    """
     wanted = urlencode(
         {name: value for name, value in query.items() if value not in (None, [])}, doseq=True
     )
@@ -50,7 +55,10 @@ def open_request(args: argparse.Namespace, path: str, query: Mapping[str, Any]) 
             raise UsageError(f"{args.url} refused: {problem_sentence(error.read())}") from None
     except urllib.error.URLError as error:
         raise OSError(
-            f"no server answers at {args.url} ({error.reason}); start one with `python app.py`, or name it with --url"
+            (
+                f"no server answers at {args.url} ({error.reason}); start one with `python "
+                "app.py`, or name it with --url"
+            )
         ) from None
 
 

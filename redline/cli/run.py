@@ -108,7 +108,8 @@ def run_run(args: argparse.Namespace) -> None:
 
 def plan_run(source: Mapping[str, Any], settings: Settings, args: argparse.Namespace) -> RunPlan:
     """The stream that a settings file names, where it names it; ValueError says what is missing."""
-    name, first = source.get("stream"), source.get("first", 0)
+    name = source.get("stream")
+    first = source.get("first", 0)
     if not isinstance(name, str) or not name or not isinstance(first, int) or first < 0:
         raise ValueError(
             f"[source]: wanted a stream by name and first, its first step; came {dict(source)!r}"
@@ -130,13 +131,18 @@ def plan_run(source: Mapping[str, Any], settings: Settings, args: argparse.Names
 
 
 def open_recording(source: Mapping[str, Any], args: argparse.Namespace) -> Recording:
-    """The file as it was read on the page: where --csv says, else by its name here or beside the settings."""
+    """The file as it was read on the page: where --csv says, else by its name here or beside the
+    settings.
+    """
     path = Path(args.csv or source["csv"])
     if not args.csv and not path.exists():
         path = Path(args.config).parent / path
     if not path.exists():
         raise ValueError(
-            f"[source] csv: there is no file {source.get('csv')!r} here or beside {args.config}; say where it is with --csv"
+            (
+                f"[source] csv: there is no file {source.get('csv')!r} here or beside "
+                f"{args.config}; say where it is with --csv"
+            )
         )
     if "features" not in source:
         return read_csv(path)
@@ -162,7 +168,8 @@ class Tally:
     def add(self, rows: int, anomalies: Iterable[Anomaly]) -> None:
         self.rows += rows
         for a in anomalies:
-            self.anomalies, self.alarms = self.anomalies + 1, self.alarms + int(a.alarm)
+            self.anomalies = self.anomalies + 1
+            self.alarms = self.alarms + int(a.alarm)
 
 
 Show = Callable[[Feed, Anomaly], None]
@@ -170,11 +177,9 @@ Show = Callable[[Feed, Anomaly], None]
 
 def score_plan(plan: RunPlan, steps: int, show: Show) -> Iterator[Tally]:
     """Takes and scores steps at full speed, exactly as the loop would; yields after each piece."""
-    feed, tally, left = (
-        Feed(plan.name, plan.stream, plan.real, applied=plan.settings),
-        Tally(),
-        steps,
-    )
+    feed = Feed(plan.name, plan.stream, plan.real, applied=plan.settings)
+    tally = Tally()
+    left = steps
     feed.tape = feed.blank(plan.first)
     while left and len((chunk := plan.stream.take(min(PIECE_STEPS, left))).time):
         feed.append(chunk, time.time())
@@ -193,7 +198,10 @@ def tally_sentence(tallies: Iterable[Tally], began: float) -> str:
     for each in tallies:
         tally = each
     pace = tally.rows / max(time.perf_counter() - began, 1e-9)
-    return f"{tally.rows:,} steps, {tally.anomalies:,} anomalies, {tally.alarms:,} alarms ({pace:,.0f} steps a second)"
+    return (
+        f"{tally.rows:,} steps, {tally.anomalies:,} anomalies, {tally.alarms:,} alarms "
+        f"({pace:,.0f} steps a second)"
+    )
 
 
 def make_printer(args: argparse.Namespace, file: TextIO) -> Show:
@@ -245,7 +253,10 @@ def run_live(plan: RunPlan, args: argparse.Namespace, show: Show) -> None:
         prepare_feed(service, plan)
         monitor.listeners.append(lambda batches: print_batches(service, batches, show))
         print_status(
-            f"Redline runs {plan.name}; the API is at http://{value['host']}:{value['port']}/docs (Ctrl-C ends it)"
+            (
+                f"Redline runs {plan.name}; the API is at "
+                f"http://{value['host']}:{value['port']}/docs (Ctrl-C ends it)"
+            )
         )
         serve(build_server(service), sock)
 
@@ -277,7 +288,9 @@ def print_batches(service: Service, batches: Iterable[Batch], show: Show) -> Non
 
 
 def serving_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Where and for whom to serve: the command line, else the table [server] of the settings file, else the default."""
+    """Where and for whom to serve: the command line, else the table [server] of the settings file,
+    else the default.
+    """
     said = read_server_table(Path(args.config).read_text(encoding="utf-8"))
     given = {name: getattr(args, name.replace("-", "_")) for name in SERVER_SETTINGS}
     value = {
@@ -319,7 +332,10 @@ def read_server_table(text: str) -> dict[str, Any]:
     strange = set(table) - set(SERVER_SETTINGS)
     if strange:
         raise UsageError(
-            f"settings file, [server]: unknown setting {min(strange)!r}; known are {', '.join(SERVER_SETTINGS)}"
+            (
+                f"settings file, [server]: unknown setting {min(strange)!r}; known are "
+                f"{', '.join(SERVER_SETTINGS)}"
+            )
         )
     return dict(table)
 
@@ -349,7 +365,10 @@ def run_replay(args: argparse.Namespace) -> None:
     with usage_errors():
         if (args.config is None) == (args.stream is None):
             raise ValueError(
-                "say under which settings: either --config FILE or --stream NAME of a running server"
+                (
+                    "say under which settings: either --config FILE or --stream NAME of a "
+                    "running server"
+                )
             )
         settings = (
             import_settings(Path(args.config).read_text(encoding="utf-8"))[1]
@@ -381,7 +400,10 @@ def progress_bar(tallies: Iterable[Tally], total: int, file: TextIO) -> Iterator
         if file.isatty():
             filled = 30 * tally.rows // max(total, 1)
             file.write(
-                f"\r\033[K[{'█' * filled}{'·' * (30 - filled)}] {tally.rows:,} of {total:,}, {tally.anomalies:,} anomalies"
+                (
+                    f"\r\033[K[{'█' * filled}{'·' * (30 - filled)}] {tally.rows:,} of "
+                    f"{total:,}, {tally.anomalies:,} anomalies"
+                )
             )
             file.flush()
         yield tally

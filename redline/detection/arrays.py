@@ -10,10 +10,9 @@ import numpy as np
 
 TINY = 1e-150  # the spread of what never moves, in any unit: 2 * LARGEST / TINY is still a number
 CACHE_CELLS = 1 << 15  # numbers worked on at once, 256 KiB: what a core keeps close
-MEDIAN_ABS_GAUSSIAN, P90_ABS_GAUSSIAN = (
-    0.6744897501960817,
-    1.6448536269514722,
-)  # the median of |z| and its 90th percentile, z a standard Gaussian
+# the median of |z| and its 90th percentile, z a standard Gaussian
+MEDIAN_ABS_GAUSSIAN = 0.6744897501960817
+P90_ABS_GAUSSIAN = 1.6448536269514722
 FEW_STREAMS = 8  # streams up to which plain floats are faster than calls
 MANY_STREAMS = 32  # streams from which one call per step is faster than one scan per stream
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -26,7 +25,8 @@ def rolling_max(x: Array, width: int) -> Array:
     have = 1
     while have < width:
         more = min(have, width - have)
-        x, have = np.maximum(x[:-more], x[more:]), have + more
+        x = np.maximum(x[:-more], x[more:])
+        have = have + more
     return x
 
 
@@ -36,7 +36,9 @@ def concatenate_parts(parts: list[tuple[Array, ...]]) -> tuple[Array, ...]:
 
 
 def running_reduce(add: np.ufunc, rows: Array) -> Array:
-    """rows[i] = add(rows[i - 1], rows[i]) down the steps, in place; (..., steps, streams). One order, so no bit depends on the route."""
+    """rows[i] = add(rows[i - 1], rows[i]) down the steps, in place; (..., steps, streams). One
+    order, so no bit depends on the route.
+    """
     if rows.shape[-1] < MANY_STREAMS:
         return add.accumulate(rows, axis=-2, out=rows)
     for i in range(1, rows.shape[-2]):
@@ -81,13 +83,16 @@ def merge_moments(a: Moments, b: Moments) -> Layers:
 def centre_and_spread(
     m: Moments, anchor: Array, least: float | Array, out: Array | tuple[Array, Array] | None = None
 ) -> tuple[Array, Array]:
-    """Mean and standard deviation from moments, NaN where fewer than `least` values (or less weight) were seen."""
+    """Mean and standard deviation from moments, NaN where fewer than `least` values (or less
+    weight) were seen.
+    """
     n, total, squares = m
     few = n < least
     if np.count_nonzero(few):
         n = np.where(few, np.nan, n)
     mean, spread = (None, None) if out is None else out
-    mean, spread = np.divide(total, n, out=mean), np.divide(squares, n, out=spread)
+    mean = np.divide(total, n, out=mean)
+    spread = np.divide(squares, n, out=spread)
     spread -= mean * mean
     np.sqrt(np.maximum(spread, 0.0, out=spread), out=spread)
     mean += anchor
@@ -119,7 +124,9 @@ def last_known(x: Array, before: Array) -> Array:
 
 
 def carry_forward(x: Array, before: Array) -> Array:
-    """`before` (...) and then x (steps, ...), each missing value being the last one seen: (1 + steps, ...)."""
+    """`before` (...) and then x (steps, ...), each missing value being the last one seen: (1 +
+    steps, ...).
+    """
     rows = np.concatenate((before[None], x))
     if np.count_nonzero(rows == rows) == rows.size:
         return rows
@@ -132,7 +139,8 @@ def carry_forward(x: Array, before: Array) -> Array:
 def rank_windows(
     views: Array, gauge: Callable[[Array, int | Array], Array | tuple[Array, Array]], least: int
 ) -> Array:
-    """gauge(sorted windows, how many seen) of windows (steps, streams, width), a cacheful at a time; NaN where fewer than `least` were seen.
+    """gauge(sorted windows, how many seen) of windows (steps, streams, width), a cacheful at a
+    time; NaN where fewer than `least` were seen.
 
     The result is (2, steps, streams): the two things that gauge gives, or one of them twice.
     """
@@ -148,7 +156,9 @@ def rank_windows(
 
 
 def sliding_windows(rows: Array, width: int) -> Array:
-    """The `width` rows before each further one, as a view: (width + steps, ...) -> (steps, ..., width)."""
+    """The `width` rows before each further one, as a view: (width + steps, ...) -> (steps, ...,
+    width).
+    """
     rows = np.ascontiguousarray(rows)
     return np.ndarray(
         (len(rows) - width, *rows.shape[1:], width),
@@ -179,10 +189,13 @@ def count_known(ordered: Array) -> int | Array:
 
 
 def rank_quantile(ordered: Array, seen: int | Array, share: float) -> Array:
-    """The value below which `share` of those seen lie, linear between two, along the last axis; NaN of none."""
+    """The value below which `share` of those seen lie, linear between two, along the last axis; NaN
+    of none.
+    """
     place: Any = share * (seen - 1)
     if isinstance(seen, int):
-        low, high = ordered[..., math.floor(place)], ordered[..., math.ceil(place)]
+        low = ordered[..., math.floor(place)]
+        high = ordered[..., math.ceil(place)]
     else:
         low, high = (
             np.take_along_axis(ordered, side(place).astype(int)[..., None], axis=-1)[..., 0]
@@ -193,7 +206,10 @@ def rank_quantile(ordered: Array, seen: int | Array, share: float) -> Array:
 
 
 def kth_smallest_distance(ranks: Array, centre: Array, place: int) -> Array:
-    """The place-th smallest distance, from 0, of (window, ...) sorted values: those no farther are a run, whose two ends tell; no second sort."""
-    below, above = centre - ranks[: len(ranks) - place], ranks[place:] - centre
+    """The place-th smallest distance, from 0, of (window, ...) sorted values: those no farther are
+    a run, whose two ends tell; no second sort.
+    """
+    below = centre - ranks[: len(ranks) - place]
+    above = ranks[place:] - centre
     distance: Array = np.minimum.reduce(np.maximum(below, above, out=below), axis=0)
     return distance

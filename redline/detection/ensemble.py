@@ -11,7 +11,9 @@ from detectors import CEILING, Detector, State, Verdict
 from redline.detection.arrays import TINY, Array, first_known, running_reduce
 from redline.detection.seasonality import find_season
 
-LEARNING_BLOCK = 32  # steps; it learns at absolute multiples, so that a history is scored in blocks and a tick by the same lines
+# steps; it learns at absolute multiples, so that a history is scored in blocks and a tick by the
+# same lines
+LEARNING_BLOCK = 32
 SEASON_MEMORY = 8192  # steps of cleaned past, for the season
 SEASON_CHECK_STEPS = 512  # steps between two looks for a season
 SEASONS_AVERAGED = 3  # seasons before, whose mean is expected
@@ -22,30 +24,42 @@ UNLEARNED_DEVIATION = (
     3.0  # standard deviations; what is stranger is not learned, for at most a window
 )
 LASTING_STEPS = 16  # steps over which a deviation must last
-STRAY_WINDOWS = 10  # windows over which it is learned how far what lasts usually strays: in one window that is seen once or twice
+# windows over which it is learned how far what lasts usually strays: in one window that is seen
+# once or twice
+STRAY_WINDOWS = 10
 FAMILIAR_SURPRISES = 1.5  # usual surprises; a value nearer to one ever seen is less new
-FLOCK, TIMID = (
-    16.0,
-    5.0,
-)  # records in a window; usual surprises: one more record is no news within half of them after so many, within all after many
-RECORD_HALF_LIFE = 740.0  # values; one in n / 2 of n values is a record: from so many on that is as rare as 3 standard deviations
-LASTING, LOUDEST = 3.0, 8.0  # weight of what lasts; most that one short surprise can say
-ALONE = 3.3  # standard deviations of a surprise that alone scores 3: a little rarer than 3, since the parts add up
-RARE = 0.01  # share of steps on which the sudden part may pass 3 in a stream whose noise has a heavy tail
+# records in a window; usual surprises: one more record is no news within half of them after so
+# many, within all after many
+FLOCK = 16.0
+TIMID = 5.0
+# values; one in n / 2 of n values is a record: from so many on that is as rare as 3 standard
+# deviations
+RECORD_HALF_LIFE = 740.0
+# weight of what lasts; most that one short surprise can say
+LASTING = 3.0
+LOUDEST = 8.0
+# standard deviations of a surprise that alone scores 3: a little rarer than 3, since the parts add
+# up
+ALONE = 3.3
+# share of steps on which the sudden part may pass 3 in a stream whose noise has a heavy tail
+RARE = 0.01
 OFTEN = 0.1  # a value repeats at least so often, as far as anybody believes
 
 
 @dataclass
 class Ensemble(Detector):
-    """Four kinds of evidence, each silent until it has something to say; their squares add up to the square of the score.
+    """Four kinds of evidence, each silent until it has something to say; their squares add up to
+    the square of the score.
 
-    Expected is the mean of the last three seasons (found by autocorrelation) plus a slow level. Lasting: the deviation smoothed over 16 steps, in
-    units of the largest of noise, usual wandering and three times how far it usually strays. Sudden: the error of a two-lag prediction. Novel: the
-    distance to the nearest value ever seen, over the range. Stuck: a run of equal values. What is strange is not learned, for at most a window.
-    Cost: 10 microseconds per step of a history, 0.15 MB per feature. When it fails: before a season was seen twice; where anomalies are more
-    frequent than one step in a hundred.
-    Sources: E. S. Page, Continuous Inspection Schemes, 1954 (lasting); H. Robbins, S. Monro, A Stochastic Approximation Method, 1951 (heavy tails);
-    C. C. Aggarwal, S. Sathe, Theoretical Foundations and Algorithms for Outlier Ensembles, 2015.
+    Expected is the mean of the last three seasons (found by autocorrelation) plus a slow level.
+    Lasting: the deviation smoothed over 16 steps, in units of the largest of noise, usual wandering
+    and three times how far it usually strays. Sudden: the error of a two-lag prediction. Novel: the
+    distance to the nearest value ever seen, over the range. Stuck: a run of equal values. What is
+    strange is not learned, for at most a window. Cost: 10 microseconds per step of a history, 0.15
+    MB per feature. When it fails: before a season was seen twice; where anomalies are more frequent
+    than one step in a hundred. Sources: E. S. Page, Continuous Inspection Schemes, 1954 (lasting);
+    H. Robbins, S. Monro, A Stochastic Approximation Method, 1951 (heavy tails); C. C. Aggarwal, S.
+    Sathe, Theoretical Foundations and Algorithms for Outlier Ensembles, 2015.
 
     >>> x = np.random.default_rng(1).normal(size=(400, 1, 2))
     >>> x[390, 0, 1] = 9.0
@@ -72,7 +86,9 @@ class Ensemble(Detector):
         return max(2, self.window // 5)
 
     def begin(self, shape: tuple[int, ...]) -> State:
-        """What is known of each channel, a channel being one feature of one stream; `open` is the block that is not learned yet."""
+        """What is known of each channel, a channel being one feature of one stream; `open` is the
+        block that is not learned yet.
+        """
         size = shape[0] * shape[1]
         zeros = {
             name: np.zeros(size)
@@ -132,7 +148,9 @@ class Ensemble(Detector):
         return Verdict(score, parts=energy * (score / np.maximum(total, TINY))[..., None])
 
     def _from_first(self, x: Array) -> Array:
-        """How far each value is from the first one its channel ever had, so that it does not matter where zero is."""
+        """How far each value is from the first one its channel ever had, so that it does not matter
+        where zero is.
+        """
         held = self._held
         first = np.where((x == x).any(axis=0), first_known(x[None])[0], np.nan)
         held["first"] = np.where(held["first"] == held["first"], held["first"], first)
@@ -141,16 +159,21 @@ class Ensemble(Detector):
     # One piece of a block: nothing here depends on where the piece begins
 
     def _piece(self, offset: int, x: Array) -> Array:
-        """(steps, channels) of squared evidence, NaN = no opinion; keeps the piece until its block is full."""
-        held, here = self._held, slice(offset, offset + len(x))
+        """(steps, channels) of squared evidence, NaN = no opinion; keeps the piece until its block
+        is full.
+        """
+        held = self._held
+        here = slice(offset, offset + len(x))
         seasonless = x - held["expected"][here]
         deviation = np.where(held["n"] > 0, seasonless - held["mean"], np.nan)
         held["open"][:2, here] = x, seasonless
-        surprise, shake = deviation - self._guess(here), held["shake"][here]
+        surprise = deviation - self._guess(here)
+        shake = held["shake"][here]
         held["open"][2, here] = surprise
         self._remember_cleaned(here, x, surprise, shake)
         known = (surprise == surprise) & (held["n"] >= self.least)
-        lasting, stuck = self._lasting(here, np.where(known, deviation, np.nan)), self._stuck(x)
+        lasting = self._lasting(here, np.where(known, deviation, np.nan))
+        stuck = self._stuck(x)
         sudden = sharpen(self.sided(surprise) / (shake * np.exp(held["tail"])))
         novel = self._novel(here, x, surprise)
         energy = np.where(
@@ -177,11 +200,12 @@ class Ensemble(Detector):
         )
 
     def _remember_cleaned(self, here: slice, x: Array, surprise: Array, shake: Array) -> None:
-        """Keep values with no more than a strange surprise in them, lest an anomaly be expected a season later."""
-        held, first = (
-            self._held,
-            int(self._held["step"]) % SEASON_MEMORY,
-        )  # MEMORY is a multiple of BLOCK, so a piece never goes over its end
+        """Keep values with no more than a strange surprise in them, lest an anomaly be expected a
+        season later.
+        """
+        # MEMORY is a multiple of BLOCK, so a piece never goes over its end
+        held = self._held
+        first = int(self._held["step"]) % SEASON_MEMORY
         reach = np.where(held["n"] >= self.least, UNLEARNED_DEVIATION, np.inf) * shake
         within = np.minimum(np.maximum(surprise, -reach), reach)
         held["clean"][first : first + len(x)] = np.where(
@@ -192,9 +216,11 @@ class Ensemble(Detector):
     def _lasting(self, here: slice, deviation: Array) -> Array:
         """Squared weight of the smoothed deviation beyond its usual one; NaN = not known.
 
-        The recurrence is a running sum of terms weighted by decay**-place, which a block keeps small.
+        The recurrence is a running sum of terms weighted by decay**-place, which a block keeps
+        small.
         """
-        held, decay = self._held, 1 - 1 / LASTING_STEPS
+        held = self._held
+        decay = 1 - 1 / LASTING_STEPS
         place = decay ** np.arange(here.start + 1, here.stop + 1)[:, None]
         terms = np.clip(known_or_0(deviation) / held["spread"], -LOUDEST, LOUDEST) / (
             LASTING_STEPS * place
@@ -226,17 +252,21 @@ class Ensemble(Detector):
         return surprisal_to_deviations(length * -np.log(np.maximum(held["repeats"], OFTEN)))
 
     def _novel(self, here: slice, x: Array, surprise: Array) -> Array:
-        """Squared weight of the distance to the nearest value ever seen over the range: a value that doubles the range reaches the ceiling.
+        """Squared weight of the distance to the nearest value ever seen over the range: a value
+        that doubles the range reaches the ceiling.
 
         It counts less where it is small beside the noise, or little is known yet.
         """
-        held, gap = self._held, self._held["open"][3, here]
+        held = self._held
+        gap = self._held["open"][3, here]
         for channel in range(x.shape[1]):
             if held["kept"][channel]:
                 gap[:, channel] = nearest_distance(
                     held["seen"][channel, : held["kept"][channel]], x[:, channel]
                 )
-        low, high, shake = held["low"], held["high"], held["shake"][here]
+        low = held["low"]
+        high = held["high"]
+        shake = held["shake"][here]
         usual = TIMID * shake * held["records"] / (FLOCK + held["records"])
         news = np.where(
             (x > high) | (x < low), np.minimum(gap, np.maximum(np.abs(surprise) - usual, 0.0)), gap
@@ -250,7 +280,9 @@ class Ensemble(Detector):
         return np.asarray(np.where(self.sided(surprise) > 0, 2 * CEILING**2 * share, 0.0))
 
     def _loudest(self, evidence: Array, known: Array) -> Array:
-        """The squared evidence of each stream's loudest feature, 0 for the others: one surprise is told once."""
+        """The squared evidence of each stream's loudest feature, 0 for the others: one surprise is
+        told once.
+        """
         shape = (len(evidence), *self._held["shape"])
         if shape[2] == 1:
             return np.asarray(np.where(known, evidence * evidence, 0.0))
@@ -282,29 +314,37 @@ class Ensemble(Detector):
         self._prepare(now)
 
     def _calm(self, counter: str, deviations: Array) -> Array:
-        """Which steps may be learned: those not strange, and all once strange ones were held back for a window."""
-        held, present = self._held, deviations == deviations
+        """Which steps may be learned: those not strange, and all once strange ones were held back
+        for a window.
+        """
+        held = self._held
+        present = deviations == deviations
         strange = (deviations > UNLEARNED_DEVIATION) & (held["n"] >= self.least)
         calm = present & ~(strange & (held[counter] < self.window))
-        many, all_ = np.add.reduce(strange, dtype=np.int64), np.add.reduce(present, dtype=np.int64)
+        many = np.add.reduce(strange, dtype=np.int64)
+        all_ = np.add.reduce(present, dtype=np.int64)
         held[counter] = np.where(
             2 * many > all_, held[counter] + many, np.maximum(held[counter] - (all_ - many), 0)
         )
         return np.asarray(calm)
 
     def _pace(self, learned: Array, before: Array) -> Array:
-        """How much a block counts against what was learned before: exponential forgetting, a plain mean while young."""
+        """How much a block counts against what was learned before: exponential forgetting, a plain
+        mean while young.
+        """
         return np.asarray(
             np.maximum(self._fade[learned], learned / np.maximum(before + learned, 1))
         )
 
     def _learn_level(self, deviation: Array, calm: Array, fresh: Array) -> None:
         """Mean, variance, and how far the block's mean has moved from the last one's."""
-        held, learned = self._held, np.add.reduce(calm, dtype=np.int64)
+        held = self._held
+        learned = np.add.reduce(calm, dtype=np.int64)
         pace = self._pace(learned, held["n"])
         mean = masked_mean(deviation, calm)
         square = masked_mean((deviation - mean) ** 2, calm)
-        level, solid = held["mean"] + mean, learned >= LEARNING_BLOCK // 2
+        level = held["mean"] + mean
+        solid = learned >= LEARNING_BLOCK // 2
         held["noise"] = np.where(fresh, square, held["noise"])
         held["mean"], held["lags"] = (
             held["mean"] + pace * mean,
@@ -328,7 +368,9 @@ class Ensemble(Detector):
         held["n"] = held["n"] + learned
 
     def _learn_sway(self, smooth: Array) -> None:
-        """The mean square of the smoothed deviation: a whole spread, with the weight of two times LONG steps, until it was seen."""
+        """The mean square of the smoothed deviation: a whole spread, with the weight of two times
+        LONG steps, until it was seen.
+        """
         held = self._held
         calm = self._calm("swayed", np.abs(smooth) / np.maximum(np.sqrt(held["sway"]), 1 / LASTING))
         learned = np.add.reduce(calm, dtype=np.int64)
@@ -339,11 +381,15 @@ class Ensemble(Detector):
         held["sway"] = held["sway"] + pace * (masked_mean(smooth**2, calm) - held["sway"])
 
     def _learn_noise(self, surprise: Array, loud: Array) -> None:
-        """The variance of surprises, how volatile they are lately, and how heavy their tail is: the share above 3 is brought down to RARE."""
-        held, known = self._held, (loud == loud) & (self._held["n"] >= self.least)
+        """The variance of surprises, how volatile they are lately, and how heavy their tail is: the
+        share above 3 is brought down to RARE.
+        """
+        held = self._held
+        known = (loud == loud) & (self._held["n"] >= self.least)
         calm = self._calm("shaken", loud)
         pace = self._pace(np.add.reduce(calm, dtype=np.int64), held["n"])
-        usual, volatility = held["usual"], held["volatility"]
+        usual = held["usual"]
+        volatility = held["volatility"]
         held["noise"] = held["noise"] + pace * (masked_mean(surprise**2, calm) - held["noise"])
         ratio = np.where(
             usual > 0,
@@ -367,7 +413,9 @@ class Ensemble(Detector):
         )
 
     def _learn_weights(self, deviation: Array, calm: Array) -> None:
-        """The weights of the two lags, by least squares over a window of exponentially forgotten products."""
+        """The weights of the two lags, by least squares over a window of exponentially forgotten
+        products.
+        """
         held = self._held
         before = np.concatenate((held["lags"], deviation))  # NaN = missing, whatever the level
         lags = known_or_0(before)
@@ -391,7 +439,8 @@ class Ensemble(Detector):
         )
         size = np.maximum(held["products"][0] + held["products"][2], TINY**2)
         aa, ab, bb, ya, yb = held["products"] / size
-        aa, bb = aa + 1e-6, bb + 1e-6
+        aa = aa + 1e-6
+        bb = bb + 1e-6
         held["weights"] = np.clip(
             np.stack((ya * bb - yb * ab, yb * aa - ya * ab)) / (aa * bb - ab * ab), -2.0, 2.0
         )
@@ -407,7 +456,9 @@ class Ensemble(Detector):
         )
 
     def _learn_novelty(self, x: Array, gap: Array) -> None:
-        """Add the values that stand for something new, one for each cell of the range when there are too many."""
+        """Add the values that stand for something new, one for each cell of the range when there
+        are too many.
+        """
         held = self._held
         records = np.add.reduce((x > held["high"]) | (x < held["low"]), dtype=np.int64)
         held["records"] = held["records"] * (1 - self._fade[LEARNING_BLOCK]) + records
@@ -447,8 +498,11 @@ class Ensemble(Detector):
                 held["season"][channel] = old  # the next look will tell
 
     def _begin_season(self, channel: int, now: int) -> bool:
-        """Level, variance and noise of a window of the past, seen with this season; False = too little was seen of late."""
-        held, one = self._held, slice(channel, channel + 1)
+        """Level, variance and noise of a window of the past, seen with this season; False = too
+        little was seen of late.
+        """
+        held = self._held
+        one = slice(channel, channel + 1)
         steps = np.arange(max(0, now - self.window), now)
         values = held["clean"][steps % SEASON_MEMORY, one] - self._expected(steps, now, one)
         present = values == values
@@ -466,7 +520,9 @@ class Ensemble(Detector):
 
     def _prepare(self, now: int) -> None:
         """What the next block expects, and its usual squared surprise at each step."""
-        held, steps, every = self._held, np.arange(now, now + LEARNING_BLOCK), slice(None)
+        held = self._held
+        steps = np.arange(now, now + LEARNING_BLOCK)
+        every = slice(None)
         wandering = held["move"] * max(
             1.0, self.window / LEARNING_BLOCK
         )  # each block's step of the level taken at random
@@ -480,7 +536,8 @@ class Ensemble(Detector):
                 every,
             )  # (SEASONS, steps, channels)
             present = around == around
-            total, count = np.where(present, around, 0.0).sum(axis=0), present.sum(axis=0)
+            total = np.where(present, around, 0.0).sum(axis=0)
+            count = present.sum(axis=0)
             total, count = (
                 np.lib.stride_tricks.sliding_window_view(
                     each, 2 * SEASON_NEIGHBOURHOOD + 1, axis=0
@@ -497,7 +554,9 @@ class Ensemble(Detector):
         )
 
     def _expected(self, steps: Array, now: int, channels: slice) -> Array:
-        """The mean of the last seasons at the same place, 0 without a season, NaN where none of them was seen."""
+        """The mean of the last seasons at the same place, 0 without a season, NaN where none of
+        them was seen.
+        """
         held = self._held
         if not held["season"][channels].any():
             return np.zeros((len(steps), held["season"][channels].size))
@@ -509,7 +568,9 @@ class Ensemble(Detector):
         return np.where(held["season"][channels] > 0, mean, 0.0)
 
     def _seasons_ago(self, ring: Array, steps: Array, channels: slice) -> Array:
-        """(SEASONS, steps, channels) of a ring, whole seasons back, the nearest one that is all learned first."""
+        """(SEASONS, steps, channels) of a ring, whole seasons back, the nearest one that is all
+        learned first.
+        """
         season = self._held["season"][channels]
         near = np.ceil((LEARNING_BLOCK + SEASON_NEIGHBOURHOOD) / np.maximum(season, 1)).astype(int)
         back = (near + np.arange(SEASONS_AVERAGED)[:, None]) * season  # (SEASONS, channels)
@@ -538,7 +599,9 @@ def masked_mean(x: Array, chosen: Array) -> Array:
 
 
 def sharpen(deviations: Array) -> Array:
-    """3 stays 3, less is much less, more is more up to LOUDEST: a part is silent until it has something to say."""
+    """3 stays 3, less is much less, more is more up to LOUDEST: a part is silent until it has
+    something to say.
+    """
     return np.asarray(
         np.minimum(UNLEARNED_DEVIATION * np.minimum(deviations / ALONE, CEILING) ** 3, LOUDEST)
     )
@@ -552,5 +615,6 @@ def surprisal_to_deviations(surprisal: Array) -> Array:
 def nearest_distance(ordered: Array, x: Array) -> Array:
     """The distance of each value to the nearest of the ordered ones; a missing value's is missing."""
     place = np.searchsorted(ordered, x)
-    below, above = ordered[np.maximum(place - 1, 0)], ordered[np.minimum(place, len(ordered) - 1)]
+    below = ordered[np.maximum(place - 1, 0)]
+    above = ordered[np.minimum(place, len(ordered) - 1)]
     return np.asarray(np.minimum(np.abs(x - below), np.abs(above - x)))

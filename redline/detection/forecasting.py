@@ -1,4 +1,6 @@
-"""Forecasts: detectors that predict the next value from the last ones, judged by how wrong they have lately been."""
+"""Forecasts: detectors that predict the next value from the last ones, judged by how wrong they
+have lately been.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ from redline.detection.seasonality import find_season
 
 @dataclass
 class ForecastDetector(Expecting):
-    """A detector that writes `forecast`; its spread is the 90th percentile of its last `window` absolute errors, as that of a Gaussian."""
+    """A detector that writes `forecast`; its spread is the 90th percentile of its last `window`
+    absolute errors, as that of a Gaussian.
+    """
 
     @abstractmethod
     def forecast(self, x: Array) -> Array:
@@ -46,7 +50,9 @@ class ForecastDetector(Expecting):
 
 
 def mean_of_views(views: Array, least: int = 1) -> Array:
-    """The mean along the last axis, exact where all are equal; NaN where fewer than `least` are seen."""
+    """The mean along the last axis, exact where all are equal; NaN where fewer than `least` are
+    seen.
+    """
     low = np.fmin.reduce(views, axis=-1)
     above = np.subtract(
         views, low[..., None], order="C"
@@ -63,10 +69,12 @@ def mean_of_views(views: Array, least: int = 1) -> Array:
 class MovingAverage(ForecastDetector):
     """How far from the mean of the last few steps, in units of its own usual error.
 
-    Forecast: the mean of the last window / 8 steps, at least 6. It follows slow waves and wandering that a whole window calls strange.
-    Cost: one sort of the window per step. When it fails: on a stream that leaps to and fro, like a square wave, every leap is "usual"; a slow
-    drift is followed and never seen. Source: P. R. Winters, Forecasting Sales by Exponentially Weighted Moving Averages, 1960 (the idea of judging
-    a forecast by its errors); ADTK, Anomaly Detection Toolkit, 2019 (level shift against a short window).
+    Forecast: the mean of the last window / 8 steps, at least 6. It follows slow waves and wandering
+    that a whole window calls strange. Cost: one sort of the window per step. When it fails: on a
+    stream that leaps to and fro, like a square wave, every leap is "usual"; a slow drift is
+    followed and never seen. Source: P. R. Winters, Forecasting Sales by Exponentially Weighted
+    Moving Averages, 1960 (the idea of judging a forecast by its errors); ADTK, Anomaly Detection
+    Toolkit, 2019 (level shift against a short window).
 
     >>> MovingAverage(window=4).update([[1.0], [2.0], [3.0], [2.0], [1.0], [2.0], [9.0]]).ravel().round(3)
     array([  nan,   nan,   nan, 0.   , 1.175, 0.244, 8.732])
@@ -90,11 +98,13 @@ class MovingAverage(ForecastDetector):
 class Seasonal(MovingAverage):
     """How far from the same place in the seasons before, in units of its own usual error.
 
-    Forecast: the median of the values one, two and three seasons ago, plus the mean error of that over the last window / 8 steps. The season is
-    found by autocorrelation in the last KEPT steps, looked for again every LOOK steps; without one, this is the moving average.
-    Cost: one sort of the window per step, a Fourier transform every LOOK steps; KEPT numbers per stream.
-    When it fails: in the first two turns of a season, and where one is longer than KEPT / 2 steps or changes its length within a few turns.
-    Source: R. J. Hyndman, G. Athanasopoulos, Forecasting: Principles and Practice, 2021 (seasonal naive).
+    Forecast: the median of the values one, two and three seasons ago, plus the mean error of that
+    over the last window / 8 steps. The season is found by autocorrelation in the last KEPT steps,
+    looked for again every LOOK steps; without one, this is the moving average. Cost: one sort of
+    the window per step, a Fourier transform every LOOK steps; KEPT numbers per stream. When it
+    fails: in the first two turns of a season, and where one is longer than KEPT / 2 steps or
+    changes its length within a few turns. Source: R. J. Hyndman, G. Athanasopoulos, Forecasting:
+    Principles and Practice, 2021 (seasonal naive).
 
     >>> t = np.arange(600)
     >>> x = 10 * np.sin(2 * np.pi * t / 50) + np.random.default_rng(0).normal(size=600)
@@ -108,7 +118,9 @@ class Seasonal(MovingAverage):
     TURNS: ClassVar[int] = 3  # seasons
 
     def begin(self, shape: tuple[int, ...]) -> State:
-        """The errors, the last KEPT steps by their place in the block, and the season of each stream, 0 = none."""
+        """The errors, the last KEPT steps by their place in the block, and the season of each
+        stream, 0 = none.
+        """
         return {
             **super().begin(shape),
             "kept": np.full((self.KEPT, *shape), np.nan),
@@ -120,7 +132,8 @@ class Seasonal(MovingAverage):
         return np.concatenate([self._piece(rows) for _, rows in self.pieces(x, self.LOOK)])
 
     def _piece(self, rows: Array) -> Array:
-        held, clock = self._held, int(self._held["step"])
+        held = self._held
+        clock = int(self._held["step"])
         held["kept"][np.arange(clock, clock + len(rows)) % self.KEPT] = rows
         usual = self.usual(
             np.arange(clock - self.span, clock + len(rows))
@@ -131,8 +144,12 @@ class Seasonal(MovingAverage):
         return usual[self.span :] + mean_of_views(sliding_windows(late, self.span))
 
     def usual(self, steps: Array) -> Array:
-        """The median of the values up to TURNS seasons before each of the steps; 0 in a stream without a season."""
-        held, season = self._held, self._held["season"]  # (streams,)
+        """The median of the values up to TURNS seasons before each of the steps; 0 in a stream
+        without a season.
+        """
+        # (streams,)
+        held = self._held
+        season = self._held["season"]
         if not np.count_nonzero(season):
             return np.zeros((len(steps), len(season)))
         then = (
@@ -157,12 +174,15 @@ class Seasonal(MovingAverage):
 
 @dataclass
 class Autoregressive(ForecastDetector):
-    """How far from what the last LAGS steps foretell by a linear rule, in units of its own usual error.
+    """How far from what the last LAGS steps foretell by a linear rule, in units of its own usual
+    error.
 
-    Forecast: level + sum of c[i] (x[t - i] - level), c by least squares over the last 4 windows, refitted every window / 2 steps, with a ridge
-    and with values beyond four deviations cut off. Cost: one sort of the window per step, one system of LAGS equations per refit.
-    When it fails: a drift or a long fault becomes its own best prediction after the first steps; what is strange is the change, not the state.
-    Source: G. U. Yule, On a Method of Investigating Periodicities in Disturbed Series, 1927.
+    Forecast: level + sum of c[i] (x[t - i] - level), c by least squares over the last 4 windows,
+    refitted every window / 2 steps, with a ridge and with values beyond four deviations cut off.
+    Cost: one sort of the window per step, one system of LAGS equations per refit. When it fails: a
+    drift or a long fault becomes its own best prediction after the first steps; what is strange is
+    the change, not the state. Source: G. U. Yule, On a Method of Investigating Periodicities in
+    Disturbed Series, 1927.
 
     >>> x = np.sin(np.arange(400) / 5) + 0.01 * np.random.default_rng(0).normal(size=400)
     >>> x[390] += 0.1  # a tenth of the wave's height
@@ -181,7 +201,9 @@ class Autoregressive(ForecastDetector):
         )  # steps
 
     def begin(self, shape: tuple[int, ...]) -> State:
-        """The errors, the last values, those learned from by their place in the block, the rule and the level it is about."""
+        """The errors, the last values, those learned from by their place in the block, the rule and
+        the level it is about.
+        """
         sizes = {"last": self.LAGS, "kept": self._learned}
         return {
             **super().begin(shape),
@@ -197,7 +219,8 @@ class Autoregressive(ForecastDetector):
         )
 
     def _piece(self, offset: int, rows: Array) -> Array:
-        held, place = self._held, int(self._held["step"]) % self._learned
+        held = self._held
+        place = int(self._held["step"]) % self._learned
         held["kept"][place : place + len(rows)] = rows
         away = (
             sliding_windows(self.remember(rows, "last"), self.LAGS) - held["level"][:, None]

@@ -1,4 +1,6 @@
-"""Detectors that look across the features of a stream: a step may be strange though each of its numbers is not."""
+"""Detectors that look across the features of a stream: a step may be strange though each of its
+numbers is not.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +30,13 @@ RARITY_GRID = 64  # cells per unit of distance in the table that turns distances
 
 @dataclass
 class JointDetector(Detector):
-    """A joint detector that learns in blocks: it writes `learn` and `judge`, both in spreads from the centre of each feature.
+    """A joint detector that learns in blocks: it writes `learn` and `judge`, both in spreads from
+    the centre of each feature.
 
-    Centre and spread (mean and standard deviation of the last `window` steps) and all that is learned are renewed at the absolute multiples
-    of window / `refits` steps. A step is missing when all its features are; a feature with too little past counts as missing.
-    A feature on the unwatched side counts as at its centre.
+    Centre and spread (mean and standard deviation of the last `window` steps) and all that is
+    learned are renewed at the absolute multiples of window / `refits` steps. A step is missing when
+    all its features are; a feature with too little past counts as missing. A feature on the
+    unwatched side counts as at its centre.
     """
 
     joint: ClassVar[bool] = True
@@ -45,7 +49,9 @@ class JointDetector(Detector):
 
     @abstractmethod
     def judge(self, z: Array, known: Array) -> tuple[Array, Array]:
-        """(strangeness (steps, streams), shares (steps, streams, features), in any unit) of z (steps, streams, features), 0 where not `known`."""
+        """(strangeness (steps, streams), shares (steps, streams, features), in any unit) of z
+        (steps, streams, features), 0 where not `known`.
+        """
 
     def features(self, x: Array) -> Array:
         """What it looks at in a chunk."""
@@ -61,7 +67,9 @@ class JointDetector(Detector):
         return max(1, self.window // self.refits)
 
     def begin(self, shape: tuple[int, ...]) -> State:
-        """The last windows, each step in its place by the clock; each feature's centre as a value it had and the mean's distance from it."""
+        """The last windows, each step in its place by the clock; each feature's centre as a value
+        it had and the mean's distance from it.
+        """
         gauge = {
             "anchor": np.full(shape, np.nan),
             "mean": np.zeros(shape),
@@ -82,7 +90,8 @@ class JointDetector(Detector):
         raw, shares = concatenate_parts(
             [self._piece(offset, rows) for offset, rows in self.pieces(x, self.block)]
         )
-        score, total = self.deviations(raw), shares.sum(axis=-1, keepdims=True)
+        score = self.deviations(raw)
+        total = shares.sum(axis=-1, keepdims=True)
         shares = np.where(total > 0, shares, 1.0) / np.where(total > 0, total, shares.shape[-1])
         return Verdict(score, parts=shares * score[..., None])
 
@@ -101,12 +110,11 @@ class JointDetector(Detector):
 
     def renew(self) -> None:
         """Learn the last windows."""
-        held, past = self._held, self._held["past"]
+        held = self._held
+        past = self._held["past"]
         seen = past == past
-        n, anchor = (
-            seen.sum(axis=0),
-            first_known(past.reshape(1, len(past), -1))[0].reshape(past.shape[1:]),
-        )
+        n = seen.sum(axis=0)
+        anchor = first_known(past.reshape(1, len(past), -1))[0].reshape(past.shape[1:])
         x = np.where(seen, past - anchor, 0.0)
         mean = x.sum(axis=0) / np.maximum(n, 1)
         x = np.where(seen, x - mean, 0.0)
@@ -121,14 +129,18 @@ class JointDetector(Detector):
 
 @dataclass
 class Mahalanobis(JointDetector):
-    """How far from the centre of the last `window` steps, measured along the features' own correlations.
+    """How far from the centre of the last `window` steps, measured along the features' own
+    correlations.
 
-    d**2 = z' R**-1 z, z = (x - mean) / std, R the correlations shrunk by SHRINK towards independence, times 1 + 2 (features - 1) / window for being
-    estimated; the score is the |z| as rare as d is with so many independent Gaussian features, so with one feature it is |z|. `parts` are the
-    squares of R**-1/2 z. A missing feature stands where the others let expect it, so it adds nothing. Cost: features**2 per step, features**3 per
-    renewal and stream. When it fails: outliers in the window stretch the ellipse; what is no ellipse (two operating points) hides what is between.
-    Source: P. C. Mahalanobis, On the Generalised Distance in Statistics, 1936; the shares: P. H. Garthwaite, I. Koch, Evaluating the Contributions of
-    Individual Variables to a Quadratic Form, 2016.
+    d**2 = z' R**-1 z, z = (x - mean) / std, R the correlations shrunk by SHRINK towards
+    independence, times 1 + 2 (features - 1) / window for being estimated; the score is the |z| as
+    rare as d is with so many independent Gaussian features, so with one feature it is |z|. `parts`
+    are the squares of R**-1/2 z. A missing feature stands where the others let expect it, so it
+    adds nothing. Cost: features**2 per step, features**3 per renewal and stream. When it fails:
+    outliers in the window stretch the ellipse; what is no ellipse (two operating points) hides what
+    is between. Source: P. C. Mahalanobis, On the Generalised Distance in Statistics, 1936; the
+    shares: P. H. Garthwaite, I. Koch, Evaluating the Contributions of Individual Variables to a
+    Quadratic Form, 2016.
 
     >>> rng = np.random.default_rng(1)
     >>> x = rng.normal(size=(400, 1, 1)) + 0.1 * rng.normal(size=(400, 1, 2))
@@ -147,8 +159,11 @@ class Mahalanobis(JointDetector):
 
     def learn(self, z: Array) -> None:
         """The roots of the correlations, a missing feature being at its centre."""
-        held, features, seen = self._held, z.shape[-1], (z == z).any(axis=-1).sum(axis=0)
-        few, z = 1 + 2 * (features - 1) / np.maximum(seen, 1), np.nan_to_num(z)
+        held = self._held
+        features = z.shape[-1]
+        seen = (z == z).any(axis=-1).sum(axis=0)
+        few = 1 + 2 * (features - 1) / np.maximum(seen, 1)
+        z = np.nan_to_num(z)
         products = np.einsum("wsf,wsg->sfg", z, z)
         size = np.sqrt(np.einsum("sff->sf", products))  # 0 = never moved
         size[size == 0] = 1.0
@@ -170,7 +185,9 @@ class Mahalanobis(JointDetector):
         return distance_to_deviations(np.sqrt(squared), known.sum(axis=-1)), squares
 
     def _expected(self, z: Array, known: Array, partly: Array) -> Array:
-        """The rows that are partly known, (rows, features), completed by the conditional mean of the rest."""
+        """The rows that are partly known, (rows, features), completed by the conditional mean of
+        the rest.
+        """
         precision = np.broadcast_to(self._held["precision"], (*z.shape, z.shape[-1]))[
             partly
         ]  # (rows, features, features)
@@ -185,14 +202,18 @@ class Mahalanobis(JointDetector):
 
 @dataclass
 class LocalOutlierFactor(JointDetector):
-    """How much thinner the last `window` steps lie around a step than around its nearest neighbours there.
+    """How much thinner the last `window` steps lie around a step than around its nearest neighbours
+    there.
 
-    LOF = mean density of the neighbours / density of the step, density = 1 / mean reach to the `neighbours` nearest, reach = max(distance, the
-    neighbour's own distance to its last one, NEAR); distances in spreads, over the features that are there; those as far as the last share its place.
-    Score = RARE * sqrt(features) * log LOF, a fixed map. `parts` are the features' shares of the squared distances to the neighbours.
-    Cost: window * features per step, window**2 * features per renewal and stream. When it fails: more than `neighbours` anomalies alike are a
-    neighbourhood of their own; of a few values that return, one seen less than `neighbours` times is an outlier.
-    Source: M. M. Breunig, H.-P. Kriegel, R. T. Ng, J. Sander, LOF: Identifying Density-Based Local Outliers, 2000.
+    LOF = mean density of the neighbours / density of the step, density = 1 / mean reach to the
+    `neighbours` nearest, reach = max(distance, the neighbour's own distance to its last one, NEAR);
+    distances in spreads, over the features that are there; those as far as the last share its
+    place. Score = RARE * sqrt(features) * log LOF, a fixed map. `parts` are the features' shares of
+    the squared distances to the neighbours. Cost: window * features per step, window**2 * features
+    per renewal and stream. When it fails: more than `neighbours` anomalies alike are a
+    neighbourhood of their own; of a few values that return, one seen less than `neighbours` times
+    is an outlier. Source: M. M. Breunig, H.-P. Kriegel, R. T. Ng, J. Sander, LOF: Identifying
+    Density-Based Local Outliers, 2000.
 
     >>> x = np.random.default_rng(1).normal(size=(400, 1, 2)) + np.where(np.arange(400) % 2, 0, 20)[:, None, None]
     >>> LocalOutlierFactor().fit(x).score([[[0.0, 0.0]], [[10.0, 10.0]], [[20.0, 20.0]]]).ravel().round(1)
@@ -204,7 +225,9 @@ class LocalOutlierFactor(JointDetector):
     NEAR: ClassVar[float] = 0.05  # spreads; nothing is nearer
     SAME: ClassVar[float] = 1e-9  # of a distance: what differs by less, differs by rounding
     RARE: ClassVar[float] = (
-        2.25  # deviations per log LOF of one feature; measured on Gaussian noise, as is the root of their number
+        # deviations per log LOF of one feature; measured on Gaussian noise, as is the root of their
+        # number
+        2.25
     )
 
     def __post_init__(self) -> None:
@@ -212,7 +235,9 @@ class LocalOutlierFactor(JointDetector):
         self._nearest = max(1, min(self.neighbours, self.least - 1))
 
     def begin(self, shape: tuple[int, ...]) -> State:
-        """The window in spreads, far away where nothing was seen; each step's distance to its last neighbour, and its density."""
+        """The window in spreads, far away where nothing was seen; each step's distance to its last
+        neighbour, and its density.
+        """
         streams, features = shape
         size = (streams, self.window)
         return {
@@ -224,8 +249,11 @@ class LocalOutlierFactor(JointDetector):
         }
 
     def learn(self, z: Array) -> None:
-        """The density around each step of the window, without that step; a missing feature is at its centre."""
-        held, self_away = self._held, np.eye(self.window) * MAX_SQUARED_DISTANCE
+        """The density around each step of the window, without that step; a missing feature is at
+        its centre.
+        """
+        held = self._held
+        self_away = np.eye(self.window) * MAX_SQUARED_DISTANCE
         held["gone"] = np.where((z == z).any(axis=-1), 0.0, MAX_SQUARED_DISTANCE).T.copy()
         held["points"] = np.ascontiguousarray(np.nan_to_num(z).transpose(2, 1, 0))
         for stream in range(z.shape[1]):
@@ -239,13 +267,16 @@ class LocalOutlierFactor(JointDetector):
 
     def judge(self, z: Array, known: Array) -> tuple[Array, Array]:
         """The logarithm of the factor, some streams at a time."""
-        raw, shares = np.empty(z.shape[:2]), np.empty(z.shape)
+        raw = np.empty(z.shape[:2])
+        shares = np.empty(z.shape)
         for near in cache_tiles(z.shape[:2], self.window):
             raw[near], shares[near] = self._factor(z[near], known[near], near[1])
         return raw, shares
 
     def _neighbours(self, distance: Array) -> tuple[Array, Array]:
-        """(distance to the last of the nearest (..., 1), how much each counts (..., window)): those as far as the last share the places left."""
+        """(distance to the last of the nearest (..., 1), how much each counts (..., window)): those
+        as far as the last share the places left.
+        """
         last = np.sort(distance, axis=-1)[..., self._nearest - 1, None]
         nearer = distance < last * (1 - self.SAME)
         tied = (distance <= last * (1 + self.SAME)) & ~nearer
@@ -274,16 +305,21 @@ class LocalOutlierFactor(JointDetector):
 
 @dataclass
 class HalfSpaceTrees(JointDetector):
-    """How empty a step's place is in a forest of trees that halve the space at random, filled with the last two windows.
+    """How empty a step's place is in a forest of trees that halve the space at random, filled with
+    the last two windows.
 
-    Each tree looks at FEW of the features and their changes. Each of its levels halves the range of one, laid 2 to 4 times as wide as that of the
-    last SPAN renewals, and a branch ends where a tenth of the steps is left. Density = steps * 2**depth, EMPTY steps where there are none.
-    Emptiness = mean over the trees of log2(densest place / place), plus BEYOND for each range that the step lies beyond it; its root goes through
-    the calibration. `parts` are by how much it falls when a feature goes to its centre, where a missing one is. With a direction, no change counts.
-    Cost: trees per step, trees * 2**depth per window; 4 * trees * 2**depth bytes per stream. When it fails: a step where many were before is never
-    strange, whatever the season; it takes in a lasting change over two windows; windows under 48 steps are too few for a tail (2 % of noise over 3),
-    and with a direction, half of the steps being at the centre, 0.2 to 2.6 % of noise are over 3.
-    Source: S. C. Tan, K. M. Ting, T. F. Liu, Fast Anomaly Detection for Streaming Data, 2011; here the trees are laid anew every window.
+    Each tree looks at FEW of the features and their changes. Each of its levels halves the range of
+    one, laid 2 to 4 times as wide as that of the last SPAN renewals, and a branch ends where a
+    tenth of the steps is left. Density = steps * 2**depth, EMPTY steps where there are none.
+    Emptiness = mean over the trees of log2(densest place / place), plus BEYOND for each range that
+    the step lies beyond it; its root goes through the calibration. `parts` are by how much it falls
+    when a feature goes to its centre, where a missing one is. With a direction, no change counts.
+    Cost: trees per step, trees * 2**depth per window; 4 * trees * 2**depth bytes per stream. When
+    it fails: a step where many were before is never strange, whatever the season; it takes in a
+    lasting change over two windows; windows under 48 steps are too few for a tail (2 % of noise
+    over 3), and with a direction, half of the steps being at the centre, 0.2 to 2.6 % of noise are
+    over 3. Source: S. C. Tan, K. M. Ting, T. F. Liu, Fast Anomaly Detection for Streaming Data,
+    2011; here the trees are laid anew every window.
 
     >>> x = np.random.default_rng(1).normal(size=(900, 1, 2))
     >>> HalfSpaceTrees().fit(x).score([[[0.0, 0.0]], [[5.0, 5.0]]]).ravel().round(1)
@@ -312,9 +348,13 @@ class HalfSpaceTrees(JointDetector):
         self._scale = Calibration(window=4 * self.window)
 
     def begin(self, shape: tuple[int, ...]) -> State:
-        """The last values; ranges so far, and of now; where each tree begins, how fine it is along its features, and the emptiness of each leaf."""
-        streams, features = shape[0], 2 * shape[1]
-        both, grid = (streams, features), np.zeros((streams, *self._plan(features).feature.shape))
+        """The last values; ranges so far, and of now; where each tree begins, how fine it is along
+        its features, and the emptiness of each leaf.
+        """
+        streams = shape[0]
+        features = 2 * shape[1]
+        both = (streams, features)
+        grid = np.zeros((streams, *self._plan(features).feature.shape))
         ranges = {
             "ranges": np.full((self.SPAN, 2, *both), np.nan),
             "low": np.zeros(both),
@@ -334,21 +374,23 @@ class HalfSpaceTrees(JointDetector):
         return np.concatenate((x, x - rows[:-1]), axis=-1)
 
     def deviations(self, raw: Array) -> Array:
-        """Calibrated; the root, because the logarithm of a Gaussian's density falls with the square."""
+        """Calibrated; the root, because the logarithm of a Gaussian's density falls with the
+        square.
+        """
         with self.inside("scale", self._scale):
             return np.asarray(self._scale.update(np.sqrt(raw)))
 
     def learn(self, z: Array) -> None:
         """Lay the trees over the ranges, drop the steps into them."""
-        held, plan, past = self._held, self._plan(z.shape[-1]), self._held["past"]
+        held = self._held
+        plan = self._plan(z.shape[-1])
+        past = self._held["past"]
         held["ranges"] = np.concatenate(
             (held["ranges"][1:], [[np.fmin.reduce(past), np.fmax.reduce(past)]])
         )
         ranges = self.spreads(held["ranges"])  # (renewals, 2, streams, features)
-        low, high = (
-            np.nan_to_num(np.fmin.reduce(ranges[:, 0])),
-            np.nan_to_num(np.fmax.reduce(ranges[:, 1])),
-        )
+        low = np.nan_to_num(np.fmin.reduce(ranges[:, 0]))
+        high = np.nan_to_num(np.fmax.reduce(ranges[:, 1]))
         wide = np.maximum(high - low, 1.0)
         held["low"], held["wide"] = (
             low - wide / 64,
@@ -366,7 +408,8 @@ class HalfSpaceTrees(JointDetector):
 
     def judge(self, z: Array, known: Array) -> tuple[Array, Array]:
         """The mean over the trees, and how much less it is without each feature."""
-        half, plan = z.shape[-1] // 2, self._plan(z.shape[-1])
+        half = z.shape[-1] // 2
+        plan = self._plan(z.shape[-1])
         if self.direction != "both":
             z[..., half:] = 0.0
         outside = np.maximum(
@@ -376,7 +419,8 @@ class HalfSpaceTrees(JointDetector):
         beyond = (
             self.BEYOND * plan.feature.shape[1] / z.shape[-1] * np.maximum(outside, 0.0)
         )  # the share of the trees that look at it
-        raw, shares = np.empty(z.shape[:2]), np.zeros((*z.shape[:2], half))
+        raw = np.empty(z.shape[:2])
+        shares = np.zeros((*z.shape[:2], half))
         for near in cache_tiles(z.shape[:2], 4 * self.trees):
             leaf = leaf_numbers(self._places(z[near], np.arange(z.shape[1])[near[1]]))
             raw[near] = self._found(leaf, np.arange(z.shape[1])[near[1]]).sum(axis=-1) / self.trees
@@ -388,12 +432,14 @@ class HalfSpaceTrees(JointDetector):
         return raw, shares
 
     def _less(self, z: Array, streams: Array) -> Array:
-        """How much less the mean over the trees is without each feature, (rows, features), of z (rows, features) in these streams."""
-        plan, places = (
-            self._plan(z.shape[-1]),
-            self._places(z, streams),
-        )  # (rows, trees, features of a tree)
-        leaf, instead = leaf_numbers(places), self._places(np.zeros_like(z), streams) - places
+        """How much less the mean over the trees is without each feature, (rows, features), of z
+        (rows, features) in these streams.
+        """
+        # (rows, trees, features of a tree)
+        plan = self._plan(z.shape[-1])
+        places = self._places(z, streams)
+        leaf = leaf_numbers(places)
+        instead = self._places(np.zeros_like(z), streams) - places
         found = self._found(leaf, streams)
         less = [
             found - self._found(leaf + instead[..., i], streams) for i in range(places.shape[-1])
@@ -411,8 +457,11 @@ class HalfSpaceTrees(JointDetector):
         )
 
     def _places(self, z: Array, streams: Array) -> Array:
-        """What each of a tree's features adds to the number of the leaf, (..., trees, features of a tree), of z (..., features) in these streams."""
-        plan, held = self._plan(z.shape[-1]), self._held
+        """What each of a tree's features adds to the number of the leaf, (..., trees, features of a
+        tree), of z (..., features) in these streams.
+        """
+        plan = self._plan(z.shape[-1])
+        held = self._held
         cell = np.take(z, plan.feature, axis=-1)
         cell -= held["start"][streams]
         cell *= held["fine"][streams]
@@ -428,8 +477,11 @@ class HalfSpaceTrees(JointDetector):
         return found
 
     def _leaves(self, z: Array, streams: Array) -> Array:
-        """The emptiness of each leaf, (streams, trees, leaves), when z (steps, streams, features) is dropped into the trees."""
-        seen, leaf = (z == z).any(axis=-1), leaf_numbers(self._places(np.nan_to_num(z), streams))
+        """The emptiness of each leaf, (streams, trees, leaves), when z (steps, streams, features)
+        is dropped into the trees.
+        """
+        seen = (z == z).any(axis=-1)
+        leaf = leaf_numbers(self._places(np.nan_to_num(z), streams))
         size = (1 << self.depth, z.shape[1], self.trees)
         leaf = leaf * (size[1] * size[2]) + np.arange(size[1] * size[2]).reshape(size[1:])
         layers = [
@@ -452,7 +504,9 @@ class HalfSpaceTrees(JointDetector):
 
 
 def leaf_numbers(places: Array) -> Array:
-    """The number of each leaf, from what each of its tree's features adds; whole arrays added, for the features are few."""
+    """The number of each leaf, from what each of its tree's features adds; whole arrays added, for
+    the features are few.
+    """
     return reduce(np.add, np.moveaxis(places, -1, 0))
 
 
@@ -463,7 +517,9 @@ class TreePlan(NamedTuple):
     begin: Array  # where the tree begins, of the feature's range
     fine: Array  # cells per range
     last: Array  # cell
-    places: Array  # (.., cells) what a cell adds to the number of the leaf: its bits, put where the tree halves this feature
+    # (.., cells) what a cell adds to the number of the leaf: its bits, put where the tree halves
+    # this feature
+    places: Array
     order: Array  # (trees * features of a tree,) by feature
     first: Array  # (features,) of each feature in that order
 
@@ -476,7 +532,9 @@ class TreePlan(NamedTuple):
 
 @lru_cache(maxsize=32)
 def tree_plan(seed: int, trees: int, depth: int, few: int, features: int) -> TreePlan:
-    """Features are dealt to the trees until all are dealt, then again; the rest depends on the seed and each tree's number alone."""
+    """Features are dealt to the trees until all are dealt, then again; the rest depends on the seed
+    and each tree's number alone.
+    """
     rounds = -(-trees * few // features)
     feature = np.concatenate(
         [np.random.default_rng((seed, trees, deal)).permutation(features) for deal in range(rounds)]
@@ -489,11 +547,9 @@ def tree_plan(seed: int, trees: int, depth: int, few: int, features: int) -> Tre
     reach = 2 * np.maximum(centre, 1 - centre)  # so that one end of the range is an edge of a place
     mine = halved == np.arange(few)[:, None]  # (trees, features of a tree, levels)
     bit = mine[..., ::-1].cumsum(axis=-1)[..., ::-1] - 1  # of the cell, that stands at this level
-    cells, cell, places = (
-        2.0 ** mine.sum(axis=-1),
-        np.arange(1 << depth),
-        np.zeros((trees, few, 1 << depth), np.intp),
-    )
+    cells = 2.0 ** mine.sum(axis=-1)
+    cell = np.arange(1 << depth)
+    places = np.zeros((trees, few, 1 << depth), np.intp)
     for level in range(depth):
         places += (mine[..., level, None] & (cell >> np.maximum(bit[..., level, None], 0))) << (
             depth - 1 - level
@@ -512,7 +568,9 @@ def tree_plan(seed: int, trees: int, depth: int, few: int, features: int) -> Tre
 
 
 def span_of(matrix: Array, z: Array) -> Array:
-    """matrix (..., features, features) times z (..., features), one feature after another, so that no bit depends on the number of steps."""
+    """matrix (..., features, features) times z (..., features), one feature after another, so that
+    no bit depends on the number of steps.
+    """
     out = matrix[..., 0] * z[..., :1]
     for feature in range(1, z.shape[-1]):
         out = out + matrix[..., feature] * z[..., feature : feature + 1]
@@ -520,23 +578,29 @@ def span_of(matrix: Array, z: Array) -> Array:
 
 
 def distance_to_deviations(distance: Array, features: Array) -> Array:
-    """The |z| that is exceeded as rarely as the length of so many independent Gaussians exceeds `distance`; linear between multiples of 1 / GRID."""
+    """The |z| that is exceeded as rarely as the length of so many independent Gaussians exceeds
+    `distance`; linear between multiples of 1 / GRID.
+    """
     table = rarity_table(int(features.max(initial=1)))
     place = np.minimum(distance * RARITY_GRID, table.shape[1] - 1.001)
     cell = place.astype(int)
     rows = np.maximum(features - 1, 0)
-    low, high = table[rows, cell], table[rows, cell + 1]
+    low = table[rows, cell]
+    high = table[rows, cell + 1]
     score: Array = np.minimum(low + (place - cell) * (high - low), CEILING)
     return score
 
 
 @lru_cache(maxsize=8)
 def rarity_table(features: int) -> Array:
-    """(features, cells): |z| for each length, for 1, 2, ... features; from the logarithms of the tails."""
+    """(features, cells): |z| for each length, for 1, 2, ... features; from the logarithms of the
+    tails.
+    """
     length, z = (
         np.arange(2 * int(CEILING) * cells) / cells for cells in (RARITY_GRID, 16 * RARITY_GRID)
     )
-    half, one = length**2 / 2, log_tail(z)
+    half = length**2 / 2
+    one = log_tail(z)
     tails = [one[::16], -half]
     with np.errstate(divide="ignore"):
         for more in range(3, features + 1):

@@ -1,4 +1,6 @@
-"""Detectors that ask how far the nearest past is: a step is strange when nothing like it was before."""
+"""Detectors that ask how far the nearest past is: a step is strange when nothing like it was
+before.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +24,16 @@ from redline.detection.arrays import (
 class NearestNeighbours(Detector):
     """How far the last few steps are, together, from the nearest such run in the past.
 
-    d = root mean square gap between the last `lags` values, weighted FADE**age, and those of the `neighbours`-th nearest run of the last MEMORY
-    windows. A missing value is the one before it, and a run that ends in one is nobody's neighbour. The root of d goes through the calibration, and
-    the score is at most d / floor. With a direction, the step must lie to that side of the end of the nearest run.
-    Cost: lags * MEMORY * window per step; 2 * MEMORY * window numbers per stream. When it fails: a fault seen more than `neighbours` times is known;
-    where everything is always new, as on a random walk, nothing is strange. The `lags` - 1 steps after a strange one are strange with it.
-    Source: E. M. Knorr, R. T. Ng, Algorithms for Mining Distance-Based Outliers in Large Datasets, 1998; S. Ramaswamy, R. Rastogi, K. Shim,
-    Efficient Algorithms for Mining Outliers from Large Data Sets, 2000.
+    d = root mean square gap between the last `lags` values, weighted FADE**age, and those of the
+    `neighbours`-th nearest run of the last MEMORY windows. A missing value is the one before it,
+    and a run that ends in one is nobody's neighbour. The root of d goes through the calibration,
+    and the score is at most d / floor. With a direction, the step must lie to that side of the end
+    of the nearest run. Cost: lags * MEMORY * window per step; 2 * MEMORY * window numbers per
+    stream. When it fails: a fault seen more than `neighbours` times is known; where everything is
+    always new, as on a random walk, nothing is strange. The `lags` - 1 steps after a strange one
+    are strange with it. Source: E. M. Knorr, R. T. Ng, Algorithms for Mining Distance-Based
+    Outliers in Large Datasets, 1998; S. Ramaswamy, R. Rastogi, K. Shim, Efficient Algorithms for
+    Mining Outliers from Large Data Sets, 2000.
 
     >>> x = np.sin(np.arange(600) / 4) + 0.1 * np.random.default_rng(1).normal(size=600)
     >>> x[585] = -x[585]  # a value the wave often takes, but not here
@@ -68,8 +73,11 @@ class NearestNeighbours(Detector):
         )
 
     def _nearest(self, x: Array) -> tuple[Array, Array]:
-        """(the distance of each step, its own distance from the end of the nearest run), both (steps, streams)."""
-        held, steps = self._held, len(x)
+        """(the distance of each step, its own distance from the end of the nearest run), both
+        (steps, streams).
+        """
+        held = self._held
+        steps = len(x)
         seen = self.remember(x)
         full = carry_forward(seen, held["last"])[1:]
         held["last"] = full[steps - 1].copy() if steps else held["last"]
@@ -78,7 +86,8 @@ class NearestNeighbours(Detector):
             for lag in reversed(range(self.lags))
         ]  # the ends first
         ends = sliding_windows(np.where(seen == seen, 0.0, np.nan)[self.lags - 1 :], self._runs)
-        distance, side = np.empty_like(x), np.empty_like(x)
+        distance = np.empty_like(x)
+        side = np.empty_like(x)
         for near in cache_tiles(x.shape, self._runs):
             squares = ends[near].copy()
             for lag, run in enumerate(runs):
@@ -99,15 +108,17 @@ class NearestNeighbours(Detector):
 
 @dataclass
 class Novelty(Detector):
-    """How far from the nearest value ever seen, compared with how close values lie over their whole range.
+    """How far from the nearest value ever seen, compared with how close values lie over their whole
+    range.
 
-    E = distance * steps seen, at most HORIZON / range so far: how many values that gap would hold if all were evenly spread; score = RATE * sqrt(E),
-    a fixed map. On ground gained in the last `window` it is also compared with what records there added: in a flock of them, as on a ramp, one more
-    is no news.
-    Values are remembered one for each of KEPT places of the range. It looks for half a `window` before it speaks.
-    Cost: KEPT per step, KEPT numbers per stream. When it fails: everything is new once, so it never alarms twice for a fault, nor for an old value at
-    the wrong time.
-    Source: S. Marsland, Novelty Detection in Learning Systems, 2003; how wide the gaps between seen values are: R. Pyke, Spacings, 1965.
+    E = distance * steps seen, at most HORIZON / range so far: how many values that gap would hold
+    if all were evenly spread; score = RATE * sqrt(E), a fixed map. On ground gained in the last
+    `window` it is also compared with what records there added: in a flock of them, as on a ramp,
+    one more is no news. Values are remembered one for each of KEPT places of the range. It looks
+    for half a `window` before it speaks. Cost: KEPT per step, KEPT numbers per stream. When it
+    fails: everything is new once, so it never alarms twice for a fault, nor for an old value at the
+    wrong time. Source: S. Marsland, Novelty Detection in Learning Systems, 2003; how wide the gaps
+    between seen values are: R. Pyke, Spacings, 1965.
 
     >>> x = np.tile(np.arange(10.0), 30)
     >>> Novelty().fit(x[:, None]).score([[4.0], [4.5], [11.0]]).ravel().round(1)
@@ -118,7 +129,8 @@ class Novelty(Detector):
     BLOCK: ClassVar[int] = 64  # steps
     HORIZON: ClassVar[int] = 10_000  # steps; more do not make a gap stranger
     FLOCK: ClassVar[float] = (
-        16.0  # records; so many in a window, and half of what they usually add is expected of the next
+        # records; so many in a window, and half of what they usually add is expected of the next
+        16.0
     )
     MOST: ClassVar[float] = (
         10.0  # even gaps; what one record added counts as no more, lest one fault hide the next
@@ -126,11 +138,11 @@ class Novelty(Detector):
     RATE: ClassVar[float] = 0.8  # measured on Gaussian noise
 
     def begin(self, shape: tuple[int, ...]) -> State:
-        """The values remembered, ascending, the rest infinite; the open block; the range and the steps so far; the records and what they added."""
-        kept, ends = (
-            np.full((*shape, self.KEPT), np.inf),
-            np.stack((np.full(shape, np.inf), np.full(shape, -np.inf))),
-        )
+        """The values remembered, ascending, the rest infinite; the open block; the range and the
+        steps so far; the records and what they added.
+        """
+        kept = np.full((*shape, self.KEPT), np.inf)
+        ends = np.stack((np.full(shape, np.inf), np.full(shape, -np.inf)))
         records = {
             "records": np.zeros((4, *shape)),
             "fresh": np.zeros((4, *shape)),
@@ -153,15 +165,14 @@ class Novelty(Detector):
         )
 
     def _piece(self, offset: int, rows: Array) -> Array:
-        held, steps = self._held, len(rows)
+        held = self._held
+        steps = len(rows)
         held["block"][offset : offset + steps] = rows
         low = np.fmin.accumulate(np.concatenate((held["ends"][:1], rows)))
         high = np.fmax.accumulate(np.concatenate((held["ends"][1:], rows)))
         seen = np.concatenate((held["seen"][None], rows == rows)).cumsum(axis=0)
-        reach, n = (
-            np.maximum(high - low, TINY)[:-1],
-            np.where(seen < self.least, np.nan, np.minimum(seen, self.HORIZON))[:-1],
-        )
+        reach = np.maximum(high - low, TINY)[:-1]
+        n = np.where(seen < self.least, np.nan, np.minimum(seen, self.HORIZON))[:-1]
         distance = self._distance(offset, rows)
         spacing = self._spacing(reach / n, rows, low[:-1], high[:-1])
         score = np.minimum(self.RATE * np.sqrt(distance / spacing), distance / self._floor)
@@ -171,12 +182,15 @@ class Novelty(Detector):
         return np.asarray(np.minimum(score, CEILING))
 
     def _spacing(self, even: Array, rows: Array, low: Array, high: Array) -> Array:
-        """The gap that would be no news: the even one; on ground gained lately what records usually add, as far as they come in flocks."""
+        """The gap that would be no news: the even one; on ground gained lately what records usually
+        add, as far as they come in flocks.
+        """
         held = self._held
         records, added, up, down = held["records"]
         gained = (rows > high - up) | (rows < low + down)
         spacing = np.where(gained, np.maximum(even, added / (self.FLOCK + records)), even)
-        above, below = np.maximum(rows - high, 0.0), np.maximum(low - rows, 0.0)
+        above = np.maximum(rows - high, 0.0)
+        below = np.maximum(low - rows, 0.0)
         record = (above + below > 0) & (even == even)
         fresh = np.where(
             record,
@@ -192,7 +206,8 @@ class Novelty(Detector):
 
     def _distance(self, offset: int, rows: Array) -> Array:
         """Of each row to the nearest value before it; 0 where that lies on the watched side."""
-        held, out = self._held, np.empty_like(rows)
+        held = self._held
+        out = np.empty_like(rows)
         early = np.arange(self.BLOCK) < offset + np.arange(len(rows))[:, None]  # (steps, BLOCK)
         recent = np.where(
             early[:, None], np.moveaxis(held["block"], 0, -1), np.nan
@@ -211,7 +226,9 @@ class Novelty(Detector):
         return np.where(rows == rows, out, np.nan)
 
     def _keep(self) -> None:
-        """The lowest value of each place that has one; the open block's records join those before, which fade."""
+        """The lowest value of each place that has one; the open block's records join those before,
+        which fade.
+        """
         held = self._held
         held["records"] = held["records"] * (1 - 1 / self.window) ** self.BLOCK + held["fresh"]
         held["fresh"] = np.zeros_like(held["fresh"])

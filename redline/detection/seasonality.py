@@ -6,17 +6,22 @@ import numpy as np
 
 from redline.detection.arrays import Array
 
-MIN_SEASON, MAX_SEASON = 8, 2400  # steps
+# steps
+MIN_SEASON = 8
+MAX_SEASON = 2400
 MIN_AUTOCORRELATION = (
     0.5  # autocorrelation; above it, repeating the last season beats saying the mean
 )
-SUB_SEASON_SHARE = 0.9  # of the best autocorrelation is enough for a season that is a part of the best one: a day rather than a week
+# of the best autocorrelation is enough for a season that is a part of the best one: a day rather
+# than a week
+SUB_SEASON_SHARE = 0.9
 
 
 def find_season(x: Array, old: int = 0) -> int:
     """Steps per season, 0 when there is none; `old` stays unless another is clearly better.
 
-    A season's autocorrelation is the best beyond the first dip, at least CLEAR, at half the length at most. Missing steps (NaN) count as the mean.
+    A season's autocorrelation is the best beyond the first dip, at least CLEAR, at half the length
+    at most. Missing steps (NaN) count as the mean.
 
     >>> t = np.arange(600)
     >>> find_season(np.sin(2 * np.pi * t / 50)), find_season(np.random.default_rng(0).normal(size=600))
@@ -41,7 +46,9 @@ def find_season(x: Array, old: int = 0) -> int:
 
 
 def autocorrelation(x: Array) -> Array:
-    """At lags 0 to half the length, spikes cut to four median deviations; empty where nothing moves."""
+    """At lags 0 to half the length, spikes cut to four median deviations; empty where nothing
+    moves.
+    """
     x = np.nan_to_num(x - np.nanmean(x)) if (x == x).any() else np.zeros(len(x))
     reach = 4 * 1.4826 * np.median(np.abs(x)) if len(x) else 0.0
     if reach > 0:
@@ -63,7 +70,8 @@ def sub_season_share(likeness: Array, best: int, first: int) -> float:
     for parts in range(best // first, 1, -1):
         part = best / parts
         width = max(1, int(0.05 * part))
-        low, high = max(first, int(part) - width), int(part) + width
+        low = max(first, int(part) - width)
+        high = int(part) + width
         peak = low + int(np.argmax(likeness[low : high + 1]))
         if low < peak < high and likeness[peak] >= SUB_SEASON_SHARE * likeness[best] - 0.02:
             return float(peak)
@@ -71,12 +79,16 @@ def sub_season_share(likeness: Array, best: int, first: int) -> float:
 
 
 def refine_season(likeness: Array, season: float, first: int, last: int) -> int:
-    """The season to the step: measured at the highest multiple that is still a peak, where an error of one step is shared by all."""
+    """The season to the step: measured at the highest multiple that is still a peak, where an error
+    of one step is shared by all.
+    """
     top = likeness[int(season)]
-    season, times = peak_vertex(likeness, int(season), (first, last)), 2
+    season = peak_vertex(likeness, int(season), (first, last))
+    times = 2
     while times * season + 2 < last + 1:
         width = max(1, int(season / 8))
-        low, high = int(times * season) - width, min(last, int(times * season) + width)
+        low = int(times * season) - width
+        high = min(last, int(times * season) + width)
         peak = low + int(np.argmax(likeness[low : high + 1]))
         if likeness[peak] < 0.8 * top:
             break
@@ -88,7 +100,8 @@ def refine_season(likeness: Array, season: float, first: int, last: int) -> int:
 def peak_vertex(likeness: Array, peak: int, limits: tuple[int, int]) -> float:
     """The top of the parabola through a peak's neighbours: a noisy peak is broad."""
     width = max(2, peak // 16)
-    low, high = max(limits[0], peak - width), min(limits[1], peak + width)
+    low = max(limits[0], peak - width)
+    high = min(limits[1], peak + width)
     away = np.arange(low, high + 1) - float(peak)
     if len(away) < 4:
         return float(peak)
@@ -97,7 +110,9 @@ def peak_vertex(likeness: Array, peak: int, limits: tuple[int, int]) -> float:
 
 
 def is_better_season(likeness: Array, season: int, old: int) -> bool:
-    """Is another season worth a change? A near one if it fits better, a whole part of the old one always, any other if clearly better."""
+    """Is another season worth a change? A near one if it fits better, a whole part of the old one
+    always, any other if clearly better.
+    """
     if abs(season - old) < 0.1 * old:
         return bool(likeness[season] >= likeness[old] + 0.02 * (1 - likeness[old]))
     part = season < old and abs(old / season - round(old / season)) < 0.1

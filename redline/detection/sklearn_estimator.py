@@ -9,7 +9,10 @@ import numpy as np
 from detectors import DETECTORS, Detector, Verdict, threshold_for
 from redline.detection.arrays import Array
 
-MISSING_SKLEARN = "our detectors as scikit-learn estimators need scikit-learn, which is not installed: pip install 'redline[learned]'"
+MISSING_SKLEARN = (
+    "our detectors as scikit-learn estimators need scikit-learn, which is not installed: "
+    "pip install 'redline[learned]'"
+)
 try:
     from sklearn.base import BaseEstimator, OutlierMixin
     from sklearn.utils.validation import check_is_fitted, validate_data
@@ -18,14 +21,18 @@ except ImportError as error:
 
 
 class RedlineOutlier(OutlierMixin, BaseEstimator):  # type: ignore[misc]
-    """Any of DETECTORS by scikit-learn's verbs: the rows of X are steps in the order of time, its columns are the features of one stream.
+    """Any of DETECTORS by scikit-learn's verbs: the rows of X are steps in the order of time, its
+    columns are the features of one stream.
 
-    `fit` learns a history. All other methods judge X as the steps that would follow it, each learned before the next is judged, and then forget X.
-    So rows in another order, or a part of them, are another stream and score otherwise. The sign is scikit-learn's: `score_samples` is minus the
-    score in standard deviations, so higher is more normal; `decision_function` is below 0 where `predict` says -1. A row without an opinion is NaN
-    and counts as normal, +1. Missing values (NaN) are allowed. `contamination` is the share of the history's own rows that `predict` then flags,
-    when they come once more; without it the threshold is `threshold` standard deviations.
-    Source of the interface: L. Buitinck and others, API Design for Machine Learning Software, 2013.
+    `fit` learns a history. All other methods judge X as the steps that would follow it, each
+    learned before the next is judged, and then forget X. So rows in another order, or a part of
+    them, are another stream and score otherwise. The sign is scikit-learn's: `score_samples` is
+    minus the score in standard deviations, so higher is more normal; `decision_function` is below 0
+    where `predict` says -1. A row without an opinion is NaN and counts as normal, +1. Missing
+    values (NaN) are allowed. `contamination` is the share of the history's own rows that `predict`
+    then flags, when they come once more; without it the threshold is `threshold` standard
+    deviations. Source of the interface: L. Buitinck and others, API Design for Machine Learning
+    Software, 2013.
 
     >>> x = np.random.default_rng(1).normal(size=(500, 2))
     >>> RedlineOutlier("rolling z-score").fit(x).predict([[0.1, -0.2], [0.3, 9.0]])
@@ -56,14 +63,18 @@ class RedlineOutlier(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def score_samples(self, X: Any) -> Array:
-        """Minus the score of each row, (steps,), standard deviations <= 0: higher is more normal, NaN = no opinion."""
+        """Minus the score of each row, (steps,), standard deviations <= 0: higher is more normal,
+        NaN = no opinion.
+        """
         check_is_fitted(self)
         return -self._scores(
             validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=False)
         )
 
     def decision_function(self, X: Any) -> Array:
-        """By how much each row is more normal than the threshold, (steps,), standard deviations; below 0 is an anomaly."""
+        """By how much each row is more normal than the threshold, (steps,), standard deviations;
+        below 0 is an anomaly.
+        """
         decision: Array = self.score_samples(X) - self.offset_
         return decision
 
@@ -75,7 +86,10 @@ class RedlineOutlier(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         scores = self._scores(x)
         if np.isnan(scores).all():
             raise ValueError(
-                f"no row has a score after a history of n_samples = {len(x)}; give a longer one, a shorter window or no contamination"
+                (
+                    f"no row has a score after a history of n_samples = {len(x)}; give a "
+                    "longer one, a shorter window or no contamination"
+                )
             )
         return threshold_for(scores, contamination)
 
@@ -94,7 +108,9 @@ class RedlineOutlier(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         return x[:, None, :] if DETECTORS[self.detector].joint else x
 
     def _scores(self, x: Array) -> Array:
-        """The row scores of what would follow the history: the strangest feature's, NaN where none has an opinion."""
+        """The row scores of what would follow the history: the strangest feature's, NaN where none
+        has an opinion.
+        """
         verdict: Verdict = self.detector_.preview(self._shaped(x))
         scores: Array = np.fmax.reduce(verdict.score, axis=1)
         return scores

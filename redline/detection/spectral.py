@@ -1,4 +1,6 @@
-"""Shapes: detectors that ask whether the last values go together as the window's values do, in its spectrum or in its main directions."""
+"""Shapes: detectors that ask whether the last values go together as the window's values do, in its
+spectrum or in its main directions.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,11 @@ from redline.detection.arrays import (
 
 @dataclass
 class WindowShapeDetector(Detector):
-    """A detector that writes `misfit`; its score is the size of that on the one scale, by the shared calibration.
+    """A detector that writes `misfit`; its score is the size of that on the one scale, by the
+    shared calibration.
 
-    A missing value counts as the one before it. No score is above the misfit, or the step from the last value seen, in floors.
+    A missing value counts as the one before it. No score is above the misfit, or the step from the
+    last value seen, in floors.
     """
 
     def __post_init__(self) -> None:
@@ -41,7 +45,9 @@ class WindowShapeDetector(Detector):
 
     @abstractmethod
     def misfit(self, runs: Array, streams: slice) -> Array:
-        """How badly the last of each run, (steps, streams, width) without gaps, fits the others: (steps, streams), any unit, signed."""
+        """How badly the last of each run, (steps, streams, width) without gaps, fits the others:
+        (steps, streams), any unit, signed.
+        """
 
     def learn(self) -> None:
         """Called at the absolute multiples of `block` steps."""
@@ -92,11 +98,12 @@ class WindowShapeDetector(Detector):
 class SpectralResidual(WindowShapeDetector):
     """How much the last step stands out of its window once what the window repeats is taken away.
 
-    The window's spectrum is divided by its own smooth amplitude (the mean of SMOOTH frequencies), which leaves what does not repeat; back in time,
-    the saliency of the last step is compared with the mean saliency of the window. Cost: two Fourier transforms of the window per step.
-    When it fails: on pure noise every step stands out a little; a slow drift has no edge and does not stand out at all.
-    Source: H. Ren et al., Time-Series Anomaly Detection Service at Microsoft, 2019; X. Hou, L. Zhang, Saliency Detection: A Spectral Residual
-    Approach, 2007.
+    The window's spectrum is divided by its own smooth amplitude (the mean of SMOOTH frequencies),
+    which leaves what does not repeat; back in time, the saliency of the last step is compared with
+    the mean saliency of the window. Cost: two Fourier transforms of the window per step. When it
+    fails: on pure noise every step stands out a little; a slow drift has no edge and does not stand
+    out at all. Source: H. Ren et al., Time-Series Anomaly Detection Service at Microsoft, 2019; X.
+    Hou, L. Zhang, Saliency Detection: A Spectral Residual Approach, 2007.
 
     >>> x = np.sin(np.arange(800) / 5) + 0.05 * np.random.default_rng(1).normal(size=800)
     >>> x[790] += 2
@@ -139,13 +146,15 @@ class SpectralResidual(WindowShapeDetector):
 class Subspace(WindowShapeDetector):
     """How far a value is from where the run before it and the window's main directions put it.
 
-    Runs of window / 8 values (at least 4) about the window's mean; their RANK main directions are found anew at the absolute multiples of window / 8
-    steps, each with the share of its energy above the next one's, so that of equal ones none is chosen. The others of a run and these directions say
-    where its last value should be; the misfit is how far it is from there. It knows a season by its shape, wherever it stands.
-    Cost: window / 8 per step; a small eigenproblem per renewal and stream.
-    When it fails: a change along the main directions, a season grown by half, stays inside. On plain noise no few directions hold a run.
-    Source: A. Lakhina, M. Crovella, C. Diot, Diagnosing Network-Wide Traffic Anomalies, 2004; N. Golyandina, A. Zhigljavsky, Singular Spectrum
-    Analysis for Time Series, 2013 (on lags).
+    Runs of window / 8 values (at least 4) about the window's mean; their RANK main directions are
+    found anew at the absolute multiples of window / 8 steps, each with the share of its energy
+    above the next one's, so that of equal ones none is chosen. The others of a run and these
+    directions say where its last value should be; the misfit is how far it is from there. It knows
+    a season by its shape, wherever it stands. Cost: window / 8 per step; a small eigenproblem per
+    renewal and stream. When it fails: a change along the main directions, a season grown by half,
+    stays inside. On plain noise no few directions hold a run. Source: A. Lakhina, M. Crovella, C.
+    Diot, Diagnosing Network-Wide Traffic Anomalies, 2004; N. Golyandina, A. Zhigljavsky, Singular
+    Spectrum Analysis for Time Series, 2013 (on lags).
 
     >>> x = np.sin(np.arange(800) / 5) + 0.05 * np.random.default_rng(1).normal(size=800)
     >>> x[790] += 1
@@ -155,7 +164,8 @@ class Subspace(WindowShapeDetector):
 
     RANK: ClassVar[int] = 3  # directions
     FAINT: ClassVar[float] = (
-        1e-9  # of the strongest direction's energy: what is no direction, and no difference between two
+        # of the strongest direction's energy: what is no direction, and no difference between two
+        1e-9
     )
     LEAST: ClassVar[float] = 0.05  # of the last value's length that lies outside of them
 
@@ -170,7 +180,9 @@ class Subspace(WindowShapeDetector):
         return max(1, self.window // 8)
 
     def begin(self, shape: tuple[int, ...]) -> State:
-        """What each of the other values of a run says of the last one, (width - 1, streams), and the window's centre; NaN = nothing yet."""
+        """What each of the other values of a run says of the last one, (width - 1, streams), and
+        the window's centre; NaN = nothing yet.
+        """
         return {
             **super().begin(shape),
             "weights": np.full((self.width - 1, *shape), np.nan),
@@ -179,7 +191,8 @@ class Subspace(WindowShapeDetector):
 
     def misfit(self, runs: Array, streams: slice) -> Array:
         """How far the last value is from where the others and the main directions put it."""
-        weights, centre = self._held["weights"][:, streams], self._held["centre"][streams]
+        weights = self._held["weights"][:, streams]
+        centre = self._held["centre"][streams]
         told = np.zeros(runs.shape[:2])
         for i in range(
             self.width - 1
@@ -191,8 +204,11 @@ class Subspace(WindowShapeDetector):
         )
 
     def learn(self) -> None:
-        """The main directions of the window's runs, and what they make of the last value: the least squares of its others on them."""
-        held, filled = self._held, self._held["filled"]
+        """The main directions of the window's runs, and what they make of the last value: the least
+        squares of its others on them.
+        """
+        held = self._held
+        filled = self._held["filled"]
         few = held["there"].sum(axis=0) < self.least
         first = np.where(few, 0.0, np.nan_to_num(filled[-1]))
         centre = first + np.where(few, 0.0, np.nan_to_num(filled - first)).mean(axis=0)
@@ -202,10 +218,9 @@ class Subspace(WindowShapeDetector):
         products = np.einsum("rsi,rsj->sij", runs, runs)
         values, vectors = np.linalg.eigh(products)
         rank = min(self.RANK, self.width - 1)
-        used, next_ = (
-            values[:, None, -rank:],
-            values[:, None, -rank - 1, None],
-        )  # (streams, 1, directions), (streams, 1, 1)
+        # (streams, 1, directions), (streams, 1, 1)
+        used = values[:, None, -rank:]
+        next_ = values[:, None, -rank - 1, None]
         share = np.where(
             used > self.FAINT * values[:, None, -1:],
             1 - (1 + self.FAINT) * next_ / np.where(used > 0, used, 1.0),

@@ -1,4 +1,6 @@
-"""Other libraries' outlier models as detectors of ours, so that they stand beside them on one scale."""
+"""Other libraries' outlier models as detectors of ours, so that they stand beside them on one
+scale.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ THIRD_PARTY = {  # the name a person reads: (the library it needs, the class)
 
 
 def register_available(listing: DetectorList = DETECTORS) -> list[str]:
-    """Lists those whose library is installed, after all others, and gives their names; no library is imported before a model is fitted."""
+    """Lists those whose library is installed, after all others, and gives their names; no library
+    is imported before a model is fitted.
+    """
     found = {
         name: f"redline.detection.third_party:{kind}"
         for name, (library, kind) in THIRD_PARTY.items()
@@ -47,22 +51,29 @@ def missing_library(name: str) -> str | None:
 
 @dataclass
 class ThirdPartyDetector(JointDetector):
-    """A borrowed model, fitted anew for each stream every REFIT windows on the last `reach` windows; it writes `made` and `judged`.
+    """A borrowed model, fitted anew for each stream every REFIT windows on the last `reach`
+    windows; it writes `made` and `judged`.
 
-    The model sees spreads from each feature's centre; a missing feature is at its centre. Its own score, higher = stranger, goes through the shared
-    calibration. The state holds the rows it was fitted on, never the model: a loaded state fits it again, to the same bits.
-    `parts` share the score out as the squared deviations of the features are.
+    The model sees spreads from each feature's centre; a missing feature is at its centre. Its own
+    score, higher = stranger, goes through the shared calibration. The state holds the rows it was
+    fitted on, never the model: a loaded state fits it again, to the same bits. `parts` share the
+    score out as the squared deviations of the features are.
     """
 
     seed: int = 0
     reach: ClassVar[int] = 4
     REFIT: ClassVar[int] = 2  # windows
     SHORTEST: ClassVar[int] = (
-        2  # steps; in a shorter window the model sees too little to call a spike of 20 deviations strange
+        # steps; in a shorter window the model sees too little to call a spike of 20 deviations
+        # strange
+        2
     )
     GRAIN: ClassVar[float] = (
         2.0**-7
-    )  # spreads; nothing finer is a difference, or a model that knows no unit would not believe the floor
+        # spreads; nothing finer is a difference, or a model that knows no unit would not believe
+        # the
+        # floor
+    )
     ALONE: ClassVar[bool] = (
         False  # the model mixes the rows it is asked about, so it is asked about one at a time
     )
@@ -72,7 +83,10 @@ class ThirdPartyDetector(JointDetector):
         super().__post_init__()
         if self.window < self.SHORTEST:
             raise ValueError(
-                f"window is at least {self.SHORTEST} steps for {type(self).__name__}, which learns from {self.reach} of them; got {self.window}"
+                (
+                    f"window is at least {self.SHORTEST} steps for {type(self).__name__}, "
+                    f"which learns from {self.reach} of them; got {self.window}"
+                )
             )
         self._scale = Calibration(window=self.reach * self.window)
         self._fitted: dict[
@@ -85,7 +99,9 @@ class ThirdPartyDetector(JointDetector):
 
     @abstractmethod
     def judged(self, model: Any, rows: Array) -> Array:
-        """How strange each of the rows is, (rows,), any unit in which a Gaussian's tail is no heavier than |z|."""
+        """How strange each of the rows is, (rows,), any unit in which a Gaussian's tail is no
+        heavier than |z|.
+        """
 
     @property
     def block(self) -> int:
@@ -147,12 +163,15 @@ class ThirdPartyDetector(JointDetector):
 
 @dataclass
 class IsolationForest(ThirdPartyDetector):
-    """How few random cuts it takes to set a step apart from the last windows; scikit-learn's isolation forest, refitted every second window.
+    """How few random cuts it takes to set a step apart from the last windows; scikit-learn's
+    isolation forest, refitted every second window.
 
-    2**-(mean depth of the step in the trees / depth expected among so many steps), of one feature its negative reciprocal, calibrated.
-    Cost: trees * log2(steps) per step, but 3 ms and more to ask at all; 50 ms per fit and stream. When it fails: beyond all it has seen every place
-    is equally far, so a spike of 50 deviations scores as one of 5; between two operating points it cuts late. Windows under 32 steps are refused.
-    Source: F. T. Liu, K. M. Ting, Z.-H. Zhou, Isolation Forest, 2008.
+    2**-(mean depth of the step in the trees / depth expected among so many steps), of one feature
+    its negative reciprocal, calibrated. Cost: trees * log2(steps) per step, but 3 ms and more to
+    ask at all; 50 ms per fit and stream. When it fails: beyond all it has seen every place is
+    equally far, so a spike of 50 deviations scores as one of 5; between two operating points it
+    cuts late. Windows under 32 steps are refused. Source: F. T. Liu, K. M. Ting, Z.-H. Zhou,
+    Isolation Forest, 2008.
     """
 
     trees: int = 50
@@ -170,12 +189,14 @@ class IsolationForest(ThirdPartyDetector):
 
 @dataclass
 class DensityFactor(ThirdPartyDetector):
-    """How much thinner the last windows lie around a step than around its neighbours there; scikit-learn's LOF, refitted every second window.
+    """How much thinner the last windows lie around a step than around its neighbours there;
+    scikit-learn's LOF, refitted every second window.
 
-    The root of the logarithm of the local outlier factor, of one feature the fourth root, calibrated.
-    Cost: neighbours * log(steps) per step, a millisecond to ask at all; 5 ms per fit and stream. When it fails: more than `neighbours` anomalies
-    alike are a neighbourhood of their own; with many features all distances are alike.
-    Source: M. M. Breunig, H.-P. Kriegel, R. T. Ng, J. Sander, LOF: Identifying Density-Based Local Outliers, 2000.
+    The root of the logarithm of the local outlier factor, of one feature the fourth root,
+    calibrated. Cost: neighbours * log(steps) per step, a millisecond to ask at all; 5 ms per fit
+    and stream. When it fails: more than `neighbours` anomalies alike are a neighbourhood of their
+    own; with many features all distances are alike. Source: M. M. Breunig, H.-P. Kriegel, R. T. Ng,
+    J. Sander, LOF: Identifying Density-Based Local Outliers, 2000.
     """
 
     neighbours: int = 20  # steps
@@ -193,13 +214,15 @@ class DensityFactor(ThirdPartyDetector):
 
 @dataclass
 class OneClassSvm(ThirdPartyDetector):
-    """How far outside the smooth boundary around the last windows; scikit-learn's one-class SVM, refitted every second window.
+    """How far outside the smooth boundary around the last windows; scikit-learn's one-class SVM,
+    refitted every second window.
 
-    log(-log(mean of Gaussian kernels on the support vectors)), calibrated; most steps are support vectors, for a boundary around the few leaves a
-    plateau within, on which no step is stranger than another. Cost: support vectors * features per step, 0.3 ms to ask at all; 5 ms per fit and
-    stream. When it fails: an anomaly in the window is a support vector of its own and hides the next one like it.
-    Source: B. Schölkopf, J. C. Platt, J. Shawe-Taylor, A. J. Smola, R. C. Williamson, Estimating the Support of a High-Dimensional
-    Distribution, 2001.
+    log(-log(mean of Gaussian kernels on the support vectors)), calibrated; most steps are support
+    vectors, for a boundary around the few leaves a plateau within, on which no step is stranger
+    than another. Cost: support vectors * features per step, 0.3 ms to ask at all; 5 ms per fit and
+    stream. When it fails: an anomaly in the window is a support vector of its own and hides the
+    next one like it. Source: B. Schölkopf, J. C. Platt, J. Shawe-Taylor, A. J. Smola, R. C.
+    Williamson, Estimating the Support of a High-Dimensional Distribution, 2001.
     """
 
     nu: float = 0.8  # share of the steps that are support vectors at least
@@ -220,10 +243,11 @@ class OneClassSvm(ThirdPartyDetector):
 class Ecod(ThirdPartyDetector):
     """How far in the tails of each feature by itself; PyOD's ECOD, refitted every second window.
 
-    Sum over the features of -log(share of the window at least as extreme), calibrated. No parameter. Cost: sorts the rows anew for every step, 2 ms.
-    When it fails: it counts its tail, so nothing is rarer than one in reach * window, and windows under 60 steps are refused; it sees each
-    feature alone, so it misses odd pairs.
-    Source: Z. Li, Y. Zhao, X. Hu, N. Botta, C. Ionescu, G. H. Chen, ECOD: Unsupervised Outlier Detection Using Empirical Cumulative Distribution
+    Sum over the features of -log(share of the window at least as extreme), calibrated. No
+    parameter. Cost: sorts the rows anew for every step, 2 ms. When it fails: it counts its tail, so
+    nothing is rarer than one in reach * window, and windows under 60 steps are refused; it sees
+    each feature alone, so it misses odd pairs. Source: Z. Li, Y. Zhao, X. Hu, N. Botta, C. Ionescu,
+    G. H. Chen, ECOD: Unsupervised Outlier Detection Using Empirical Cumulative Distribution
     Functions, 2022.
     """
 

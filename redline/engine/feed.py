@@ -38,7 +38,9 @@ def stream_origin(stream: Stream) -> dict[str, Any]:
 
 @dataclass
 class Feed:
-    """One stream with its buffer, its tracks, the settings applied to it and what was found under them."""
+    """One stream with its buffer, its tracks, the settings applied to it and what was found under
+    them.
+    """
 
     name: str
     stream: Stream
@@ -53,7 +55,9 @@ class Feed:
     anomalies: int = 0
     alarms: int = 0
     run: int = 0  # anomalous steps in a row, up to the newest
-    noted: int = 0  # step up to which results are final and anomalies counted: none is counted twice, whatever is applied
+    # step up to which results are final and anomalies counted: none is counted twice, whatever is
+    # applied
+    noted: int = 0
     stored: int = 0  # step up to which results are in the ledger
     snapped: tuple[Track, int, int] | None = (
         None  # track, its skips and step of the newest snapshot
@@ -101,8 +105,11 @@ class Feed:
         return isinstance(self.stream, PushedStream)
 
     def rank(self, track: Track) -> tuple[Any, ...] | None:
-        """What streams share whose tracks can score their new steps as one; None = this one goes alone."""
-        steps, state = self.tape.end - track.end, track.detector.state
+        """What streams share whose tracks can score their new steps as one; None = this one goes
+        alone.
+        """
+        steps = self.tape.end - track.end
+        state = track.detector.state
         if (
             state is None
             or track.settings.detector not in STACKABLE
@@ -113,7 +120,9 @@ class Feed:
         return track.settings.key, int(state["step"]), steps, len(self.stream.names)
 
     def track(self, settings: Settings) -> Track:
-        """The track of these settings, made when it is not there yet; a new one starts at the buffer's oldest step."""
+        """The track of these settings, made when it is not there yet; a new one starts at the
+        buffer's oldest step.
+        """
         found = self.tracks.get(settings.key)
         if found is not None:
             return found
@@ -132,11 +141,14 @@ class Feed:
         self.arrived = now
 
     def catch_up(self, track: Track, steps: int) -> None:
-        """Scores at most `steps` of what this track has not seen yet; readers are held up only while rows are copied."""
+        """Scores at most `steps` of what this track has not seen yet; readers are held up only
+        while rows are copied.
+        """
         with self.lock:
             if track.end < self.tape.first:
                 track.skip(self.tape.first - track.end)
-            first, end = track.end, min(track.end + steps, self.tape.end)
+            first = track.end
+            end = min(track.end + steps, self.tape.end)
             x = self.tape.read("x", first, end)
         if first == end:
             return
@@ -148,7 +160,9 @@ class Feed:
         self.learn(track, rows)
 
     def begin_anew(self, track: Track) -> None:
-        """Puts another track in its place, since a failure may have left it with a part of some steps learned."""
+        """Puts another track in its place, since a failure may have left it with a part of some
+        steps learned.
+        """
         with self.lock:
             if self.tracks.get(track.settings.key) is track:
                 del self.tracks[track.settings.key]
@@ -165,8 +179,11 @@ class Feed:
                 self.note(track, rows["score"][new - first :, 0], rows["alarm"][new - first :, 0])
 
     def note(self, track: Track, score: np.ndarray, alarm: np.ndarray) -> None:
-        """Makes the newest steps (n,) of the applied track final; the threshold of this moment decides, and is not asked again."""
-        first, self.noted = track.end - len(score), track.end
+        """Makes the newest steps (n,) of the applied track final; the threshold of this moment
+        decides, and is not asked again.
+        """
+        first = track.end - len(score)
+        self.noted = track.end
         above = score > self.applied.threshold
         found = self.found(track, first, score, alarm) if above.any() else []
         self.run = self.run if above[-1] else 0
@@ -176,14 +193,14 @@ class Feed:
         self, track: Track, first: int, score: np.ndarray, alarm: np.ndarray
     ) -> list[Anomaly]:
         """Counts and remembers the anomalies among the steps from `first` on."""
-        threshold, end = self.applied.threshold, first + len(score)
-        above, anomalies = score > threshold, []
+        threshold = self.applied.threshold
+        end = first + len(score)
+        above = score > threshold
+        anomalies = []
         low, high = track.bounds(threshold, first, end)
-        parts, x, times = (
-            track.read("parts", first, end),
-            self.tape.read("x", first, end),
-            self.tape.read("time", first, end),
-        )
+        parts = track.read("parts", first, end)
+        x = self.tape.read("x", first, end)
+        times = self.tape.read("time", first, end)
         for i in np.flatnonzero(above).tolist():
             f = int(np.nanargmax(parts[i]))  # type: ignore[index]
             self.run = self.run + 1 if i == 0 or above[i - 1] else 1
@@ -208,12 +225,12 @@ class Feed:
         found: list[Anomaly],
         late: tuple[Chunk, ...] = (),
     ) -> None:
-        """Sends the newest final steps (n,) on their way to the ledger; none of them when only settings or late points are new."""
+        """Sends the newest final steps (n,) on their way to the ledger; none of them when only
+        settings or late points are new.
+        """
         first = self.noted - len(score)
-        time, x = (
-            self.tape.read("time", first, self.noted)[:, 0],
-            self.tape.read("x", first, self.noted),
-        )
+        time = self.tape.read("time", first, self.noted)[:, 0]
+        x = self.tape.read("x", first, self.noted)
         said = (first, time, x, score, alarm, found, self.applied, self.snapshot())
         about = (
             self.real,
@@ -231,8 +248,11 @@ class Feed:
             self.hand_on(np.empty(0), np.empty(0), [], late)
 
     def snapshot(self) -> Snapshot | None:
-        """Where a restart may begin, now and then: a track of its own history needs no state, only the step it began at."""
-        track, since = self.watched, self.noted - self.capacity
+        """Where a restart may begin, now and then: a track of its own history needs no state, only
+        the step it began at.
+        """
+        track = self.watched
+        since = self.noted - self.capacity
         anew = self.snapped is None or self.snapped[:2] != (track, track.skips)
         if (
             not anew
@@ -280,15 +300,16 @@ class Feed:
         )
 
     def recall(self, old: RestoredStream, now: float) -> None:
-        """Goes on where the ledger says: the rows since a snapshot are scored again, to the same bits; after one of another version, anew."""
-        chunk, counts, track = (
-            self.again(old),
-            old.counts,
-            Track(old.applied, tuple(self.stream.floors), old.first, self.capacity),
-        )
+        """Goes on where the ledger says: the rows since a snapshot are scored again, to the same
+        bits; after one of another version, anew.
+        """
+        chunk = self.again(old)
+        counts = old.counts
+        track = Track(old.applied, tuple(self.stream.floors), old.first, self.capacity)
         try:
             track.load(old.state)
-            track.begun, snapped = counts["begun"], (track, 0, old.first)
+            track.begun = counts["begun"]
+            snapped = (track, 0, old.first)
         except ValueError as error:
             snapped = None  # so that the next one takes its place
             log.warning("%s learns anew from step %d on: %s", self.name, old.first, error)
@@ -298,12 +319,10 @@ class Feed:
                 list(old.undone),
                 self.blank(old.first),
             )
-            self.tracks, self.snapped, self.noted, self.stored = (
-                {old.applied.key: track},
-                snapped,
-                old.end,
-                old.end,
-            )
+            self.tracks = {old.applied.key: track}
+            self.snapped = snapped
+            self.noted = old.end
+            self.stored = old.end
             for piece in split_chunk(chunk, self.capacity // 2):
                 self.append(piece, now)
                 self.catch_up(track, self.capacity)
@@ -313,7 +332,9 @@ class Feed:
             self.journal.extend(Anomaly(*each) for each in old.anomalies)
 
     def again(self, old: RestoredStream) -> Chunk:
-        """The steps from the snapshot to the last one committed: out of the ledger, or made once more by the simulator."""
+        """The steps from the snapshot to the last one committed: out of the ledger, or made once
+        more by the simulator.
+        """
         stream = self.stream
         if isinstance(stream, Simulated):
             injections = [
@@ -324,11 +345,9 @@ class Feed:
             self.stream.skip(old.first)
             return self.stream.take(old.end - old.first)
         if isinstance(stream, PushedStream):
-            stream.given, stream.last, stream.period = (
-                old.end,
-                float(old.time[-1]) if len(old.time) else -np.inf,
-                old.counts["period"],
-            )
+            stream.given = old.end
+            stream.last = float(old.time[-1]) if len(old.time) else -np.inf
+            stream.period = old.counts["period"]
             stream.notes.update(old.counts["notes"])
         return Chunk(old.time, old.x, None)
 

@@ -1,4 +1,6 @@
-"""The one loop: takes steps from the streams, keeps the last of them, and scores each once under every setting that is applied or looked at."""
+"""The one loop: takes steps from the streams, keeps the last of them, and scores each once under
+every setting that is applied or looked at.
+"""
 
 from __future__ import annotations
 
@@ -44,8 +46,12 @@ BEAT_SECONDS = 0.1  # seconds between two takes
 SIMULATED_PACE = 10.0  # steps a wall second at 1x, for streams without a clock of their own
 RETRY_SECONDS = 5.0  # seconds until a failed stream is tried again
 SPEEDS = (1, 2, 5, 10, 20, 50, 100)
-MANY_SOURCES = 100  # pushed streams with a whole buffer; those beyond keep BUFFER / 10 steps at hand, the rest is in the ledger
-COUNTING_SECONDS = 5e-5  # seconds for each stream that totals are good for, so that counting many takes a hundredth of the time
+# pushed streams with a whole buffer; those beyond keep BUFFER / 10 steps at hand, the rest is in
+# the ledger
+MANY_SOURCES = 100
+# seconds for each stream that totals are good for, so that counting many takes a hundredth of the
+# time
+COUNTING_SECONDS = 5e-5
 
 
 class Totals(NamedTuple):
@@ -67,7 +73,9 @@ class Limits(NamedTuple):
 NO_LIMITS = Limits()
 Past = Callable[
     [str, None, float, int], Any
-]  # (stream, None, until seconds since the epoch, how many) -> the last points until then, None = unknown
+    # (stream, None, until seconds since the epoch, how many) -> the last points until then, None =
+    # unknown
+]
 Truth = Callable[
     [str, np.ndarray | None, np.ndarray], np.ndarray | None
 ]  # (stream, its label (n, features), time (n,)) -> label
@@ -97,18 +105,14 @@ class Monitor:
         ledger: ResultStore | None = None,
         limits: Limits = NO_LIMITS,
     ):
-        self.clock, self.wall, self.ledger, self.limits, self.speed, self.beaten = (
-            clock,
-            wall,
-            ledger,
-            limits,
-            1.0,
-            clock(),
-        )
-        self.outbox, self.numbers = (
-            Outbox(ledger),
-            itertools.count(1 + (ledger.newest() if ledger else 0)),
-        )
+        self.clock = clock
+        self.wall = wall
+        self.ledger = ledger
+        self.limits = limits
+        self.speed = 1.0
+        self.beaten = clock()
+        self.outbox = Outbox(ledger)
+        self.numbers = itertools.count(1 + (ledger.newest() if ledger else 0))
         self.feeds: dict[str, Feed] = {}
         self.clocked: dict[
             str, Feed
@@ -126,8 +130,10 @@ class Monitor:
         self.listeners: list[
             BatchListener
         ] = []  # told of every batch after its commit, in the loop's thread; they must not wait
-        self.room, self.creating = QueueBudget(), threading.Lock()
-        self.wake, self.stopping = threading.Event(), threading.Event()
+        self.room = QueueBudget()
+        self.creating = threading.Lock()
+        self.wake = threading.Event()
+        self.stopping = threading.Event()
         self.thread: threading.Thread | None = None
         for name, (stream, real) in streams.items():
             self.adopt(Feed(name, stream, real, ready=ledger is None))
@@ -143,7 +149,8 @@ class Monitor:
     @property
     def totals(self) -> Totals:
         """What there is in all; of 10,000 streams half a second old at most, however many ask."""
-        now, feeds = self.clock(), list(self.feeds.values())
+        now = self.clock()
+        feeds = list(self.feeds.values())
         if now - self.counted[0] > COUNTING_SECONDS * len(feeds):
             arrived = max((feed.arrived or 0.0 for feed in feeds), default=0.0)
             sums = sum(feed.points for feed in feeds), sum(feed.anomalies for feed in feeds)
@@ -170,7 +177,9 @@ class Monitor:
         return min(1.0, max(0.0, 1 - (tape.end - track.end) / max(tape.kept, 1)))
 
     def apply(self, name: str, settings: Settings) -> None:
-        """Makes these the stream's settings for everybody; what was found before stays as it was found."""
+        """Makes these the stream's settings for everybody; what was found before stays as it was
+        found.
+        """
         feed = self.feeds[name]
         self.want(name, settings)
         self.roused(feed)
@@ -198,8 +207,11 @@ class Monitor:
         self.applies += 1
 
     def kept(self, patience: float = 2.0) -> bool:
-        """Waits until what was applied by now is in the ledger; False when that takes longer. Not for the loop's own thread."""
-        wanted, until = self.applies, self.clock() + patience
+        """Waits until what was applied by now is in the ledger; False when that takes longer. Not
+        for the loop's own thread.
+        """
+        wanted = self.applies
+        until = self.clock() + patience
         while self.safe < wanted and self.clock() < until:
             time.sleep(0.002)
         return self.safe >= wanted
@@ -218,13 +230,16 @@ class Monitor:
             return feed.end
 
     def open(self, name: str, stream: Stream, about: Any = None, steps: int = 0) -> Feed:
-        """Puts a stream in a slot, the newest wins; `steps` of it are taken at once. The same file again keeps its settings."""
+        """Puts a stream in a slot, the newest wins; `steps` of it are taken at once. The same file
+        again keeps its settings.
+        """
         feed = Feed(
             name, stream, False, about=about, outbox=self.outbox, numbers=self.numbers.__next__
         )
         old = self.recalled(name)
         if old is not None and json.loads(old.origin) == feed.origin:
-            feed.applied, feed.undone = old.applied, list(old.undone)
+            feed.applied = old.applied
+            feed.undone = list(old.undone)
         self.fill_back(feed, steps)
         self.adopt(feed)
         self.wake.set()
@@ -241,9 +256,11 @@ class Monitor:
     def submit(
         self, name: str, time: np.ndarray, x: np.ndarray, names: Sequence[str] = ()
     ) -> Receipt:
-        """Takes points from any thread: time (n,) seconds since the epoch, x (n, features); the receipt resolves when they are safe.
+        """Takes points from any thread: time (n,) seconds since the epoch, x (n, features); the
+        receipt resolves when they are safe.
 
-        `names` are the features of x in its order; a source has those of its first submission. Refused says what is wrong, Full to send again.
+        `names` are the features of x in its order; a source has those of its first submission.
+        Refused says what is wrong, Full to send again.
         """
         time, x = validate_points(time, x, self.wall())
         feed = self.feeds.get(name) or self.created(name, tuple(names), x.shape[1])
@@ -303,25 +320,31 @@ class Monitor:
                 min(BUFFER_STEPS // 10 if many else BUFFER_STEPS, 20 * BUFFER_STEPS // len(names)),
             ),
         )
-        stream.room, stream.known = self.room, lambda times: self.known(feed, times)
+        stream.room = self.room
+        stream.known = lambda times: self.known(feed, times)
         return feed
 
     def adopt(self, feed: Feed) -> Feed:
         """Takes a feed in."""
-        feed.outbox, feed.numbers = self.outbox, self.numbers.__next__
+        feed.outbox = self.outbox
+        feed.numbers = self.numbers.__next__
         if not feed.pushed:
             self.clocked[feed.name] = feed
         self.feeds[feed.name] = feed
         return feed
 
     def adopt_pushed(self) -> None:
-        """Takes the sources in that programs pushed in before; their past comes when somebody pushes or looks."""
+        """Takes the sources in that programs pushed in before; their past comes when somebody
+        pushes or looks.
+        """
         for name, names, units in self.ledger.pushed() if self.ledger else ():
             if name not in self.feeds:
                 self.adopt(self.pushed(name, names, units)).ready = False
 
     def known(self, feed: Feed, times: np.ndarray) -> np.ndarray:
-        """Which of these times (n,) the source has sent before: those at hand, else those in the ledger."""
+        """Which of these times (n,) the source has sent before: those at hand, else those in the
+        ledger.
+        """
         held = feed.tape.read("time", feed.tape.first, feed.tape.end)[:, 0]
         found = np.isin(times, held)
         if self.ledger and not found.all():
@@ -365,7 +388,9 @@ class Monitor:
                 self.guarded(feed, lambda feed=feed: self.revive(feed))  # type: ignore[misc]
 
     def between(self, until: float) -> None:
-        """From one beat to the next: commits what comes in, fills tracks that somebody looks at, sleeps."""
+        """From one beat to the next: commits what comes in, fills tracks that somebody looks at,
+        sleeps.
+        """
         while not self.stopping.is_set():
             self.pump()
             busy = self.fill() or bool(self.arrivals)
@@ -379,15 +404,14 @@ class Monitor:
         """Fetches what the ledger remembers of a stream; one that it does not know is filled back."""
         old = self.ledger.restore(feed.name) if self.ledger and not feed.ready else None
         if old is not None:
-            feed.applied, feed.undone = (
-                validate_settings(old.applied, tuple(DETECTORS)),
-                list(old.undone),
-            )
+            feed.applied = validate_settings(old.applied, tuple(DETECTORS))
+            feed.undone = list(old.undone)
         if old is not None and feed.same(old):
             feed.recall(old, self.wall())
         elif not feed.real:
             self.fill_back(feed, BUFFER_STEPS)
-        feed.ready, feed.failure = True, None
+        feed.ready = True
+        feed.failure = None
 
     def fill_back(self, feed: Feed, steps: int) -> None:
         """Takes steps at once, as if the stream had been watched for a while."""
@@ -400,12 +424,13 @@ class Monitor:
         feed.live = True
 
     def beat(self) -> None:
-        """One round: every stream gives what is due, its applied track scores it, and the ledger takes it."""
+        """One round: every stream gives what is due, its applied track scores it, and the ledger
+        takes it.
+        """
         now = self.clock()
-        elapsed, self.beaten = (
-            min(now - self.beaten, 1.0),
-            now,
-        )  # a machine that slept owes no burst
+        # a machine that slept owes no burst
+        elapsed = min(now - self.beaten, 1.0)
+        self.beaten = now
         for feed in list(self.clocked.values()):
             if feed.failure is None or now >= feed.retry:
                 self.guarded(feed, lambda feed=feed: self.take(feed, elapsed))  # type: ignore[misc]
@@ -429,8 +454,11 @@ class Monitor:
         feed.failure = None
 
     def pump(self) -> None:
-        """Takes what was pushed and commits; while commits fail nothing is taken, so that queues fill and say so."""
-        now, applies = self.clock(), self.applies
+        """Takes what was pushed and commits; while commits fail nothing is taken, so that queues
+        fill and say so.
+        """
+        now = self.clock()
+        applies = self.applies
         while self.changed:
             feed = self.changed.popleft()
             self.guarded(feed, feed.declare)
@@ -465,7 +493,8 @@ class Monitor:
         chunk = stream.take(feed.capacity // 2)
         self.owing[feed.name] = stream
         if stream.late:
-            late, stream.late = tuple(stream.late), []
+            late = tuple(stream.late)
+            stream.late = []
             feed.declare(late)
         feed.failure = None
         if not len(chunk.time):
@@ -490,7 +519,9 @@ class Monitor:
                         )  # type: ignore[misc]
 
     def scored(self, kin: Sequence[tuple[Feed, Track]]) -> bool:
-        """Scores streams of one rank together; False when that is not possible, and nothing has happened."""
+        """Scores streams of one rank together; False when that is not possible, and nothing has
+        happened.
+        """
         if len(kin) < MIN_STACKED:
             return False
         try:
@@ -542,14 +573,14 @@ class Monitor:
             feed.catch_up(track, track.slice)
         except Exception as error:  # noqa: BLE001  one detector's fault must not stop the others; it is logged, shown and tried again
             track = feed.tracks.get(track.settings.key, track)
-            track.failure, track.retry = (
-                log_failure(f"{track.settings.detector} on {feed.name}", error),
-                self.clock() + RETRY_SECONDS,
-            )
+            track.failure = log_failure(f"{track.settings.detector} on {feed.name}", error)
+            track.retry = self.clock() + RETRY_SECONDS
         return True
 
     def near(self) -> list[Feed]:
-        """The feeds whose tracks may lag: those by the clock, and the pushed ones that somebody looks at."""
+        """The feeds whose tracks may lag: those by the clock, and the pushed ones that somebody
+        looks at.
+        """
         return [*list(self.clocked.values()), *list(self.looked.values())]
 
     def tracks(self) -> Iterator[tuple[Feed, Track]]:
@@ -558,7 +589,9 @@ class Monitor:
                 yield feed, track
 
     def drop_idle(self, now: float) -> None:
-        """Lets go of tracks that nobody looked at for a while, and of the least looked at when there are too many."""
+        """Lets go of tracks that nobody looked at for a while, and of the least looked at when
+        there are too many.
+        """
         near = self.near()
         spare = sorted(
             (
@@ -579,7 +612,9 @@ class Monitor:
                 del self.looked[feed.name]
 
     def guarded(self, feed: Feed, work: Callable[[], Any]) -> Any:
-        """Runs one stream's work, whose answer it gives; its failure is logged, shown on its tab and tried again, and the other streams go on."""
+        """Runs one stream's work, whose answer it gives; its failure is logged, shown on its tab
+        and tried again, and the other streams go on.
+        """
         try:
             return work()
         except Exception as error:  # noqa: BLE001  the boundary between streams

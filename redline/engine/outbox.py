@@ -11,7 +11,9 @@ MAX_COMMIT_DELAY = (
     1.0  # seconds that results without points, anomalies or news may wait for company
 )
 COMMIT_RETRY = 1.0  # seconds until a commit that failed is tried again
-FAILING_PATIENCE = 10.0  # seconds of failing commits after which the listeners are told all the same: a call for help does not wait for a disk
+# seconds of failing commits after which the listeners are told all the same: a call for help does
+# not wait for a disk
+FAILING_PATIENCE = 10.0
 MAX_WAITING_BATCHES = (
     5_000  # batches kept while commits fail; then the oldest that can be spared go, counted
 )
@@ -37,7 +39,9 @@ class Outbox:
             self.waiting.append(batch)
 
     def settle(self, now: float, force: bool = False) -> tuple[list[Batch], list[Batch]]:
-        """Commits what waits, when somebody waits for it: (the batches that are safe now, those to tell)."""
+        """Commits what waits, when somebody waits for it: (the batches that are safe now, those to
+        tell).
+        """
         batches = list(self.waiting)
         due = force or (
             now >= self.retry
@@ -52,13 +56,18 @@ class Outbox:
             return [], self.failing(error, now)
         for _ in batches:
             self.waiting.popleft()
-        told, self.told, self.trouble, self.settled, self.retry = self.told, 0, None, now, 0.0
+        told = self.told
+        self.told = 0
+        self.trouble = None
+        self.settled = now
+        self.retry = 0.0
         return batches, batches[told:]
 
     def failing(self, error: Exception, now: float) -> list[Batch]:
         """A commit failed: keeps what can be kept; the batches that should be told without it."""
         if self.trouble is None:
-            self.since, self.trouble = now, log_failure("the store", error)
+            self.since = now
+            self.trouble = log_failure("the store", error)
         self.trouble = self.trouble._replace(
             text=f"{error}. Nothing acknowledged is lost; what is new waits and is tried again"
         )
@@ -69,13 +78,19 @@ class Outbox:
         return tell
 
     def spare(self) -> None:
-        """Gives up the oldest batches above HELD, never those that somebody pushed in; their streams take a new snapshot."""
+        """Gives up the oldest batches above HELD, never those that somebody pushed in; their
+        streams take a new snapshot.
+        """
         with self.lock:
-            over, kept, told = len(self.waiting) - MAX_WAITING_BATCHES, [], self.told
+            over = len(self.waiting) - MAX_WAITING_BATCHES
+            kept = []
+            told = self.told
             for place, batch in enumerate(self.waiting):
                 if over <= 0 or batch.owed:
                     kept.append(batch)
                     continue
-                over, self.lost, self.told = over - 1, self.lost + 1, self.told - (place < told)
+                over = over - 1
+                self.lost = self.lost + 1
+                self.told = self.told - (place < told)
                 self.holes.add(batch.name)
             self.waiting = deque(kept)

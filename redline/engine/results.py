@@ -1,4 +1,6 @@
-"""What the loop hands on: batches of final results, kept in order, committed together, tried again while that fails."""
+"""What the loop hands on: batches of final results, kept in order, committed together, tried again
+while that fails.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ log = logging.getLogger("redline")
 
 
 class Anomaly(NamedTuple):
-    """One step above the threshold, as it was found: what the journal, the pop-ups and the alerts are told."""
+    """One step above the threshold, as it was found: what the journal, the pop-ups and the alerts
+    are told.
+    """
 
     number: int  # counts the anomalies of its stream
     step: int
@@ -29,7 +33,8 @@ class Anomaly(NamedTuple):
     threshold: float
     run: int  # how many anomalous steps in a row, this one included
     alarm: bool  # whether somebody should be called
-    id: int = 0  # counts the anomalies of all streams, in the order they were found; no two ever share one
+    # counts the anomalies of all streams, in the order they were found; no two ever share one
+    id: int = 0
 
 
 class Failure(NamedTuple):
@@ -47,7 +52,9 @@ def log_failure(what: str, error: Exception) -> Failure:
 
 
 class Snapshot(NamedTuple):
-    """Where a restart may begin: the state of a track before `step`. With the rows from there on it comes to the same bits."""
+    """Where a restart may begin: the state of a track before `step`. With the rows from there on it
+    comes to the same bits.
+    """
 
     step: int
     state: dict[str, np.ndarray]  # {} = a new track that begins here
@@ -56,7 +63,9 @@ class Snapshot(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Some steps of one stream with what is finally said of them; there may be none, when only settings changed."""
+    """Some steps of one stream with what is finally said of them; there may be none, when only
+    settings changed.
+    """
 
     name: str
     first: int  # absolute number of the first step
@@ -67,8 +76,10 @@ class Batch(NamedTuple):
     anomalies: list[Anomaly]
     applied: Settings  # what it was judged under
     snapshot: Snapshot | None
-    kept: bool  # whether the points are to be stored; those of a simulated stream or a file can be had again
-    live: bool  # False: the past of a stream that has just been opened; nobody should be called for it
+    # whether the points are to be stored; those of a simulated stream or a file can be had again
+    kept: bool
+    # False: the past of a stream that has just been opened; nobody should be called for it
+    live: bool
     names: tuple[str, ...]  # of the features
     units: tuple[str, ...]
     origin: str  # JSON: what the stream's numbers depend on
@@ -119,7 +130,9 @@ class RestoredStream(Protocol):
 
 
 class ResultStore(Protocol):
-    """Where results are safe. `commit` is one transaction: all of it or nothing; an error says why in a sentence."""
+    """Where results are safe. `commit` is one transaction: all of it or nothing; an error says why
+    in a sentence.
+    """
 
     def commit(self, batches: Sequence[Batch]) -> None: ...
     def restore(self, name: str) -> RestoredStream | None: ...

@@ -16,7 +16,9 @@ class Tape:
     """The last `capacity` rows of some named columns; a row is known by its absolute step number."""
 
     def __init__(self, capacity: int, columns: Mapping[str, tuple[int, Any]], start: int = 0):
-        self.capacity, self.end, self.kept = capacity, start, 0
+        self.capacity = capacity
+        self.end = start
+        self.kept = 0
         self.room = (
             capacity + capacity // 4
         )  # rows; when it is full the last `capacity` of them move to the front

@@ -19,7 +19,9 @@ MIN_TIMED_STEPS = (
 
 
 def score_features(detector: Detector, x: np.ndarray) -> Verdict:
-    """Advances `detector` by x (steps, features): a joint one sees the features together, any other each as a stream of its own."""
+    """Advances `detector` by x (steps, features): a joint one sees the features together, any other
+    each as a stream of its own.
+    """
     return detector.advance(x[:, None, :] if detector.joint else x)
 
 
@@ -33,8 +35,12 @@ class Track:
         start: int,
         capacity: int = BUFFER_STEPS,
     ):
-        self.settings, self.floors, self.start, self.capacity = settings, floors, start, capacity
-        self.begun = start  # the step at which its detector began to learn; a restart moves `start`, never this
+        self.settings = settings
+        self.floors = floors
+        self.start = start
+        self.capacity = capacity
+        # the step at which its detector began to learn; a restart moves `start`, never this
+        self.begun = start
         self.skips = 0  # times that steps were left out
         try:
             self.detector = DETECTORS[settings.detector](
@@ -42,7 +48,10 @@ class Track:
             )  # type: ignore[arg-type]
         except ValueError as error:
             raise SettingsError(
-                f"window: wanted one that {settings.detector} takes ({error}); came {settings.window}"
+                (
+                    f"window: wanted one that {settings.detector} takes ({error}); came "
+                    f"{settings.window}"
+                )
             ) from error
         self.alarm = Alarm(refractory=settings.refractory, memory=settings.habituation)
         self.tape: Tape | None = None  # made when the first verdict shows which columns there are
@@ -67,7 +76,9 @@ class Track:
         return int(min(max(SLICE_SECONDS / self.pace, 64), 5_000)) if self.scored > 64 else 1_000
 
     def advance(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        """Scores the next steps x (steps, features), then learns them; each step comes here once, and its rows go to `append`."""
+        """Scores the next steps x (steps, features), then learns them; each step comes here once,
+        and its rows go to `append`.
+        """
         began = time.perf_counter()
         verdict = score_features(self.detector, x)
         parts = (
@@ -78,10 +89,8 @@ class Track:
         if verdict.centre is not None and verdict.spread is not None:
             rows |= {"centre": verdict.centre, "spread": verdict.spread}
         if len(x) >= MIN_TIMED_STEPS or not self.scored:
-            self.seconds, self.scored = (
-                self.seconds + time.perf_counter() - began,
-                self.scored + len(x),
-            )
+            self.seconds = self.seconds + time.perf_counter() - began
+            self.scored = self.scored + len(x)
         return rows
 
     def append(self, rows: Mapping[str, np.ndarray]) -> None:
@@ -99,7 +108,8 @@ class Track:
         if self.tape is None and self.begun == self.start:
             self.begun = self.start = self.start + steps
         elif self.tape is None:
-            self.start, self.skips = self.start + steps, self.skips + 1
+            self.start = self.start + steps
+            self.skips = self.skips + 1
         else:
             self.skips += 1
             self.tape.append(
@@ -110,10 +120,13 @@ class Track:
             )
 
     def read(self, name: str, first: int, end: int) -> np.ndarray | None:
-        """Rows first..end of a column, NaN where nothing is scored; None if this detector has no such column."""
+        """Rows first..end of a column, NaN where nothing is scored; None if this detector has no
+        such column.
+        """
         if self.tape is None or name not in self.tape.columns:
             return None if name in ("centre", "spread") else np.full((end - first, 1), np.nan)
-        a, b = min(max(first, self.tape.first), end), max(min(end, self.tape.end), first)
+        a = min(max(first, self.tape.first), end)
+        b = max(min(end, self.tape.end), first)
         rows = np.full((end - first, self.tape.columns[name].shape[1]), np.nan)
         if a < b:
             rows[a - first : b - first] = self.tape.read(name, a, b)
@@ -132,7 +145,10 @@ class Track:
         """Goes on from what `saved` gave; {} is the state before the first step."""
         if state and int(state["format"]) != STATE_FORMAT:
             raise ValueError(
-                f"wanted a detector's state of format {STATE_FORMAT}, came {int(state['format'])}, from another version of Redline"
+                (
+                    f"wanted a detector's state of format {STATE_FORMAT}, came "
+                    f"{int(state['format'])}, from another version of Redline"
+                )
             )
         for part, held in (("detector.", self.detector), ("alarm.", self.alarm)):
             held.state = {
@@ -144,8 +160,11 @@ class Track:
     def bounds(
         self, threshold: float, first: int, end: int
     ) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
-        """The expected range (steps, features) at a threshold, in the features' units; NaN = no opinion, None = a detector without a band."""
-        centre, spread = self.read("centre", first, end), self.read("spread", first, end)
+        """The expected range (steps, features) at a threshold, in the features' units; NaN = no
+        opinion, None = a detector without a band.
+        """
+        centre = self.read("centre", first, end)
+        spread = self.read("spread", first, end)
         return (
             (None, None)
             if centre is None or spread is None
@@ -156,6 +175,8 @@ class Track:
 def score_history(
     settings: Settings, floors: tuple[float, ...], x: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Row scores and alarm scores, both (n,), of x (n, features) under settings that nobody watches yet."""
+    """Row scores and alarm scores, both (n,), of x (n, features) under settings that nobody watches
+    yet.
+    """
     rows = Track(settings, floors, 0).advance(x)
     return rows["score"][:, 0], rows["alarm"][:, 0]

@@ -37,7 +37,8 @@ def decimals_for(spread: float) -> int:
 
 
 def format_number(value: float, spread: float = math.nan) -> str:
-    """A number as a person writes it: as fine as its spread asks for, else three significant digits.
+    """A number as a person writes it: as fine as its spread asks for, else three significant
+    digits.
 
     >>> format_number(1013.26, 0.5), format_number(0.012345), format_number(48210.0)
     ('1,013.3', '0.0123', '48,210')
@@ -65,7 +66,8 @@ def format_quantity(value: float, unit: str, spread: float = math.nan) -> str:
 
 
 def si_scale(value: float, unit: str) -> tuple[float, str]:
-    """What to divide by, with the unit under its SI prefix, so that a value is short; a unit that takes no prefix stays as it is.
+    """What to divide by, with the unit under its SI prefix, so that a value is short; a unit that
+    takes no prefix stays as it is.
 
     >>> si_scale(-28_630_988.0, "B/s"), si_scale(4_000.0, "lots")
     ((1000000, 'MB/s'), (1, 'lots'))

@@ -1,8 +1,10 @@
 """Labels against detections, on one stream or file: precision, recall, delay, curves, ranking.
 
-Rows and events are counted apart. A *row* is caught where its score is above the threshold. An *event*, a run of anomalous rows,
-is hit by an alarm from its first step to 10 after its last; several alarms in one event count once, alarms in no event are false.
-Nothing is ever point-adjusted. A figure that does not exist is NaN (no detection has no precision); without labels it is None.
+Rows and events are counted apart. A *row* is caught where its score is above the threshold. An
+*event*, a run of anomalous rows, is hit by an alarm from its first step to 10 after its last;
+several alarms in one event count once, alarms in no event are false. Nothing is ever
+point-adjusted. A figure that does not exist is NaN (no detection has no precision); without labels
+it is None.
 """
 
 from __future__ import annotations
@@ -87,10 +89,13 @@ class FoundAlarm(NamedTuple):
 
 
 class EvaluationPlan(NamedTuple):
-    """How detectors are compared: which rows they are judged on, and between which thresholds they may choose."""
+    """How detectors are compared: which rows they are judged on, and between which thresholds they
+    may choose.
+    """
 
     threshold: float  # the one that everybody starts with
-    cut: int = 0  # settings are learned on the rows before it, judged on those from it on; 0: both on all rows
+    # settings are learned on the rows before it, judged on those from it on; 0: both on all rows
+    cut: int = 0
     thresholds: np.ndarray = THRESHOLD_GRID
     timed: bool = True  # the rows have times of their own; else nothing is counted per day
 
@@ -121,7 +126,9 @@ TrialScorer = Callable[[str, int, np.ndarray], TrialResult]  # detector, window,
 
 
 def learning_rows(label: np.ndarray | None, share: float) -> int:
-    """How many of the first rows to learn from: `share` of them, an event begun there being taken whole; ValueError where that leaves nothing."""
+    """How many of the first rows to learn from: `share` of them, an event begun there being taken
+    whole; ValueError where that leaves nothing.
+    """
     truth = row_truth(label)
     if truth is None or not 0 < share < 1:
         raise ValueError(
@@ -134,7 +141,10 @@ def learning_rows(label: np.ndarray | None, share: float) -> int:
         cut = int(_ends(runs, len(truth.anomalous))[runs[:, 0] < cut].max())
     if not (runs[:, 0] < cut).any() or cut == len(truth.anomalous):
         raise ValueError(
-            f"the first {share:.0%} of {len(truth.anomalous):,} rows hold no whole anomaly, or all there is: choose another share to learn from"
+            (
+                f"the first {share:.0%} of {len(truth.anomalous):,} rows hold no whole "
+                "anomaly, or all there is: choose another share to learn from"
+            )
         )
     return cut
 
@@ -142,7 +152,9 @@ def learning_rows(label: np.ndarray | None, share: float) -> int:
 def run_trials(
     x: np.ndarray, jobs: Iterable[tuple[str, int]], scorer: TrialScorer, faults: list[TrialFailure]
 ) -> Iterator[Trial]:
-    """Run each (detector, window) over x (steps, features), one at a time, as they are asked for; one that cannot run is noted in `faults`."""
+    """Run each (detector, window) over x (steps, features), one at a time, as they are asked for;
+    one that cannot run is noted in `faults`.
+    """
     for detector, window in jobs:
         began = perf_counter()
         try:
@@ -160,13 +172,17 @@ def run_trials(
 def rank_trials(
     tried: Iterable[Trial], chunk: Chunk, plan: EvaluationPlan
 ) -> Iterator[ComparisonEntry]:
-    """One entry for each detector as soon as its windows are tried; of those the best on the rows it may learn from stays."""
+    """One entry for each detector as soon as its windows are tried; of those the best on the rows
+    it may learn from stays.
+    """
     for _, group in groupby(tried, key=lambda trial: trial.detector):
         yield _entry(max(group, key=lambda trial: _merit(trial, chunk.label, plan)), chunk, plan)
 
 
 def sort_entries(entries: Iterable[ComparisonEntry]) -> list[ComparisonEntry]:
-    """The best first: by event F1, then average precision, then speed, on the judged rows; without labels as they came."""
+    """The best first: by event F1, then average precision, then speed, on the judged rows; without
+    labels as they came.
+    """
     return sorted(
         entries,
         key=lambda entry: (
@@ -177,7 +193,9 @@ def sort_entries(entries: Iterable[ComparisonEntry]) -> list[ComparisonEntry]:
 
 
 def suggest_settings(entries: Iterable[ComparisonEntry], plan: EvaluationPlan) -> Suggestion | None:
-    """The settings with the best event F1 on the rows one may learn from; then row F1, then speed; None where nothing could be learned."""
+    """The settings with the best event F1 on the rows one may learn from; then row F1, then speed;
+    None where nothing could be learned.
+    """
     able = [
         entry
         for entry in entries
@@ -186,7 +204,8 @@ def suggest_settings(entries: Iterable[ComparisonEntry], plan: EvaluationPlan) -
     if not able:
         return None
     able.sort(key=_promise)
-    best, second = able[0], able[1] if len(able) > 1 else None
+    best = able[0]
+    second = able[1] if len(able) > 1 else None
     return Suggestion(
         best.trial.detector,
         best.trial.window,
@@ -196,7 +215,9 @@ def suggest_settings(entries: Iterable[ComparisonEntry], plan: EvaluationPlan) -
 
 
 def alarm_agreement(called: Sequence[np.ndarray]) -> np.ndarray:
-    """How far detectors agree, (detectors, detectors): the share of the row's alarms with one of the column's within REACH steps; NaN: no alarm."""
+    """How far detectors agree, (detectors, detectors): the share of the row's alarms with one of
+    the column's within REACH steps; NaN: no alarm.
+    """
     near = [_near(steps) for steps in called]
     return np.array(
         [[_ratio((mine & theirs).sum(), mine.sum()) for theirs in near] for mine in called]
@@ -204,7 +225,9 @@ def alarm_agreement(called: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def joint_alarms(called: Sequence[np.ndarray]) -> np.ndarray:
-    """The steps at which half of the detectors or more call within REACH steps of each other, the first alarm of each such time."""
+    """The steps at which half of the detectors or more call within REACH steps of each other, the
+    first alarm of each such time.
+    """
     if not called:
         return np.zeros(0, dtype=int)
     agreed = 2 * np.sum([_near(steps) for steps in called], axis=0) >= len(called)
@@ -257,7 +280,9 @@ def _near(called: np.ndarray) -> np.ndarray:
 
 
 def periodic_baseline(chunk: Chunk, plan: EvaluationPlan, every: int = 100) -> Metrics:
-    """The figures of an alarm every `every` steps that never looks: what a detector must beat, on the judged rows."""
+    """The figures of an alarm every `every` steps that never looks: what a detector must beat, on
+    the judged rows.
+    """
     steps = np.arange(len(chunk.x))
     ticks = np.where(steps % every == every - 1, np.inf, 0.0)
     rows = slice(plan.cut, None)
@@ -269,8 +294,11 @@ def periodic_baseline(chunk: Chunk, plan: EvaluationPlan, every: int = 100) -> M
 def comparison_document(
     entries: Sequence[ComparisonEntry], chunk: Chunk, plan: EvaluationPlan
 ) -> dict[str, Any]:
-    """Everything there is to report as plain values, ready for JSON: NaN becomes None; the ranking keeps the order of `entries`."""
-    best, truth = suggest_settings(entries, plan), row_truth(chunk.label)
+    """Everything there is to report as plain values, ready for JSON: NaN becomes None; the ranking
+    keeps the order of `entries`.
+    """
+    best = suggest_settings(entries, plan)
+    truth = row_truth(chunk.label)
     matrix = alarm_agreement([entry.trial.alarm[plan.cut :] > plan.threshold for entry in entries])
     rows = [_plain_entry(entry, best) for entry in entries]
     if truth is None:
@@ -382,7 +410,8 @@ def _merit(trial: Trial, label: np.ndarray | None, plan: EvaluationPlan) -> tupl
 
 def _entry(trial: Trial, chunk: Chunk, plan: EvaluationPlan) -> ComparisonEntry:
     """Choose the threshold on the rows one may learn from, then judge on the others."""
-    first, rest = slice(plan.cut or None), slice(plan.cut, None)
+    first = slice(plan.cut or None)
+    rest = slice(plan.cut, None)
     learning, judged = (_part(trial.score, trial.alarm, chunk, rows) for rows in (first, rest))
     time = _time(chunk, plan, rest)
     score, _, label = judged
@@ -403,7 +432,8 @@ def _entry(trial: Trial, chunk: Chunk, plan: EvaluationPlan) -> ComparisonEntry:
 
 def _why(best: ComparisonEntry, second: ComparisonEntry | None, plan: EvaluationPlan) -> str:
     """The sentence of a suggestion."""
-    learned, judged = best.learned, best.best
+    learned = best.learned
+    judged = best.best
     assert learned is not None and judged is not None
     rival = (
         f"; next comes {second.trial.detector} with {second.learned.event_f1:.2f}"
@@ -412,12 +442,18 @@ def _why(best: ComparisonEntry, second: ComparisonEntry | None, plan: Evaluation
     )
     found = f"it hits {_hits(learned)} (event F1 {learned.event_f1:.2f}{rival})"
     if plan.cut:
-        return f"on the first {plan.cut:,} rows {found}; on the {judged.steps:,} rows after them {_hits(judged)}{_few(learned)}."
+        return (
+            f"on the first {plan.cut:,} rows {found}; on the {judged.steps:,} rows after "
+            f"them {_hits(judged)}{_few(learned)}."
+        )
     return f"{found}, chosen and judged on the same rows: expect less on new ones{_few(learned)}."
 
 
 def _hits(figures: Metrics) -> str:
-    return f"{figures.hits} of {count_noun(figures.events, 'event')} with {count_noun(figures.false_alarms, 'false alarm')}"
+    return (
+        f"{figures.hits} of {count_noun(figures.events, 'event')} with "
+        f"{count_noun(figures.false_alarms, 'false alarm')}"
+    )
 
 
 def _few(learned: Metrics) -> str:

@@ -29,7 +29,9 @@ class RowTruth(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """How well one threshold did; NaN: undefined, None: no labels (times, for what is counted per day)."""
+    """How well one threshold did; NaN: undefined, None: no labels (times, for what is counted per
+    day).
+    """
 
     steps: int
     unscored: int  # rows without an opinion; an anomalous one of them counts as missed
@@ -109,13 +111,17 @@ def event_runs(truth: np.ndarray) -> np.ndarray:
 
 
 def row_scores(scores: np.ndarray) -> np.ndarray:
-    """The score of each row, (steps,), of scores (steps, features): their maximum, NaN where none has an opinion."""
+    """The score of each row, (steps,), of scores (steps, features): their maximum, NaN where none
+    has an opinion.
+    """
     rows: np.ndarray = np.fmax.reduce(scores, axis=1)
     return rows
 
 
 def most_anomalous_feature(verdict: Verdict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(score, feature, expected) of each row, all (steps,), of a verdict on (steps, features): the strangest feature speaks for the row."""
+    """(score, feature, expected) of each row, all (steps,), of a verdict on (steps, features): the
+    strangest feature speaks for the row.
+    """
     parts = verdict.score if verdict.parts is None else verdict.parts[:, 0]  # (steps, features)
     feature = np.where(np.isnan(parts), -1.0, parts).argmax(axis=1)
     expected = (
@@ -133,9 +139,11 @@ def compute_metrics(
     threshold: float,
     time: np.ndarray | None = None,
 ) -> Metrics:
-    """Count row scores and alarm scores, both (steps,) with NaN for no opinion, against labels (steps, features) at one threshold.
+    """Count row scores and alarm scores, both (steps,) with NaN for no opinion, against labels
+    (steps, features) at one threshold.
 
-    time: (steps,) seconds, for what is counted per day: days are those from the earliest time to the latest.
+    time: (steps,) seconds, for what is counted per day: days are those from the earliest time to
+    the latest.
     """
     called = alarm > threshold
     days = _days(time)
@@ -151,12 +159,11 @@ def compute_metrics(
     if truth is None:
         return seen
     flagged = score > threshold
-    right, wrong = (
-        (flagged & truth.anomalous).sum(),
-        (flagged & truth.judged & ~truth.anomalous).sum(),
-    )
+    right = (flagged & truth.anomalous).sum()
+    wrong = (flagged & truth.judged & ~truth.anomalous).sum()
     delays = _delays(called, event_runs(truth.anomalous))  # (events,) steps, NaN: missed
-    hits, false = int((~np.isnan(delays)).sum()), int((called & _outside(truth)).sum())
+    hits = int((~np.isnan(delays)).sum())
+    false = int((called & _outside(truth)).sum())
     return seen._replace(
         **_named("row", right, wrong, truth.anomalous.sum()),
         **_named("event", hits, false, len(delays)),
@@ -181,14 +188,10 @@ def threshold_curve(
     if truth is None:
         return counts
     runs = event_runs(truth.anomalous)
-    right, wrong = (
-        _above(score[truth.anomalous], thresholds),
-        _above(score[truth.judged & ~truth.anomalous], thresholds),
-    )
-    hits, false = (
-        _above(_peaks(alarm, runs), thresholds),
-        _above(alarm[_outside(truth)], thresholds),
-    )
+    right = _above(score[truth.anomalous], thresholds)
+    wrong = _above(score[truth.judged & ~truth.anomalous], thresholds)
+    hits = _above(_peaks(alarm, runs), thresholds)
+    false = _above(alarm[_outside(truth)], thresholds)
     with np.errstate(invalid="ignore"):
         return counts._replace(
             **_named("row", right, wrong, truth.anomalous.sum()),
@@ -199,7 +202,9 @@ def threshold_curve(
 
 
 def best_threshold(points: ThresholdCurve, by: str = "event") -> float | None:
-    """The threshold with the best F1 of "event"s or "row"s, the middle one of those that tie; None where no F1 exists."""
+    """The threshold with the best F1 of "event"s or "row"s, the middle one of those that tie; None
+    where no F1 exists.
+    """
     f1 = points.event_f1 if by == "event" else points.row_f1
     if f1 is None or not np.isfinite(f1).any():
         return None
@@ -208,14 +213,18 @@ def best_threshold(points: ThresholdCurve, by: str = "event") -> float | None:
 
 
 def threshold_for_rate(score: np.ndarray, rate: float) -> float:
-    """The lowest of the scores that at most `rate` of the scored rows are above (0.01: about 1 % of steps); NaN without a score.
+    """The lowest of the scores that at most `rate` of the scored rows are above (0.01: about 1 % of
+    steps); NaN without a score.
 
     >>> threshold_for_rate(np.arange(200.0), 0.01)
     197.0
     """
     if not 0 <= rate < 1:
         raise ValueError(
-            f"rate must be a share of the steps, from 0 to below 1, got {rate}; 0.01 is one step in a hundred"
+            (
+                f"rate must be a share of the steps, from 0 to below 1, got {rate}; 0.01 "
+                "is one step in a hundred"
+            )
         )
     known = np.sort(score[~np.isnan(score)])
     return float(known[-1 - int(rate * len(known) + 1e-9)]) if len(known) else float("nan")
@@ -224,7 +233,9 @@ def threshold_for_rate(score: np.ndarray, rate: float) -> float:
 def row_outcomes(
     score: np.ndarray, label: np.ndarray | None, threshold: float
 ) -> np.ndarray | None:
-    """What became of each row, (steps,) int8: QUIET, CAUGHT, FALSE, MISSED or IN_GAP; None without labels."""
+    """What became of each row, (steps,) int8: QUIET, CAUGHT, FALSE, MISSED or IN_GAP; None without
+    labels.
+    """
     truth = row_truth(label)
     if truth is None:
         return None
@@ -265,7 +276,9 @@ def false_alarm_steps(alarm: np.ndarray, label: np.ndarray | None, threshold: fl
 def last_event_outcome(
     alarm: np.ndarray, label: np.ndarray | None, threshold: float, step: int | None = None
 ) -> EventOutcome | None:
-    """The fate of the event that holds `step`, an injected one say, or of the newest; None when there is no such event."""
+    """The fate of the event that holds `step`, an injected one say, or of the newest; None when
+    there is no such event.
+    """
     found = event_outcomes(alarm, label, threshold)
     if step is not None:
         found = [fate for fate in found if fate.first <= step <= fate.last]
@@ -273,27 +286,35 @@ def last_event_outcome(
 
 
 def roc_curve(score: np.ndarray, label: np.ndarray) -> RankedCurve:
-    """True-positive against false-positive rate over rows, a row without an opinion ranking last; the area is the ROC AUC."""
+    """True-positive against false-positive rate over rows, a row without an opinion ranking last;
+    the area is the ROC AUC.
+    """
     right, wrong = _ranking(score, label)
     if not right[-1] or not wrong[-1]:
         return RankedCurve(np.array([0.0, 1.0]), np.array([0.0, 1.0]), float("nan"))
-    x, y = np.append(0, wrong) / wrong[-1], np.append(0, right) / right[-1]
+    x = np.append(0, wrong) / wrong[-1]
+    y = np.append(0, right) / right[-1]
     return RankedCurve(x, y, float(np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2)))
 
 
 def precision_recall_curve(score: np.ndarray, label: np.ndarray) -> RankedCurve:
-    """Precision against recall over rows, a row without an opinion ranking last; the area is the average precision (by steps)."""
+    """Precision against recall over rows, a row without an opinion ranking last; the area is the
+    average precision (by steps).
+    """
     right, wrong = _ranking(score, label)
     if not right[-1]:
         return RankedCurve(np.array([0.0, 1.0]), np.array([float("nan")] * 2), float("nan"))
-    x, y = right / right[-1], right / (right + wrong)
+    x = right / right[-1]
+    y = right / (right + wrong)
     return RankedCurve(
         np.append(0, x), np.append(y[0], y), float(np.sum(np.diff(x, prepend=0) * y))
     )
 
 
 def _ranking(score: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Anomalous and other judged rows at or above each distinct score, from the highest down; NaN below all."""
+    """Anomalous and other judged rows at or above each distinct score, from the highest down; NaN
+    below all.
+    """
     truth = row_truth(label)
     assert truth is not None
     ranks = np.where(np.isnan(score), -1.0, score)[truth.judged]

@@ -1,7 +1,9 @@
-"""What people say of points and spans, "expected" or "missed": truth beside a stream's own, and the settings that would have agreed with them.
+"""What people say of points and spans, "expected" or "missed": truth beside a stream's own, and the
+settings that would have agreed with them.
 
-A label is about time, not about steps, so that it stays where it was put whatever is kept, replayed or read again.
-Where a stream has no truth of its own only what somebody has labelled is judged: the rest is nobody's precision or recall.
+A label is about time, not about steps, so that it stays where it was put whatever is kept, replayed
+or read again. Where a stream has no truth of its own only what somebody has labelled is judged: the
+rest is nobody's precision or recall.
 """
 
 from __future__ import annotations
@@ -15,11 +17,14 @@ import numpy as np
 
 from streams import KINDS
 
-EXPECTED_LABEL, MISSED_LABEL = "expected", "missed"
+EXPECTED_LABEL = "expected"
+MISSED_LABEL = "missed"
 MIN_LABELS = 3  # labels in the buffer from which settings are proposed
 MAX_LABELS = 10_000  # labels of one stream
 MAX_NOTE_LENGTH = 500  # characters of a note
-_GAP, _POINT, _COLLECTIVE = KINDS.index("dropout"), KINDS.index("point"), KINDS.index("collective")
+_GAP = KINDS.index("dropout")
+_POINT = KINDS.index("point")
+_COLLECTIVE = KINDS.index("collective")
 
 
 class LabelError(ValueError):
@@ -27,7 +32,9 @@ class LabelError(ValueError):
 
     def __init__(self, field: str, wanted: str, came: object) -> None:
         super().__init__(f"{field}: wanted {wanted}; came {came!r}")
-        self.field, self.wanted, self.came = field, wanted, repr(came)
+        self.field = field
+        self.wanted = wanted
+        self.came = repr(came)
 
 
 class Label(NamedTuple):
@@ -82,9 +89,11 @@ def label_mask(time: np.ndarray, label: Label) -> np.ndarray:
 def merge_labels(
     truth: np.ndarray | None, time: np.ndarray, labels: Iterable[Label], features: int = 1
 ) -> np.ndarray | None:
-    """A stream's own truth (n, features) of KINDS with what people said on top, the newest word last; None where nobody says anything.
+    """A stream's own truth (n, features) of KINDS with what people said on top, the newest word
+    last; None where nobody says anything.
 
-    Without truth of its own the rows that nobody labelled are gaps: counted in nobody's precision or recall.
+    Without truth of its own the rows that nobody labelled are gaps: counted in nobody's precision
+    or recall.
     """
     said = [
         (label, rows)
@@ -139,8 +148,9 @@ NO_PERSISTENCE = LabelPersistence()
 class LabelRegistry:
     """All labels of all streams, and which proposals somebody has waved away.
 
-    keep.write(row) keeps a label, keep.erase(id) forgets it, keep.wave(stream, ids) keeps what was dismissed; when one raises, nothing has changed.
-    `heard` is called after each change, whoever made it.
+    keep.write(row) keeps a label, keep.erase(id) forgets it, keep.wave(stream, ids) keeps what was
+    dismissed; when one raises, nothing has changed. `heard` is called after each change, whoever
+    made it.
     """
 
     heard: Callable[[], None] = staticmethod(lambda: None)
@@ -180,7 +190,9 @@ class LabelRegistry:
             return [label for label in self.items.values() if label.stream == stream]
 
     def due(self, stream: str) -> bool:
-        """Whether there are enough labels to propose settings, and something is new since a proposal was dismissed."""
+        """Whether there are enough labels to propose settings, and something is new since a
+        proposal was dismissed.
+        """
         return len(said := self.of(stream)) >= MIN_LABELS and self.waved.get(stream) != [
             label.id for label in said
         ]
@@ -200,4 +212,5 @@ class LabelRegistry:
                 label.id: label
                 for label in sorted((Label(**row) for row in rows), key=lambda label: label.id)
             }
-            self.newest, self.waved = max(self.items, default=0), dict(waved or {})
+            self.newest = max(self.items, default=0)
+            self.waved = dict(waved or {})

@@ -35,7 +35,9 @@ class LabelledHistory(NamedTuple):
 
 
 class Proposal(NamedTuple):
-    """Settings that agree with more of the labels than those applied; whether they are taken is for a person to say."""
+    """Settings that agree with more of the labels than those applied; whether they are taken is for
+    a person to say.
+    """
 
     settings: Settings
     marks: int  # labels in the buffer
@@ -71,9 +73,11 @@ def propose_settings(
     scorer: HistoryScorer,
     judge: ThresholdJudge | None = None,
 ) -> Proposal | None:
-    """Window and threshold that fit more of the labels in the buffer than `settings` do; None under MARKS labels, or when none do.
+    """Window and threshold that fit more of the labels in the buffer than `settings` do; None under
+    MARKS labels, or when none do.
 
-    Of those that fit the most: with ease, then the best F1 against the stream's own truth and the labels, then the smallest change.
+    Of those that fit the most: with ease, then the best F1 against the stream's own truth and the
+    labels, then the smallest change.
     """
     said = [label for label in labels if len(label_mask(past.time, label))]
     if len(said) < MIN_LABELS:
@@ -98,10 +102,8 @@ def propose_settings(
     fits_now = int(_fits(now, np.array([settings.threshold]))[0])
     if fits <= fits_now:
         return None
-    alarms, alarms_now = (
-        _a_day(best.alarm, threshold, past.time),
-        _a_day(now.alarm, settings.threshold, past.time),
-    )
+    alarms = _a_day(best.alarm, threshold, past.time)
+    alarms_now = _a_day(now.alarm, settings.threshold, past.time)
     words = f"window {best.settings.window}, threshold {threshold:g} fits {_share(fits, len(said))}"
     words += f"; alarms a day {_few(alarms_now)} → {_few(alarms)}"
     return Proposal(
@@ -116,15 +118,14 @@ def propose_settings(
 
 
 def candidate_windows(window: int, steps: int) -> list[int]:
-    """The windows that are tried, the present one among them: none too long to have an opinion on most of the buffer.
+    """The windows that are tried, the present one among them: none too long to have an opinion on
+    most of the buffer.
 
     >>> candidate_windows(60, 10_000), candidate_windows(60, 200)
     ([30, 40, 60, 90, 120, 180], [30, 40, 60])
     """
-    low, high = (
-        int(SETTINGS_BY_NAME["window"].low),
-        min(int(SETTINGS_BY_NAME["window"].high), steps // 3),
-    )
+    low = int(SETTINGS_BY_NAME["window"].low)
+    high = min(int(SETTINGS_BY_NAME["window"].high), steps // 3)
     return sorted(
         {window} | {w for share in WINDOW_RATIOS if low <= (w := round(window * share)) <= high}
     )
@@ -164,7 +165,9 @@ def _fits(one: TriedSettings, thresholds: np.ndarray, margin: float = 0.0) -> np
 def _ranks(
     one: TriedSettings, f1: np.ndarray | None, grid: np.ndarray, now: Settings
 ) -> list[tuple[int, int, float, float]]:
-    """How good each threshold is under one window, the more the better, in the order that `propose` states."""
+    """How good each threshold is under one window, the more the better, in the order that `propose`
+    states.
+    """
     gain = np.zeros(len(grid)) if f1 is None else np.round(np.nan_to_num(f1, nan=0.0), 2)
     change = np.abs(np.log(grid / now.threshold)) + abs(math.log(one.settings.window / now.window))
     return list(

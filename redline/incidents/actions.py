@@ -16,7 +16,9 @@ OUTPUT_TAIL = 2_000  # characters kept of what a command or a webhook answers
 
 
 def run_command(action: Action, given: str) -> tuple[bool, str]:
-    """Runs the command with the incident as JSON on its standard input, never longer than its limit; whether it ended well, and its last words."""
+    """Runs the command with the incident as JSON on its standard input, never longer than its
+    limit; whether it ended well, and its last words.
+    """
     with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as asked:
         asked.write(given.encode())
         asked.seek(0)
@@ -35,7 +37,8 @@ def run_command(action: Action, given: str) -> tuple[bool, str]:
             words = f"exit code {code}"
         except subprocess.TimeoutExpired:
             _kill(process)
-            code, words = -1, f"killed after its limit of {action.timeout:g} s"
+            code = -1
+            words = f"killed after its limit of {action.timeout:g} s"
         end = said.seek(0, os.SEEK_END)
         said.seek(max(0, end - OUTPUT_TAIL))
         tail = said.read().decode(errors="replace").strip()
@@ -60,9 +63,10 @@ def call_webhook(action: Action, given: str) -> tuple[bool, str]:
         with urllib.request.urlopen(request, timeout=action.timeout) as answer:
             return (
                 True,
-                f"status {answer.status}: {answer.read(OUTPUT_TAIL).decode(errors='replace').strip()}".removesuffix(
-                    ": "
-                ),
+                (
+                    f"status {answer.status}: "
+                    f"{answer.read(OUTPUT_TAIL).decode(errors='replace').strip()}"
+                ).removesuffix(": "),
             )
     except urllib.error.HTTPError as error:
         with error:

@@ -10,11 +10,15 @@ from typing import Any, NamedTuple
 
 from redline.incidents.incident import SEVERITY_WORDS, Policy
 
-INCIDENT_START, INCIDENT_END = "start", "end"  # of an incident: when an action runs
+# of an incident: when an action runs
+INCIDENT_START = "start"
+INCIDENT_END = "end"
 
 
 class ChannelError(ValueError):
-    """The operator's file cannot be followed: says where, what was wanted and what to do, without any secret."""
+    """The operator's file cannot be followed: says where, what was wanted and what to do, without
+    any secret.
+    """
 
 
 class Channel(NamedTuple):
@@ -78,7 +82,9 @@ CHANNEL_KEYS: dict[str, dict[str, tuple[Any, str]]] = {
 def read_channels_file(
     text: str, environment: Mapping[str, str] = os.environ
 ) -> tuple[NotificationPlan, frozenset[str]]:
-    """The operator's file (TOML) as a plan, and the secrets that came from the environment as ${NAME}; ChannelError says what is wrong."""
+    """The operator's file (TOML) as a plan, and the secrets that came from the environment as
+    ${NAME}; ChannelError says what is wrong.
+    """
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -86,7 +92,10 @@ def read_channels_file(
     unknown = sorted(set(tables) - {"base", *CHANNEL_KEYS})
     if unknown:
         raise ChannelError(
-            f"alerts file: unknown {unknown[0]!r}; known are base, [policy], [channels.NAME] and [actions.NAME]"
+            (
+                f"alerts file: unknown {unknown[0]!r}; known are base, [policy], "
+                "[channels.NAME] and [actions.NAME]"
+            )
         )
     secrets: set[str] = set()
     base = _value("alerts file: base", tables.get("base", NotificationPlan().base), TEXT_TYPE)
@@ -109,7 +118,10 @@ def read_channels_file(
             ("http://", "https://")
         ):
             raise ChannelError(
-                f"alerts file: [actions.{action.name}] wants a command or an http(s) url, one of the two"
+                (
+                    f"alerts file: [actions.{action.name}] wants a command or an http(s) "
+                    "url, one of the two"
+                )
             )
     return plan, frozenset(secrets)
 
@@ -178,7 +190,10 @@ def _value(where: str, value: Any, wanted: tuple[Any, str]) -> Any:
         fits = isinstance(value, kind) and value != ""
     if not fits:
         raise ChannelError(
-            f"{where}: wanted {words}; came {type(value).__name__ if not isinstance(value, int | float) else value}"
+            (
+                f"{where}: wanted {words}; came "
+                f"{type(value).__name__ if not isinstance(value, int | float) else value}"
+            )
         )
     return tuple(value) if kind is list else value
 
@@ -190,7 +205,10 @@ def _filled(where: str, text: str, environment: Mapping[str, str], secrets: set[
         value = environment.get(found[1])
         if not value:
             raise ChannelError(
-                f"alerts file: [{where}] wants the environment variable {found[1]}, which is not set"
+                (
+                    f"alerts file: [{where}] wants the environment variable {found[1]}, "
+                    "which is not set"
+                )
             )
         secrets.add(value)
         return value

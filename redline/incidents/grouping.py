@@ -1,7 +1,9 @@
-"""Incidents: alarms of a stream joined in time, from the first one until the stream has been calm again for a while, and what people did about them.
+"""Incidents: alarms of a stream joined in time, from the first one until the stream has been calm
+again for a while, and what people did about them.
 
-The fold is pure and counts in the stream's own steps, so the same batches give the same incidents however they are cut, live or replayed.
-Only people live by the wall clock: a snooze of ten minutes lasts ten of theirs, whatever the pace of the stream.
+The fold is pure and counts in the stream's own steps, so the same batches give the same incidents
+however they are cut, live or replayed. Only people live by the wall clock: a snooze of ten minutes
+lasts ten of theirs, whatever the pace of the stream.
 """
 
 from __future__ import annotations
@@ -119,8 +121,11 @@ class Scan(NamedTuple):
 def fold_batch(
     watch: Watch, batch: BatchLike, rules: Rules, now: float
 ) -> tuple[Watch, list[Change]]:
-    """The watch after a batch, and what happened in it; `now` (wall seconds) only decides whether a snooze still lasts."""
-    skip, n = max(0, watch.step - batch.first), len(batch.score)
+    """The watch after a batch, and what happened in it; `now` (wall seconds) only decides whether a
+    snooze still lasts.
+    """
+    skip = max(0, watch.step - batch.first)
+    n = len(batch.score)
     if skip >= n:
         return watch, []
     found = {a.step - batch.first: a for a in batch.anomalies if a.step >= batch.first + skip}
@@ -143,7 +148,8 @@ def fold_batch(
 
 def _calm(watch: Watch, scan: Scan, row: int, end: int) -> Watch:
     """Rows among which none is strange: enough low ones end the incident."""
-    current, wanted = watch.current, scan.rules.policy.quiet - watch.quiet
+    current = watch.current
+    wanted = scan.rules.policy.quiet - watch.quiet
     low = int(scan.lows[end] - scan.lows[row])
     if current is None or low < wanted or row == end:
         return watch._replace(quiet=watch.quiet + low if current else 0)
@@ -158,7 +164,9 @@ def _calm(watch: Watch, scan: Scan, row: int, end: int) -> Watch:
 
 
 def _ended(current: Incident, entry: HistoryEntry, rules: Rules) -> tuple[Incident, bool]:
-    """The incident when it is over, by itself or by hand, and whether whoever was called should hear of it."""
+    """The incident when it is over, by itself or by hand, and whether whoever was called should
+    hear of it.
+    """
     until = 0.0 if current.until == UNTIL_NORMAL else current.until
     over = _noted(current._replace(state=RESOLVED, until=until, announced=False), entry)
     return over._replace(text=rules.explain(over)), current.announced and current.state != SNOOZED
@@ -188,7 +196,8 @@ def _strange(watch: Watch, scan: Scan, row: int, a: AnomalyLike | None) -> Watch
 
 def _carried(current: Incident, scan: Scan, row: int, a: AnomalyLike | None) -> Incident:
     """The incident one strange step later; it says so when it has become more severe."""
-    before, time = current.severity, float(scan.batch.time[row])
+    before = current.severity
+    time = float(scan.batch.time[row])
     current = current._replace(last=scan.batch.first + row, end=time)
     current = current if a is None else _gathered(current, a, scan.rules)
     if current.state == FORMING or current.severity == before:
@@ -197,8 +206,11 @@ def _carried(current: Incident, scan: Scan, row: int, a: AnomalyLike | None) -> 
 
 
 def _begun(watch: Watch, scan: Scan, a: AnomalyLike) -> Watch:
-    """What an alarm begins when no incident is live: a new one; in a cool-down the former again, or nothing after a person resolved it."""
-    former, severity = watch.former, scan.rules.severity(a.score, a.threshold)
+    """What an alarm begins when no incident is live: a new one; in a cool-down the former again, or
+    nothing after a person resolved it.
+    """
+    former = watch.former
+    severity = scan.rules.severity(a.score, a.threshold)
     if former is not None and a.step < watch.closed + scan.rules.policy.cooldown:
         if former.history[-1].who == SYSTEM_ACTOR:
             return watch._replace(current=_again(former, scan, a), former=None)
@@ -281,7 +293,9 @@ def _noted(incident: Incident, entry: HistoryEntry) -> Incident:
 
 
 def _told(incident: Incident, what: str, scan: Scan) -> Incident:
-    """Adds the change; a snoozed one calls nobody, and neither does one that only came back, or one of the past."""
+    """Adds the change; a snoozed one calls nobody, and neither does one that only came back, or one
+    of the past.
+    """
     call = scan.batch.live and what != "reopened" and incident.state != SNOOZED
     incident = incident._replace(
         announced=incident.announced or call, text=scan.rules.explain(incident)

@@ -12,13 +12,11 @@ SEVERITY_WORDS = (
     "warning",
     "critical",
 )  # as whoever is asked for a severity calls them, the mildest first
-FORMING, OPEN, ACKNOWLEDGED, SNOOZED, RESOLVED = (
-    "forming",
-    "open",
-    "acknowledged",
-    "snoozed",
-    "resolved",
-)
+FORMING = "forming"
+OPEN = "open"
+ACKNOWLEDGED = "acknowledged"
+SNOOZED = "snoozed"
+RESOLVED = "resolved"
 STATES = (
     OPEN,
     ACKNOWLEDGED,
@@ -54,7 +52,9 @@ class Policy(NamedTuple):
     quiet: int = (
         20  # steps the score must stay low, one without an opinion not counted, until it is over
     )
-    release: float = 0.7  # share of the threshold that is low: below 1, so that a score dancing on the threshold ends nothing
+    # share of the threshold that is low: below 1, so that a score dancing on the threshold ends
+    # nothing
+    release: float = 0.7
     cooldown: int = 60  # steps after its end in which a new alarm is more of the same
 
 
@@ -133,9 +133,11 @@ def incident_sentence(
 ) -> str:
     """One sentence: what was strange since when, at its worst, and how often it called.
 
-    reason(value, (low, high), score, unit) says why a step is strange, moment(time, period) when it was.
+    reason(value, (low, high), score, unit) says why a step is strange, moment(time, period) when it
+    was.
     """
-    peak, among = incident.peak, len(stream.names) > 1
+    peak = incident.peak
+    among = len(stream.names) > 1
     what = (
         f"{stream.title}, {_listed([stream.names[f] for f in incident.features])},"
         if among
@@ -152,7 +154,10 @@ def incident_sentence(
     )
     which = f"{stream.names[peak.feature]} " if among and len(incident.features) > 1 else ""
     alarms = f"; {incident.alarms:,} alarms" if incident.alarms > 1 else ""
-    return f"{what} {span}: {which}{reason(peak.value, (peak.low, peak.high), peak.score, stream.units[peak.feature])}{alarms}."
+    return (
+        f"{what} {span}: "
+        f"{which}{reason(peak.value, (peak.low, peak.high), peak.score, stream.units[peak.feature])}{alarms}."
+    )
 
 
 def _listed(names: list[str]) -> str:
@@ -160,7 +165,9 @@ def _listed(names: list[str]) -> str:
 
 
 def incident_row(incident: Incident) -> dict[str, Any]:
-    """An incident as JSON can hold it: NaN is null, a snooze until normal is "normal"; the store keeps it and the API answers with it."""
+    """An incident as JSON can hold it: NaN is null, a snooze until normal is "normal"; the store
+    keeps it and the API answers with it.
+    """
     peak = {
         name: None if value != value else value for name, value in incident.peak._asdict().items()
     }

@@ -1,7 +1,9 @@
-"""Who is called for an incident, and what is done about it: channels through Apprise, and actions that only the operator's file can name.
+"""Who is called for an incident, and what is done about it: channels through Apprise, and actions
+that only the operator's file can name.
 
-Nothing here holds up whoever reports an incident: each channel and each action has a thread and a bounded queue of its own. What does not fit is
-counted; what waits together goes out as one message. No secret of the operator's file comes into a log line, an error, a record or an answer.
+Nothing here holds up whoever reports an incident: each channel and each action has a thread and a
+bounded queue of its own. What does not fit is counted; what waits together goes out as one message.
+No secret of the operator's file comes into a log line, an error, a record or an answer.
 """
 
 from __future__ import annotations
@@ -70,8 +72,11 @@ def incident_link(base: str, incident: Incident) -> str:
 
 
 def build_message(change: Change, source: StreamDescription | None, base: str) -> Message:
-    """What a person is told of a change: stream, feature, value, expected, since when, and where to look."""
-    incident, peak = change.incident, change.incident.peak
+    """What a person is told of a change: stream, feature, value, expected, since when, and where to
+    look.
+    """
+    incident = change.incident
+    peak = change.incident.peak
     known = source is not None and peak.feature < len(source.names)
     title = source.title if source is not None else incident.stream
     feature = (
@@ -122,7 +127,9 @@ def merge_messages(messages: list[Message], links: list[str]) -> Message:
 
 
 def plain_text(text: str) -> str:
-    """A text in which no name that somebody pushed in can call a whole team: "@everyone", "<!channel>"."""
+    """A text in which no name that somebody pushed in can call a whole team: "@everyone",
+    "<!channel>".
+    """
     return text.replace("@", "@\u200b").replace("<", "‹").replace(">", "›")
 
 
@@ -135,7 +142,8 @@ def _moment(seconds: float) -> str:
 
 def is_wanted(one: Channel | Action, change: Change) -> bool:
     """Whether a channel or an action is meant by a change."""
-    incident, over = change.incident, change.incident.state == RESOLVED
+    incident = change.incident
+    over = change.incident.state == RESOLVED
     timely = (
         (one.resolved or not over) if isinstance(one, Channel) else (one.on == INCIDENT_END) == over
     )
@@ -152,7 +160,8 @@ class DeliveryQueue:
     """One channel or action with the thread that works for it and the calls that wait for it."""
 
     def __init__(self, name: str, work: Callable[[list[Change]], None]) -> None:
-        self.name, self.work = name, work
+        self.name = name
+        self.work = work
         self.waiting: deque[Change] = deque()
         self.counts: Counter[str] = Counter()  # delivered, failed, retried, dropped, left out
         self.turn = threading.Condition()
@@ -187,7 +196,8 @@ class DeliveryQueue:
                 if self.stopped:
                     self.counts["dropped"] += len(self.waiting)
                     return
-                changes, self.busy = list(self.waiting), True
+                changes = list(self.waiting)
+                self.busy = True
                 self.waiting.clear()
             try:
                 self.work(changes)
@@ -233,7 +243,8 @@ class Notifier:
         secrets: Iterable[str] = (),
         world: NotifierContext = NotifierContext(),
     ) -> None:  # noqa: B008  a tuple of functions
-        self.plan, self.world = plan, world
+        self.plan = plan
+        self.world = world
         self.records: deque[DeliveryRecord] = deque(maxlen=MAX_RECORDS)
         self.stopping = threading.Event()
         self.veil = SecretRedactor(secrets)
@@ -270,7 +281,9 @@ class Notifier:
                     self.actions[action.name].put(change)
 
     def repeat(self, changes: Iterable[Change]) -> None:
-        """Calls that reached nobody before the program ended: channels only, an action is never run again."""
+        """Calls that reached nobody before the program ended: channels only, an action is never run
+        again.
+        """
         for change in changes:
             for channel in self.plan.channels:
                 if is_wanted(channel, change):
@@ -278,7 +291,8 @@ class Notifier:
 
     def send(self, channel: Channel, changes: list[Change]) -> None:
         """Sends what waits for a channel as one message, again and again with growing pauses."""
-        began, counts = time.perf_counter(), self.channels[channel.name].counts
+        began = time.perf_counter()
+        counts = self.channels[channel.name].counts
         messages = [
             build_message(change, self.world.source(change.incident.stream), self.plan.base)
             for change in changes
@@ -318,19 +332,20 @@ class Notifier:
     def act(self, action: Action, changes: list[Change]) -> None:
         """Runs an action for each of the incidents that wait for it."""
         for change in changes:
-            began, runs, now = time.perf_counter(), self.runs[action.name], self.world.wall()
+            began = time.perf_counter()
+            runs = self.runs[action.name]
+            now = self.world.wall()
             if action.dry_run:
-                ok, text, what = (
-                    True,
-                    f"dry run: would {'run ' + action.command[0] if action.command else 'call the webhook'}",
-                    "left out",
+                ok = True
+                text = (
+                    "dry run: would "
+                    f"{'run ' + action.command[0] if action.command else 'call the webhook'}"
                 )
+                what = "left out"
             elif len(runs) == action.hourly and now - runs[0] < 3_600:
-                ok, text, what = (
-                    False,
-                    f"not run: {action.hourly} runs within an hour already",
-                    "left out",
-                )
+                ok = False
+                text = f"not run: {action.hourly} runs within an hour already"
+                what = "left out"
             else:
                 runs.append(now)
                 given = json.dumps(
@@ -370,14 +385,18 @@ class Notifier:
         self.write(self.world.record, record)
 
     def write(self, write: Callable[..., None], *what: Any) -> None:
-        """Keeps an outcome beyond the end of the program; a full disk keeps nobody from being called."""
+        """Keeps an outcome beyond the end of the program; a full disk keeps nobody from being
+        called.
+        """
         try:
             write(*what)
         except OSError as error:
             _log.error("an outcome could not be written: %s", error)
 
     def status(self) -> list[dict[str, Any]]:
-        """Every channel and action with its counts and its last outcome, for a page or an answer: no address, no arguments."""
+        """Every channel and action with its counts and its last outcome, for a page or an answer:
+        no address, no arguments.
+        """
         ends = {(record.kind, record.name): record for record in self.records}
         rows = []
         for kind, each, outlets in (
@@ -385,7 +404,8 @@ class Notifier:
             ("action", self.plan.actions, self.actions),
         ):
             for one in each:
-                last, outlet = ends.get((kind, one.name)), outlets[one.name]
+                last = ends.get((kind, one.name))
+                outlet = outlets[one.name]
                 how = one.url.split("://", 1)[0] if one.url else "command"
                 rule = {
                     "severity": one.severity,
@@ -422,7 +442,9 @@ class Notifier:
         self.veil.off()
 
     def _sender(self, channel: Channel) -> Callable[[Message], tuple[bool, str]]:
-        """What sends a message to a channel, as Apprise does it; ChannelError when its address is none."""
+        """What sends a message to a channel, as Apprise does it; ChannelError when its address is
+        none.
+        """
         try:
             import apprise
         except ImportError:
@@ -435,7 +457,10 @@ class Notifier:
         if service is None:
             schema = channel.url.split("://", 1)[0] if "://" in channel.url else ""
             raise ChannelError(
-                f"alerts file: [channels.{channel.name}] url: wanted an address as Apprise writes them; came {schema}://{MASK}"
+                (
+                    f"alerts file: [channels.{channel.name}] url: wanted an address as "
+                    f"Apprise writes them; came {schema}://{MASK}"
+                )
             )
         self.veil.cover(secret_pieces(channel.url, service.url(privacy=True)), instead_of=at_first)
         kinds = dict(zip(SEVERITY_WORDS, ("info", "warning", "failure"))) | {RESOLVED: "success"}

@@ -79,8 +79,9 @@ def _watch_of(row: dict[str, Any]) -> Watch:
 class Incidents:
     """The incidents of all streams: one thread folds batches in, others list and change them.
 
-    save(Rows) writes what a person changed, and `commit` is given what writes the rows of batches; when it raises, nothing has changed.
-    lock: that of the store, where `commit` is called while the store holds it; who only reads takes none.
+    save(Rows) writes what a person changed, and `commit` is given what writes the rows of batches;
+    when it raises, nothing has changed. lock: that of the store, where `commit` is called while the
+    store holds it; who only reads takes none.
     """
 
     def __init__(
@@ -100,7 +101,8 @@ class Incidents:
     ) -> list[Change]:
         """Folds batches in; their rows are handed to `save`, and count only once it has returned.
 
-        Batches that come a second time, because a transaction failed after that, change nothing and have their rows handed on again.
+        Batches that come a second time, because a transaction failed after that, change nothing and
+        have their rows handed on again.
         """
         with self.lock:
             watches: dict[str, Watch] = {}
@@ -133,7 +135,9 @@ class Incidents:
         )
 
     def snooze(self, id: str, who: str, now: float, length: str) -> Change:
-        """Nobody is called for this stream for a while, one of SNOOZES; a later incident of it that opens in this time is born snoozed."""
+        """Nobody is called for this stream for a while, one of SNOOZES; a later incident of it that
+        opens in this time is born snoozed.
+        """
         if length not in SNOOZES:
             raise ValueError(f"snooze: wanted one of {', '.join(SNOOZES)}; came {length!r}")
         return self._act(
@@ -153,7 +157,9 @@ class Incidents:
             )
 
     def told(self, id: str, severity: str) -> None:
-        """Remembers that a channel was reached, so that a restart calls nobody twice and forgets nobody."""
+        """Remembers that a channel was reached, so that a restart calls nobody twice and forgets
+        nobody.
+        """
         with self.lock:
             if id in self.items:
                 incident = self.items[id]._replace(told=severity)
@@ -169,7 +175,9 @@ class Incidents:
                 )
 
     def untold(self) -> list[Change]:
-        """Calls that were due when the program ended and reached no channel: to be made again at the start."""
+        """Calls that were due when the program ended and reached no channel: to be made again at
+        the start.
+        """
         due = [
             i for i in list(self.items.values()) if i.live and i.announced and i.state != SNOOZED
         ]
@@ -180,7 +188,9 @@ class Incidents:
         ]
 
     def wake(self, now: float) -> list[Change]:
-        """Snoozes that are over by now, their incidents still live: whoever should know is called again."""
+        """Snoozes that are over by now, their incidents still live: whoever should know is called
+        again.
+        """
         with self.lock:
             over = [i for i in self.items.values() if i.state == SNOOZED and i.until <= now]
             return [
@@ -193,7 +203,9 @@ class Incidents:
             ]
 
     def forget(self, stream: str, now: float) -> list[Change]:
-        """Ends what is live on a stream whose steps will be counted anew, because another source took its place."""
+        """Ends what is live on a stream whose steps will be counted anew, because another source
+        took its place.
+        """
         with self.lock:
             watch = self.watches.get(stream, Watch(stream))
             new = Watch(stream, hush=watch.hush)
@@ -218,7 +230,9 @@ class Incidents:
         return found
 
     def find(self, wanted: IncidentQuery = IncidentQuery()) -> IncidentPage:  # noqa: B008  a tuple of constants
-        """The incidents asked for, live ones first, then the newest; resolved ones as far as memory goes."""
+        """The incidents asked for, live ones first, then the newest; resolved ones as far as memory
+        goes.
+        """
         least = SEVERITY_WORDS.index(wanted.severity)
         found = [
             i
@@ -250,12 +264,17 @@ class Incidents:
         watch = self.watches[incident.stream]
         if watch.current is None or watch.current.id != id:
             raise IncidentSettled(
-                f"incident {id}: wanted a live one; it is resolved since {incident.history[-1].time:.0f}"
+                (
+                    f"incident {id}: wanted a live one; it is resolved since "
+                    f"{incident.history[-1].time:.0f}"
+                )
             )
         return watch
 
     def _end(self, watch: Watch, entry: HistoryEntry, after: Watch) -> Change:
-        """Ends the live incident of a watch; `after` is the watch without it, a fresh one keeps no former."""
+        """Ends the live incident of a watch; `after` is the watch without it, a fresh one keeps no
+        former.
+        """
         assert watch.current is not None
         over, call = _ended(watch.current, entry, self.rules)
         change = Change(over, RESOLVED, call)
@@ -289,7 +308,9 @@ class Incidents:
         save: Callable[[StoredIncidents], None],
         again: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
-        """Writes what is new, and what may not have been written at the first try, then makes it what anybody sees."""
+        """Writes what is new, and what may not have been written at the first try, then makes it
+        what anybody sees.
+        """
         old = (
             [
                 i
@@ -329,7 +350,9 @@ class Incidents:
 
 
 def _weighty(after: Watch, before: Watch | None) -> bool:
-    """Whether a restart would miss what the watch has learned: a stream that is calm only counts its steps."""
+    """Whether a restart would miss what the watch has learned: a stream that is calm only counts
+    its steps.
+    """
     return (
         before is None
         or bool(after.current)

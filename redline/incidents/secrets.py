@@ -17,7 +17,8 @@ MASK = "****"
 
 
 def secret_pieces(url: str, shown: str = "") -> set[str]:
-    """What of an address nobody else may read: all that `shown` leaves out, and the long words of its path and query.
+    """What of an address nobody else may read: all that `shown` leaves out, and the long words of
+    its path and query.
 
     shown: the same address, masked by who knows its parts.
     """
@@ -67,7 +68,9 @@ class SecretRedactor:
         return self.pattern.sub(MASK, text) if self.pattern else text
 
     def on(self) -> None:
-        """Covers what is logged, whoever logs it: the libraries that send write addresses into their own logs."""
+        """Covers what is logged, whoever logs it: the libraries that send write addresses into
+        their own logs.
+        """
         if self.factory is None:
             self.factory = logging.getLogRecordFactory()
             logging.setLogRecordFactory(self._record)
@@ -85,11 +88,13 @@ class SecretRedactor:
         ):  # a record whose arguments do not fit is its handler's to report
             said = record.getMessage()
             if (covered := self(said)) != said:
-                record.msg, record.args = covered, ()
+                record.msg = covered
+                record.args = ()
         if record.exc_info and record.exc_info[1] is not None:
             trace = "".join(traceback.format_exception(record.exc_info[1])).rstrip("\n")
             if (covered := self(trace)) != trace:
-                record.exc_info, record.exc_text = None, covered
+                record.exc_info = None
+                record.exc_text = covered
         return record
 
 
@@ -97,11 +102,14 @@ CAPTURED_LOGS: ContextVar[logging.Handler | None] = ContextVar("listening", defa
 
 
 class LogCapture(logging.Handler):
-    """The last complaint that a library logs on behalf of this thread: its way of saying why it could not send."""
+    """The last complaint that a library logs on behalf of this thread: its way of saying why it
+    could not send.
+    """
 
     def __init__(self, library: str) -> None:
         super().__init__(logging.WARNING)
-        self.library, self.heard = logging.getLogger(library), ""
+        self.library = logging.getLogger(library)
+        self.heard = ""
 
     def emit(self, record: logging.LogRecord) -> None:
         if (

@@ -1,6 +1,8 @@
-"""What a person at the page says and does: of incidents, of points that were strange or not, of settings that were proposed.
+"""What a person at the page says and does: of incidents, of points that were strange or not, of
+settings that were proposed.
 
-This room stands on the others, as the page and the API do; it serves one person on this machine, who needs no token.
+This room stands on the others, as the page and the API do; it serves one person on this machine,
+who needs no token.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ PAGE_ACTOR = "page"  # who says so
 
 
 def connect_feedback(service: Service) -> None:
-    """From now on what people said counts as truth on the page, and what the store keeps can be looked back to."""
+    """From now on what people said counts as truth on the page, and what the store keeps can be
+    looked back to.
+    """
 
     def truth(name: str, label: np.ndarray | None, at: np.ndarray) -> np.ndarray | None:
         said = service.labels.of(name)
@@ -37,12 +41,15 @@ def connect_feedback(service: Service) -> None:
             else label
         )
 
-    service.monitor.truth, service.labels.heard = truth, invalidate_judgements
+    service.monitor.truth = truth
+    service.labels.heard = invalidate_judgements
     service.monitor.past = service.store.points if service.store else None
 
 
 def act_on_incident(service: Service, id: str, act: str) -> None:
-    """Acknowledges, snoozes or resolves an incident, or says that its whole span was expected; what is settled already stays so."""
+    """Acknowledges, snoozes or resolves an incident, or says that its whole span was expected; what
+    is settled already stays so.
+    """
     try:
         change = change_incident(service, id, act, time.time())
     except (IncidentSettled, UnknownIncident):
@@ -66,7 +73,9 @@ def change_incident(service: Service, id: str, act: str, now: float) -> Change:
 
 
 def add_label(service: Service, feed: Feed, span: tuple[float, float] | None, kind: str) -> None:
-    """Keeps a person's word on a span of a stream, seconds since the epoch; nothing where no span was meant."""
+    """Keeps a person's word on a span of a stream, seconds since the epoch; nothing where no span
+    was meant.
+    """
     if span is None:
         return
     label = service.labels.add(
@@ -81,11 +90,15 @@ def record_action(service: Service, what: str, stream: str, **detail: Any) -> No
 
 
 def find_proposal(service: Service, feed: Feed) -> Proposal | None:
-    """Settings that agree with more of what people said of the buffer than those applied; None when there are none."""
+    """Settings that agree with more of what people said of the buffer than those applied; None when
+    there are none.
+    """
     tape = feed.tape
     with feed.lock:
-        first, end = tape.first, tape.end
-        at, x = tape.read("time", first, end)[:, 0], tape.read("x", first, end)
+        first = tape.first
+        end = tape.end
+        at = tape.read("time", first, end)[:, 0]
+        x = tape.read("x", first, end)
         past = LabelledHistory(at, x, tape.read("label", first, end) if feed.labelled else None)
 
     def scorer(settings: Settings, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -104,7 +117,9 @@ def event_f1_at(
 
 
 def selected_span(zoom: Any, click: Any) -> tuple[float, float] | None:
-    """The time, seconds since the epoch, that a person speaks of: the span zoomed to, else the point clicked."""
+    """The time, seconds since the epoch, that a person speaks of: the span zoomed to, else the
+    point clicked.
+    """
     if zoom and zoom.get("range"):
         return axis_seconds(zoom["range"][0]), axis_seconds(zoom["range"][1])
     return (axis_seconds(click["points"][0]["x"]),) * 2 if click else None

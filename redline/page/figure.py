@@ -1,4 +1,6 @@
-"""A View as plotly dicts, nothing else: lanes of values on top, the truth strip, the score strip with its threshold."""
+"""A View as plotly dicts, nothing else: lanes of values on top, the truth strip, the score strip
+with its threshold.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +22,10 @@ COLOURS = {
 }  # fmt: skip
 SYMBOLS = {"info": "circle", "warning": "circle", "critical": "diamond"}
 SIZES = {"info": 8, "warning": 9, "critical": 11}
-LANES, TRUTH_STRIP, SCORE_STRIP = (
-    (0.27, 1.0),
-    (0.175, 0.205),
-    (0.0, 0.15),
-)  # where on the plot's height each part stands
+# where on the plot's height each part stands
+LANES = (0.27, 1.0)
+TRUTH_STRIP = (0.175, 0.205)
+SCORE_STRIP = (0.0, 0.15)
 TICKS = (
     (1_000, "%H:%M:%S.%1f\n%-d %b"),
     (60_000, "%H:%M:%S\n%-d %b"),
@@ -34,7 +35,8 @@ TICKS = (
 )
 GAP = 0.035  # of the height, between two lanes
 BAND_REACH = 0.5  # of the values' range that a wide band may add to the axis
-FADE = 12  # times e that the pull of a value on the axis falls while it goes one sight's length out of sight
+# times e that the pull of a value on the axis falls while it goes one sight's length out of sight
+FADE = 12
 FigureDict = dict[str, Any]
 LINE_STYLE = {"type": "scatter", "mode": "lines", "connectgaps": False}
 BARE = {"paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)"}
@@ -45,7 +47,9 @@ EMPTY_FIGURE: FigureDict = {
 
 
 def build_figure(view: View, theme: str, span: int, revision: str) -> FigureDict:
-    """The whole chart; `span` are the steps in sight, the view's last ones; `revision` changes when zoom shall be forgotten."""
+    """The whole chart; `span` are the steps in sight, the view's last ones; `revision` changes when
+    zoom shall be forgotten.
+    """
     return {
         "data": line_traces(view, theme, 0) + overlay_traces(view, theme),
         "layout": {**base_layout(theme, revision), **moving_layout(view, theme, span)},
@@ -53,8 +57,11 @@ def build_figure(view: View, theme: str, span: int, revision: str) -> FigureDict
 
 
 def line_traces(view: View, theme: str, row: int) -> list[dict[str, Any]]:
-    """The traces that grow at their end, from a row of the view on: band and values of each feature, then the score."""
-    colours, time = COLOURS[theme], time_values(view, row)
+    """The traces that grow at their end, from a row of the view on: band and values of each
+    feature, then the score.
+    """
+    colours = COLOURS[theme]
+    time = time_values(view, row)
     traces = [
         {**trace, "x": time}
         for f in range(len(view.names))
@@ -112,7 +119,8 @@ def _band(view: View, feature: int, colours: dict[str, str], row: int) -> list[d
 
 
 def _values(view: View, feature: int, colours: dict[str, str], row: int) -> dict[str, Any]:
-    name, unit = view.names[feature], f" {view.units[feature]}".rstrip()
+    name = view.names[feature]
+    unit = f" {view.units[feature]}".rstrip()
     style = {
         "line": {"width": 1.5, "color": colours["series"]},
         "showlegend": len(view.names) < 4,
@@ -128,8 +136,11 @@ def _values(view: View, feature: int, colours: dict[str, str], row: int) -> dict
 
 
 def overlay_traces(view: View, theme: str) -> list[dict[str, Any]]:
-    """The traces that are short and sent whole: the anomalies of each value axis, scores above the threshold, the truth."""
-    colours, n = COLOURS[theme], len(view.names)
+    """The traces that are short and sent whole: the anomalies of each value axis, scores above the
+    threshold, the truth.
+    """
+    colours = COLOURS[theme]
+    n = len(view.names)
     marks = [_anomalies(view, f, colours) for f in range(n)]
     hot = np.flatnonzero(view.score > view.threshold)
     bars = {
@@ -188,10 +199,8 @@ def _anomalies(view: View, feature: int, colours: dict[str, str]) -> dict[str, A
 def _truth(view: View, colours: dict[str, str]) -> dict[str, Any]:
     events = view.truth or []
     pad = view.period * 500  # ms, so that a single step is seen
-    starts, ends = (
-        _ms(view.time[[max(e.first, 0) for e in events]]),
-        _ms(view.time[[min(e.last, len(view.time) - 1) for e in events]]),
-    )
+    starts = _ms(view.time[[max(e.first, 0) for e in events]])
+    ends = _ms(view.time[[min(e.last, len(view.time) - 1) for e in events]])
     missed = [event.fate == "missed" for event in events]
     fill = {
         "color": ["rgba(0,0,0,0)" if m else colours["truth"] for m in missed],
@@ -263,8 +272,11 @@ def base_layout(theme: str, revision: str) -> dict[str, Any]:
 
 
 def moving_layout(view: View, theme: str, span: int) -> dict[str, Any]:
-    """The part of the layout that follows the data: axes, the threshold's line, shaded spans, the names of the lanes."""
-    colours, n = COLOURS[theme], len(view.names)
+    """The part of the layout that follows the data: axes, the threshold's line, shaded spans, the
+    names of the lanes.
+    """
+    colours = COLOURS[theme]
+    n = len(view.names)
     axis = {"gridcolor": colours["line"], "zeroline": False, "ticks": "", "automargin": False}
     across = {
         "type": "date",
@@ -316,7 +328,8 @@ def _strip(domain: tuple[float, float], low: float, high: float, word: str) -> d
 
 def layout_shapes(view: View, theme: str) -> list[dict[str, Any]]:
     """The threshold's line, and one shaded span for each long anomaly."""
-    colours, n = COLOURS[theme], len(view.names)
+    colours = COLOURS[theme]
+    n = len(view.names)
     line = {
         "type": "line",
         "xref": "paper",
@@ -343,7 +356,8 @@ def layout_shapes(view: View, theme: str) -> list[dict[str, Any]]:
 
 def layout_annotations(view: View, theme: str) -> list[dict[str, Any]]:
     """The words on the plot: what each lane shows, and the threshold."""
-    colours, n = COLOURS[theme], len(view.names)
+    colours = COLOURS[theme]
+    n = len(view.names)
     text = {"showarrow": False, "font": {"size": 11, "color": colours["soft"]}, "xref": "paper"}
     line = {
         **text,
@@ -362,29 +376,35 @@ def layout_annotations(view: View, theme: str) -> list[dict[str, Any]]:
 
 
 def axis_range(view: View, feature: int, span: int) -> list[float]:
-    """A value axis' (low, high): it grows at once and gives back slowly when a spike leaves the sight, lest the plot jump twice."""
+    """A value axis' (low, high): it grows at once and gives back slowly when a spike leaves the
+    sight, lest the plot jump twice.
+    """
     values = view.x[:, feature]
     if not np.isfinite(values[-span:]).any():
         return [0.0, 1.0]
-    low, high = float(np.nanmin(values[-span:])), float(np.nanmax(values[-span:]))
-    beyond, bottom, top = BAND_REACH * (high - low), values, values
+    low = float(np.nanmin(values[-span:]))
+    high = float(np.nanmax(values[-span:]))
+    beyond = BAND_REACH * (high - low)
+    bottom = values
+    top = values
     if view.low is not None and view.high is not None:
-        bottom, top = (
-            np.fmin(values, np.fmax(view.low[:, feature], low - beyond)),
-            np.fmax(values, np.fmin(view.high[:, feature], high + beyond)),
-        )
-    low, high = axis_edge(bottom, np.fmin, span), axis_edge(top, np.fmax, span)
+        bottom = np.fmin(values, np.fmax(view.low[:, feature], low - beyond))
+        top = np.fmax(values, np.fmin(view.high[:, feature], high + beyond))
+    low = axis_edge(bottom, np.fmin, span)
+    high = axis_edge(top, np.fmax, span)
     pad = 0.06 * (high - low) or max(abs(high) * 0.05, 1.0)
     return [low - pad, high + pad]
 
 
 def axis_edge(edge: np.ndarray, furthest: np.ufunc, span: int) -> float:
-    """The furthest of the last `span` values (n,), drawn on by those before them, less and less the longer they are out of sight.
+    """The furthest of the last `span` values (n,), drawn on by those before them, less and less the
+    longer they are out of sight.
 
     >>> [round(axis_edge(np.array([9.0] + [0.0] * steps), np.fmax, 12), 2) for steps in (11, 12, 13, 24)]
     [9.0, 3.31, 1.22, 0.0]
     """
-    inside, gone = float(furthest.reduce(edge[-span:])), edge[:-span]
+    inside = float(furthest.reduce(edge[-span:]))
+    gone = edge[:-span]
     out = np.arange(len(gone), 0, -1)  # steps since it left
     return float(
         furthest.reduce(inside + (gone - inside) * np.exp(-out * FADE / span), initial=inside)
@@ -392,10 +412,13 @@ def axis_edge(edge: np.ndarray, furthest: np.ufunc, span: int) -> float:
 
 
 def time_window(time: np.ndarray, period: float) -> list[float]:
-    """The x axis' range in ms around some times (n,); a little room on the right, so that the newest mark is whole."""
+    """The x axis' range in ms around some times (n,); a little room on the right, so that the
+    newest mark is whole.
+    """
     if not len(time):
         return [0.0, 1.0]
-    first, last = float(np.min(time)), float(np.max(time))
+    first = float(np.min(time))
+    last = float(np.max(time))
     return [first * 1000, (last + max(0.012 * (last - first), period)) * 1000]
 
 
@@ -414,7 +437,9 @@ def lane_domains(n: int) -> list[tuple[float, float]]:
 def build_curve(
     points: Any, by: str, threshold: float, best: float | None, theme: str
 ) -> FigureDict:
-    """Precision and recall, or the share of flagged steps where no truth is known, against the threshold; a dot on the best F1."""
+    """Precision and recall, or the share of flagged steps where no truth is known, against the
+    threshold; a dot on the best F1.
+    """
     colours = COLOURS[theme]
     x = points.thresholds.tolist()
     shown = [
@@ -515,8 +540,11 @@ def _curve_layout(
 
 
 def time_values(view: View, row: int) -> np.ndarray:
-    """The x of the growing traces from a row on, in ms since the epoch; a break in time is one stamp of its own."""
-    time, cut = view.time[row:], np.flatnonzero(view.breaks[row:])
+    """The x of the growing traces from a row on, in ms since the epoch; a break in time is one
+    stamp of its own.
+    """
+    time = view.time[row:]
+    cut = np.flatnonzero(view.breaks[row:])
     before = view.time[np.maximum(cut + row - 1, 0)]
     return np.round(np.insert(time, cut, (before + time[cut]) / 2) * 1000, 3)
 
@@ -531,7 +559,9 @@ def _ms(time: np.ndarray) -> list[float]:
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:
-    """Six significant digits of the largest value: what a plot can show, in few bytes. An array is written far faster than a list."""
+    """Six significant digits of the largest value: what a plot can show, in few bytes. An array is
+    written far faster than a list.
+    """
     finite = np.abs(values[np.isfinite(values)])
     top = float(finite.max()) if len(finite) else 0.0
     decimals = 5 - int(np.floor(np.log10(top))) if top > 0 else 0

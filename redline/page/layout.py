@@ -11,7 +11,9 @@ from redline.page.panels import aria_attribute, data_attribute
 from redline.settings import SETTINGS_BY_NAME
 from streams import KINDS, STREAMS
 
-THIS_MACHINE, YOUR_DATA, OVERVIEW = "this-machine", "your-data", "overview"
+THIS_MACHINE = "this-machine"
+YOUR_DATA = "your-data"
+OVERVIEW = "overview"
 TAB_TITLES = {
     OVERVIEW: "Overview",
     **{name: stream.title for name, stream in STREAMS.items()},
@@ -92,7 +94,9 @@ def card_row() -> html.Div:
 
 
 def tab_titles(monitor: Monitor) -> dict[str, str]:
-    """What each tab is called: the fixed ones, and the streams that programs push, as they appear; the newest of very many."""
+    """What each tab is called: the fixed ones, and the streams that programs push, as they appear;
+    the newest of very many.
+    """
     pushed = [name for name in list(monitor.feeds) if name not in TAB_TITLES][-MAX_PUSHED_TABS:]
     return {
         **{name: title for name, title in TAB_TITLES.items() if name != YOUR_DATA},

@@ -1,4 +1,6 @@
-"""The numbers beside the chart and the panels under it, as Dash components: old -> new, anomalies, incidents, comparison, table, settings, log."""
+"""The numbers beside the chart and the panels under it, as Dash components: old -> new, anomalies,
+incidents, comparison, table, settings, log.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,8 @@ def aria_attribute(name: str, value: str) -> dict[str, Any]:
 
 def preview_numbers(sight: ViewQuery, by: str) -> dict[str, Any]:
     """Applied -> previewed, over the whole buffer: alarms, precision and recall, events."""
-    old, new = sight.figures(sight.feed.applied), sight.figures(sight.settings)
+    old = sight.figures(sight.feed.applied)
+    new = sight.figures(sight.settings)
     if new.events is None:
         none = html.Span("no labels for this stream", className="quiet")
         return {
@@ -92,8 +95,11 @@ def anomaly_entry(feed: Feed, a: Anomaly) -> html.Button:
 
 
 def comparison_rows(monitor: Monitor, feed: Feed, settings: Settings, by: str) -> list[Any]:
-    """The table of all detectors on the same buffer, best F1 first where labels exist; rows fill in as their tracks get ready."""
-    rows, refused = [], []
+    """The table of all detectors on the same buffer, best F1 first where labels exist; rows fill in
+    as their tracks get ready.
+    """
+    rows = []
+    refused = []
     for name in DETECTORS:
         try:
             sight = ViewQuery(monitor, feed.name, replace(settings, detector=name), 1)
@@ -112,10 +118,8 @@ def comparison_rows(monitor: Monitor, feed: Feed, settings: Settings, by: str) -
         if labelled
         else (lambda row: 0)
     )
-    done, waiting = (
-        sorted([row for row in rows if row[1] is not None], key=key),
-        [row for row in rows if row[1] is None],
-    )
+    done = sorted([row for row in rows if row[1] is not None], key=key)
+    waiting = [row for row in rows if row[1] is None]
     cells = [*(compare_row(*row, by) for row in done + waiting), *refused]
     return [
         html.Tr(each, className="best" if labelled and done and i == 0 else "")
@@ -124,7 +128,9 @@ def comparison_rows(monitor: Monitor, feed: Feed, settings: Settings, by: str) -
 
 
 def compare_name(name: str, track: Track | None = None) -> html.Td:
-    """A button that chooses the detector; it says what its score means, and once it has scored, whether it has a band."""
+    """A button that chooses the detector; it says what its score means, and once it has scored,
+    whether it has a band.
+    """
     says = (DETECTORS[name].__doc__ or "").partition("\n")[0]
     if track is not None and track.tape is not None:
         says += (
@@ -136,7 +142,8 @@ def compare_name(name: str, track: Track | None = None) -> html.Td:
 
 
 def compare_row(sight: ViewQuery, f: metrics.Metrics | None, by: str) -> list[Any]:
-    name, failure = compare_name(sight.settings.detector, sight.track), sight.track.failure
+    name = compare_name(sight.settings.detector, sight.track)
+    failure = sight.track.failure
     if f is None:
         words = (
             f"failed, id {failure.id}"
@@ -245,7 +252,10 @@ def incident_entry(feed: Feed, i: Incident) -> html.Div:
         [
             i.text,
             html.Em(
-                f" {i.alarms} alarm{'s' if i.alarms > 1 else ''}, {i.state}{f' by {i.acknowledged}' if i.acknowledged else ''}"
+                (
+                    f" {i.alarms} alarm{'s' if i.alarms > 1 else ''}, "
+                    f"{i.state}{f' by {i.acknowledged}' if i.acknowledged else ''}"
+                )
             ),
         ]
     )
@@ -310,7 +320,10 @@ def settings_panel(feed: Feed, history: list[dict[str, Any]]) -> list[Any]:
 
 
 def settings_summary(settings: dict[str, Any]) -> str:
-    return f"{settings['detector']}, window {settings['window']}, threshold {settings['threshold']}, {settings['direction']}"
+    return (
+        f"{settings['detector']}, window {settings['window']}, threshold "
+        f"{settings['threshold']}, {settings['direction']}"
+    )
 
 
 def audit_log_table(lines: list[dict[str, Any]]) -> list[Any]:

@@ -1,6 +1,8 @@
-"""One visitor's question, which stream under which settings over which steps, answered from what the monitor keeps.
+"""One visitor's question, which stream under which settings over which steps, answered from what
+the monitor keeps.
 
-This room stands on the others: it joins monitor, evaluate and view, so that they need not know each other. The page and every API ask here.
+This room stands on the others: it joins monitor, evaluate and view, so that they need not know each
+other. The page and every API ask here.
 """
 
 from __future__ import annotations
@@ -35,10 +37,9 @@ READY_LAG = 600  # steps a track may lag behind and still be called ready
 CURVE_THRESHOLDS = np.round(
     np.arange(1.5, 12.01, 0.1), 1
 )  # thresholds of the curve, standard deviations
-MAX_ANSWERS, ANSWER_SECONDS = (
-    96,
-    1.0,
-)  # answers kept for the next visitor who asks the same, and for how many seconds
+# answers kept for the next visitor who asks the same, and for how many seconds
+MAX_ANSWERS = 96
+ANSWER_SECONDS = 1.0
 judgements: WeakKeyDictionary[Track, dict[float, tuple[tuple[int, int], metrics.Metrics]]] = (
     WeakKeyDictionary()
 )  # with (step, era)
@@ -66,14 +67,12 @@ class ViewQuery:
     def __init__(
         self, monitor: Monitor, name: str, settings: Settings, span: int, at: int | None = None
     ):
-        self.monitor, self.feed, self.settings, self.span, self.at, self.era = (
-            monitor,
-            monitor.feeds[name],
-            settings,
-            span,
-            at,
-            truth_era,
-        )
+        self.monitor = monitor
+        self.feed = monitor.feeds[name]
+        self.settings = settings
+        self.span = span
+        self.at = at
+        self.era = truth_era
         self.track = monitor.want(name, settings)
         self.ready = self.feed.end - self.track.end < READY_LAG
         newest = self.track.end if self.ready else self.feed.end
@@ -81,14 +80,17 @@ class ViewQuery:
             0 if at is not None and self.feed.real and monitor.past else self.feed.tape.first
         )  # step
         self.end = newest if at is None else max(min(at, newest), self.oldest + 1)
-        half, more = max(span // 2, 1), 0 if at is not None else span // 4
+        half = max(span // 2, 1)
+        more = 0 if at is not None else span // 4
         self.sheet = max(
             (self.end - span - more) // half * half, 0
         )  # where the plot begins: for a while the same step, and for all who look on
         self.first = max(self.sheet, self.oldest)
 
     def figures(self, settings: Settings) -> metrics.Metrics:
-        """The whole buffer judged under some settings; what was judged up to the same step is not judged again."""
+        """The whole buffer judged under some settings; what was judged up to the same step is not
+        judged again.
+        """
         track = self.monitor.want(self.feed.name, settings)
         known = judgements.setdefault(track, {})
         now, (when, found) = (track.end, self.era), known.get(settings.threshold, (None, None))
@@ -104,11 +106,9 @@ class ViewQuery:
             first = feed.tape.first
             end = max(min(track.end, feed.end), first)
             label = feed.tape.read("label", first, end) if feed.labelled else None
-            score, alarm, time = (
-                track.read("score", first, end),
-                track.read("alarm", first, end),
-                feed.tape.read("time", first, end)[:, 0],
-            )
+            score = track.read("score", first, end)
+            alarm = track.read("alarm", first, end)
+            time = feed.tape.read("time", first, end)[:, 0]
         return JudgedHistory(
             first, score[:, 0], alarm[:, 0], self.monitor.truth(feed.name, label, time)
         )  # type: ignore[index]
@@ -127,7 +127,9 @@ class ViewQuery:
 
     @cached_property
     def seen(self) -> View:
-        """The view of the steps from `first` to `end`; many visitors look at the same steps, so it is made once for all."""
+        """The view of the steps from `first` to `end`; many visitors look at the same steps, so it
+        is made once for all.
+        """
         return cached_answer(("view", *self.asked), self.judged) if self.ready else self.judged()
 
     def judged(self) -> View:
@@ -150,7 +152,9 @@ class ViewQuery:
         )
 
     def kept(self, first: int, seen: view.TrackRows) -> view.TrackRows:
-        """The scene with the steps before the buffer, from `first` on, as the store has them: their scores of then, without a band."""
+        """The scene with the steps before the buffer, from `first` on, as the store has them: their
+        scores of then, without a band.
+        """
         with self.feed.lock:
             edge = self.feed.tape.first
             until = float(self.feed.tape.read("time", edge, edge + 1)[0, 0])
@@ -183,7 +187,9 @@ class ViewQuery:
         )
 
     def fates(self) -> list[tuple[int, int, str, str]] | None:
-        """Every event of the buffer, first and last absolute step, kind, fate; None where no truth is known."""
+        """Every event of the buffer, first and last absolute step, kind, fate; None where no truth
+        is known.
+        """
         start, _, alarm, label = self.history(self.track)
         if label is None:
             return None
@@ -218,14 +224,25 @@ class ViewQuery:
         return self.feed.end < 4 * self.settings.window and bool(np.isnan(score).all())  # type: ignore[arg-type]
 
     def sentence(self) -> str:
-        """What is said above the chart: a failure, the wait for a past, or the newest anomaly in the detector's own numbers."""
+        """What is said above the chart: a failure, the wait for a past, or the newest anomaly in
+        the detector's own numbers.
+        """
         failure = self.feed.failure or self.track.failure
         if failure:
-            return f"{failure.text}. The other streams go on; this one is tried again. Look for {failure.id} in the log."
+            return (
+                f"{failure.text}. The other streams go on; this one is tried again. Look "
+                f"for {failure.id} in the log."
+            )
         if not self.feed.end:
-            return f"No points from {self.feed.stream.title} for {self.monitor.wall() - self.feed.opened:.0f} s."
+            return (
+                f"No points from {self.feed.stream.title} for "
+                f"{self.monitor.wall() - self.feed.opened:.0f} s."
+            )
         if self.learning():
-            return f"Learning what is normal: {min(self.feed.end, self.settings.window)} of {self.settings.window} steps."
+            return (
+                f"Learning what is normal: {min(self.feed.end, self.settings.window)} of "
+                f"{self.settings.window} steps."
+            )
         return self.seen.sentence
 
 
@@ -237,7 +254,8 @@ def invalidate_judgements() -> None:
 
 def cached_answer(key: Hashable, make: Callable[[], Any]) -> Any:
     """An answer that many visitors ask for alike, made for the first of them."""
-    now, found = monotonic(), answers.get(key)
+    now = monotonic()
+    found = answers.get(key)
     if found is not None and now - found[0] <= ANSWER_SECONDS:
         return found[1]
     made = make()
@@ -284,7 +302,9 @@ def describe_anomaly(feed: Feed, a: Anomaly) -> str:
 
 
 def new_incidents(title: str, found: Iterable[Incident], since: float) -> list[dict[str, Any]]:
-    """The incidents that began after a time of the stream, oldest first, for the pop-ups and the bell; at most three."""
+    """The incidents that began after a time of the stream, oldest first, for the pop-ups and the
+    bell; at most three.
+    """
     new = sorted((i for i in found if i.start > since), key=lambda i: i.start)[-3:]
     return [
         {
@@ -298,7 +318,9 @@ def new_incidents(title: str, found: Iterable[Incident], since: float) -> list[d
 
 
 def sparkline(feed: Feed, wide: bool, open_: int) -> dict[str, Any]:
-    """A little line: the last steps of the first feature between 0 and 1, the places of its anomalies, how many incidents are open."""
+    """A little line: the last steps of the first feature between 0 and 1, the places of its
+    anomalies, how many incidents are open.
+    """
     steps, bins = (600, 200) if wide else (240, 48)
     track = feed.watched
     seen = view.read_track_rows(feed, track, feed.applied.threshold, feed.end - steps, feed.end)
@@ -306,7 +328,8 @@ def sparkline(feed: Feed, wide: bool, open_: int) -> dict[str, Any]:
     known = line[np.isfinite(line)]
     if not len(known):
         return {"line": [], "marks": [], "open": open_}
-    low, high = float(known.min()), float(known.max())
+    low = float(known.min())
+    high = float(known.max())
     red = seen.score > feed.applied.threshold
     keep = np.unique(
         np.concatenate([np.linspace(0, len(line) - 1, bins).astype(int), np.flatnonzero(red)])
@@ -336,7 +359,9 @@ def heartbeat(monitor: Monitor, feed: Feed | None, at: int | None) -> dict[str, 
 
 
 def neighbouring_anomaly(sight: ViewQuery, forward: bool) -> int | None:
-    """The step to end the view at, so that the next or previous run of anomalies stands in its middle."""
+    """The step to end the view at, so that the next or previous run of anomalies stands in its
+    middle.
+    """
     first, score, _, _ = sight.history(sight.track)
     above = score > sight.settings.threshold
     starts = np.flatnonzero(above & ~np.concatenate([[False], above[:-1]])) + first
@@ -346,7 +371,9 @@ def neighbouring_anomaly(sight: ViewQuery, forward: bool) -> int | None:
 
 
 def export_source(feed: Feed, name: str, settings: Settings, seed: int) -> dict[str, Any]:
-    """Where a stream's numbers come from, and from which step on these settings have seen them, so that a headless run meets the very same ones."""
+    """Where a stream's numbers come from, and from which step on these settings have seen them, so
+    that a headless run meets the very same ones.
+    """
     about: dict[str, Any] = {"stream": name, "first": feed.track(settings).begun}
     if isinstance(feed.stream, Recording):
         columns = feed.stream.columns
@@ -365,7 +392,8 @@ def export_source(feed: Feed, name: str, settings: Settings, seed: int) -> dict[
 
 def view_end(move: str, sight: ViewQuery, goto: Any) -> int | None:
     """The step a visitor's view shall end at; None = live."""
-    now, half = sight.end, sight.span // 2
+    now = sight.end
+    half = sight.span // 2
     if move == "golive" or (move == "pause" and sight.at is not None):
         return None
     if move in ("previous", "next"):
@@ -382,7 +410,9 @@ def view_end(move: str, sight: ViewQuery, goto: Any) -> int | None:
 
 
 def pick_threshold(sight: ViewQuery, how: str, click: Any, by: str) -> float | None:
-    """A threshold from the curve: where it was clicked, its best F1, or the buffer's quantile that flags about 1 % of steps."""
+    """A threshold from the curve: where it was clicked, its best F1, or the buffer's quantile that
+    flags about 1 % of steps.
+    """
     if how == "curve":
         found = click["points"][0]["x"] if click else None
     elif how == "best":

@@ -45,7 +45,9 @@ def chart_update(sight: ViewQuery, look: dict[str, Any], held: dict[str, Any] | 
 
 
 def can_append(held: dict[str, Any], sight: ViewQuery, look: dict[str, Any]) -> bool:
-    """Whether the browser holds this very plot but for its newest steps, so that only those need to travel."""
+    """Whether the browser holds this very plot but for its newest steps, so that only those need to
+    travel.
+    """
     same = (
         held["look"] == look and held["sheet"] == sight.sheet and sight.at is None and sight.ready
     )
@@ -54,7 +56,8 @@ def can_append(held: dict[str, Any], sight: ViewQuery, look: dict[str, Any]) -> 
 
 def chart_figure(sight: ViewQuery, look: dict[str, Any], since: int | None) -> Any:
     """The whole chart, or a Patch with what came since a step."""
-    seen, theme = sight.seen, look["theme"]
+    seen = sight.seen
+    theme = look["theme"]
     title = f"{look['stream']} {look['revision']}"
     made: Any = (
         figure.build_figure(seen, theme, sight.span, title)
@@ -71,11 +74,9 @@ def chart_figure(sight: ViewQuery, look: dict[str, Any], since: int | None) -> A
 def append_patch(seen: View, theme: str, span: int, since: int) -> Patch:
     """What a browser that holds the steps up to `since` lacks."""
     patch = Patch()
-    traces, layout, new = (
-        patch["data"],
-        patch["layout"],
-        figure.line_traces(seen, theme, since - seen.first),
-    )
+    traces = patch["data"]
+    layout = patch["layout"]
+    new = figure.line_traces(seen, theme, since - seen.first)
     for i, trace in enumerate(new):
         line = traces[i]
         for way in ("x", "y"):
@@ -96,7 +97,8 @@ def redraw(
     sight: ViewQuery, theme: str, zoom: dict[str, Any], by: str, seen: Any
 ) -> dict[str, Any]:
     """Everything a tick may change, for a browser that holds what `seen` says."""
-    feed, settings = sight.feed, sight.settings
+    feed = sight.feed
+    settings = sight.settings
     look = {
         "stream": feed.id,
         "key": list(settings.key),
@@ -138,7 +140,9 @@ def redraw(
 async def ready_query(
     monitor: Monitor, name: str, settings: Settings, span: int, at: dict[str, Any] | None
 ) -> ViewQuery:
-    """A sight whose track is ready, if that is a matter of a moment: so a moved slider answers with its own numbers."""
+    """A sight whose track is ready, if that is a matter of a moment: so a moved slider answers with
+    its own numbers.
+    """
     until = monitor.clock() + TRACK_PATIENCE
     sight = ViewQuery(monitor, name, settings, span, at["end"] if at else None)
     while not sight.ready and monitor.clock() < until:

@@ -99,8 +99,11 @@ def connect_upload(app: dash.Dash, service: Service) -> None:
         output={**said, **boxes}, inputs={**asked, "domain": Input("domain", "value")}, state=states
     )
     async def upload(contents: Any, name: Any, **rest: Any) -> dict[str, Any]:
-        """Reads a dropped file, or the same one again as the visitor corrected it; a bad one leaves everything as it was."""
-        same, why = dict.fromkeys({**said, **boxes}, no_update), ctx.triggered_id
+        """Reads a dropped file, or the same one again as the visitor corrected it; a bad one leaves
+        everything as it was.
+        """
+        same = dict.fromkeys({**said, **boxes}, no_update)
+        why = ctx.triggered_id
         try:
             if why == "upload" and contents:
                 await asyncio.to_thread(receive_file, monitor, contents, name)
@@ -166,7 +169,8 @@ def guess_boxes(feed: Feed) -> dict[str, Any]:
     """How the file was understood, in words and in boxes that correct it."""
     recording = feed.stream
     assert isinstance(recording, Recording)
-    columns, names = recording.columns, list(recording.columns.names)
+    columns = recording.columns
+    names = list(recording.columns.names)
     counted = ", ".join(f"{what}: {count:,}" for what, count in recording.notes.items())
     words = f"{recording.title}, {recording.total:,} rows. {columns.guess}." + (
         f" Counted: {counted}." if counted else ""

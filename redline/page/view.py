@@ -1,4 +1,5 @@
-"""What there is to see of one stream under one setting, as plain values: a page, a report or an API answer shows a View.
+"""What there is to see of one stream under one setting, as plain values: a page, a report or an API
+answer shows a View.
 
 A View is cut from what the monitor keeps: it scores nothing, changes nothing and knows no colours.
 """
@@ -57,7 +58,9 @@ class View(NamedTuple):
 
 
 class TrackRows(NamedTuple):
-    """What a View is made of, read in one go: rows first..end of a feed's buffer and what a track said of them."""
+    """What a View is made of, read in one go: rows first..end of a feed's buffer and what a track
+    said of them.
+    """
 
     stream: Any  # a streams.Stream: title, names, units, period
     first: int
@@ -73,17 +76,22 @@ class TrackRows(NamedTuple):
 
 
 def read_track_rows(feed: Any, track: Any, threshold: float, first: int, end: int) -> TrackRows:
-    """Reads rows first..end of a monitor's feed and of a track beside it, cut to what the buffer still has."""
+    """Reads rows first..end of a monitor's feed and of a track beside it, cut to what the buffer
+    still has.
+    """
     with feed.lock:
-        first, end = max(first, feed.tape.first), min(end, feed.tape.end)
+        first = max(first, feed.tape.first)
+        end = min(end, feed.tape.end)
         end = max(first, end)
         label = feed.tape.read("label", first, end) if feed.labelled else None
         low, high = track.bounds(threshold, first, end)
-        score, alarm = track.read("score", first, end)[:, 0], track.read("alarm", first, end)[:, 0]
+        score = track.read("score", first, end)[:, 0]
+        alarm = track.read("alarm", first, end)[:, 0]
         parts = np.broadcast_to(
             track.read("parts", first, end), (end - first, len(feed.stream.names))
         )
-        time, x = feed.tape.read("time", first, end)[:, 0], feed.tape.read("x", first, end)
+        time = feed.tape.read("time", first, end)[:, 0]
+        x = feed.tape.read("x", first, end)
     return TrackRows(feed.stream, first, end, time, x, label, score, alarm, parts, low, high)
 
 
@@ -110,11 +118,14 @@ def make_view(
     outcome: np.ndarray | None,
     fates: list[tuple[int, int, str, str]] | None,
 ) -> View:
-    """The View of a scene at a threshold; outcome (n,) words and fates (first step, last step, kind, fate) come from whoever judged."""
+    """The View of a scene at a threshold; outcome (n,) words and fates (first step, last step,
+    kind, fate) come from whoever judged.
+    """
     stream = scene.stream
     above = scene.score > threshold
     runs = run_lengths(above)
-    low, high = scene.low, scene.high
+    low = scene.low
+    high = scene.high
     marks = [
         Mark(
             i,
@@ -158,7 +169,9 @@ def make_view(
 
 
 def anomalous_features(parts: np.ndarray, threshold: float) -> list[int]:
-    """The features that a mark belongs to: each above the threshold by itself, else the one that carries most."""
+    """The features that a mark belongs to: each above the threshold by itself, else the one that
+    carries most.
+    """
     found = np.flatnonzero(parts > threshold).tolist()
     return found or [int(np.nanargmax(parts))]
 
@@ -187,7 +200,10 @@ def view_sentence(scene: TrackRows, above: np.ndarray, runs: np.ndarray, thresho
     if i == len(above) - 1:
         since = format_time(scene.time[i - int(runs[i]) + 1], stream.period)
         return f"{what} is unusual since {since}: {_reason(scene, i, f, int(runs[i]))}."
-    return f"{what} was unusual at {format_time(scene.time[i], stream.period)}: {_reason(scene, i, f, int(runs[i]))}."
+    return (
+        f"{what} was unusual at {format_time(scene.time[i], stream.period)}: "
+        f"{_reason(scene, i, f, int(runs[i]))}."
+    )
 
 
 def _calm(scene: TrackRows) -> str:

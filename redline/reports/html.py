@@ -1,4 +1,6 @@
-"""An evaluation for people to read: a table in the terminal, or one HTML page without a script or a link to anywhere."""
+"""An evaluation for people to read: a table in the terminal, or one HTML page without a script or a
+link to anywhere.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,10 @@ import numpy as np
 
 from redline.reports.table import Table, format_cell, is_absent
 
-WIDTH, LEFT, RIGHT = (
-    1080,
-    56,
-    1072,
-)  # pixels of the wide picture; its plots lie between LEFT and RIGHT
+# pixels of the wide picture; its plots lie between LEFT and RIGHT
+WIDTH = 1080
+LEFT = 56
+RIGHT = 1072
 COLUMNS = 508  # a line is drawn through the lowest and the highest value in each of so many columns
 MAX_PANELS = 6  # features drawn, at most
 MAX_ALARM_ROWS = 500  # alarms listed, at most
@@ -101,7 +102,8 @@ def _cards(document: Mapping[str, Any]) -> str:
 
 def _series(picture: ReportPlot, document: Mapping[str, Any]) -> str:
     """The lines, the alarms, the truth and the score over all rows."""
-    steps, top = len(picture.x), 22
+    steps = len(picture.x)
+    top = 22
     place = _scale(0, max(steps - 1, 1), LEFT, RIGHT)
     shown_features = range(min(picture.x.shape[1], MAX_PANELS))
     height = 190 if len(shown_features) == 1 else 92
@@ -172,8 +174,11 @@ def _text(x: float, y: float, words: str, anchor: str = "end") -> str:
 def _path(
     values: np.ndarray, place: Callable[[float], float], level: Callable[[float], float]
 ) -> str:
-    """A line as an SVG path; long ones go through the extremes of each column, and a missing value breaks it."""
-    pieces, pen = [], "M"
+    """A line as an SVG path; long ones go through the extremes of each column, and a missing value
+    breaks it.
+    """
+    pieces = []
+    pen = "M"
     for at, value in _thinned(values):
         if isfinite(value):
             pieces.append(f"{pen}{place(at):.1f} {level(value):.1f}")
@@ -182,7 +187,9 @@ def _path(
 
 
 def _thinned(values: np.ndarray) -> list[tuple[int, float]]:
-    """(step, value) of the lowest and the highest value in each column, in order; a column with a missing one ends in it."""
+    """(step, value) of the lowest and the highest value in each column, in order; a column with a
+    missing one ends in it.
+    """
     size = ceil(len(values) / COLUMNS)
     if size <= 2:
         return list(enumerate(values.tolist()))
@@ -288,7 +295,8 @@ def _labelled(document: Mapping[str, Any]) -> str:
     """Figures against the threshold, then the curves over all thresholds."""
     first = next((row for row in document["ranking"] if row["suggested"]), document["ranking"][0])
     others = [row for row in document["ranking"] if row is not first]
-    curve, name = first["curve"], first["detector"]
+    curve = first["curve"]
+    name = first["detector"]
     lines = [
         ("precision", curve["event_precision"], "a"),
         ("recall", curve["event_recall"], "b"),
@@ -357,7 +365,8 @@ def _curve(
     title: str,
 ) -> str:
     place, level = frame
-    pieces, pen = [], "M"
+    pieces = []
+    pen = "M"
     for a, b in zip(x, y):
         if b is not None:
             pieces.append(f"{pen}{place(a):.1f} {level(b):.1f}")
@@ -379,10 +388,12 @@ def _best(curve: Mapping[str, Any], threshold: float) -> str:
 
 def _unlabelled(document: Mapping[str, Any]) -> str:
     """How far detectors agree, as a grid: without labels nothing says who is right."""
-    names, matrix = [row["detector"] for row in document["ranking"]], document["agreement"]
+    names = [row["detector"] for row in document["ranking"]]
+    matrix = document["agreement"]
     if len(names) < 2:
         return ""
-    size, left = 26, 170
+    size = 26
+    left = 170
     cells = "".join(
         f'<rect class="agree" x="{left + j * size}" y="{i * size}" width="{size - 2}" height="{size - 2}" rx="3" '
         f'fill-opacity="{0 if is_absent(share) else 0.06 + 0.94 * share:.2f}">'
@@ -405,7 +416,9 @@ def _unlabelled(document: Mapping[str, Any]) -> str:
 
 
 class RankingColumn(NamedTuple):
-    """A column of the ranking: its heading, above it what is counted, how its value is found, and its heading where room is short."""
+    """A column of the ranking: its heading, above it what is counted, how its value is found, and
+    its heading where room is short.
+    """
 
     head: str
     group: str
@@ -456,7 +469,9 @@ def lookup_figure(row: Mapping[str, Any], keys: Sequence[str]) -> Any:
 
 
 def ranking_table(document: Mapping[str, Any]) -> Table:
-    """The ranking for a terminal, a star on the suggested one, then a row of dashes for each that could not run."""
+    """The ranking for a terminal, a star on the suggested one, then a row of dashes for each that
+    could not run.
+    """
     brief = [column for column in ranking_columns(document) if column.brief]
     rows = [
         ("*" if row["suggested"] else "", *(lookup_figure(row, column.keys) for column in brief))

@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 
 
 class Table(NamedTuple):
-    """Named columns and rows of text, numbers and None; what does not exist, None or NaN, is drawn as a dash."""
+    """Named columns and rows of text, numbers and None; what does not exist, None or NaN, is drawn
+    as a dash.
+    """
 
     heads: tuple[str, ...]
     rows: Sequence[tuple[Any, ...]]
@@ -65,7 +67,8 @@ def is_absent(value: Any) -> bool:
 
 
 def format_cell(value: Any) -> str:
-    """A cell for a person: whole numbers with separators, fractions with two or three digits, a dash for what does not exist.
+    """A cell for a person: whole numbers with separators, fractions with two or three digits, a
+    dash for what does not exist.
 
     >>> [format_cell(v) for v in (12_000, 0.256, 0.998, 1234.6, 0.0031, None, True, "EWMA")]
     ['12,000', '0.26', '0.998', '1,235', '0.003', '-', 'yes', 'EWMA']

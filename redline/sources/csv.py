@@ -147,7 +147,9 @@ def is_row_counter(column: list[str]) -> bool:
 
 
 def validate_columns(columns: Columns, table: CsvTable, head: list[list[str]]) -> Columns:
-    """The columns somebody asked for, once the file has them; times of day that nobody claimed still belong to their dates."""
+    """The columns somebody asked for, once the file has them; times of day that nobody claimed
+    still belong to their dates.
+    """
     asked = [
         name
         for name in (columns.time, columns.clock, columns.label, *columns.features)
@@ -158,11 +160,17 @@ def validate_columns(columns: Columns, table: CsvTable, head: list[list[str]]) -
             raise CsvError(f"there is no column `{name}`; the file has {list_names(table.names)}")
     if len(set(asked)) < len(asked):
         raise CsvError(
-            f"the column `{Counter(asked).most_common(1)[0][0]}` is asked for twice; give each column one part"
+            (
+                f"the column `{Counter(asked).most_common(1)[0][0]}` is asked for twice; "
+                "give each column one part"
+            )
         )
     if columns.stamps not in ("", *TIMESTAMP_FORMATS):
         raise CsvError(
-            f'time stamps cannot be read as "{columns.stamps}"; wanted one of {", ".join(TIMESTAMP_FORMATS)}'
+            (
+                f'time stamps cannot be read as "{columns.stamps}"; wanted one of '
+                f"{', '.join(TIMESTAMP_FORMATS)}"
+            )
         )
     if not columns.features:
         raise CsvError("no column of values was chosen; choose at least one")
@@ -186,7 +194,9 @@ def list_names(names: Iterable[str], most: int = 8) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-UNNAMED_KIND, UNSAID = -1, -2  # a row that is only called anomalous; a row that says nothing
+# a row that is only called anomalous; a row that says nothing
+UNNAMED_KIND = -1
+UNSAID = -2
 NORMAL_WORDS = ("false", "no", "n", "f", "normal", "none", "ok", "good")
 ANOMALY_WORDS = (
     "true",
@@ -256,7 +266,10 @@ class LabelReader:
                 table.fail(
                     step,
                     column,
-                    f"a label (0 or 1, true or false, or {', '.join(KINDS)}; with / between those of {features} features)",
+                    (
+                        f"a label (0 or 1, true or false, or {', '.join(KINDS)}; with / "
+                        f"between those of {features} features)"
+                    ),
                 )
             kinds[code] = said
         labels = kinds[codes]
@@ -279,9 +292,11 @@ def name_kinds(kinds: LabelArray) -> LabelArray:
 def read_csv(
     data: bytes | str | Path, columns: Columns | None = None, title: str = ""
 ) -> "Recording":
-    """The recording in a CSV file: its bytes, or the path of one; raises CsvError, and then nothing was read.
+    """The recording in a CSV file: its bytes, or the path of one; raises CsvError, and then nothing
+    was read.
 
-    `columns` says which column is what; without it that is guessed, and `Recording.columns.guess` says how.
+    `columns` says which column is what; without it that is guessed, and `Recording.columns.guess`
+    says how.
     """
     text, remark = decode_text(load_bytes(data))
     table, head = detect_table(check_text(text))
@@ -326,7 +341,9 @@ def assemble_recording(
 
 
 def read_cells(table: CsvTable, chosen: Columns, readers: Mapping[str, Any]) -> tuple[int, int]:
-    """Gives each column's reader its cells, a block at a time; counts the steps and the blank rows between them."""
+    """Gives each column's reader its cells, a block at a time; counts the steps and the blank rows
+    between them.
+    """
     at = {name: index for index, name in enumerate(table.names)}
     steps = blank = 0
     for block in table.blocks():
@@ -344,7 +361,9 @@ def read_cells(table: CsvTable, chosen: Columns, readers: Mapping[str, Any]) -> 
 
 
 class ElapsedReader:
-    """A column of times that are numbers: since the Unix epoch, or since the start in a unit that the header names."""
+    """A column of times that are numbers: since the Unix epoch, or since the start in a unit that
+    the header names.
+    """
 
     def __init__(self, decimal: str, unit: str) -> None:
         self.numbers = NumberReader(decimal)
@@ -355,7 +374,9 @@ class ElapsedReader:
         self.numbers.add(tuple(cells))
 
     def finish(self, order: str) -> tuple[FloatArray, str]:
-        """Seconds since the Unix epoch (steps,), NaN where a cell is no time, with a word on how they were read."""
+        """Seconds since the Unix epoch (steps,), NaN where a cell is no time, with a word on how
+        they were read.
+        """
         values = np.concatenate(self.numbers.values)
         known = np.abs(values[np.isfinite(values)])
         middle = np.median(np.minimum(known, 1e21)) if len(known) else 0.0
@@ -412,7 +433,9 @@ def is_compact(cell: str) -> bool:
 def build_times(
     table: CsvTable, chosen: Columns, clock: TimestampReader | ElapsedReader | None, steps: int
 ) -> tuple[FloatArray, str]:
-    """Seconds since the Unix epoch (steps,), with a word on how they were read; refuses a row without a time."""
+    """Seconds since the Unix epoch (steps,), with a word on how they were read; refuses a row
+    without a time.
+    """
     if clock is None:
         return np.arange(steps, dtype=float), ""
     time, how = clock.finish(chosen.stamps if chosen.stamps != "ISO" else "")
@@ -431,7 +454,9 @@ def build_times(
 def kept_columns(
     table: CsvTable, chosen: Columns, numbers: Mapping[str, NumberReader], guess: bool
 ) -> tuple[Columns, dict[str, str]]:
-    """The columns without those that hold no values, where they were guessed; with what was left out and why."""
+    """The columns without those that hold no values, where they were guessed; with what was left
+    out and why.
+    """
     used = (chosen.time, chosen.clock, chosen.label, *chosen.features)
     left = {name: "" for name in table.names if name not in used}
     if not guess:
@@ -445,13 +470,18 @@ def kept_columns(
     features = tuple(name for name in chosen.features if name not in left)
     if not any(numbers[name].filled for name in features):
         raise CsvError(
-            f"no column holds numbers; the file has {list_names(table.names)}; wanted rows of numbers, separated by commas, semicolons, tabs or bars"
+            (
+                f"no column holds numbers; the file has {list_names(table.names)}; wanted "
+                "rows of numbers, separated by commas, semicolons, tabs or bars"
+            )
         )
     return replace(chosen, features=features), left
 
 
 def clip_values(x: FloatArray) -> dict[str, int]:
-    """Makes infinite values and those beyond LARGEST missing, in place, and counts them and the missing ones."""
+    """Makes infinite values and those beyond LARGEST missing, in place, and counts them and the
+    missing ones.
+    """
     huge = np.abs(x) > LARGEST_CELL
     x[huge] = np.nan
     infinite = int(huge.sum())

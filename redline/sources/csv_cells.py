@@ -21,7 +21,9 @@ MAX_ROWS = 5_000_000  # lines of a file
 CELLS_AT_ONCE = (
     1 << 15
 )  # cells converted at once, so that a file's text is never held as a million lists
-HEAD, SEEN = 500, 25_000  # rows and cells the guess looks at, at most
+# rows and cells the guess looks at, at most
+HEAD = 500
+SEEN = 25_000
 EMPTY_FILE = "the file is empty; wanted a line of column names and rows of numbers"
 MISSING_CELLS = frozenset(
     ("", "nan", "null", "na", "n/a", "#n/a", "none", "nil", "-", "--", "?", "missing")
@@ -50,7 +52,9 @@ DELIMITERS = {
 
 
 class CsvError(ValueError):
-    """A file that cannot be read, in a sentence for the person who gave it; `names` are its columns where that much was understood."""
+    """A file that cannot be read, in a sentence for the person who gave it; `names` are its columns
+    where that much was understood.
+    """
 
     names: tuple[str, ...] = ()
 
@@ -65,7 +69,11 @@ def load_bytes(data: bytes | str | Path) -> bytes:
                 raw = file.read(MAX_FILE_BYTES + 1)
         except (OSError, ValueError) as error:
             raise CsvError(
-                f"cannot open {str(data)!r}: {getattr(error, 'strerror', None) or error}; give the path of a CSV file"
+                (
+                    f"cannot open {str(data)!r}: "
+                    f"{getattr(error, 'strerror', None) or error}; give the path of a CSV "
+                    "file"
+                )
             ) from error
     if len(raw) > MAX_FILE_BYTES:
         raise CsvError(
@@ -87,7 +95,10 @@ def decode_text(raw: bytes) -> tuple[bytes, str]:
     except UnicodeError:
         if encoding != "utf-8-sig":
             raise CsvError(
-                f"this is no text: it begins like {encoding.upper()[:6]} and is not; save the file as UTF-8"
+                (
+                    f"this is no text: it begins like {encoding.upper()[:6]} and is not; "
+                    "save the file as UTF-8"
+                )
             ) from None
     try:
         return raw.decode("cp1252").encode(), "not UTF-8, read as Latin-1 (Windows-1252)"
@@ -96,7 +107,9 @@ def decode_text(raw: bytes) -> tuple[bytes, str]:
 
 
 def check_text(text: bytes) -> bytes:
-    """The text up to its last filled line, once it is known to be text in lines of a bearable length."""
+    """The text up to its last filled line, once it is known to be text in lines of a bearable
+    length.
+    """
     filled = len(text.rstrip(b"\r\n\t ,;|\x1a"))
     if not filled:
         raise CsvError(EMPTY_FILE)
@@ -107,7 +120,10 @@ def check_text(text: bytes) -> bytes:
     if control.any():
         at = int(control.argmax())
         raise CsvError(
-            f"row {count_lines(text[:at]) + 1} holds the control byte 0x{text[at]:02x}, so this is no text; wanted a CSV file"
+            (
+                f"row {count_lines(text[:at]) + 1} holds the control byte "
+                f"0x{text[at]:02x}, so this is no text; wanted a CSV file"
+            )
         )
     if count_lines(text) >= MAX_ROWS:
         raise CsvError(f"the file has more than {MAX_ROWS:,} rows; cut it into several")
@@ -116,7 +132,10 @@ def check_text(text: bytes) -> bytes:
     if lengths.max() > MAX_LINE_LENGTH:
         at = int(breaks[lengths.argmax() - 1]) if lengths.argmax() else 0
         raise CsvError(
-            f"row {count_lines(text[: at + 1]) + 1} is {lengths.max() - 1:,} bytes long; wanted lines of at most {MAX_LINE_LENGTH:,}"
+            (
+                f"row {count_lines(text[: at + 1]) + 1} is {lengths.max() - 1:,} bytes "
+                f"long; wanted lines of at most {MAX_LINE_LENGTH:,}"
+            )
         )
     return text
 
@@ -170,12 +189,16 @@ class CsvTable:
         except csv.Error as error:
             what = "a quote is opened and not closed" if "limit" in str(error) else str(error)
             raise CsvError(
-                f"row {self.before + reader.line_num}: {what}; wanted cells separated by {DELIMITERS[self.delimiter]}"
+                (
+                    f"row {self.before + reader.line_num}: {what}; wanted cells separated "
+                    f"by {DELIMITERS[self.delimiter]}"
+                )
             ) from None
 
     def blocks(self) -> Iterator[CellBlock]:
         """The rows, some at a time; all of the table's width."""
-        reader, width = self.reader(), len(self.names)
+        reader = self.reader()
+        width = len(self.names)
         while self.header and not any(*self.records(reader, 1)):
             pass
         before = reader.line_num
@@ -202,8 +225,14 @@ class CsvTable:
                 del row[width:]
             if len(row) != width:
                 raise CsvError(
-                    f"row {block.line(index)} has {len(row)} cell{'s' * (len(row) != 1)}, wanted {width} as in the first row, "
-                    f"separated by {DELIMITERS[self.delimiter]}; put a value that holds the separator in quotes"
+                    (
+                        f"row {block.line(index)} has {len(row)} "
+                        f"cell{'s' * (len(row) != 1)}, wanted {width} as in the first row, "
+                        ""
+                    )(
+                        f"separated by {DELIMITERS[self.delimiter]}; put a value that "
+                        "holds the separator in quotes"
+                    )
                 )
 
     def fail(self, step: int, column: str, wanted: str) -> NoReturn:
@@ -212,7 +241,10 @@ class CsvTable:
             if step < len(block.rows):
                 cell = quote_cell(block.rows[step][self.names.index(column)])
                 raise CsvError(
-                    f"row {block.line(step)}, column `{column}`: wanted {wanted}, came {cell}; correct the cell or leave the column out"
+                    (
+                        f"row {block.line(step)}, column `{column}`: wanted {wanted}, came "
+                        f"{cell}; correct the cell or leave the column out"
+                    )
                 )
             step -= len(block.rows)
         raise IndexError(f"the table has {step} rows fewer than that")
@@ -263,13 +295,18 @@ def first_rows(table: CsvTable) -> list[list[str]]:
         raise CsvError(EMPTY_FILE)
     if len(rows[0]) > MAX_COLUMNS:
         raise CsvError(
-            f"row {table.before + 1} has {len(rows[0]):,} columns, wanted at most {MAX_COLUMNS:,}; write one row a step"
+            (
+                f"row {table.before + 1} has {len(rows[0]):,} columns, wanted at most "
+                f"{MAX_COLUMNS:,}; write one row a step"
+            )
         )
     return [row[: len(rows[0])] for row in rows if len(row) >= len(rows[0])]
 
 
 def last_comment(top: bytes) -> str:
-    """The last line above the rows that begins with #, without it: column names, as some programs write them."""
+    """The last line above the rows that begins with #, without it: column names, as some programs
+    write them.
+    """
     lines = [
         line
         for line in re.split(rb"[\r\n]+", top[-MAX_LINE_LENGTH:])
@@ -279,7 +316,9 @@ def last_comment(top: bytes) -> str:
 
 
 def guess_delimiter(top: bytes) -> str:
-    """The first separator that cuts the first lines all like the first of them; else the one seen most."""
+    """The first separator that cuts the first lines all like the first of them; else the one seen
+    most.
+    """
     head = list(islice(io.StringIO(top.decode(errors="ignore"), newline=""), 51))
     head = (
         head[:-1] if len(head) > 1 and len(top) == MAX_LINE_LENGTH else head
@@ -311,7 +350,9 @@ def guess_decimal(rows: list[list[str]], delimiter: str) -> str:
 
 
 def has_header(rows: list[list[str]], decimal: str) -> bool:
-    """The first row is names when a column has a word there over numbers or time stamps, or when it holds nothing but words."""
+    """The first row is names when a column has a word there over numbers or time stamps, or when it
+    holds nothing but words.
+    """
     first = [cell_kind(cell, decimal) for cell in rows[0]]
     for at, sort in enumerate(first):
         below = [kind for row in rows[1:] if (kind := cell_kind(row[at], decimal)) != "missing"]

@@ -30,7 +30,9 @@ def read_machine() -> MachineReading:
 
 
 def read_counter(what: str) -> float | None:
-    """Bytes through all disks or network cards; None where the system does not say, as in some containers."""
+    """Bytes through all disks or network cards; None where the system does not say, as in some
+    containers.
+    """
     try:
         if what == "disk":
             disk = psutil.disk_io_counters()
@@ -42,10 +44,12 @@ def read_counter(what: str) -> float | None:
 
 
 class ThisMachine(Stream):
-    """The load of the machine this runs on, a row for each second of the wall clock in which somebody asks.
+    """The load of the machine this runs on, a row for each second of the wall clock in which
+    somebody asks.
 
-    After more than ASLEEP seconds without a row there is one gap and no burst: the first row back has memory only, because
-    an average over a sleep says nothing about now. Shorter pauses are averaged over their true length.
+    After more than ASLEEP seconds without a row there is one gap and no burst: the first row back
+    has memory only, because an average over a sleep says nothing about now. Shorter pauses are
+    averaged over their true length.
     """
 
     title = "This machine"
@@ -61,14 +65,17 @@ class ThisMachine(Stream):
         clock: Callable[[], float] = wall.time,
         read: Callable[[], MachineReading] = read_machine,
     ) -> None:
-        self.clock, self.read = clock, read
+        self.clock = clock
+        self.read = read
         self.at = clock()  # seconds since the Unix epoch of the reading before
         self.second = np.floor(self.at)  # of the row before
         self.before = read()
         self.notes: dict[str, int] = {}
 
     def take(self, steps: int) -> Chunk:
-        """One row when a second has begun since the last one; else none. A clock set back starts anew from there."""
+        """One row when a second has begun since the last one; else none. A clock set back starts
+        anew from there.
+        """
         now = self.clock()
         second = np.floor(now)
         early = 0 <= now - self.at < self.period / 2  # too soon after the reading before for a rate
@@ -76,7 +83,9 @@ class ThisMachine(Stream):
             return Chunk(np.empty(0), np.empty((0, 4)), None)
         reading = self.read()
         row = self.row(reading, now - self.at)
-        self.at, self.second, self.before = now, second, reading
+        self.at = now
+        self.second = second
+        self.before = reading
         return Chunk(np.array([second]), np.array([row]), None)
 
     def row(self, new: MachineReading, elapsed: float) -> list[float]:

@@ -1,8 +1,10 @@
-"""What programs push in: each source's bounded queue, and the receipt that says when its points are safe.
+"""What programs push in: each source's bounded queue, and the receipt that says when its points are
+safe.
 
-A source's time goes forward strictly. A point whose time is known already is a *repeat*: ignored and counted. One that comes after a newer one
-is *late*: kept for the history, never scored, and counted. When a queue is full the whole submission is *refused* and counted: nothing is dropped
-in silence.
+A source's time goes forward strictly. A point whose time is known already is a *repeat*: ignored
+and counted. One that comes after a newer one is *late*: kept for the history, never scored, and
+counted. When a queue is full the whole submission is *refused* and counted: nothing is dropped in
+silence.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ TOTAL_QUEUE_POINTS = 1_000_000  # points all sources together may have waiting
 PERIOD_SAMPLE = 64  # points that tell how long a step takes
 MAX_NAME_LENGTH = 200  # characters of a name
 MAX_FEATURES = 1_000  # features of a source
-MAX_SECONDS_AHEAD = 86_400.0  # seconds that a time may lie ahead of the clock here: a stray 2099 would make all that follows late
+# seconds that a time may lie ahead of the clock here: a stray 2099 would make all that follows late
+MAX_SECONDS_AHEAD = 86_400.0
 EARLIEST_TIME = -62_135_596_800.0  # seconds since the Unix epoch: the year 1
 
 
@@ -31,7 +34,9 @@ class SubmissionRefused(ValueError):
 
     def __init__(self, field: str, wanted: str, came: str) -> None:
         super().__init__(f"{field}: wanted {wanted}; came {came}")
-        self.field, self.wanted, self.came = field, wanted, came
+        self.field = field
+        self.wanted = wanted
+        self.came = came
 
 
 class QueueFull(SubmissionRefused):
@@ -47,7 +52,9 @@ class SubmissionCounts(NamedTuple):
 
 
 class Receipt(Future[SubmissionCounts]):
-    """Resolves when the points it stands for are committed; where there is no ledger, when they are scored."""
+    """Resolves when the points it stands for are committed; where there is no ledger, when they are
+    scored.
+    """
 
 
 class Submission(NamedTuple):
@@ -58,7 +65,8 @@ class Submission(NamedTuple):
 
 def validate_points(time: np.ndarray, x: np.ndarray, now: float) -> tuple[np.ndarray, np.ndarray]:
     """The arrays as floats, (n,) and (n, features), or Refused."""
-    time, x = np.asarray(time, dtype=np.float64).reshape(-1), np.asarray(x, dtype=np.float64)
+    time = np.asarray(time, dtype=np.float64).reshape(-1)
+    x = np.asarray(x, dtype=np.float64)
     x = x[:, None] if x.ndim == 1 else x
     if x.ndim != 2 or len(x) != len(time) or not 1 <= x.shape[1] <= MAX_FEATURES:
         raise SubmissionRefused(
@@ -104,7 +112,8 @@ class QueueBudget:
     """The points that all sources together have waiting."""
 
     def __init__(self, limit: int = TOTAL_QUEUE_POINTS) -> None:
-        self.limit, self.waiting = limit, 0
+        self.limit = limit
+        self.waiting = 0
         self.lock = threading.Lock()
 
     def enter(self, points: int) -> bool:
@@ -127,7 +136,9 @@ class PushedStream(Stream):
     period = 1.0
 
     def __init__(self, title: str, names: Sequence[str], units: Sequence[str] = ()) -> None:
-        self.title, self.names, self.units = title, tuple(names), tuple(units) or ("",) * len(names)
+        self.title = title
+        self.names = tuple(names)
+        self.units = tuple(units) or ("",) * len(names)
         self.floors = (0.0,) * len(self.names)
         self.notes: Counter[str] = Counter()
         self.known: Callable[[np.ndarray], np.ndarray] = lambda times: np.zeros(
@@ -152,7 +163,9 @@ class PushedStream(Stream):
     # any thread
 
     def aligned(self, x: np.ndarray, names: Sequence[str]) -> np.ndarray:
-        """The columns in this source's order, NaN where a feature was left out; a feature it does not have is refused."""
+        """The columns in this source's order, NaN where a feature was left out; a feature it does
+        not have is refused.
+        """
         if tuple(names) == self.names or (not names and x.shape[1] == len(self.names)):
             return x
         unknown = [name for name in names if name not in self.names]
@@ -172,7 +185,11 @@ class PushedStream(Stream):
         with self.lock:
             if self.waiting + len(time) > SOURCE_QUEUE_POINTS or not self.room.enter(len(time)):
                 self.notes["refused"] += len(time)
-                full = f"{self.waiting:,} of {SOURCE_QUEUE_POINTS:,} waiting here and {self.room.waiting:,} of {self.room.limit:,} in all; send again later"
+                full = (
+                    f"{self.waiting:,} of {SOURCE_QUEUE_POINTS:,} waiting here and "
+                    f"{self.room.waiting:,} of {self.room.limit:,} in all; send again "
+                    "later"
+                )
                 raise QueueFull(
                     "points", f"room for {len(time):,} in the queue of {self.title}", full
                 )
@@ -190,16 +207,16 @@ class PushedStream(Stream):
         if len(time) <= steps:
             self.rest = self.nothing
         else:
-            chunk, self.rest = (
-                Chunk(time[:steps], x[:steps], None),
-                Chunk(time[steps:], x[steps:], None),
-            )
+            chunk = Chunk(time[:steps], x[:steps], None)
+            self.rest = Chunk(time[steps:], x[steps:], None)
         self.leave(len(chunk.time))
         return chunk
 
     @property
     def more(self) -> bool:
-        """Whether something is sorted out and not given; what is queued meanwhile waits its turn, or no round would ever end."""
+        """Whether something is sorted out and not given; what is queued meanwhile waits its turn,
+        or no round would ever end.
+        """
         return len(self.rest.time) > 0
 
     def leave(self, points: int) -> None:
@@ -226,7 +243,8 @@ class PushedStream(Stream):
         if not fresh.all():
             self.put_aside(time[late], x[late])
             self.count(len(time) - int(fresh.sum()), int(late.sum()))
-            time, x = time[fresh], x[fresh]
+            time = time[fresh]
+            x = x[fresh]
         self.rate(time)
         self.last = float(newest[-1])
         return Chunk(time, x, None)
@@ -239,7 +257,8 @@ class PushedStream(Stream):
         for each in submissions:
             self.queue.popleft()
             span = slice(start, start := start + len(each.time))
-            accepted, after = int(np.count_nonzero(fresh[span])), int(np.count_nonzero(late[span]))
+            accepted = int(np.count_nonzero(fresh[span]))
+            after = int(np.count_nonzero(late[span]))
             self.given += accepted
             self.open.append(
                 (
@@ -250,7 +269,9 @@ class PushedStream(Stream):
             )
 
     def parted(self, time: np.ndarray, fresh: np.ndarray) -> np.ndarray:
-        """Which of the points that are not fresh are late (n,); the others repeat a time that was kept."""
+        """Which of the points that are not fresh are late (n,); the others repeat a time that was
+        kept.
+        """
         old = np.flatnonzero(~fresh)
         seen = (
             np.isin(time[old], time[fresh])

@@ -44,7 +44,9 @@ def typical_period(time: FloatArray) -> float:
 
 
 def gap_mask(time: FloatArray, period: float) -> np.ndarray:
-    """Where the drawn line breaks before a row (steps,): a jump of more than BREAK periods, either way."""
+    """Where the drawn line breaks before a row (steps,): a jump of more than BREAK periods, either
+    way.
+    """
     return np.abs(np.diff(time, prepend=time[:1])) > GAP_PERIODS * period
 
 
@@ -54,14 +56,16 @@ class Recording(Stream):
     about = "A file of your own, played back."
 
     def __init__(self, title: str, rows: Chunk, columns: Columns, notes: Mapping[str, int]) -> None:
-        self.title, self.columns = title, columns
+        self.title = title
+        self.columns = columns
         self.time, self.x, self.label = rows
         for array in (self.time, self.x, *(() if self.label is None else (self.label,))):
             array.setflags(write=False)
         pairs = [split_unit(name) for name in columns.features]
         if len({name for name, _ in pairs}) < len(pairs):
             pairs = [(whole, "") for whole in columns.features]
-        self.names, self.units = tuple(name for name, _ in pairs), tuple(unit for _, unit in pairs)
+        self.names = tuple(name for name, _ in pairs)
+        self.units = tuple(unit for _, unit in pairs)
         self.floors = (0.0,) * len(self.names)
         self.period = typical_period(self.time)
         self.breaks = gap_mask(self.time, self.period)  # (steps,)
@@ -94,11 +98,14 @@ class Recording(Stream):
 
 
 def write_csv(stream: Stream, steps: int, file: str | Path | TextIO) -> int:
-    """Writes the next steps of a stream, labelled where it knows the truth, for `read_csv` to read back exactly; returns the rows written."""
+    """Writes the next steps of a stream, labelled where it knows the truth, for `read_csv` to read
+    back exactly; returns the rows written.
+    """
     if isinstance(file, str | Path):
         with open(file, "w", encoding="utf-8", newline="") as opened:
             return write_csv(stream, steps, opened)
-    rows, written = csv.writer(file, lineterminator="\n"), 0
+    rows = csv.writer(file, lineterminator="\n")
+    written = 0
     while written < steps and len((chunk := stream.take(min(steps - written, 10_000))).time):
         if not written:
             rows.writerow(
@@ -119,7 +126,9 @@ def column_heading(name: str, unit: str) -> str:
 
 
 def csv_rows(chunk: Chunk) -> Iterator[list[str]]:
-    """The rows of a chunk: time, values, and the kinds of its features, one word where they agree, else with / between."""
+    """The rows of a chunk: time, values, and the kinds of its features, one word where they agree,
+    else with / between.
+    """
     for at, stamp in enumerate(iso_timestamps(chunk.time)):
         cells = [stamp, *("" if value != value else repr(value) for value in chunk.x[at].tolist())]
         if chunk.label is not None:

@@ -76,11 +76,14 @@ def timestamp_pattern(cell: str) -> re.Pattern[str] | None:
 
 
 def matched_fields(found: re.Match[str], value: Callable[[str], Any]) -> tuple[Any, ...]:
-    """Year, month, day (or day, month), hour, minute, second, nanosecond and zone of a stamp; `value` gives a group as integers."""
+    """Year, month, day (or day, month), hour, minute, second, nanosecond and zone of a stamp;
+    `value` gives a group as integers.
+    """
     group = found.re.groupindex
     text = {name: found[name] for name in group if found[name] is not None}
     number_of = {name: value(name) if name in text else 0 for name in "yabHMSf"}
-    year, hour = number_of["y"], number_of["H"]
+    year = number_of["y"]
+    hour = number_of["H"]
     if len(text["y"]) == 2:
         year = year + np.where(year < 70, 2000, 1900)
     if "p" in text:
@@ -153,7 +156,9 @@ class TimestampReader:
         return parts if len(shapes) <= 64 else None
 
     def columnwise(self, cells: list[str]) -> np.ndarray | None:
-        """All cells at once, where they differ from the first in the digits of its numbers only; None where they do not."""
+        """All cells at once, where they differ from the first in the digits of its numbers only;
+        None where they do not.
+        """
         found = self.pattern.fullmatch(cells[0])
         if not found:
             return None
@@ -192,7 +197,9 @@ class TimestampReader:
         return np.array(parts, np.int64).reshape(-1, 8).T
 
     def finish(self, order: str) -> tuple[FloatArray, str]:
-        """Seconds since the Unix epoch (steps,), NaN where a stamp cannot be, with a word on how they were read."""
+        """Seconds since the Unix epoch (steps,), NaN where a stamp cannot be, with a word on how
+        they were read.
+        """
         parts = np.concatenate(self.parts, axis=1)
         how = "ISO" if self.pattern in PATTERNS[:2] else "with the month's name"
         if self.pattern is AMBIGUOUS:
@@ -204,9 +211,12 @@ class TimestampReader:
 
 
 def resolve_order(parts: np.ndarray, order: str) -> tuple[str, np.ndarray]:
-    """Day and month in their places: as ordered, else as the numbers allow, else so that the rows lie closest together."""
+    """Day and month in their places: as ordered, else as the numbers allow, else so that the rows
+    lie closest together.
+    """
     swapped = parts[[0, 2, 1, 3, 4, 5, 6, 7]]
-    day, month = "day/month/year", "month/day/year"
+    day = "day/month/year"
+    month = "month/day/year"
     if order in (day, month):
         return order, swapped if order == day else parts
     if parts[1:3].max(initial=0) > 12:
@@ -220,7 +230,9 @@ def resolve_order(parts: np.ndarray, order: str) -> tuple[str, np.ndarray]:
 
 
 def epoch_seconds(parts: np.ndarray) -> FloatArray:
-    """Seconds since the Unix epoch (steps,) of the numbers of `fields` (8, steps); NaN where there is no such day or hour."""
+    """Seconds since the Unix epoch (steps,) of the numbers of `fields` (8, steps); NaN where there
+    is no such day or hour.
+    """
     year, month, day, hour, minute, second, nanosecond, zone = parts
     months = ((year - 1970) * 12 + month - 1).astype("datetime64[M]")
     days = months.astype("datetime64[D]").astype(np.int64) + day - 1

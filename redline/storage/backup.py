@@ -13,8 +13,11 @@ from redline.storage.sqlite import SqliteStore, acquire_owner_lock
 
 
 def restore_backup(backup: str | Path, path: str | Path) -> None:
-    """Puts a backup in the place of a store that nobody has open; the one that was there is kept beside it as PATH.before."""
-    source, target = Path(backup), Path(path)
+    """Puts a backup in the place of a store that nobody has open; the one that was there is kept
+    beside it as PATH.before.
+    """
+    source = Path(backup)
+    target = Path(path)
     with translate_errors(source):
         checked = SqliteStore(source, write=False)
         with checked.reader.connect() as c:

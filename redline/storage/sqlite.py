@@ -1,7 +1,9 @@
-"""History that survives: points, anomalies, incidents, labels and applied settings in one SQLite file.
+"""History that survives: points, anomalies, incidents, labels and applied settings in one SQLite
+file.
 
-One writer, many readers (WAL). A commit is on the disk before it returns (synchronous FULL), so what is acknowledged survives a killed process and,
-on a disk that keeps its word, a power cut. Points stand in chunks, a blob of float64 rows each: that is what 200,000 points a second need.
+One writer, many readers (WAL). A commit is on the disk before it returns (synchronous FULL), so
+what is acknowledged survives a killed process and, on a disk that keeps its word, a power cut.
+Points stand in chunks, a blob of float64 rows each: that is what 200,000 points a second need.
 """
 
 from __future__ import annotations
@@ -123,7 +125,9 @@ def plain_description(anomaly: Anomaly, unit: str) -> tuple[str, str]:
 
 
 def create_engine(path: Path, write: bool) -> sa.Engine:
-    """SQLAlchemy on the file; a transaction of the writer takes the lock at once, one of a reader sees one moment."""
+    """SQLAlchemy on the file; a transaction of the writer takes the lock at once, one of a reader
+    sees one moment.
+    """
 
     def connect() -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -148,7 +152,9 @@ def create_engine(path: Path, write: bool) -> sa.Engine:
 
 
 def acquire_owner_lock(path: Path) -> sqlite3.Connection:
-    """Holds the file for this process: a second Redline on it would write every step twice. The lock goes with the process, whatever ends it."""
+    """Holds the file for this process: a second Redline on it would write every step twice. The
+    lock goes with the process, whatever ends it.
+    """
     lock = sqlite3.connect(
         f"{path}-owner", timeout=0, isolation_level=None, check_same_thread=False
     )
@@ -184,7 +190,9 @@ class SqliteStore:
         describe: Describe = plain_description,
         write: bool = True,
     ) -> None:  # noqa: B008  constants
-        self.path, self.keep, self.describe = Path(path), keep, describe
+        self.path = Path(path)
+        self.keep = keep
+        self.describe = describe
         self.lock = threading.RLock()
         self.beside: Callable[[Sequence[Batch], Callable[[Any], None]], None] | None = (
             None  # writes incidents within a commit
@@ -246,7 +254,9 @@ class SqliteStore:
     # --- what the loop writes
 
     def commit(self, batches: Sequence[Batch]) -> None:
-        """Points, scores, anomalies, settings, positions and snapshots of these batches in one transaction, and what stands beside them."""
+        """Points, scores, anomalies, settings, positions and snapshots of these batches in one
+        transaction, and what stands beside them.
+        """
         with self.lock:
             before = dict(self.known_streams)
             try:
@@ -286,12 +296,15 @@ class SqliteStore:
             c.execute(anomalies_table.insert(), found)
 
     def put_streams(self, c: sa.Connection, by_name: Mapping[str, Sequence[Batch]]) -> None:
-        """Position, counters and settings of each stream after its newest batch; a stream that begins anew forgets what it was."""
+        """Position, counters and settings of each stream after its newest batch; a stream that
+        begins anew forgets what it was.
+        """
         changed: list[dict[str, Any]] = []
         history: list[dict[str, Any]] = []
         now = time.time()
         for name, batches in by_name.items():
-            known, row = self.known_streams.get(name), self.stream_row(batches, now)
+            known = self.known_streams.get(name)
+            row = self.stream_row(batches, now)
             if (
                 known is not None
                 and known.end
@@ -367,7 +380,8 @@ class SqliteStore:
             self.total += sum(row["n"] for row in rows)
         for name, chunks in news.items():
             known = self.known_streams[name]
-            tail, upto = known.tail, known.upto
+            tail = known.tail
+            upto = known.upto
             for chunk in chunks:
                 tail = (
                     (*(tail if chunk["first"] == upto else ()), chunk["first"])
@@ -401,13 +415,16 @@ class SqliteStore:
         )
 
     def put_snapshots(self, c: sa.Connection, news: Sequence[tuple[int, Snapshot]]) -> None:
-        """The new states (stream, snapshot) in their order; older ones go when a restart would not begin there any more."""
+        """The new states (stream, snapshot) in their order; older ones go when a restart would not
+        begin there any more.
+        """
         standing: dict[int, list[Snapshot]] = {}
         for id, new in news:
             standing[id] = [*([] if new.anew else standing.get(id, [])), new]
         if not standing:
             return
-        mine, step = snapshots_table.c.stream == sa.bindparam("id"), snapshots_table.c.step
+        mine = snapshots_table.c.stream == sa.bindparam("id")
+        step = snapshots_table.c.step
         void = [{"id": id} for id, new in news if new.anew]
         if void:
             c.execute(snapshots_table.delete().where(mine), void)
@@ -428,7 +445,8 @@ class SqliteStore:
         )
 
     def late_rows(self, batch: Batch) -> list[dict[str, Any]]:
-        id, now = self.known_streams[batch.name].id, time.time()
+        id = self.known_streams[batch.name].id
+        now = time.time()
         return [
             {"stream": id, "time": moment, "arrived": now, "x": row.astype("<f8").tobytes()}
             for each in batch.late
@@ -482,7 +500,9 @@ class SqliteStore:
             ]
 
     def restore(self, name: str) -> StoredStream | None:
-        """What a restart needs of a stream: the oldest snapshot there is and the rows since; None where nothing is known."""
+        """What a restart needs of a stream: the oldest snapshot there is and the rows since; None
+        where nothing is known.
+        """
         with self.reading() as c:
             about = c.execute(sa.select(streams_table).where(streams_table.c.name == name)).first()
             if about is None:
@@ -514,7 +534,10 @@ class SqliteStore:
         rows = rows[first - chunks[0].first :] if chunks else rows
         if chunks and len(rows) != about.end - first:
             raise StoreError(
-                f"{self.path} is damaged: {name} lacks steps between {first} and {about.end}; restore a backup"
+                (
+                    f"{self.path} is damaged: {name} lacks steps between {first} and "
+                    f"{about.end}; restore a backup"
+                )
             )
         undone = [settings_from_json(json.dumps(each)) for each in json.loads(about.undone)]
         known = (
@@ -546,7 +569,9 @@ class SqliteStore:
             ).first()
             if about is None or not len(times):
                 return found
-            low, high, width = float(times.min()), float(times.max()), len(json.loads(about.names))
+            low = float(times.min())
+            high = float(times.max())
+            width = len(json.loads(about.names))
             chunk = (
                 (points_table.c.stream == about.id)
                 & (points_table.c.newest >= low)
@@ -564,7 +589,9 @@ class SqliteStore:
     def points(
         self, name: str, since: float | None = None, until: float | None = None, limit: int = 10_000
     ) -> StoredPoints | None:
-        """Points of a stream, oldest first, times included: the first `limit` from `since` on, or without it the last ones. None: no such stream."""
+        """Points of a stream, oldest first, times included: the first `limit` from `since` on, or
+        without it the last ones. None: no such stream.
+        """
         with self.reading() as c:
             about = c.execute(
                 sa.select(streams_table.c.id, streams_table.c.names).where(
@@ -573,10 +600,8 @@ class SqliteStore:
             ).first()
             if about is None:
                 return None
-            names, span = (
-                tuple(json.loads(about.names)),
-                (none_to_bound(since, -np.inf), none_to_bound(until, np.inf)),
-            )
+            names = tuple(json.loads(about.names))
+            span = (none_to_bound(since, -np.inf), none_to_bound(until, np.inf))
             chunks = (
                 first_chunks(c, about.id, span, limit)
                 if since is not None
@@ -603,7 +628,9 @@ class SqliteStore:
         )
 
     def anomalies(self, query: AnomalyQuery = AnomalyQuery()) -> list[dict[str, Any]]:  # noqa: B008  constants
-        """Anomalies, the newest first; oldest first after an id. `before` the last id of a page gives the next page."""
+        """Anomalies, the newest first; oldest first after an id. `before` the last id of a page
+        gives the next page.
+        """
         t = anomalies_table.c
         wanted = [
             t.stream == query.stream if query.stream is not None else None,
@@ -638,7 +665,9 @@ class SqliteStore:
             return [dict(row) | {"settings": json.loads(row["settings"])} for row in rows]
 
     def daily(self, stream: str, days: int = 30) -> list[tuple[int, int]]:
-        """Anomalies a day, oldest first: (days since the epoch, how many), by the stream's own time."""
+        """Anomalies a day, oldest first: (days since the epoch, how many), by the stream's own
+        time.
+        """
         day = sa.cast(anomalies_table.c.time / 86_400, sa.Integer)
         asked = (
             sa.select(day, sa.func.count())
@@ -681,7 +710,9 @@ class SqliteStore:
     # --- incidents and labels, as those who join and judge them hand them in
 
     def put_incidents(self, c: sa.Connection, rows: Any) -> None:
-        """Writes rows.incidents (each with id, stream, state, start) and rows.watches (each with stream), the newest word counts."""
+        """Writes rows.incidents (each with id, stream, state, start) and rows.watches (each with
+        stream), the newest word counts.
+        """
         now = time.time()
         for row in rows.incidents:
             c.execute(incidents_table.delete().where(incidents_table.c.id == row["id"]))
@@ -697,7 +728,9 @@ class SqliteStore:
             self.put_incidents(c, rows)
 
     def incidents(self, limit: int = 2_000) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """(incidents, watches): every one that is not resolved, and the newest of the others, oldest first."""
+        """(incidents, watches): every one that is not resolved, and the newest of the others,
+        oldest first.
+        """
         alive = sa.select(incidents_table.c.id).where(incidents_table.c.state != "resolved")
         latest = (
             sa.select(incidents_table.c.id).order_by(incidents_table.c.start.desc()).limit(limit)
@@ -720,7 +753,9 @@ class SqliteStore:
         kind: str,
         detail: Mapping[str, Any] | None = None,
     ) -> int:
-        """A person's word on a span of a stream, seconds since the epoch, both ends included; its id."""
+        """A person's word on a span of a stream, seconds since the epoch, both ends included; its
+        id.
+        """
         row = {
             "stream": stream,
             "start": span[0],
@@ -767,8 +802,11 @@ class SqliteStore:
     # --- retention, backup
 
     def sweep_now_and_then(self) -> None:
-        """Looks once a minute for what is too old; not when the clock has jumped, for then nobody knows what is."""
-        ticks, wall = time.monotonic() - self.swept[0], time.time() - self.swept[1]
+        """Looks once a minute for what is too old; not when the clock has jumped, for then nobody
+        knows what is.
+        """
+        ticks = time.monotonic() - self.swept[0]
+        wall = time.time() - self.swept[1]
         if ticks < SWEEP_EVERY:
             return
         self.swept = (time.monotonic(), time.time())
@@ -784,7 +822,9 @@ class SqliteStore:
             _log.warning("nothing old was deleted: %s", error)
 
     def sweep(self, now: float) -> int:
-        """Deletes chunks and anomalies that are too old or too many, some of them; what a restart needs stays. How many chunks went."""
+        """Deletes chunks and anomalies that are too old or too many, some of them; what a restart
+        needs stays. How many chunks went.
+        """
         edge = now - 86_400 * self.keep.days
         begin = (
             sa.select(sa.func.min(snapshots_table.c.step))
@@ -825,14 +865,16 @@ class SqliteStore:
                 )
             )
             c.exec_driver_sql("PRAGMA incremental_vacuum(1000)")
-        self.total, self.cursor = (
-            total,
-            looked[-1].id if len(looked) == SWEEP_CHUNKS and looked[-1].arrived < edge else 0,
+        self.total = total
+        self.cursor = (
+            looked[-1].id if len(looked) == SWEEP_CHUNKS and looked[-1].arrived < edge else 0
         )
         return len(gone)
 
     def backup(self, path: str | Path) -> Path:
-        """A whole copy of this moment, while everything goes on; a file that is there already is not touched."""
+        """A whole copy of this moment, while everything goes on; a file that is there already is
+        not touched.
+        """
         target = Path(path)
         if target.exists():
             raise StoreError(f"{target} is there already; name a new file for the backup")
@@ -885,8 +927,11 @@ def last_chunks(c: sa.Connection, id: int, until: float, limit: int) -> list[Any
 
 
 def fetch_chunks(found: sa.CursorResult[Any], limit: int, since: float | None) -> list[Any]:
-    """Chunks until they hold `limit` points; the first one may begin before `since`, so it does not count."""
-    chunks, held = [], 0
+    """Chunks until they hold `limit` points; the first one may begin before `since`, so it does not
+    count.
+    """
+    chunks = []
+    held = 0
     for chunk in found:
         chunks.append(chunk)
         held += chunk.n if since is None or chunk.oldest >= since else 0
@@ -914,7 +959,9 @@ def late_points(c: sa.Connection, id: int, span: tuple[float, float], limit: int
 
 
 class UnavailableStore:
-    """Stands where a store could not be opened: nothing is acknowledged, every commit says why, the page goes on."""
+    """Stands where a store could not be opened: nothing is acknowledged, every commit says why, the
+    page goes on.
+    """
 
     def __init__(self, why: StoreError) -> None:
         self.why = why

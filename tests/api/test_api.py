@@ -1,4 +1,6 @@
-"""The API: what each route answers, what it refuses and in which words, points in, and the stream of events out."""
+"""The API: what each route answers, what it refuses and in which words, points in, and the stream
+of events out.
+"""
 
 import asyncio
 import csv
@@ -434,7 +436,9 @@ def test_anomalies_are_listed_narrowed_and_paged(wave):
 
 
 def push(client, first, values, source="oven"):
-    """Pushes a value a minute; returns when the listeners know too, which is a moment after the answer."""
+    """Pushes a value a minute; returns when the listeners know too, which is a moment after the
+    answer.
+    """
     answer = pushed(client, first, values, source)
     feeds, until = client.service.monitor.feeds, time.monotonic() + 5
     while (
@@ -829,7 +833,10 @@ def test_an_event_is_the_anomaly_of_the_list(running):
 
 def test_the_openapi_lists_every_route_and_answers_are_quick(wave):
     paths = wave.get("/openapi.json").json()["paths"]
-    wanted = "/health /api/status /api/stats /api/streams /api/data/{source} /api/anomalies /api/alerts /api/stream/anomalies /api/submit /api/configure"
+    wanted = (
+        "/health /api/status /api/stats /api/streams /api/data/{source} /api/anomalies "
+        "/api/alerts /api/stream/anomalies /api/submit /api/configure"
+    )
     assert set(wanted.split()) <= set(paths)
     shown = wave.get("/docs").text
     assert (

@@ -1,4 +1,6 @@
-"""The API fuzzed from its own OpenAPI: whatever comes, the answer is a right one or a problem, never a failure of the server."""
+"""The API fuzzed from its own OpenAPI: whatever comes, the answer is a right one or a problem,
+never a failure of the server.
+"""
 
 import json
 
@@ -65,7 +67,9 @@ def test_whatever_comes_is_answered_or_refused_in_a_problem(server, route, mode)
 
 
 def right(response):
-    """No failure of the server, and every refusal a problem; 503 is what /health says when it is not ready."""
+    """No failure of the server, and every refusal a problem; 503 is what /health says when it is
+    not ready.
+    """
     assert response.status_code < 500, response.text
     if response.status_code >= 400:
         problem = json.loads(response.content)

@@ -1,6 +1,8 @@
-"""Hardship over HTTP: hostile and malformed input, five times more than it can take, 500 followers of whom ten do not read.
+"""Hardship over HTTP: hostile and malformed input, five times more than it can take, 500 followers
+of whom ten do not read.
 
-`make hardship` runs these with those of test_durable.py: 25 times kill -9 under load, a full disk, a clock that jumps.
+`make hardship` runs these with those of test_durable.py: 25 times kill -9 under load, a full disk,
+a clock that jumps.
 """
 
 from __future__ import annotations
@@ -155,7 +157,10 @@ def test_hostile_and_malformed_input_is_refused_in_a_sentence_and_disturbs_nobod
     assert not any("Traceback" in line for line in server.said), server.said
     ways = len(BOMBS) + len(TALK) + len(PATHS) + len(HARMLESS)
     print(
-        f"\nhostile: {ways} ways refused or harmless, {count} honest points in between, memory +{grown >> 20} MiB"
+        (
+            f"\nhostile: {ways} ways refused or harmless, {count} honest points in "
+            f"between, memory +{grown >> 20} MiB"
+        )
     )
 
 
@@ -183,7 +188,10 @@ class Flood:
 
     def body(self, name: str, number: int) -> bytes:
         first = int(START) + number * self.BODY
-        return f'{{"source": "{name}", "time": [{",".join(map(str, range(first, first + self.BODY)))}{self.tail}'.encode()
+        return (
+            f'{{"source": "{name}", "time": '
+            f"[{','.join(map(str, range(first, first + self.BODY)))}{self.tail}"
+        ).encode()
 
     def send(self, name: str) -> None:
         line = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=60)
@@ -237,7 +245,10 @@ def test_five_times_more_than_it_can_take_is_refused_counted_and_nothing_acknowl
         kept = {name: stored(server, name) for name in Flood.SOURCES}
     taken, refused = flood.counts[200] * Flood.BODY, flood.counts[429] * Flood.BODY
     print(
-        f"\noverload: {taken + refused:,} points offered, {taken:,} taken, {refused:,} refused, memory +{grown >> 20} MiB"
+        (
+            f"\noverload: {taken + refused:,} points offered, {taken:,} taken, {refused:,} "
+            f"refused, memory +{grown >> 20} MiB"
+        )
     )
     assert (
         set(flood.counts) <= {200, 429, 503}
@@ -265,7 +276,9 @@ def stored(server: Server, name: str) -> np.ndarray:
 
 
 def calm(measure: Callable[[], float], limit: float) -> float:
-    """The least of up to three measurements: a machine that is busy with something else is asked again."""
+    """The least of up to three measurements: a machine that is busy with something else is asked
+    again.
+    """
     found = measure()
     for _ in range(2):
         found = found if found <= limit else min(found, measure())
@@ -277,7 +290,10 @@ def test_500_followers_of_whom_ten_do_not_read_are_told_within_a_second_and_memo
         found = deliver(500, 10, 22.0)
         p99 = float(np.quantile(found.late, 0.99))
         print(
-            f"\nfollowers: p99 {1_000 * p99:.0f} ms over {found.events:,} events, {found.slow} of 10 let go, memory +{found.grown:.0f} MiB"
+            (
+                f"\nfollowers: p99 {1_000 * p99:.0f} ms over {found.events:,} events, "
+                f"{found.slow} of 10 let go, memory +{found.grown:.0f} MiB"
+            )
         )
         assert found.slow == 10 and found.grown < 100 and len(found.late) >= 490 * found.events
         return p99

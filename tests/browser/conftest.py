@@ -1,4 +1,6 @@
-"""A running Redline, and visitors with a real headless Chromium; without one the suite is skipped, and an error in a console fails the test."""
+"""A running Redline, and visitors with a real headless Chromium; without one the suite is skipped,
+and an error in a console fails the test.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ SEED = 7
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the suite, and runs it last: playwright's event loop stays in this thread, where other tests want their own."""
+    """Marks the suite, and runs it last: playwright's event loop stays in this thread, where other
+    tests want their own.
+    """
     ours = [item for item in items if HERE in item.path.parents]
     for item in ours:
         item.add_marker(pytest.mark.browser)
@@ -51,7 +55,9 @@ def own_server() -> Iterator[Server]:
 
 @pytest.fixture
 def enter(chromium: Any) -> Iterator[Callable[..., Visitor]]:
-    """enter(server, **view) -> a visitor; at the end nothing may have gone wrong in a console, but for what a test expects."""
+    """enter(server, **view) -> a visitor; at the end nothing may have gone wrong in a console, but
+    for what a test expects.
+    """
     inside: list[Visitor] = []
 
     def come(server: Server, look: dict[str, Any] | None = None, **view: Any) -> Visitor:

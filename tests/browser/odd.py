@@ -1,4 +1,6 @@
-"""Redline with streams that misbehave, each in its own way: `python odd.py` takes the flags of app.py."""
+"""Redline with streams that misbehave, each in its own way: `python odd.py` takes the flags of
+app.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The connector: drops a CSV, corrects what was guessed, sees it; drops rubbish and reads the sentence; nothing is invented without labels."""
+"""The connector: drops a CSV, corrects what was guessed, sees it; drops rubbish and reads the
+sentence; nothing is invented without labels.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ STEPS, FAULTS = 900, (400, 700)
 
 
 def pumps(stamp: str = "%Y-%m-%d %H:%M:%S") -> bytes:
-    """A small series of our own: two features a minute, faults at two places, and which rows they are."""
+    """A small series of our own: two features a minute, faults at two places, and which rows they
+    are.
+    """
     draw = np.random.default_rng(5)
     start = datetime(2026, 3, 1, tzinfo=UTC)
     rows = ["when,pressure,flow,operator,is_bad"]

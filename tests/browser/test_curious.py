@@ -12,7 +12,10 @@ from tests.browser.visitor import Visitor
 
 Enter = Callable[..., Visitor]
 RED = {"light": "rgb(214, 0, 28)", "dark": "rgb(255, 90, 95)"}
-DRAWN = "[...document.querySelectorAll('#chart .scatterlayer .points path.point')].map(p => getComputedStyle(p)).filter(s => s.opacity > 0)"
+DRAWN = (
+    "[...document.querySelectorAll('#chart .scatterlayer .points path.point')].map(p => "
+    "getComputedStyle(p)).filter(s => s.opacity > 0)"
+)
 
 
 def red_points(visitor: Visitor, theme: str = "light") -> int:

@@ -1,4 +1,6 @@
-"""What must stay true of the plot while it lives: no rewritten past, no gap, no repeat, no lost zoom, no visitor in another's way."""
+"""What must stay true of the plot while it lives: no rewritten past, no gap, no repeat, no lost
+zoom, no visitor in another's way.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,10 @@ from bench.browser import Server
 from tests.browser.visitor import Visitor
 
 Enter = Callable[..., Visitor]
-RANGE = "eyes.plot()._fullLayout.xaxis.range.map(t => new Date(t + (String(t).includes('Z') ? '' : 'Z')).getTime())"
+RANGE = (
+    "eyes.plot()._fullLayout.xaxis.range.map(t => new Date(t + (String(t).includes('Z') ? "
+    "'' : 'Z')).getTime())"
+)
 
 
 def test_marks_in_the_buffer_stay_as_they_are_while_5000_steps_come(
@@ -141,7 +146,10 @@ def test_a_slow_compare_of_one_visitor_does_not_slow_another(
     for window in (200, 300, 400, 150):  # each asks for a new track of every detector
         busy.slide("window", window)
         busy.until(
-            "[...document.querySelectorAll('#compare tr')].some(row => row.textContent.includes('scoring'))",
+            (
+                "[...document.querySelectorAll('#compare tr')].some(row => "
+                "row.textContent.includes('scoring'))"
+            ),
             10,
         )
         calm.redraws(4)

@@ -1,4 +1,6 @@
-"""Every state the page can be in has its text: learning, stale, disconnected, failed, empty, paused; one tab's trouble leaves the others alone."""
+"""Every state the page can be in has its text: learning, stale, disconnected, failed, empty,
+paused; one tab's trouble leaves the others alone.
+"""
 
 from __future__ import annotations
 

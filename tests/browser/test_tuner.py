@@ -1,4 +1,6 @@
-"""The tuner: chooses a detector, compares, clicks the curve, applies, undoes, exports; the command line finds the very same in what was exported."""
+"""The tuner: chooses a detector, compares, clicks the curve, applies, undoes, exports; the command
+line finds the very same in what was exported.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,10 @@ NAMES = [
     *DETECTORS,
     *register_available(DetectorList({})),
 ]  # with those of an installed extra, as `python app.py` lists them
-ROWS = "[...document.querySelectorAll('#compare tr')].map(row => [...row.cells].map(cell => cell.textContent))"
+ROWS = (
+    "[...document.querySelectorAll('#compare tr')].map(row => [...row.cells].map(cell => "
+    "cell.textContent))"
+)
 
 
 def test_choose_compare_click_the_curve_apply_undo(own_server: Server, enter: Enter) -> None:
@@ -31,7 +36,10 @@ def test_choose_compare_click_the_curve_apply_undo(own_server: Server, enter: En
     visitor.until("eyes.text('alarms').includes('→')")
     visitor.page.get_by_text("Compare detectors").click()
     visitor.until(
-        f"(() => {{ const rows = {ROWS}; return rows.length === {len(NAMES)} && rows.every(r => r.length === 8) }})()",
+        (
+            f"(() => {{ const rows = {ROWS}; return rows.length === {len(NAMES)} && "
+            f"rows.every(r => r.length === 8) }})()"
+        ),
         60,
     )
     rows = visitor.see(ROWS)
@@ -55,7 +63,10 @@ def test_choose_compare_click_the_curve_apply_undo(own_server: Server, enter: En
     assert other.text("threshold-said") == visitor.text("threshold-said")
     visitor.press("undo")
     visitor.until(
-        "eyes.text('detector') === 'rolling z-score' && eyes.text('threshold-said').startsWith('3.5')"
+        (
+            "eyes.text('detector') === 'rolling z-score' && "
+            "eyes.text('threshold-said').startsWith('3.5')"
+        )
     )
 
 

@@ -1,4 +1,6 @@
-"""One person at the page: what a test does and sees is said in the words of somebody who sits in front of it."""
+"""One person at the page: what a test does and sees is said in the words of somebody who sits in
+front of it.
+"""
 
 from __future__ import annotations
 
@@ -59,13 +61,17 @@ class Visitor:
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
 
     def open(self, **view: Any) -> Visitor:
-        """Goes to the page, as a link to a view names it, and waits until there is something to see."""
+        """Goes to the page, as a link to a view names it, and waits until there is something to
+        see.
+        """
         self.page.goto(f"{self.url}/?{'&'.join(f'{name}={value}' for name, value in view.items())}")
         self.until("eyes.text('status') && eyes.text('status') !== '–'")
         return self
 
     def until(self, condition: str, seconds: float | None = None) -> Any:
-        """Waits until a condition holds in the page; says what it waited for and what stood there if it never does."""
+        """Waits until a condition holds in the page; says what it waited for and what stood there
+        if it never does.
+        """
         try:
             return self.page.wait_for_function(
                 condition, timeout=None if seconds is None else 1000 * seconds

@@ -1,4 +1,6 @@
-"""The headless commands, run as a person runs them: what they print, what they write, and the code they end with."""
+"""The headless commands, run as a person runs them: what they print, what they write, and the code
+they end with.
+"""
 
 from __future__ import annotations
 
@@ -321,7 +323,10 @@ def test_a_detector_of_a_library_that_is_not_there_says_what_to_install(
 ) -> None:
     monkeypatch.setattr("redline.detection.third_party.find_spec", lambda _: None)
     assert commands.run_program(["evaluate", "--csv", str(cpu), "--detectors", f"EWMA,{name}"]) == 2
-    said = f"--detectors: {name} needs {library}, which is not installed: pip install 'redline[learned]'"
+    said = (
+        f"--detectors: {name} needs {library}, which is not installed: pip install "
+        "'redline[learned]'"
+    )
     assert capsys.readouterr().err == f"redline evaluate: {said}\n"
 
 

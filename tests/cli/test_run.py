@@ -1,4 +1,6 @@
-"""The commands around the service: the very same flags without the page, and a running server asked from a shell."""
+"""The commands around the service: the very same flags without the page, and a running server asked
+from a shell.
+"""
 
 import argparse
 import io
@@ -45,7 +47,9 @@ def flags(text):
 
 
 def marked(feed, settings):
-    """The times that the page marks under these settings: every step of the buffer above the threshold."""
+    """The times that the page marks under these settings: every step of the buffer above the
+    threshold.
+    """
     track = feed.track(settings)
     feed.catch_up(track, 100_000)
     first, end = track.tape.first, feed.end
@@ -447,7 +451,10 @@ def test_an_incident_runs_what_the_operator_named_and_status_tells_no_secret(tmp
     monkeypatch.setenv("HOOK", "s3cret-word")
     said = tmp_path / "said.json"
     (tmp_path / "alerts.toml").write_text(
-        f'[actions.note]\ncommand = ["sh", "-c", "cat > {said}", "${{HOOK}}"]\nseverity = "critical"\n'
+        (
+            f'[actions.note]\ncommand = ["sh", "-c", "cat > {said}", '
+            f'"${{HOOK}}"]\nseverity = "critical"\n'
+        )
     )
     monitor = Monitor(
         {}, ledger=(store := SqliteStore(tmp_path / "r.db", describe=describe_anomaly_for_store))

@@ -64,7 +64,9 @@ class Grows(MedianMad):
 
 @breaks("chunks_change_no_bit", "the_zero_does_not_matter")
 class RunningTotals(RollingZ):
-    """The textbook's rolling variance: the difference of two totals, here begun anew in every chunk."""
+    """The textbook's rolling variance: the difference of two totals, here begun anew in every
+    chunk.
+    """
 
     def expect(self, x: Array) -> tuple[Array, Array]:
         kept = self._held["past"]

@@ -1,4 +1,6 @@
-"""The detectors: every promise of the contract, and every definition of the twins, on every one of them."""
+"""The detectors: every promise of the contract, and every definition of the twins, on every one of
+them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The flagship against its slow twin where seasons begin and end, and the season finder against what a season is."""
+"""The flagship against its slow twin where seasons begin and end, and the season finder against
+what a season is.
+"""
 
 from __future__ import annotations
 
@@ -139,7 +141,9 @@ def test_what_strays_less_than_its_noise_is_held_to_its_noise() -> None:
 
 
 def test_a_season_found_after_a_gap_waits_until_its_level_is_known() -> None:
-    """A look at step 1,024, just after a gap of 450 steps: the season's mean and the level must not both be expected."""
+    """A look at step 1,024, just after a gap of 450 steps: the season's mean and the level must not
+    both be expected.
+    """
     x = (
         1000
         + 100 * np.sin(2 * np.pi * np.arange(4096) / 260)[:, None, None]
@@ -172,7 +176,9 @@ def test_the_values_that_stand_for_all_are_few() -> None:
 
 
 def test_a_level_that_moves_is_no_surprise_where_a_block_begins() -> None:
-    """On a steady ramp the level is moved by what a whole block adds, and what two lags expect must move with it."""
+    """On a steady ramp the level is moved by what a whole block adds, and what two lags expect must
+    move with it.
+    """
     x = np.random.default_rng(1).normal(size=6500) + 0.3 * np.maximum(np.arange(6500) - 1499, 0)
     fast, surprises = Ensemble(), []
     for block in np.split(x, range(LEARNING_BLOCK, 6500, LEARNING_BLOCK))[:-1]:

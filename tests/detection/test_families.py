@@ -1,4 +1,6 @@
-"""Neighbours and joint detectors: hard histories against their twins, and what each of them promises beyond the contract."""
+"""Neighbours and joint detectors: hard histories against their twins, and what each of them
+promises beyond the contract.
+"""
 
 from __future__ import annotations
 

@@ -15,8 +15,13 @@ from detectors import DETECTORS, threshold_for
 from redline.detection.sklearn_estimator import RedlineOutlier
 
 PAST = {
-    "check_methods_subset_invariance": "each step is judged against the steps before it: a part of the rows is another stream",
-    "check_methods_sample_order_invariance": "each step is judged against the steps before it: the same rows in another order are another stream",
+    "check_methods_subset_invariance": (
+        "each step is judged against the steps before it: a part of the rows is another stream"
+    ),
+    "check_methods_sample_order_invariance": (
+        "each step is judged against the steps before it: the same rows in another order "
+        "are another stream"
+    ),
 }
 CHECKED = [
     RedlineOutlier("rolling z-score", window=8),

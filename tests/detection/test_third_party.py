@@ -1,4 +1,6 @@
-"""Theirs as ours: the adapter keeps the whole contract, each borrowed model those promises that it could break."""
+"""Theirs as ours: the adapter keeps the whole contract, each borrowed model those promises that it
+could break.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def least(name: str) -> int:
 
 
 class Nearest:
-    """A model with scikit-learn's verbs, quick enough for the whole contract: minus the distance to the tenth nearest of the rows."""
+    """A model with scikit-learn's verbs, quick enough for the whole contract: minus the distance to
+    the tenth nearest of the rows.
+    """
 
     def fit(self, rows: Array) -> None:
         self.rows = rows
@@ -138,7 +142,10 @@ def test_a_gap_hides_no_spike_in_the_shortest_window(
 def test_a_window_that_shows_a_model_too_little_is_refused(kind: type[ThirdPartyDetector]) -> None:
     with pytest.raises(
         ValueError,
-        match=f"window is at least {kind.SHORTEST} steps for {kind.__name__}, .* got {kind.SHORTEST - 1}",
+        match=(
+            f"window is at least {kind.SHORTEST} steps for {kind.__name__}, .* got "
+            f"{kind.SHORTEST - 1}"
+        ),
     ):
         kind(window=kind.SHORTEST - 1)
 
@@ -200,7 +207,10 @@ def test_every_borrowed_model_can_be_listed() -> None:
 
 
 def test_listing_imports_no_library() -> None:
-    code = "import sys; from redline.learned import listed; from detectors import DETECTORS; listed(); [DETECTORS[name]() for name in DETECTORS]"
+    code = (
+        "import sys; from redline.learned import listed; from detectors import DETECTORS; "
+        "listed(); [DETECTORS[name]() for name in DETECTORS]"
+    )
     said = subprocess.run(
         [sys.executable, "-c", code + "; print('sklearn' in sys.modules, 'pyod' in sys.modules)"],
         capture_output=True,

@@ -1,6 +1,8 @@
-"""Real processes and real trouble: kill -9 under load, a full disk, a locked and a damaged file, a jumping clock.
+"""Real processes and real trouble: kill -9 under load, a full disk, a locked and a damaged file, a
+jumping clock.
 
-Run as a program, this file is the load: a monitor on a store, one client per source that sends what is not acknowledged yet and prints what is.
+Run as a program, this file is the load: a monitor on a store, one client per source that sends what
+is not acknowledged yet and prints what is.
 """
 
 from __future__ import annotations
@@ -50,7 +52,9 @@ def points(name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def client(monitor: Monitor, name: str, done: int, seed: int) -> None:
-    """Sends the points from `done` on, up to three submissions ahead of their acknowledgement, and prints each that comes."""
+    """Sends the points from `done` on, up to three submissions ahead of their acknowledgement, and
+    prints each that comes.
+    """
     (time_, x), draw, sent, open_, tuned = (
         points(name),
         random.Random(seed),
@@ -211,7 +215,10 @@ def test_a_kill_at_any_moment_loses_nothing_doubles_nothing_changes_no_bit(tmp_p
     same_bits(path, found)
     sent, slowest = sum(found.values()), max(back)
     print(
-        f"\nkill test: {KILLS} kills, {sum(acked.values()):,} points acknowledged, {sent:,} stored, 0 lost, 0 doubled, scores bit-equal, ",
+        (
+            f"\nkill test: {KILLS} kills, {sum(acked.values()):,} points acknowledged, "
+            f"{sent:,} stored, 0 lost, 0 doubled, scores bit-equal, "
+        ),
         end="",
     )
     print(f"back within {slowest:.2f} s (median {np.median(back):.2f})")
@@ -289,7 +296,10 @@ def test_a_file_damaged_under_way_is_said_and_acknowledges_nothing_more(tmp_path
     with sqlite3.connect(path) as other:
         other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         root, page = other.execute(
-            "SELECT rootpage, (SELECT page_size FROM pragma_page_size) FROM sqlite_master WHERE name = 'points_step'"
+            (
+                "SELECT rootpage, (SELECT page_size FROM pragma_page_size) FROM "
+                "sqlite_master WHERE name = 'points_step'"
+            )
         ).fetchone()
     other.close()
     with open(path, "r+b") as file:

@@ -1,4 +1,6 @@
-"""The engine without its thread: buffers, tracks, applied settings, failures, one clock that a test moves."""
+"""The engine without its thread: buffers, tracks, applied settings, failures, one clock that a test
+moves.
+"""
 
 from collections import deque
 

@@ -1,4 +1,6 @@
-"""Streams scored together: the bits of each are those it has alone, whatever stands beside it, and one that fails fails alone."""
+"""Streams scored together: the bits of each are those it has alone, whatever stands beside it, and
+one that fails fails alone.
+"""
 
 import numpy as np
 import pytest
@@ -104,7 +106,9 @@ def push(monitor, names, x, size):
 
 
 def told(batches):
-    """What listeners heard of one stream: scores, alarm scores, anomalies without the ids that all streams share."""
+    """What listeners heard of one stream: scores, alarm scores, anomalies without the ids that all
+    streams share.
+    """
     score, alarm = (
         np.concatenate([getattr(batch, name) for batch in batches]) for name in ("score", "alarm")
     )

@@ -1,4 +1,6 @@
-"""Figures against labels: examples counted by hand, a slow twin that counts one row at a time, and the report made of them."""
+"""Figures against labels: examples counted by hand, a slow twin that counts one row at a time, and
+the report made of them.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,8 @@ def test_figures_counted_by_hand() -> None:
     # Events 5..9 and 40..40. Rows above 3: 6, 7 (caught), 19, 20, 51 (false); 12 has no opinion.
     label = laid(60, shift=(5, 9), point=(40, 40))
     score = raised(60, {6: 4.0, 7: 9.0, 12: NAN, 19: 5.0, 20: 5.0, 51: 5.0})
-    # Alarms: 7 and 19 hit the first event (19 is 10 after its last), 20 is too late; 51 is 11 after the second event.
+    # Alarms: 7 and 19 hit the first event (19 is 10 after its last), 20 is too late; 51 is 11 after
+    # the second event.
     figures = compute_metrics(
         score, score * (score != 4.0), label, 3.0, np.arange(60) * 86_400 / 59
     )
@@ -392,7 +395,9 @@ def file_of(steps: int = 1_000, every: int = 100) -> Chunk:
 
 
 def scorer(name: str, window: int, x: np.ndarray) -> comparison.TrialResult:
-    """Detectors to be compared: one sees all from window 120 on, one the later half, one nothing, one another part with each window."""
+    """Detectors to be compared: one sees all from window 120 on, one the later half, one nothing,
+    one another part with each window.
+    """
     score = x[:, 0] / 2
     if name == "half":
         score[: len(x) // 2] = 0.0

@@ -1,4 +1,6 @@
-"""People's labels: what they say is truth, and three of them make a proposal that nobody is forced to take."""
+"""People's labels: what they say is truth, and three of them make a proposal that nobody is forced
+to take.
+"""
 
 import json
 import math
@@ -210,7 +212,9 @@ def test_one_stream_may_not_fill_the_memory(monkeypatch):
 
 
 def noisy(spikes, steps=3_000, seed=7):
-    """Gaussian noise with bumps {step: size in standard deviations}, a minute a step, without truth of its own."""
+    """Gaussian noise with bumps {step: size in standard deviations}, a minute a step, without truth
+    of its own.
+    """
     x = np.random.default_rng(seed).normal(size=(steps, 1))
     for step, size in spikes.items():
         x[step, 0] = size
@@ -267,7 +271,9 @@ def test_a_threshold_between_the_two_kinds_keeps_away_from_both():
 
 
 def by_window(peaks, fill):
-    """A scorer that gives `peaks[window]` at rows 100, 200, ... and `fill[window]` at the other hundreds of a day of minutes."""
+    """A scorer that gives `peaks[window]` at rows 100, 200, ... and `fill[window]` at the other
+    hundreds of a day of minutes.
+    """
 
     def scorer(applied, x):
         row = np.zeros(len(x))

@@ -1,4 +1,6 @@
-"""Incidents: what joins, when it ends, who is called, what people do about it; the same however the steps are cut."""
+"""Incidents: what joins, when it ends, who is called, what people do about it; the same however the
+steps are cut.
+"""
 
 import json
 import math
@@ -49,7 +51,9 @@ class Batch(NamedTuple):
 
 
 def batch(score, called=None, name="cpu", first=0, features=None):
-    """A batch with these scores at threshold 3; `called` are the rows of its alarms, all anomalies when None."""
+    """A batch with these scores at threshold 3; `called` are the rows of its alarms, all anomalies
+    when None.
+    """
     score = np.asarray(score, dtype=float)
     time = START + first + np.arange(len(score))
     rows = np.flatnonzero(score > THRESHOLD).tolist()
@@ -268,7 +272,9 @@ def test_the_same_steps_give_the_same_incidents_however_they_are_cut(score, poli
 
 
 def twin(score, policy, called):
-    """The incidents of a stream, one step and one number at a time: first, last, alarms, steps above and the step of the end."""
+    """The incidents of a stream, one step and one number at a time: first, last, alarms, steps
+    above and the step of the end.
+    """
     done, live, low = [], None, 0
     for step, value in enumerate(score):
         alarm = value > THRESHOLD and step in called
@@ -526,7 +532,9 @@ def test_nothing_has_changed_when_it_cannot_be_written():
 
 
 def test_a_transaction_that_fails_after_all_is_made_up_for_by_the_next_one(incidents):
-    """The rows were handed over, then the commit broke: the same batches come again, perhaps with newer ones."""
+    """The rows were handed over, then the commit broke: the same batches come again, perhaps with
+    newer ones.
+    """
     whole = batch([0, 4, *QUIET, *[0] * 10, 0, 5, 9, 0])
     first, second = list(cut(whole, [18]))
     lost, kept = [], []
@@ -558,7 +566,9 @@ def test_a_transaction_that_fails_after_all_is_made_up_for_by_the_next_one(incid
 
 
 def test_whatever_is_written_is_written_under_the_lock_of_the_store():
-    """Otherwise a commit that folds while the store is locked, and a person who writes, could wait for each other for ever."""
+    """Otherwise a commit that folds while the store is locked, and a person who writes, could wait
+    for each other for ever.
+    """
     lock, held = threading.RLock(), []
     incidents = Incidents(rules(), lambda rows: held.append(lock._is_owned()), lock)
     (opened,) = incidents.take(batch([4.0]), now=0.0)
@@ -602,9 +612,8 @@ def test_the_sentence_says_what_since_when_and_why():
     assert incident.text == "CPU is unusual since 00:00:00: 97 %, expected 20 to 45, 7.0 σ above."
     incidents.take(batch([4.0, 8.0, *QUIET], first=1), now=0.0)
     (incident,) = incidents.find().incidents
-    assert (
-        incident.text
-        == "CPU was unusual from 00:00:00 to 00:00:02: 98 %, expected 20 to 45, 8.0 σ above; 3 alarms."
+    assert incident.text == (
+        "CPU was unusual from 00:00:00 to 00:00:02: 98 %, expected 20 to 45, 8.0 σ above; 3 alarms."
     )
 
 

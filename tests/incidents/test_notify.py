@@ -1,4 +1,6 @@
-"""Channels and actions with real things: a real HTTP server that receives, real commands that run, secrets that must not be read."""
+"""Channels and actions with real things: a real HTTP server that receives, real commands that run,
+secrets that must not be read.
+"""
 
 import json
 import logging
@@ -241,7 +243,10 @@ def test_what_never_arrives_is_recorded_with_its_reason_and_told_to_nobody(recei
     assert (len(receiver.got), told) == (5, [])
     assert dict(one.channels["team"].counts) == {"retried": 4, "failed": 1}
     assert one.records[0].text.startswith(
-        "not delivered after 5 tries: critical: CPU is unusual. Failed to send JSON POST notification"
+        (
+            "not delivered after 5 tries: critical: CPU is unusual. Failed to send JSON "
+            "POST notification"
+        )
     )
     assert "500" in one.records[0].text
 
@@ -284,7 +289,9 @@ def test_what_waits_together_goes_out_as_one_message_and_what_does_not_fit_is_co
 
 
 def test_whoever_reports_never_waits(receiver, dispatch):
-    """The channel hangs, its queue is full, and still every call comes back from the thread that made it."""
+    """The channel hangs, its queue is full, and still every call comes back from the thread that
+    made it.
+    """
     receiver.gate.clear()
     one = dispatch(NotificationPlan(channels=(on(receiver),)))
     reporter = threading.Thread(
@@ -366,7 +373,10 @@ def test_a_command_gets_the_incident_as_json_and_its_last_words_are_kept(tmp_pat
     out = tmp_path / "out.json"
     act = script(
         tmp_path,
-        f"import sys, json; got = json.load(sys.stdin); json.dump(got, open({str(out)!r}, 'w')); print('restarted', got['stream'])",
+        (
+            "import sys, json; got = json.load(sys.stdin); json.dump(got, "
+            f"open({str(out)!r}, 'w')); print('restarted', got['stream'])"
+        ),
     )
     one = dispatch(NotificationPlan("http://here", actions=(act,)))
     one.tell([change(stream="cpu; rm -rf ~")])
@@ -395,7 +405,10 @@ def test_a_command_that_takes_too_long_is_killed_with_its_children(tmp_path):
     """The child holds a pipe of this test; that the pipe ends is how it is known to be dead."""
     mine, theirs = os.pipe()
     child = "import signal; print('child', flush=True); signal.pause()"
-    code = f"import subprocess, sys, signal; subprocess.Popen([sys.executable, '-c', {child!r}], pass_fds=[{theirs}]); signal.pause()"
+    code = (
+        "import subprocess, sys, signal; subprocess.Popen([sys.executable, '-c', "
+        f"{child!r}], pass_fds=[{theirs}]); signal.pause()"
+    )
     act = script(tmp_path, f"import os; os.set_inheritable({theirs}, True)\n{code}", timeout=0.5)
     os.set_inheritable(theirs, True)
     original = actions.subprocess.Popen
@@ -529,7 +542,9 @@ SECRETS = ("hunter2x", "T00secretpath", "qs-secret-8", "env-s3cret", "H00kpathse
 
 
 def test_no_secret_is_in_any_log_line_record_error_or_answer(receiver, dispatch, tmp_path, caplog):
-    """Every logger at its most talkative, through success, failure, a break and a command that prints what it was given."""
+    """Every logger at its most talkative, through success, failure, a break and a command that
+    prints what it was given.
+    """
     caplog.set_level(logging.DEBUG)
     for name in ("apprise", "urllib3", "urllib3.connectionpool", "redline"):
         caplog.set_level(logging.DEBUG, logger=name)
@@ -654,7 +669,9 @@ def test_the_veil_leaves_other_records_as_they_are(caplog):
 
 
 def test_from_a_stream_to_a_persons_screen(receiver, dispatch, tmp_path):
-    """A spike injected into a simulated stream: monitor, detector, alarm, incident, message, action, each of them the real one."""
+    """A spike injected into a simulated stream: monitor, detector, alarm, incident, message,
+    action, each of them the real one.
+    """
     now = [1_000.0]
     watch = Monitor(
         {"cpu": (STREAMS["cpu"](seed=3, rate=0.0), False)},

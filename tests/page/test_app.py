@@ -1,4 +1,6 @@
-"""The page without a browser: its layout, its answers, its command line, what it says when something is wrong."""
+"""The page without a browser: its layout, its answers, its command line, what it says when
+something is wrong.
+"""
 
 import base64
 import json

@@ -1,4 +1,6 @@
-"""The chart as plain dicts: the ids that outside scripts rely on, gaps that stay gaps, growth that equals the whole."""
+"""The chart as plain dicts: the ids that outside scripts rely on, gaps that stay gaps, growth that
+equals the whole.
+"""
 
 from itertools import pairwise
 

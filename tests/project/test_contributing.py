@@ -1,4 +1,6 @@
-"""What CONTRIBUTING.md teaches holds: its detector keeps the whole contract, its domain keeps what a stream promises, its commands exist."""
+"""What CONTRIBUTING.md teaches holds: its detector keeps the whole contract, its domain keeps what
+a stream promises, its commands exist.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The house rules that a program can check: who imports whom, what things are called, how complex they are."""
+"""The house rules that a program can check: who imports whom, what things are called, how complex
+they are.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ import redline
 from detectors import DETECTORS
 
 ROOT = Path(__file__).parents[2]
-TIERS = (  # from the ground up: a package imports from the rows below its own, never from its own row
+# from the ground up: a package imports from the rows below its own, never from its own row
+TIERS = (
     ("redline.detection.arrays",),
     ("detectors", "streams"),
     ("redline.settings",),

@@ -56,7 +56,8 @@ def test_the_last_step_inside_and_the_first_behind_nearly_cancel() -> None:
 
 
 def test_a_worked_example_with_a_hit_a_miss_and_a_false_detection() -> None:
-    # two detections in the first window (the first worth 1), one 3 steps behind it (3 / 4 of a width: -0.954), the second window missed
+    # two detections in the first window (the first worth 1), one 3 steps behind it (3 / 4 of a
+    # width: -0.954), the second window missed
     assert raw(spikes(100, 30, 31, 37), [(30, 34), (64, 68)]) == pytest.approx(-0.9540, abs=1e-4)
 
 

@@ -1,4 +1,6 @@
-"""The generated pages: not stale, every detector on them, the pictures well formed and in the page's colours, the red for anomalies alone."""
+"""The generated pages: not stale, every detector on them, the pictures well formed and in the
+page's colours, the red for anomalies alone.
+"""
 
 import re
 import xml.etree.ElementTree as tree

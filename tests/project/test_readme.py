@@ -1,4 +1,6 @@
-"""What the documents say is so: their code runs, their tables are what the code says, their links lead somewhere."""
+"""What the documents say is so: their code runs, their tables are what the code says, their links
+lead somewhere.
+"""
 
 import re
 import shlex

@@ -1,4 +1,6 @@
-"""Real streams: files read back exactly, bad files refused in a sentence, the machine read by the clock."""
+"""Real streams: files read back exactly, bad files refused in a sentence, the machine read by the
+clock.
+"""
 
 import io
 from dataclasses import replace
@@ -99,9 +101,9 @@ def test_features_with_different_labels_share_a_cell():
     chunk = Chunk(START + np.arange(2.0), np.ones((2, 2)), np.array([[0, 1], [5, 5]], np.int8))
     file = io.StringIO()
     write_csv(Table(("a", "b (c)"), ("%", ""), chunk), 9, file)
-    assert (
-        file.getvalue()
-        == "time,a (%),b (c) (),label\n2026-01-05T00:00:00Z,1.0,1.0,none/point\n2026-01-05T00:00:01Z,1.0,1.0,drift\n"
+    assert file.getvalue() == (
+        "time,a (%),b (c) "
+        "(),label\n2026-01-05T00:00:00Z,1.0,1.0,none/point\n2026-01-05T00:00:01Z,1.0,1.0,drift\n"
     )
     assert read_csv(file.getvalue().encode()).names == ("a", "b (c)")
 
@@ -206,7 +208,9 @@ def test_order_of_day_and_month_is_the_one_that_keeps_rows_together():
     bare=st.booleans(),
 )
 def test_stamps_agree_with_the_standard_library(moments, form, bare):
-    """Each cell read by datetime.strptime, a column at a time against a cell at a time; also with digits of unequal length."""
+    """Each cell read by datetime.strptime, a column at a time against a cell at a time; also with
+    digits of unequal length.
+    """
     order = {"%d.%m": "day/month/year", "%m/%d": "month/day/year"}.get(form[:5], "")
     cells = [moment.strftime(form) for moment in moments]
     if bare and form[0] == "%" and form[2] in "./":
@@ -239,7 +243,8 @@ def test_no_time_counts_seconds_and_says_so():
     recording = read_csv(b"1.5,2\n1.6,3\n\n1.7,4\n")
     np.testing.assert_array_equal(recording.time, [0, 1, 2])
     assert recording.columns.guess == (
-        "no time, each row is one second from 1970-01-01 on; values: `column 1`, `column 2`; no labels; no line of column names"
+        "no time, each row is one second from 1970-01-01 on; values: `column 1`, "
+        "`column 2`; no labels; no line of column names"
     )
     assert recording.notes == {"blank rows": 1}
 

@@ -1,4 +1,6 @@
-"""Every labelled series that is at hand, and two small ones of our own, read as they are and compared with a slow reading."""
+"""Every labelled series that is at hand, and two small ones of our own, read as they are and
+compared with a slow reading.
+"""
 
 import csv
 import os
@@ -27,7 +29,9 @@ def own_univariate() -> str:
 
 
 def own_multivariate() -> str:
-    """A run in SKAB's form: semicolons, labels as 0.0 and 1.0, Windows line ends, two seconds missing."""
+    """A run in SKAB's form: semicolons, labels as 0.0 and 1.0, Windows line ends, two seconds
+    missing.
+    """
     lines = ["datetime;Current;Volume Flow RateRMS;anomaly;changepoint"]
     for second in range(300):
         if second not in (50, 51):
@@ -103,7 +107,9 @@ def test_series_without_header_or_time(data):
 
 
 def test_uneven_clocks_of_the_corpus_are_all_seen():
-    """Of NAB's 58 series 8 repeat or turn back a time and 24 jump over one: 25 have a clock that is not even."""
+    """Of NAB's 58 series 8 repeat or turn back a time and 24 jump over one: 25 have a clock that is
+    not even.
+    """
     notes = [
         read_csv(param.values[0]).notes for param in at_hand("nab/data/*/*.csv", own_univariate())
     ]

@@ -1,4 +1,6 @@
-"""The simulated streams keep what they promise: the same numbers however cut, anomalies as large and as many as they say."""
+"""The simulated streams keep what they promise: the same numbers however cut, anomalies as large
+and as many as they say.
+"""
 
 from itertools import pairwise
 
@@ -232,7 +234,9 @@ def test_the_stated_spread_is_that_of_the_noise(domain, monkeypatch):
 
 
 def deviation(domain: str, kind: str, size: float) -> np.ndarray:
-    """(steps of the event, features struck) that an injection moved, in noise standard deviations; the calm twin is the measure."""
+    """(steps of the event, features struck) that an injection moved, in noise standard deviations;
+    the calm twin is the measure.
+    """
     made, twin = STREAMS[domain](11, 0), STREAMS[domain](11, 0)
     made.take(700), twin.take(700)
     made.inject(kind, size)
@@ -462,7 +466,9 @@ def test_the_noise_is_of_its_kind():
 
 @every_domain
 def test_the_first_view_is_calm_with_a_few_marks(domain):
-    """A rolling z-score over 120 steps, threshold 3.5, on a fresh stream: most points caught, few calm steps marked."""
+    """A rolling z-score over 120 steps, threshold 3.5, on a fresh stream: most points caught, few
+    calm steps marked.
+    """
     chunk = STREAMS[domain](21).take(8000)
     past = np.lib.stride_tricks.sliding_window_view(chunk.x, 120, axis=0)[:-1]
     score = np.abs(chunk.x[120:] - np.nanmean(past, -1)) / np.nanstd(past, -1)

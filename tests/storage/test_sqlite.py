@@ -1,4 +1,6 @@
-"""The store by itself and under the loop: one transaction, bit-equal restarts, queries, retention, migrations, backup, trouble."""
+"""The store by itself and under the loop: one transaction, bit-equal restarts, queries, retention,
+migrations, backup, trouble.
+"""
 
 import sqlite3
 from pathlib import Path
@@ -64,7 +66,9 @@ def numbers(steps, seed=5, features=1):
 
 
 def push(monitor, name, time, x, sizes, names=()):
-    """Submits in chunks of these sizes over and over, a round of the loop after each; what became of all of them."""
+    """Submits in chunks of these sizes over and over, a round of the loop after each; what became
+    of all of them.
+    """
     taken, at, turn = [], 0, 0
     while at < len(time):
         size = sizes[turn % len(sizes)]
@@ -263,7 +267,10 @@ def test_a_full_queue_refuses_the_whole_and_loses_nothing(kept):
             [np.nan],
             [1.0],
             (),
-            "time: wanted seconds since the Unix epoch, at most a day ahead of the clock here; came nan",
+            (
+                "time: wanted seconds since the Unix epoch, at most a day ahead of the "
+                "clock here; came nan"
+            ),
         ),
         ("pump", [4e9], [1.0], (), "time: wanted seconds"),
         (

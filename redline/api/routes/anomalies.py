@@ -102,10 +102,8 @@ def anomaly_id(shown: Mapping[str, Any]) -> int:
 
 
 def store_query(hunt: AnomalyFilter, source: str | None) -> Search:
-    since, until = (
-        None if hunt.start == -np.inf else hunt.start,
-        None if hunt.end == np.inf else float(np.nextafter(hunt.end, -np.inf)),
-    )
+    since = None if hunt.start == -np.inf else hunt.start
+    until = None if hunt.end == np.inf else float(np.nextafter(hunt.end, -np.inf))
     severities = SEVERITY_WORDS[hunt.rank :] if hunt.rank else ()
     return Search(
         source,

@@ -47,7 +47,10 @@ def connect_configure(router: APIRouter, service: Service) -> None:
             if not said:
                 raise BodyError(
                     "body",
-                    f"a setting to change: detector, window, threshold, direction ({', '.join(DIRECTIONS)}), ...",
+                    (
+                        "a setting to change: detector, window, threshold, direction "
+                        f"({', '.join(DIRECTIONS)}), ..."
+                    ),
                     "none",
                 )
             service.monitor.apply(

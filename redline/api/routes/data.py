@@ -33,7 +33,10 @@ def connect_data(router: APIRouter, service: Service) -> None:
         start: Annotated[
             str | None,
             Query(
-                description="first time, Unix seconds or ISO 8601; then the oldest `limit` points from there on"
+                description=(
+                    "first time, Unix seconds or ISO 8601; then the oldest `limit` points "
+                    "from there on"
+                )
             ),
         ] = None,
         end: Annotated[str | None, Query(description="first time not wanted any more")] = None,

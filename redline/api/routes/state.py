@@ -41,7 +41,8 @@ def connect_health(router: APIRouter, service: Service) -> None:
 
 def health_report(service: Service) -> dict[str, Any]:
     """Live: the loop beats. Ready: it also keeps what it finds."""
-    monitor, reasons = service.monitor, []
+    monitor = service.monitor
+    reasons = []
     silent = monitor.clock() - monitor.beaten
     started = monitor.thread is not None
     live = not started or (monitor.thread.is_alive() and silent < MAX_SILENT_SECONDS)  # type: ignore[union-attr]
@@ -64,7 +65,8 @@ def health_report(service: Service) -> dict[str, Any]:
 
 def status_report(service: Service) -> dict[str, Any]:
     feeds = list(service.monitor.feeds.values())
-    points, anomalies = sum(feed.points for feed in feeds), sum(feed.anomalies for feed in feeds)
+    points = sum(feed.points for feed in feeds)
+    anomalies = sum(feed.anomalies for feed in feeds)
     counts: dict[str, Any] = {
         "streams": len(feeds),
         "points": points,

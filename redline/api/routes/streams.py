@@ -48,7 +48,8 @@ def stream_kind(feed: Feed) -> str:
 
 
 def stream_description(feed: Feed) -> dict[str, Any]:
-    stream, first = feed.stream, feed.tape.first
+    stream = feed.stream
+    first = feed.tape.first
     with feed.lock:
         span = (
             feed.tape.read("time", first, feed.end)[[0, -1], 0].tolist()

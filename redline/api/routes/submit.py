@@ -90,7 +90,9 @@ Submitted = tuple[
 
 
 async def submit_points(service: Service, parts: Sequence[SubmittedPoints]) -> Response:
-    """Hands the points over and waits until they are committed; a source that is full or wrong leaves the others in."""
+    """Hands the points over and waits until they are committed; a source that is full or wrong
+    leaves the others in.
+    """
     many = len(parts) > MANY_BODY_SOURCES
     receipts, refused = (
         await asyncio.to_thread(hand_over, service, parts) if many else hand_over(service, parts)
@@ -117,7 +119,8 @@ async def submit_points(service: Service, parts: Sequence[SubmittedPoints]) -> R
 
 
 def hand_over(service: Service, parts: Sequence[SubmittedPoints]) -> Submitted:
-    receipts, refused = [], []
+    receipts = []
+    refused = []
     for part in parts:
         try:
             receipts.append(
@@ -129,13 +132,13 @@ def hand_over(service: Service, parts: Sequence[SubmittedPoints]) -> Submitted:
 
 
 async def wait_committed(receipts: Sequence[Receipt]) -> None:
-    """Waits until all are resolved, or PATIENCE is over: one call into the event loop, however many there are."""
-    loop, done, left, lock = (
-        asyncio.get_running_loop(),
-        asyncio.Event(),
-        len(receipts),
-        threading.Lock(),
-    )
+    """Waits until all are resolved, or PATIENCE is over: one call into the event loop, however many
+    there are.
+    """
+    loop = asyncio.get_running_loop()
+    done = asyncio.Event()
+    left = len(receipts)
+    lock = threading.Lock()
 
     def one_less(_: Any) -> None:
         nonlocal left

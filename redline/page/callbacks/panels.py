@@ -40,7 +40,9 @@ def connect_panels(app: dash.Dash, service: Service) -> None:
         state={"names": State("names", "data")},
     )
     async def little(n: Any, domain: str, speed: float, names: Any) -> dict[str, Any]:
-        """The little lines of the tabs and of the overview, the tabs themselves, and the speed that everybody shares."""
+        """The little lines of the tabs and of the overview, the tabs themselves, and the speed that
+        everybody shares.
+        """
         if "speed.value" in ctx.triggered_prop_ids:  # perhaps together with others
             monitor.speed = float(speed)
         shown = tab_titles(monitor)
@@ -74,7 +76,8 @@ def connect_panels(app: dash.Dash, service: Service) -> None:
         n: Any, panel: str, domain: str, by: str, done: Any, **preview: Any
     ) -> dict[str, Any]:
         """The lower panel that is open."""
-        feed, same = monitor.feeds.get(domain), dict.fromkeys(outputs, no_update)
+        feed = monitor.feeds.get(domain)
+        same = dict.fromkeys(outputs, no_update)
         if feed is None or not feed.end or panel not in outputs:
             return same
         return {

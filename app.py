@@ -256,10 +256,8 @@ def require_one_process() -> None:
         or int(os.environ.get("WEB_CONCURRENCY", "1")) > 1
     ):
         raise RuntimeError(
-            (
-                "Redline keeps its streams in one process: wanted one worker, came "
-                "several; start it with `python app.py`"
-            )
+            "Redline keeps its streams in one process: wanted one worker, came "
+            "several; start it with `python app.py`"
         )
 
 

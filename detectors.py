@@ -118,10 +118,8 @@ class Transducer(ABC):
         wanted = "(steps, streams, features)" if self.joint else "(steps, streams)"
         if x.ndim != 2 + self.joint:
             raise ValueError(
-                (
-                    f"{type(self).__name__} wants {wanted}, got the shape {x.shape}; one "
-                    "stream of plain values is x[:, None]"
-                )
+                f"{type(self).__name__} wants {wanted}, got the shape {x.shape}; one "
+                "stream of plain values is x[:, None]"
             )
         if self.state is None:
             self.state = {
@@ -132,10 +130,8 @@ class Transducer(ABC):
         if self.state["shape"].tolist() != [*x.shape[1:]]:
             began = tuple(self.state["shape"].tolist())
             raise ValueError(
-                (
-                    f"{type(self).__name__} began with {began} as {wanted[8:]}, got "
-                    f"{x.shape[1:]}; use a new one, or fit() to begin again"
-                )
+                f"{type(self).__name__} began with {began} as {wanted[8:]}, got "
+                f"{x.shape[1:]}; use a new one, or fit() to begin again"
             )
         if (
             np.vdot(x, x) <= LARGEST_VALUE
@@ -176,10 +172,8 @@ class Transducer(ABC):
     def _held(self) -> State:
         if self.state is None:
             raise ValueError(
-                (
-                    f"{type(self).__name__} has no state yet: give it some steps first, "
-                    "with update() or fit()"
-                )
+                f"{type(self).__name__} has no state yet: give it some steps first, "
+                "with update() or fit()"
             )
         return self.state
 
@@ -209,10 +203,8 @@ class Transducer(ABC):
         for what, mine in self._header().items():
             if (came := header.get(what)) != mine:
                 raise ValueError(
-                    (
-                        f"{path} holds a state with {what} {came!r}, wanted {mine!r}; load "
-                        "it into a detector made like the saved one"
-                    )
+                    f"{path} holds a state with {what} {came!r}, wanted {mine!r}; load "
+                    "it into a detector made like the saved one"
                 )
         if not self._fits(state):
             raise ValueError(
@@ -530,10 +522,8 @@ class Alarm(Transducer):
             or not 0 < self.quiet < CEILING
         ):
             raise ValueError(
-                (
-                    "refractory and pause are 0 or more, memory and growth 1 or more, "
-                    f"quiet between 0 and {CEILING:g}, got {self}"
-                )
+                "refractory and pause are 0 or more, memory and growth 1 or more, "
+                f"quiet between 0 and {CEILING:g}, got {self}"
             )
         if not self.habit > 0:
             raise ValueError(f"habit is a number of peaks above 0, got {self.habit}")

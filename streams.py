@@ -69,10 +69,8 @@ class Stream(ABC):
     def inject(self, kind: str, size: float) -> None:
         """Makes an anomaly happen now; only a simulated stream can."""
         raise ValueError(
-            (
-                "an anomaly can be injected into a simulated stream only; "
-                f"{self.title or type(self).__name__} is real"
-            )
+            "an anomaly can be injected into a simulated stream only; "
+            f"{self.title or type(self).__name__} is real"
         )
 
 
@@ -228,10 +226,8 @@ class Simulated(Stream):
     ) -> None:
         if not 0 <= rate <= 0.1:
             raise ValueError(
-                (
-                    "wanted a rate, the anomalous share of steps, from 0 to 0.1; got "
-                    f"{rate}; 0.01 is one step in a hundred"
-                )
+                "wanted a rate, the anomalous share of steps, from 0 to 0.1; got "
+                f"{rate}; 0.01 is one step in a hundred"
             )
         if seed < 0:
             raise ValueError(f"wanted a seed, a whole number of 0 or more; got {seed}")
@@ -452,10 +448,8 @@ class Simulated(Stream):
             )
         if not 0 < injection.size < np.inf:
             raise ValueError(
-                (
-                    "wanted a size in noise standard deviations, above 0; got "
-                    f"{injection.size}; 8 is easy to see"
-                )
+                "wanted a size in noise standard deviations, above 0; got "
+                f"{injection.size}; 8 is easy to see"
             )
         if injection.step < self.step:
             raise ValueError(

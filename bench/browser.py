@@ -41,10 +41,8 @@ def launched(playwright: Any, *flags: str) -> Any:
     """A Chromium, started by playwright's synchronous interface."""
     if CHROMIUM is None:
         raise SystemExit(
-            (
-                "wanted chromium, chromium-browser or google-chrome on the PATH; none is "
-                "there; on Debian: apt-get install chromium"
-            )
+            "wanted chromium, chromium-browser or google-chrome on the PATH; none is "
+            "there; on Debian: apt-get install chromium"
         )
     return playwright.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, *flags])
 
@@ -89,10 +87,8 @@ class Server:
         if not self.said:
             self.stop()
             raise RuntimeError(
-                (
-                    f"wanted a line with the address within {PATIENCE:.0f} s, came "
-                    f"nothing; the server said: {self.log.read_text()}"
-                )
+                f"wanted a line with the address within {PATIENCE:.0f} s, came "
+                f"nothing; the server said: {self.log.read_text()}"
             )
         return self
 

@@ -121,10 +121,8 @@ def drawn(browser: Any) -> list[Row]:
             timeout=60_000,
         )
         asked = page.evaluate(
-            (
-                "seen.asked.filter(a => a.points && a.drawn).map(({at, age, points, "
-                "drawn}) => ({at, age, points, drawn}))"
-            )
+            "seen.asked.filter(a => a.points && a.drawn).map(({at, age, points, "
+            "drawn}) => ({at, age, points, drawn}))"
         )
         page.context.close()
     beat = 0.1  # seconds between two points of the wave

@@ -204,7 +204,7 @@ def tick() -> Iterator[Row]:
                 seconds(lambda row=x[i % 8 : i % 8 + 1]: detector.update(row), 1)[0]
                 for i in range(250)
             ]
-        )  # noqa: B023
+        )
         yield Row(
             f"{name}, {MANY:,} streams, one tick",
             goal,
@@ -223,7 +223,7 @@ def live() -> Iterator[Row]:
         took = [
             seconds(lambda row=x[i : i + 1]: detector.update(row), 1)[0]
             for i in range(POINTS, 3 * POINTS)
-        ]  # noqa: B023
+        ]
         goal = "p50 <= 30 µs" if name in STATISTICAL else ""
         yield Row(
             f"{name}, one value",
@@ -492,18 +492,14 @@ def main() -> None:
     )
     for name in parser.parse_args().sections or SECTIONS:
         print(
-            (
-                f"\n### {name}: {(SECTIONS[name].__doc__ or '').strip()}\n\n| figure | "
-                "goal | measured | peer |\n|---|---|---|---|"
-            )
+            f"\n### {name}: {(SECTIONS[name].__doc__ or '').strip()}\n\n| figure | "
+            "goal | measured | peer |\n|---|---|---|---|"
         )
         for row in SECTIONS[name]():
             print("| " + " | ".join(row) + " |", flush=True)
     print(
-        (
-            f"\nPython {platform.python_version()}, numpy {np.__version__}, "
-            f"{os.cpu_count()} cores, {platform.machine()}."
-        )
+        f"\nPython {platform.python_version()}, numpy {np.__version__}, "
+        f"{os.cpu_count()} cores, {platform.machine()}."
     )
 
 

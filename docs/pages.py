@@ -143,16 +143,12 @@ def stripes() -> list[str]:
         left = across(a - 2)
         right = across(b + 1)
         out.append(
-            (
-                f'<rect x="{left:.1f}" y="24" width="{right - left:.1f}" '
-                f'height="{SCORE[1] - 24}" fill="{SHADE}"/>'
-            )
+            f'<rect x="{left:.1f}" y="24" width="{right - left:.1f}" '
+            f'height="{SCORE[1] - 24}" fill="{SHADE}"/>'
         )
         out.append(
-            (
-                f'<text x="{(left + right) / 2:.1f}" y="17" text-anchor="middle" '
-                f'fill="{SOFT}">{name}</text>'
-            )
+            f'<text x="{(left + right) / 2:.1f}" y="17" text-anchor="middle" '
+            f'fill="{SOFT}">{name}</text>'
         )
     return out
 

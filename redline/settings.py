@@ -233,17 +233,13 @@ def import_settings(text: str) -> tuple[dict[str, Any], Settings]:
     for table in ("source", "settings"):
         if not isinstance(tables.get(table), dict):
             raise SettingsError(
-                (
-                    f"settings file: the table [{table}] is missing; write it as Export on "
-                    "the page does"
-                )
+                f"settings file: the table [{table}] is missing; write it as Export on "
+                "the page does"
             )
     unknown = set(tables["settings"]) - {field.name for field in fields(Settings)}
     if unknown:
         raise SettingsError(
-            (
-                f"settings file: unknown setting {sorted(unknown)[0]!r}; known are "
-                f"{', '.join(f.name for f in fields(Settings))}"
-            )
+            f"settings file: unknown setting {sorted(unknown)[0]!r}; known are "
+            f"{', '.join(f.name for f in fields(Settings))}"
         )
     return tables["source"], Settings(**tables["settings"])

@@ -84,10 +84,8 @@ def parse_token_file(path: Path) -> Iterable[Token]:
         found = TOKEN_LINE.fullmatch(line.strip())
         if found is None or found["role"] not in ROLES:
             raise AuthError(
-                (
-                    f"{path}, line {number}: wanted `role sha256:digest name` as `python "
-                    "-m redline token` writes it; came something else"
-                )
+                f"{path}, line {number}: wanted `role sha256:digest name` as `python "
+                "-m redline token` writes it; came something else"
             )
         yield Token(found["role"], found["digest"], found["name"])
 

@@ -50,10 +50,8 @@ def reference_page(openapi: Mapping[str, Any]) -> str:
                 else ""
             )
             parts.append(
-                (
-                    f"<h2><code>{method.upper()} "
-                    f"{escape(path)}</code></h2><p>{escape(way['summary'])}.{body}<table>{cells}</table>"
-                )
+                f"<h2><code>{method.upper()} "
+                f"{escape(path)}</code></h2><p>{escape(way['summary'])}.{body}<table>{cells}</table>"
             )
     links = (
         "<a href='/openapi.json'>openapi.json</a> · <a href='/docs/try'>try it (Swagger "

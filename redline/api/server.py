@@ -61,10 +61,8 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         sock.close()
         raise OSError(
-            (
-                f"port {port} on {host} cannot be used ({error.strerror}); stop what uses "
-                "it, or choose another with --port"
-            )
+            f"port {port} on {host} cannot be used ({error.strerror}); stop what uses "
+            "it, or choose another with --port"
         ) from error
     return sock
 

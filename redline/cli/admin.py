@@ -105,10 +105,8 @@ def run_backup(args: argparse.Namespace) -> None:
     opened = sqlite.SqliteStore(args.db, write=False)
     try:
         print_status(
-            (
-                f"wrote {opened.backup(args.path)}, {Path(args.path).stat().st_size:,} "
-                f"bytes; restore it with `python -m redline restore {args.path}`"
-            )
+            f"wrote {opened.backup(args.path)}, {Path(args.path).stat().st_size:,} "
+            f"bytes; restore it with `python -m redline restore {args.path}`"
         )
     finally:
         opened.close()

@@ -433,10 +433,8 @@ def progress(jobs: Sequence[tuple[str, int]], file: TextIO) -> Iterable[tuple[st
         if file.isatty():
             filled = 30 * done // len(jobs)
             file.write(
-                (
-                    f"\r\033[K[{'█' * filled}{'·' * (30 - filled)}] {done} of {len(jobs)}  "
-                    f"{name}, window {window}"
-                )
+                f"\r\033[K[{'█' * filled}{'·' * (30 - filled)}] {done} of {len(jobs)}  "
+                f"{name}, window {window}"
             )
             file.flush()
         yield name, window

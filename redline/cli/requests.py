@@ -55,10 +55,8 @@ def open_request(args: argparse.Namespace, path: str, query: Mapping[str, Any]) 
             raise UsageError(f"{args.url} refused: {problem_sentence(error.read())}") from None
     except urllib.error.URLError as error:
         raise OSError(
-            (
-                f"no server answers at {args.url} ({error.reason}); start one with `python "
-                "app.py`, or name it with --url"
-            )
+            f"no server answers at {args.url} ({error.reason}); start one with `python "
+            "app.py`, or name it with --url"
         ) from None
 
 

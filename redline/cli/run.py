@@ -139,10 +139,8 @@ def open_recording(source: Mapping[str, Any], args: argparse.Namespace) -> Recor
         path = Path(args.config).parent / path
     if not path.exists():
         raise ValueError(
-            (
-                f"[source] csv: there is no file {source.get('csv')!r} here or beside "
-                f"{args.config}; say where it is with --csv"
-            )
+            f"[source] csv: there is no file {source.get('csv')!r} here or beside "
+            f"{args.config}; say where it is with --csv"
         )
     if "features" not in source:
         return read_csv(path)
@@ -253,10 +251,8 @@ def run_live(plan: RunPlan, args: argparse.Namespace, show: Show) -> None:
         prepare_feed(service, plan)
         monitor.listeners.append(lambda batches: print_batches(service, batches, show))
         print_status(
-            (
-                f"Redline runs {plan.name}; the API is at "
-                f"http://{value['host']}:{value['port']}/docs (Ctrl-C ends it)"
-            )
+            f"Redline runs {plan.name}; the API is at "
+            f"http://{value['host']}:{value['port']}/docs (Ctrl-C ends it)"
         )
         serve(build_server(service), sock)
 
@@ -332,10 +328,8 @@ def read_server_table(text: str) -> dict[str, Any]:
     strange = set(table) - set(SERVER_SETTINGS)
     if strange:
         raise UsageError(
-            (
-                f"settings file, [server]: unknown setting {min(strange)!r}; known are "
-                f"{', '.join(SERVER_SETTINGS)}"
-            )
+            f"settings file, [server]: unknown setting {min(strange)!r}; known are "
+            f"{', '.join(SERVER_SETTINGS)}"
         )
     return dict(table)
 
@@ -365,10 +359,8 @@ def run_replay(args: argparse.Namespace) -> None:
     with usage_errors():
         if (args.config is None) == (args.stream is None):
             raise ValueError(
-                (
-                    "say under which settings: either --config FILE or --stream NAME of a "
-                    "running server"
-                )
+                "say under which settings: either --config FILE or --stream NAME of a "
+                "running server"
             )
         settings = (
             import_settings(Path(args.config).read_text(encoding="utf-8"))[1]
@@ -400,10 +392,8 @@ def progress_bar(tallies: Iterable[Tally], total: int, file: TextIO) -> Iterator
         if file.isatty():
             filled = 30 * tally.rows // max(total, 1)
             file.write(
-                (
-                    f"\r\033[K[{'█' * filled}{'·' * (30 - filled)}] {tally.rows:,} of "
-                    f"{total:,}, {tally.anomalies:,} anomalies"
-                )
+                f"\r\033[K[{'█' * filled}{'·' * (30 - filled)}] {tally.rows:,} of "
+                f"{total:,}, {tally.anomalies:,} anomalies"
             )
             file.flush()
         yield tally

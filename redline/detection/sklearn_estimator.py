@@ -86,10 +86,8 @@ class RedlineOutlier(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         scores = self._scores(x)
         if np.isnan(scores).all():
             raise ValueError(
-                (
-                    f"no row has a score after a history of n_samples = {len(x)}; give a "
-                    "longer one, a shorter window or no contamination"
-                )
+                f"no row has a score after a history of n_samples = {len(x)}; give a "
+                "longer one, a shorter window or no contamination"
             )
         return threshold_for(scores, contamination)
 

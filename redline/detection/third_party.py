@@ -83,10 +83,8 @@ class ThirdPartyDetector(JointDetector):
         super().__post_init__()
         if self.window < self.SHORTEST:
             raise ValueError(
-                (
-                    f"window is at least {self.SHORTEST} steps for {type(self).__name__}, "
-                    f"which learns from {self.reach} of them; got {self.window}"
-                )
+                f"window is at least {self.SHORTEST} steps for {type(self).__name__}, "
+                f"which learns from {self.reach} of them; got {self.window}"
             )
         self._scale = Calibration(window=self.reach * self.window)
         self._fitted: dict[

@@ -48,10 +48,8 @@ class Track:
             )  # type: ignore[arg-type]
         except ValueError as error:
             raise SettingsError(
-                (
-                    f"window: wanted one that {settings.detector} takes ({error}); came "
-                    f"{settings.window}"
-                )
+                f"window: wanted one that {settings.detector} takes ({error}); came "
+                f"{settings.window}"
             ) from error
         self.alarm = Alarm(refractory=settings.refractory, memory=settings.habituation)
         self.tape: Tape | None = None  # made when the first verdict shows which columns there are
@@ -145,10 +143,8 @@ class Track:
         """Goes on from what `saved` gave; {} is the state before the first step."""
         if state and int(state["format"]) != STATE_FORMAT:
             raise ValueError(
-                (
-                    f"wanted a detector's state of format {STATE_FORMAT}, came "
-                    f"{int(state['format'])}, from another version of Redline"
-                )
+                f"wanted a detector's state of format {STATE_FORMAT}, came "
+                f"{int(state['format'])}, from another version of Redline"
             )
         for part, held in (("detector.", self.detector), ("alarm.", self.alarm)):
             held.state = {

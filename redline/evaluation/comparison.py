@@ -141,10 +141,8 @@ def learning_rows(label: np.ndarray | None, share: float) -> int:
         cut = int(_ends(runs, len(truth.anomalous))[runs[:, 0] < cut].max())
     if not (runs[:, 0] < cut).any() or cut == len(truth.anomalous):
         raise ValueError(
-            (
-                f"the first {share:.0%} of {len(truth.anomalous):,} rows hold no whole "
-                "anomaly, or all there is: choose another share to learn from"
-            )
+            f"the first {share:.0%} of {len(truth.anomalous):,} rows hold no whole "
+            "anomaly, or all there is: choose another share to learn from"
         )
     return cut
 

@@ -221,10 +221,8 @@ def threshold_for_rate(score: np.ndarray, rate: float) -> float:
     """
     if not 0 <= rate < 1:
         raise ValueError(
-            (
-                f"rate must be a share of the steps, from 0 to below 1, got {rate}; 0.01 "
-                "is one step in a hundred"
-            )
+            f"rate must be a share of the steps, from 0 to below 1, got {rate}; 0.01 "
+            "is one step in a hundred"
         )
     known = np.sort(score[~np.isnan(score)])
     return float(known[-1 - int(rate * len(known) + 1e-9)]) if len(known) else float("nan")

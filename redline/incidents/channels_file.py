@@ -92,10 +92,8 @@ def read_channels_file(
     unknown = sorted(set(tables) - {"base", *CHANNEL_KEYS})
     if unknown:
         raise ChannelError(
-            (
-                f"alerts file: unknown {unknown[0]!r}; known are base, [policy], "
-                "[channels.NAME] and [actions.NAME]"
-            )
+            f"alerts file: unknown {unknown[0]!r}; known are base, [policy], "
+            "[channels.NAME] and [actions.NAME]"
         )
     secrets: set[str] = set()
     base = _value("alerts file: base", tables.get("base", NotificationPlan().base), TEXT_TYPE)
@@ -118,10 +116,8 @@ def read_channels_file(
             ("http://", "https://")
         ):
             raise ChannelError(
-                (
-                    f"alerts file: [actions.{action.name}] wants a command or an http(s) "
-                    "url, one of the two"
-                )
+                f"alerts file: [actions.{action.name}] wants a command or an http(s) "
+                "url, one of the two"
             )
     return plan, frozenset(secrets)
 
@@ -190,10 +186,8 @@ def _value(where: str, value: Any, wanted: tuple[Any, str]) -> Any:
         fits = isinstance(value, kind) and value != ""
     if not fits:
         raise ChannelError(
-            (
-                f"{where}: wanted {words}; came "
-                f"{type(value).__name__ if not isinstance(value, int | float) else value}"
-            )
+            f"{where}: wanted {words}; came "
+            f"{type(value).__name__ if not isinstance(value, int | float) else value}"
         )
     return tuple(value) if kind is list else value
 
@@ -205,10 +199,8 @@ def _filled(where: str, text: str, environment: Mapping[str, str], secrets: set[
         value = environment.get(found[1])
         if not value:
             raise ChannelError(
-                (
-                    f"alerts file: [{where}] wants the environment variable {found[1]}, "
-                    "which is not set"
-                )
+                f"alerts file: [{where}] wants the environment variable {found[1]}, "
+                "which is not set"
             )
         secrets.add(value)
         return value

@@ -242,7 +242,7 @@ class Notifier:
         plan: NotificationPlan,
         secrets: Iterable[str] = (),
         world: NotifierContext = NotifierContext(),
-    ) -> None:  # noqa: B008  a tuple of functions
+    ) -> None:
         self.plan = plan
         self.world = world
         self.records: deque[DeliveryRecord] = deque(maxlen=MAX_RECORDS)
@@ -457,10 +457,8 @@ class Notifier:
         if service is None:
             schema = channel.url.split("://", 1)[0] if "://" in channel.url else ""
             raise ChannelError(
-                (
-                    f"alerts file: [channels.{channel.name}] url: wanted an address as "
-                    f"Apprise writes them; came {schema}://{MASK}"
-                )
+                f"alerts file: [channels.{channel.name}] url: wanted an address as "
+                f"Apprise writes them; came {schema}://{MASK}"
             )
         self.veil.cover(secret_pieces(channel.url, service.url(privacy=True)), instead_of=at_first)
         kinds = dict(zip(SEVERITY_WORDS, ("info", "warning", "failure"))) | {RESOLVED: "success"}

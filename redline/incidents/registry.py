@@ -264,10 +264,8 @@ class Incidents:
         watch = self.watches[incident.stream]
         if watch.current is None or watch.current.id != id:
             raise IncidentSettled(
-                (
-                    f"incident {id}: wanted a live one; it is resolved since "
-                    f"{incident.history[-1].time:.0f}"
-                )
+                f"incident {id}: wanted a live one; it is resolved since "
+                f"{incident.history[-1].time:.0f}"
             )
         return watch
 

@@ -252,10 +252,8 @@ def incident_entry(feed: Feed, i: Incident) -> html.Div:
         [
             i.text,
             html.Em(
-                (
-                    f" {i.alarms} alarm{'s' if i.alarms > 1 else ''}, "
-                    f"{i.state}{f' by {i.acknowledged}' if i.acknowledged else ''}"
-                )
+                f" {i.alarms} alarm{'s' if i.alarms > 1 else ''}, "
+                f"{i.state}{f' by {i.acknowledged}' if i.acknowledged else ''}"
             ),
         ]
     )

@@ -160,17 +160,13 @@ def validate_columns(columns: Columns, table: CsvTable, head: list[list[str]]) -
             raise CsvError(f"there is no column `{name}`; the file has {list_names(table.names)}")
     if len(set(asked)) < len(asked):
         raise CsvError(
-            (
-                f"the column `{Counter(asked).most_common(1)[0][0]}` is asked for twice; "
-                "give each column one part"
-            )
+            f"the column `{Counter(asked).most_common(1)[0][0]}` is asked for twice; "
+            "give each column one part"
         )
     if columns.stamps not in ("", *TIMESTAMP_FORMATS):
         raise CsvError(
-            (
-                f'time stamps cannot be read as "{columns.stamps}"; wanted one of '
-                f"{', '.join(TIMESTAMP_FORMATS)}"
-            )
+            f'time stamps cannot be read as "{columns.stamps}"; wanted one of '
+            f"{', '.join(TIMESTAMP_FORMATS)}"
         )
     if not columns.features:
         raise CsvError("no column of values was chosen; choose at least one")
@@ -470,10 +466,8 @@ def kept_columns(
     features = tuple(name for name in chosen.features if name not in left)
     if not any(numbers[name].filled for name in features):
         raise CsvError(
-            (
-                f"no column holds numbers; the file has {list_names(table.names)}; wanted "
-                "rows of numbers, separated by commas, semicolons, tabs or bars"
-            )
+            f"no column holds numbers; the file has {list_names(table.names)}; wanted "
+            "rows of numbers, separated by commas, semicolons, tabs or bars"
         )
     return replace(chosen, features=features), left
 

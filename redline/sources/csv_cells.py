@@ -69,11 +69,9 @@ def load_bytes(data: bytes | str | Path) -> bytes:
                 raw = file.read(MAX_FILE_BYTES + 1)
         except (OSError, ValueError) as error:
             raise CsvError(
-                (
-                    f"cannot open {str(data)!r}: "
-                    f"{getattr(error, 'strerror', None) or error}; give the path of a CSV "
-                    "file"
-                )
+                f"cannot open {str(data)!r}: "
+                f"{getattr(error, 'strerror', None) or error}; give the path of a CSV "
+                "file"
             ) from error
     if len(raw) > MAX_FILE_BYTES:
         raise CsvError(
@@ -95,10 +93,8 @@ def decode_text(raw: bytes) -> tuple[bytes, str]:
     except UnicodeError:
         if encoding != "utf-8-sig":
             raise CsvError(
-                (
-                    f"this is no text: it begins like {encoding.upper()[:6]} and is not; "
-                    "save the file as UTF-8"
-                )
+                f"this is no text: it begins like {encoding.upper()[:6]} and is not; "
+                "save the file as UTF-8"
             ) from None
     try:
         return raw.decode("cp1252").encode(), "not UTF-8, read as Latin-1 (Windows-1252)"
@@ -120,10 +116,8 @@ def check_text(text: bytes) -> bytes:
     if control.any():
         at = int(control.argmax())
         raise CsvError(
-            (
-                f"row {count_lines(text[:at]) + 1} holds the control byte "
-                f"0x{text[at]:02x}, so this is no text; wanted a CSV file"
-            )
+            f"row {count_lines(text[:at]) + 1} holds the control byte "
+            f"0x{text[at]:02x}, so this is no text; wanted a CSV file"
         )
     if count_lines(text) >= MAX_ROWS:
         raise CsvError(f"the file has more than {MAX_ROWS:,} rows; cut it into several")
@@ -132,10 +126,8 @@ def check_text(text: bytes) -> bytes:
     if lengths.max() > MAX_LINE_LENGTH:
         at = int(breaks[lengths.argmax() - 1]) if lengths.argmax() else 0
         raise CsvError(
-            (
-                f"row {count_lines(text[: at + 1]) + 1} is {lengths.max() - 1:,} bytes "
-                f"long; wanted lines of at most {MAX_LINE_LENGTH:,}"
-            )
+            f"row {count_lines(text[: at + 1]) + 1} is {lengths.max() - 1:,} bytes "
+            f"long; wanted lines of at most {MAX_LINE_LENGTH:,}"
         )
     return text
 
@@ -189,10 +181,8 @@ class CsvTable:
         except csv.Error as error:
             what = "a quote is opened and not closed" if "limit" in str(error) else str(error)
             raise CsvError(
-                (
-                    f"row {self.before + reader.line_num}: {what}; wanted cells separated "
-                    f"by {DELIMITERS[self.delimiter]}"
-                )
+                f"row {self.before + reader.line_num}: {what}; wanted cells separated "
+                f"by {DELIMITERS[self.delimiter]}"
             ) from None
 
     def blocks(self) -> Iterator[CellBlock]:
@@ -241,10 +231,8 @@ class CsvTable:
             if step < len(block.rows):
                 cell = quote_cell(block.rows[step][self.names.index(column)])
                 raise CsvError(
-                    (
-                        f"row {block.line(step)}, column `{column}`: wanted {wanted}, came "
-                        f"{cell}; correct the cell or leave the column out"
-                    )
+                    f"row {block.line(step)}, column `{column}`: wanted {wanted}, came "
+                    f"{cell}; correct the cell or leave the column out"
                 )
             step -= len(block.rows)
         raise IndexError(f"the table has {step} rows fewer than that")
@@ -295,10 +283,8 @@ def first_rows(table: CsvTable) -> list[list[str]]:
         raise CsvError(EMPTY_FILE)
     if len(rows[0]) > MAX_COLUMNS:
         raise CsvError(
-            (
-                f"row {table.before + 1} has {len(rows[0]):,} columns, wanted at most "
-                f"{MAX_COLUMNS:,}; write one row a step"
-            )
+            f"row {table.before + 1} has {len(rows[0]):,} columns, wanted at most "
+            f"{MAX_COLUMNS:,}; write one row a step"
         )
     return [row[: len(rows[0])] for row in rows if len(row) >= len(rows[0])]
 

@@ -161,10 +161,8 @@ def prepare_schema(c: sa.Connection, path: Path) -> None:
     )
     if version > SCHEMA_VERSION:
         raise StoreError(
-            (
-                f"{path} was written by a newer Redline (tables {version}, this one knows "
-                f"{SCHEMA_VERSION}); update Redline, or choose another file"
-            )
+            f"{path} was written by a newer Redline (tables {version}, this one knows "
+            f"{SCHEMA_VERSION}); update Redline, or choose another file"
         )
     for statements in MIGRATIONS[version - 1 :]:
         for statement in statements:

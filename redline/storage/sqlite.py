@@ -189,7 +189,7 @@ class SqliteStore:
         keep: Retention = Retention(),
         describe: Describe = plain_description,
         write: bool = True,
-    ) -> None:  # noqa: B008  constants
+    ) -> None:
         self.path = Path(path)
         self.keep = keep
         self.describe = describe
@@ -534,10 +534,8 @@ class SqliteStore:
         rows = rows[first - chunks[0].first :] if chunks else rows
         if chunks and len(rows) != about.end - first:
             raise StoreError(
-                (
-                    f"{self.path} is damaged: {name} lacks steps between {first} and "
-                    f"{about.end}; restore a backup"
-                )
+                f"{self.path} is damaged: {name} lacks steps between {first} and "
+                f"{about.end}; restore a backup"
             )
         undone = [settings_from_json(json.dumps(each)) for each in json.loads(about.undone)]
         known = (

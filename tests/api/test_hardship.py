@@ -157,10 +157,8 @@ def test_hostile_and_malformed_input_is_refused_in_a_sentence_and_disturbs_nobod
     assert not any("Traceback" in line for line in server.said), server.said
     ways = len(BOMBS) + len(TALK) + len(PATHS) + len(HARMLESS)
     print(
-        (
-            f"\nhostile: {ways} ways refused or harmless, {count} honest points in "
-            f"between, memory +{grown >> 20} MiB"
-        )
+        f"\nhostile: {ways} ways refused or harmless, {count} honest points in "
+        f"between, memory +{grown >> 20} MiB"
     )
 
 
@@ -245,10 +243,8 @@ def test_five_times_more_than_it_can_take_is_refused_counted_and_nothing_acknowl
         kept = {name: stored(server, name) for name in Flood.SOURCES}
     taken, refused = flood.counts[200] * Flood.BODY, flood.counts[429] * Flood.BODY
     print(
-        (
-            f"\noverload: {taken + refused:,} points offered, {taken:,} taken, {refused:,} "
-            f"refused, memory +{grown >> 20} MiB"
-        )
+        f"\noverload: {taken + refused:,} points offered, {taken:,} taken, {refused:,} "
+        f"refused, memory +{grown >> 20} MiB"
     )
     assert (
         set(flood.counts) <= {200, 429, 503}
@@ -290,10 +286,8 @@ def test_500_followers_of_whom_ten_do_not_read_are_told_within_a_second_and_memo
         found = deliver(500, 10, 22.0)
         p99 = float(np.quantile(found.late, 0.99))
         print(
-            (
-                f"\nfollowers: p99 {1_000 * p99:.0f} ms over {found.events:,} events, "
-                f"{found.slow} of 10 let go, memory +{found.grown:.0f} MiB"
-            )
+            f"\nfollowers: p99 {1_000 * p99:.0f} ms over {found.events:,} events, "
+            f"{found.slow} of 10 let go, memory +{found.grown:.0f} MiB"
         )
         assert found.slow == 10 and found.grown < 100 and len(found.late) >= 490 * found.events
         return p99

@@ -181,10 +181,8 @@ def test_the_theme_follows_the_system_and_a_switch_is_kept(
     )
     visitor.press("theme")
     visitor.until(
-        (
-            f"{theme} !== '{scheme}' && {line} === "
-            f"'{ {'dark': '#3B6FB6', 'light': '#7FB2F0'}[scheme] }'"
-        )
+        f"{theme} !== '{scheme}' && {line} === "
+        f"'{ {'dark': '#3B6FB6', 'light': '#7FB2F0'}[scheme] }'"
     )
     visitor.until(f"{ground} !== '{before}'")
     visitor.page.reload()
@@ -216,10 +214,8 @@ def test_the_view_is_in_the_address_and_a_link_leads_back_to_it(
     visitor.slide("threshold", 5.0)
     visitor.choose("range", "2,000 steps")
     visitor.until(
-        (
-            "location.search.includes('CUSUM') && location.search.includes('threshold=5') "
-            "&& location.search.includes('range=2000')"
-        )
+        "location.search.includes('CUSUM') && location.search.includes('threshold=5') "
+        "&& location.search.includes('range=2000')"
     )
     visitor.press("share")
     visitor.until("eyes.text('share') === 'Copied'")
@@ -227,11 +223,9 @@ def test_the_view_is_in_the_address_and_a_link_leads_back_to_it(
     friend = enter(server)
     friend.page.goto(link)
     friend.until(
-        (
-            "eyes.text('detector') === 'CUSUM' && "
-            "eyes.text('threshold-said').startsWith('5.0') && eyes.x('load').length > "
-            "1900"
-        )
+        "eyes.text('detector') === 'CUSUM' && "
+        "eyes.text('threshold-said').startsWith('5.0') && eyes.x('load').length > "
+        "1900"
     )
 
 
@@ -269,9 +263,7 @@ def test_the_plot_library_is_fetched_once_and_from_the_start(server: Server, ent
     visitor = enter(server)
     visitor.until("eyes.marks().length > 0")
     fetched = visitor.see(
-        (
-            "performance.getEntriesByType('resource').filter(r => "
-            "r.name.includes('plotly')).map(r => [r.initiatorType, r.name])"
-        )
+        "performance.getEntriesByType('resource').filter(r => "
+        "r.name.includes('plotly')).map(r => [r.initiatorType, r.name])"
     )
     assert [how for how, _ in fetched] == ["link"], fetched

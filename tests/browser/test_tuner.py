@@ -63,10 +63,8 @@ def test_choose_compare_click_the_curve_apply_undo(own_server: Server, enter: En
     assert other.text("threshold-said") == visitor.text("threshold-said")
     visitor.press("undo")
     visitor.until(
-        (
-            "eyes.text('detector') === 'rolling z-score' && "
-            "eyes.text('threshold-said').startsWith('3.5')"
-        )
+        "eyes.text('detector') === 'rolling z-score' && "
+        "eyes.text('threshold-said').startsWith('3.5')"
     )
 
 

@@ -451,10 +451,8 @@ def test_an_incident_runs_what_the_operator_named_and_status_tells_no_secret(tmp
     monkeypatch.setenv("HOOK", "s3cret-word")
     said = tmp_path / "said.json"
     (tmp_path / "alerts.toml").write_text(
-        (
-            f'[actions.note]\ncommand = ["sh", "-c", "cat > {said}", '
-            f'"${{HOOK}}"]\nseverity = "critical"\n'
-        )
+        f'[actions.note]\ncommand = ["sh", "-c", "cat > {said}", '
+        f'"${{HOOK}}"]\nseverity = "critical"\n'
     )
     monitor = Monitor(
         {}, ledger=(store := SqliteStore(tmp_path / "r.db", describe=describe_anomaly_for_store))

@@ -296,10 +296,8 @@ def test_a_file_damaged_under_way_is_said_and_acknowledges_nothing_more(tmp_path
     with sqlite3.connect(path) as other:
         other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         root, page = other.execute(
-            (
-                "SELECT rootpage, (SELECT page_size FROM pragma_page_size) FROM "
-                "sqlite_master WHERE name = 'points_step'"
-            )
+            "SELECT rootpage, (SELECT page_size FROM pragma_page_size) FROM "
+            "sqlite_master WHERE name = 'points_step'"
         ).fetchone()
     other.close()
     with open(path, "r+b") as file:

@@ -20,7 +20,7 @@ import pytest
 
 from redline.engine import wording
 from redline.engine.monitor import BEAT_SECONDS, Monitor
-from redline.incidents import actions, notify
+from redline.incidents import actions
 from redline.incidents.actions import run_command
 from redline.incidents.channels_file import (
     CHANNEL_KEYS,
@@ -243,10 +243,8 @@ def test_what_never_arrives_is_recorded_with_its_reason_and_told_to_nobody(recei
     assert (len(receiver.got), told) == (5, [])
     assert dict(one.channels["team"].counts) == {"retried": 4, "failed": 1}
     assert one.records[0].text.startswith(
-        (
-            "not delivered after 5 tries: critical: CPU is unusual. Failed to send JSON "
-            "POST notification"
-        )
+        "not delivered after 5 tries: critical: CPU is unusual. Failed to send JSON "
+        "POST notification"
     )
     assert "500" in one.records[0].text
 

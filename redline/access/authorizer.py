@@ -55,7 +55,8 @@ def exposure_problem(host: str, tokens: Tokens) -> str | None:
     if tokens or is_loopback(host):
         return None
     return (
-        f"--host {host} lets other machines in, and no token is set. Make one with `python -m redline token operate me --file redline.tokens` "
+        f"--host {host} lets other machines in, and no token is set. Make one with "
+        "`python -m redline token operate me --file redline.tokens` "
         "and start with --tokens redline.tokens (or set REDLINE_TOKEN), or stay on 127.0.0.1."
     )
 

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import logging
 import multiprocessing
 import os
 import sys
 import threading
 import webbrowser
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
 import dash
-import uvicorn
 from dash import Input, Output, State, ctx, dcc, html, no_update
 from fastapi import Request
 from fastapi.responses import JSONResponse
@@ -29,17 +28,15 @@ from fastapi.responses import JSONResponse
 from detectors import DETECTORS
 from redline.access.authorizer import exposure_problem
 from redline.access.tokens import AuthError, load_tokens
-from redline.api.assembly import assemble_service, describe_anomaly_for_store
-from redline.api.server import build_server, listen
-from redline.api.service import ServerOptions, Service
+from redline.api.server import build_server, listen, serve
+from redline.api.service import ServerOptions, Service, assemble_service
 from redline.detection import third_party
 from redline.engine.feed import Feed
-from redline.engine.monitor import NO_LIMITS as UNLIMITED
 from redline.engine.monitor import Limits, Monitor
-from redline.engine.results import log_failure
+from redline.engine.results import ResultStore, log_failure
 from redline.incidents.channels_file import ChannelError
 from redline.page import figure
-from redline.page.actions import connect_feedback, find_proposal, record_action
+from redline.page.actions import PAGE_ACTOR, find_proposal
 from redline.page.callbacks.actions import connect_actions
 from redline.page.callbacks.browser import connect_browser
 from redline.page.callbacks.panels import connect_panels
@@ -77,7 +74,7 @@ from redline.sources.csv_cells import CsvError
 from redline.sources.machine import ThisMachine
 from redline.storage.errors import StoreError
 from redline.storage.sqlite import Retention, SqliteStore, UnavailableStore
-from streams import STREAMS
+from streams import STREAMS, Stream
 
 STORAGE_OPTIONS = (
     "db",
@@ -198,14 +195,10 @@ def controls() -> html.Aside:
 
 
 def build_app(
-    monitor: Monitor,
-    interval: int = SETTINGS_BY_NAME["interval"].default,
-    seed: int = 0,
-    service: Service | None = None,
+    service: Service, interval: int = SETTINGS_BY_NAME["interval"].default, seed: int = 0
 ) -> dash.Dash:
-    """The page and the API on one server; the monitor starts and stops with it."""
+    """Return the page and the API on one server; the loop starts and stops with it."""
     require_one_process()
-    service = service or Service(monitor)
     server = build_server(service)
     where = Path(__file__).parent / "assets"
     app = dash.Dash(
@@ -217,8 +210,7 @@ def build_app(
         on_error=show_failure,
         index_string=INDEX_HTML,
     )
-    app.layout = lambda: page_layout(monitor, interval, seed)
-    connect_feedback(service)
+    app.layout = lambda: page_layout(service.monitor, interval, seed)
     for wire in (
         connect_settings,
         connect_chart,
@@ -329,7 +321,8 @@ def connect_settings(app: dash.Dash, service: Service) -> None:
             found = await asyncio.to_thread(find_proposal, service, feed)
             return {**same, **(preview_fields(found.settings) if found else {})}
         if why in ("best", "one-percent", "curve"):
-            picked = pick_threshold(ViewQuery(monitor, domain, now, 1), why, click, by)
+            asked_threshold = (ViewQuery(service, domain, now, 1), why, click, by)
+            picked = await asyncio.to_thread(pick_threshold, *asked_threshold)
             return {**same, "threshold": picked if picked is not None else no_update}
         return {**same, **preview_fields(feed.applied), "acted": ""}
 
@@ -338,10 +331,10 @@ def apply_settings(service: Service, feed: Feed, settings: Settings | None) -> d
     """Makes settings a stream's own for everybody; None takes the last ones back."""
     if settings is None:
         back = service.monitor.undo(feed.name)
-        record_action(service, "took settings back", feed.name)
+        service.audit(PAGE_ACTOR, "took settings back", feed.name)
         return {**preview_fields(back), "acted": "Back to the settings before."}
     service.monitor.apply(feed.name, settings)
-    record_action(service, "applied settings", feed.name, **preview_fields(settings))
+    service.audit(PAGE_ACTOR, "applied settings", feed.name, **preview_fields(settings))
     return {"acted": f"{feed.stream.title} now runs under these settings, for everybody."}
 
 
@@ -427,7 +420,7 @@ def connect_chart(app: dash.Dash, service: Service) -> None:
             return {**same, **there, "pulse": heartbeat(monitor, None, None)}
         try:
             sight = await ready_query(
-                monitor,
+                service,
                 domain,
                 previewed_settings(feed.applied, asked),
                 span,
@@ -440,27 +433,27 @@ def connect_chart(app: dash.Dash, service: Service) -> None:
                 "status": "cannot run",
                 "pulse": heartbeat(monitor, feed, None),
             }
-        answer = redraw(sight, asked["theme"], asked["zoom"] or {}, asked["by"], seen)
+        rest = (asked["theme"], asked["zoom"] or {}, asked["by"], seen)
+        if sight.reads_store:
+            answer = await asyncio.to_thread(redraw, sight, *rest)
+        else:
+            answer = redraw(sight, *rest)
         answer |= announce_incidents(service, feed, seen, answer["seen"])
         if ctx.triggered_id != "tick" or not asked["n"] or asked["n"] % 4 == 0:
             answer["curve"] = curve_update(sight, asked["by"], asked["theme"])
         return {**same, **answer}
 
 
-def build_monitor(
-    seed: int,
-    csv: str | None,
-    ledger: SqliteStore | UnavailableStore | None = None,
-    limits: Limits = UNLIMITED,
-) -> Monitor:
-    """The monitor with every simulated domain, this machine, and a file if one is given; with a
-    ledger it goes on where it was.
-    """
-    feeds: dict[str, Any] = {name: (stream(seed=seed), False) for name, stream in STREAMS.items()}
-    monitor = Monitor({**feeds, THIS_MACHINE: (ThisMachine(), True)}, ledger=ledger, limits=limits)
-    if csv:
-        raw = Path(csv).read_bytes()
-        show_recording(monitor, read_csv(raw, title=Path(csv).name), raw)
+def build_monitor(asked: argparse.Namespace, store: ResultStore | None) -> Monitor:
+    """Return the monitor with the simulated domains, this machine and the file of --csv."""
+    streams: dict[str, tuple[Stream, bool]] = {
+        name: (stream(seed=asked.seed), False) for name, stream in STREAMS.items()
+    }
+    streams[THIS_MACHINE] = (ThisMachine(), True)
+    monitor = Monitor(streams, store=store, limits=Limits(bool(asked.create), asked.streams))
+    if asked.csv:
+        raw = Path(asked.csv).read_bytes()
+        show_recording(monitor, read_csv(raw, title=Path(asked.csv).name), raw)
     return monitor
 
 
@@ -470,7 +463,6 @@ def open_store(asked: argparse.Namespace) -> SqliteStore | UnavailableStore:
         return SqliteStore(
             asked.db,
             Retention(asked.retention_days, asked.retention_rows),
-            describe_anomaly_for_store,
         )
     except StoreError as error:
         print(
@@ -535,50 +527,40 @@ def server_options(asked: argparse.Namespace) -> ServerOptions:
     )
 
 
-def start_service(
-    monitor: Monitor,
-    store: SqliteStore | UnavailableStore,
-    options: ServerOptions,
-    alerts: str | None,
-) -> Service:
-    """The service with the operator's channels, or an exit with a sentence."""
+def start_service(asked: argparse.Namespace, options: ServerOptions) -> Service:
+    """Return the service as the command line asks for it, or exit with a sentence."""
     try:
-        return assemble_service(monitor, store, options, alerts)
-    except (ChannelError, OSError) as error:
-        raise SystemExit(f"--alerts {alerts}: {error}") from None
+        make_monitor = partial(build_monitor, asked)
+        return assemble_service(make_monitor, open_store(asked), options, asked.alerts)
+    except ChannelError as error:
+        raise SystemExit(f"--alerts {asked.alerts}: {error}") from None
+    except CsvError as error:
+        raise SystemExit(f"--csv {asked.csv}: {error}") from None
+    except OSError as error:
+        named = asked.csv if error.filename == asked.csv else asked.alerts
+        option = "--csv" if named == asked.csv else "--alerts"
+        raise SystemExit(f"{option} {named}: {error}") from None
 
 
 def main(words: list[str] | None = None) -> None:
+    """Serve the page until Ctrl-C."""
     asked = parse_arguments(words)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
-    sys.setswitchinterval(
-        0.001
-    )  # seconds: a visitor's answer never waits long for the monitor's thread
+    sys.setswitchinterval(0.001)  # seconds: an answer never waits long for the loop's thread
     options = server_options(asked)
     try:
         sock = listen(asked.host, asked.port)
     except OSError as error:
         raise SystemExit(str(error)) from None
-    store = open_store(asked)
-    try:
-        monitor = build_monitor(
-            asked.seed, asked.csv, store, Limits(bool(asked.create), asked.streams)
-        )
-    except (CsvError, OSError) as error:
-        raise SystemExit(f"--csv {asked.csv}: {error}") from None
-    service = start_service(monitor, store, options, asked.alerts)
-    app = build_app(monitor, asked.interval, asked.seed, service)
-    address = f"http://{'localhost' if asked.host in ('127.0.0.1', '0.0.0.0') else asked.host}:{asked.port}"
-    print(f"Redline watches {len(monitor.feeds)} streams at {address} (Ctrl-C ends it)", flush=True)
+    service = start_service(asked, options)
+    app = build_app(service, asked.interval, asked.seed)
+    host = "localhost" if asked.host in ("127.0.0.1", "0.0.0.0") else asked.host
+    address = f"http://{host}:{asked.port}"
+    streams = len(service.monitor.feeds)
+    print(f"Redline watches {streams} streams at {address} (Ctrl-C ends it)", flush=True)
     if not asked.no_browser:
         threading.Timer(1.0, webbrowser.open, [address]).start()
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app.server, log_level="warning", timeout_graceful_shutdown=1, access_log=False
-        )
-    )
-    with contextlib.suppress(KeyboardInterrupt):
-        server.run(sockets=[sock])
+    serve(app.server, sock)
 
 
 if __name__ == "__main__":

@@ -215,7 +215,7 @@ class Simulated(Stream):
     together: ClassVar[frozenset[str]] = frozenset()  # kinds that strike every feature at once
 
     def __init_subclass__(cls) -> None:
-        cls.about = (cls.__doc__ or "").partition("\n")[0]
+        cls.about = " ".join((cls.__doc__ or "").partition("\n\n")[0].split())
 
     def __init__(
         self,

@@ -42,7 +42,7 @@ def watched() -> Iterator[tuple[Monitor, SqliteStore]]:
     """A monitor on a fresh store, its loop played by the caller, so that one core does it all."""
     with tempfile.TemporaryDirectory() as folder:
         store = SqliteStore(Path(folder) / "redline.db")
-        yield Monitor({}, wall=lambda: START + 1e9, ledger=store), store
+        yield Monitor({}, wall=lambda: START + 1e9, store=store), store
         store.close()
 
 
@@ -53,12 +53,12 @@ def push(monitor: Monitor, points: int, sources: int, batch: int) -> tuple[float
     x = np.random.default_rng(1).normal(size=(points // sources, 1))
     t = START + np.arange(len(x), dtype=float)
     warm = [monitor.submit(f"source {i}", t[:1] - 1, x[:1]) for i in range(sources)]
-    monitor.pump()
+    monitor.process_pushed()
     began = time.process_time(), time.perf_counter()
     for first in range(0, len(x), batch):
         part = slice(first, first + batch)
         receipts = [monitor.submit(f"source {i}", t[part], x[part]) for i in range(sources)]
-        monitor.pump()
+        monitor.process_pushed()
         assert all(receipt.done() for receipt in receipts + warm)
     done = len(x) * sources
     return done / (time.process_time() - began[0]), done / (time.perf_counter() - began[1])
@@ -111,7 +111,7 @@ def history(quick: bool) -> list[Row]:
             part = slice(first, first + 50)
             for i in range(sources):
                 monitor.submit(f"source {i}", t[part], x[part])
-            monitor.pump()
+            monitor.process_pushed()
         spent = []
         for i in range(0, sources, max(1, sources // 50)):
             began = time.perf_counter()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import asdict, dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 DIRECTIONS = ("both", "high", "low")
 UNBOUNDED = float("nan")  # no bound: the setting is no number
@@ -153,7 +153,7 @@ class Settings:
     detector: str = SETTINGS_BY_NAME["detector"].default
     window: int = SETTINGS_BY_NAME["window"].default  # steps
     threshold: float = SETTINGS_BY_NAME["threshold"].default  # standard deviations
-    direction: str = SETTINGS_BY_NAME["direction"].default
+    direction: Literal["both", "high", "low"] = SETTINGS_BY_NAME["direction"].default
     refractory: int = SETTINGS_BY_NAME["refractory"].default  # steps
     habituation: int = SETTINGS_BY_NAME["habituation"].default  # steps
 

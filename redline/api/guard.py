@@ -49,11 +49,11 @@ class RequestGuard:
     def judged(self, scope: Any, headers: Mapping[str, str]) -> Refusal | Token | None:
         path = scope["path"]
         service = self.service
-        found = service.door.judged(scope.get("method", "GET"), path, headers)
+        found = service.authorizer.judged(scope.get("method", "GET"), path, headers)
         if isinstance(found, Refusal) or not path.startswith("/api/"):
             return found
         client = scope.get("client") or ("", 0)
-        if wait := service.allowance.wait(client[0], time.monotonic()):
+        if wait := service.rate_limiter.wait(client[0], time.monotonic()):
             return Refusal(
                 429,
                 f"wanted at most {service.options.rate:g} requests a second, came more",
@@ -73,7 +73,8 @@ class RequestGuard:
 
     def counted(self, path: str, receive: Any) -> Any:
         """A receive that stops at the limit, for bodies that do not say how long they are."""
-        left = self.service.options.body if path.startswith("/api/") else MAX_PAGE_BODY
+        limit = self.service.options.body if path.startswith("/api/") else MAX_PAGE_BODY
+        left = limit
 
         async def counting() -> Any:
             nonlocal left
@@ -83,10 +84,7 @@ class RequestGuard:
                 self.service.oversized += 1
                 raise Problem(
                     413,
-                    (
-                        f"wanted a body of at most {self.service.options.body:,} bytes, "
-                        "came more; send it in parts"
-                    ),
+                    (f"wanted a body of at most {limit:,} bytes, came more; send it in parts"),
                 )
             return message
 

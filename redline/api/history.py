@@ -89,14 +89,14 @@ def rows_from_store(store: SqliteStore, name: str, asked: HistoryRange) -> Histo
 
 def rows_from_buffer(feed: Feed) -> HistoryRows:
     """The whole buffer with what was said of it."""
-    track = feed.watched
+    track = feed.applied_track
     with feed.lock:
         first = feed.tape.first
         end = feed.end
         times = feed.tape.read("time", first, end)[:, 0]
         x = feed.tape.read("x", first, end)
         score = track.read("score", first, end)[:, 0]  # type: ignore[index]
-        noted = feed.noted
+        noted = feed.finalized
         journal = list(feed.journal)
     step = np.arange(first, end)
     known = (

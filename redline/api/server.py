@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator
@@ -22,7 +23,7 @@ from redline.api.routes.labels import connect_labels
 from redline.api.routes.state import connect_health
 from redline.api.routes.streams import connect_streams
 from redline.api.routes.submit import connect_submit
-from redline.api.service import API_VERSION, Service
+from redline.api.service import API_VERSION, Service, assemble_service
 from redline.engine.monitor import Monitor
 from redline.reports.table import Table
 
@@ -36,9 +37,9 @@ def build_server(service: Service) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.monitor.start()
         yield
-        service.end()
-        service.monitor.stop()
-        if service.store:
+        service.close()
+        ended = await asyncio.to_thread(service.monitor.stop)
+        if service.store and ended:  # else the loop may still commit; the process ends without it
             service.store.close()
 
     server = FastAPI(lifespan=lifespan)
@@ -108,14 +109,14 @@ def connect_api(server: FastAPI, service: Service) -> Service:
             allow_methods=["*"],
             allow_headers=["*"],
         )
-    service.monitor.listeners.append(service.heard)
+    service.monitor.listeners.append(service.publish_anomalies)
     return service
 
 
 def routes_table() -> Table:
     """Every route and what it is for."""
     server = FastAPI()
-    connect_api(server, Service(Monitor({})))
+    connect_api(server, assemble_service(lambda store: Monitor({}, store=store)))
     ways = [
         (f"`{method.upper()} {path}`", way["summary"])
         for path, ways in server.openapi()["paths"].items()

@@ -1,41 +1,34 @@
-"""The service: what the routes answer from."""
+"""The service: the loop with its store, incidents and labels, from which routes and page answer."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from fastapi import Request
+import numpy as np
 
 from redline.access.authorizer import Authorizer, RateLimiter
 from redline.access.tokens import Tokens
-from redline.api import payload
+from redline.api.documents import anomaly_document, anomaly_event, stored_anomaly
 from redline.api.problems import Problem, field_error
 from redline.api.sse import EventHub, ServerEvent
-from redline.engine import wording
 from redline.engine.feed import Feed
 from redline.engine.monitor import Monitor
-from redline.engine.results import Anomaly, Batch
-from redline.feedback.labels import Label, LabelRegistry
-from redline.incidents.grouping import Rules
-from redline.incidents.incident import (
-    SEVERITY_WORDS,
-    Change,
-    Incident,
-    Policy,
-    incident_row,
-    incident_sentence,
-)
-from redline.incidents.notify import Notifier
-from redline.incidents.registry import Incidents
-from redline.storage.sqlite import AnomalyQuery as Search
-from redline.storage.sqlite import SqliteStore
+from redline.engine.results import Batch, ResultStore
+from redline.feedback.labels import LabelPersistence, LabelRegistry, merge_labels
+from redline.incidents.channels_file import NotificationPlan, read_channels_file
+from redline.incidents.incident import Change
+from redline.incidents.notify import DeliveryRecord, Notifier, NotifierContext
+from redline.incidents.recorder import IncidentRecorder
+from redline.incidents.registry import Incidents, StoredIncidents
+from redline.storage.sqlite import AnomalyQuery, SqliteStore, StoredPoints
 
 API_VERSION = "0.1.0"
-WAKE_SECONDS = 2.0  # seconds somebody may wait for the past of streams
-COMMIT_PATIENCE = 30.0  # seconds a submission waits for its commit before it is told to come again
+WAKE_SECONDS = 2.0  # seconds a request may wait for the past of streams
+COMMIT_PATIENCE = 30.0  # seconds a submission waits for its commit before it is refused
 
 
 class ServerOptions(NamedTuple):
@@ -49,174 +42,150 @@ class ServerOptions(NamedTuple):
 
 @dataclass
 class Service:
-    """What the routes answer from."""
+    """The parts of a running Redline, put together by `assemble_service`."""
 
     monitor: Monitor
-    store: SqliteStore | None = None  # None = nothing outlives the program
-    alerts: Incidents | None = None  # None = joined here and forgotten at the end
-    changed: Callable[[Sequence[Change]], None] = field(
-        default=lambda changes: None
-    )  # told what a person did to an incident
-    options: ServerOptions = field(default_factory=ServerOptions)
-    labels: LabelRegistry = field(default_factory=LabelRegistry)
-    calls: Notifier | None = None  # who calls people and runs the operator's actions
+    recorder: IncidentRecorder
+    store: SqliteStore | None  # None = nothing outlives the program
+    labels: LabelRegistry
+    notifier: Notifier | None  # None = no channels and actions are set up
+    options: ServerOptions
 
     def __post_init__(self) -> None:
         self.began = time.time()
-        self.allowance = RateLimiter(self.options.rate)
-        self.door = Authorizer(self.options.tokens, self.allowance, self.options.cors)
+        self.rate_limiter = RateLimiter(self.options.rate)
+        self.authorizer = Authorizer(self.options.tokens, self.rate_limiter, self.options.cors)
         self.hub = EventHub(
-            self.older if self.store else None, self.store.newest() if self.store else 0
+            self._stored_events if self.store else None, self.store.newest() if self.store else 0
         )
         self.oversized = 0  # requests refused for their size
-        self.joins = self.alerts is None
-        self.incidents = self.alerts or Incidents(Rules(Policy(), wording.severity, self.explained))
 
-    def explained(self, incident: Incident) -> str:
-        return incident_sentence(
-            incident,
-            self.monitor.feeds[incident.stream].stream,
-            wording.anomaly_reason,
-            wording.format_time,
-        )
+    @property
+    def incidents(self) -> Incidents:
+        return self.recorder.incidents
 
-    def end(self) -> None:
-        """Lets go of those who follow, and of calls that are still tried."""
+    def close(self) -> None:
+        """End the event streams and the calls that are still tried."""
         self.hub.close()
-        if self.calls:
-            self.calls.stop()
+        if self.notifier:
+            self.notifier.stop()
 
-    def older(self, after: int, most: int) -> list[ServerEvent]:
-        """Events out of the store, for one who comes back."""
-        assert self.store is not None
-        return [
-            anomaly_event(stored_anomaly(self, each))
-            for each in self.store.anomalies(Search(after=after, limit=most))
-        ]
+    def publish(self, changes: Sequence[Change]) -> None:
+        """Pass on what a person did to incidents."""
+        self.recorder.publish(changes)
 
-    def noted(self, request: Request, what: str, source: str, **detail: Any) -> None:
-        """A line of the audit log: who changed what."""
+    def audit(self, who: str, what: str, stream: str | None, **detail: Any) -> None:
+        """Write a line of the audit log: who changed what."""
         if self.store:
-            self.store.record(request.state.who, what, source, detail)
+            self.store.record(who, what, stream, detail)
 
-    def heard(self, batches: Sequence[Batch]) -> None:
-        """The monitor's listener: every committed anomaly becomes an event, and where nobody else
-        does it, alarms become incidents.
-        """
-        if self.joins:
-            self.incidents.commit(
-                [batch for batch in batches if batch.live], time.time(), lambda rows: None
-            )
+    def publish_anomalies(self, batches: Sequence[Batch], committed: bool) -> None:
+        """Make every new anomaly an event; the monitor calls it after each commit."""
         events = [
-            anomaly_event(anomaly_document(batch.names, batch.units, batch.name, a))
+            anomaly_event(anomaly_document(batch.names, batch.units, batch.name, anomaly))
             for batch in batches
             if batch.live
-            for a in batch.anomalies
+            for anomaly in batch.anomalies
         ]
         if events:
             self.hub.publish(events)
 
+    def _stored_events(self, after: int, most: int) -> list[ServerEvent]:
+        """Return the events after an id out of the store."""
+        assert self.store is not None
+        rows = self.store.anomalies(AnomalyQuery(after=after, limit=most))
+        return [anomaly_event(stored_anomaly(self.monitor.feeds, row)) for row in rows]
+
     def feed(self, name: str) -> Feed:
+        """Return a feed with its past restored; raise a 404 problem where there is none."""
         feed = self.monitor.feeds.get(name)
         if feed is None:
-            raise Problem(
-                404,
-                f"no stream is called {name!r}; /api/streams lists them",
-                [field_error("source", "the name of a stream", name)],
-            )
-        self.awake([feed])
+            error = field_error("source", "the name of a stream", name)
+            raise Problem(404, f"no stream is called {name!r}; /api/streams lists them", [error])
+        self.wait_until_restored([feed])
         return feed
 
-    def awake(self, feeds: Sequence[Feed]) -> None:
-        """Waits a moment for streams whose past has not been fetched from the store since the
-        start.
-        """
+    def wait_until_restored(self, feeds: Sequence[Feed]) -> None:
+        """Wait a moment for streams whose past is not restored from the store yet."""
         asleep = [feed for feed in feeds if not feed.ready and self.monitor.thread]
         for feed in asleep:
-            self.monitor.want(feed.name, feed.applied)
+            self.monitor.request_track(feed.name, feed.applied)
         until = time.monotonic() + WAKE_SECONDS
         while any(not feed.ready for feed in asleep) and time.monotonic() < until:
             time.sleep(0.005)
 
+    def truth(self, feed: Feed, label: np.ndarray | None, time: np.ndarray) -> np.ndarray | None:
+        """Return a stream's own labels with those that people gave.
 
-def anomaly_document(
-    names: Sequence[str], units: Sequence[str], source: str, a: Anomaly
-) -> dict[str, Any]:
-    """One anomaly as an answer shows it."""
-    unit = units[a.feature]
-    shown: dict[str, Any] = {
-        "id": a.id,
-        "source": source,
-        "step": a.step,
-        "time": a.time,
-        "feature": names[a.feature],
-        "unit": unit,
-    }
-    shown |= {
-        "value": a.value,
-        "expected": None if a.low != a.low else [a.low, a.high],
-        "score": a.score,
-        "threshold": a.threshold,
-    }
-    shown |= {"severity": wording.severity(a.score, a.threshold), "run": a.run, "alarm": a.alarm}
-    return shown | {
-        "reason": wording.anomaly_reason(a.value, (a.low, a.high), a.score, unit, a.run)
-    }
+        Args:
+            feed: the stream.
+            label: (n, features) its own, None = unknown.
+            time: (n,) seconds since the epoch.
+        """
+        given = self.labels.of(feed.name)
+        return merge_labels(label, time, given, len(feed.stream.names)) if given else label
+
+    def stored_points(self, name: str, until: float, limit: int) -> StoredPoints | None:
+        """Return the last points of a stream up to a time out of the store; None = none there."""
+        return self.store.points(name, None, until, limit) if self.store else None
 
 
-def anomaly_event(shown: dict[str, Any]) -> ServerEvent:
-    return ServerEvent(
-        shown["id"],
-        shown["source"],
-        SEVERITY_WORDS.index(shown["severity"]),
-        payload.to_json(shown),
-    )
+def assemble_service(
+    make_monitor: Callable[[ResultStore | None], Monitor],
+    store: ResultStore | None = None,
+    options: ServerOptions | None = None,
+    alerts: str | None = None,
+) -> Service:
+    """Put a service together around a monitor.
+
+    Args:
+        make_monitor: makes the monitor with the store it shall commit to.
+        store: where results are kept; None = nowhere.
+        options: what the operator decides.
+        alerts: the path of the file of channels and actions.
+
+    Raises:
+        ChannelError: says what is wrong with that file.
+    """
+    durable = store if isinstance(store, SqliteStore) else None
+    plan, secrets = NotificationPlan(), frozenset[str]()
+    if alerts:
+        plan, secrets = read_channels_file(Path(alerts).read_text(encoding="utf-8"))
+    incidents = _restored_incidents(plan, durable)
+    notifier = None
+    if plan.channels or plan.actions:
+        context = NotifierContext(incidents.stream_info, incidents.told, _audit_delivery(durable))
+        notifier = Notifier(plan, secrets, context)
+    recorder = IncidentRecorder(incidents, durable, [notifier.tell] if notifier else [])
+    monitor = make_monitor(recorder if durable else store)
+    monitor.listeners.append(recorder.on_batches)
+    labels = _restored_labels(durable)
+    service = Service(monitor, recorder, durable, labels, notifier, options or ServerOptions())
+    if notifier:
+        notifier.repeat(incidents.untold())
+    return service
 
 
-def stored_anomaly(service: Service, each: Mapping[str, Any]) -> dict[str, Any]:
-    """One anomaly out of the store, in the words of `found`."""
-    feed = service.monitor.feeds.get(each["stream"])
-    units = dict(zip(feed.stream.names, feed.stream.units)) if feed else {}
-    shown = {
-        "id": each["id"],
-        "source": each["stream"],
-        "step": each["step"],
-        "time": each["time"],
-        "feature": each["feature"],
-    }
-    shown |= {
-        "unit": units.get(each["feature"], ""),
-        "value": each["value"],
-        "expected": None if each["low"] is None else [each["low"], each["high"]],
-    }
-    return shown | {
-        name: each[name] for name in ("score", "threshold", "severity", "run", "alarm", "reason")
-    }
+def _restored_incidents(plan: NotificationPlan, store: SqliteStore | None) -> Incidents:
+    if store is None:
+        return Incidents(plan.policy)
+    incidents = Incidents(plan.policy, store.save_incidents, store.lock)
+    incidents.restore(StoredIncidents(*store.incidents()))
+    return incidents
 
 
-def incident_document(service: Service, each: Incident) -> dict[str, Any]:
-    """An incident as an answer shows it: features by name, `source` as everywhere."""
-    shown = incident_row(each)
-    feed = service.monitor.feeds.get(each.stream)
-    names, units = (feed.stream.names, feed.stream.units) if feed else ((), ())
-    shown["features"] = [names[f] if f < len(names) else str(f) for f in each.features]
-    worst = dict(shown["peak"])
-    f = each.peak.feature
-    worst |= {
-        "feature": names[f] if f < len(names) else str(f),
-        "unit": units[f] if f < len(units) else "",
-    }
-    return {"id": shown.pop("id"), "source": shown.pop("stream"), **shown, "peak": worst}
+def _restored_labels(store: SqliteStore | None) -> LabelRegistry:
+    if store is None:
+        return LabelRegistry()
+    persistence = LabelPersistence(store.save_label, store.delete_label, store.dismiss)
+    labels = LabelRegistry(persistence)
+    labels.restore((row["body"] for row in store.labels()), store.dismissed(), store.newest_label())
+    return labels
 
 
-def label_document(service: Service, label: Label) -> dict[str, Any]:
-    feed = service.monitor.feeds.get(label.stream)
-    feature = None if label.feature is None or feed is None else feed.stream.names[label.feature]
-    shown = {
-        "id": label.id,
-        "source": label.stream,
-        "kind": label.kind,
-        "start": label.start,
-        "end": label.end,
-    }
-    return shown | {"feature": feature, "note": label.note, "who": label.who, "at": label.at}
+def _audit_delivery(store: SqliteStore | None) -> Callable[[DeliveryRecord], None]:
+    def record(outcome: DeliveryRecord) -> None:
+        if store:
+            store.record("redline", f"{outcome.kind} {outcome.name}", None, outcome._asdict())
+
+    return record

@@ -18,9 +18,9 @@ from urllib.parse import quote
 from detectors import DETECTORS
 from redline.access.authorizer import exposure_problem
 from redline.access.tokens import load_tokens
-from redline.api.assembly import assemble_service, describe_anomaly_for_store
+from redline.api.documents import anomaly_document
 from redline.api.server import build_server, listen, serve
-from redline.api.service import ServerOptions, Service, anomaly_document
+from redline.api.service import ServerOptions, Service, assemble_service
 from redline.cli.command import UsageError, anomaly_line, print_status, usage_errors
 from redline.cli.requests import client_arguments, fetch_json
 from redline.engine.feed import Feed
@@ -178,11 +178,11 @@ def score_plan(plan: RunPlan, steps: int, show: Show) -> Iterator[Tally]:
     feed = Feed(plan.name, plan.stream, plan.real, applied=plan.settings)
     tally = Tally()
     left = steps
-    feed.tape = feed.blank(plan.first)
+    feed.tape = feed.empty_tape(plan.first)
     while left and len((chunk := plan.stream.take(min(PIECE_STEPS, left))).time):
         feed.append(chunk, time.time())
-        feed.catch_up(feed.watched, len(chunk.time))
-        anomalies = [a for batch in feed.outbox.settle(0.0, force=True)[0] for a in batch.anomalies]
+        feed.catch_up(feed.applied_track, len(chunk.time))
+        anomalies = [a for batch in feed.outbox.flush(0.0, force=True)[0] for a in batch.anomalies]
         for a in anomalies:
             show(feed, a)
         tally.add(len(chunk.time), anomalies)
@@ -236,20 +236,24 @@ def run_live(plan: RunPlan, args: argparse.Namespace, show: Show) -> None:
             sqlite.SqliteStore(
                 value["db"],
                 sqlite.Retention(value["retention-days"], value["retention-rows"]),
-                describe_anomaly_for_store,
             )
             if value["db"]
             else None
         )
         held.callback(kept.close if kept else lambda: None)
         streams = {} if plan.pushed else {plan.name: (plan.stream, plan.real)}
-        monitor = Monitor(
-            streams, ledger=kept, limits=Limits(bool(value["create"]), value["streams"])
-        )
+        limits = Limits(bool(value["create"]), value["streams"])
         with usage_errors():
-            service = assemble_service(monitor, kept, options, value["alerts"] or None)
+            service = assemble_service(
+                lambda store: Monitor(streams, store=store, limits=limits),
+                kept,
+                options,
+                value["alerts"] or None,
+            )
         prepare_feed(service, plan)
-        monitor.listeners.append(lambda batches: print_batches(service, batches, show))
+        service.monitor.listeners.append(
+            lambda batches, committed: print_batches(service, batches, show)
+        )
         print_status(
             f"Redline runs {plan.name}; the API is at "
             f"http://{value['host']}:{value['port']}/docs (Ctrl-C ends it)"
@@ -261,10 +265,10 @@ def prepare_feed(service: Service, plan: RunPlan) -> None:
     """The stream under the file's settings, whatever the store remembers."""
     monitor = service.monitor
     if plan.pushed and plan.name not in monitor.feeds:
-        monitor.adopt(monitor.pushed(plan.name, plan.pushed))
+        monitor.add_source(plan.name, plan.pushed)
     feed = monitor.feeds[plan.name]
     if not plan.real:
-        feed.tape = feed.blank(plan.first)
+        feed.tape = feed.empty_tape(plan.first)
     feed.applied = plan.settings
     if feed.ready:
         return
@@ -273,7 +277,9 @@ def prepare_feed(service: Service, plan: RunPlan) -> None:
         plan.settings
     ]  # until the store has said what it remembers; who tunes the stream later is not overruled
     monitor.listeners.append(
-        lambda batches: monitor.apply(plan.name, waiting.pop()) if waiting and feed.ready else None
+        lambda batches, committed: (
+            monitor.apply(plan.name, waiting.pop()) if waiting and feed.ready else None
+        )
     )
 
 

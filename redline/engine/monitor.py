@@ -1,6 +1,4 @@
-"""The one loop: takes steps from the streams, keeps the last of them, and scores each once under
-every setting that is applied or looked at.
-"""
+"""The monitor: the one loop that takes steps from the streams and scores each once per setting."""
 
 from __future__ import annotations
 
@@ -10,12 +8,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from detectors import DETECTORS
-from redline.engine.feed import Feed
+from redline.engine.feed import MAX_UNDO, Feed
 from redline.engine.outbox import Outbox
 from redline.engine.results import (
     Batch,
@@ -26,7 +25,7 @@ from redline.engine.results import (
     log,
     log_failure,
 )
-from redline.engine.stacking import MIN_STACKED, STACKED_CELLS, advance_stacked
+from redline.engine.stacking import MIN_STACKED, StackingKey, advance_stacked, stacking_key
 from redline.engine.tape import BUFFER_STEPS
 from redline.engine.track import Track
 from redline.settings import Settings, validate_settings
@@ -41,17 +40,18 @@ from redline.sources.pushed import (
 from streams import Stream
 
 MAX_TRACKS = 64  # tracks kept over all streams
-IDLE_SECONDS = 120.0  # seconds after which a track that nobody looks at is dropped
-BEAT_SECONDS = 0.1  # seconds between two takes
+IDLE_SECONDS = 120.0  # seconds after which a track that is not requested is evicted
+BEAT_SECONDS = 0.1  # seconds between two rounds
+MAX_ELAPSED = 1.0  # seconds a round makes up for; a machine that slept owes no burst
 SIMULATED_PACE = 10.0  # steps a wall second at 1x, for streams without a clock of their own
 RETRY_SECONDS = 5.0  # seconds until a failed stream is tried again
+STOP_SECONDS = 5.0  # seconds that ending the loop may take
 SPEEDS = (1, 2, 5, 10, 20, 50, 100)
-# pushed streams with a whole buffer; those beyond keep BUFFER / 10 steps at hand, the rest is in
-# the ledger
+# pushed streams with a whole buffer; those beyond it keep a tenth, the rest is in the store
 MANY_SOURCES = 100
-# seconds for each stream that totals are good for, so that counting many takes a hundredth of the
-# time
+# seconds per stream for which totals are good, so that counting takes a hundredth of the time
 COUNTING_SECONDS = 5e-5
+_T = TypeVar("_T")
 
 
 class Totals(NamedTuple):
@@ -64,107 +64,90 @@ class Totals(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """What programs may do."""
+    """What clients that push points may do."""
 
-    create: bool = True  # whether a source that nobody knows yet is opened at its first submission
+    create: bool = True  # whether a new source is opened at its first submission
     streams: int = 10_000  # pushed sources
 
 
 NO_LIMITS = Limits()
-Past = Callable[
-    [str, None, float, int], Any
-    # (stream, None, until seconds since the epoch, how many) -> the last points until then, None =
-    # unknown
-]
-Truth = Callable[
-    [str, np.ndarray | None, np.ndarray], np.ndarray | None
-]  # (stream, its label (n, features), time (n,)) -> label
-
-
-def known_label(name: str, label: np.ndarray | None, time: np.ndarray) -> np.ndarray | None:
-    """The stream's own truth."""
-    return label
 
 
 class Monitor:
-    """Owns the clock, the feeds and the one thread that writes them; everybody else only reads."""
-
-    truth: Truth = staticmethod(
-        known_label
-    )  # what people said of a stream comes on top of its own labels
-    counted = (-np.inf, Totals(0, 0, 0, 0.0))  # monotonic seconds, and what was counted then
-    past: Past | None = (
-        None  # where the points of real streams are found that the buffer no longer has
-    )
+    """Owns the clock, the feeds and the one thread that writes them; all others only read."""
 
     def __init__(
         self,
         streams: Mapping[str, tuple[Stream, bool]],
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
-        ledger: ResultStore | None = None,
+        store: ResultStore | None = None,
         limits: Limits = NO_LIMITS,
     ):
+        """Make the feeds; `start` runs the loop.
+
+        Args:
+            streams: by name, a stream and whether it has its own clock.
+            clock: returns monotonic seconds.
+            wall: returns seconds since the epoch.
+            store: where results are committed; None = they are final at once.
+            limits: what clients that push points may do.
+        """
         self.clock = clock
         self.wall = wall
-        self.ledger = ledger
+        self.store = store
         self.limits = limits
         self.speed = 1.0
-        self.beaten = clock()
-        self.outbox = Outbox(ledger)
-        self.numbers = itertools.count(1 + (ledger.newest() if ledger else 0))
+        self.last_beat = clock()
+        self.outbox = Outbox(store)
+        self.next_id = itertools.count(1 + (store.newest() if store else 0)).__next__
         self.feeds: dict[str, Feed] = {}
-        self.clocked: dict[
-            str, Feed
-        ] = {}  # those that give steps by the clock: all but the pushed ones
-        self.looked: dict[str, Feed] = {}  # pushed ones that somebody looks at
-        self.arrivals: deque[str] = deque()  # pushed ones with something to do
-        self.broken: set[str] = (
-            set()
-        )  # pushed ones that failed and are tried again at the next beat
-        self.changed: deque[Feed] = deque()  # those with settings that the ledger does not know yet
-        self.applies = self.safe = (
-            0  # times that settings were applied, and how many of them are in the ledger
-        )
-        self.owing: dict[str, PushedStream] = {}  # those with receipts to answer
-        self.listeners: list[
-            BatchListener
-        ] = []  # told of every batch after its commit, in the loop's thread; they must not wait
-        self.room = QueueBudget()
+        self.clocked: dict[str, Feed] = {}  # all but the pushed ones: they give steps by the clock
+        self.viewed: dict[str, Feed] = {}  # pushed ones of which a track was requested lately
+        self.arrivals: deque[str] = deque()  # pushed ones with something to process
+        self.failed_sources: set[str] = set()  # pushed ones to be tried again at a later round
+        self.changed: deque[Feed] = deque()  # feeds whose settings the store does not know yet
+        self.applied_count = 0  # times that settings were applied
+        self.stored_count = 0  # how many of them are in the store
+        self.unacknowledged: dict[str, PushedStream] = {}  # those with receipts to resolve
+        self.listeners: list[BatchListener] = []
+        self.budget = QueueBudget()
         self.creating = threading.Lock()
         self.wake = threading.Event()
         self.stopping = threading.Event()
         self.thread: threading.Thread | None = None
+        self._totals = (-np.inf, Totals(0, 0, 0, 0.0))  # monotonic seconds of the counting, counts
         for name, (stream, real) in streams.items():
-            self.adopt(Feed(name, stream, real, ready=ledger is None))
-        self.adopt_pushed()
+            self._add_feed(self._make_feed(name, stream, real, ready=store is None))
+        self._add_known_sources()
 
     # --- what readers and visitors may ask for
 
     @property
     def trouble(self) -> Failure | None:
-        """Why nothing can be committed now; None = all is well."""
+        """Why nothing can be committed now; None = commits succeed."""
         return self.outbox.trouble
 
     @property
     def totals(self) -> Totals:
-        """What there is in all; of 10,000 streams half a second old at most, however many ask."""
+        """The counts of all streams; of 10,000 streams at most half a second old."""
         now = self.clock()
         feeds = list(self.feeds.values())
-        if now - self.counted[0] > COUNTING_SECONDS * len(feeds):
+        if now - self._totals[0] > COUNTING_SECONDS * len(feeds):
+            points = sum(feed.points for feed in feeds)
+            anomalies = sum(feed.anomalies for feed in feeds)
             arrived = max((feed.arrived or 0.0 for feed in feeds), default=0.0)
-            sums = sum(feed.points for feed in feeds), sum(feed.anomalies for feed in feeds)
-            self.counted = now, Totals(len(feeds), *sums, arrived)
-        return self.counted[1]
+            self._totals = now, Totals(len(feeds), points, anomalies, arrived)
+        return self._totals[1]
 
-    def want(self, name: str, settings: Settings) -> Track:
-        """The track somebody looks at; when it is new, the loop is woken to fill it."""
+    def request_track(self, name: str, settings: Settings) -> Track:
+        """Return the track of these settings; the loop is woken to fill a new one."""
         feed = self.feeds[name]
         with feed.lock:
             track = feed.track(validate_settings(settings, tuple(DETECTORS)))
             track.wanted = self.clock()
         if feed.pushed:
-            self.looked[name] = feed
+            self.viewed[name] = feed
             if not feed.ready:
                 self.arrivals.append(name)
         if track.end < feed.end or not feed.ready:
@@ -172,330 +155,318 @@ class Monitor:
         return track
 
     def progress(self, name: str, track: Track) -> float:
-        """The share of the buffer that a track has scored, 0 to 1."""
+        """Return the share of the buffer that a track has scored, 0 to 1."""
         tape = self.feeds[name].tape
         return min(1.0, max(0.0, 1 - (tape.end - track.end) / max(tape.kept, 1)))
 
     def apply(self, name: str, settings: Settings) -> None:
-        """Makes these the stream's settings for everybody; what was found before stays as it was
-        found.
-        """
+        """Apply settings to a stream; anomalies found before stay as they were found."""
         feed = self.feeds[name]
-        self.want(name, settings)
-        self.roused(feed)
+        self.request_track(name, settings)
+        self._wait_until_restored(feed)
         with feed.lock:
             if settings != feed.applied:
-                feed.undone = [*feed.undone[-19:], feed.applied]
+                feed.undone = [*feed.undone[1 - MAX_UNDO :], feed.applied]
                 feed.applied = settings
-                self.change(feed)
+                self._settings_changed(feed)
         self.wake.set()
 
     def undo(self, name: str) -> Settings:
-        """Takes the last apply back."""
+        """Take the last `apply` back; return the settings that are applied now."""
         feed = self.feeds[name]
-        self.roused(feed)
+        self._wait_until_restored(feed)
         with feed.lock:
             if feed.undone:
                 feed.applied = feed.undone.pop()
-                self.change(feed)
-                self.want(name, feed.applied)
+                self._settings_changed(feed)
+                self.request_track(name, feed.applied)
             return feed.applied
 
-    def change(self, feed: Feed) -> None:
-        """Has the loop tell the ledger which settings are applied."""
-        self.changed.append(feed)  # first: the loop takes what it counts for told
-        self.applies += 1
+    def _settings_changed(self, feed: Feed) -> None:
+        """Have the loop store the applied settings."""
+        self.changed.append(feed)  # before counting: what is counted must be in the queue
+        self.applied_count += 1
 
-    def kept(self, patience: float = 2.0) -> bool:
-        """Waits until what was applied by now is in the ledger; False when that takes longer. Not
-        for the loop's own thread.
+    def wait_until_stored(self, patience: float = 2.0) -> bool:
+        """Wait until all settings applied by now are stored; False = not within `patience` seconds.
+
+        Not for the loop's own thread.
         """
-        wanted = self.applies
+        wanted = self.applied_count
         until = self.clock() + patience
-        while self.safe < wanted and self.clock() < until:
+        while self.stored_count < wanted and self.clock() < until:
             time.sleep(0.002)
-        return self.safe >= wanted
+        return self.stored_count >= wanted
 
-    def roused(self, feed: Feed) -> None:
-        """Waits a moment for a stream whose past is still being fetched."""
+    def _wait_until_restored(self, feed: Feed) -> None:
+        """Wait a moment for a stream whose past is being restored."""
         until = self.clock() + RETRY_SECONDS
         while self.thread and not feed.ready and self.clock() < until:
             time.sleep(0.005)
 
     def inject(self, name: str, kind: str, size: float) -> int:
-        """Makes an anomaly happen now; the number of the step that shows it first."""
+        """Inject a fault into a simulated stream; return the step that shows it first."""
         feed = self.feeds[name]
+        self._wait_until_restored(feed)
         with feed.lock:
             feed.stream.inject(kind, size)
             return feed.end
 
     def open(self, name: str, stream: Stream, about: Any = None, steps: int = 0) -> Feed:
-        """Puts a stream in a slot, the newest wins; `steps` of it are taken at once. The same file
-        again keeps its settings.
+        """Put a stream in a slot, the newest wins, and take `steps` of it at once.
+
+        The same file again keeps its settings.
         """
-        feed = Feed(
-            name, stream, False, about=about, outbox=self.outbox, numbers=self.numbers.__next__
-        )
-        old = self.recalled(name)
+        feed = self._make_feed(name, stream, False, about=about)
+        old = self._restore_quietly(name)
         if old is not None and json.loads(old.origin) == feed.origin:
             feed.applied = old.applied
             feed.undone = list(old.undone)
-        self.fill_back(feed, steps)
-        self.adopt(feed)
+        self.backfill(feed, steps)
+        self._add_feed(feed)
         self.wake.set()
         return feed
 
-    def recalled(self, name: str) -> RestoredStream | None:
-        """What the ledger knows of a stream; None where it cannot be asked just now."""
+    def _restore_quietly(self, name: str) -> RestoredStream | None:
+        """Return what the store knows of a stream; None also where it cannot answer now."""
         try:
-            return self.ledger.restore(name) if self.ledger else None
+            return self.store.restore(name) if self.store else None
         except OSError as error:
             log.warning("%s starts under the default settings: %s", name, error)
             return None
 
+    # --- points that clients push
+
     def submit(
         self, name: str, time: np.ndarray, x: np.ndarray, names: Sequence[str] = ()
     ) -> Receipt:
-        """Takes points from any thread: time (n,) seconds since the epoch, x (n, features); the
-        receipt resolves when they are safe.
+        """Queue points of a source, from any thread; the receipt resolves when they are committed.
 
-        `names` are the features of x in its order; a source has those of its first submission.
-        Refused says what is wrong, Full to send again.
+        Args:
+            name: the source; a new one is opened where the limits allow.
+            time: (n,) seconds since the epoch.
+            x: (n, features).
+            names: the features of x in its order; a source has those of its first submission.
+
+        Raises:
+            SubmissionRefused: says what is wrong; QueueFull: send the same again later.
         """
         time, x = validate_points(time, x, self.wall())
-        feed = self.feeds.get(name) or self.created(name, tuple(names), x.shape[1])
+        feed = self.feeds.get(name) or self._create_source(name, tuple(names), x.shape[1])
         if not isinstance(feed.stream, PushedStream):
-            raise SubmissionRefused(
-                "source",
-                "a source that programs push into",
-                f"{name!r}, which Redline feeds itself; choose another name",
-            )
+            wanted = "a source that programs push into"
+            came = f"{name!r}, which Redline feeds itself; choose another name"
+            raise SubmissionRefused("source", wanted, came)
         if self.stopping.is_set():
-            raise SubmissionRefused(
-                "points", "a service that runs", "them while it ends; send again"
-            )
+            wanted = "a service that runs"
+            raise SubmissionRefused("points", wanted, "them while it ends; send again")
         receipt = feed.stream.put(time, feed.stream.aligned(x, names))
         self.arrivals.append(name)
         self.wake.set()
         return receipt
 
-    def created(self, name: str, names: tuple[str, ...], width: int) -> Feed:
-        """The feed of a source that is seen for the first time."""
+    def _create_source(self, name: str, names: tuple[str, ...], width: int) -> Feed:
+        """Return the feed of a source whose first points these are."""
         validate_source_name(name, names)
-        names = names or (
-            ("value",) if width == 1 else tuple(f"value {i + 1}" for i in range(width))
-        )
+        numbered = tuple(f"value {i + 1}" for i in range(width))
+        names = names or (("value",) if width == 1 else numbered)
         if len(names) != width:
-            raise SubmissionRefused(
-                "values", f"{width} names, one for each column", f"{len(names)}"
-            )
+            wanted = f"{width} names, one for each column"
+            raise SubmissionRefused("values", wanted, f"{len(names)}")
         with self.creating:
-            there = len(self.feeds) - len(self.clocked)
             if name in self.feeds:
                 return self.feeds[name]
             if not self.limits.create:
-                raise SubmissionRefused(
-                    "source",
-                    "a source that is known; new ones are not opened here, by the setting create",
-                    repr(name),
-                )
-            if there >= self.limits.streams:
-                raise SubmissionRefused(
-                    "source",
-                    f"at most {self.limits.streams:,} pushed sources, by the setting streams",
-                    f"another, {name!r}",
-                )
-            return self.adopt(self.pushed(name, names))
+                wanted = "a source that is known; new ones are not opened here, by the setting "
+                raise SubmissionRefused("source", wanted + "create", repr(name))
+            if len(self.feeds) - len(self.clocked) >= self.limits.streams:
+                wanted = f"at most {self.limits.streams:,} pushed sources, by the setting streams"
+                raise SubmissionRefused("source", wanted, f"another, {name!r}")
+            return self.add_source(name, names)
 
-    def pushed(self, name: str, names: Sequence[str], units: Sequence[str] = ()) -> Feed:
-        """A feed for a pushed source, its buffer as long as memory allows."""
-        stream = PushedStream(name, names, units)
+    def add_source(
+        self, name: str, names: Sequence[str], units: Sequence[str] = (), ready: bool = True
+    ) -> Feed:
+        """Add a pushed source, with a buffer as long as the number of sources allows."""
+        known = partial(self._accepted_before, name)
+        stream = PushedStream(name, names, units, self.budget, known)
         many = len(self.feeds) - len(self.clocked) >= MANY_SOURCES
-        feed = Feed(
-            name,
-            stream,
-            True,
-            max(
-                BUFFER_STEPS // 10,
-                min(BUFFER_STEPS // 10 if many else BUFFER_STEPS, 20 * BUFFER_STEPS // len(names)),
-            ),
-        )
-        stream.room = self.room
-        stream.known = lambda times: self.known(feed, times)
-        return feed
+        most = BUFFER_STEPS // 10 if many else BUFFER_STEPS
+        capacity = max(BUFFER_STEPS // 10, min(most, 20 * BUFFER_STEPS // len(names)))
+        return self._add_feed(self._make_feed(name, stream, True, capacity=capacity, ready=ready))
 
-    def adopt(self, feed: Feed) -> Feed:
-        """Takes a feed in."""
-        feed.outbox = self.outbox
-        feed.numbers = self.numbers.__next__
+    def _add_known_sources(self) -> None:
+        """Add the pushed sources of the store; their past is restored on the first request."""
+        for name, names, units in self.store.pushed() if self.store else ():
+            if name not in self.feeds:
+                self.add_source(name, names, units, ready=False)
+
+    def _accepted_before(self, name: str, times: np.ndarray) -> np.ndarray:
+        """Return (n,) bool: which of these times (n,) the source has sent before."""
+        tape = self.feeds[name].tape
+        found = np.isin(times, tape.read("time", tape.first, tape.end)[:, 0])
+        if self.store and not found.all():
+            found[~found] = self.store.known(name, times[~found])
+        return found
+
+    def _make_feed(self, name: str, stream: Stream, real: bool, **fields: Any) -> Feed:
+        return Feed(name, stream, real, outbox=self.outbox, next_id=self.next_id, **fields)
+
+    def _add_feed(self, feed: Feed) -> Feed:
         if not feed.pushed:
             self.clocked[feed.name] = feed
         self.feeds[feed.name] = feed
         return feed
 
-    def adopt_pushed(self) -> None:
-        """Takes the sources in that programs pushed in before; their past comes when somebody
-        pushes or looks.
-        """
-        for name, names, units in self.ledger.pushed() if self.ledger else ():
-            if name not in self.feeds:
-                self.adopt(self.pushed(name, names, units)).ready = False
-
-    def known(self, feed: Feed, times: np.ndarray) -> np.ndarray:
-        """Which of these times (n,) the source has sent before: those at hand, else those in the
-        ledger.
-        """
-        held = feed.tape.read("time", feed.tape.first, feed.tape.end)[:, 0]
-        found = np.isin(times, held)
-        if self.ledger and not found.all():
-            found[~found] = self.ledger.known(feed.name, times[~found])
-        return found
-
     # --- the loop
 
     def start(self) -> None:
-        """Starts the thread; the feeds are filled back first, so that nobody waits for a past."""
+        """Start the loop's thread; it restores or backfills the feeds first."""
         self.thread = threading.Thread(target=self.run, name="monitor", daemon=True)
         self.thread.start()
 
-    def stop(self) -> None:
-        """Ends the thread; what was taken is committed, what was not is told so."""
+    def stop(self, timeout: float = STOP_SECONDS) -> bool:
+        """End the loop: what was taken is committed, the rest is refused.
+
+        Returns False when the thread still runs after `timeout` seconds; the store must then stay
+        open.
+        """
         self.stopping.set()
         self.wake.set()
-        if self.thread:
-            self.thread.join(timeout=5.0)
+        if self.thread is None:
+            return True
+        self.thread.join(timeout=timeout)
+        if self.thread.is_alive():
+            log.warning("the loop has not ended within %g s; its store stays open", timeout)
+            return False
+        return True
 
     def run(self) -> None:
-        self.begin()
-        self.beaten = self.clock()
+        """Run the loop until `stop`."""
+        self.restore_all()
+        self.last_beat = self.clock()
         while not self.stopping.is_set():
             self.beat()
-            self.between(self.beaten + BEAT_SECONDS)
-        self.pump()
-        self.settle(force=True)
+            self._work_until(self.last_beat + BEAT_SECONDS)
+        self.process_pushed()
+        self.commit_results(force=True)
+        ended = "Redline has ended; these points are not acknowledged, send them again"
         for feed in list(self.feeds.values()):
             if isinstance(feed.stream, PushedStream):
-                feed.stream.abandon(
-                    ConnectionAbortedError(
-                        "Redline has ended; these points are not acknowledged, send them again"
-                    )
-                )
+                feed.stream.abandon(ConnectionAbortedError(ended))
 
-    def begin(self) -> None:
-        """Every stream gets its past: from the ledger, or filled back."""
+    def restore_all(self) -> None:
         for feed in list(self.clocked.values()):
             if not self.stopping.is_set() and not (feed.real and feed.ready):
-                self.guarded(feed, lambda feed=feed: self.revive(feed))  # type: ignore[misc]
+                self._isolated(feed, partial(self.restore_feed, feed))
 
-    def between(self, until: float) -> None:
-        """From one beat to the next: commits what comes in, fills tracks that somebody looks at,
-        sleeps.
-        """
+    def _work_until(self, until: float) -> None:
+        """Process pushed points and fill requested tracks until `until`, monotonic seconds."""
         while not self.stopping.is_set():
-            self.pump()
-            busy = self.fill() or bool(self.arrivals)
-            if (left := until - self.clock()) <= 0:
+            self.process_pushed()
+            busy = self.fill_tracks() or bool(self.arrivals)
+            left = until - self.clock()
+            if left <= 0:
                 return
             if not busy:
                 self.wake.wait(left)
                 self.wake.clear()
 
-    def revive(self, feed: Feed) -> None:
-        """Fetches what the ledger remembers of a stream; one that it does not know is filled back."""
-        old = self.ledger.restore(feed.name) if self.ledger and not feed.ready else None
+    def restore_feed(self, feed: Feed) -> None:
+        """Restore a feed from the store; backfill one that the store does not know."""
+        old = self.store.restore(feed.name) if self.store and not feed.ready else None
         if old is not None:
-            feed.applied = validate_settings(old.applied, tuple(DETECTORS))
-            feed.undone = list(old.undone)
-        if old is not None and feed.same(old):
-            feed.recall(old, self.wall())
+            with feed.lock:
+                feed.applied = validate_settings(old.applied, tuple(DETECTORS))
+                feed.undone = list(old.undone)
+        if old is not None and feed.continues(old):
+            feed.restore(old, self.wall())
         elif not feed.real:
-            self.fill_back(feed, BUFFER_STEPS)
+            self.backfill(feed, BUFFER_STEPS)
         feed.ready = True
         feed.failure = None
 
-    def fill_back(self, feed: Feed, steps: int) -> None:
-        """Takes steps at once, as if the stream had been watched for a while."""
+    def backfill(self, feed: Feed, steps: int) -> None:
+        """Take so many steps at once, as if the stream had been watched before."""
         chunk = feed.stream.take(steps)
         feed.live = False
         if len(chunk.x):
             with feed.lock:
                 feed.append(chunk, self.wall())
-            feed.catch_up(feed.watched, steps)
+            feed.catch_up(feed.applied_track, steps)
         feed.live = True
 
     def beat(self) -> None:
-        """One round: every stream gives what is due, its applied track scores it, and the ledger
-        takes it.
-        """
+        """Run one round: each stream gives its due steps, which are scored and committed."""
         now = self.clock()
-        # a machine that slept owes no burst
-        elapsed = min(now - self.beaten, 1.0)
-        self.beaten = now
+        elapsed = min(now - self.last_beat, MAX_ELAPSED)
+        self.last_beat = now
         for feed in list(self.clocked.values()):
             if feed.failure is None or now >= feed.retry:
-                self.guarded(feed, lambda feed=feed: self.take(feed, elapsed))  # type: ignore[misc]
-        self.arrivals.extend(name for name in self.broken if now >= self.feeds[name].retry)
-        self.broken.difference_update(self.arrivals)
-        self.pump()
-        self.drop_idle(now)
+                self._isolated(feed, partial(self._take_due, feed, elapsed))
+        self.arrivals.extend(name for name in self.failed_sources if now >= self.feeds[name].retry)
+        self.failed_sources.difference_update(self.arrivals)
+        self.process_pushed()
+        self.evict_idle_tracks(now)
 
-    def take(self, feed: Feed, elapsed: float) -> None:
+    def _take_due(self, feed: Feed, elapsed: float) -> None:
+        """Take the steps that are due after `elapsed` seconds and score them."""
         if not feed.ready:
-            self.revive(feed)
+            self.restore_feed(feed)
         feed.due += elapsed * SIMULATED_PACE * self.speed
         steps = BUFFER_STEPS if feed.real else int(feed.due)
         feed.due -= int(feed.due)
         if steps:
-            with feed.lock:  # nobody injects while the stream gives
+            with feed.lock:  # an injection must not come between
                 chunk = feed.stream.take(steps)
                 if len(chunk.x):
                     feed.append(chunk, self.wall())
-        feed.catch_up(feed.watched, feed.watched.slice)
+        feed.catch_up(feed.applied_track, feed.applied_track.slice)
         feed.failure = None
 
-    def pump(self) -> None:
-        """Takes what was pushed and commits; while commits fail nothing is taken, so that queues
-        fill and say so.
+    def process_pushed(self) -> None:
+        """Score what clients pushed and commit it.
+
+        While commits fail nothing is taken, so that the queues fill and refuse: backpressure.
         """
         now = self.clock()
-        applies = self.applies
+        applied_count = self.applied_count
         while self.changed:
             feed = self.changed.popleft()
-            self.guarded(feed, feed.declare)
-        names = (
-            {self.arrivals.popleft() for _ in range(len(self.arrivals))}
-            if self.trouble is None
-            else set()
-        )
-        feeds = [self.feeds[name] for name in names]
-        self.broken.update(
-            feed.name for feed in feeds if feed.failure is not None and now < feed.retry
-        )
-        feeds = [feed for feed in feeds if feed.name not in self.broken]
+            self._isolated(feed, feed.emit_settings)
+        feeds = self._arrived_feeds(now)
         while feeds:
-            feeds = [
-                feed for feed in feeds if self.guarded(feed, lambda feed=feed: self.receive(feed))
-            ]  # type: ignore[misc]
-            self.score(feeds)
-            feeds = [feed for feed in feeds if feed.failure is None and feed.stream.more]  # type: ignore[attr-defined]
-        self.settle()
+            feeds = [feed for feed in feeds if self._isolated(feed, partial(self._receive, feed))]
+            self._score_received(feeds)
+            feeds = [feed for feed in feeds if feed.failure is None and _has_more(feed)]
+        self.commit_results()
         if self.trouble is None:
-            self.safe = applies
+            self.stored_count = applied_count
 
-    def receive(self, feed: Feed) -> bool:
-        """Takes what was pushed into one source, or a part of it; whether there was any."""
+    def _arrived_feeds(self, now: float) -> list[Feed]:
+        """Return the pushed feeds with something to process, without those that failed lately."""
+        if self.trouble is not None:
+            return []
+        names = {self.arrivals.popleft() for _ in range(len(self.arrivals))}
+        feeds = [self.feeds[name] for name in names]
+        waiting = (feed.name for feed in feeds if feed.failure is not None and now < feed.retry)
+        self.failed_sources.update(waiting)
+        return [feed for feed in feeds if feed.name not in self.failed_sources]
+
+    def _receive(self, feed: Feed) -> bool:
+        """Append what was pushed into one source, or a part of it; return whether there was any."""
         if not feed.ready:
-            self.revive(feed)
+            self.restore_feed(feed)
         stream = feed.stream
         assert isinstance(stream, PushedStream)
-        if feed.watched.end < feed.end:
-            feed.catch_up(feed.watched, BUFFER_STEPS)
+        if feed.applied_track.end < feed.end:
+            feed.catch_up(feed.applied_track, BUFFER_STEPS)
         chunk = stream.take(feed.capacity // 2)
-        self.owing[feed.name] = stream
+        self.unacknowledged[feed.name] = stream
         if stream.late:
             late = tuple(stream.late)
             stream.late = []
-            feed.declare(late)
+            feed.emit_settings(late)
         feed.failure = None
         if not len(chunk.time):
             return False
@@ -503,67 +474,68 @@ class Monitor:
             feed.append(chunk, self.wall())
         return True
 
-    def score(self, feeds: Sequence[Feed]) -> None:
-        """Scores what feeds have received: those of one rank together, the others each by itself."""
-        ranks: dict[Any, list[tuple[Feed, Track]]] = {}
+    def _score_received(self, feeds: Sequence[Feed]) -> None:
+        """Score new steps: feeds with the same stacking key in one call, the others alone."""
+        groups: dict[StackingKey | None, list[tuple[Feed, Track]]] = {}
         for feed in feeds:
-            track = feed.watched  # asked once: meanwhile somebody may apply other settings
-            ranks.setdefault(feed.rank(track), []).append((feed, track))
-        for rank, kin in ranks.items():
-            most = max(MIN_STACKED, STACKED_CELLS // (rank[2] * rank[3])) if rank else 1
-            for i in range(0, len(kin), most):
-                if not rank or not self.scored(kin[i : i + most]):
-                    for feed, _ in kin[i : i + most]:
-                        self.guarded(
-                            feed, lambda feed=feed: feed.catch_up(feed.watched, BUFFER_STEPS)
-                        )  # type: ignore[misc]
+            track = feed.applied_track  # read once: other settings may be applied meanwhile
+            groups.setdefault(stacking_key(feed, track), []).append((feed, track))
+        for key, group in groups.items():
+            size = key.streams_at_once if key else 1
+            for i in range(0, len(group), size):
+                part = group[i : i + size]
+                if key is None or not self._score_stacked(part):
+                    for feed, _ in part:
+                        self._isolated(feed, partial(_catch_up, feed))
 
-    def scored(self, kin: Sequence[tuple[Feed, Track]]) -> bool:
-        """Scores streams of one rank together; False when that is not possible, and nothing has
-        happened.
-        """
-        if len(kin) < MIN_STACKED:
+    def _score_stacked(self, group: Sequence[tuple[Feed, Track]]) -> bool:
+        """Score feeds with the same key in one call; False = not possible, nothing has changed."""
+        if len(group) < MIN_STACKED:
             return False
+        tracks = [track for _, track in group]
         try:
-            x = np.concatenate(
-                [feed.tape.read("x", track.end, feed.end) for feed, track in kin], axis=1
-            )
-            rows = advance_stacked([track for _, track in kin], x.reshape(len(x), len(kin), -1))
-        except Exception as error:  # noqa: BLE001  each is tried by itself, and the one whose fault it is says so
-            log.warning("%d streams could not be scored together: %s", len(kin), error)
+            new = [feed.tape.read("x", track.end, feed.end) for feed, track in group]
+            x = np.stack(new, axis=1)  # (steps, tracks, features)
+            rows = advance_stacked(tracks, x)
+        except Exception as error:  # noqa: BLE001  each is then tried alone, and says what is wrong
+            log.warning("%d streams could not be scored together: %s", len(group), error)
             return False
-        for (feed, track), each in zip(kin, rows):
-            self.guarded(feed, lambda feed=feed, track=track, each=each: feed.learn(track, each))  # type: ignore[misc]
+        for (feed, track), scores in zip(group, rows):
+            self._isolated(feed, partial(feed.store_scores, track, scores))
         return True
 
-    def settle(self, force: bool = False) -> None:
-        """Commits what waits, answers receipts, tells the listeners."""
-        done, tell = self.outbox.settle(self.clock(), force)
-        for batch in done:
+    def commit_results(self, force: bool = False) -> None:
+        """Commit what waits, resolve receipts and call the listeners."""
+        committed, unpublished = self.outbox.flush(self.clock(), force)
+        for batch in committed:
             if batch.name in self.feeds:
-                self.feeds[batch.name].stored = max(self.feeds[batch.name].stored, batch.end)
+                feed = self.feeds[batch.name]
+                feed.stored = max(feed.stored, batch.end)
         if self.trouble is None:
-            for name, stream in list(self.owing.items()):
-                stream.resolve(self.feeds[name].stored)
-                if not stream.open:
-                    del self.owing[name]
+            self._resolve_receipts()
         while self.outbox.holes:
-            self.feeds[self.outbox.holes.pop()].watched.skips += 1
-        for listener in self.listeners if tell else ():
-            self.told(listener, tell)
+            self.feeds[self.outbox.holes.pop()].applied_track.skips += 1
+        for listener in self.listeners if unpublished else ():
+            self._publish(listener, unpublished)
 
-    def told(self, listener: BatchListener, batches: list[Batch]) -> None:
+    def _resolve_receipts(self) -> None:
+        for name, stream in list(self.unacknowledged.items()):
+            stream.resolve(self.feeds[name].stored)
+            if not stream.open:
+                del self.unacknowledged[name]
+
+    def _publish(self, listener: BatchListener, batches: list[Batch]) -> None:
         try:
-            listener(batches)
-        except Exception as error:  # noqa: BLE001  a listener's fault must not stop the loop; it is logged
+            listener(batches, self.trouble is None)
+        except Exception as error:  # noqa: BLE001  logged: a listener must not stop the loop
             log_failure("a listener", error)
 
-    def fill(self) -> bool:
-        """Advances the most recently wanted track that lags by one slice; False when none lags."""
+    def fill_tracks(self) -> bool:
+        """Advance the last requested track that lags by one slice; False = none lags."""
         now = self.clock()
         lagging = [
             (track.wanted, feed, track)
-            for feed, track in self.tracks()
+            for feed, track in self._tracks()
             if track.end < feed.end and now >= track.retry
         ]
         if not lagging:
@@ -571,55 +543,53 @@ class Monitor:
         _, feed, track = max(lagging, key=lambda item: item[0])
         try:
             feed.catch_up(track, track.slice)
-        except Exception as error:  # noqa: BLE001  one detector's fault must not stop the others; it is logged, shown and tried again
+        except Exception as error:  # noqa: BLE001  logged, shown, tried again: the others go on
             track = feed.tracks.get(track.settings.key, track)
             track.failure = log_failure(f"{track.settings.detector} on {feed.name}", error)
             track.retry = self.clock() + RETRY_SECONDS
         return True
 
-    def near(self) -> list[Feed]:
-        """The feeds whose tracks may lag: those by the clock, and the pushed ones that somebody
-        looks at.
-        """
-        return [*list(self.clocked.values()), *list(self.looked.values())]
+    def _active_feeds(self) -> list[Feed]:
+        """Return the feeds whose tracks may lag: clocked ones and viewed pushed ones."""
+        return [*list(self.clocked.values()), *list(self.viewed.values())]
 
-    def tracks(self) -> Iterator[tuple[Feed, Track]]:
-        for feed in self.near():
+    def _tracks(self) -> Iterator[tuple[Feed, Track]]:
+        for feed in self._active_feeds():
             for track in list(feed.tracks.values()):
                 yield feed, track
 
-    def drop_idle(self, now: float) -> None:
-        """Lets go of tracks that nobody looked at for a while, and of the least looked at when
-        there are too many.
-        """
-        near = self.near()
-        spare = sorted(
-            (
-                (track.wanted, feed, key)
-                for feed in near
-                for key, track in list(feed.tracks.items())
-                if key != feed.applied.key
-            ),
-            key=lambda t: t[0],
-        )
-        excess = len(spare) + len(near) - MAX_TRACKS
+    def evict_idle_tracks(self, now: float) -> None:
+        """Evict tracks not requested for a while, and the oldest ones when there are too many."""
+        spare = [
+            (track.wanted, feed, track.settings.key)
+            for feed, track in self._tracks()
+            if track.settings.key != feed.applied.key
+        ]
+        spare.sort(key=lambda item: item[0])
+        excess = len(spare) + len(self._active_feeds()) - MAX_TRACKS
         for i, (wanted, feed, key) in enumerate(spare):
             if i < excess or wanted < now - IDLE_SECONDS:
                 with feed.lock:
                     feed.tracks.pop(key, None)
-        for feed in list(self.looked.values()):
-            if len(feed.tracks) < 2 and feed.watched.wanted < now - IDLE_SECONDS:
-                del self.looked[feed.name]
+        for feed in list(self.viewed.values()):
+            if len(feed.tracks) < 2 and feed.applied_track.wanted < now - IDLE_SECONDS:
+                del self.viewed[feed.name]
 
-    def guarded(self, feed: Feed, work: Callable[[], Any]) -> Any:
-        """Runs one stream's work, whose answer it gives; its failure is logged, shown on its tab
-        and tried again, and the other streams go on.
-        """
+    def _isolated(self, feed: Feed, work: Callable[[], _T]) -> _T | None:
+        """Run one stream's work; its failure is logged, shown and tried again, others go on."""
         try:
             return work()
         except Exception as error:  # noqa: BLE001  the boundary between streams
             feed.failure = log_failure(feed.name, error)
             feed.retry = self.clock() + RETRY_SECONDS
             if feed.pushed:
-                self.broken.add(feed.name)
+                self.failed_sources.add(feed.name)
             return None
+
+
+def _has_more(feed: Feed) -> bool:
+    return isinstance(feed.stream, PushedStream) and feed.stream.more
+
+
+def _catch_up(feed: Feed) -> None:
+    feed.catch_up(feed.applied_track, BUFFER_STEPS)

@@ -7,90 +7,90 @@ from collections import deque
 
 from redline.engine.results import Batch, Failure, ResultStore, log_failure
 
-MAX_COMMIT_DELAY = (
-    1.0  # seconds that results without points, anomalies or news may wait for company
-)
-COMMIT_RETRY = 1.0  # seconds until a commit that failed is tried again
-# seconds of failing commits after which the listeners are told all the same: a call for help does
-# not wait for a disk
+MAX_COMMIT_DELAY = 1.0  # seconds that a batch which is not urgent may wait for others
+COMMIT_RETRY = 1.0  # seconds until a failed commit is tried again
+# seconds of failing commits after which listeners get the batches uncommitted, so that a full disk
+# does not keep an alert from being sent
 FAILING_PATIENCE = 10.0
-MAX_WAITING_BATCHES = (
-    5_000  # batches kept while commits fail; then the oldest that can be spared go, counted
-)
+MAX_WAITING_BATCHES = 5_000  # kept while commits fail; beyond it the oldest are dropped, counted
 
 
 class Outbox:
-    """Batches on their way to the ledger; without one they are final at once."""
+    """Batches on their way to the store; without a store they are final at once."""
 
-    def __init__(self, ledger: ResultStore | None) -> None:
-        self.ledger = ledger
+    def __init__(self, store: ResultStore | None) -> None:
+        self.store = store
         self.waiting: deque[Batch] = deque()
         self.lock = threading.Lock()
         self.trouble: Failure | None = None
-        self.since = self.retry = self.settled = (
-            0.0  # monotonic seconds: first failure, next try, last commit
-        )
-        self.told = 0  # how many of those waiting the listeners know already
-        self.lost = 0  # batches given up
-        self.holes: set[str] = set()  # streams of which something was given up
+        self.failing_since = 0.0  # monotonic seconds, as the next two
+        self.retry = 0.0
+        self.committed = 0.0
+        self.published = 0  # how many of those waiting the listeners have got already
+        self.lost = 0  # batches dropped
+        self.holes: set[str] = set()  # streams of which a batch was dropped
 
     def put(self, batch: Batch) -> None:
         with self.lock:
             self.waiting.append(batch)
 
-    def settle(self, now: float, force: bool = False) -> tuple[list[Batch], list[Batch]]:
-        """Commits what waits, when somebody waits for it: (the batches that are safe now, those to
-        tell).
+    def flush(self, now: float, force: bool = False) -> tuple[list[Batch], list[Batch]]:
+        """Commit the waiting batches when they are due.
+
+        Args:
+            now: monotonic seconds.
+            force: commit also what is not due.
+
+        Returns:
+            The batches that are durable now, and those that listeners should get.
         """
         batches = list(self.waiting)
-        due = force or (
-            now >= self.retry
-            and (now - self.settled >= MAX_COMMIT_DELAY or any(batch.urgent for batch in batches))
-        )
-        if not batches or not due:
+        if not batches or not (force or self._is_due(batches, now)):
             return [], []
         try:
-            if self.ledger:
-                self.ledger.commit(batches)
-        except Exception as error:  # noqa: BLE001  a ledger's fault must not stop the loop; it is logged, shown and tried again
-            return [], self.failing(error, now)
+            if self.store:
+                self.store.commit(batches)
+        except Exception as error:  # noqa: BLE001  logged, shown and tried again: the loop goes on
+            return [], self._fail(error, now)
         for _ in batches:
             self.waiting.popleft()
-        told = self.told
-        self.told = 0
+        unpublished = batches[self.published :]
+        self.published = 0
         self.trouble = None
-        self.settled = now
+        self.committed = now
         self.retry = 0.0
-        return batches, batches[told:]
+        return batches, unpublished
 
-    def failing(self, error: Exception, now: float) -> list[Batch]:
-        """A commit failed: keeps what can be kept; the batches that should be told without it."""
+    def _is_due(self, batches: list[Batch], now: float) -> bool:
+        late = now - self.committed >= MAX_COMMIT_DELAY
+        return now >= self.retry and (late or any(batch.urgent for batch in batches))
+
+    def _fail(self, error: Exception, now: float) -> list[Batch]:
+        """Note a failed commit; return the batches that listeners should get without it."""
         if self.trouble is None:
-            self.since = now
+            self.failing_since = now
             self.trouble = log_failure("the store", error)
-        self.trouble = self.trouble._replace(
-            text=f"{error}. Nothing acknowledged is lost; what is new waits and is tried again"
-        )
+        text = f"{error}. Nothing acknowledged is lost; what is new waits and is tried again"
+        self.trouble = self.trouble._replace(text=text)
         self.retry = now + COMMIT_RETRY
-        tell = list(self.waiting)[self.told :] if now - self.since >= FAILING_PATIENCE else []
-        self.told += len(tell)
-        self.spare()
-        return tell
+        patient = now - self.failing_since < FAILING_PATIENCE
+        unpublished = [] if patient else list(self.waiting)[self.published :]
+        self.published += len(unpublished)
+        self._drop_oldest()
+        return unpublished
 
-    def spare(self) -> None:
-        """Gives up the oldest batches above HELD, never those that somebody pushed in; their
-        streams take a new snapshot.
-        """
+    def _drop_oldest(self) -> None:
+        """Drop the oldest batches beyond the limit, never those owed to a client."""
         with self.lock:
-            over = len(self.waiting) - MAX_WAITING_BATCHES
-            kept = []
-            told = self.told
+            excess = len(self.waiting) - MAX_WAITING_BATCHES
+            kept: deque[Batch] = deque()
+            published = self.published
             for place, batch in enumerate(self.waiting):
-                if over <= 0 or batch.owed:
+                if excess <= 0 or batch.owed:
                     kept.append(batch)
                     continue
-                over = over - 1
-                self.lost = self.lost + 1
-                self.told = self.told - (place < told)
+                excess -= 1
+                self.lost += 1
+                self.published -= place < published
                 self.holes.add(batch.name)
-            self.waiting = deque(kept)
+            self.waiting = kept

@@ -1,16 +1,16 @@
-"""What the loop hands on: batches of final results, kept in order, committed together, tried again
-while that fails.
-"""
+"""Results: the final scores and anomalies of a stream, in batches, and the store they go to."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import numpy as np
 
+from redline.engine.wording import anomaly_reason, severity
 from redline.settings import Settings
 from streams import Chunk
 
@@ -18,23 +18,33 @@ log = logging.getLogger("redline")
 
 
 class Anomaly(NamedTuple):
-    """One step above the threshold, as it was found: what the journal, the pop-ups and the alerts
-    are told.
-    """
+    """One step whose score was above the threshold: one type from the engine to the page."""
 
     number: int  # counts the anomalies of its stream
     step: int
     time: float  # seconds since the epoch
     feature: int
-    value: float  # the feature's unit
+    value: float  # in the feature's unit
     low: float  # expected range; NaN = the detector has no band
     high: float
     score: float  # standard deviations
     threshold: float
-    run: int  # how many anomalous steps in a row, this one included
-    alarm: bool  # whether somebody should be called
-    # counts the anomalies of all streams, in the order they were found; no two ever share one
-    id: int = 0
+    run: int  # anomalous steps in a row, this one included
+    alarm: bool  # whether its alarm score is above the threshold too
+    id: int = 0  # unique among the anomalies of all streams, in the order they were found
+
+    @property
+    def severity(self) -> str:
+        return severity(self.score, self.threshold)
+
+    @property
+    def expected(self) -> tuple[float, float] | None:
+        """The expected range in the feature's unit; None = the detector has no band."""
+        return None if self.low != self.low else (self.low, self.high)
+
+    def reason(self, unit: str) -> str:
+        """Return why the step is anomalous, in the detector's own numbers."""
+        return anomaly_reason(self.value, (self.low, self.high), self.score, unit, self.run)
 
 
 class Failure(NamedTuple):
@@ -45,27 +55,32 @@ class Failure(NamedTuple):
 
 
 def log_failure(what: str, error: Exception) -> Failure:
-    """Logs an error with its traceback under a new id."""
+    """Log an error with its traceback under a new id."""
     failure = Failure(uuid4().hex[:6], f"{what}: {error}")
     log.error("%s failed, id %s", what, failure.id, exc_info=error)
     return failure
 
 
+class StreamInfo(NamedTuple):
+    """How a stream is described to people."""
+
+    title: str
+    names: tuple[str, ...]  # of the features
+    units: tuple[str, ...]
+    period: float  # seconds per step
+
+
 class Snapshot(NamedTuple):
-    """Where a restart may begin: the state of a track before `step`. With the rows from there on it
-    comes to the same bits.
-    """
+    """The state of a track before `step`: replaying the rows from there on gives the same bits."""
 
     step: int
     state: dict[str, np.ndarray]  # {} = a new track that begins here
-    anew: bool  # every older snapshot is void
-    since: int  # the oldest step that a restart wants to show again
+    anew: bool  # all older snapshots are void
+    since: int  # the oldest step that a restart shows again
 
 
 class Batch(NamedTuple):
-    """Some steps of one stream with what is finally said of them; there may be none, when only
-    settings changed.
-    """
+    """Final results of some steps of one stream; no steps when only settings changed."""
 
     name: str
     first: int  # absolute number of the first step
@@ -74,19 +89,19 @@ class Batch(NamedTuple):
     score: np.ndarray  # (n,) standard deviations, NaN = no opinion
     alarm: np.ndarray  # (n,) alarm scores
     anomalies: list[Anomaly]
-    applied: Settings  # what it was judged under
+    applied: Settings  # the settings that the scores were made under
     snapshot: Snapshot | None
-    # whether the points are to be stored; those of a simulated stream or a file can be had again
-    kept: bool
-    # False: the past of a stream that has just been opened; nobody should be called for it
-    live: bool
+    kept: bool  # whether the points are stored; a simulator or a file can give its own again
+    live: bool  # False: the backfill of a stream that was just opened, for which nothing is sent
     names: tuple[str, ...]  # of the features
     units: tuple[str, ...]
     origin: str  # JSON: what the stream's numbers depend on
     counts: dict[str, Any]  # the stream's counters after this batch
     undone: Sequence[Settings] = ()  # applied before, newest last
-    late: tuple[Chunk, ...] = ()  # points that came after newer ones
-    owed: bool = False  # whether a program waits for these points to be acknowledged
+    late: tuple[Chunk, ...] = ()  # points older than the newest
+    owed: bool = False  # whether a client waits for these points to be acknowledged
+    title: str = ""
+    period: float = 1.0  # seconds per step
 
     @property
     def end(self) -> int:
@@ -94,57 +109,55 @@ class Batch(NamedTuple):
 
     @property
     def urgent(self) -> bool:
-        """Whether somebody waits for it: points to acknowledge, anomalies, news."""
+        """Whether its commit must not wait: points to acknowledge, anomalies, new settings."""
         return bool(self.anomalies or self.late or self.snapshot or not len(self.time) or self.kept)
 
-
-class RestoredStream(Protocol):
-    """What a ledger knows of a stream."""
-
     @property
-    def end(self) -> int: ...  # steps committed
-    @property
-    def first(self) -> int: ...  # where its snapshot stands
-    @property
-    def state(self) -> Mapping[str, np.ndarray]: ...  # of the snapshot
-    @property
-    def time(self) -> np.ndarray: ...  # (end - first,), or (0,) where points are not kept
-    @property
-    def x(self) -> np.ndarray: ...  # (end - first, features), or (0, features)
-    @property
-    def applied(self) -> Settings: ...
-    @property
-    def undone(self) -> Sequence[Settings]: ...
-    @property
-    def names(self) -> tuple[str, ...]: ...
-    @property
-    def units(self) -> tuple[str, ...]: ...
-    @property
-    def origin(self) -> str: ...
-    @property
-    def counts(self) -> Mapping[str, Any]: ...
-    @property
-    def anomalies(
-        self,
-    ) -> Sequence[tuple[Any, ...]]: ...  # the last of them, oldest first, the fields of Anomaly
+    def info(self) -> StreamInfo:
+        return StreamInfo(self.title or self.name, self.names, self.units, self.period)
 
 
-class ResultStore(Protocol):
-    """Where results are safe. `commit` is one transaction: all of it or nothing; an error says why
-    in a sentence.
-    """
+class RestoredStream(NamedTuple):
+    """What a restart needs of a stream: its oldest snapshot with the rows since."""
 
-    def commit(self, batches: Sequence[Batch]) -> None: ...
-    def restore(self, name: str) -> RestoredStream | None: ...
-    def pushed(
-        self,
-    ) -> Sequence[
-        tuple[str, tuple[str, ...], tuple[str, ...]]
-    ]: ...  # name, features, units of the streams that programs pushed
-    def newest(self) -> int: ...  # the highest id of an anomaly
-    def known(
-        self, name: str, times: np.ndarray
-    ) -> np.ndarray: ...  # (n,) whether a point of that time is kept
+    end: int  # steps committed
+    first: int  # the step of the snapshot, and the first of the rows
+    state: dict[str, np.ndarray]  # of the snapshot
+    time: np.ndarray  # (end - first,) seconds since the epoch; (0,) where points are not kept
+    x: np.ndarray  # (end - first, features)
+    applied: Settings
+    undone: list[Settings]
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    origin: str
+    counts: dict[str, Any]
+    anomalies: list[tuple[Any, ...]]  # the last ones, oldest first, with the fields of Anomaly
 
 
-BatchListener = Callable[[list[Batch]], None]
+class ResultStore(ABC):
+    """Where results are durable. Every method raises OSError with a sentence when it cannot."""
+
+    @abstractmethod
+    def commit(self, batches: Sequence[Batch]) -> None:
+        """Store batches in one transaction: all of it or nothing."""
+
+    @abstractmethod
+    def restore(self, name: str) -> RestoredStream | None:
+        """Return what a restart needs of a stream; None = it is not known."""
+
+    @abstractmethod
+    def pushed(self) -> Sequence[tuple[str, tuple[str, ...], tuple[str, ...]]]:
+        """Return (name, features, units) of every stream whose points clients push."""
+
+    @abstractmethod
+    def newest(self) -> int:
+        """Return the highest id of an anomaly; 0 = there is none."""
+
+    @abstractmethod
+    def known(self, name: str, times: np.ndarray) -> np.ndarray:
+        """Return (n,) bool: whether a point of that time (seconds since the epoch) is stored."""
+
+
+BatchListener = Callable[[list[Batch], bool], None]
+# gets every batch once, in the loop's thread, and whether it is committed (False while commits
+# have been failing for FAILING_PATIENCE); it must not block

@@ -13,20 +13,19 @@ from redline.engine.tape import BUFFER_STEPS, Tape
 from redline.settings import Settings, SettingsError
 
 SLICE_SECONDS = 0.02  # seconds one slice of a filling track may take
-MIN_TIMED_STEPS = (
-    64  # steps from which a chunk tells the pace of a detector rather than the cost of a call
-)
+MIN_TIMED_STEPS = 64  # a shorter chunk measures the call rather than the detector
 
 
 def score_features(detector: Detector, x: np.ndarray) -> Verdict:
-    """Advances `detector` by x (steps, features): a joint one sees the features together, any other
-    each as a stream of its own.
+    """Advance `detector` by x (steps, features).
+
+    A joint detector sees the features together, any other sees each as a stream of its own.
     """
     return detector.advance(x[:, None, :] if detector.joint else x)
 
 
 class Track:
-    """A detector and its alarm on one stream, with what they said of every step of the buffer."""
+    """A detector and its alarm on one stream, with their scores of every step of the buffer."""
 
     def __init__(
         self,
@@ -39,13 +38,12 @@ class Track:
         self.floors = floors
         self.start = start
         self.capacity = capacity
-        # the step at which its detector began to learn; a restart moves `start`, never this
-        self.begun = start
+        self.begun = start  # where its detector began to learn; a restart moves only `start`
         self.skips = 0  # times that steps were left out
         try:
             self.detector = DETECTORS[settings.detector](
                 window=settings.window, direction=settings.direction, floor=floors
-            )  # type: ignore[arg-type]
+            )
         except ValueError as error:
             raise SettingsError(
                 f"window: wanted one that {settings.detector} takes ({error}); came "
@@ -53,11 +51,11 @@ class Track:
             ) from error
         self.alarm = Alarm(refractory=settings.refractory, memory=settings.habituation)
         self.tape: Tape | None = None  # made when the first verdict shows which columns there are
-        self.wanted = 0.0  # monotonic seconds of the last look
+        self.wanted = 0.0  # monotonic seconds of the last request
         self.seconds = 0.0  # spent scoring
         self.scored = 0  # steps
         self.failure: Failure | None = None
-        self.retry = 0.0  # monotonic seconds before which it is left alone after a failure
+        self.retry = 0.0  # monotonic seconds before which a failed track is not tried again
 
     @property
     def end(self) -> int:
@@ -70,59 +68,60 @@ class Track:
 
     @property
     def slice(self) -> int:
-        """How many steps fit into one slice of time."""
+        """Steps that fit into one slice of time."""
         return int(min(max(SLICE_SECONDS / self.pace, 64), 5_000)) if self.scored > 64 else 1_000
 
     def advance(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        """Scores the next steps x (steps, features), then learns them; each step comes here once,
-        and its rows go to `append`.
+        """Score the next steps x (steps, features), then learn them; each step comes here once.
+
+        Returns columns of (steps, width) rows for `append`.
         """
         began = time.perf_counter()
         verdict = score_features(self.detector, x)
-        parts = (
-            verdict.score if verdict.parts is None else verdict.parts[:, 0, :]
-        )  # (steps, features), adds up to or is the score
+        # (steps, features), they add up to the score or are it
+        parts = verdict.score if verdict.parts is None else verdict.parts[:, 0, :]
         row = np.fmax.reduce(verdict.score, axis=1)[:, None]  # (steps, 1), NaN = no opinion
         rows = {"score": row, "alarm": self.alarm.update(row), "parts": parts}
         if verdict.centre is not None and verdict.spread is not None:
             rows |= {"centre": verdict.centre, "spread": verdict.spread}
         if len(x) >= MIN_TIMED_STEPS or not self.scored:
-            self.seconds = self.seconds + time.perf_counter() - began
-            self.scored = self.scored + len(x)
+            self.count_time(time.perf_counter() - began, len(x))
         return rows
 
+    def count_time(self, seconds: float, steps: int) -> None:
+        """Count the time that scoring so many steps took."""
+        self.seconds += seconds
+        self.scored += steps
+
     def append(self, rows: Mapping[str, np.ndarray]) -> None:
-        """Keeps what `advance` said beside the buffer."""
+        """Keep what `advance` returned."""
         if self.tape is None:
-            self.tape = Tape(
-                self.capacity,
-                {name: (value.shape[1], float) for name, value in rows.items()},
-                self.start,
-            )
+            columns = {name: (value.shape[1], float) for name, value in rows.items()}
+            self.tape = Tape(self.capacity, columns, self.start)
         self.tape.append(rows)
 
     def skip(self, steps: int) -> None:
-        """Leaves out steps that the buffer has already lost: no opinion on them."""
+        """Leave out steps that the buffer has lost: they get no opinion."""
         if self.tape is None and self.begun == self.start:
-            self.begun = self.start = self.start + steps
-        elif self.tape is None:
-            self.start = self.start + steps
-            self.skips = self.skips + 1
-        else:
-            self.skips += 1
-            self.tape.append(
-                {
-                    name: np.full((steps, column.shape[1]), np.nan)
-                    for name, column in self.tape.columns.items()
-                }
-            )
+            self.start += steps
+            self.begun = self.start
+            return
+        self.skips += 1
+        if self.tape is None:
+            self.start += steps
+            return
+        self.tape.append(
+            {
+                name: np.full((steps, column.shape[1]), np.nan)
+                for name, column in self.tape.columns.items()
+            }
+        )
 
     def read(self, name: str, first: int, end: int) -> np.ndarray | None:
-        """Rows first..end of a column, NaN where nothing is scored; None if this detector has no
-        such column.
-        """
+        """Return rows first..end of a column, NaN where nothing is scored; None = no such band."""
         if self.tape is None or name not in self.tape.columns:
-            return None if name in ("centre", "spread") else np.full((end - first, 1), np.nan)
+            no_band = name in ("centre", "spread")
+            return None if no_band else np.full((end - first, 1), np.nan)
         a = min(max(first, self.tape.first), end)
         b = max(min(end, self.tape.end), first)
         rows = np.full((end - first, self.tape.columns[name].shape[1]), np.nan)
@@ -130,49 +129,59 @@ class Track:
             rows[a - first : b - first] = self.tape.read(name, a, b)
         return rows
 
+    def scores(self, first: int, end: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the row scores and alarm scores (n,) of steps first..end, NaN = no opinion."""
+        score = self.read("score", first, end)
+        alarm = self.read("alarm", first, end)
+        assert score is not None and alarm is not None
+        return score[:, 0], alarm[:, 0]
+
     def saved(self) -> dict[str, np.ndarray]:
-        """All it remembers, as named arrays of its own."""
+        """Return all it remembers, as named arrays of their own."""
         parts = {"detector": self.detector.state or {}, "alarm": self.alarm.state or {}}
-        return {"format": np.array(STATE_FORMAT)} | {
+        arrays = {
             f"{part}.{name}": value.copy()
-            for part, held in parts.items()
-            for name, value in held.items()
+            for part, state in parts.items()
+            for name, value in state.items()
         }
+        return {"format": np.array(STATE_FORMAT)} | arrays
 
     def load(self, state: Mapping[str, np.ndarray]) -> None:
-        """Goes on from what `saved` gave; {} is the state before the first step."""
+        """Take up what `saved` returned; {} is the state before the first step.
+
+        Raises:
+            ValueError: the state is of another format.
+        """
         if state and int(state["format"]) != STATE_FORMAT:
             raise ValueError(
                 f"wanted a detector's state of format {STATE_FORMAT}, came "
                 f"{int(state['format'])}, from another version of Redline"
             )
-        for part, held in (("detector.", self.detector), ("alarm.", self.alarm)):
-            held.state = {
-                name.removeprefix(part): value.copy()
+        for prefix, part in (("detector.", self.detector), ("alarm.", self.alarm)):
+            arrays = {
+                name.removeprefix(prefix): value.copy()
                 for name, value in state.items()
-                if name.startswith(part)
-            } or None
+                if name.startswith(prefix)
+            }
+            part.state = arrays or None
 
     def bounds(
         self, threshold: float, first: int, end: int
     ) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
-        """The expected range (steps, features) at a threshold, in the features' units; NaN = no
-        opinion, None = a detector without a band.
+        """Return the expected range, two arrays (steps, features) in the features' units.
+
+        NaN = no opinion; None = a detector without a band.
         """
         centre = self.read("centre", first, end)
         spread = self.read("spread", first, end)
-        return (
-            (None, None)
-            if centre is None or spread is None
-            else (centre - threshold * spread, centre + threshold * spread)
-        )
+        if centre is None or spread is None:
+            return None, None
+        return centre - threshold * spread, centre + threshold * spread
 
 
 def score_history(
     settings: Settings, floors: tuple[float, ...], x: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Row scores and alarm scores, both (n,), of x (n, features) under settings that nobody watches
-    yet.
-    """
+    """Return row scores and alarm scores, both (n,), of x (n, features) under these settings."""
     rows = Track(settings, floors, 0).advance(x)
     return rows["score"][:, 0], rows["alarm"][:, 0]

@@ -149,17 +149,15 @@ class LabelRegistry:
     """All labels of all streams, and which proposals somebody has waved away.
 
     keep.write(row) keeps a label, keep.erase(id) forgets it, keep.wave(stream, ids) keeps what was
-    dismissed; when one raises, nothing has changed. `heard` is called after each change, whoever
-    made it.
+    dismissed; when one raises, nothing has changed. An id is never given twice.
     """
-
-    heard: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(self, keep: LabelPersistence = NO_PERSISTENCE) -> None:
         self.keep = keep
         self.items: dict[int, Label] = {}
         self.waved: dict[str, list[int]] = {}  # the labels there were when a proposal was dismissed
-        self.newest = 0
+        self.newest = 0  # the highest id ever given
+        self.version = 0  # counts the changes: what was judged before the last one is out of date
         self.lock = threading.RLock()
 
     def add(self, label: Label, features: int = 1) -> Label:
@@ -171,8 +169,9 @@ class LabelRegistry:
                 )
             label = validate_label(label, features)._replace(id=self.newest + 1)
             self.keep.write(label._asdict())
-            self.newest, self.items[label.id] = label.id, label
-        self.heard()
+            self.newest = label.id
+            self.items[label.id] = label
+            self.version += 1
         return label
 
     def remove(self, id: int) -> Label:
@@ -181,7 +180,7 @@ class LabelRegistry:
             label = self.items[id]
             self.keep.erase(id)
             del self.items[id]
-        self.heard()
+            self.version += 1
         return label
 
     def of(self, stream: str) -> list[Label]:
@@ -204,13 +203,16 @@ class LabelRegistry:
         self.waved[stream] = ids
 
     def restore(
-        self, rows: Iterable[dict[str, Any]], waved: Mapping[str, list[int]] | None = None
+        self,
+        rows: Iterable[dict[str, Any]],
+        waved: Mapping[str, list[int]] | None = None,
+        newest: int = 0,
     ) -> None:
-        """Takes up what was written, into an empty object."""
+        """Take up what was written, into an empty object; `newest` is the highest id ever given."""
         with self.lock:
             self.items = {
                 label.id: label
                 for label in sorted((Label(**row) for row in rows), key=lambda label: label.id)
             }
-            self.newest = max(self.items, default=0)
+            self.newest = max(newest, max(self.items, default=0))
             self.waved = dict(waved or {})

@@ -8,7 +8,8 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from redline.incidents.incident import SEVERITY_WORDS, Policy
+from redline.engine.wording import SEVERITIES
+from redline.incidents.incident import Policy
 
 # of an incident: when an action runs
 INCIDENT_START = "start"
@@ -26,7 +27,7 @@ class Channel(NamedTuple):
 
     name: str
     url: str  # Apprise's
-    severity: str = SEVERITY_WORDS[0]  # at least
+    severity: str = SEVERITIES[0]  # at least
     streams: tuple[str, ...] = ("*",)  # patterns
     resolved: bool = True  # whether it hears of the end
 
@@ -37,7 +38,7 @@ class Action(NamedTuple):
     name: str
     command: tuple[str, ...] = ()  # program and arguments, never through a shell
     url: str = ""  # or a webhook
-    severity: str = SEVERITY_WORDS[-1]  # at least
+    severity: str = SEVERITIES[-1]  # at least
     streams: tuple[str, ...] = ("*",)
     on: str = INCIDENT_START
     timeout: float = 30.0  # seconds
@@ -56,7 +57,7 @@ class NotificationPlan(NamedTuple):
 
 TEXT_TYPE = (str, "a text")
 SHARED_KEYS: dict[str, tuple[Any, str]] = {
-    "severity": (SEVERITY_WORDS, f"one of {', '.join(SEVERITY_WORDS)}"),
+    "severity": (SEVERITIES, f"one of {', '.join(SEVERITIES)}"),
     "streams": (list, "a list of names or patterns"),
 }
 CHANNEL_KEYS: dict[str, dict[str, tuple[Any, str]]] = {

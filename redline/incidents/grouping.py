@@ -8,17 +8,17 @@ lasts ten of theirs, whatever the pace of the stream.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
+from redline.engine.results import Anomaly, Batch, StreamInfo
+from redline.engine.wording import SEVERITIES, severity
 from redline.incidents.incident import (
     ACKNOWLEDGED,
     FORMING,
     OPEN,
     RESOLVED,
-    SEVERITY_WORDS,
     SNOOZED,
     SYSTEM_ACTOR,
     UNTIL_NORMAL,
@@ -28,62 +28,10 @@ from redline.incidents.incident import (
     Peak,
     Policy,
     incident_id,
+    incident_sentence,
 )
 
 MAX_HISTORY = 100  # entries kept of one incident: the first and the newest
-
-
-class AnomalyLike(Protocol):
-    """One step above the threshold, as the monitor found it."""
-
-    @property
-    def step(self) -> int: ...
-    @property
-    def time(self) -> float: ...
-    @property
-    def feature(self) -> int: ...
-    @property
-    def value(self) -> float: ...
-    @property
-    def low(self) -> float: ...
-    @property
-    def high(self) -> float: ...
-    @property
-    def score(self) -> float: ...
-    @property
-    def threshold(self) -> float: ...
-    @property
-    def alarm(self) -> bool: ...
-
-
-class AppliedLike(Protocol):
-    """The settings a batch was judged under."""
-
-    @property
-    def threshold(self) -> float: ...
-
-
-class BatchLike(Protocol):
-    """Some steps in a row of one stream, scored: n of them from step `first`."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def first(self) -> int: ...
-    @property
-    def time(self) -> np.ndarray: ...  # (n,) seconds since the epoch
-    @property
-    def score(self) -> np.ndarray: ...  # (n,) standard deviations, NaN = no opinion
-    @property
-    def anomalies(self) -> Sequence[AnomalyLike]: ...
-    @property
-    def applied(self) -> AppliedLike: ...
-    @property
-    def live(
-        self,
-    ) -> (
-        bool
-    ): ...  # False: the past of a stream that has just been opened, for which nobody is called
 
 
 class Watch(NamedTuple):
@@ -98,28 +46,28 @@ class Watch(NamedTuple):
     closed: int = 0  # the step after its end
     hush: float = 0.0  # wall seconds until which a person wants to hear nothing of this stream
     held: int = 0  # alarms that a cool-down held back, after a person had resolved the incident
+    info: StreamInfo | None = None  # of the newest batch; None = none came since an older version
 
-
-class Rules(NamedTuple):
-    """What the fold goes by."""
-
-    policy: Policy
-    severity: Callable[[float, float], str]  # score, threshold -> one of SEVERITIES
-    explain: Callable[[Incident], str]
+    def worded(self, incident: Incident) -> Incident:
+        """Return the incident with its sentence made anew."""
+        if self.info is None:
+            return incident
+        return incident._replace(text=incident_sentence(incident, self.info))
 
 
 class Scan(NamedTuple):
     """One batch on its way through the fold."""
 
-    batch: BatchLike
+    batch: Batch
     lows: np.ndarray  # (n + 1,) how many low steps there are before each row, and in all
-    rules: Rules
+    policy: Policy
+    watch: Watch  # as the batch found it, with the stream's description
     now: float  # wall seconds
     changes: list[Change]  # what has happened so far
 
 
 def fold_batch(
-    watch: Watch, batch: BatchLike, rules: Rules, now: float
+    watch: Watch, batch: Batch, policy: Policy, now: float
 ) -> tuple[Watch, list[Change]]:
     """The watch after a batch, and what happened in it; `now` (wall seconds) only decides whether a
     snooze still lasts.
@@ -128,93 +76,95 @@ def fold_batch(
     n = len(batch.score)
     if skip >= n:
         return watch, []
+    watch = watch._replace(info=batch.info)
     found = {a.step - batch.first: a for a in batch.anomalies if a.step >= batch.first + skip}
     changes: list[Change] = []
     if watch.current or any(a.alarm for a in found.values()):
         level = (
-            rules.policy.release * batch.applied.threshold
+            policy.release * batch.applied.threshold
         )  # a score without an opinion is neither above it nor low
-        scan = Scan(batch, np.append(0, np.cumsum(batch.score <= level)), rules, now, changes)
+        scan = Scan(
+            batch, np.append(0, np.cumsum(batch.score <= level)), policy, watch, now, changes
+        )
         done = skip
         for row in (np.flatnonzero(batch.score[skip:] > level) + skip).tolist():
-            watch = _strange(_calm(watch, scan, done, row), scan, row, found.get(row))
+            watch = _fold_unusual(_fold_calm(watch, scan, done, row), scan, row, found.get(row))
             done = row + 1
-        watch = _calm(watch, scan, done, n)
-        watch = watch._replace(
-            current=watch.current and watch.current._replace(text=rules.explain(watch.current))
-        )
+        watch = _fold_calm(watch, scan, done, n)
+        watch = watch._replace(current=watch.current and watch.worded(watch.current))
     return watch._replace(step=batch.first + n, time=float(batch.time[-1])), changes
 
 
-def _calm(watch: Watch, scan: Scan, row: int, end: int) -> Watch:
+def _fold_calm(watch: Watch, scan: Scan, row: int, end: int) -> Watch:
     """Rows among which none is strange: enough low ones end the incident."""
     current = watch.current
-    wanted = scan.rules.policy.quiet - watch.quiet
+    wanted = scan.policy.quiet - watch.quiet
     low = int(scan.lows[end] - scan.lows[row])
     if current is None or low < wanted or row == end:
         return watch._replace(quiet=watch.quiet + low if current else 0)
     if current.state == FORMING:
         return watch._replace(current=None, quiet=0)
     last = row + int(np.searchsorted(scan.lows[row : end + 1], scan.lows[row] + wanted)) - 1
-    over, call = _ended(
-        current, HistoryEntry(RESOLVED, SYSTEM_ACTOR, float(scan.batch.time[last])), scan.rules
-    )
+    entry = HistoryEntry(RESOLVED, SYSTEM_ACTOR, float(scan.batch.time[last]))
+    over, call = end_incident(watch, current, entry)
     scan.changes.append(Change(over, RESOLVED, call))
     return watch._replace(current=None, former=over, closed=scan.batch.first + last + 1, quiet=0)
 
 
-def _ended(current: Incident, entry: HistoryEntry, rules: Rules) -> tuple[Incident, bool]:
+def end_incident(watch: Watch, current: Incident, entry: HistoryEntry) -> tuple[Incident, bool]:
     """The incident when it is over, by itself or by hand, and whether whoever was called should
     hear of it.
     """
     until = 0.0 if current.until == UNTIL_NORMAL else current.until
-    over = _noted(current._replace(state=RESOLVED, until=until, announced=False), entry)
-    return over._replace(text=rules.explain(over)), current.announced and current.state != SNOOZED
+    over = add_entry(current._replace(state=RESOLVED, until=until, announced=False), entry)
+    return watch.worded(over), current.announced and current.state != SNOOZED
 
 
-def _strange(watch: Watch, scan: Scan, row: int, a: AnomalyLike | None) -> Watch:
+def _fold_unusual(watch: Watch, scan: Scan, row: int, a: Anomaly | None) -> Watch:
     """A step that is not low: an alarm begins an incident, anything carries on the one there is."""
     current: Incident | None
     if watch.current is not None:
-        current = _carried(watch.current, scan, row, a)
+        current = _continue(watch.current, scan, row, a)
     elif a is not None and a.alarm:
-        watch = _begun(watch, scan, a)
+        watch = _begin(watch, scan, a)
         current = watch.current
     else:
         return watch
     if (
         current is not None
         and current.state == FORMING
-        and current.last - current.first + 1 >= scan.rules.policy.minimum
+        and current.last - current.first + 1 >= scan.policy.minimum
     ):
-        current = _noted(
-            _standing(current, scan.now), HistoryEntry("opened", SYSTEM_ACTOR, current.end)
+        current = add_entry(
+            current_state(current, scan.now), HistoryEntry("opened", SYSTEM_ACTOR, current.end)
         )
-        current = _told(current, "opened", scan)
+        current = _announce(current, "opened", scan)
     return watch._replace(current=current, quiet=0)
 
 
-def _carried(current: Incident, scan: Scan, row: int, a: AnomalyLike | None) -> Incident:
+def _continue(current: Incident, scan: Scan, row: int, a: Anomaly | None) -> Incident:
     """The incident one strange step later; it says so when it has become more severe."""
     before = current.severity
     time = float(scan.batch.time[row])
     current = current._replace(last=scan.batch.first + row, end=time)
-    current = current if a is None else _gathered(current, a, scan.rules)
+    current = current if a is None else _add_anomaly(current, a)
     if current.state == FORMING or current.severity == before:
         return current
-    return _told(_noted(current, HistoryEntry(current.severity, SYSTEM_ACTOR, time)), "worse", scan)
+    return _announce(
+        add_entry(current, HistoryEntry(current.severity, SYSTEM_ACTOR, time)), "worse", scan
+    )
 
 
-def _begun(watch: Watch, scan: Scan, a: AnomalyLike) -> Watch:
+def _begin(watch: Watch, scan: Scan, a: Anomaly) -> Watch:
     """What an alarm begins when no incident is live: a new one; in a cool-down the former again, or
     nothing after a person resolved it.
     """
     former = watch.former
-    severity = scan.rules.severity(a.score, a.threshold)
-    if former is not None and a.step < watch.closed + scan.rules.policy.cooldown:
+    severity = a.severity
+    if former is not None and a.step < watch.closed + scan.policy.cooldown:
         if former.history[-1].who == SYSTEM_ACTOR:
-            return watch._replace(current=_again(former, scan, a), former=None)
-        if SEVERITY_WORDS.index(severity) <= SEVERITY_WORDS.index(former.severity):
+            return watch._replace(current=_reopen(former, scan, a), former=None)
+        if SEVERITIES.index(severity) <= SEVERITIES.index(former.severity):
             return watch._replace(held=watch.held + 1)
     time = float(a.time)
     new = Incident(
@@ -236,14 +186,16 @@ def _begun(watch: Watch, scan: Scan, a: AnomalyLike) -> Watch:
     )
 
 
-def _again(former: Incident, scan: Scan, a: AnomalyLike) -> Incident:
+def _reopen(former: Incident, scan: Scan, a: Anomaly) -> Incident:
     """An incident that had ended by itself and comes back."""
-    again = _gathered(former, a, scan.rules)._replace(last=a.step, end=float(a.time))
-    again = _noted(_standing(again, scan.now), HistoryEntry("reopened", SYSTEM_ACTOR, again.end))
-    return _told(again, "reopened" if again.severity == former.severity else "worse", scan)
+    again = _add_anomaly(former, a)._replace(last=a.step, end=float(a.time))
+    again = add_entry(
+        current_state(again, scan.now), HistoryEntry("reopened", SYSTEM_ACTOR, again.end)
+    )
+    return _announce(again, "reopened" if again.severity == former.severity else "worse", scan)
 
 
-def _gathered(incident: Incident, a: AnomalyLike, rules: Rules) -> Incident:
+def _add_anomaly(incident: Incident, a: Anomaly) -> Incident:
     """The incident with one more anomalous step."""
     peak = (
         incident.peak
@@ -257,11 +209,11 @@ def _gathered(incident: Incident, a: AnomalyLike, rules: Rules) -> Incident:
         alarms=incident.alarms + int(a.alarm),
         anomalies=incident.anomalies + 1,
         peak=peak,
-        severity=_worst(incident.severity, rules.severity(peak.score, peak.threshold)),
+        severity=_worst(incident.severity, severity(peak.score, peak.threshold)),
     )
 
 
-def _peak(a: AnomalyLike) -> Peak:
+def _peak(a: Anomaly) -> Peak:
     return Peak(
         a.step,
         float(a.time),
@@ -275,30 +227,28 @@ def _peak(a: AnomalyLike) -> Peak:
 
 
 def _worst(one: str, other: str) -> str:
-    return max(one, other, key=SEVERITY_WORDS.index)
+    return max(one, other, key=SEVERITIES.index)
 
 
-def _standing(incident: Incident, now: float) -> Incident:
+def current_state(incident: Incident, now: float) -> Incident:
     """The incident in the state that a live one has now."""
     return incident._replace(
         state=SNOOZED if incident.until > now else ACKNOWLEDGED if incident.acknowledged else OPEN
     )
 
 
-def _noted(incident: Incident, entry: HistoryEntry) -> Incident:
+def add_entry(incident: Incident, entry: HistoryEntry) -> Incident:
     history = (*incident.history, entry)
     return incident._replace(
         history=history if len(history) <= MAX_HISTORY else (history[0], *history[2:])
     )
 
 
-def _told(incident: Incident, what: str, scan: Scan) -> Incident:
+def _announce(incident: Incident, what: str, scan: Scan) -> Incident:
     """Adds the change; a snoozed one calls nobody, and neither does one that only came back, or one
     of the past.
     """
     call = scan.batch.live and what != "reopened" and incident.state != SNOOZED
-    incident = incident._replace(
-        announced=incident.announced or call, text=scan.rules.explain(incident)
-    )
+    incident = scan.watch.worded(incident._replace(announced=incident.announced or call))
     scan.changes.append(Change(incident, what, call))
     return incident

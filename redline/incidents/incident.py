@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from hashlib import blake2b
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-SEVERITY_WORDS = (
-    "info",
-    "warning",
-    "critical",
-)  # as whoever is asked for a severity calls them, the mildest first
+from redline.engine.results import StreamInfo
+from redline.engine.wording import anomaly_reason, format_time
+
 FORMING = "forming"
 OPEN = "open"
 ACKNOWLEDGED = "acknowledged"
@@ -34,15 +31,6 @@ class UnknownIncident(LookupError):
 
 class IncidentSettled(ValueError):
     """The incident is resolved already: there is nothing left to acknowledge, snooze or resolve."""
-
-
-class StreamDescription(Protocol):
-    """What a sentence needs to know of a stream."""
-
-    title: str
-    names: tuple[str, ...]
-    units: tuple[str, ...]
-    period: float
 
 
 class Policy(NamedTuple):
@@ -125,17 +113,8 @@ def incident_id(stream: str, step: int, time: float) -> str:
     return blake2b(f"{stream}\n{step}\n{time!r}".encode(), digest_size=8).hexdigest()
 
 
-def incident_sentence(
-    incident: Incident,
-    stream: StreamDescription,
-    reason: Callable[..., str],
-    moment: Callable[[float, float], str],
-) -> str:
-    """One sentence: what was strange since when, at its worst, and how often it called.
-
-    reason(value, (low, high), score, unit) says why a step is strange, moment(time, period) when it
-    was.
-    """
+def incident_sentence(incident: Incident, stream: StreamInfo) -> str:
+    """Return one sentence: what was unusual since when, at its worst, and how many alarms it had."""
     peak = incident.peak
     among = len(stream.names) > 1
     what = (
@@ -143,7 +122,7 @@ def incident_sentence(
         if among
         else stream.title
     )
-    when = [moment(time, stream.period) for time in (incident.start, incident.end)]
+    when = [format_time(time, stream.period) for time in (incident.start, incident.end)]
     ended = incident.state == RESOLVED
     span = (
         f"was unusual at {when[0]}"
@@ -154,10 +133,9 @@ def incident_sentence(
     )
     which = f"{stream.names[peak.feature]} " if among and len(incident.features) > 1 else ""
     alarms = f"; {incident.alarms:,} alarms" if incident.alarms > 1 else ""
-    return (
-        f"{what} {span}: "
-        f"{which}{reason(peak.value, (peak.low, peak.high), peak.score, stream.units[peak.feature])}{alarms}."
-    )
+    unit = stream.units[peak.feature]
+    reason = anomaly_reason(peak.value, (peak.low, peak.high), peak.score, unit)
+    return f"{what} {span}: {which}{reason}{alarms}."
 
 
 def _listed(names: list[str]) -> str:

@@ -16,9 +16,12 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
+from redline.engine.results import StreamInfo
+from redline.engine.wording import SEVERITIES
 from redline.incidents.actions import call_webhook, run_command
 from redline.incidents.channels_file import (
     INCIDENT_END,
@@ -29,10 +32,8 @@ from redline.incidents.channels_file import (
 )
 from redline.incidents.incident import (
     RESOLVED,
-    SEVERITY_WORDS,
     Change,
     Incident,
-    StreamDescription,
     incident_row,
 )
 from redline.incidents.secrets import MASK, LogCapture, SecretRedactor, secret_pieces
@@ -71,7 +72,7 @@ def incident_link(base: str, incident: Incident) -> str:
     return f"{base}/?{urlencode({'domain': incident.stream, 'at': incident.peak.step})}"
 
 
-def build_message(change: Change, source: StreamDescription | None, base: str) -> Message:
+def build_message(change: Change, source: StreamInfo | None, base: str) -> Message:
     """What a person is told of a change: stream, feature, value, expected, since when, and where to
     look.
     """
@@ -122,7 +123,7 @@ def merge_messages(messages: list[Message], links: list[str]) -> Message:
     return Message(
         f"{len(messages)} changes of incidents",
         "\n\n".join(lines + more),
-        max(live, key=SEVERITY_WORDS.index) if live else RESOLVED,
+        max(live, key=SEVERITIES.index) if live else RESOLVED,
     )
 
 
@@ -147,7 +148,7 @@ def is_wanted(one: Channel | Action, change: Change) -> bool:
     timely = (
         (one.resolved or not over) if isinstance(one, Channel) else (one.on == INCIDENT_END) == over
     )
-    severe = SEVERITY_WORDS.index(incident.severity) >= SEVERITY_WORDS.index(one.severity)
+    severe = SEVERITIES.index(incident.severity) >= SEVERITIES.index(one.severity)
     return (
         change.call
         and timely
@@ -221,7 +222,7 @@ class DeliveryQueue:
 class NotifierContext(NamedTuple):
     """What a dispatch needs of its surroundings."""
 
-    source: Callable[[str], StreamDescription | None] = lambda name: (
+    source: Callable[[str], StreamInfo | None] = lambda name: (
         None
     )  # a stream's title, names and units
     told: Callable[[str, str], None] = lambda id, severity: None  # an incident reached a channel
@@ -263,13 +264,13 @@ class Notifier:
             action.name: deque(maxlen=action.hourly) for action in plan.actions
         }  # wall seconds
         self.channels = {
-            c.name: DeliveryQueue(f"channel {c.name}", lambda changes, c=c: self.send(c, changes))
-            for c in plan.channels
-        }  # type: ignore[misc]
+            each.name: DeliveryQueue(f"channel {each.name}", partial(self.send, each))
+            for each in plan.channels
+        }
         self.actions = {
-            a.name: DeliveryQueue(f"action {a.name}", lambda changes, a=a: self.act(a, changes))
-            for a in plan.actions
-        }  # type: ignore[misc]
+            each.name: DeliveryQueue(f"action {each.name}", partial(self.act, each))
+            for each in plan.actions
+        }
 
     def tell(self, changes: Iterable[Change]) -> None:
         """Calls whom the changes are meant for."""
@@ -461,7 +462,7 @@ class Notifier:
                 f"Apprise writes them; came {schema}://{MASK}"
             )
         self.veil.cover(secret_pieces(channel.url, service.url(privacy=True)), instead_of=at_first)
-        kinds = dict(zip(SEVERITY_WORDS, ("info", "warning", "failure"))) | {RESOLVED: "success"}
+        kinds = dict(zip(SEVERITIES, ("info", "warning", "failure"))) | {RESOLVED: "success"}
         post = apprise.Apprise()
         post.add(service)
 

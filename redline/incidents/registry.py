@@ -8,19 +8,18 @@ from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from redline.engine.results import Batch, StreamInfo
+from redline.engine.wording import SEVERITIES
 from redline.incidents.grouping import (
-    BatchLike,
-    Rules,
     Watch,
-    _ended,
-    _noted,
-    _standing,
+    add_entry,
+    current_state,
+    end_incident,
     fold_batch,
 )
 from redline.incidents.incident import (
     ACKNOWLEDGED,
     RESOLVED,
-    SEVERITY_WORDS,
     SNOOZED,
     SNOOZES,
     STATES,
@@ -30,6 +29,7 @@ from redline.incidents.incident import (
     HistoryEntry,
     Incident,
     IncidentSettled,
+    Policy,
     UnknownIncident,
     incident_from_row,
     incident_row,
@@ -50,7 +50,7 @@ class IncidentQuery(NamedTuple):
 
     stream: str | None = None
     states: tuple[str, ...] = STATES
-    severity: str = SEVERITY_WORDS[0]  # at least
+    severity: str = SEVERITIES[0]  # at least
     limit: int = 50
     after: str = ""  # id of the last one on the page before
 
@@ -71,9 +71,12 @@ def _watch_row(watch: Watch) -> dict[str, Any]:
 
 
 def _watch_of(row: dict[str, Any]) -> Watch:
-    return Watch(
-        **row | {name: row[name] and incident_from_row(row[name]) for name in ("current", "former")}
-    )
+    info = row.get("info")
+    if info:
+        title, names, units, period = info
+        info = StreamInfo(title, tuple(names), tuple(units), period)
+    incidents = {name: row[name] and incident_from_row(row[name]) for name in ("current", "former")}
+    return Watch(**row | incidents | {"info": info})
 
 
 class Incidents:
@@ -86,18 +89,18 @@ class Incidents:
 
     def __init__(
         self,
-        rules: Rules,
+        policy: Policy = Policy(),
         save: Callable[[StoredIncidents], None] | None = None,
         lock: AbstractContextManager[Any] | None = None,
     ) -> None:
-        self.rules = rules
+        self.policy = policy
         self.save = save or (lambda rows: None)
         self.watches: dict[str, Watch] = {}
         self.items: dict[str, Incident] = {}  # id -> what anybody is shown, oldest first
         self.lock: AbstractContextManager[Any] = lock or threading.RLock()
 
     def commit(
-        self, batches: Iterable[BatchLike], now: float, save: Callable[[StoredIncidents], None]
+        self, batches: Iterable[Batch], now: float, save: Callable[[StoredIncidents], None]
     ) -> list[Change]:
         """Folds batches in; their rows are handed to `save`, and count only once it has returned.
 
@@ -116,21 +119,26 @@ class Incidents:
                     continue
                 if known is not None and batch.first < known.step and len(batch.time):
                     again.setdefault(batch.name, float(batch.time[0]))
-                after, more = fold_batch(known or Watch(batch.name), batch, self.rules, now)
+                after, more = fold_batch(known or Watch(batch.name), batch, self.policy, now)
                 watches[batch.name] = after
                 changes += more
             self._adopt(watches, changes, save, again)
             return changes
 
-    def take(self, batch: BatchLike, now: float) -> list[Change]:
+    def take(self, batch: Batch, now: float) -> list[Change]:
         """Folds one batch in; what happened to the incidents of its stream, in order."""
         return self.commit([batch], now, self.save)
+
+    def stream_info(self, name: str) -> StreamInfo | None:
+        """Return how a stream is described to people; None = no batch of it came yet."""
+        watch = self.watches.get(name)
+        return watch.info if watch else None
 
     def acknowledge(self, id: str, who: str, now: float) -> Change:
         """Somebody knows: nobody is called again unless it gets worse."""
         return self._act(
             id,
-            lambda i: _standing(i._replace(acknowledged=who), now),
+            lambda i: current_state(i._replace(acknowledged=who), now),
             HistoryEntry(ACKNOWLEDGED, who, 0.0, now),
         )
 
@@ -142,7 +150,7 @@ class Incidents:
             raise ValueError(f"snooze: wanted one of {', '.join(SNOOZES)}; came {length!r}")
         return self._act(
             id,
-            lambda i: _standing(i._replace(until=now + SNOOZES[length]), now),
+            lambda i: current_state(i._replace(until=now + SNOOZES[length]), now),
             HistoryEntry(SNOOZED, who, 0.0, now, length),
         )
 
@@ -184,7 +192,7 @@ class Incidents:
         return [
             Change(i, "opened", True)
             for i in due
-            if not i.told or SEVERITY_WORDS.index(i.told) < SEVERITY_WORDS.index(i.severity)
+            if not i.told or SEVERITIES.index(i.told) < SEVERITIES.index(i.severity)
         ]
 
     def wake(self, now: float) -> list[Change]:
@@ -196,7 +204,7 @@ class Incidents:
             return [
                 self._act(
                     i.id,
-                    lambda i: _standing(i._replace(until=0.0), now),
+                    lambda i: current_state(i._replace(until=0.0), now),
                     HistoryEntry("woke", SYSTEM_ACTOR, 0.0, now),
                 )
                 for i in over
@@ -233,14 +241,14 @@ class Incidents:
         """The incidents asked for, live ones first, then the newest; resolved ones as far as memory
         goes.
         """
-        least = SEVERITY_WORDS.index(wanted.severity)
+        least = SEVERITIES.index(wanted.severity)
         found = [
             i
             for i in list(self.items.values())
             if wanted.stream in (None, i.stream) and i.state in wanted.states
         ]
         mark = self.items.get(wanted.after)
-        found = sorted((i for i in found if SEVERITY_WORDS.index(i.severity) >= least), key=_rank)
+        found = sorted((i for i in found if SEVERITIES.index(i.severity) >= least), key=_rank)
         rest = found if mark is None else [i for i in found if _rank(i) > _rank(mark)]
         page = rest[: wanted.limit]
         return IncidentPage(page, len(found), page[-1].id if len(rest) > len(page) else "")
@@ -274,7 +282,7 @@ class Incidents:
         former.
         """
         assert watch.current is not None
-        over, call = _ended(watch.current, entry, self.rules)
+        over, call = end_incident(watch, watch.current, entry)
         change = Change(over, RESOLVED, call)
         former = over if after.step else None
         self._adopt(
@@ -287,7 +295,7 @@ class Incidents:
         with self.lock:
             watch = self._watched(id)
             assert watch.current is not None
-            after = _noted(act(watch.current), entry._replace(time=watch.time))
+            after = add_entry(act(watch.current), entry._replace(time=watch.time))
             call = entry.what == "woke"
             after = after._replace(announced=after.announced or call)
             hush = (

@@ -16,34 +16,13 @@ from redline.api.service import Service
 from redline.engine.feed import Feed
 from redline.engine.track import score_history
 from redline.evaluation import metrics
-from redline.feedback import labels, proposals
+from redline.feedback import proposals
 from redline.feedback.labels import EXPECTED_LABEL, Label
 from redline.feedback.proposals import LabelledHistory, Proposal
 from redline.incidents.incident import SNOOZES, Change, IncidentSettled, UnknownIncident
-from redline.page.query import invalidate_judgements
 from redline.settings import Settings
 
 PAGE_ACTOR = "page"  # who says so
-
-
-def connect_feedback(service: Service) -> None:
-    """From now on what people said counts as truth on the page, and what the store keeps can be
-    looked back to.
-    """
-
-    def truth(name: str, label: np.ndarray | None, at: np.ndarray) -> np.ndarray | None:
-        said = service.labels.of(name)
-        return (
-            labels.merge_labels(
-                label, at, said, service.monitor.feeds[name].tape.columns["x"].shape[1]
-            )
-            if said
-            else label
-        )
-
-    service.monitor.truth = truth
-    service.labels.heard = invalidate_judgements
-    service.monitor.past = service.store.points if service.store else None
 
 
 def act_on_incident(service: Service, id: str, act: str) -> None:
@@ -54,8 +33,8 @@ def act_on_incident(service: Service, id: str, act: str) -> None:
         change = change_incident(service, id, act, time.time())
     except (IncidentSettled, UnknownIncident):
         return
-    service.changed([change])
-    record_action(service, change.what, change.incident.stream, incident=id)
+    service.publish([change])
+    service.audit(PAGE_ACTOR, change.what, change.incident.stream, incident=id)
 
 
 def change_incident(service: Service, id: str, act: str, now: float) -> Change:
@@ -81,12 +60,7 @@ def add_label(service: Service, feed: Feed, span: tuple[float, float] | None, ki
     label = service.labels.add(
         Label(feed.name, *span, kind, PAGE_ACTOR, time.time()), len(feed.stream.names)
     )
-    record_action(service, f"labelled {kind}", feed.name, id=label.id)
-
-
-def record_action(service: Service, what: str, stream: str, **detail: Any) -> None:
-    if service.store:
-        service.store.record(PAGE_ACTOR, what, stream, detail)
+    service.audit(PAGE_ACTOR, f"labelled {kind}", feed.name, id=label.id)
 
 
 def find_proposal(service: Service, feed: Feed) -> Proposal | None:

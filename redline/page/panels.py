@@ -11,16 +11,16 @@ import numpy as np
 from dash import html
 
 from detectors import DETECTORS
+from redline.api.service import Service
 from redline.engine import wording
 from redline.engine.feed import Feed
-from redline.engine.monitor import Monitor
 from redline.engine.results import Anomaly
 from redline.engine.track import Track
 from redline.evaluation import metrics
 from redline.incidents.incident import SNOOZES, Incident
 from redline.incidents.registry import IncidentPage
 from redline.page import view
-from redline.page.query import ViewQuery, describe_anomaly
+from redline.page.query import ViewQuery
 from redline.settings import SETTINGS_TABLE, Settings
 
 LISTED_ANOMALIES = 20  # anomalies in the list
@@ -81,20 +81,20 @@ def anomaly_list(feed: Feed) -> list[Any]:
 
 def anomaly_entry(feed: Feed, a: Anomaly) -> html.Button:
     stream = feed.stream
-    words = describe_anomaly(feed, a).split(", ", 1)
+    words = a.reason(stream.units[a.feature]).split(", ", 1)
     cells = [
-        html.I(className=f"mark {wording.severity(a.score, a.threshold)}"),
+        html.I(className=f"mark {a.severity}"),
         html.Span(wording.format_time(a.time, stream.period)),
         html.B(words[0]),
         html.Small((f"{stream.names[a.feature]}: " if len(stream.names) > 1 else "") + words[1]),
-        html.Em(wording.severity(a.score, a.threshold)),
+        html.Em(a.severity),
     ]
     return html.Button(
         cells, className="entry", title="show this moment", **data_attribute("step", str(a.step))
     )
 
 
-def comparison_rows(monitor: Monitor, feed: Feed, settings: Settings, by: str) -> list[Any]:
+def comparison_rows(service: Service, feed: Feed, settings: Settings, by: str) -> list[Any]:
     """The table of all detectors on the same buffer, best F1 first where labels exist; rows fill in
     as their tracks get ready.
     """
@@ -102,7 +102,7 @@ def comparison_rows(monitor: Monitor, feed: Feed, settings: Settings, by: str) -
     refused = []
     for name in DETECTORS:
         try:
-            sight = ViewQuery(monitor, feed.name, replace(settings, detector=name), 1)
+            sight = ViewQuery(service, feed.name, replace(settings, detector=name), 1)
         except (
             ImportError,
             ValueError,
@@ -131,7 +131,7 @@ def compare_name(name: str, track: Track | None = None) -> html.Td:
     """A button that chooses the detector; it says what its score means, and once it has scored,
     whether it has a band.
     """
-    says = (DETECTORS[name].__doc__ or "").partition("\n")[0]
+    says = " ".join((DETECTORS[name].__doc__ or "").partition("\n\n")[0].split())
     if track is not None and track.tape is not None:
         says += (
             " With a band of what is expected." if "centre" in track.tape.columns else " No band."

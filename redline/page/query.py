@@ -17,10 +17,9 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from redline.engine import wording
+from redline.api.service import Service
 from redline.engine.feed import Feed, is_finished
 from redline.engine.monitor import Monitor
-from redline.engine.results import Anomaly
 from redline.engine.track import Track
 from redline.evaluation import metrics
 from redline.incidents.incident import Incident
@@ -42,14 +41,11 @@ MAX_ANSWERS = 96
 ANSWER_SECONDS = 1.0
 judgements: WeakKeyDictionary[Track, dict[float, tuple[tuple[int, int], metrics.Metrics]]] = (
     WeakKeyDictionary()
-)  # with (step, era)
+)  # with (step, version of the labels)
 answers: OrderedDict[Hashable, tuple[float, Any]] = (
     OrderedDict()
 )  # (monotonic seconds when it was asked for, the answer), oldest first
 answers_lock = Lock()
-truth_era = (
-    0  # how often somebody has said what is true; what was judged in an earlier one is judged anew
-)
 
 
 class JudgedHistory(NamedTuple):
@@ -65,20 +61,21 @@ class ViewQuery:
     """The question, with the answers to it as methods; cheap to ask, made anew for each answer."""
 
     def __init__(
-        self, monitor: Monitor, name: str, settings: Settings, span: int, at: int | None = None
+        self, service: Service, name: str, settings: Settings, span: int, at: int | None = None
     ):
+        monitor = service.monitor
+        self.service = service
         self.monitor = monitor
         self.feed = monitor.feeds[name]
         self.settings = settings
         self.span = span
         self.at = at
-        self.era = truth_era
-        self.track = monitor.want(name, settings)
+        self.labels_version = service.labels.version
+        self.track = monitor.request_track(name, settings)
         self.ready = self.feed.end - self.track.end < READY_LAG
         newest = self.track.end if self.ready else self.feed.end
-        self.oldest = (
-            0 if at is not None and self.feed.real and monitor.past else self.feed.tape.first
-        )  # step
+        self.deep = self.feed.real and service.store is not None  # the store goes further back
+        self.oldest = 0 if at is not None and self.deep else self.feed.tape.first  # step
         self.end = newest if at is None else max(min(at, newest), self.oldest + 1)
         half = max(span // 2, 1)
         more = 0 if at is not None else span // 4
@@ -91,9 +88,12 @@ class ViewQuery:
         """The whole buffer judged under some settings; what was judged up to the same step is not
         judged again.
         """
-        track = self.monitor.want(self.feed.name, settings)
+        track = self.monitor.request_track(self.feed.name, settings)
         known = judgements.setdefault(track, {})
-        now, (when, found) = (track.end, self.era), known.get(settings.threshold, (None, None))
+        now, (when, found) = (
+            (track.end, self.labels_version),
+            known.get(settings.threshold, (None, None)),
+        )
         if found is None or when != now:
             found = metrics.compute_metrics(*self.history(track)[1:], settings.threshold)
             judgements[track] = {**dict(list(known.items())[-7:]), settings.threshold: (now, found)}
@@ -106,12 +106,9 @@ class ViewQuery:
             first = feed.tape.first
             end = max(min(track.end, feed.end), first)
             label = feed.tape.read("label", first, end) if feed.labelled else None
-            score = track.read("score", first, end)
-            alarm = track.read("alarm", first, end)
+            score, alarm = track.scores(first, end)
             time = feed.tape.read("time", first, end)[:, 0]
-        return JudgedHistory(
-            first, score[:, 0], alarm[:, 0], self.monitor.truth(feed.name, label, time)
-        )  # type: ignore[index]
+        return JudgedHistory(first, score, alarm, self.service.truth(feed, label, time))
 
     @cached_property
     def asked(self) -> tuple[Hashable, ...]:
@@ -122,7 +119,7 @@ class ViewQuery:
             self.settings.threshold,
             self.first,
             self.end,
-            self.era,
+            self.labels_version,
         )
 
     @cached_property
@@ -132,17 +129,19 @@ class ViewQuery:
         """
         return cached_answer(("view", *self.asked), self.judged) if self.ready else self.judged()
 
+    @property
+    def reads_store(self) -> bool:
+        """Whether the view begins before the buffer, so that making it reads the store."""
+        return self.at is not None and self.first < self.feed.tape.first
+
     def judged(self) -> View:
         """The view with its rows and events judged: over the whole buffer, then cut."""
         seen = view.read_track_rows(
             self.feed, self.track, self.settings.threshold, self.first, self.end
         )
-        seen = (
-            self.kept(self.first, seen)
-            if self.first < self.feed.tape.first and self.at is not None
-            else seen
-        )
-        seen = seen._replace(label=self.monitor.truth(self.feed.name, seen.label, seen.time))
+        if self.reads_store:
+            seen = self.with_stored_rows(self.first, seen)
+        seen = seen._replace(label=self.service.truth(self.feed, seen.label, seen.time))
         codes = metrics.row_outcomes(seen.score, seen.label, self.settings.threshold)
         return view.make_view(
             seen,
@@ -151,18 +150,14 @@ class ViewQuery:
             self.fates(),
         )
 
-    def kept(self, first: int, seen: view.TrackRows) -> view.TrackRows:
+    def with_stored_rows(self, first: int, seen: view.TrackRows) -> view.TrackRows:
         """The scene with the steps before the buffer, from `first` on, as the store has them: their
         scores of then, without a band.
         """
         with self.feed.lock:
             edge = self.feed.tape.first
             until = float(self.feed.tape.read("time", edge, edge + 1)[0, 0])
-        found = (
-            self.monitor.past(self.feed.name, None, until - 1e-6, edge - first)
-            if self.monitor.past
-            else None
-        )
+        found = self.service.stored_points(self.feed.name, until - 1e-6, edge - first)
         if found is None or not len(found.time):
             return seen
         rows = slice(0, max(0, min(len(found.time), self.end - edge + len(found.time))))
@@ -220,8 +215,9 @@ class ViewQuery:
 
     def learning(self) -> bool:
         """Whether the detector has no opinion yet because the stream is young."""
-        score = self.track.read("score", max(self.track.end - 20, self.track.start), self.track.end)
-        return self.feed.end < 4 * self.settings.window and bool(np.isnan(score).all())  # type: ignore[arg-type]
+        newest = max(self.track.end - 20, self.track.start)
+        score, _ = self.track.scores(newest, self.track.end)
+        return self.feed.end < 4 * self.settings.window and bool(np.isnan(score).all())
 
     def sentence(self) -> str:
         """What is said above the chart: a failure, the wait for a past, or the newest anomaly in
@@ -244,12 +240,6 @@ class ViewQuery:
                 f"{self.settings.window} steps."
             )
         return self.seen.sentence
-
-
-def invalidate_judgements() -> None:
-    """What was judged is judged anew: somebody has said what is true."""
-    global truth_era
-    truth_era += 1
 
 
 def cached_answer(key: Hashable, make: Callable[[], Any]) -> Any:
@@ -295,12 +285,6 @@ def overview_cards(monitor: Monitor) -> dict[str, str]:
     }
 
 
-def describe_anomaly(feed: Feed, a: Anomaly) -> str:
-    return wording.anomaly_reason(
-        a.value, (a.low, a.high), a.score, feed.stream.units[a.feature], a.run
-    )
-
-
 def new_incidents(title: str, found: Iterable[Incident], since: float) -> list[dict[str, Any]]:
     """The incidents that began after a time of the stream, oldest first, for the pop-ups and the
     bell; at most three.
@@ -322,7 +306,7 @@ def sparkline(feed: Feed, wide: bool, open_: int) -> dict[str, Any]:
     anomalies, how many incidents are open.
     """
     steps, bins = (600, 200) if wide else (240, 48)
-    track = feed.watched
+    track = feed.applied_track
     seen = view.read_track_rows(feed, track, feed.applied.threshold, feed.end - steps, feed.end)
     line = seen.x[:, 0]
     known = line[np.isfinite(line)]
@@ -401,10 +385,7 @@ def view_end(move: str, sight: ViewQuery, goto: Any) -> int | None:
         return sight.at if found is None else None if found >= sight.track.end else found
     if move == "later" and now + half >= sight.track.end:
         return None
-    deep = (
-        sight.feed.real and sight.monitor.past is not None
-    )  # the store goes further back than the buffer
-    earliest = (0 if deep else sight.feed.tape.first) + half
+    earliest = (0 if sight.deep else sight.feed.tape.first) + half
     steps = {"pause": now, "earlier": max(now - half, earliest), "later": now + half}
     return steps[move] if move in steps else int(goto["step"]) + half
 

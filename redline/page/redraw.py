@@ -11,7 +11,6 @@ from plotly.io.json import to_json_plotly
 from redline.api.payload import json_fragment
 from redline.api.service import Service
 from redline.engine.feed import Feed
-from redline.engine.monitor import Monitor
 from redline.evaluation import metrics
 from redline.incidents.incident import RESOLVED, STATES
 from redline.incidents.registry import IncidentQuery
@@ -110,7 +109,7 @@ def redraw(
     look |= {
         "revision": zoom.get("revision", 0),
         "zoom": zoom["range"] if zoom.get("stream") == feed.id else None,
-        "era": sight.era,
+        "labels": sight.labels_version,
     }
     number = feed.journal[-1].number if feed.journal else 0
     held = {
@@ -138,16 +137,17 @@ def redraw(
 
 
 async def ready_query(
-    monitor: Monitor, name: str, settings: Settings, span: int, at: dict[str, Any] | None
+    service: Service, name: str, settings: Settings, span: int, at: dict[str, Any] | None
 ) -> ViewQuery:
     """A sight whose track is ready, if that is a matter of a moment: so a moved slider answers with
     its own numbers.
     """
+    monitor = service.monitor
     until = monitor.clock() + TRACK_PATIENCE
-    sight = ViewQuery(monitor, name, settings, span, at["end"] if at else None)
+    sight = ViewQuery(service, name, settings, span, at["end"] if at else None)
     while not sight.ready and monitor.clock() < until:
         await asyncio.sleep(0.005)
-        sight = ViewQuery(monitor, name, settings, span, at["end"] if at else None)
+        sight = ViewQuery(service, name, settings, span, at["end"] if at else None)
     return sight
 
 

@@ -120,7 +120,7 @@ def connect_upload(app: dash.Dash, service: Service) -> None:
             "replay",
             "show-all",
         ):  # another source: its steps are counted anew
-            service.changed(
+            service.publish(
                 await asyncio.to_thread(service.incidents.forget, YOUR_DATA, time.time())
             )
         return {**same, "said": "", **(guess_boxes(feed) if feed else {"hidden": True})}

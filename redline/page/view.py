@@ -7,10 +7,13 @@ A View is cut from what the monitor keeps: it scores nothing, changes nothing an
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from redline.engine.feed import Feed
+from redline.engine.results import StreamInfo
+from redline.engine.track import Track
 from redline.engine.wording import anomaly_reason, format_time, severity
 
 MIN_SPAN_STEPS = 10  # steps in a row from which an anomaly is one shaded span
@@ -62,7 +65,7 @@ class TrackRows(NamedTuple):
     said of them.
     """
 
-    stream: Any  # a streams.Stream: title, names, units, period
+    stream: StreamInfo
     first: int
     end: int
     time: np.ndarray  # (n,) seconds since the epoch
@@ -75,7 +78,7 @@ class TrackRows(NamedTuple):
     high: np.ndarray | None
 
 
-def read_track_rows(feed: Any, track: Any, threshold: float, first: int, end: int) -> TrackRows:
+def read_track_rows(feed: Feed, track: Track, threshold: float, first: int, end: int) -> TrackRows:
     """Reads rows first..end of a monitor's feed and of a track beside it, cut to what the buffer
     still has.
     """
@@ -85,14 +88,13 @@ def read_track_rows(feed: Any, track: Any, threshold: float, first: int, end: in
         end = max(first, end)
         label = feed.tape.read("label", first, end) if feed.labelled else None
         low, high = track.bounds(threshold, first, end)
-        score = track.read("score", first, end)[:, 0]
-        alarm = track.read("alarm", first, end)[:, 0]
-        parts = np.broadcast_to(
-            track.read("parts", first, end), (end - first, len(feed.stream.names))
-        )
+        score, alarm = track.scores(first, end)
+        parts = track.read("parts", first, end)  # (n, features), or (n, 1) before the first score
+        assert parts is not None
+        parts = np.broadcast_to(parts, (end - first, len(feed.stream.names)))
         time = feed.tape.read("time", first, end)[:, 0]
         x = feed.tape.read("x", first, end)
-    return TrackRows(feed.stream, first, end, time, x, label, score, alarm, parts, low, high)
+    return TrackRows(feed.info, first, end, time, x, label, score, alarm, parts, low, high)
 
 
 def run_lengths(above: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple
 
@@ -135,21 +135,35 @@ class PushedStream(Stream):
     about = "Pushed in by a program."
     period = 1.0
 
-    def __init__(self, title: str, names: Sequence[str], units: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        title: str,
+        names: Sequence[str],
+        units: Sequence[str] = (),
+        budget: QueueBudget | None = None,
+        known: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> None:
+        """Make a source without points.
+
+        Args:
+            title: its name.
+            names: its features.
+            units: their units; none where left out.
+            budget: the queue space it shares with other sources.
+            known: returns (n,) bool, which of these times (n,) were accepted before.
+        """
         self.title = title
         self.names = tuple(names)
         self.units = tuple(units) or ("",) * len(names)
         self.floors = (0.0,) * len(self.names)
         self.notes: Counter[str] = Counter()
-        self.known: Callable[[np.ndarray], np.ndarray] = lambda times: np.zeros(
-            len(times), bool
-        )  # which times were kept before; the monitor's answer
+        self.known = known or (lambda times: np.zeros(len(times), bool))
         self.last = -np.inf  # seconds since the epoch, of the newest point given
         self.gaps: list[float] = []  # seconds between its first points
         self.given = 0  # points given by `take`, ever: the absolute step of the next
         self.queue: deque[Submission] = deque()
         self.waiting = 0  # points queued and not given yet
-        self.room = QueueBudget()
+        self.budget = budget or QueueBudget()
         self.lock = threading.Lock()
         self.rest = self.nothing = Chunk(
             np.empty(0), np.empty((0, len(self.names))), None
@@ -159,6 +173,13 @@ class PushedStream(Stream):
         self.open: deque[tuple[int, Receipt, SubmissionCounts]] = (
             deque()
         )  # receipts waiting for that step to be safe
+
+    def resume(self, given: int, last: float, period: float, notes: Mapping[str, int]) -> None:
+        """Continue after `given` points, the newest at `last` (seconds since the epoch)."""
+        self.given = given
+        self.last = last
+        self.period = period
+        self.notes.update(notes)
 
     # any thread
 
@@ -183,11 +204,11 @@ class PushedStream(Stream):
         """Queues points (n,), (n, features); Full when they do not fit."""
         receipt = Receipt()
         with self.lock:
-            if self.waiting + len(time) > SOURCE_QUEUE_POINTS or not self.room.enter(len(time)):
+            if self.waiting + len(time) > SOURCE_QUEUE_POINTS or not self.budget.enter(len(time)):
                 self.notes["refused"] += len(time)
                 full = (
                     f"{self.waiting:,} of {SOURCE_QUEUE_POINTS:,} waiting here and "
-                    f"{self.room.waiting:,} of {self.room.limit:,} in all; send again "
+                    f"{self.budget.waiting:,} of {self.budget.limit:,} in all; send again "
                     "later"
                 )
                 raise QueueFull(
@@ -222,7 +243,7 @@ class PushedStream(Stream):
     def leave(self, points: int) -> None:
         with self.lock:
             self.waiting -= points
-        self.room.leave(points)
+        self.budget.leave(points)
 
     def gathered(self) -> Chunk:
         """Everything queued, sorted out; each receipt learns what became of its points."""

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import sqlalchemy as sa
 
-from redline.engine.results import Anomaly, Batch, Snapshot
+from redline.engine.results import Anomaly, Batch, RestoredStream, ResultStore, Snapshot
 from redline.settings import Settings
 from redline.storage.encoding import (
     ROW_HEADER,
@@ -57,6 +57,7 @@ MERGED_CHUNKS = (
     64  # chunks of a stream that become one, so that points pushed one by one are read back fast
 )
 DISMISSED_PREFIX = "dismissed "  # before the name of a stream, in the table meta
+NEWEST_LABEL = "newest label"  # in the table meta: the highest id ever given
 RESTORED_ANOMALIES = 1_000  # anomalies a restart shows again
 SWEEP_CHUNKS = 500  # chunks looked at in one go by the retention
 SWEEP_EVERY = 60.0  # seconds between two looks
@@ -69,23 +70,6 @@ class Retention(NamedTuple):
 
     days: float = 30.0  # of points and anomalies, since they came
     rows: int = 50_000_000  # points over all streams, about 35 bytes each
-
-
-class StoredStream(NamedTuple):
-    """What a restart needs of a stream."""
-
-    end: int  # steps committed
-    first: int  # the step before which the state stands, and the first of the rows
-    state: dict[str, np.ndarray]
-    time: np.ndarray  # (end - first,) seconds since the epoch; (0,) where points are not kept
-    x: np.ndarray  # (end - first, features)
-    applied: Settings
-    undone: list[Settings]
-    names: tuple[str, ...]
-    units: tuple[str, ...]
-    origin: str
-    counts: dict[str, Any]
-    anomalies: list[tuple[Any, ...]]  # oldest first, the fields of the loop's Anomaly
 
 
 class StoredPoints(NamedTuple):
@@ -113,15 +97,6 @@ class AnomalyQuery(NamedTuple):
     alarms: bool = False  # only those that should call somebody
     feature: str | None = None
     limit: int = 100
-
-
-Describe = Callable[
-    [Anomaly, str], tuple[str, str]
-]  # (anomaly, unit) -> severity and reason, in words
-
-
-def plain_description(anomaly: Anomaly, unit: str) -> tuple[str, str]:
-    return "", ""
 
 
 def create_engine(path: Path, write: bool) -> sa.Engine:
@@ -180,23 +155,21 @@ class KnownStream(NamedTuple):
     upto: int = -1  # the step after them
 
 
-class SqliteStore:
+AlsoWrite = Callable[[Callable[[Any], None]], None]
+
+
+class SqliteStore(ResultStore):
     """The file, open: `commit` from the loop's thread, everything else from any."""
 
     def __init__(
         self,
         path: str | Path,
         keep: Retention = Retention(),
-        describe: Describe = plain_description,
         write: bool = True,
     ) -> None:
         self.path = Path(path)
         self.keep = keep
-        self.describe = describe
         self.lock = threading.RLock()
-        self.beside: Callable[[Sequence[Batch], Callable[[Any], None]], None] | None = (
-            None  # writes incidents within a commit
-        )
         self.known_streams: dict[str, KnownStream] = {}
         self.total: int | None = None  # points stored
         self.cursor = 0  # the chunk the retention looked at last
@@ -253,17 +226,18 @@ class SqliteStore:
 
     # --- what the loop writes
 
-    def commit(self, batches: Sequence[Batch]) -> None:
-        """Points, scores, anomalies, settings, positions and snapshots of these batches in one
-        transaction, and what stands beside them.
+    def commit(self, batches: Sequence[Batch], also: AlsoWrite | None = None) -> None:
+        """Store points, scores, anomalies, settings and snapshots in one transaction.
+
+        `also` is called within it, with the function that writes rows of incidents.
         """
         with self.lock:
             before = dict(self.known_streams)
             try:
                 with self.writing() as c:
                     self.put(c, batches)
-                    if self.beside:
-                        self.beside(batches, lambda rows: self.put_incidents(c, rows))
+                    if also:
+                        also(lambda rows: self.put_incidents(c, rows))
             except BaseException:
                 self.known_streams = before
                 raise
@@ -454,7 +428,6 @@ class SqliteStore:
         ]
 
     def anomaly_row(self, batch: Batch, a: Anomaly) -> dict[str, Any]:
-        severity, reason = self.describe(a, batch.units[a.feature])
         row = {
             "id": a.id,
             "stream": batch.name,
@@ -474,8 +447,8 @@ class SqliteStore:
             "threshold": a.threshold,
             "run": a.run,
             "alarm": a.alarm,
-            "severity": severity,
-            "reason": reason,
+            "severity": a.severity,
+            "reason": a.reason(batch.units[a.feature]),
             "found": time.time(),
         }
 
@@ -499,7 +472,7 @@ class SqliteStore:
                 for row in c.execute(asked)
             ]
 
-    def restore(self, name: str) -> StoredStream | None:
+    def restore(self, name: str) -> RestoredStream | None:
         """What a restart needs of a stream: the oldest snapshot there is and the rows since; None
         where nothing is known.
         """
@@ -546,7 +519,7 @@ class SqliteStore:
             about.origin,
             json.loads(about.counts),
         )
-        return StoredStream(
+        return RestoredStream(
             about.end,
             first,
             unpack_state(state.state if state else b""),
@@ -766,6 +739,34 @@ class SqliteStore:
             id = c.execute(labels_table.insert().values(row)).inserted_primary_key
         return int(id[0]) if id else 0
 
+    def save_label(self, row: Mapping[str, Any]) -> None:
+        """Store a label under its own id, and that this id has been given."""
+        body = json.dumps(dict(row))
+        stored = {
+            "stream": row["stream"],
+            "start": row["start"],
+            "end": row["end"],
+            "kind": row["kind"],
+            "body": body,
+            "at": time.time(),
+        }
+        with self.writing() as c:
+            c.execute(labels_table.insert().values(stored))
+            c.execute(meta_table.delete().where(meta_table.c.name == NEWEST_LABEL))
+            c.execute(meta_table.insert().values(name=NEWEST_LABEL, value=str(row["id"])))
+
+    def delete_label(self, id: int) -> None:
+        """Delete the label with this id; its id is not given again."""
+        for row in self.labels():
+            if row["body"]["id"] == id:
+                self.drop_label(row["id"])
+
+    def newest_label(self) -> int:
+        """Return the highest id that a label was ever given; 0 = none."""
+        asked = sa.select(meta_table.c.value).where(meta_table.c.name == NEWEST_LABEL)
+        with self.reading() as c:
+            return int(c.execute(asked).scalar() or 0)
+
     def drop_label(self, id: int) -> bool:
         """Takes a label back; whether there was one."""
         with self.writing() as c:
@@ -956,7 +957,7 @@ def late_points(c: sa.Connection, id: int, span: tuple[float, float], limit: int
     )
 
 
-class UnavailableStore:
+class UnavailableStore(ResultStore):
     """Stands where a store could not be opened: nothing is acknowledged, every commit says why, the
     page goes on.
     """
@@ -967,7 +968,7 @@ class UnavailableStore:
     def commit(self, batches: Sequence[Batch]) -> None:
         raise self.why
 
-    def restore(self, name: str) -> StoredStream | None:
+    def restore(self, name: str) -> RestoredStream | None:
         return None
 
     def pushed(self) -> list[tuple[str, tuple[str, ...], tuple[str, ...]]]:

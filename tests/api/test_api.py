@@ -22,7 +22,6 @@ from detectors import DETECTORS
 from docs.tables import filled
 from redline.access.tokens import Token, Tokens, hash_secret
 from redline.api import payload, sse
-from redline.api.assembly import assemble_service, describe_anomaly_for_store
 from redline.api.history import (
     HistoryRange,
     HistoryRows,
@@ -33,11 +32,11 @@ from redline.api.history import (
 )
 from redline.api.payload import BodyError, parse_document, parse_submission
 from redline.api.server import connect_api
-from redline.api.service import ServerOptions, Service
+from redline.api.service import ServerOptions, assemble_service
 from redline.api.sse import EventFilter, EventHub, ServerEvent
 from redline.detection.third_party import IsolationForest
 from redline.engine.monitor import Monitor
-from redline.incidents.incident import SEVERITY_WORDS
+from redline.engine.wording import SEVERITIES
 from redline.storage.sqlite import SqliteStore
 from streams import STREAMS
 
@@ -48,7 +47,9 @@ NOON = 1_767_571_200.0  # 5 January 2026, 00:00 UTC
 def served(monitor, **options):
     """A client of a server without the page; the loop runs by hand, a beat a request would need."""
     server = FastAPI()
-    service = connect_api(server, Service(monitor, options=ServerOptions(**options)))
+    service = connect_api(
+        server, assemble_service(lambda store: monitor, options=ServerOptions(**options))
+    )
     with TestClient(server, base_url="http://localhost") as client:
         client.service = service
         yield client
@@ -61,7 +62,7 @@ def wave():
         {"wave": (STREAMS["wave"](seed=3), False), "iot": (STREAMS["iot"](seed=3), False)}
     )
     for feed in monitor.feeds.values():
-        monitor.fill_back(feed, 3_000)
+        monitor.backfill(feed, 3_000)
     with served(monitor) as client:
         yield client
 
@@ -412,9 +413,7 @@ def test_anomalies_are_listed_narrowed_and_paged(wave):
     ]
     one = every[0]
     assert (
-        one["score"] > one["threshold"]
-        and one["severity"] in SEVERITY_WORDS
-        and "σ" in one["reason"]
+        one["score"] > one["threshold"] and one["severity"] in SEVERITIES and "σ" in one["reason"]
     )
     for query, keep in (
         ({"source": "iot"}, lambda a: a["source"] == "iot"),
@@ -857,10 +856,12 @@ def kept(tmp_path):
     lives = []
 
     def live():
-        store = SqliteStore(tmp_path / "redline.db", describe=describe_anomaly_for_store)
-        monitor = Monitor({}, ledger=store)
+        store = SqliteStore(tmp_path / "redline.db")
         server = FastAPI()
-        service = connect_api(server, assemble_service(monitor, store, ServerOptions()))
+        service = connect_api(
+            server, assemble_service(lambda store: Monitor({}, store=store), store)
+        )
+        monitor = service.monitor
         monitor.start()
         client = TestClient(server, base_url="http://localhost")
         client.service = service

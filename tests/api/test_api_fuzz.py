@@ -9,9 +9,8 @@ from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 
-from redline.api.assembly import assemble_service, describe_anomaly_for_store
 from redline.api.server import connect_api, routes_table
-from redline.api.service import ServerOptions
+from redline.api.service import ServerOptions, assemble_service
 from redline.engine.monitor import Monitor
 from redline.storage.sqlite import SqliteStore
 from streams import STREAMS
@@ -24,12 +23,14 @@ ENDLESS = "/api/stream/anomalies"  # its answer has no end
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """The whole of it on a store, with a simulated stream and one that was pushed."""
-    store = SqliteStore(
-        tmp_path_factory.mktemp("fuzz") / "redline.db", describe=describe_anomaly_for_store
+    store = SqliteStore(tmp_path_factory.mktemp("fuzz") / "redline.db")
+    streams = {"wave": (STREAMS["wave"](seed=3), False)}
+    service = assemble_service(
+        lambda store: Monitor(streams, store=store), store, ServerOptions(rate=0)
     )
-    monitor = Monitor({"wave": (STREAMS["wave"](seed=3), False)}, ledger=store)
+    monitor = service.monitor
     server = FastAPI()
-    connect_api(server, assemble_service(monitor, store, ServerOptions(rate=0)))
+    connect_api(server, service)
     monitor.start()
     yield server
     monitor.stop()

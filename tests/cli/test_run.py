@@ -18,9 +18,8 @@ import uvicorn
 
 from redline import settings
 from redline.access import tokens
-from redline.api.assembly import assemble_service, describe_anomaly_for_store
 from redline.api.server import build_server, listen
-from redline.api.service import ServerOptions
+from redline.api.service import ServerOptions, assemble_service
 from redline.cli import command, run
 from redline.cli import program as shell
 from redline.engine.monitor import Monitor
@@ -65,11 +64,11 @@ def marked(feed, settings):
 def test_what_was_exported_flags_the_very_same_time_stamps(tmp_path, name):
     monitor = Monitor({name: (STREAMS[name](seed=11, rate=0.02), False)})
     feed = monitor.feeds[name]
-    monitor.fill_back(feed, 8_000)
+    monitor.backfill(feed, 8_000)
     monitor.inject(name, "point", 9.0)
-    monitor.fill_back(feed, 3_000)
+    monitor.backfill(feed, 3_000)
     monitor.inject(name, "shift", 6.0)
-    monitor.fill_back(
+    monitor.backfill(
         feed, 1_500
     )  # the oldest steps have left the buffer; a new track begins at what is left
     want = marked(feed, TUNED)
@@ -90,18 +89,18 @@ def test_what_was_exported_flags_the_very_same_time_stamps(tmp_path, name):
 def test_what_is_exported_after_a_change_and_a_restart_begins_where_it_says(tmp_path):
     for life in range(2):
         kept = SqliteStore(tmp_path / "r.db")
-        monitor = Monitor({"wave": (STREAMS["wave"](seed=11, rate=0.02), False)}, ledger=kept)
+        monitor = Monitor({"wave": (STREAMS["wave"](seed=11, rate=0.02), False)}, store=kept)
         feed = monitor.feeds["wave"]
-        monitor.revive(feed)
+        monitor.restore_feed(feed)
         if not life:
             take(monitor, feed, 3_000)
             monitor.apply("wave", TUNED)
         take(monitor, feed, 2_000)
-        monitor.pump()
+        monitor.process_pushed()
         kept.close()
     about = export_source(feed, "wave", TUNED, 11)
     assert (
-        feed.applied == TUNED and about["first"] == feed.watched.begun > 3_000
+        feed.applied == TUNED and about["first"] == feed.applied_track.begun > 3_000
     )  # the buffer's oldest step when it was first scored
     (tmp_path / "tuned.toml").write_text(export_settings(about, TUNED))
     code, out = ran(
@@ -121,7 +120,7 @@ def take(monitor, feed, steps):
     for _ in range(0, steps, 500):
         feed.due = 500.0
         monitor.take(feed, 0.0)
-        monitor.pump()
+        monitor.process_pushed()
 
 
 def test_a_file_of_ones_own_flags_the_very_same_time_stamps(tmp_path):
@@ -300,7 +299,7 @@ def test_a_backup_is_restored(tmp_path):
 @contextmanager
 def running(monitor, options=ServerOptions(), store=None):  # noqa: B008
     """A real server on a free port, in a thread; the service and its address."""
-    service = assemble_service(monitor, store, options)
+    service = assemble_service(lambda _: monitor, store, options)
     sock = listen("127.0.0.1", 0)
     server = uvicorn.Server(
         uvicorn.Config(build_server(service), log_level="warning", timeout_graceful_shutdown=1)
@@ -454,21 +453,22 @@ def test_an_incident_runs_what_the_operator_named_and_status_tells_no_secret(tmp
         f'[actions.note]\ncommand = ["sh", "-c", "cat > {said}", '
         f'"${{HOOK}}"]\nseverity = "critical"\n'
     )
-    monitor = Monitor(
-        {}, ledger=(store := SqliteStore(tmp_path / "r.db", describe=describe_anomaly_for_store))
+    store = SqliteStore(tmp_path / "r.db")
+    service = assemble_service(
+        lambda store: Monitor({}, store=store), store, alerts=str(tmp_path / "alerts.toml")
     )
-    service = assemble_service(monitor, store, ServerOptions(), str(tmp_path / "alerts.toml"))
+    monitor = service.monitor
     monitor.start()
     values = [20 + (i * 7919 % 100) / 100 for i in range(300)] + [90.0]
     monitor.submit("oven", list(range(301)), [[value] for value in values]).result(5)
-    assert service.calls is not None
+    assert service.notifier is not None
     until = time.monotonic() + 10
-    while (not said.exists() or not service.calls.records) and time.monotonic() < until:
+    while (not said.exists() or not service.notifier.records) and time.monotonic() < until:
         time.sleep(0.005)
-    assert json.loads(said.read_text())["stream"] == "oven" and service.calls.rest(5)
-    audit, status = json.dumps(store.audit()), json.dumps(service.calls.status())
+    assert json.loads(said.read_text())["stream"] == "oven" and service.notifier.rest(5)
+    audit, status = json.dumps(store.audit()), json.dumps(service.notifier.status())
     assert "action note" in audit and "s3cret" not in audit + status
-    service.end()
+    service.close()
     monitor.stop()
     store.close()
 

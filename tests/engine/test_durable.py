@@ -67,7 +67,7 @@ def client(monitor: Monitor, name: str, done: int, seed: int) -> None:
             sent >= TUNED and not tuned
         ):  # while the buffer still holds the first step, from which the new track begins
             monitor.apply(name, SETTINGS[name])
-            tuned = monitor.kept()
+            tuned = monitor.wait_until_stored()
         while len(open_) < 3 and sent < LENGTH:
             size = draw.choice((1, 3, 20, 120, 700))
             try:
@@ -86,7 +86,7 @@ def client(monitor: Monitor, name: str, done: int, seed: int) -> None:
 
 def load(path: str, seed: int, done: dict[str, int]) -> None:
     """Runs until it is killed; says when the store is in trouble and when it is well again."""
-    monitor = Monitor({}, ledger=SqliteStore(path))
+    monitor = Monitor({}, store=SqliteStore(path))
     monitor.start()
     for turn, name in enumerate(SOURCES):
         threading.Thread(
@@ -188,7 +188,9 @@ def whole_scores(
 ) -> np.ndarray:
     """(n,) scores of a run without interruption, other settings applied before a step."""
     heard: list[np.ndarray] = []
-    monitor.listeners.append(lambda batches: heard.extend(batch.score for batch in batches))
+    monitor.listeners.append(
+        lambda batches, committed: heard.extend(batch.score for batch in batches)
+    )
     for first, end in zip((0, *changes), (*changes, len(time_))):
         if first and first < len(time_):
             monitor.apply(name, SETTINGS[name])
@@ -196,7 +198,7 @@ def whole_scores(
             monitor.submit(
                 name, time_[at : min(at + 5_000, end)], x[at : min(at + 5_000, end)], SOURCES[name]
             )
-            monitor.pump()
+            monitor.process_pushed()
     return np.concatenate(
         [np.zeros(0), *heard]
     )  # a source may have been killed before its first point
@@ -321,7 +323,7 @@ def test_a_file_damaged_under_way_is_said_and_acknowledges_nothing_more(tmp_path
 def test_a_clock_that_jumps_loses_nothing(tmp_path, jump):
     wall = [START + 1e6]
     store = SqliteStore(tmp_path / "redline.db")
-    monitor = Monitor({}, wall=lambda: wall[0], ledger=store)
+    monitor = Monitor({}, wall=lambda: wall[0], store=store)
     time_, x = points("pipe")
     for at in range(0, 3_000, 100):
         wall[0] += jump if at == 1_000 else -jump if at == 2_000 else 0.0
@@ -331,7 +333,7 @@ def test_a_clock_that_jumps_loses_nothing(tmp_path, jump):
                 monitor.submit("pipe", time_[part], x[part])
             continue
         receipt = monitor.submit("pipe", time_[part], x[part])
-        monitor.pump()
+        monitor.process_pushed()
         assert receipt.result(timeout=0).accepted == 100
     kept = store.points("pipe")
     assert (

@@ -57,7 +57,7 @@ def watched(clock):
         wall=lambda: 5_000.0,
     )
     for feed in made.feeds.values():
-        made.fill_back(feed, 2_000)
+        made.backfill(feed, 2_000)
     return made
 
 
@@ -65,7 +65,7 @@ def beats(monitor, clock, count):
     for _ in range(count):
         clock.now += room.BEAT_SECONDS
         monitor.beat()
-        while monitor.fill():
+        while monitor.fill_tracks():
             pass
 
 
@@ -93,7 +93,7 @@ def test_a_stream_is_taken_at_its_pace_and_a_machine_that_slept_owes_no_burst(wa
 
 def test_a_track_scores_each_step_once_and_as_a_detector_alone_would(watched, clock):
     feed = watched.feeds["cpu"]
-    track = watched.want("cpu", Settings("EWMA", 40))
+    track = watched.request_track("cpu", Settings("EWMA", 40))
     beats(watched, clock, 300)
     x = feed.tape.read("x", track.start, feed.end)
     alone = DETECTORS["EWMA"](window=40, floor=feed.stream.floors).update(x)
@@ -110,23 +110,23 @@ def test_a_track_scores_each_step_once_and_as_a_detector_alone_would(watched, cl
 
 def test_marks_on_steps_in_the_buffer_stay_when_new_steps_come(watched, clock):
     feed = watched.feeds["wave"]
-    before = feed.watched.read("score", 500, 2_000)
+    before = feed.applied_track.read("score", 500, 2_000)
     watched.speed = 100
     beats(watched, clock, 50)
     assert feed.end == 7_000
-    assert np.array_equal(feed.watched.read("score", 500, 2_000), before, equal_nan=True)
+    assert np.array_equal(feed.applied_track.read("score", 500, 2_000), before, equal_nan=True)
 
 
 def test_the_journal_counts_each_anomaly_once_whatever_is_applied(watched, clock):
     feed = watched.feeds["wave"]
-    counted, rows = feed.anomalies, feed.watched.read("score", 0, feed.end)[:, 0]
+    counted, rows = feed.anomalies, feed.applied_track.read("score", 0, feed.end)[:, 0]
     assert counted == (rows > feed.applied.threshold).sum() == len(feed.journal)
     watched.apply("wave", Settings("EWMA", 30, 2.0))
-    while watched.fill():
+    while watched.fill_tracks():
         pass
     assert feed.anomalies == counted  # what was found is not found again under other settings
     beats(watched, clock, 200)
-    new = feed.watched.read("score", 2_000, feed.end)[:, 0]
+    new = feed.applied_track.read("score", 2_000, feed.end)[:, 0]
     assert feed.anomalies == counted + (new > 2.0).sum()
     assert [a.number for a in feed.journal] == list(range(1, feed.anomalies + 1))
 
@@ -146,14 +146,14 @@ def test_totals_are_of_all_streams_and_counted_now_and_then(watched, clock):
 def test_an_apply_is_kept_only_once_the_ledger_was_told(watched):
     class Slow(deque):
         def append(self, feed):
-            watched.pump()
+            watched.process_pushed()
             super().append(feed)
 
     watched.changed = Slow()
     watched.apply("cpu", Settings("EWMA", 40))
-    assert not watched.kept(0.0)
-    watched.pump()
-    assert watched.kept(0.0)
+    assert not watched.wait_until_stored(0.0)
+    watched.process_pushed()
+    assert watched.wait_until_stored(0.0)
 
 
 def test_an_apply_is_taken_back_and_the_threshold_alone_makes_no_track(watched):
@@ -167,9 +167,9 @@ def test_an_apply_is_taken_back_and_the_threshold_alone_makes_no_track(watched):
 
 def test_a_new_track_is_filled_in_slices_and_says_how_far_it_is(watched, monkeypatch):
     monkeypatch.setattr(Track, "slice", property(lambda track: 500))
-    track = watched.want("wave", Settings("rolling z-score", 33))
+    track = watched.request_track("wave", Settings("rolling z-score", 33))
     shares = []
-    while watched.fill():
+    while watched.fill_tracks():
         shares.append(watched.progress("wave", track))
     assert shares == [0.25, 0.5, 0.75, 1.0]
 
@@ -177,11 +177,11 @@ def test_a_new_track_is_filled_in_slices_and_says_how_far_it_is(watched, monkeyp
 def test_there_are_at_most_so_many_tracks_and_the_applied_ones_stay(watched, clock):
     for window in range(10, 10 + MAX_TRACKS + 20):
         clock.now += 0.01
-        watched.want("wave", Settings("EWMA", window))
-    watched.drop_idle(clock.now)
+        watched.request_track("wave", Settings("EWMA", window))
+    watched.evict_idle_tracks(clock.now)
     assert sum(len(feed.tracks) for feed in watched.feeds.values()) == MAX_TRACKS
     assert all(feed.applied.key in feed.tracks for feed in watched.feeds.values())
-    watched.drop_idle(clock.now + room.IDLE_SECONDS + 1)
+    watched.evict_idle_tracks(clock.now + room.IDLE_SECONDS + 1)
     assert [list(feed.tracks) for feed in watched.feeds.values()] == [
         [feed.applied.key] for feed in watched.feeds.values()
     ]
@@ -204,7 +204,7 @@ def test_a_detector_that_fails_halfway_is_said_and_tried_again_from_the_oldest_s
     watched, clock, monkeypatch, applied
 ):
     feed, settings = watched.feeds["wave"], Settings("EWMA", 60)
-    watched.want("wave", settings)
+    watched.request_track("wave", settings)
     if applied:
         watched.apply("wave", settings)
     beats(watched, clock, 5)
@@ -230,9 +230,9 @@ def test_a_detector_that_fails_halfway_is_said_and_tried_again_from_the_oldest_s
 
 def test_a_setting_out_of_bounds_names_what_was_wanted(watched):
     with pytest.raises(SettingsError, match="window: wanted 10 to 500 steps; came 3"):
-        watched.want("wave", Settings(window=3))
+        watched.request_track("wave", Settings(window=3))
     with pytest.raises(SettingsError, match="detector: wanted one of rolling z-score"):
-        watched.want("wave", Settings("magic"))
+        watched.request_track("wave", Settings("magic"))
 
 
 def test_an_injected_spike_is_in_the_next_step(watched, clock):
@@ -240,16 +240,16 @@ def test_an_injected_spike_is_in_the_next_step(watched, clock):
     beats(watched, clock, 2)
     feed = watched.feeds["wave"]
     assert feed.tape.read("label", step, step + 1)[0, 0] == 1
-    assert feed.watched.read("score", step, step + 1)[0, 0] > feed.applied.threshold
+    assert feed.applied_track.read("score", step, step + 1)[0, 0] > feed.applied.threshold
 
 
 def test_a_buffer_that_outruns_a_track_leaves_a_hole_not_a_shift(watched, clock):
-    track = watched.want("wave", Settings("EWMA", 20))
-    watched.fill()
+    track = watched.request_track("wave", Settings("EWMA", 20))
+    watched.fill_tracks()
     feed = watched.feeds["wave"]
     done = track.end
     feed.append(feed.stream.take(BUFFER_STEPS + 500), 0.0)
-    while watched.fill():
+    while watched.fill_tracks():
         pass
     assert (
         track.end == feed.end

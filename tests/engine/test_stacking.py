@@ -7,7 +7,6 @@ import pytest
 
 from detectors import DETECTORS
 from redline.engine import monitor
-from redline.engine.feed import Feed
 from redline.engine.monitor import Monitor
 from redline.engine.stacking import (
     MIN_STACKED,
@@ -15,6 +14,7 @@ from redline.engine.stacking import (
     advance_stacked,
     split_states,
     stack_states,
+    stacking_key,
 )
 from redline.engine.track import Track
 from redline.settings import Settings
@@ -84,7 +84,7 @@ def test_states_are_stacked_and_parted_by_their_widths():
 def watching():
     heard = {}
 
-    def listen(batches):
+    def listen(batches, committed):
         for batch in batches:
             heard.setdefault(batch.name, []).append(batch)
 
@@ -101,7 +101,7 @@ def push(monitor, names, x, size):
             monitor.submit(name, START + np.arange(at, at + len(part)), part[:, i])
             for i, name in enumerate(names)
         ]
-        monitor.pump()
+        monitor.process_pushed()
         assert all(receipt.done() for receipt in receipts)
 
 
@@ -139,7 +139,7 @@ def test_the_loop_finds_the_same_in_many_sources_as_in_each_of_them(size, monkey
                 if isinstance(one, np.ndarray)
                 else repr(one) == repr(other)
             )
-        assert many.feeds[name].watched.pace > 0
+        assert many.feeds[name].applied_track.pace > 0
 
 
 def test_settings_applied_in_the_middle_of_a_round_disturb_no_score(monkeypatch):
@@ -151,43 +151,43 @@ def test_settings_applied_in_the_middle_of_a_round_disturb_no_score(monkeypatch)
     monitor, _ = watching()
     for name in names:
         monitor.submit(name, [START - 1], [[0.0]])
-        monitor.pump()
+        monitor.process_pushed()
         monitor.apply(name, Settings("EWMA", 60))
     push(monitor, names, x[:250], 250)
-    feed, rank = monitor.feeds[names[2]], Feed.rank
-    feed.catch_up(monitor.want(feed.name, other), 300)
+    feed = monitor.feeds[names[2]]
+    feed.catch_up(monitor.request_track(feed.name, other), 300)
 
-    def ranked(self, track):
-        found = rank(self, track)
-        if self is feed:
+    def keyed(one, track):
+        found = stacking_key(one, track)
+        if one is feed:
             monitor.apply(feed.name, other)
         return found
 
-    monkeypatch.setattr(Feed, "rank", ranked)
+    monkeypatch.setattr("redline.engine.monitor.stacking_key", keyed)
     for i, name in enumerate(names):
         monitor.submit(name, START + np.arange(250, 300), x[250:, i])
-    monitor.pump()
-    feed.catch_up(feed.watched, 50)
+    monitor.process_pushed()
+    feed.catch_up(feed.applied_track, 50)
     alone = Track(other, (0.0,), 0).advance(np.concatenate([np.zeros((1, 1)), x[:, 2]]))
     assert feed.applied == other and np.array_equal(
-        feed.watched.read("score", 0, 301), alone["score"], equal_nan=True
+        feed.applied_track.read("score", 0, 301), alone["score"], equal_nan=True
     )
 
 
 def test_a_round_ends_whatever_is_pushed_meanwhile(monkeypatch):
     monitor, _ = watching()
-    owed, score = [monitor.submit("pump", [START], [[0.0]])], monitor.score
+    owed, score = [monitor.submit("pump", [START], [[0.0]])], monitor._score_received
 
     def scored(feeds):
         assert len(owed) == 1, "the round took what came in its course"
         owed.append(monitor.submit("pump", [START + 1], [[0.0]]))
         score(feeds)
 
-    monkeypatch.setattr(monitor, "score", scored)
-    monitor.pump()
+    monkeypatch.setattr(monitor, "_score_received", scored)
+    monitor.process_pushed()
     assert [receipt.done() for receipt in owed] == [True, False]
     monkeypatch.undo()
-    monitor.pump()
+    monitor.process_pushed()
     assert owed[1].done()
 
 
@@ -195,12 +195,12 @@ def test_one_that_fails_fails_alone(monkeypatch, caplog):
     x, names = values(40, MIN_STACKED + 1, 1), [f"pump {i}" for i in range(MIN_STACKED + 1)]
     monitor, _ = watching()
     push(monitor, names, x[:20], 20)
-    monitor.feeds[names[2]].watched.detector.state["head"] = np.zeros(
+    monitor.feeds[names[2]].applied_track.detector.state["head"] = np.zeros(
         (2, 1)
     )  # as no detector would leave it
     for i, name in enumerate(names):
         monitor.submit(name, [START + 20], x[20:21, i])
-    monitor.pump()
+    monitor.process_pushed()
     assert [feed.name for feed in monitor.feeds.values() if feed.failure] == [names[2]]
-    assert all(feed.watched.end == 21 for feed in monitor.feeds.values() if not feed.failure)
+    assert all(feed.applied_track.end == 21 for feed in monitor.feeds.values() if not feed.failure)
     assert "could not be scored together" in caplog.text

@@ -6,7 +6,6 @@ import json
 import math
 import threading
 from itertools import pairwise
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -14,11 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from redline.engine import wording
-from redline.engine.results import Anomaly
-from redline.incidents.grouping import MAX_HISTORY, Rules, Watch, fold_batch
+from redline.engine.results import Anomaly, StreamInfo
+from redline.incidents.grouping import MAX_HISTORY, Watch, fold_batch
 from redline.incidents.incident import (
-    SEVERITY_WORDS,
     SNOOZES,
     STATES,
     SYSTEM_ACTOR,
@@ -27,12 +24,11 @@ from redline.incidents.incident import (
     UnknownIncident,
     incident_from_row,
     incident_row,
-    incident_sentence,
 )
 from redline.incidents.registry import MAX_RESOLVED, IncidentQuery, Incidents, StoredIncidents
 from redline.settings import Settings
 
-CPU = SimpleNamespace(title="CPU", names=("CPU",), units=("%",), period=1.0)
+CPU = StreamInfo("CPU", ("CPU",), ("%",), 1.0)
 START = 1_767_571_200.0  # seconds since the epoch of step 0
 POLICY = Policy(minimum=1, quiet=5, release=0.7, cooldown=10)
 THRESHOLD = 3.0
@@ -48,6 +44,7 @@ class Batch(NamedTuple):
     anomalies: list
     applied: Settings
     live: bool = True
+    info: StreamInfo = CPU
 
 
 def batch(score, called=None, name="cpu", first=0, features=None):
@@ -86,16 +83,9 @@ def cut(whole, ends):
         )
 
 
-def rules(
-    policy=POLICY,
-    explain=lambda incident: f"{incident.stream} {incident.peak.score:g} x{incident.alarms}",
-):
-    return Rules(policy, wording.severity, explain)
-
-
 @pytest.fixture
 def incidents():
-    return Incidents(rules())
+    return Incidents(POLICY)
 
 
 def whats(changes):
@@ -143,7 +133,7 @@ def test_steps_without_an_opinion_are_not_calm(incidents):
 
 
 def test_what_does_not_last_long_enough_is_no_incident():
-    incidents = Incidents(rules(POLICY._replace(minimum=3)))
+    incidents = Incidents(POLICY._replace(minimum=3))
     assert incidents.take(batch([4, 4, *QUIET]), now=0.0) == []
     assert incidents.find().total == 0
     changes = incidents.take(batch([4, 0, 2.5, 0, *QUIET], first=30), now=0.0)
@@ -181,7 +171,9 @@ def test_an_anomaly_without_an_alarm_begins_nothing_but_is_counted_in_what_there
 
 
 def test_an_incident_knows_all_features_it_was_seen_in(incidents):
-    incidents.take(batch([4, 5, 4, 4], features={0: 2, 1: 1, 2: 2, 3: 0}), now=0.0)
+    three = StreamInfo("Machine", ("speed", "heat", "load"), ("%",) * 3, 1.0)
+    found = batch([4, 5, 4, 4], features={0: 2, 1: 1, 2: 2, 3: 0})
+    incidents.take(found._replace(info=three), now=0.0)
     (incident,) = incidents.find().incidents
     assert (incident.features, incident.peak.feature) == ((2, 1, 0), 1)
 
@@ -221,7 +213,7 @@ def test_the_past_of_a_stream_just_opened_calls_nobody(incidents):
 
 
 def test_streams_are_strangers():
-    both, alone = Incidents(rules()), Incidents(rules())
+    both, alone = Incidents(POLICY), Incidents(POLICY)
     a, b = batch([4, 0, 5, *QUIET]), batch([0, 9, 0, 0, 0, 0, 0, 0], name="wave")
     both.commit([a, b], 0.0, both.save)
     alone.take(a, 0.0)
@@ -262,7 +254,7 @@ POLICIES = st.builds(
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(SCORES, POLICIES, st.lists(st.integers(1, 120), max_size=12), st.sets(st.integers(0, 119)))
 def test_the_same_steps_give_the_same_incidents_however_they_are_cut(score, policy, ends, called):
-    how = rules(policy)
+    how = policy
     whole, one = fold_batch(Watch("cpu"), batch(score, called), how, 0.0), Watch("cpu")
     changes = []
     for part in cut(batch(score, called), ends):
@@ -302,7 +294,7 @@ def twin(score, policy, called):
 @given(SCORES, POLICIES, st.sets(st.integers(0, 119)))
 def test_the_fold_equals_a_slow_twin(score, policy, called):
     policy = policy._replace(minimum=1)
-    incidents = Incidents(rules(policy))
+    incidents = Incidents(policy)
     incidents.take(batch(score, called), now=0.0)
     found = sorted(incidents.items.values(), key=lambda i: i.first)
     ends = [None if i.live else int(i.history[-1].time - START) for i in found]
@@ -322,7 +314,7 @@ def test_a_replay_with_what_people_did_gives_the_same(score, step, act, ends):
     """Acts come between batches, so only what is before and after them may be cut otherwise."""
 
     def played(*cuts):
-        incidents = Incidents(rules())
+        incidents = Incidents(POLICY)
         for part in cut(batch(score), [step, *cuts]):
             if part.first == step:
                 for incident in [i for i in incidents.items.values() if i.live]:
@@ -479,7 +471,7 @@ def test_the_list_is_filtered_and_paged_live_ones_first(incidents):
 
 
 def test_old_resolved_incidents_leave_memory():
-    incidents = Incidents(rules())
+    incidents = Incidents(POLICY)
     incidents.take(batch([4.0], name="live"), now=0.0)
     incidents.take(batch([4.0, *[0] * 24] * (MAX_RESOLVED * 5 // 4 + 1)), now=0.0)
     assert MAX_RESOLVED <= len(incidents.items) <= MAX_RESOLVED * 5 // 4
@@ -489,7 +481,7 @@ def test_old_resolved_incidents_leave_memory():
 def test_rows_are_json_and_restore_everything(incidents):
     saved = StoredIncidents([], [])
     incidents = Incidents(
-        rules(),
+        POLICY,
         lambda rows: (saved.incidents.extend(rows.incidents), saved.watches.extend(rows.watches)),
     )
     bandless = batch([0, 4, 5])
@@ -506,7 +498,7 @@ def test_rows_are_json_and_restore_everything(incidents):
             default=list,
         )
     )
-    twin = Incidents(rules())
+    twin = Incidents(POLICY)
     twin.restore(StoredIncidents(*newest))
     assert repr(twin.find()) == repr(incidents.find())
     after = batch([0, 9, *QUIET], first=3), batch([9], name="wave", first=12)
@@ -521,7 +513,7 @@ def test_nothing_has_changed_when_it_cannot_be_written():
     def full(rows):
         raise OSError("the disk is full")
 
-    incidents = Incidents(rules(), full)
+    incidents = Incidents(POLICY, full)
     with pytest.raises(OSError, match="full"):
         incidents.take(batch([4.0]), now=0.0)
     assert incidents.find().total == 0
@@ -540,7 +532,7 @@ def test_a_transaction_that_fails_after_all_is_made_up_for_by_the_next_one(incid
     lost, kept = [], []
     changes = incidents.commit([first], 0.0, lost.append)
     more = incidents.commit([first, second], 0.0, kept.append)
-    twin = Incidents(rules())
+    twin = Incidents(POLICY)
     assert changes + more == twin.commit([first, second], 0.0, twin.save)
     (rows,) = kept
     assert sorted(map(repr, rows.incidents)) == sorted(
@@ -570,7 +562,7 @@ def test_whatever_is_written_is_written_under_the_lock_of_the_store():
     for each other for ever.
     """
     lock, held = threading.RLock(), []
-    incidents = Incidents(rules(), lambda rows: held.append(lock._is_owned()), lock)
+    incidents = Incidents(POLICY, lambda rows: held.append(lock._is_owned()), lock)
     (opened,) = incidents.take(batch([4.0]), now=0.0)
     for length in SNOOZES:
         incidents.snooze(opened.incident.id, "ann", 0.0, length)
@@ -593,7 +585,7 @@ def test_whatever_is_written_is_written_under_the_lock_of_the_store():
 
 def test_only_what_a_restart_would_miss_is_written():
     written = []
-    incidents = Incidents(rules(), written.append)
+    incidents = Incidents(POLICY, written.append)
     incidents.take(batch([4.0, *[0] * 20]), now=0.0)
     incidents.take(batch([0.0] * 20, first=21), now=0.0)
     assert [(len(rows.incidents), len(rows.watches)) for rows in written] == [(1, 1), (0, 0)]
@@ -603,10 +595,7 @@ def test_only_what_a_restart_would_miss_is_written():
 
 
 def test_the_sentence_says_what_since_when_and_why():
-    def explain(incident):
-        return incident_sentence(incident, CPU, wording.anomaly_reason, wording.format_time)
-
-    incidents = Incidents(rules(explain=explain))
+    incidents = Incidents(POLICY)
     incidents.take(batch([7.0]), now=0.0)
     (incident,) = incidents.find().incidents
     assert incident.text == "CPU is unusual since 00:00:00: 97 %, expected 20 to 45, 7.0 σ above."
@@ -618,23 +607,15 @@ def test_the_sentence_says_what_since_when_and_why():
 
 
 def test_the_sentence_names_the_features_of_a_stream_that_has_several():
-    machine = SimpleNamespace(
-        title="Machine", names=("speed", "heat"), units=("%", "%"), period=1.0
-    )
-    incidents = Incidents(
-        rules(
-            explain=lambda i: incident_sentence(
-                i, machine, wording.anomaly_reason, wording.format_time
-            )
-        )
-    )
-    incidents.take(batch([7.0, *QUIET], features={0: 1}), now=0.0)
-    incidents.take(batch([7.0, 8.0], first=30, features={0: 1, 1: 0}), now=0.0)
+    machine = StreamInfo("Machine", ("speed", "heat"), ("%", "%"), 1.0)
+    incidents = Incidents(POLICY)
+    incidents.take(batch([7.0, *QUIET], features={0: 1})._replace(info=machine), now=0.0)
+    later = batch([7.0, 8.0], first=30, features={0: 1, 1: 0})._replace(info=machine)
+    incidents.take(later, now=0.0)
     second, first = incidents.find().incidents
     assert first.text.startswith("Machine, heat, was unusual at 00:00:00: 97 %")
     assert second.text.startswith("Machine, heat and speed, is unusual since 00:00:30: speed 98 %")
 
 
-def test_the_words_for_severity_are_those_of_the_page():
-    assert SEVERITY_WORDS == wording.SEVERITIES
+def test_the_states_are_those_that_the_api_documents():
     assert set(STATES) == {"open", "acknowledged", "snoozed", "resolved"}

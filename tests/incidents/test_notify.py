@@ -18,7 +18,6 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from redline.engine import wording
 from redline.engine.monitor import BEAT_SECONDS, Monitor
 from redline.incidents import actions
 from redline.incidents.actions import run_command
@@ -30,14 +29,12 @@ from redline.incidents.channels_file import (
     NotificationPlan,
     read_channels_file,
 )
-from redline.incidents.grouping import Rules
 from redline.incidents.incident import (
     Change,
     HistoryEntry,
     Incident,
     Peak,
     Policy,
-    incident_sentence,
 )
 from redline.incidents.notify import (
     MAX_QUEUED_CALLS,
@@ -677,15 +674,7 @@ def test_from_a_stream_to_a_persons_screen(receiver, dispatch, tmp_path):
         wall=lambda: 5_000.0,
     )
     feed = watch.feeds["cpu"]
-    incidents = Incidents(
-        Rules(
-            Policy(),
-            wording.severity,
-            lambda i: incident_sentence(
-                i, feed.stream, wording.anomaly_reason, wording.format_time
-            ),
-        )
-    )
+    incidents = Incidents()
     one = dispatch(
         NotificationPlan(
             "http://red", channels=(on(receiver),), actions=(script(tmp_path, "print('done')"),)
@@ -694,10 +683,10 @@ def test_from_a_stream_to_a_persons_screen(receiver, dispatch, tmp_path):
         source=lambda name: feed.stream,
     )
     watch.listeners.append(
-        lambda batches: one.tell(incidents.commit(batches, 5_000.0, incidents.save))
+        lambda batches, committed: one.tell(incidents.commit(batches, 5_000.0, incidents.save))
     )
     watch.apply("cpu", Settings(threshold=6.0))
-    watch.fill_back(feed, 2_000)
+    watch.backfill(feed, 2_000)
     step = watch.inject("cpu", "point", 40.0)
     for _ in range(80):
         now[0] += BEAT_SECONDS

@@ -16,12 +16,11 @@ from starlette.testclient import TestClient
 
 import app
 from detectors import DETECTORS
-from redline.api.assembly import assemble_service
-from redline.api.service import ServerOptions
+from redline.api.service import assemble_service
 from redline.engine.monitor import Monitor
 from redline.feedback.labels import Label
 from redline.page import layout, panels, query, redraw, upload
-from redline.page.actions import add_label, connect_feedback, find_proposal
+from redline.page.actions import add_label, find_proposal
 from redline.page.query import ViewQuery
 from redline.settings import Settings
 from redline.sources import csv
@@ -40,8 +39,13 @@ CSV = b"time,load (%)\n" + b"".join(
 @pytest.fixture
 def monitor():
     made = Monitor({"wave": (STREAMS["wave"](seed=3), False)})
-    made.fill_back(made.feeds["wave"], 3_000)
+    made.backfill(made.feeds["wave"], 3_000)
     return made
+
+
+@pytest.fixture
+def service(monitor):
+    return assemble_service(lambda store: monitor)
 
 
 def ids(component):
@@ -69,8 +73,8 @@ def test_the_tabs_are_the_overview_the_streams_with_the_wave_first_this_machine_
     )
 
 
-def test_an_unknown_path_is_a_problem_and_never_the_page(monitor):
-    with TestClient(app.build_app(monitor).server) as client:
+def test_an_unknown_path_is_a_problem_and_never_the_page(service, monitor):
+    with TestClient(app.build_app(service).server) as client:
         for path in ("/health-typo", "/api/typo"):
             answer = client.get(path)
             assert (
@@ -81,10 +85,10 @@ def test_an_unknown_path_is_a_problem_and_never_the_page(monitor):
         assert "Redline" in client.get("/").text
 
 
-def test_a_browser_is_sent_only_what_it_lacks_and_both_ways_show_the_same(monitor):
+def test_a_browser_is_sent_only_what_it_lacks_and_both_ways_show_the_same(service, monitor):
     def asked(seen: Any) -> Any:
         answer = redraw.redraw(
-            ViewQuery(monitor, "wave", Settings(), 600), "light", {}, "event", seen
+            ViewQuery(service, "wave", Settings(), 600), "light", {}, "event", seen
         )
         return None if answer["chart"] is no_update else json.loads(
             orjson.dumps(answer["chart"])
@@ -92,7 +96,7 @@ def test_a_browser_is_sent_only_what_it_lacks_and_both_ways_show_the_same(monito
 
     whole, held = asked(None)
     assert asked(held)[0] is None
-    monitor.fill_back(monitor.feeds["wave"], 7)
+    monitor.backfill(monitor.feeds["wave"], 7)
     patch, after = asked(held)
     assert held["end"] == 3_000 and after["end"] == 3_007
     grown = [
@@ -114,28 +118,28 @@ def test_a_browser_is_sent_only_what_it_lacks_and_both_ways_show_the_same(monito
     assert named["yaxis"] == again["layout"]["yaxis"] and named["xaxis"] == again["layout"]["xaxis"]
 
 
-def test_what_many_look_at_is_drawn_once_until_somebody_says_what_is_true(monitor):
+def test_what_many_look_at_is_drawn_once_until_somebody_says_what_is_true(service, monitor):
     def ask() -> Any:
         return redraw.redraw(
-            ViewQuery(monitor, "wave", Settings(), 600), "light", {}, "event", None
+            ViewQuery(service, "wave", Settings(), 600), "light", {}, "event", None
         )["chart"]
 
     first = ask()
     assert (
         ask() is first
-        and redraw.redraw(ViewQuery(monitor, "wave", Settings(), 600), "dark", {}, "event", None)[
+        and redraw.redraw(ViewQuery(service, "wave", Settings(), 600), "dark", {}, "event", None)[
             "chart"
         ]
         is not first
     )
-    query.invalidate_judgements()
+    service.labels.version += 1
     assert ask() is not first
 
 
-def test_what_was_drawn_is_kept_for_a_moment_only(monitor, monkeypatch):
+def test_what_was_drawn_is_kept_for_a_moment_only(service, monitor, monkeypatch):
     def ask() -> Any:
         return redraw.redraw(
-            ViewQuery(monitor, "wave", Settings(), 600), "light", {}, "event", None
+            ViewQuery(service, "wave", Settings(), 600), "light", {}, "event", None
         )["chart"]
 
     assert ask() is ask() and len(query.answers) > 1
@@ -143,52 +147,53 @@ def test_what_was_drawn_is_kept_for_a_moment_only(monitor, monkeypatch):
     assert ask() is not ask() and not query.answers
 
 
-def test_who_looks_at_a_stream_that_stands_sees_a_label_at_once(monitor):
+def test_who_looks_at_a_stream_that_stands_sees_a_label_at_once(service, monitor):
     def ask(seen: Any) -> Any:
         return redraw.redraw(
-            ViewQuery(monitor, "wave", Settings(), 600), "light", {}, "event", seen
+            ViewQuery(service, "wave", Settings(), 600), "light", {}, "event", seen
         )
 
     held = json.loads(json.dumps(ask(None)["seen"]))
     assert ask(held)["chart"] is no_update
-    query.invalidate_judgements()
+    service.labels.version += 1
     assert ask(held)["chart"] is not no_update
 
 
 def test_a_browser_that_fell_behind_the_buffer_gets_the_whole_plot(monkeypatch):
     monkeypatch.setattr("redline.engine.monitor.BUFFER_STEPS", 1_000)
     monitor = Monitor({"wave": (STREAMS["wave"](seed=2), False)})
+    service = assemble_service(lambda store: monitor)
     feed = monitor.feeds["wave"]
     feed.capacity = 1_000
-    feed.tape = feed.blank(0)
-    monitor.fill_back(feed, 1_000)
+    feed.tape = feed.empty_tape(0)
+    monitor.backfill(feed, 1_000)
     first = redraw.redraw(
-        ViewQuery(monitor, "wave", Settings(), 10_000), "light", {}, "event", None
+        ViewQuery(service, "wave", Settings(), 10_000), "light", {}, "event", None
     )["seen"]
     for _ in range(16):
-        monitor.fill_back(feed, 100)
+        monitor.backfill(feed, 100)
     answer = redraw.redraw(
-        ViewQuery(monitor, "wave", Settings(), 10_000), "light", {}, "event", first
+        ViewQuery(service, "wave", Settings(), 10_000), "light", {}, "event", first
     )
     assert answer["seen"]["sheet"] == first["sheet"] and b'"operations"' not in orjson.dumps(
         answer["chart"]
     )
 
 
-def test_a_plot_is_sent_whole_only_when_its_sheet_is_turned(monitor):
+def test_a_plot_is_sent_whole_only_when_its_sheet_is_turned(service, monitor):
     feed, held, turned = monitor.feeds["wave"], None, []
     for _ in range(130):
-        seen = ViewQuery(monitor, "wave", Settings(), 600)
+        seen = ViewQuery(service, "wave", Settings(), 600)
         answer = redraw.redraw(seen, "light", {}, "event", held)
         turned.append(b'"operations"' not in orjson.dumps(answer["chart"]))
         assert seen.end - seen.first >= 750 or not seen.first
         held = answer["seen"]
-        monitor.fill_back(feed, 5)
+        monitor.backfill(feed, 5)
     assert sum(turned) == 1 + 650 // 300
 
 
-def test_a_moved_threshold_only_compares_and_numbers_say_old_and_new(monitor):
-    before = query.ViewQuery(monitor, "wave", Settings(threshold=2.0), 600)
+def test_a_moved_threshold_only_compares_and_numbers_say_old_and_new(service, monitor):
+    before = query.ViewQuery(service, "wave", Settings(threshold=2.0), 600)
     numbers = panels.preview_numbers(before, "row")
     old, new = before.figures(monitor.feeds["wave"].applied), before.figures(before.settings)
     assert new.alarms > old.alarms and len(monitor.feeds["wave"].tracks) == 1
@@ -198,9 +203,9 @@ def test_a_moved_threshold_only_compares_and_numbers_say_old_and_new(monitor):
     ]
 
 
-def test_without_labels_nothing_is_invented(monitor):
+def test_without_labels_nothing_is_invented(service, monitor):
     upload.show_recording(monitor, csv.read_csv(CSV, title="load.csv"), CSV, 900)
-    answer = panels.preview_numbers(ViewQuery(monitor, layout.YOUR_DATA, Settings(), 600), "row")
+    answer = panels.preview_numbers(ViewQuery(service, layout.YOUR_DATA, Settings(), 600), "row")
     assert [answer[name].children for name in ("precision", "recall", "caught")] == [
         "no labels for this stream"
     ] * 3
@@ -245,16 +250,16 @@ def test_a_link_is_followed_and_a_wrong_one_says_what_is_wrong(monitor):
     assert "not here" in app.settings_from_link(monitor, "?domain=nowhere")["acted"]
 
 
-def test_every_detector_has_its_row_in_compare(monitor):
-    panels.comparison_rows(monitor, monitor.feeds["wave"], Settings(), "row")
-    while monitor.fill():
+def test_every_detector_has_its_row_in_compare(service, monitor):
+    panels.comparison_rows(service, monitor.feeds["wave"], Settings(), "row")
+    while monitor.fill_tracks():
         pass
-    rows = panels.comparison_rows(monitor, monitor.feeds["wave"], Settings(), "row")
+    rows = panels.comparison_rows(service, monitor.feeds["wave"], Settings(), "row")
     names = [row.children[0].children.children for row in rows]
     assert sorted(names) == sorted(DETECTORS) and all(len(row.children) == 8 for row in rows)
 
 
-def test_a_detector_that_refuses_has_a_row_that_says_why(monitor, monkeypatch):
+def test_a_detector_that_refuses_has_a_row_that_says_why(service, monitor, monkeypatch):
     class Picky(DETECTORS["EWMA"]):
         def __post_init__(self):
             raise ValueError("wanted a window of at least 200 steps; came 60; choose a longer one")
@@ -262,7 +267,7 @@ def test_a_detector_that_refuses_has_a_row_that_says_why(monitor, monkeypatch):
     monkeypatch.setattr("redline.page.panels.DETECTORS", {**DETECTORS, "picky": Picky})
     for module in ("redline.engine.track", "redline.engine.monitor"):
         monkeypatch.setattr(f"{module}.DETECTORS", {**DETECTORS, "picky": Picky})
-    rows = panels.comparison_rows(monitor, monitor.feeds["wave"], Settings(), "row")
+    rows = panels.comparison_rows(service, monitor.feeds["wave"], Settings(), "row")
     assert len(rows) == len(DETECTORS) + 1
     assert (
         rows[-1].children[0].children.children == "picky"
@@ -270,11 +275,11 @@ def test_a_detector_that_refuses_has_a_row_that_says_why(monitor, monkeypatch):
     )
 
 
-def test_looking_back_and_going_live(monitor):
-    live = ViewQuery(monitor, "wave", Settings(threshold=2.5), 600)
+def test_looking_back_and_going_live(service, monitor):
+    live = ViewQuery(service, "wave", Settings(threshold=2.5), 600)
     end = query.view_end("earlier", live, None)
     assert end == 2_700
-    back = ViewQuery(monitor, "wave", Settings(threshold=2.5), 600, end)
+    back = ViewQuery(service, "wave", Settings(threshold=2.5), 600, end)
     assert (
         query.view_end("later", back, None) is None and query.view_end("pause", back, None) is None
     )
@@ -287,20 +292,19 @@ def test_looking_back_and_going_live(monitor):
 def test_looking_back_beyond_the_buffer_finds_what_the_store_keeps(tmp_path, monkeypatch):
     monkeypatch.setattr("redline.engine.monitor.BUFFER_STEPS", 1_000)
     with closing(SqliteStore(tmp_path / "r.db")) as store:
-        made = Monitor({}, ledger=store)
-        service = assemble_service(made, store, ServerOptions())
-        connect_feedback(service)
+        service = assemble_service(lambda store: Monitor({}, store=store), store)
+        made = service.monitor
         x = np.random.default_rng(3).normal(size=3_000)
         for i in range(0, 3_000, 250):
             made.submit("oven", np.arange(i, i + 250) + 1.7e9, x[i : i + 250, None])
             made.beat()
         feed = made.feeds["oven"]
         assert feed.tape.first > 1_500
-        back = ViewQuery(made, "oven", Settings(), 600, 900)
+        back = ViewQuery(service, "oven", Settings(), 600, 900)
         seen = back.seen
         assert (seen.first, seen.end) == (300, 900) and seen.x[:, 0].tolist() == x[300:900].tolist()
         assert np.isfinite(seen.score).all() and np.isnan(seen.low).all()
-        edge = ViewQuery(made, "oven", Settings(), 600, feed.tape.first + 300)
+        edge = ViewQuery(service, "oven", Settings(), 600, feed.tape.first + 300)
         over = edge.seen
         assert (
             over.x[:, 0].tolist() == x[edge.first : edge.end].tolist()
@@ -308,32 +312,29 @@ def test_looking_back_beyond_the_buffer_finds_what_the_store_keeps(tmp_path, mon
         )
 
 
-def test_what_people_say_counts_as_truth_and_settings_are_proposed(monitor):
-    service = assemble_service(monitor, None, ServerOptions())
-    connect_feedback(service)
+def test_what_people_say_counts_as_truth_and_settings_are_proposed(service, monitor):
     feed = monitor.feeds["wave"]
     sure = Settings(threshold=2.5)
-    before = ViewQuery(monitor, "wave", sure, 600).figures(sure)
+    before = ViewQuery(service, "wave", sure, 600).figures(sure)
     false = [
-        a for a in ViewQuery(monitor, "wave", sure, 3_000).seen.marks if a.outcome == "false alarm"
+        a for a in ViewQuery(service, "wave", sure, 3_000).seen.marks if a.outcome == "false alarm"
     ]
     assert false
     for mark in false[:3]:
         at = float(feed.tape.read("time", mark.row, mark.row + 1)[0, 0])
         add_label(service, feed, (at, at), "missed")
-    after = ViewQuery(monitor, "wave", sure, 600).figures(sure)
+    after = ViewQuery(service, "wave", sure, 600).figures(sure)
     assert after.row_recall > before.row_recall and after.row_precision > before.row_precision
     found = find_proposal(service, feed)
     assert found is None or found.fits > found.fits_now
 
 
-def test_a_label_given_or_taken_back_by_a_program_counts_at_once(monitor):
-    service, settings = assemble_service(monitor, None, ServerOptions()), Settings(threshold=2.5)
-    connect_feedback(service)
+def test_a_label_given_or_taken_back_by_a_program_counts_at_once(service, monitor):
+    settings = Settings(threshold=2.5)
     at = float(monitor.feeds["wave"].tape.read("time", 2_900, 2_901)[0, 0])
 
     def ask() -> Any:
-        now = ViewQuery(monitor, "wave", settings, 600)
+        now = ViewQuery(service, "wave", settings, 600)
         return now.figures(settings), now.seen.truth, redraw.curve_update(now, "row", "light")
 
     before = ask()

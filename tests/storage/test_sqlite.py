@@ -10,8 +10,7 @@ import pytest
 
 from detectors import DETECTORS
 from docs.tables import filled
-from redline.api.assembly import assemble_service
-from redline.api.service import ServerOptions
+from redline.api.service import assemble_service
 from redline.engine import monitor as loop
 from redline.engine import outbox, tape, track
 from redline.engine.monitor import Limits, Monitor
@@ -41,9 +40,9 @@ def kept(path):
 def watching(ledger, streams=None, limits=loop.NO_LIMITS):
     """A monitor whose thread a test plays."""
     made = Monitor(
-        streams or {}, clock=Clock(), wall=lambda: START + 1e6, ledger=ledger, limits=limits
+        streams or {}, clock=Clock(), wall=lambda: START + 1e6, store=ledger, limits=limits
     )
-    made.begin()
+    made.restore_all()
     return made
 
 
@@ -73,7 +72,7 @@ def push(monitor, name, time, x, sizes, names=()):
     while at < len(time):
         size = sizes[turn % len(sizes)]
         receipt = monitor.submit(name, time[at : at + size], x[at : at + size], names)
-        monitor.pump()
+        monitor.process_pushed()
         taken.append(receipt.result(timeout=0))
         at, turn = at + size, turn + 1
     return SubmissionCounts(*(sum(each) for each in zip(*taken)))
@@ -94,19 +93,19 @@ def test_a_restart_at_any_point_goes_on_to_the_same_bits(path):
         at = end
     kept = SqliteStore(path)
     feed, other = watching(kept).feeds["pump"], whole.feeds["pump"]
-    monitor.ledger = kept
-    monitor.revive(feed)
+    monitor.store = kept
+    monitor.restore_feed(feed)
     assert feed.end == feed.stored == len(time) and feed.points == len(time)
     assert (feed.anomalies, feed.alarms, feed.run) == (
         other.anomalies,
         other.alarms,
         other.run,
     ) and feed.run > 1
-    assert feed.watched.begun == other.watched.begun == 0
+    assert feed.applied_track.begun == other.applied_track.begun == 0
     for name in ("score", "alarm", "centre", "spread", "parts"):
         assert np.array_equal(
-            feed.watched.read(name, 4_000, 14_000),
-            other.watched.read(name, 4_000, 14_000),
+            feed.applied_track.read(name, 4_000, 14_000),
+            other.applied_track.read(name, 4_000, 14_000),
             equal_nan=True,
         )
     assert [a[:-1] for a in feed.journal] == [
@@ -115,7 +114,7 @@ def test_a_restart_at_any_point_goes_on_to_the_same_bits(path):
     stored = kept.points("pump", limit=20_000)
     assert stored.time.tolist() == time.tolist() and np.array_equal(stored.x, x)
     assert np.array_equal(
-        stored.score[4_000:], other.watched.read("score", 4_000, 14_000)[:, 0], equal_nan=True
+        stored.score[4_000:], other.applied_track.read("score", 4_000, 14_000)[:, 0], equal_nan=True
     )
     kept.close()
 
@@ -158,9 +157,9 @@ def test_a_simulated_stream_goes_on_where_it_was_and_finds_nothing_twice(path):
     feed, other = monitor.feeds["cpu"], whole.feeds["cpu"]
     rounds(monitor, other.end - feed.end)
     rounds(whole, feed.end - other.end)
-    for name, value in columns(feed.watched, feed.end - 9_000, feed.end).items():
+    for name, value in columns(feed.applied_track, feed.end - 9_000, feed.end).items():
         assert np.array_equal(
-            value, other.watched.read(name, feed.end - 9_000, feed.end), equal_nan=True
+            value, other.applied_track.read(name, feed.end - 9_000, feed.end), equal_nan=True
         ), name
     kept.commit(list(monitor.outbox.waiting))
     found = kept.anomalies(AnomalyQuery(limit=10_000))
@@ -195,19 +194,28 @@ def test_what_is_applied_survives_with_the_way_back_and_the_scores_of_the_new_tr
     for each in (monitor, whole):
         push(each, "pump", time[:6_000], x[:6_000], [500])
         each.apply("pump", Settings("EWMA", 40, 4.5))
-        each.pump()
+        each.process_pushed()
     kept.close()
     kept = SqliteStore(path)
     monitor = watching(kept)
     for each in (monitor, whole):
         push(each, "pump", time[6_000:], x[6_000:], [500])
     feed, other = monitor.feeds["pump"], whole.feeds["pump"]
-    assert feed.applied == Settings("EWMA", 40, 4.5) and feed.watched.begun == other.watched.begun
-    for name, value in columns(feed.watched, 5_000, 9_000).items():
-        assert np.array_equal(value, other.watched.read(name, 5_000, 9_000), equal_nan=True), name
-    assert monitor.kept(0.0) and monitor.undo("pump") == Settings() and not monitor.kept(0.0)
-    monitor.pump()
-    assert monitor.kept(0.0)
+    assert (
+        feed.applied == Settings("EWMA", 40, 4.5)
+        and feed.applied_track.begun == other.applied_track.begun
+    )
+    for name, value in columns(feed.applied_track, 5_000, 9_000).items():
+        assert np.array_equal(
+            value, other.applied_track.read(name, 5_000, 9_000), equal_nan=True
+        ), name
+    assert (
+        monitor.wait_until_stored(0.0)
+        and monitor.undo("pump") == Settings()
+        and not monitor.wait_until_stored(0.0)
+    )
+    monitor.process_pushed()
+    assert monitor.wait_until_stored(0.0)
     assert [each["settings"]["detector"] for each in kept.history("pump")] == [
         "rolling z-score",
         "EWMA",
@@ -250,12 +258,12 @@ def test_a_full_queue_refuses_the_whole_and_loses_nothing(kept):
         QueueFull, match="room for 60,000 in the queue of pump; came 60,000 of 100,000 waiting here"
     ):
         monitor.submit("pump", time[60_000:], x[60_000:])
-    monitor.pump()
+    monitor.process_pushed()
     assert first.result(timeout=0) == SubmissionCounts(60_000, 0, 0)
     assert push(monitor, "pump", time[60_000:], x[60_000:], [60_000]) == SubmissionCounts(
         60_000, 0, 0
     )
-    assert monitor.feeds["pump"].stream.notes["refused"] == 60_000 and monitor.room.waiting == 0
+    assert monitor.feeds["pump"].stream.notes["refused"] == 60_000 and monitor.budget.waiting == 0
     assert kept.points("pump", limit=200_000).time.tolist() == time.tolist()
 
 
@@ -332,7 +340,7 @@ class Failing:
 def test_while_commits_fail_nothing_is_acknowledged_and_afterwards_everything_is(kept, caplog):
     front, heard = Failing(kept), []
     monitor, (time, x) = watching(front, simulated()), numbers(2_000)
-    monitor.listeners.append(heard.extend)
+    monitor.listeners.append(lambda batches, committed: heard.extend(batches))
     push(monitor, "pump", time[:500], x[:500], [500])
     front.broken, told = True, len(heard)
     owed = monitor.submit("pump", time[500:1_000], x[500:1_000])
@@ -397,8 +405,8 @@ def test_batches_that_wait_too_long_are_given_up_counted_and_the_next_restart_is
     feed, other = watching(kept, simulated()).feeds["cpu"], whole.feeds["cpu"]
     assert feed.end == other.end
     assert np.array_equal(
-        feed.watched.read("score", feed.end - 20, feed.end),
-        other.watched.read("score", feed.end - 20, feed.end),
+        feed.applied_track.read("score", feed.end - 20, feed.end),
+        other.applied_track.read("score", feed.end - 20, feed.end),
     )
     kept.close()
 
@@ -435,8 +443,8 @@ def test_a_hole_in_what_is_kept_of_a_live_stream_takes_a_new_snapshot(path, monk
     assert feed.end == before.end and feed.failure is None
     first = feed.tape.first
     assert np.array_equal(
-        feed.watched.read("score", first, feed.end),
-        before.watched.read("score", first, feed.end),
+        feed.applied_track.read("score", first, feed.end),
+        before.applied_track.read("score", first, feed.end),
         equal_nan=True,
     )
     kept.close()
@@ -467,18 +475,12 @@ def test_a_full_disk_is_said_and_the_commit_goes_through_once_there_is_room(kept
 
 def test_a_snooze_that_ends_while_the_disk_is_full_silences_nobody(kept):
     """A spike on one stream while the snooze on the other is over, and neither can be written."""
-    monitor, heard = (
-        watching(
-            kept, {name: (STREAMS[name](seed=3, rate=0.0), False) for name in ("cpu", "wave")}
-        ),
-        [],
-    )
-    service = assemble_service(monitor, kept, ServerOptions())
-    service.incidents.rules = service.incidents.rules._replace(
-        policy=Policy(quiet=5_000)
-    )  # so that the first is still live
-    service.changed = lambda changes: heard.extend(
-        (change.incident.stream, change.what) for change in changes
+    streams = {name: (STREAMS[name](seed=3, rate=0.0), False) for name in ("cpu", "wave")}
+    service = assemble_service(lambda store: watching(store, streams), kept)
+    monitor, heard = service.monitor, []
+    service.incidents.policy = Policy(quiet=5_000)  # so that the first is still live
+    service.recorder.listeners.append(
+        lambda changes: heard.extend((change.incident.stream, change.what) for change in changes)
     )
     for name in monitor.feeds:
         monitor.apply(name, Settings(threshold=6.0))
@@ -605,7 +607,6 @@ def test_points_pushed_one_by_one_become_few_chunks(kept):
 def test_anomalies_are_found_by_every_field_and_page_by_page(path):
     kept = SqliteStore(
         path,
-        describe=lambda a, unit: ("critical" if a.score > 8 else "info", f"{a.value:.1f} {unit}"),
     )
     monitor, (time, x) = watching(kept), numbers(4_000, features=2)
     push(monitor, "pump", time, x, [500], ("flow", "heat"))
@@ -663,7 +664,7 @@ def test_retention_leaves_what_a_restart_needs(path):
         and len(kept.anomalies()) == 1
     )
     monitor = watching(kept)
-    monitor.revive(monitor.feeds["pump"])
+    monitor.restore_feed(monitor.feeds["pump"])
     assert monitor.feeds["pump"].end == 40_000 and monitor.feeds["pump"].tape.kept == 10_000
     assert next(monitor.numbers) > 300  # ids are not used twice
     kept.close()
@@ -715,7 +716,7 @@ class Rows:
 def test_incidents_stand_in_the_transaction_of_their_batches(kept):
     monitor, fail = watching(kept), [True]
 
-    def beside(batches, save):
+    def write(save):
         save(
             Rows(
                 [{"id": "i1", "stream": "pump", "state": "open", "start": START, "peak": 1.5}],
@@ -725,9 +726,10 @@ def test_incidents_stand_in_the_transaction_of_their_batches(kept):
         if fail:
             raise RuntimeError(fail.pop())
 
-    kept.beside = beside
+    commit = kept.commit
+    kept.commit = lambda batches: commit(batches, write)
     owed = monitor.submit("pump", *numbers(10))
-    monitor.pump()
+    monitor.process_pushed()
     assert kept.incidents() == ([], []) and kept.points("pump") is None and not owed.done()
     rounds(monitor, 12)
     assert kept.incidents() == (
@@ -767,11 +769,11 @@ def test_the_state_of_every_detector_comes_back(kept, name, monkeypatch):
     whole = watching(None)
     for each in (monitor, whole):
         receipt = each.submit("pump", time[:1], x[:1])
-        each.pump()
+        each.process_pushed()
         each.apply("pump", Settings(name, 30))
         push(each, "pump", time[1:2_600], x[1:2_600], [650])
     assert receipt.done()
-    state = monitor.feeds["pump"].watched.saved()
+    state = monitor.feeds["pump"].applied_track.saved()
     back = encoding.unpack_state(encoding.pack_state(state))
     assert set(back) == set(state) and all(
         np.array_equal(back[key], state[key], equal_nan=back[key].dtype.kind == "f")
@@ -780,7 +782,7 @@ def test_the_state_of_every_detector_comes_back(kept, name, monkeypatch):
     again = watching(kept)
     for each in (again, whole):
         push(each, "pump", time[2_600:], x[2_600:], [7])
-    ends = [each.feeds["pump"].watched.read("score", 2_600, 2_700) for each in (again, whole)]
+    ends = [each.feeds["pump"].applied_track.read("score", 2_600, 2_700) for each in (again, whole)]
     assert kept.restore("pump").first > 2_000
     assert np.array_equal(*ends, equal_nan=True)
 
@@ -800,7 +802,7 @@ def test_after_a_state_of_another_version_a_stream_learns_anew_and_loses_nothing
         feed = monitor.feeds["pump"]
         assert feed.failure is None and feed.points == end and feed.anomalies >= counted[-1]
         counted.append(feed.anomalies)
-        begun.append(feed.watched.begun)
+        begun.append(feed.applied_track.begun)
         kept.close()
     assert (
         begun[0] == 0 < 2_000 < begun[1] == begun[2]
@@ -808,7 +810,9 @@ def test_after_a_state_of_another_version_a_stream_learns_anew_and_loses_nothing
     )
     alone = track.Track(feed.applied, (0.0,), begun[1]).advance(x[begun[1] :])
     assert np.array_equal(
-        feed.watched.read("score", 2_800, 2_900), alone["score"][2_800 - begun[1] :], equal_nan=True
+        feed.applied_track.read("score", 2_800, 2_900),
+        alone["score"][2_800 - begun[1] :],
+        equal_nan=True,
     )
 
 

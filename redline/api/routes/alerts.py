@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
+from redline.api.documents import incident_document
 from redline.api.problems import json_answer
 from redline.api.routes.anomalies import SeverityName
-from redline.api.service import Service, incident_document
+from redline.api.service import Service
 from redline.incidents.incident import STATES, Change
 from redline.incidents.registry import IncidentQuery
 
@@ -35,7 +36,9 @@ def connect_alerts(router: APIRouter, service: Service) -> None:
         )
         return json_answer(
             {
-                "incidents": [incident_document(service, each) for each in page.incidents],
+                "incidents": [
+                    incident_document(service.monitor.feeds, each) for each in page.incidents
+                ],
                 "total": page.total,
                 "next": page.after or None,
             }
@@ -43,7 +46,7 @@ def connect_alerts(router: APIRouter, service: Service) -> None:
 
     @router.get("/api/alerts/{id}", tags=["incidents"], summary="One incident with its history")
     def alert(id: str) -> Response:
-        return json_answer(incident_document(service, service.incidents.one(id)))
+        return json_answer(incident_document(service.monitor.feeds, service.incidents.one(id)))
 
     @router.post(
         "/api/alerts/{id}/acknowledge",
@@ -77,6 +80,8 @@ def connect_alerts(router: APIRouter, service: Service) -> None:
 
 
 def answer_change(service: Service, request: Request, change: Change) -> Response:
-    service.changed([change])
-    service.noted(request, change.what, change.incident.stream, incident=change.incident.id)
-    return json_answer(incident_document(service, change.incident))
+    service.publish([change])
+    service.audit(
+        request.state.who, change.what, change.incident.stream, incident=change.incident.id
+    )
+    return json_answer(incident_document(service.monitor.feeds, change.incident))

@@ -8,11 +8,12 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 from fastapi import APIRouter, Query, Response
 
+from redline.api.documents import anomaly_document, stored_anomaly
 from redline.api.problems import json_answer
 from redline.api.routes.data import time_bounds
-from redline.api.service import Service, anomaly_document, stored_anomaly
+from redline.api.service import Service
 from redline.engine.tape import BUFFER_STEPS
-from redline.incidents.incident import SEVERITY_WORDS
+from redline.engine.wording import SEVERITIES
 from redline.storage.sqlite import AnomalyQuery as Search
 
 SeverityName = Literal["info", "warning", "critical"]
@@ -31,7 +32,7 @@ class AnomalyFilter(NamedTuple):
     forward: bool = False  # from `after` on, rather than the newest
 
     def fits(self, shown: Mapping[str, Any]) -> bool:
-        rank = SEVERITY_WORDS.index(shown["severity"])
+        rank = SEVERITIES.index(shown["severity"])
         return (
             self.start <= shown["time"] < self.end
             and rank >= self.rank
@@ -65,7 +66,7 @@ def connect_anomalies(router: APIRouter, service: Service) -> None:
         hunt = AnomalyFilter(
             tuple(source or ()),
             *time_bounds(start, end),
-            SEVERITY_WORDS.index(severity),
+            SEVERITIES.index(severity),
             alarms,
             after or 0,
             limit,
@@ -81,7 +82,7 @@ def find_anomalies(service: Service, hunt: AnomalyFilter) -> list[dict[str, Any]
     if service.store:
         return sorted(
             (
-                stored_anomaly(service, each)
+                stored_anomaly(service.monitor.feeds, each)
                 for source in hunt.sources or (None,)
                 for each in service.store.anomalies(store_query(hunt, source))
             ),
@@ -104,7 +105,7 @@ def anomaly_id(shown: Mapping[str, Any]) -> int:
 def store_query(hunt: AnomalyFilter, source: str | None) -> Search:
     since = None if hunt.start == -np.inf else hunt.start
     until = None if hunt.end == np.inf else float(np.nextafter(hunt.end, -np.inf))
-    severities = SEVERITY_WORDS[hunt.rank :] if hunt.rank else ()
+    severities = SEVERITIES[hunt.rank :] if hunt.rank else ()
     return Search(
         source,
         since,

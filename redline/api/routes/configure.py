@@ -56,13 +56,13 @@ def connect_configure(router: APIRouter, service: Service) -> None:
             service.monitor.apply(
                 feed.name, validate_settings(replace(before, **said), tuple(DETECTORS))
             )
-        if service.monitor.thread and not service.monitor.kept(COMMIT_PATIENCE):
+        if service.monitor.thread and not service.monitor.wait_until_stored(COMMIT_PATIENCE):
             late = "they will be on the disk once it can be written; do not send them again"
             raise Problem(
                 503, f"{feed.name} runs under these settings; {late}", headers={"Retry-After": "5"}
             )
-        service.noted(
-            request,
+        service.audit(
+            request.state.who,
             "undo" if change.undo else "apply",
             feed.name,
             before=asdict(before),

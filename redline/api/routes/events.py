@@ -11,7 +11,7 @@ from redline.api.problems import Problem
 from redline.api.routes.anomalies import SeverityName
 from redline.api.service import Service
 from redline.api.sse import MAX_EVENT_CLIENTS, EventFilter
-from redline.incidents.incident import SEVERITY_WORDS
+from redline.engine.wording import SEVERITIES
 
 
 def connect_events(router: APIRouter, service: Service) -> None:
@@ -47,7 +47,7 @@ def connect_events(router: APIRouter, service: Service) -> None:
             )
         header = request.headers.get("last-event-id", "")
         after = int(header) if header.isdecimal() and len(header) < 19 else last_event_id
-        wish = EventFilter(frozenset(source or ()), SEVERITY_WORDS.index(severity))
+        wish = EventFilter(frozenset(source or ()), SEVERITIES.index(severity))
         return StreamingResponse(
             service.hub.follow(wish, after), media_type="text/event-stream", headers=NO_CACHE
         )

@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Request, Response
 
+from redline.api.documents import label_document
 from redline.api.payload import BodyError, parse_time
 from redline.api.problems import Problem, json_answer
-from redline.api.service import Service, label_document
+from redline.api.service import Service
 from redline.feedback.labels import Label
 
 
@@ -32,7 +33,7 @@ def connect_labels(router: APIRouter, service: Service) -> None:
         return json_answer(
             {
                 "labels": [
-                    label_document(service, label)
+                    label_document(service.monitor.feeds, label)
                     for label in service.labels.of(service.feed(source).name)
                 ]
             }
@@ -58,8 +59,8 @@ def connect_labels(router: APIRouter, service: Service) -> None:
             feed.name, *span, word.kind, request.state.who, time.time(), feature, word.note
         )
         label = service.labels.add(label, len(names))
-        service.noted(request, f"labelled {word.kind}", feed.name, id=label.id)
-        return json_answer(label_document(service, label), 201)
+        service.audit(request.state.who, f"labelled {word.kind}", feed.name, id=label.id)
+        return json_answer(label_document(service.monitor.feeds, label), 201)
 
     @router.delete("/api/labels/{id}", tags=["labels"], summary="Take a label back")
     def remove(request: Request, id: Annotated[int, Path(ge=1, le=2**62)]) -> Response:
@@ -67,5 +68,5 @@ def connect_labels(router: APIRouter, service: Service) -> None:
             label = service.labels.remove(id)
         except KeyError:
             raise Problem(404, f"there is no label {id}") from None
-        service.noted(request, "took a label back", label.stream, id=id)
-        return json_answer(label_document(service, label))
+        service.audit(request.state.who, "took a label back", label.stream, id=id)
+        return json_answer(label_document(service.monitor.feeds, label))

@@ -43,7 +43,7 @@ def health_report(service: Service) -> dict[str, Any]:
     """Live: the loop beats. Ready: it also keeps what it finds."""
     monitor = service.monitor
     reasons = []
-    silent = monitor.clock() - monitor.beaten
+    silent = monitor.clock() - monitor.last_beat
     started = monitor.thread is not None
     live = not started or (monitor.thread.is_alive() and silent < MAX_SILENT_SECONDS)  # type: ignore[union-attr]
     if not started:
@@ -85,8 +85,8 @@ def status_report(service: Service) -> dict[str, Any]:
         "sent": hub.sent,
         "slow": hub.slow,
     }
-    rooms["calls"] = service.calls.status() if service.calls else []
-    rooms["requests"] = {"too_often": service.allowance.refused, "too_big": service.oversized}
+    rooms["calls"] = service.notifier.status() if service.notifier else []
+    rooms["requests"] = {"too_often": service.rate_limiter.refused, "too_big": service.oversized}
     return {"version": API_VERSION, "up_seconds": time.time() - service.began, **counts, **rooms}
 
 
@@ -105,7 +105,7 @@ def storage_report(service: Service) -> dict[str, Any]:
     outbox = service.monitor.outbox
     trouble = outbox.trouble.text if outbox.trouble else None
     return {
-        "kept": outbox.ledger is not None,
+        "kept": outbox.store is not None,
         "waiting": len(outbox.waiting),
         "lost": outbox.lost,
         "trouble": trouble,
@@ -114,7 +114,7 @@ def storage_report(service: Service) -> dict[str, Any]:
 
 def stream_counts(feed: Feed) -> dict[str, Any]:
     """The counters of one stream since it was opened."""
-    track = feed.watched
+    track = feed.applied_track
     counts: dict[str, Any] = {
         "source": feed.name,
         "points": feed.points,

@@ -24,7 +24,7 @@ def connect_streams(router: APIRouter, service: Service) -> None:
         names = list(service.monitor.feeds)
         start = names.index(after) + 1 if after in names else 0
         feeds = [service.monitor.feeds[name] for name in names[start : start + limit]]
-        service.awake(feeds)
+        service.wait_until_restored(feeds)
         shown = [stream_description(feed) for feed in feeds]
         return json_answer(
             {
@@ -78,8 +78,8 @@ def stream_description(feed: Feed) -> dict[str, Any]:
 
 def stream_status(feed: Feed) -> str:
     """The state of a stream under its applied settings, in a few words."""
-    if feed.failure or feed.watched.failure:
-        return f"failed, id {(feed.failure or feed.watched.failure).id}"  # type: ignore[union-attr]
+    if feed.failure or feed.applied_track.failure:
+        return f"failed, id {(feed.failure or feed.applied_track.failure).id}"  # type: ignore[union-attr]
     if not feed.ready:
         return "being fetched from the store"
     return "end of file" if is_finished(feed) else "live" if feed.end else "no points yet"

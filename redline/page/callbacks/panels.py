@@ -93,9 +93,9 @@ def lower_panel(service: Service, panel: str, about: tuple[Feed, Settings, str])
     feed, settings, by = about
     store = service.store
     if panel == "compared":
-        return panels.comparison_rows(service.monitor, feed, settings, by)
+        return panels.comparison_rows(service, feed, settings, by)
     if panel == "table":
-        return panels.value_table(ViewQuery(service.monitor, feed.name, settings, 100))
+        return panels.value_table(ViewQuery(service, feed.name, settings, 100))
     if panel == "incidents":
         return panels.incident_list(feed, service.incidents.find(IncidentQuery(feed.name)))
     if panel == "days":

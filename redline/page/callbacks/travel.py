@@ -39,7 +39,7 @@ def connect_travel(app: dash.Dash, service: Service) -> None:
         fresh = {"revision": (zoom or {}).get("revision", 0) + 1}
         settings = previewed_settings(feed.applied, rest)
         sight = ViewQuery(
-            monitor, domain, settings, span, at["end"] if at and at["id"] == feed.id else None
+            service, domain, settings, span, at["end"] if at and at["id"] == feed.id else None
         )
         end = view_end(str(ctx.triggered_id), sight, goto)
         return (None if end is None else {"id": feed.id, "end": end}), fresh

@@ -1,0 +1,101 @@
+"""Documents: anomalies, incidents and labels as answers and events show them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from redline.api import payload
+from redline.api.sse import ServerEvent
+from redline.engine.feed import Feed
+from redline.engine.results import Anomaly
+from redline.engine.wording import SEVERITIES
+from redline.feedback.labels import Label
+from redline.incidents.incident import Incident, incident_row
+
+Feeds = Mapping[str, Feed]  # by name
+
+
+def anomaly_document(
+    names: Sequence[str], units: Sequence[str], source: str, anomaly: Anomaly
+) -> dict[str, Any]:
+    """Return one anomaly of a source with these features and units."""
+    unit = units[anomaly.feature]
+    return {
+        "id": anomaly.id,
+        "source": source,
+        "step": anomaly.step,
+        "time": anomaly.time,
+        "feature": names[anomaly.feature],
+        "unit": unit,
+        "value": anomaly.value,
+        "expected": anomaly.expected,
+        "score": anomaly.score,
+        "threshold": anomaly.threshold,
+        "severity": anomaly.severity,
+        "run": anomaly.run,
+        "alarm": anomaly.alarm,
+        "reason": anomaly.reason(unit),
+    }
+
+
+def stored_anomaly(feeds: Feeds, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one row of the store's anomalies as `anomaly_document` does."""
+    feed = feeds.get(row["stream"])
+    units = dict(zip(feed.stream.names, feed.stream.units)) if feed else {}
+    same = ("score", "threshold", "severity", "run", "alarm", "reason")
+    return {
+        "id": row["id"],
+        "source": row["stream"],
+        "step": row["step"],
+        "time": row["time"],
+        "feature": row["feature"],
+        "unit": units.get(row["feature"], ""),
+        "value": row["value"],
+        "expected": None if row["low"] is None else [row["low"], row["high"]],
+        **{name: row[name] for name in same},
+    }
+
+
+def anomaly_event(document: Mapping[str, Any]) -> ServerEvent:
+    """Return an anomaly's document as an event."""
+    rank = SEVERITIES.index(document["severity"])
+    return ServerEvent(document["id"], document["source"], rank, payload.to_json(document))
+
+
+def incident_document(feeds: Feeds, incident: Incident) -> dict[str, Any]:
+    """Return an incident with its features by name."""
+    document = incident_row(incident)
+    feed = feeds.get(incident.stream)
+    names = feed.stream.names if feed else ()
+    units = feed.stream.units if feed else ()
+
+    def name_of(feature: int) -> str:
+        return names[feature] if feature < len(names) else str(feature)
+
+    worst = incident.peak.feature
+    peak = {
+        **document["peak"],
+        "feature": name_of(worst),
+        "unit": units[worst] if worst < len(units) else "",
+    }
+    document["features"] = [name_of(feature) for feature in incident.features]
+    head = {"id": document.pop("id"), "source": document.pop("stream")}
+    return {**head, **document, "peak": peak}
+
+
+def label_document(feeds: Feeds, label: Label) -> dict[str, Any]:
+    """Return a label with its feature by name."""
+    feed = feeds.get(label.stream)
+    known = label.feature is not None and feed is not None
+    return {
+        "id": label.id,
+        "source": label.stream,
+        "kind": label.kind,
+        "start": label.start,
+        "end": label.end,
+        "feature": feed.stream.names[label.feature] if known else None,  # type: ignore[union-attr, index]
+        "note": label.note,
+        "who": label.who,
+        "at": label.at,
+    }

@@ -1,0 +1,89 @@
+"""The recorder: folds batches into incidents within the transaction that stores the batches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from redline.engine.results import Batch, RestoredStream, ResultStore, log
+from redline.incidents.incident import Change
+from redline.incidents.registry import Incidents, StoredIncidents
+from redline.storage.sqlite import SqliteStore
+
+# steps back in a stream from which it counts as replaced by another source; more than a commit
+# that is tried again repeats
+REPLACED_STEPS = 1_000
+ChangeListener = Callable[[Sequence[Change]], None]
+
+
+class IncidentRecorder(ResultStore):
+    """A store that keeps incidents beside the batches they come from.
+
+    Changes are published after the commit, once, in order; while commits fail they are published
+    without one. Without a store incidents live in memory.
+    """
+
+    def __init__(
+        self,
+        incidents: Incidents,
+        store: SqliteStore | None,
+        listeners: Sequence[ChangeListener] = (),
+    ) -> None:
+        self.incidents = incidents
+        self.store = store
+        self.listeners = list(listeners)
+        self._unpublished: list[Change] = []
+
+    def commit(self, batches: Sequence[Batch]) -> None:
+        assert self.store is not None
+        self.store.commit(batches, lambda save: self._fold(batches, save))
+
+    def restore(self, name: str) -> RestoredStream | None:
+        return self.store.restore(name) if self.store else None
+
+    def pushed(self) -> Sequence[tuple[str, tuple[str, ...], tuple[str, ...]]]:
+        return self.store.pushed() if self.store else ()
+
+    def newest(self) -> int:
+        return self.store.newest() if self.store else 0
+
+    def known(self, name: str, times: np.ndarray) -> np.ndarray:
+        return self.store.known(name, times) if self.store else np.zeros(len(times), bool)
+
+    def on_batches(self, batches: Sequence[Batch], committed: bool) -> None:
+        """Publish what batches changed; the monitor calls it after each commit."""
+        if self.store is None or not committed:
+            self._fold(batches, lambda rows: None)
+        try:
+            self._unpublished += self._end_replaced(batches)
+            self._unpublished += self.incidents.wake(time.time())
+        except OSError as error:  # found again with the next batches; alerts go out all the same
+            log.warning("ended incidents could not be stored and are tried again: %s", error)
+        changes = self._unpublished
+        self._unpublished = []
+        self.publish(changes)
+
+    def publish(self, changes: Sequence[Change]) -> None:
+        """Call the listeners with what happened to incidents."""
+        for listener in self.listeners if changes else ():
+            listener(changes)
+
+    def _fold(self, batches: Sequence[Batch], save: Callable[[StoredIncidents], None]) -> None:
+        """Fold live batches in; the backfill of a stream that was just opened raises nothing."""
+        live = [batch for batch in batches if batch.live and len(batch.time)]
+        self._unpublished += self.incidents.commit(live, time.time(), save)
+
+    def _end_replaced(self, batches: Sequence[Batch]) -> list[Change]:
+        """End the incidents of streams whose steps are counted anew: another source came."""
+        now = time.time()
+        watches = self.incidents.watches
+        replaced = [
+            batch.name
+            for batch in batches
+            if batch.live
+            and batch.name in watches
+            and batch.end + REPLACED_STEPS < watches[batch.name].step
+        ]
+        return [change for name in replaced for change in self.incidents.forget(name, now)]

@@ -33,9 +33,8 @@ def same_text(name: str, text: str) -> None:
         path.write_text(text, encoding="utf-8")
     assert path.exists(), f"there is no snapshot {name}; write it with: {REWRITE}"
     kept = path.read_text(encoding="utf-8")
-    lines = difflib.unified_diff(
-        kept.splitlines(), text.splitlines(), f"snapshots/{name}", "this run", lineterm="", n=2
-    )
+    sides = kept.splitlines(), text.splitlines(), f"snapshots/{name}", "this run"
+    lines = difflib.unified_diff(*sides, lineterm="", n=2)
     assert kept == text, "\n".join(["behaviour changed", *lines, f"if that is meant: {REWRITE}"])
 
 
@@ -74,5 +73,5 @@ def differences(key: str, kept: np.ndarray, came: np.ndarray) -> list[str]:
     far = np.argwhere(~np.isclose(came, kept, RTOL, ATOL, equal_nan=True))
     if not len(far):
         return []
-    told = [f"  {place.tolist()}: -{kept[tuple(place)]!r} +{came[tuple(place)]!r}" for place in far[:5]]
+    told = [f"  {place.tolist()}: -{kept[tuple(place)].item()!r} +{came[tuple(place)].item()!r}" for place in far[:5]]
     return [f"{key}: {len(far)} of {kept.size} differ by more than {RTOL:g}", *told]

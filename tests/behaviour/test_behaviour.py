@@ -58,7 +58,7 @@ def test_the_openapi_document(client: TestClient) -> None:
 PROBLEMS: dict[str, tuple[str, str, Any]] = {  # what is wrong: method, path, body
     "no such route": ("GET", "/api/typo", None),
     "no such page": ("GET", "/typo", None),
-    "no such stream": ("GET", "/api/data?source=moon", None),
+    "no such stream": ("GET", "/api/data/moon", None),
     "no such incident": ("GET", "/api/alerts/00000000", None),
     "a wrong method": ("DELETE", "/api/submit", None),
     "a wrong limit": ("GET", "/api/anomalies?limit=many", None),
@@ -82,7 +82,8 @@ def answered(client: TestClient, method: str, path: str, body: bytes | None) -> 
     headers = {"content-type": "application/json"} if body is not None else {}
     answer = client.request(method, path, content=body, headers=headers)
     told = {name: answer.headers[name] for name in ("content-type", "allow", "retry-after") if name in answer.headers}
-    return {"status": answer.status_code, "headers": told, "body": json.loads(masked(answer.text))}
+    text = masked(answer.text).replace(", ".join(DETECTORS), "<detectors>")  # an extra may have brought more of them
+    return {"status": answer.status_code, "headers": told, "body": json.loads(text)}
 
 
 def test_what_the_api_refuses(client: TestClient) -> None:
@@ -172,9 +173,8 @@ COMMANDS = "evaluate generate detectors domains run replay status streams anomal
 
 def test_every_help_text() -> None:
     around = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", ASKED], cwd=ROOT, env=around, input=COMMANDS, capture_output=True, text=True, timeout=60
-    )
+    words, told_how = [sys.executable, "-c", ASKED], {"capture_output": True, "text": True, "timeout": 60}
+    done = subprocess.run(words, cwd=ROOT, env=around, input=COMMANDS, **told_how)
     assert done.returncode == 0, done.stderr
     told: dict[str, str] = json.loads(done.stdout)
     listed = re.findall(r"^    ([a-z-]+)(?:  |$)", told["redline"], re.M)

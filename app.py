@@ -34,7 +34,7 @@ from detectors import DETECTORS
 from redline import chart, evaluate, learned, panels
 from redline.alerts import OPEN, RESOLVED, STATES, Wanted
 from redline.api import Options, Service
-from redline.auth import AuthError, exposed, gathered
+from redline.auth import AuthError, HostError, Hosts, exposed, gathered
 from redline.cells import CsvError
 from redline.channels import ChannelError
 from redline.monitor import OPEN as UNLIMITED
@@ -57,6 +57,7 @@ SPANS = {300: "300 steps", 600: "600 steps", 2_000: "2,000 steps", 10_000: "10,0
 BOXES = ("time", "stamps", "values", "label")  # in which a visitor corrects how a file was read
 PICKS = {"best": "best F1", "one-percent": "about 1 % of steps"}  # ways to pick a threshold
 BUTTONS = {"point": "spike"}  # what an inject button reads where it is not the kind's own name
+SERVED = ("host", "allow-host", "port")  # where, and under which names, the page is served
 STORED = ("db", "retention-days", "retention-rows", "create", "streams")  # settings of what is kept and taken in
 
 PANELS = {"compared": "compare", "table": "rows", **{name: name for name in ("incidents", "days", "settings", "log")}}  # tab -> its element
@@ -811,9 +812,10 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
         prog="app.py", description=(__doc__ or "").splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     for row in TABLE:
-        if row.name in ("host", "port", "csv", "interval", "seed", "alerts", "tokens", "cors", "body-limit", "rate-limit", *STORED):
-            kind = int if isinstance(row.default, int) else str
-            parser.add_argument(f"--{row.name}", default=row.default, type=kind, help=f"{row.help}{', ' + row.unit if row.unit else ''}")
+        if row.name in (*SERVED, "csv", "interval", "seed", "alerts", "tokens", "cors", "body-limit", "rate-limit", *STORED):
+            kind, said = int if isinstance(row.default, int) else str, f"{row.help}{', ' + row.unit if row.unit else ''}"
+            several: Any = {"action": "append"} if isinstance(row.default, tuple) else {"default": row.default}
+            parser.add_argument(f"--{row.name}", type=kind, help=said, **several)
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
     asked = parser.parse_args(words)
     for row in TABLE:
@@ -831,7 +833,11 @@ def guarded(asked: argparse.Namespace) -> Options:
         raise SystemExit(f"--tokens {asked.tokens}: {error}") from None
     if refused := exposed(asked.host, tokens):
         raise SystemExit(refused)
-    return Options(tokens, tuple((asked.cors or "").split()), asked.body_limit * 2**20, asked.rate_limit)
+    try:
+        hosts = Hosts.given(asked.host, asked.allow_host or ())
+    except HostError as error:
+        raise SystemExit(str(error)) from None
+    return Options(tokens, tuple((asked.cors or "").split()), asked.body_limit * 2**20, asked.rate_limit, hosts)
 
 
 def calling(monitor: Monitor, store: Store | Shut, options: Options, alerts: str | None) -> Service:

@@ -30,7 +30,7 @@ from starlette.requests import ClientDisconnect
 from detectors import DETECTORS
 from redline import payload, view
 from redline.alerts import SEVERITIES, STATES, Change, Incident, Incidents, Policy, Rules, Settled, UnknownIncident, Wanted, row, sentence
-from redline.auth import Allowance, Door, Refusal, Token, Tokens
+from redline.auth import Allowance, Door, Hosts, Refusal, Token, Tokens, misdirected
 from redline.channels import Dispatch
 from redline.events import CLIENTS, Event, Hub, Wish
 from redline.excerpt import TYPES, Format, Range, formatted, rows
@@ -68,6 +68,7 @@ class Options(NamedTuple):
     cors: tuple[str, ...] = ()  # origins whose pages may ask
     body: int = 32 * 2**20  # bytes of one request
     rate: float = 1_000.0  # requests a second and client, 0 = no limit
+    hosts: Hosts = Hosts()  # under which names the server may be asked
 
 
 class Problem(Exception):
@@ -176,6 +177,7 @@ def connect(server: FastAPI, service: Service) -> Service:
     server.add_middleware(Guard, service=service)
     if service.options.cors:
         server.add_middleware(CORSMiddleware, allow_origins=list(service.options.cors), allow_methods=["*"], allow_headers=["*"])
+    server.add_middleware(HostGuard, hosts=service.options.hosts)  # last = outside of the others
     service.monitor.listeners.append(service.heard)
     return service
 
@@ -185,6 +187,33 @@ def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = No
 
 
 # --- before and around every route
+
+
+class HostGuard:
+    """Refuse whatever is asked under a host that is none of this server's: pages, routes, files."""
+
+    def __init__(self, app: Any, hosts: Hosts) -> None:
+        self.app, self.hosts = app, hosts
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        refusal = None
+        if scope["type"] in ("http", "websocket"):
+            came = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+            refusal = misdirected(came, self.hosts)
+        if refusal is None:
+            await self.app(scope, receive, send)
+        else:
+            await turn_away(refusal, scope, receive, send)
+
+
+async def turn_away(refusal: Refusal, scope: Any, receive: Any, send: Any) -> None:
+    """Answer a request, or the opening of a WebSocket, with a refusal."""
+    if scope["type"] == "websocket":
+        code = 4_000 + refusal.status  # from 4000 on a code is the application's own
+        await send({"type": "websocket.close", "code": code, "reason": refusal.detail[:100]})
+        return
+    problem = Problem(refusal.status, refusal.detail, headers=dict(refusal.headers))
+    await problem.response(scope["path"])(scope, receive, send)
 
 
 class Guard:
@@ -202,10 +231,8 @@ class Guard:
         if not isinstance(found, Refusal):
             scope.setdefault("state", {})["who"] = found.name if found else "local"
             await self.app(scope, self.counted(scope["path"], receive) if scope["type"] == "http" else receive, send)
-        elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 4_401, "reason": found.detail})
         else:
-            await Problem(found.status, found.detail, headers=dict(found.headers)).response(scope["path"])(scope, receive, send)
+            await turn_away(found, scope, receive, send)
 
     def judged(self, scope: Any, headers: Mapping[str, str]) -> Refusal | Token | None:
         path, service = scope["path"], self.service

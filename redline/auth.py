@@ -1,5 +1,8 @@
 """Who may do what: tokens kept as hashes, the role each of them gives, and how often one client may ask.
 
+A request must also name a host of this server: a page elsewhere can point its own DNS name at this
+machine (DNS rebinding), and its requests then carry that name as Host and as Origin.
+
 Without any token everybody who reaches the address may do everything, so such a server listens on this machine only. A token comes as
 `Authorization: Bearer TOKEN`, or as the password a browser asks for. Tokens are 256 random bits, so a plain SHA-256 of one cannot be guessed back.
 """
@@ -15,15 +18,16 @@ import os
 import re
 import secrets
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 ROLES = ("read", "push", "operate")  # each may do what those before it may: look; submit points and labels; change how streams run
 OPEN = ("/health",)  # paths that a probe asks without a token
 CLIENTS = 10_000  # clients whose rate is remembered; the longest silent one is forgotten first
 CHALLENGE = ("WWW-Authenticate", 'Basic realm="Redline: any name, the token as password", charset="UTF-8"')
+LOOPBACK = ("localhost", "*.localhost", "127.0.0.0/8", "[::1]")  # hosts that mean this machine
+HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[0-9a-z._-]+)(:[0-9]{0,5})?", re.IGNORECASE | re.ASCII)
 LINE = re.compile(r"(?P<role>\w+) sha256:(?P<digest>[0-9a-f]{64}) (?P<name>\S.*)")
 
 
@@ -37,6 +41,10 @@ class Token(NamedTuple):
     role: str
     digest: str  # SHA-256 of the secret, 64 hexadecimal digits
     name: str  # whose it is, for the audit log
+
+
+class HostError(ValueError):
+    """A name that no Host header can carry: says what was wanted and what came."""
 
 
 class Refusal(NamedTuple):
@@ -114,6 +122,111 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def host_name(header: str) -> str | None:
+    """Return the host of a Host header in its one spelling, None where it is malformed.
+
+    That is: lower case, without port, trailing dot and brackets, an address in its shortest form.
+
+    >>> [host_name(text) for text in ("LOCALHOST.:8050", "[0::1]:80", "a.example", "::1", "a b", "")]
+    ['localhost', '::1', 'a.example', None, None, None]
+    """
+    found = HOST.fullmatch(header)
+    if found is None:
+        return None
+    name = found["name"].lower().removesuffix(".")
+    try:
+        if name.startswith("["):
+            return str(ipaddress.IPv6Address(name[1:-1]))
+        return str(ipaddress.IPv4Address(name))
+    except ValueError:
+        proper = not name.startswith("[") and all(name.split("."))
+        return name if proper else None
+
+
+def option_name(text: str) -> str | None:
+    """Return the host that an option names, in the spelling of `host_name`; it has no port.
+
+    >>> [option_name(text) for text in ("A.example", "::1", "[::1]", "fe80::1%eth0", "a:80", "a/b")]
+    ['a.example', '::1', '::1', 'fe80::1', None, None]
+    """
+    return host_name(f"{text}:0") or host_name(f"[{text.partition('%')[0]}]:0")
+
+
+class Hosts(NamedTuple):
+    """The hosts a server answers for, besides those of LOOPBACK."""
+
+    bound: str = "127.0.0.1"  # what --host says
+    allowed: tuple[str, ...] = ()  # what --allow-host says, in the spelling of `host_name`
+
+    @classmethod
+    def given(cls, bound: str, names: object) -> Hosts:
+        """Return the hosts that the options name; HostError says which of them is no name.
+
+        `names` is what --allow-host or a settings file gives: a list of texts, or one text.
+        """
+        listed = [names] if isinstance(names, str) else names
+        if not isinstance(listed, list | tuple):
+            raise HostError(f"--allow-host: wanted a list of host names, came {listed!r}")
+        return cls(bound, tuple(cls.checked(name) for name in listed))
+
+    @staticmethod
+    def checked(text: object) -> str:
+        name = option_name(text) if isinstance(text, str) else None
+        if name is None:
+            raise HostError(
+                "--allow-host: wanted a host name or an address without scheme, port and path, "
+                f"as in redline.example; came {text!r}"
+            )
+        return name
+
+    @property
+    def anywhere(self) -> bool:
+        """Whether the server listens on every address of the machine."""
+        try:
+            return not self.bound or ipaddress.ip_address(self.bound).is_unspecified
+        except ValueError:
+            return False
+
+    def include(self, name: str) -> bool:
+        """Return whether a host, in the spelling of `host_name`, is one of this server.
+
+        A server on every address is asked under any of them, behind address translation also under
+        one it does not know. No DNS stands behind an address, so none of them can be rebound.
+        """
+        if is_loopback(name) or name.endswith(".localhost") or name in self.allowed:
+            return True
+        if name == option_name(self.bound):
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return self.anywhere
+
+    @property
+    def wanted(self) -> str:
+        """Say in words what `include` takes."""
+        bound = "any IP address" if self.anywhere else self.bound
+        named = [] if is_loopback(self.bound) else [bound]
+        return ", ".join([*LOOPBACK, *named, *self.allowed])
+
+
+def misdirected(came: Sequence[str], hosts: Hosts) -> Refusal | None:
+    """Refuse a request whose Host headers, all that came, do not name one host of this server."""
+    if len(came) != 1:
+        return Refusal(400, f"wanted one Host header, came {len(came)}; send the host of the address")
+    name, shown = host_name(came[0]), repr(came[0][:100])
+    if name is None:
+        return Refusal(400, f"Host: wanted a host, or host:port; came {shown}")
+    if hosts.include(name):
+        return None
+    return Refusal(
+        421,
+        f"Host: wanted one of {hosts.wanted}; came {shown}. "
+        "If this server is meant to be reached under that name, start it with --allow-host NAME",
+    )
 
 
 def exposed(host: str, tokens: Tokens) -> str | None:
@@ -198,6 +311,12 @@ class Door:
         return token
 
     def homely(self, headers: Mapping[str, str]) -> bool:
-        """Whether a browser sends this from our own page or from one that is allowed; programs send no origin."""
+        """Whether a browser sends this from our own page or from one that is allowed; programs send no origin.
+
+        Our own page is one whose origin is the Host asked, which `misdirected` has let through.
+        """
         origin = headers.get("origin")
-        return origin is None or "*" in self.origins or origin in self.origins or urlsplit(origin).netloc == headers.get("host")
+        if origin is None or "*" in self.origins or origin in self.origins:
+            return True
+        scheme, _, host = origin.partition("://")
+        return scheme in ("http", "https") and host.lower() == headers.get("host", "").lower()

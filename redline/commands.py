@@ -21,7 +21,7 @@ from urllib.parse import quote, urlencode
 from detectors import DETECTORS
 from redline import store
 from redline.api import Options, Service, found
-from redline.auth import ROLES, AuthError, exposed, gathered, keep, minted
+from redline.auth import ROLES, AuthError, Hosts, exposed, gathered, keep, minted
 from redline.ledger import Anomaly, Batch
 from redline.monitor import Feed, Limits, Monitor
 from redline.service import described, headless, joined, listening, serve
@@ -33,7 +33,9 @@ from streams import STREAMS, Stream
 MACHINE = "this-machine"
 PIECE = 2_000  # steps taken and scored at once
 STREAM = tuple(asdict(Settings()))  # the settings a stream runs under; the others are the program's
-SERVING = ("host", "port", "db", "retention-days", "retention-rows", "create", "streams", "alerts", "tokens", "cors", "body-limit", "rate-limit")
+ADDRESS = ("host", "allow-host", "port")
+KEEPING = ("db", "retention-days", "retention-rows", "create", "streams")
+SERVING = (*ADDRESS, *KEEPING, "alerts", "tokens", "cors", "body-limit", "rate-limit")
 
 
 class UsageError(ValueError):
@@ -79,7 +81,9 @@ def run_words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--alarms", action="store_true", help="only those on which somebody is called")
     for name in SERVING:
         row = BY_NAME[name]
-        parser.add_argument(f"--{name}", metavar=name.upper(), help=f"{row.help} (default: {row.default})")
+        action = "append" if isinstance(row.default, tuple) else "store"
+        words = f"{row.help} (default: {None if row.default == () else row.default})"
+        parser.add_argument(f"--{name}", metavar=name.upper(), action=action, help=words)
 
 
 def run_run(args: argparse.Namespace) -> None:
@@ -258,7 +262,9 @@ def guarded(value: Mapping[str, Any]) -> Options:
     tokens = gathered(value["tokens"] or None, os.environ.get("REDLINE_TOKEN"))
     if refused := exposed(value["host"], tokens):
         raise UsageError(refused)
-    return Options(tokens, tuple((value["cors"] or "").split()), value["body-limit"] * 2**20, value["rate-limit"])
+    hosts = Hosts.given(value["host"], value["allow-host"])
+    origins = tuple((value["cors"] or "").split())
+    return Options(tokens, origins, value["body-limit"] * 2**20, value["rate-limit"], hosts)
 
 
 def whole(name: str, value: Any) -> int:

@@ -32,6 +32,14 @@ TABLE = (
     Setting("refractory", 60, "steps", 0, 10_000, "after an alarm only a higher score raises another within this many steps"),
     Setting("habituation", 1_000, "steps", 1, 100_000, "for how long an alarm makes the next ones as high a little quieter; 1 = not at all"),
     Setting("host", "127.0.0.1", "", NO, NO, "address the page is served on"),
+    Setting(
+        "allow-host",
+        (),  # one of several values: an option that may be given again, a list in a settings file
+        "",
+        NO,
+        NO,
+        "a further host name under which the server may be asked, as behind a reverse proxy; may be given again",
+    ),
     Setting("port", 8050, "", 1, 65_535, "port the page is served on"),
     Setting("interval", 500, "ms", 100, 60_000, "time between two redraws of the page"),
     Setting("seed", 12, "", 0, 2**32 - 1, "seed of the simulated streams"),  # with this one the first look at the wave has spikes, all caught

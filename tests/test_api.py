@@ -21,7 +21,7 @@ from docs.tables import filled
 from redline import events, payload
 from redline.alerts import SEVERITIES
 from redline.api import Options, Service, connect
-from redline.auth import Token, Tokens, digest
+from redline.auth import Hosts, Token, Tokens, digest
 from redline.events import Event, Hub, Wish
 from redline.excerpt import Range, Rows, as_csv, at_hand, picked, thinned
 from redline.learned import IsolationForest
@@ -429,6 +429,34 @@ def test_one_who_asks_too_often_is_told_when_to_come_back():
         answers = [client.get("/api/status") for _ in range(6)]
         assert [a.status_code for a in answers[:4]] == [200] * 4 and refused(answers[-1], 429)
         assert int(answers[-1].headers["retry-after"]) >= 1 and client.get("/health").status_code != 429
+
+
+def test_a_page_whose_name_was_pointed_here_gets_nothing_and_changes_nothing(wave):
+    evil = {"Host": "evil.example:8050", "Origin": "http://evil.example:8050"}
+    threshold = wave.get("/api/status").json()
+    change = {"source": "iot", "threshold": 5}
+    answer = wave.post("/api/configure", json=change, headers=evil)
+    assert answer.status_code == 421 and answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem["title"] == "Misdirected Request" and problem["instance"] == "/api/configure"
+    assert "came 'evil.example:8050'" in problem["detail"] and "--allow-host" in problem["detail"]
+    for path in ("/health", "/api/data/iot", "/api/stream/anomalies", "/docs", "/openapi.json"):
+        assert wave.get(path, headers=evil).status_code == 421, path
+    assert wave.get("/api/status").json()["streams"] == threshold["streams"]
+    assert wave.get("/health", headers=[("Host", "localhost"), ("Host", "localhost")]).status_code == 400
+
+
+def test_behind_a_proxy_or_on_every_address_a_name_is_allowed_and_a_token_is_still_needed():
+    tokens = Tokens([Token("operate", digest("secret"), "me")])
+    hosts = Hosts.given("0.0.0.0", ["redline.example"])
+    with served(Monitor({}), tokens=tokens, hosts=hosts, cors=("*",)) as client:
+        for host, status in (("redline.example", 200), ("10.0.0.4:8050", 200), ("evil.example", 421)):
+            headers = {"Host": host, "Authorization": "Bearer secret"}
+            assert client.get("/api/status", headers=headers).status_code == status
+        assert client.get("/api/status", headers={"Host": "redline.example"}).status_code == 401
+        asked = {"Host": "evil.example", "Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
+        preflight = client.options("/api/configure", headers=asked)
+        assert preflight.status_code == 421 and "access-control-allow-origin" not in preflight.headers
 
 
 def test_other_pages_may_ask_only_where_the_operator_says_so(wave):

@@ -191,6 +191,25 @@ def test_the_command_line_comes_before_the_file_and_the_file_before_the_default(
             commands.serving(argparse.Namespace(config=str(path), **given))
 
 
+def test_further_hosts_come_from_the_command_line_or_the_file(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("REDLINE_TOKEN", raising=False)
+    path = tmp_path / "s.toml"
+    given = dict.fromkeys((name.replace("-", "_") for name in commands.SERVING), None)
+    table = '[source]\nstream = "oven"\n[settings]\n[server]\nallow-host = {}\n'
+    for text, names in (('["a.example", "B"]', ("a.example", "b")), ('"a.example"', ("a.example",)), ("[]", ())):
+        path.write_text(table.format(text))
+        value = commands.serving(argparse.Namespace(config=str(path), **given))
+        assert commands.guarded(value).hosts.allowed == names
+        value = commands.serving(argparse.Namespace(config=str(path), **{**given, "allow_host": ["c"]}))
+        assert commands.guarded(value).hosts.allowed == ("c",)
+    for text in ("7", '["a:80"]', "[7]"):
+        path.write_text(table.format(text))
+        assert shell.main(["run", "--config", str(path)]) == 2
+        assert "--allow-host: wanted" in capsys.readouterr().err
+    words = ["run", "--config", str(path), "--allow-host", "a b", "--allow-host", "c"]
+    assert shell.main(words) == 2 and "'a b'" in capsys.readouterr().err
+
+
 def test_an_open_address_without_a_token_is_refused(tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("REDLINE_TOKEN", raising=False)
     (tmp_path / "s.toml").write_text('[source]\nstream = "oven"\n[settings]\n')

@@ -175,10 +175,8 @@ class Hosts(NamedTuple):
     def checked(text: object) -> str:
         name = option_name(text) if isinstance(text, str) else None
         if name is None:
-            raise HostError(
-                "--allow-host: wanted a host name or an address without scheme, port and path, "
-                f"as in redline.example; came {text!r}"
-            )
+            wanted = "a host name or an address without scheme, port and path"
+            raise HostError(f"--allow-host: wanted {wanted}; came {text!r}")
         return name
 
     @property
@@ -222,11 +220,8 @@ def misdirected(came: Sequence[str], hosts: Hosts) -> Refusal | None:
         return Refusal(400, f"Host: wanted a host, or host:port; came {shown}")
     if hosts.include(name):
         return None
-    return Refusal(
-        421,
-        f"Host: wanted one of {hosts.wanted}; came {shown}. "
-        "If this server is meant to be reached under that name, start it with --allow-host NAME",
-    )
+    advice = "to serve that name too, start the server with --allow-host NAME"
+    return Refusal(421, f"Host: wanted one of {hosts.wanted}; came {shown}; {advice}")
 
 
 def exposed(host: str, tokens: Tokens) -> str | None:

@@ -611,6 +611,14 @@ def test_what_is_wrong_in_the_file_is_said_without_repeating_it(text, words):
     assert "secret" not in str(refused.value)
 
 
+@pytest.mark.parametrize("name", ["release-valve", "cooldown", "on", "url"])
+def test_the_name_of_an_action_decides_nothing_about_its_values(name):
+    text = f"[actions.{name}]\ncommand = ['x']\ntimeout = 30\nhourly = 2"
+    assert read(text, {})[0].actions == (Action(name, ("x",), timeout=30, hourly=2),)
+    with pytest.raises(ChannelError, match="hourly: wanted a number of runs, at least 1; came 0"):
+        read(text.replace("hourly = 2", "hourly = 0"), {})
+
+
 def test_without_apprise_the_line_that_installs_it_is_the_answer(monkeypatch):
     monkeypatch.setitem(sys.modules, "apprise", None)
     with pytest.raises(ChannelError, match=r"pip install 'redline\[alerts\]'"):

@@ -223,7 +223,10 @@ class Guard:
 
     def counted(self, path: str, receive: Any) -> Any:
         """A receive that stops at the limit, for bodies that do not say how long they are."""
-        left = self.service.options.body if path.startswith("/api/") else PAGE_BODY
+        api = path.startswith("/api/")
+        limit = self.service.options.body if api else PAGE_BODY
+        advice = "send it in parts" if api else "choose a smaller file"
+        left = limit
 
         async def counting() -> Any:
             nonlocal left
@@ -231,7 +234,7 @@ class Guard:
             left -= len(message.get("body", b""))
             if left < 0:
                 self.service.oversized += 1
-                raise Problem(413, f"wanted a body of at most {self.service.options.body:,} bytes, came more; send it in parts")
+                raise Problem(413, f"wanted a body of at most {limit:,} bytes, came more; {advice}")
             return message
 
         return counting

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from detectors import DETECTORS
 from docs.tables import filled
-from redline import events, payload
+from redline import api, events, payload
 from redline.alerts import SEVERITIES
 from redline.api import Options, Service, connect
 from redline.auth import Token, Tokens, digest
@@ -422,6 +422,19 @@ def test_a_body_too_big_is_refused_also_where_it_does_not_say_so(running):
     assert "at most 100 bytes" in refused(running.post("/api/submit", content=b" " * 101), 413)["detail"]
     assert refused(running.post("/api/submit", content=iter([b" " * 60, b" " * 60])), 413)
     assert running.get("/api/status").json()["requests"]["too_big"] == 2
+
+
+def test_a_body_of_the_page_that_is_too_big_is_told_the_limit_of_the_page(running, monkeypatch):
+    monkeypatch.setattr(api, "PAGE_BODY", 200)
+    running.service.options = running.service.options._replace(body=100)
+
+    @running.app.post("/update")
+    async def update(request: Request):
+        return len(await request.body())
+
+    assert running.post("/update", content=b" " * 150).json() == 150
+    said = refused(running.post("/update", content=b" " * 201), 413)["detail"]
+    assert said == "wanted a body of at most 200 bytes, came more; choose a smaller file"
 
 
 def test_one_who_asks_too_often_is_told_when_to_come_back():

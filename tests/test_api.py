@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import math
+import sqlite3
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from starlette.testclient import TestClient
 from detectors import DETECTORS
 from docs.tables import filled
 from redline import api, events, payload
+from redline import store as store_module
 from redline.alerts import SEVERITIES
 from redline.api import Options, Service, connect
 from redline.auth import Token, Tokens, digest
@@ -672,6 +674,28 @@ def test_the_history_holds_late_points_and_narrows_like_the_journal(kept):
         ({"after": every[0]["id"], "limit": 1}, lambda a: a is every[1]),
     ):
         assert client.get("/api/anomalies", params={"limit": 100, **query}).json()["anomalies"] == [a for a in every if keep(a)]
+
+
+def test_points_that_cannot_be_read_from_the_store_are_not_passed_off_as_all_there_are(kept, monkeypatch):
+    client = kept()
+    calm_then_hot(client)
+    monitor = client.service.monitor
+    simulated = monitor.open("wave", STREAMS["wave"](seed=3), steps=100)
+
+    def broken(*_):
+        raise sqlite3.OperationalError("disk I/O error")
+
+    whole = client.get("/api/data/oven", params={"limit": 500})
+    assert len(whole.json()["points"]) == 301
+    with monkeypatch.context() as patched:
+        patched.setattr(store_module, "last_chunks", broken)
+        answer = client.get("/api/data/oven", params={"limit": 500})
+        problem = refused(answer, 503)
+        assert answer.headers["retry-after"] == "5"
+        assert "points of oven cannot be read" in problem["detail"] and "disk I/O error" in problem["detail"]
+        assert "make room; then ask again" in problem["detail"]
+        assert len(client.get("/api/data/wave").json()["points"]) >= simulated.end > 0  # never stored
+    assert client.get("/api/data/oven", params={"limit": 500}).json() == whole.json()
 
 
 def test_labels_that_do_not_fit_are_refused(running):

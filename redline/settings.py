@@ -94,7 +94,7 @@ def _literal(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-# the escapes of JSON are TOML's too; DEL alone must be escaped in TOML and is not in JSON
+        # the escapes of JSON are TOML's too; DEL alone must be escaped in TOML and is not in JSON
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{key} = {_literal(item)}" for key, item in value.items()) + " }"

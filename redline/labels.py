@@ -280,8 +280,17 @@ class Labels:
         self.keep.wave(stream, ids)
         self.waved[stream] = ids
 
-    def restore(self, rows: Iterable[dict[str, Any]], waved: Mapping[str, list[int]] | None = None) -> None:
-        """Takes up what was written, into an empty object."""
+    def restore(
+        self,
+        rows: Iterable[dict[str, Any]],
+        waved: Mapping[str, list[int]] | None = None,
+        newest: int = 0,
+    ) -> None:
+        """Take up what was written, into an empty object.
+
+        newest: the highest id ever given, that of a label since removed too; it is never given again.
+        """
         with self.lock:
             self.items = {label.id: label for label in sorted((Label(**row) for row in rows), key=lambda label: label.id)}
-            self.newest, self.waved = max(self.items, default=0), dict(waved or {})
+            self.newest = max(newest, *self.items, 0)
+            self.waved = dict(waved or {})

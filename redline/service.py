@@ -110,7 +110,8 @@ def remember(service: Service, store: Store, incidents: Incidents) -> None:
     store.beside = beside
     service.monitor.listeners.append(tell)
     service.labels = Labels(Keep(lambda row: keep_label(store, row), lambda id: drop_label(store, id), store.dismiss))
-    service.labels.restore((row["body"] for row in store.labels()), store.dismissed())
+    bodies = (row["body"] for row in store.labels())
+    service.labels.restore(bodies, store.dismissed(), store.newest_label())
 
 
 def keep_label(store: Store, row: dict[str, Any]) -> None:

@@ -29,6 +29,7 @@ from redline.settings import Settings
 VERSION = 1  # of the tables below
 REST = 3  # columns of a row of points before the features: time, score, alarm
 JOIN = 64  # chunks of a stream that become one, so that points pushed one by one are read back fast
+LABELLED = "newest label"  # in the table meta: the highest id that a person's label ever had
 DISMISSED = "dismissed "  # before the name of a stream, in the table meta
 JOURNAL = 1_000  # anomalies a restart shows again
 SWEEP = 500  # chunks looked at in one go by the retention
@@ -701,12 +702,29 @@ class Store:
         row = {"stream": stream, "start": span[0], "end": span[1], "kind": kind, "body": json.dumps(dict(detail or {})), "at": time.time()}
         with self.writing() as c:
             id = c.execute(labels.insert().values(row)).inserted_primary_key
+            self.given(c, json.loads(row["body"]).get("id", 0))
         return int(id[0]) if id else 0
 
     def drop_label(self, id: int) -> bool:
         """Takes a label back; whether there was one."""
         with self.writing() as c:
+            body = c.execute(sa.select(labels.c.body).where(labels.c.id == id)).scalar()
+            if body is not None:
+                self.given(c, json.loads(body).get("id", 0))  # a file from before has only the labels to tell
             return c.execute(labels.delete().where(labels.c.id == id)).rowcount > 0
+
+    def given(self, c: sa.Connection, id: int) -> None:
+        """Keep the highest id that a label ever had, so that it is never given again."""
+        newest = c.execute(sa.select(meta.c.value).where(meta.c.name == LABELLED)).scalar()
+        if newest is None:
+            c.execute(meta.insert().values(name=LABELLED, value=str(id)))
+        elif id > int(newest):
+            c.execute(meta.update().where(meta.c.name == LABELLED).values(value=str(id)))
+
+    def newest_label(self) -> int:
+        """Return the highest id that a label ever had; 0 where none is known."""
+        with self.reading() as c:
+            return int(c.execute(sa.select(meta.c.value).where(meta.c.name == LABELLED)).scalar() or 0)
 
     def labels(self, stream: str | None = None) -> list[dict[str, Any]]:
         """People's labels, oldest first."""

@@ -647,6 +647,37 @@ def test_what_was_found_said_and_changed_is_there_after_a_restart(kept):
     assert again.delete(f"/api/labels/{label['id']}").status_code == 200 and refused(again.delete(f"/api/labels/{label['id']}"), 404)
 
 
+def test_the_id_of_a_label_is_never_given_again(kept):
+    word = {"source": "oven", "kind": "expected", "start": NOON}
+    client = kept()
+    push(client, 0, [1.0, 2.0])
+    given = [client.post("/api/labels", json=word).json()["id"] for _ in range(3)]
+    for id in given[:0:-1]:  # the newest first, the oldest stays
+        client.delete(f"/api/labels/{id}")
+    kept.end()
+    client = kept()
+    given.append(client.post("/api/labels", json=word).json()["id"])
+    for id in (given[0], given[-1]):  # none stays
+        client.delete(f"/api/labels/{id}")
+    kept.end()
+    given.append(kept().post("/api/labels", json=word).json()["id"])
+    assert given == [1, 2, 3, 4, 5]
+
+
+def test_the_id_of_a_label_removed_from_a_file_of_before_is_not_given_again(kept):
+    word = {"source": "oven", "kind": "expected", "start": NOON}
+    client = kept()
+    push(client, 0, [1.0, 2.0])
+    given = [client.post("/api/labels", json=word).json()["id"] for _ in range(2)]
+    with client.service.store.writing() as c:
+        c.exec_driver_sql("DELETE FROM meta WHERE name = 'newest label'")
+    kept.end()
+    client = kept()
+    client.delete(f"/api/labels/{given[-1]}")
+    kept.end()
+    assert kept().post("/api/labels", json=word).json()["id"] == 3
+
+
 def test_a_client_goes_on_after_a_restart_where_it_was(kept):
     client = kept()
     calm_then_hot(client)

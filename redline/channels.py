@@ -106,7 +106,6 @@ class Record(NamedTuple):
 # --- the operator's file
 
 
-
 class Number(NamedTuple):
     """What a number in the file must be."""
 

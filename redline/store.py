@@ -32,8 +32,11 @@ JOIN = 64  # chunks of a stream that become one, so that points pushed one by on
 LABELLED = "newest label"  # in the table meta: the highest id that a person's label ever had
 DISMISSED = "dismissed "  # before the name of a stream, in the table meta
 JOURNAL = 1_000  # anomalies a restart shows again
-SWEEP = 500  # chunks looked at in one go by the retention
-SWEEP_EVERY = 60.0  # seconds between two looks
+SWEEP = 500  # chunks, late points and anomalies that one transaction of the retention looks at
+SWEPT = 100_000  # points that it deletes at most, but for the rest of a chunk
+SWEEP_EVERY = 60.0  # seconds between two passes of the retention
+SWEEP_BUDGET = 0.05  # seconds that one turn of a pass may take; a transaction under way is finished
+SWEEP_REST = 4.0  # times as long as its turn took, the retention then leaves the loop alone
 PATIENCE = 2.0  # seconds a commit waits for somebody else's lock
 
 log = logging.getLogger("redline")
@@ -386,7 +389,9 @@ class Store:
         self.known_streams: dict[str, Known] = {}
         self.total: int | None = None  # points stored
         self.cursor = 0  # the chunk the retention looked at last
-        self.swept = (time.monotonic(), time.time())
+        self.unfinished = False  # whether its pass goes on
+        self.resume = 0.0  # monotonic seconds before which it does not
+        self.swept = (time.monotonic(), time.time())  # of its last turn
         with speaking(self.path):
             if not write and not self.path.exists():
                 raise StoreError(f"{self.path} does not exist; name the file that `python app.py --db` writes")
@@ -433,14 +438,14 @@ class Store:
     def commit(self, batches: Sequence[Batch]) -> None:
         """Points, scores, anomalies, settings, positions and snapshots of these batches in one transaction, and what stands beside them."""
         with self.lock:
-            before = dict(self.known_streams)
+            before, total = dict(self.known_streams), self.total
             try:
                 with self.writing() as c:
                     self.put(c, batches)
                     if self.beside:
                         self.beside(batches, lambda rows: self.put_incidents(c, rows))
             except BaseException:
-                self.known_streams = before
+                self.known_streams, self.total = before, total
                 raise
         self.sweep_now_and_then()
 
@@ -519,10 +524,12 @@ class Store:
             self.known_streams[name] = known._replace(tail=tail, upto=upto)
 
     def join(self, c: sa.Connection, id: int, first: int) -> None:
-        """Makes one chunk of those from a step on."""
+        """Make one chunk of those from a step on; the retention may have deleted the first of them."""
         those = (points.c.stream == id) & (points.c.first >= first)
         old = c.execute(sa.select(points).where(those).order_by(points.c.first)).all()
-        whole = {"stream": id, "first": first, "n": sum(row.n for row in old), "rows": b"".join(row.rows for row in old)}
+        if len(old) < 2:
+            return
+        whole = {"stream": id, "first": old[0].first, "n": sum(row.n for row in old), "rows": b"".join(row.rows for row in old)}
         c.execute(points.delete().where(those))
         c.execute(points.insert().values(whole | {"oldest": old[0].oldest, "newest": old[-1].newest, "arrived": old[-1].arrived}))
 
@@ -749,42 +756,82 @@ class Store:
     # --- retention, backup
 
     def sweep_now_and_then(self) -> None:
-        """Looks once a minute for what is too old; not when the clock has jumped, for then nobody knows what is."""
+        """Delete what is too old or too many: a pass once a minute, in short turns until it is done.
+
+        A turn ends with its budget and the next one follows after a rest, so that commits go on between.
+        After a jump of the clock nobody knows what is too old: the pass is put off.
+        """
         ticks, wall = time.monotonic() - self.swept[0], time.time() - self.swept[1]
-        if ticks < SWEEP_EVERY:
+        if time.monotonic() < self.resume if self.unfinished else ticks < SWEEP_EVERY:
             return
-        self.swept = (time.monotonic(), time.time())
+        began = time.monotonic()
+        self.swept = (began, time.time())
         if abs(wall - ticks) > SWEEP_EVERY:
+            self.unfinished = False
             log.warning("the clock jumped by %.0f s; nothing is deleted by age until it is steady", wall - ticks)
             return
         try:
             self.sweep(time.time())
+            while self.unfinished and time.monotonic() - began < SWEEP_BUDGET:
+                self.sweep(time.time())
         except StoreError as error:
+            self.unfinished = False
             log.warning("nothing old was deleted: %s", error)
+        self.resume = time.monotonic() + SWEEP_REST * (time.monotonic() - began)
 
     def sweep(self, now: float) -> int:
-        """Deletes chunks and anomalies that are too old or too many, some of them; what a restart needs stays. How many chunks went."""
+        """Delete some of what is too old or too many, in one small transaction; return how many chunks went.
+
+        What a restart needs stays. `unfinished` says whether there is more to look at; each call goes on after the last.
+        """
         edge = now - 86_400 * self.keep.days
-        begin = sa.select(sa.func.min(snapshots.c.step)).where(snapshots.c.stream == points.c.stream).scalar_subquery()
-        free = (points.c.first + points.c.n <= sa.func.coalesce(begin, 0)).label("free")
-        oldest = sa.select(points.c.id, points.c.n, points.c.arrived, free).where(points.c.id > self.cursor).order_by(points.c.id).limit(SWEEP)
         with self.writing() as c:
-            total = self.total if self.total is not None else int(c.execute(sa.select(sa.func.sum(points.c.n))).scalar() or 0)
-            gone: list[int] = []
-            looked = c.execute(oldest).all()
-            for row in looked:
-                if row.arrived >= edge and total <= self.keep.rows:
-                    break
-                if row.free:
-                    gone.append(row.id)
-                    total -= row.n
-            c.execute(points.delete().where(points.c.id.in_(gone)))
-            c.execute(late.delete().where(late.c.arrived < edge))
-            first = c.execute(sa.select(anomalies.c.id, anomalies.c.found).order_by(anomalies.c.id).limit(SWEEP)).all()
-            c.execute(anomalies.delete().where(anomalies.c.id.in_([row.id for row in first[:-1] if row.found < edge])))
+            total, cursor, gone = self.sweep_points(c, edge)
+            more = [self.sweep_late(c, edge), self.sweep_anomalies(c, edge), cursor > 0]
             c.exec_driver_sql("PRAGMA incremental_vacuum(1000)")
-        self.total, self.cursor = total, looked[-1].id if len(looked) == SWEEP and looked[-1].arrived < edge else 0
-        return len(gone)
+        self.total, self.cursor, self.unfinished = total, cursor, any(more)
+        return gone
+
+    def sweep_points(self, c: sa.Connection, edge: float) -> tuple[int, int, int]:
+        """Delete chunks from the oldest on: (points left, the chunk to go on after or 0, how many chunks went)."""
+        needed = sa.select(sa.func.min(snapshots.c.step)).where(snapshots.c.stream == points.c.stream).scalar_subquery()
+        free = (points.c.first + points.c.n <= sa.func.coalesce(needed, 0)).label("free")
+        oldest = sa.select(points.c.id, points.c.n, points.c.arrived, free).where(points.c.id > self.cursor)
+        total = self.total
+        if total is None:
+            total = int(c.execute(sa.select(sa.func.sum(points.c.n))).scalar() or 0)
+        least = total - SWEPT
+        gone: list[int] = []
+        cursor = self.cursor
+        looked = c.execute(oldest.order_by(points.c.id).limit(SWEEP)).all()
+        for row in looked:
+            if row.arrived >= edge and total <= self.keep.rows:
+                cursor = 0
+                break
+            if total <= least:
+                break
+            cursor = row.id
+            if row.free:
+                gone.append(row.id)
+                total -= row.n
+        else:
+            cursor = cursor if len(looked) == SWEEP else 0  # fewer: the last chunk was among them
+        c.execute(points.delete().where(points.c.id.in_(gone)))
+        return total, cursor, len(gone)
+
+    def sweep_late(self, c: sa.Connection, edge: float) -> bool:
+        """Delete late points that are too old; whether there may be more."""
+        key = sa.tuple_(late.c.stream, late.c.time)
+        old = sa.select(late.c.stream, late.c.time).where(late.c.arrived < edge).limit(SWEEP)
+        return c.execute(late.delete().where(key.in_(old))).rowcount == SWEEP
+
+    def sweep_anomalies(self, c: sa.Connection, edge: float) -> bool:
+        """Delete anomalies that are too old, never the newest, whose id a restart counts from; whether there may be more."""
+        asked = sa.select(anomalies.c.id, anomalies.c.found).order_by(anomalies.c.id).limit(SWEEP)
+        first = c.execute(asked).all()
+        old = [row.id for row in first[:-1] if row.found < edge]
+        c.execute(anomalies.delete().where(anomalies.c.id.in_(old)))
+        return len(old) == SWEEP - 1
 
     def backup(self, path: str | Path) -> Path:
         """A whole copy of this moment, while everything goes on; a file that is there already is not touched."""

@@ -1,6 +1,8 @@
 """The store by itself and under the loop: one transaction, bit-equal restarts, queries, retention, migrations, backup, trouble."""
 
 import sqlite3
+import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -523,6 +525,133 @@ def test_retention_leaves_what_a_restart_needs(path):
     assert monitor.feeds["pump"].end == 40_000 and monitor.feeds["pump"].tape.kept == 10_000
     assert next(monitor.numbers) > 300  # ids are not used twice
     kept.close()
+
+
+def stored(path):
+    """Points in the file, as another program counts them."""
+    with closing(sqlite3.connect(path)) as c:
+        return c.execute("SELECT coalesce(sum(n), 0) FROM points").fetchone()[0]
+
+
+def test_retention_keeps_up_with_many_times_a_transaction_a_pass(path, monkeypatch):
+    """The real loop on the real store; a pass each half second, 10 chunks a transaction, hundreds of chunks written meanwhile."""
+    monkeypatch.setattr(store, "SWEEP_EVERY", 0.5)
+    monkeypatch.setattr(store, "SWEEP", 10)
+    monkeypatch.setattr(loop, "BUFFER", 1_000)
+    monkeypatch.setattr(loop, "MANY", 0)  # buffers of 100 steps
+    names, limit, size = [f"pump {i}" for i in range(20)], 5_000, 20
+    kept = Store(path, Keep(rows=limit))
+    monitor = Monitor({}, ledger=kept)
+    monitor.start()
+    counts, at, began = [], 0, time.monotonic()
+    while time.monotonic() - began < 4.0:
+        moments = START + np.arange(at, at + size, dtype=float)
+        receipts = [monitor.submit(name, moments, np.zeros((size, 1))) for name in names]
+        for receipt in receipts:
+            receipt.result(timeout=10.0)
+        at += size
+        counts.append((time.monotonic() - began, at * len(names), stored(path)))
+    monitor.stop()
+    kept.close()
+    a_second = at * len(names) / counts[-1][0]
+    assert at * len(names) > 4 * limit
+    assert max(count for when, _, count in counts if when > 2.0) < limit + 1.5 * a_second
+    again = Store(path)
+    monitor = watching(again)
+    for name in names:
+        monitor.revive(monitor.feeds[name])
+        assert monitor.feeds[name].end == at and monitor.feeds[name].tape.kept == 100
+    again.close()
+
+
+def test_a_pass_of_the_retention_goes_on_in_short_turns(path, monkeypatch):
+    time, x = numbers(40_000)
+    kept = Store(path, Keep(rows=15_000))
+    push(watching(kept), "pump", time, x, [250])
+    now = {"tick": 100.0, "wall": 1e9}
+
+    def ticking():  # each look at the clock takes a hundredth of a second
+        now["tick"] += 0.01
+        now["wall"] += 0.01
+        return now["tick"]
+
+    monkeypatch.setattr(store.time, "monotonic", ticking)
+    monkeypatch.setattr(store.time, "time", lambda: now["wall"])
+    monkeypatch.setattr(store, "SWEEP", 10)
+    kept.swept, left = (0.0, 1e9 - 100.0), [stored(path)]
+    while not left[1:] or kept.unfinished:
+        kept.sweep_now_and_then()
+        left.append(stored(path))
+        assert len(left) < 1_000
+    assert 15_000 - 250 <= left[-1] <= 15_000
+    turns = np.flatnonzero(np.diff(left))
+    assert len(turns) > 1 and np.diff(turns).min() > 1  # between two turns it rests
+    assert np.abs(np.diff(left)).max() <= 6 * 10 * 250  # and each is short
+    kept.sweep_now_and_then()
+    assert stored(path) == left[-1]
+    kept.close()
+
+
+def test_chunks_that_a_restart_needs_hold_up_no_others(path, monkeypatch):
+    monkeypatch.setattr(store, "SWEEP", 10)
+    kept = Store(path, Keep(rows=25_000))
+    monitor = watching(kept)
+    push(monitor, "still", *numbers(10_000), [250])  # 40 chunks, all of them needed
+    push(monitor, "pump", *numbers(40_000), [250])
+    kept.sweep(0.0)
+    while kept.unfinished:
+        kept.sweep(0.0)
+    assert stored(path) <= 25_000 and len(kept.points("still", limit=50_000).time) == 10_000
+    kept.close()
+
+
+def test_anomalies_and_late_points_too_old_go_in_small_transactions(path, monkeypatch):
+    monkeypatch.setattr(store, "SWEEP", 10)
+    kept = Store(path, Keep(days=1.0))
+    monitor, (time, x) = watching(kept), numbers(3_000)
+    push(monitor, "pump", time[1::2], x[1::2], [250])
+    push(monitor, "pump", time[:100:2], x[:100:2], [25])  # late
+    found = len(kept.anomalies(Query(limit=1_000)))
+    assert found > 15
+    kept.sweep(5e9)
+    assert len(kept.anomalies(Query(limit=1_000))) == found - 9
+    while kept.unfinished:
+        kept.sweep(5e9)
+    with closing(sqlite3.connect(path)) as c:
+        assert c.execute("SELECT count(*) FROM late").fetchone()[0] == 0
+    assert len(kept.anomalies()) == 1
+    kept.close()
+
+
+def test_small_chunks_are_joined_though_the_retention_took_the_first(path, monkeypatch):
+    monkeypatch.setattr(loop, "BUFFER", 1_000)
+    monkeypatch.setattr(loop, "MANY", 0)  # buffers of 100 steps
+    kept = Store(path, Keep(rows=100))
+    monitor, (time, x) = watching(kept), numbers(4_000)
+    for end in range(20, 4_001, 20):
+        push(monitor, "pump", time[end - 20 : end], x[end - 20 : end], [20])
+        kept.sweep(0.0)
+        left = kept.points("pump", limit=5_000)
+        assert min(end, 100) <= len(left.x) and np.array_equal(left.x, x[end - len(left.x) : end])
+        assert left.first == end - len(left.x)
+    kept.close()
+
+
+def test_a_commit_that_fails_does_not_count_its_points(kept):
+    kept.keep = Keep(rows=1_000)
+    monitor = watching(kept)
+    push(monitor, "pump", *numbers(500), [250])
+    kept.sweep(0.0)
+    before = kept.total
+
+    def failing(*_):
+        raise StoreError("no room")
+
+    kept.beside = failing
+    time, x = numbers(700)
+    monitor.submit("pump", time[500:], x[500:])
+    monitor.pump()
+    assert kept.total == before == 500
 
 
 def test_a_clock_that_jumps_deletes_nothing(kept, monkeypatch):

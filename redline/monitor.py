@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -35,6 +37,7 @@ RETRY = 5.0  # seconds until a failed stream is tried again
 JOURNAL = 1_000  # anomalies remembered of each stream
 SPEEDS = (1, 2, 5, 10, 20, 50, 100)
 MANY = 100  # pushed streams with a whole buffer; those beyond keep BUFFER / 10 steps at hand, the rest is in the ledger
+ENDING = 5.0  # seconds that the loop's thread is waited for when the program ends
 COUNTING = 5e-5  # seconds for each stream that totals are good for, so that counting many takes a hundredth of the time
 SNAPSHOTS = 4  # snapshots of a track's state that a buffer's length of steps takes
 
@@ -42,6 +45,14 @@ SNAPSHOTS = 4  # snapshots of a track's state that a buffer's length of steps ta
 def score(detector: Detector, x: np.ndarray) -> Verdict:
     """Advances `detector` by x (steps, features): a joint one sees the features together, any other each as a stream of its own."""
     return detector.advance(x[:, None, :] if detector.joint else x)
+
+
+def running(thread: threading.Thread) -> str:
+    """Name the function that a thread is in, with its file and line."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    if frame is None:
+        return "no function any more"
+    return f"{frame.f_code.co_name} ({Path(frame.f_code.co_filename).name}, line {frame.f_lineno})"
 
 
 class Tape:
@@ -644,12 +655,19 @@ class Monitor:
         self.thread = threading.Thread(target=self.run, name="monitor", daemon=True)
         self.thread.start()
 
-    def stop(self) -> None:
-        """Ends the thread; what was taken is committed, what was not is told so."""
+    def stop(self) -> bool:
+        """End the thread: what was taken is committed, what was not is told so. Return whether it has ended."""
         self.stopping.set()
         self.wake.set()
-        if self.thread:
-            self.thread.join(timeout=5.0)
+        thread = self.thread
+        if thread is None:
+            return True
+        thread.join(timeout=ENDING)
+        if not thread.is_alive():
+            return True
+        where = running(thread)
+        log.warning("the loop still runs %.0f s after it was told to end, in %s; nothing more is acknowledged", ENDING, where)
+        return False
 
     def run(self) -> None:
         self.begin()

@@ -137,7 +137,7 @@ def headless(service: Service) -> FastAPI:
         service.end()
         service.monitor.stop()
         if service.store:
-            service.store.close()
+            service.store.close()  # refuses a loop that still runs
 
     server = FastAPI(lifespan=lifespan)
     connect(server, service)

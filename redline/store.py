@@ -385,6 +385,7 @@ class Store:
     def __init__(self, path: str | Path, keep: Keep = Keep(), describe: Describe = plain, write: bool = True) -> None:  # noqa: B008  constants
         self.path, self.keep, self.describe = Path(path), keep, describe
         self.lock = threading.RLock()
+        self.closed = False
         self.beside: Callable[[Sequence[Batch], Callable[[Any], None]], None] | None = None  # writes incidents within a commit
         self.known_streams: dict[str, Known] = {}
         self.total: int | None = None  # points stored
@@ -413,8 +414,9 @@ class Store:
                 self.known_streams[name] = Known(id, end, settings_of(settings))
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Let go of the file, after a transaction under way; whoever asks later is refused."""
         with self.lock:
+            self.closed = True
             for made in (getattr(self, "writer", None), getattr(self, "reader", None)):
                 if made is not None:
                     made.dispose()
@@ -424,14 +426,22 @@ class Store:
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
         """One transaction of the writer: all of it or nothing."""
-        with self.lock, speaking(self.path), self.writer.begin() as c:
-            yield c
+        with self.lock:
+            self.refuse_closed()
+            with speaking(self.path), self.writer.begin() as c:
+                yield c
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         """One moment of the file."""
+        self.refuse_closed()
         with speaking(self.path), self.reader.begin() as c:
             yield c
+
+    def refuse_closed(self) -> None:
+        """Raise a StoreError once the store is closed: its engines would open the file again, which may be another's."""
+        if self.closed:
+            raise StoreError(f"{self.path} is closed, because Redline ends; start it again")
 
     # --- what the loop writes
 
@@ -835,6 +845,7 @@ class Store:
 
     def backup(self, path: str | Path) -> Path:
         """A whole copy of this moment, while everything goes on; a file that is there already is not touched."""
+        self.refuse_closed()
         target = Path(path)
         if target.exists():
             raise StoreError(f"{target} is there already; name a new file for the backup")

@@ -1,12 +1,14 @@
 """The store by itself and under the loop: one transaction, bit-equal restarts, queries, retention, migrations, backup, trouble."""
 
 import sqlite3
+import threading
 import time
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
+from starlette.testclient import TestClient
 
 from detectors import DETECTORS
 from docs.tables import filled
@@ -16,7 +18,7 @@ from redline.alerts import Policy
 from redline.api import Options
 from redline.intake import Full, Refused, Taken
 from redline.monitor import Limits, Monitor
-from redline.service import joined
+from redline.service import headless, joined
 from redline.settings import Settings
 from redline.store import Keep, Query, Store, StoreError
 from streams import STREAMS, Chunk, Stream
@@ -652,6 +654,61 @@ def test_a_commit_that_fails_does_not_count_its_points(kept):
     monitor.submit("pump", time[500:], x[500:])
     monitor.pump()
     assert kept.total == before == 500
+
+
+def test_a_closed_store_refuses_instead_of_opening_the_file_again(path, tmp_path):
+    kept = Store(path)
+    push(watching(kept), "pump", *numbers(100), [50])
+    kept.close()
+    other = Store(path)
+    asked = (
+        lambda: kept.record("ann", "apply"),
+        lambda: kept.commit([]),
+        lambda: kept.points("pump"),
+        lambda: kept.backup(tmp_path / "copy.db"),
+    )
+    for ask in asked:
+        with pytest.raises(StoreError, match="is closed, because Redline ends; start it again"):
+            ask()
+    assert other.audit() == [] and not (tmp_path / "copy.db").exists()
+    other.close()
+    kept.close()
+
+
+def test_a_loop_that_outlives_the_service_writes_and_acknowledges_nothing(path, monkeypatch, caplog):
+    """A stream that blocks keeps the loop from ending in time; then it goes on beside a second program on the file."""
+    monkeypatch.setattr(loop, "ENDING", 0.1)
+    entered, released = threading.Event(), threading.Event()
+
+    class Stuck(Stream):
+        names, units, floors, title = ("value",), ("",), (0.0,), "Stuck"
+
+        def take(self, steps):
+            if receipts:
+                entered.set()
+                released.wait(10.0)
+            return Chunk(np.empty(0), np.empty((0, 1)), None)
+
+    receipts = []
+    kept = Store(path)
+    monitor = Monitor({"stuck": (Stuck(), True)}, ledger=kept)
+    service = joined(monitor, kept, Options())
+    time, x = numbers(200)
+    with TestClient(headless(service)):
+        monitor.submit("pump", time[:100], x[:100]).result(timeout=10.0)
+        receipts.append(None)
+        assert entered.wait(10.0)
+        receipts.append(monitor.submit("pump", time[100:], x[100:]))
+    assert kept.closed and monitor.thread.is_alive()
+    assert "the loop still runs" in caplog.text and "in wait (threading.py" in caplog.text
+    other = Store(path)  # the file is free
+    released.set()
+    monitor.thread.join(10.0)
+    assert not monitor.thread.is_alive()
+    with pytest.raises(ConnectionAbortedError, match="not acknowledged"):
+        receipts[1].result(timeout=0)
+    assert len(other.points("pump").time) == 100
+    other.close()
 
 
 def test_a_clock_that_jumps_deletes_nothing(kept, monkeypatch):

@@ -15,19 +15,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
 
+from redline.codec import REST, chunks_of, nan, number, packed, read_rows, settings_of, unpacked, written
 from redline.ledger import Anomaly, Batch, Snapshot
 from redline.settings import Settings
 
 VERSION = 1  # of the tables below
-REST = 3  # columns of a row of points before the features: time, score, alarm
 JOIN = 64  # chunks of a stream that become one, so that points pushed one by one are read back fast
 LABELLED = "newest label"  # in the table meta: the highest id that a person's label ever had
 DISMISSED = "dismissed "  # before the name of a stream, in the table meta
@@ -220,73 +218,6 @@ Describe = Callable[[Anomaly, str], tuple[str, str]]  # (anomaly, unit) -> sever
 
 def plain(anomaly: Anomaly, unit: str) -> tuple[str, str]:
     return "", ""
-
-
-# --- plain values
-
-
-def packed(state: Mapping[str, np.ndarray]) -> bytes:
-    """Named arrays as bytes; {} is no bytes."""
-    if not state:
-        return b""
-    head = json.dumps([(name, value.dtype.str, value.shape) for name, value in state.items()]).encode()
-    return len(head).to_bytes(4, "little") + head + b"".join(np.ascontiguousarray(value).tobytes() for value in state.values())
-
-
-def unpacked(data: bytes) -> dict[str, np.ndarray]:
-    """The way back from `packed`."""
-    state: dict[str, np.ndarray] = {}
-    at = 4 + int.from_bytes(data[:4], "little")
-    for name, kind, shape in json.loads(data[4:at]) if data else ():
-        value = np.frombuffer(data, kind, int(np.prod(shape)), at).reshape(shape)
-        state[name], at = value, at + value.nbytes
-    return state
-
-
-def rows_of(batch: Batch) -> bytes:
-    """The points of a batch as rows (n, 3 + features) of float64."""
-    rows = np.empty((len(batch.time), REST + batch.x.shape[1]), "<f8")
-    rows[:, 0], rows[:, 1], rows[:, 2], rows[:, REST:] = batch.time, batch.score, batch.alarm, batch.x
-    return rows.tobytes()
-
-
-def chunks_of(batches: Sequence[Batch]) -> list[dict[str, Any]]:
-    """Batches of one stream as chunks, those that follow one another as one."""
-    chunks: list[dict[str, Any]] = []
-    for batch in batches:
-        if chunks and chunks[-1]["first"] + chunks[-1]["n"] == batch.first:
-            last = chunks[-1]
-            chunks[-1] = last | {"n": last["n"] + len(batch.time), "newest": float(batch.time[-1]), "rows": last["rows"] + rows_of(batch)}
-        else:
-            times = {"oldest": float(batch.time[0]), "newest": float(batch.time[-1])}
-            chunks.append({"first": batch.first, "n": len(batch.time), "rows": rows_of(batch), **times})
-    return chunks
-
-
-@lru_cache(maxsize=1_000)
-def written(value: Settings | tuple[str, ...]) -> str:
-    """Settings or names as JSON."""
-    return json.dumps(asdict(value) if isinstance(value, Settings) else value)
-
-
-def read_rows(chunks: Sequence[bytes], features: int) -> np.ndarray:
-    """(n, 3 + features) out of blobs."""
-    return np.frombuffer(b"".join(chunks), "<f8").reshape(-1, REST + features)
-
-
-def settings_of(text: str) -> Settings:
-    """Settings out of JSON; what another version knew and this one does not is left out."""
-    known = {field.name for field in fields(Settings)}
-    return Settings(**{name: value for name, value in json.loads(text).items() if name in known})
-
-
-def number(value: float) -> float | None:
-    """NaN as NULL."""
-    return None if value != value else float(value)
-
-
-def nan(value: float | None) -> float:
-    return float("nan") if value is None else value
 
 
 # --- the file
@@ -719,13 +650,13 @@ class Store:
         row = {"stream": stream, "start": span[0], "end": span[1], "kind": kind, "body": json.dumps(dict(detail or {})), "at": time.time()}
         with self.writing() as c:
             id = c.execute(labels.insert().values(row)).inserted_primary_key
-            self.given(c, json.loads(row["body"]).get("id", 0))
+            self.given(c, (detail or {}).get("id", 0))
         return int(id[0]) if id else 0
 
     def drop_label(self, id: int) -> bool:
         """Takes a label back; whether there was one."""
         with self.writing() as c:
-            body = c.execute(sa.select(labels.c.body).where(labels.c.id == id)).scalar()
+            body: Any = c.execute(sa.select(labels.c.body).where(labels.c.id == id)).scalar()
             if body is not None:
                 self.given(c, json.loads(body).get("id", 0))  # a file from before has only the labels to tell
             return c.execute(labels.delete().where(labels.c.id == id)).rowcount > 0

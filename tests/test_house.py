@@ -34,6 +34,8 @@ SPLITS = {  # (importer, imported): why a room knows this neighbour
     ("redline.monitor", "redline.ledger"): "the loop, split by subject: what it hands on, and the receipts of that",
     ("redline.monitor", "redline.cohort"): "the loop, split by subject: many streams scored as one",
     ("redline.store", "redline.ledger"): "a store is a Ledger, so it must know what a Batch is",
+    ("redline.store", "redline.codec"): "the store, split by subject: how things are written",
+    ("redline.codec", "redline.ledger"): "what is written of a Batch",
     ("redline.report", "redline.table"): "the report, split by subject: its rows as text, CSV and JSON",
     ("redline.learned", "redline.joint"): "a borrowed model is a joint detector that learns in blocks",
     ("redline.flagship", "redline.seasons"): "the flagship, split by subject: after how many steps a series repeats",

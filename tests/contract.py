@@ -399,7 +399,7 @@ def a_glitch_at_the_start_is_forgotten(make: Make) -> None:
     """One or two values of 65,535 among the first hundred of noise with deviation 1.
 
     One and two windows after them a spike of 10 deviations is caught by whoever has an opinion,
-    after three windows by everybody, and noise is as quiet as ever.
+    after three windows by whoever has one of the stream without, and noise is as quiet as ever.
     """
     for window in sorted({60, make().window}):
         x = np.random.default_rng(21).normal(size=(5501, len(GLITCHES), 2))
@@ -413,7 +413,8 @@ def a_glitch_at_the_start_is_forgotten(make: Make) -> None:
             scores = make(window=window).update(past)
             last = scores[-1]
             told = f"window {window}, a spike at step {spike} scores {last.round(1)}"
-            assert spike < 100 + 3 * window or not np.isnan(last).any(), f"{told}: no opinion"
+            late = spike >= 100 + 3 * window and last[0] == last[0] or spike == 5500
+            assert not (late and np.isnan(last).any()), f"{told}: no opinion"
             assert not (last <= CALLED).any(), told
         share, usual = (
             np.nanmean(np.where(quiet == quiet, quiet > LOUD, np.nan), axis=0)

@@ -139,7 +139,7 @@ class Transducer(ABC):
             return False
         begun = self._begun(tuple(shape.tolist()))
         if "early" in state:
-            begun["early"] = np.zeros((JUDGED[-1], *shape))
+            begun |= {"early": np.zeros((JUDGED[-1], *shape)), "seen_early": np.array(0)}
         mine = {name: (value.shape, value.dtype) for name, value in state.items()}
         return mine.items() >= {name: (value.shape, value.dtype) for name, value in begun.items()}.items()
 
@@ -262,8 +262,8 @@ def with_robust_start(advance: Callable[[Any, Any], Verdict]) -> Callable[[Any, 
     """Return an `advance` whose first values are judged for glitches after the steps JUDGED.
 
     Where others are found than before, it forgets all and learns the steps so far anew, glitches
-    missing. Until the last of these steps the values lie in the state as `early`; a start without
-    a glitch is scored as if nobody had looked.
+    missing. Until the last of these steps the values lie in the state as `early`, and how many
+    steps they are as `seen_early`; a start without a glitch is scored as if it were not judged.
     """
 
     @wraps(advance)
@@ -274,7 +274,7 @@ def with_robust_start(advance: Callable[[Any, Any], Verdict]) -> Callable[[Any, 
         x = self.read(x)
         shape = (JUDGED[-1], *x.shape[1:])
         early = np.full(shape, np.nan) if begins else self._held.pop("early")
-        clock = int(self._held["step"])
+        clock = 0 if begins else int(self._held.pop("seen_early"))  # not all detectors move `step`
         early[clock : clock + len(x)] = x[: len(early) - clock]
         verdicts, done = [], 0  # steps
         for end, found in _other_glitches(early, clock, clock + len(x)):
@@ -285,7 +285,7 @@ def with_robust_start(advance: Callable[[Any, Any], Verdict]) -> Callable[[Any, 
         if done < len(x) or not verdicts:
             verdicts.append(advance(self, x[done:]))
         if clock + len(x) < len(early):
-            self._held["early"] = early
+            self._held.update(early=early, seen_early=np.array(clock + len(x)))
         return verdicts[0] if len(verdicts) == 1 else _one_verdict(verdicts)
 
     return robust

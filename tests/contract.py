@@ -413,9 +413,12 @@ def a_glitch_at_the_start_is_forgotten(make: Make) -> None:
             scores = make(window=window).update(past)
             last = scores[-1]
             told = f"window {window}, a spike at step {spike} scores {last.round(1)}"
-            late = spike >= 100 + 3 * window and last[0] == last[0] or spike == 5500
+            late = (spike >= 100 + 3 * window and last[0] == last[0]) or spike == 5500
             assert not (late and np.isnan(last).any()), f"{told}: no opinion"
             assert not (last <= CALLED).any(), told
+            if spike == 100 + window:
+                cut = in_chunks(make(window=window), past, [*range(1, 140, 7)])
+                assert same(scores, cut.score), f"window {window}: other scores in chunks"
         share, usual = (
             np.nanmean(np.where(quiet == quiet, quiet > LOUD, np.nan), axis=0)
             for quiet in (scores[100:-1], make(window=window).update(clean)[100:-1])

@@ -39,12 +39,20 @@ def test_what_is_linked_is_there(target):
     assert target.startswith("http") or (ROOT / target).exists()
 
 
-def test_the_commands_run_as_written(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param([], id="as written", marks=pytest.mark.slow),
+        pytest.param(["--detectors", "EWMA,CUSUM", "--windows", "60"], id="with two detectors"),
+    ],
+)
+def test_the_commands_run(more, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     lines = [line.partition("#")[0] for block in blocks("sh") for line in block.splitlines() if line.startswith("python -m redline")]
     assert len(lines) >= 3
     for line in lines:
-        assert main(shlex.split(line)[3:]) in (0, None), line
+        words = shlex.split(line)[3:]
+        assert main(words + (more if words[0] == "evaluate" else [])) in (0, None), line
     assert "<svg" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 

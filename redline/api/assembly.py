@@ -166,7 +166,8 @@ def attach_store(service: Service, store: SqliteStore, incidents: Incidents) -> 
             lambda row: save_label(store, row), lambda id: delete_label(store, id), store.dismiss
         )
     )
-    service.labels.restore((row["body"] for row in store.labels()), store.dismissed())
+    bodies = (row["body"] for row in store.labels())
+    service.labels.restore(bodies, store.dismissed(), store.newest_label())
 
 
 def save_label(store: SqliteStore, row: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import uvicorn
 from fastapi import APIRouter, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from redline.api.guard import RequestGuard
+from redline.api.guard import HostGuard, RequestGuard
 from redline.api.problems import connect_problems, connect_unknown
 from redline.api.reference import connect_docs
 from redline.api.routes.alerts import connect_alerts
@@ -39,7 +39,7 @@ def build_server(service: Service) -> FastAPI:
         service.end()
         service.monitor.stop()
         if service.store:
-            service.store.close()
+            service.store.close()  # refuses a loop that still runs
 
     server = FastAPI(lifespan=lifespan)
     connect_api(server, service)
@@ -108,6 +108,7 @@ def connect_api(server: FastAPI, service: Service) -> Service:
             allow_methods=["*"],
             allow_headers=["*"],
         )
+    server.add_middleware(HostGuard, hosts=service.options.hosts)  # last = outside of the others
     service.monitor.listeners.append(service.heard)
     return service
 

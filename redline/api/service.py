@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from fastapi import Request
 
 from redline.access.authorizer import Authorizer, RateLimiter
+from redline.access.hosts import Hosts
 from redline.access.tokens import Tokens
 from redline.api import payload
 from redline.api.problems import Problem, field_error
@@ -45,6 +46,7 @@ class ServerOptions(NamedTuple):
     cors: tuple[str, ...] = ()  # origins whose pages may ask
     body: int = 32 * 2**20  # bytes of one request
     rate: float = 1_000.0  # requests a second and client, 0 = no limit
+    hosts: Hosts = Hosts()  # under which names the server may be asked
 
 
 @dataclass

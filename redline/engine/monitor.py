@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,9 +51,18 @@ SPEEDS = (1, 2, 5, 10, 20, 50, 100)
 # pushed streams with a whole buffer; those beyond keep BUFFER / 10 steps at hand, the rest is in
 # the ledger
 MANY_SOURCES = 100
+ENDING = 5.0  # seconds that the loop's thread is waited for when the program ends
 # seconds for each stream that totals are good for, so that counting many takes a hundredth of the
 # time
 COUNTING_SECONDS = 5e-5
+
+
+def running(thread: threading.Thread) -> str:
+    """Name the function that a thread is in, with its file and line."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    if frame is None:
+        return "no function any more"
+    return f"{frame.f_code.co_name} ({Path(frame.f_code.co_filename).name}, line {frame.f_lineno})"
 
 
 class Totals(NamedTuple):
@@ -358,12 +369,28 @@ class Monitor:
         self.thread = threading.Thread(target=self.run, name="monitor", daemon=True)
         self.thread.start()
 
-    def stop(self) -> None:
-        """Ends the thread; what was taken is committed, what was not is told so."""
+    def stop(self) -> bool:
+        """End the thread: what was taken is committed, what was not is told so. Return whether it
+        has ended.
+        """
         self.stopping.set()
         self.wake.set()
-        if self.thread:
-            self.thread.join(timeout=5.0)
+        thread = self.thread
+        if thread is None:
+            return True
+        thread.join(timeout=ENDING)
+        if not thread.is_alive():
+            return True
+        where = running(thread)
+        log.warning(
+            (
+                "the loop still runs %.0f s after it was told to end, in %s; nothing more "
+                "is acknowledged"
+            ),
+            ENDING,
+            where,
+        )
+        return False
 
     def run(self) -> None:
         self.begin()

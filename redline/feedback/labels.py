@@ -204,13 +204,20 @@ class LabelRegistry:
         self.waved[stream] = ids
 
     def restore(
-        self, rows: Iterable[dict[str, Any]], waved: Mapping[str, list[int]] | None = None
+        self,
+        rows: Iterable[dict[str, Any]],
+        waved: Mapping[str, list[int]] | None = None,
+        newest: int = 0,
     ) -> None:
-        """Takes up what was written, into an empty object."""
+        """Take up what was written, into an empty object.
+
+        newest: the highest id ever given, that of a label since removed too; it is never given
+        again.
+        """
         with self.lock:
             self.items = {
                 label.id: label
                 for label in sorted((Label(**row) for row in rows), key=lambda label: label.id)
             }
-            self.newest = max(self.items, default=0)
+            self.newest = max(newest, *self.items, 0)
             self.waved = dict(waved or {})

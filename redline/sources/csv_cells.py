@@ -215,9 +215,14 @@ class CsvTable:
                 del row[width:]
             if len(row) != width:
                 raise CsvError(
-                    f"row {block.line(index)} has {len(row)} cell{'s' * (len(row) != 1)}, "
-                    f"wanted {width} as in the first row, separated by "
-                    f"{DELIMITERS[self.delimiter]}; put a value that holds the separator in quotes"
+                    (
+                        f"row {block.line(index)} has {len(row)} "
+                        f"cell{'s' * (len(row) != 1)}, wanted {width} as in the first row, "
+                        ""
+                    )(
+                        f"separated by {DELIMITERS[self.delimiter]}; put a value that "
+                        "holds the separator in quotes"
+                    )
                 )
 
     def fail(self, step: int, column: str, wanted: str) -> NoReturn:

@@ -12,7 +12,7 @@ test: .venv/test browser
 	$(BIN)/python -m pytest $(ARGS)
 
 fast: .venv/test
-	$(BIN)/python -m pytest -m "not browser and not service" $(ARGS)
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal -m "not browser and not service and not slow" $(ARGS)
 
 # kill -9 under load, a full disk, a clock that jumps, hostile input, five times too much of it, 500 followers; -s shows the figures
 hardship: .venv/test

@@ -27,6 +27,7 @@ from fastapi.responses import JSONResponse
 
 from detectors import DETECTORS
 from redline.access.authorizer import exposure_problem
+from redline.access.hosts import HostError, Hosts
 from redline.access.tokens import AuthError, load_tokens
 from redline.api.server import build_server, listen, serve
 from redline.api.service import ServerOptions, Service, assemble_service
@@ -76,6 +77,7 @@ from redline.storage.errors import StoreError
 from redline.storage.sqlite import Retention, SqliteStore, UnavailableStore
 from streams import STREAMS, Stream
 
+SERVED = ("host", "allow-host", "port")  # where, and under which names, the page is served
 STORAGE_OPTIONS = (
     "db",
     "retention-days",
@@ -482,8 +484,7 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     )
     for row in SETTINGS_TABLE:
         if row.name in (
-            "host",
-            "port",
+            *SERVED,
             "csv",
             "interval",
             "seed",
@@ -495,12 +496,11 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
             *STORAGE_OPTIONS,
         ):
             kind = int if isinstance(row.default, int) else str
-            parser.add_argument(
-                f"--{row.name}",
-                default=row.default,
-                type=kind,
-                help=f"{row.help}{', ' + row.unit if row.unit else ''}",
+            said = f"{row.help}{', ' + row.unit if row.unit else ''}"
+            several: Any = (
+                {"action": "append"} if isinstance(row.default, tuple) else {"default": row.default}
             )
+            parser.add_argument(f"--{row.name}", type=kind, help=said, **several)
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
     asked = parser.parse_args(words)
     for row in SETTINGS_TABLE:
@@ -522,8 +522,12 @@ def server_options(asked: argparse.Namespace) -> ServerOptions:
         raise SystemExit(f"--tokens {asked.tokens}: {error}") from None
     if refused := exposure_problem(asked.host, tokens):
         raise SystemExit(refused)
+    try:
+        hosts = Hosts.given(asked.host, asked.allow_host or ())
+    except HostError as error:
+        raise SystemExit(str(error)) from None
     return ServerOptions(
-        tokens, tuple((asked.cors or "").split()), asked.body_limit * 2**20, asked.rate_limit
+        tokens, tuple((asked.cors or "").split()), asked.body_limit * 2**20, asked.rate_limit, hosts
     )
 
 

@@ -12,10 +12,11 @@ import json
 import math
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from functools import wraps
 from importlib import import_module
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 from zipfile import BadZipFile
@@ -69,6 +70,13 @@ UNREADABLE = (
     BadZipFile,
     zlib.error,
 )  # raised of any other file
+JUDGED = (
+    32,
+    64,
+    128,
+)  # steps after which all values so far are judged for glitches; later ones never are
+GLITCHES = 3  # values; more of them are no glitches
+GLITCH = 10.0  # times the largest distance of all others from the median
 State = dict[str, Array]
 Direction = Literal["both", "high", "low"]
 
@@ -122,11 +130,7 @@ class Transducer(ABC):
                 "stream of plain values is x[:, None]"
             )
         if self.state is None:
-            self.state = {
-                "step": np.array(0),
-                "shape": np.array(x.shape[1:]),
-                **self.begin(x.shape[1:]),
-            }
+            self.state = self._begun(x.shape[1:])
         if self.state["shape"].tolist() != [*x.shape[1:]]:
             began = tuple(self.state["shape"].tolist())
             raise ValueError(
@@ -139,6 +143,10 @@ class Transducer(ABC):
             return x
         known = np.abs(x) <= LARGEST_VALUE  # false for a NaN too
         return x if np.count_nonzero(known) == x.size else np.where(known, x, np.nan)
+
+    def _begun(self, shape: tuple[int, ...]) -> State:
+        """The whole state before the first step."""
+        return {"step": np.array(0), "shape": np.array(shape), **self.begin(shape)}
 
     def pieces(self, x: Array, block: int, most: int = 1) -> Iterator[tuple[int, Array]]:
         """(offset in its block, rows): x cut at the absolute multiples of `block` steps, up to
@@ -224,7 +232,9 @@ class Transducer(ABC):
         shape = state.get("shape", np.zeros(0))
         if shape.shape != (1 + self.joint,) or shape.dtype.kind != "i" or shape.min() < 0:
             return False
-        begun = {"step": np.array(0), "shape": shape, **self.begin(tuple(shape.tolist()))}
+        begun = self._begun(tuple(shape.tolist()))
+        if "early" in state:
+            begun |= {"early": np.zeros((JUDGED[-1], *shape)), "seen_early": np.array(0)}
         mine = {name: (value.shape, value.dtype) for name, value in state.items()}
         return (
             mine.items()
@@ -279,8 +289,9 @@ class Detector(Transducer):
     x       (steps, streams) or, for a joint detector, (steps, streams, features), floats, NaN = missing
     scores  (steps, streams), floats >= 0 in standard deviations, higher = stranger, NaN = no opinion
 
-    Cutting x into other chunks changes no bit of the scores. A new detector writes `begin` (its
-    state) and `advance`, and a line in DETECTORS.
+    Cutting x into other chunks changes no bit of the scores. A glitch among the first values is
+    forgotten by step 128 (`with_robust_start`). A new detector writes `begin` (its state) and
+    `advance`, and a line in DETECTORS.
     """
 
     window: int = 120  # steps of past that count; a missing step is a step
@@ -288,6 +299,12 @@ class Detector(Transducer):
         0.0  # smallest believable spread, the data's unit, one for all streams or one each
     )
     direction: Direction = "both"  # which side is strange
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Give every `advance` a robust start."""
+        super().__init_subclass__(**options)
+        if "advance" in vars(cls):
+            cls.advance = with_robust_start(cls.advance)  # type: ignore[assignment, method-assign]
 
     def __post_init__(self) -> None:
         self.state = None
@@ -360,6 +377,101 @@ class Detector(Transducer):
         if self.direction == "both":
             return np.abs(deviation)
         return np.maximum(deviation if self.direction == "high" else -deviation, 0.0)
+
+
+def with_robust_start(advance: Callable[[Any, Any], Verdict]) -> Callable[[Any, Any], Verdict]:
+    """Return an `advance` whose first values are judged for glitches after the steps JUDGED.
+
+    Where others are found than before, it forgets all and learns the steps so far anew, glitches
+    missing. Until the last of these steps the values lie in the state as `early`, and how many
+    steps they are as `seen_early`; a start without a glitch is scored as if it were not judged.
+    """
+
+    @wraps(advance)
+    def robust(self: Detector, x: Any) -> Verdict:
+        if self.state is not None and "early" not in self.state:
+            return advance(self, x)  # the start is over, or an outer `advance` sees to it
+        begins = self.state is None
+        x = self.read(x)
+        shape = (JUDGED[-1], *x.shape[1:])
+        early = np.full(shape, np.nan) if begins else self._held.pop("early")
+        clock = 0 if begins else int(self._held.pop("seen_early"))  # not all detectors move `step`
+        early[clock : clock + len(x)] = x[: len(early) - clock]
+        # steps
+        verdicts = []
+        done = 0
+        for end, found in _other_glitches(early, clock, clock + len(x)):
+            verdicts.append(advance(self, x[done : end - clock]))
+            done = end - clock
+            self.state = self._begun(x.shape[1:])
+            advance(self, np.where(found, np.nan, early[:end]))
+        if done < len(x) or not verdicts:
+            verdicts.append(advance(self, x[done:]))
+        if clock + len(x) < len(early):
+            self._held.update(early=early, seen_early=np.array(clock + len(x)))
+        return verdicts[0] if len(verdicts) == 1 else _one_verdict(verdicts)
+
+    return robust
+
+
+def _one_verdict(verdicts: list[Verdict]) -> Verdict:
+    columns: list[Any] = [
+        None if column[0] is None else np.concatenate(column) for column in zip(*verdicts)
+    ]
+    return Verdict(*columns)
+
+
+def _other_glitches(early: Array, clock: int, now: int) -> Iterator[tuple[int, Array]]:
+    """Yield (end, glitches of the first `end` values) where they are others than known before.
+
+    Only the ends in JUDGED after step `clock` and up to step `now` are looked at.
+    """
+    known = None
+    for before, end in pairwise((0, *JUDGED)):
+        if clock < end <= now:
+            known = glitches(early[:before]) if known is None else known
+            found = glitches(early[:end])
+            if found[before:].any() or (found[:before] != known).any():
+                yield end, found
+            known = found
+
+
+def glitches(x: Array) -> Array:
+    """Return which of the first values, (steps, ...), are glitches: missing values are none.
+
+    Few values, GLITCHES and one in 16 of those seen at most, each GLITCH times as far from the
+    median as any other value. None where all others are equal: there is no unit to measure in.
+    """
+    found = np.zeros(x.shape, bool)
+    suspect = maybe_glitches(x) if len(x) >= 16 else np.zeros(x.shape[1:], bool)
+    if not suspect.any():
+        return found
+    x = x[:, suspect]  # (steps, suspects)
+    ordered = np.sort(x.T, axis=-1)
+    seen = count_known(ordered)
+    away = np.nan_to_num(np.abs(x - rank_quantile(ordered, seen, 0.5)))
+    far = np.sort(away, axis=0)[::-1]  # the farthest first
+    limit = np.full(x.shape[1], np.inf)
+    for few in range(1, min(GLITCHES, len(x) // 16) + 1):
+        apart = (far[few - 1] > GLITCH * far[few]) & (far[few] > 0) & (16 * few <= np.asarray(seen))
+        limit = np.where(apart, far[few - 1], limit)
+    found[:, suspect] = away >= limit
+    return found
+
+
+def maybe_glitches(x: Array) -> Array:
+    """Return where `glitches` could find any, (...), from x (steps, ...), at a fraction of its
+    cost.
+
+    The median of the first seven values is no glitch. Seen from it, all but the glitches lie within
+    2 / (GLITCH - 1) of the distance of the farthest.
+    """
+    ordered = np.sort(x[: 2 * GLITCHES + 1], axis=0)
+    centre = np.where(ordered[-1] == ordered[-1], ordered[GLITCHES], np.nan)
+    away = np.abs(x - centre)
+    beyond = away >= 0.3 * np.fmax.reduce(away, axis=0)
+    few: Array = np.add.reduce(beyond, axis=0, dtype=np.int64) <= GLITCHES
+    return few  # true too where one of the seven is missing
 
 
 @dataclass

@@ -7,6 +7,7 @@ thing everywhere.
 
 from __future__ import annotations
 
+import json
 import tomllib
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, NamedTuple
@@ -59,6 +60,17 @@ SETTINGS_TABLE = (
         "for how long an alarm makes the next ones as high a little quieter; 1 = not at all",
     ),
     Setting("host", "127.0.0.1", "", UNBOUNDED, UNBOUNDED, "address the page is served on"),
+    Setting(
+        "allow-host",
+        (),  # one of several values: an option that may be given again, a list in a settings file
+        "",
+        UNBOUNDED,
+        UNBOUNDED,
+        (
+            "a further host name under which the server may be asked, as behind a reverse "
+            "proxy; may be given again"
+        ),
+    ),
     Setting("port", 8050, "", 1, 65_535, "port the page is served on"),
     Setting("interval", 500, "ms", 100, 60_000, "time between two redraws of the page"),
     Setting(
@@ -199,15 +211,8 @@ def _literal(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        return (
-            '"'
-            + value.replace("\\", "\\\\")
-            .replace('"', '\\"')
-            .replace("\n", "\\n")
-            .replace("\t", "\\t")
-            .replace("\r", "\\r")
-            + '"'
-        )
+        # the escapes of JSON are TOML's too; DEL alone must be escaped in TOML and is not in JSON
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{key} = {_literal(item)}" for key, item in value.items()) + " }"
     if isinstance(value, list | tuple):

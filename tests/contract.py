@@ -472,6 +472,63 @@ def a_floor_is_believed(make: Make) -> None:
         )
 
 
+# The first values
+
+GLITCHES = (  # steps; each tuple in a stream of its own, the first stream without any
+    *((), (0,), (1,), (5,), (17,), (31,), (32,), (50,), (63,), (64,), (80,), (99,)),
+    *((0, 1), (10, 11), (40, 90), (62, 65)),
+)
+
+
+@promise
+def a_glitch_at_the_start_is_forgotten(make: Make) -> None:
+    """One or two values of 65,535 among the first hundred of noise with deviation 1.
+
+    One and two windows after them a spike of 10 deviations is caught by whoever has an opinion,
+    after three windows by whoever has one of the stream without, and noise is as quiet as ever.
+    """
+    for window in sorted({60, make().window}):
+        x = np.random.default_rng(21).normal(size=(5501, len(GLITCHES), 2))
+        clean = x.copy() if make.joint else x[..., 0].copy()
+        for stream, steps in enumerate(GLITCHES):
+            x[list(steps), stream] = 65_535.0
+        x = x if make.joint else x[..., 0]
+        for spike in (100 + window, 100 + 2 * window, 100 + 3 * window, 5500):
+            past = x[: spike + 1].copy()
+            past[spike] = 10.0
+            scores = make(window=window).update(past)
+            last = scores[-1]
+            told = f"window {window}, a spike at step {spike} scores {last.round(1)}"
+            late = (spike >= 100 + 3 * window and last[0] == last[0]) or spike == 5500
+            assert not (late and np.isnan(last).any()), f"{told}: no opinion"
+            assert not (last <= CALLED).any(), told
+            if spike == 100 + window:
+                cut = in_chunks(make(window=window), past, [*range(1, 140, 7)])
+                assert same(scores, cut.score), f"window {window}: other scores in chunks"
+        share, usual = (
+            np.nanmean(np.where(quiet == quiet, quiet > LOUD, np.nan), axis=0)
+            for quiet in (scores[100:-1], make(window=window).update(clean)[100:-1])
+        )
+        told = f"window {window}: {share.round(4)} of the quiet steps are above 3"
+        most = max(0.008, 1.1 * usual.mean())  # `three_is_rare` asks this of the default window
+        assert 0.0009 <= share.mean() <= most, f"{told}, {usual.mean():.4f} without glitches"
+        assert (share <= 0.016).all(), told  # one stream is a small sample
+
+
+@promise
+def a_shift_at_the_start_is_learned(make: Make) -> None:
+    """A shift by 1,000 deviations is no glitch, wherever it falls between two judgements."""
+    shifts = (50, 31, 62, 63, 95, 126, 127)  # steps
+    x = np.random.default_rng(22).normal(size=(40 * W, len(shifts), 2))
+    for stream, step in enumerate(shifts):
+        x[step:, stream] += 1000.0
+    x = x if make.joint else x[..., 0]
+    scores = make(window=W).update(x)
+    assert not np.isnan(scores[128 + 10 * W :]).any(), "no opinion long after a shift"
+    loud = (scores[128 + 15 * W :] > LOUD).mean(axis=0)
+    assert (loud <= 0.05).all(), f"long after a shift at steps {shifts} {loud.round(2)} alarm"
+
+
 # What lasts
 
 

@@ -13,6 +13,7 @@ from math import ceil, floor, fsum, inf, isnan, nan, sqrt
 
 import numpy as np
 import twins_flagship
+from twins_start import with_robust_start
 
 from redline.detection.seasonality import find_season
 
@@ -203,7 +204,7 @@ def cusum(x: Values, window: int) -> Values:
     return scores
 
 
-TWINS: dict[str, Twin] = {
+PLAIN: dict[str, Twin] = {
     "rolling z-score": rolling_z,
     "median and MAD": median_mad,
     "interquartile range": interquartile,
@@ -215,3 +216,5 @@ TWINS: dict[str, Twin] = {
     "autoregressive": autoregressive,
     "ensemble": twins_flagship.ensemble,  # type: ignore[dict-item]
 }
+
+TWINS: dict[str, Twin] = {name: with_robust_start(twin) for name, twin in PLAIN.items()}

@@ -8,6 +8,7 @@ from math import erfc, exp, floor, fsum, gamma, inf, isnan, log, log2, nan, pi, 
 
 import numpy as np
 from twins import CEILING, NORMAL, Twin, Values, quantile, seen
+from twins_start import with_robust_start
 
 Row = list[float]  # one step of a stream, its features
 
@@ -374,10 +375,12 @@ def dealt_tree(tree: int, few: int, features: int) -> tuple[list[int], Box, list
     )
 
 
-TWINS: dict[str, Twin] = {
+PLAIN: dict[str, Twin] = {
     "nearest neighbours": nearest_neighbours,
     "novelty": novelty,
     "Mahalanobis": mahalanobis,  # type: ignore[dict-item]
     "half-space trees": half_space_trees,  # type: ignore[dict-item]
     "local outlier factor": local_outlier_factor,  # type: ignore[dict-item]
 }
+
+TWINS: dict[str, Twin] = {name: with_robust_start(twin) for name, twin in PLAIN.items()}

@@ -10,6 +10,7 @@ from math import isnan, log, nan, sqrt
 import numpy as np
 from twins import Twin, Values
 from twins_families import calibrated, carried, least
+from twins_start import with_robust_start
 
 
 def run_to(x: Values, t: int, width: int) -> Values:
@@ -108,4 +109,6 @@ def subspace(x: Values, window: int) -> Values:
     return judged(x, window, misfit)
 
 
-TWINS: dict[str, Twin] = {"spectral residual": spectral_residual, "subspace": subspace}
+PLAIN: dict[str, Twin] = {"spectral residual": spectral_residual, "subspace": subspace}
+
+TWINS: dict[str, Twin] = {name: with_robust_start(twin) for name, twin in PLAIN.items()}

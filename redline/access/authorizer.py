@@ -1,6 +1,9 @@
 """Who may do what: tokens kept as hashes, the role each of them gives, and how often one client may
 ask.
 
+A request must also name a host of this server: a page elsewhere can point its own DNS name at this
+machine (DNS rebinding), and its requests then carry that name as Host and as Origin.
+
 Without any token everybody who reaches the address may do everything, so such a server listens on
 this machine only. A token comes as `Authorization: Bearer TOKEN`, or as the password a browser asks
 for. Tokens are 256 random bits, so a plain SHA-256 of one cannot be guessed back.
@@ -14,7 +17,6 @@ import ipaddress
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 from redline.access.tokens import ROLES, Token, Tokens
 
@@ -55,8 +57,7 @@ def exposure_problem(host: str, tokens: Tokens) -> str | None:
     if tokens or is_loopback(host):
         return None
     return (
-        f"--host {host} lets other machines in, and no token is set. Make one with "
-        "`python -m redline token operate me --file redline.tokens` "
+        f"--host {host} lets other machines in, and no token is set. Make one with `python -m redline token operate me --file redline.tokens` "
         "and start with --tokens redline.tokens (or set REDLINE_TOKEN), or stay on 127.0.0.1."
     )
 
@@ -152,11 +153,11 @@ class Authorizer:
     def homely(self, headers: Mapping[str, str]) -> bool:
         """Whether a browser sends this from our own page or from one that is allowed; programs send
         no origin.
+
+        Our own page is one whose origin is the Host asked, which `misdirected` has let through.
         """
         origin = headers.get("origin")
-        return (
-            origin is None
-            or "*" in self.origins
-            or origin in self.origins
-            or urlsplit(origin).netloc == headers.get("host")
-        )
+        if origin is None or "*" in self.origins or origin in self.origins:
+            return True
+        scheme, _, host = origin.partition("://")
+        return scheme in ("http", "https") and host.lower() == headers.get("host", "").lower()

@@ -8,11 +8,40 @@ from collections.abc import Mapping
 from typing import Any
 
 from redline.access.authorizer import Refusal
+from redline.access.hosts import Hosts, misdirected_host
 from redline.access.tokens import Token
 from redline.api.problems import Problem
 from redline.api.service import Service
 
 MAX_PAGE_BODY = 100 * 2**20  # bytes the page may send, an uploaded file as text
+
+
+class HostGuard:
+    """Refuse whatever is asked under a host that is none of this server's: pages, routes, files."""
+
+    def __init__(self, app: Any, hosts: Hosts) -> None:
+        self.app = app
+        self.hosts = hosts
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        refusal = None
+        if scope["type"] in ("http", "websocket"):
+            came = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+            refusal = misdirected_host(came, self.hosts)
+        if refusal is None:
+            await self.app(scope, receive, send)
+        else:
+            await refuse(refusal, scope, receive, send)
+
+
+async def refuse(refusal: Refusal, scope: Any, receive: Any, send: Any) -> None:
+    """Answer a request, or the opening of a WebSocket, with a refusal."""
+    if scope["type"] == "websocket":
+        code = 4_000 + refusal.status  # from 4000 on a code is the application's own
+        await send({"type": "websocket.close", "code": code, "reason": refusal.detail[:100]})
+        return
+    problem = Problem(refusal.status, refusal.detail, headers=dict(refusal.headers))
+    await problem.response(scope["path"])(scope, receive, send)
 
 
 class RequestGuard:
@@ -39,12 +68,8 @@ class RequestGuard:
                 self.counted(scope["path"], receive) if scope["type"] == "http" else receive,
                 send,
             )
-        elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 4_401, "reason": found.detail})
         else:
-            await Problem(found.status, found.detail, headers=dict(found.headers)).response(
-                scope["path"]
-            )(scope, receive, send)
+            await refuse(found, scope, receive, send)
 
     def judged(self, scope: Any, headers: Mapping[str, str]) -> Refusal | Token | None:
         path = scope["path"]
@@ -73,7 +98,9 @@ class RequestGuard:
 
     def counted(self, path: str, receive: Any) -> Any:
         """A receive that stops at the limit, for bodies that do not say how long they are."""
-        limit = self.service.options.body if path.startswith("/api/") else MAX_PAGE_BODY
+        api = path.startswith("/api/")
+        limit = self.service.options.body if api else MAX_PAGE_BODY
+        advice = "send it in parts" if api else "choose a smaller file"
         left = limit
 
         async def counting() -> Any:
@@ -82,10 +109,7 @@ class RequestGuard:
             left -= len(message.get("body", b""))
             if left < 0:
                 self.service.oversized += 1
-                raise Problem(
-                    413,
-                    (f"wanted a body of at most {limit:,} bytes, came more; send it in parts"),
-                )
+                raise Problem(413, f"wanted a body of at most {limit:,} bytes, came more; {advice}")
             return message
 
         return counting

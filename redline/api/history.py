@@ -7,7 +7,6 @@ scored.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -53,13 +52,22 @@ class HistoryRange(NamedTuple):
 
 
 def history_rows(feed: Feed, store: SqliteStore | None, asked: HistoryRange) -> HistoryRows:
-    """The steps of a range: from the store where it keeps this stream's points, else those at hand."""
+    """Return the steps of a range: from the store where it keeps this stream's points, else those
+    in the buffer.
+
+    The buffer answers without a store, for streams whose points are not stored, and before a
+    stream's first commit. Raises: StoreError when the store cannot be read: the buffer alone would
+    pass for the whole range.
+    """
     found = None
     if store and feed.real:
-        with contextlib.suppress(
-            StoreError
-        ):  # the store's trouble is told by /health; what is at hand can still be shown
+        try:
             found = rows_from_store(store, feed.name, asked)
+        except StoreError as error:
+            todo = "then ask again; /health says how the store does"
+            raise StoreError(
+                f"the stored points of {feed.name} cannot be read: {error}; {todo}"
+            ) from error
     found = select_rows(rows_from_buffer(feed), asked) if found is None else found
     return thin_rows(found, asked.thin) if asked.thin else found
 

@@ -11,7 +11,7 @@ import uvicorn
 from fastapi import APIRouter, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from redline.api.guard import RequestGuard
+from redline.api.guard import HostGuard, RequestGuard
 from redline.api.problems import connect_problems, connect_unknown
 from redline.api.reference import connect_docs
 from redline.api.routes.alerts import connect_alerts
@@ -38,9 +38,9 @@ def build_server(service: Service) -> FastAPI:
         service.monitor.start()
         yield
         service.close()
-        ended = await asyncio.to_thread(service.monitor.stop)
-        if service.store and ended:  # else the loop may still commit; the process ends without it
-            service.store.close()
+        await asyncio.to_thread(service.monitor.stop)
+        if service.store:
+            service.store.close()  # refuses a loop that still runs
 
     server = FastAPI(lifespan=lifespan)
     connect_api(server, service)
@@ -109,6 +109,7 @@ def connect_api(server: FastAPI, service: Service) -> Service:
             allow_methods=["*"],
             allow_headers=["*"],
         )
+    server.add_middleware(HostGuard, hosts=service.options.hosts)  # last = outside of the others
     service.monitor.listeners.append(service.publish_anomalies)
     return service
 

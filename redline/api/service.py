@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from redline.access.authorizer import Authorizer, RateLimiter
+from redline.access.hosts import Hosts
 from redline.access.tokens import Tokens
 from redline.api.documents import anomaly_document, anomaly_event, stored_anomaly
 from redline.api.problems import Problem, field_error
@@ -38,6 +39,7 @@ class ServerOptions(NamedTuple):
     cors: tuple[str, ...] = ()  # origins whose pages may ask
     body: int = 32 * 2**20  # bytes of one request
     rate: float = 1_000.0  # requests a second and client, 0 = no limit
+    hosts: Hosts = Hosts()  # under which names the server may be asked
 
 
 @dataclass

@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from detectors import DETECTORS
 from redline.access.authorizer import exposure_problem
+from redline.access.hosts import Hosts
 from redline.access.tokens import load_tokens
 from redline.api.documents import anomaly_document
 from redline.api.server import build_server, listen, serve
@@ -38,20 +39,9 @@ PIECE_STEPS = 2_000  # steps taken and scored at once
 STREAM_SETTINGS = tuple(
     asdict(Settings())
 )  # the settings a stream runs under; the others are the program's
-SERVER_SETTINGS = (
-    "host",
-    "port",
-    "db",
-    "retention-days",
-    "retention-rows",
-    "create",
-    "streams",
-    "alerts",
-    "tokens",
-    "cors",
-    "body-limit",
-    "rate-limit",
-)
+ADDRESS = ("host", "allow-host", "port")
+KEEPING = ("db", "retention-days", "retention-rows", "create", "streams")
+SERVER_SETTINGS = (*ADDRESS, *KEEPING, "alerts", "tokens", "cors", "body-limit", "rate-limit")
 
 
 class RunPlan(NamedTuple):
@@ -88,9 +78,9 @@ def run_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for name in SERVER_SETTINGS:
         row = SETTINGS_BY_NAME[name]
-        parser.add_argument(
-            f"--{name}", metavar=name.upper(), help=f"{row.help} (default: {row.default})"
-        )
+        action = "append" if isinstance(row.default, tuple) else "store"
+        words = f"{row.help} (default: {None if row.default == () else row.default})"
+        parser.add_argument(f"--{name}", metavar=name.upper(), action=action, help=words)
 
 
 def run_run(args: argparse.Namespace) -> None:
@@ -312,12 +302,9 @@ def run_options(value: Mapping[str, Any]) -> ServerOptions:
     tokens = load_tokens(value["tokens"] or None, os.environ.get("REDLINE_TOKEN"))
     if refused := exposure_problem(value["host"], tokens):
         raise UsageError(refused)
-    return ServerOptions(
-        tokens,
-        tuple((value["cors"] or "").split()),
-        value["body-limit"] * 2**20,
-        value["rate-limit"],
-    )
+    hosts = Hosts.given(value["host"], value["allow-host"])
+    origins = tuple((value["cors"] or "").split())
+    return ServerOptions(tokens, origins, value["body-limit"] * 2**20, value["rate-limit"], hosts)
 
 
 def whole_number(name: str, value: Any) -> int:

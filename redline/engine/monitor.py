@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -52,6 +54,14 @@ MANY_SOURCES = 100
 # seconds per stream for which totals are good, so that counting takes a hundredth of the time
 COUNTING_SECONDS = 5e-5
 _T = TypeVar("_T")
+
+
+def running_function(thread: threading.Thread) -> str:
+    """Name the function that a thread is in, with its file and line."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    if frame is None:
+        return "no function any more"
+    return f"{frame.f_code.co_name} ({Path(frame.f_code.co_filename).name}, line {frame.f_lineno})"
 
 
 class Totals(NamedTuple):
@@ -328,18 +338,20 @@ class Monitor:
     def stop(self, timeout: float = STOP_SECONDS) -> bool:
         """End the loop: what was taken is committed, the rest is refused.
 
-        Returns False when the thread still runs after `timeout` seconds; the store must then stay
-        open.
+        Returns False when the thread still runs after `timeout` seconds; a closed store then
+        refuses it, and nothing more is acknowledged.
         """
         self.stopping.set()
         self.wake.set()
-        if self.thread is None:
+        thread = self.thread
+        if thread is None:
             return True
-        self.thread.join(timeout=timeout)
-        if self.thread.is_alive():
-            log.warning("the loop has not ended within %g s; its store stays open", timeout)
-            return False
-        return True
+        thread.join(timeout=timeout)
+        if not thread.is_alive():
+            return True
+        text = "the loop still runs %g s after it was asked to end, in %s; nothing more is "
+        log.warning(text + "acknowledged", timeout, running_function(thread))
+        return False
 
     def run(self) -> None:
         """Run the loop until `stop`."""

@@ -90,7 +90,7 @@ def row_truth(label: np.ndarray | None) -> RowTruth | None:
     """Fold (steps, features) kinds into the truth of rows; None when there are no labels.
 
     >>> row_truth(np.array([[0, 0], [1, 7], [0, 7]]))
-    RowTruth(anomalous=array([False,  True, False]), judged=array([ True,  True, False]))
+    Truth(anomalous=array([False,  True, False]), judged=array([ True,  True, False]))
     """
     if label is None:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import tomllib
@@ -55,6 +56,22 @@ class NotificationPlan(NamedTuple):
     actions: tuple[Action, ...] = ()
 
 
+class Number(NamedTuple):
+    """What a number in the file must be."""
+
+    kind: type  # int, or float, which a whole number is too
+    least: float = 0.0  # a float lies above it
+    most: float = math.inf
+
+    def fits(self, value: Any) -> bool:
+        if isinstance(value, bool) or not isinstance(
+            value, int if self.kind is int else int | float
+        ):
+            return False
+        above = value >= self.least if self.kind is int else value > self.least
+        return above and value <= self.most
+
+
 TEXT_TYPE = (str, "a text")
 SHARED_KEYS: dict[str, tuple[Any, str]] = {
     "severity": (SEVERITIES, f"one of {', '.join(SEVERITIES)}"),
@@ -67,15 +84,15 @@ CHANNEL_KEYS: dict[str, dict[str, tuple[Any, str]]] = {
         "url": TEXT_TYPE,
         **SHARED_KEYS,
         "on": ((INCIDENT_START, INCIDENT_END), f"{INCIDENT_START} or {INCIDENT_END}"),
-        "timeout": (float, "seconds, above 0"),
-        "hourly": (int, "a number of runs, at least 1"),
+        "timeout": (Number(float, most=86_400), "seconds, above 0"),
+        "hourly": (Number(int, least=1), "a number of runs, at least 1"),
         "dry-run": (bool, "true or false"),
     },
     "policy": {
-        "minimum": (int, "a number of steps, at least 1"),
-        "quiet": (int, "a number of steps, at least 1"),
-        "release": (float, "a share of the threshold, above 0 to 1"),
-        "cooldown": (int, "a number of steps, at least 0"),
+        "minimum": (Number(int, least=1), "a number of steps, at least 1"),
+        "quiet": (Number(int, least=1), "a number of steps, at least 1"),
+        "release": (Number(float, most=1), "a share of the threshold, above 0 to 1"),
+        "cooldown": (Number(int), "a number of steps, at least 0"),
     },
 }
 
@@ -166,22 +183,15 @@ def _keys(
 def _value(where: str, value: Any, wanted: tuple[Any, str]) -> Any:
     """A value of the kind that is wanted; an error does not repeat it, it may be a secret."""
     kind, words = wanted
-    if isinstance(kind, tuple):
+    if isinstance(kind, Number):
+        fits = kind.fits(value)
+    elif isinstance(kind, tuple):
         fits = value in kind
     elif kind is list:
         fits = (
             isinstance(value, list)
             and bool(value)
             and all(isinstance(each, str) and each for each in value)
-        )
-    elif kind in (int, float):
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        least = 0 if where.endswith("cooldown") else 1
-        fits = (
-            (whole and value >= least)
-            if kind is int
-            else (whole or isinstance(value, float))
-            and 0 < value <= (1 if "release" in where else 86_400)
         )
     else:
         fits = isinstance(value, kind) and value != ""

@@ -56,11 +56,16 @@ from redline.storage.schema import (
 MERGED_CHUNKS = (
     64  # chunks of a stream that become one, so that points pushed one by one are read back fast
 )
+NEWEST_LABEL = "newest label"  # in the table meta: the highest id that a person's label ever had
 DISMISSED_PREFIX = "dismissed "  # before the name of a stream, in the table meta
-NEWEST_LABEL = "newest label"  # in the table meta: the highest id ever given
 RESTORED_ANOMALIES = 1_000  # anomalies a restart shows again
-SWEEP_CHUNKS = 500  # chunks looked at in one go by the retention
-SWEEP_EVERY = 60.0  # seconds between two looks
+SWEEP_CHUNKS = (
+    500  # chunks, late points and anomalies that one transaction of the retention looks at
+)
+SWEPT = 100_000  # points that it deletes at most, but for the rest of a chunk
+SWEEP_EVERY = 60.0  # seconds between two passes of the retention
+SWEEP_BUDGET = 0.05  # seconds that one turn of a pass may take; a transaction under way is finished
+SWEEP_REST = 4.0  # times as long as its turn took, the retention then leaves the loop alone
 LOCK_TIMEOUT = 2.0  # seconds a commit waits for somebody else's lock
 _log = logging.getLogger("redline")
 
@@ -170,10 +175,13 @@ class SqliteStore(ResultStore):
         self.path = Path(path)
         self.keep = keep
         self.lock = threading.RLock()
+        self.closed = False
         self.known_streams: dict[str, KnownStream] = {}
         self.total: int | None = None  # points stored
         self.cursor = 0  # the chunk the retention looked at last
-        self.swept = (time.monotonic(), time.time())
+        self.unfinished = False  # whether its pass goes on
+        self.resume = 0.0  # monotonic seconds before which it does not
+        self.swept = (time.monotonic(), time.time())  # of its last turn
         with translate_errors(self.path):
             if not write and not self.path.exists():
                 raise StoreError(
@@ -204,8 +212,9 @@ class SqliteStore(ResultStore):
                 self.known_streams[name] = KnownStream(id, end, settings_from_json(settings))
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Let go of the file, after a transaction under way; whoever asks later is refused."""
         with self.lock:
+            self.closed = True
             for made in (getattr(self, "writer", None), getattr(self, "reader", None)):
                 if made is not None:
                     made.dispose()
@@ -215,14 +224,24 @@ class SqliteStore(ResultStore):
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
         """One transaction of the writer: all of it or nothing."""
-        with self.lock, translate_errors(self.path), self.writer.begin() as c:
-            yield c
+        with self.lock:
+            self.refuse_closed()
+            with translate_errors(self.path), self.writer.begin() as c:
+                yield c
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         """One moment of the file."""
+        self.refuse_closed()
         with translate_errors(self.path), self.reader.begin() as c:
             yield c
+
+    def refuse_closed(self) -> None:
+        """Raise a StoreError once the store is closed: its engines would open the file again, which
+        may be another's.
+        """
+        if self.closed:
+            raise StoreError(f"{self.path} is closed, because Redline ends; start it again")
 
     # --- what the loop writes
 
@@ -233,6 +252,7 @@ class SqliteStore(ResultStore):
         """
         with self.lock:
             before = dict(self.known_streams)
+            total = self.total
             try:
                 with self.writing() as c:
                     self.put(c, batches)
@@ -240,6 +260,7 @@ class SqliteStore(ResultStore):
                         also(lambda rows: self.put_incidents(c, rows))
             except BaseException:
                 self.known_streams = before
+                self.total = total
                 raise
         self.sweep_now_and_then()
 
@@ -371,12 +392,14 @@ class SqliteStore(ResultStore):
             self.known_streams[name] = known._replace(tail=tail, upto=upto)
 
     def join(self, c: sa.Connection, id: int, first: int) -> None:
-        """Makes one chunk of those from a step on."""
+        """Make one chunk of those from a step on; the retention may have deleted the first of them."""
         those = (points_table.c.stream == id) & (points_table.c.first >= first)
         old = c.execute(sa.select(points_table).where(those).order_by(points_table.c.first)).all()
+        if len(old) < 2:
+            return
         whole = {
             "stream": id,
-            "first": first,
+            "first": old[0].first,
             "n": sum(row.n for row in old),
             "rows": b"".join(row.rows for row in old),
         }
@@ -737,23 +760,12 @@ class SqliteStore(ResultStore):
         }
         with self.writing() as c:
             id = c.execute(labels_table.insert().values(row)).inserted_primary_key
+            self.given(c, (detail or {}).get("id", 0))
         return int(id[0]) if id else 0
 
     def save_label(self, row: Mapping[str, Any]) -> None:
-        """Store a label under its own id, and that this id has been given."""
-        body = json.dumps(dict(row))
-        stored = {
-            "stream": row["stream"],
-            "start": row["start"],
-            "end": row["end"],
-            "kind": row["kind"],
-            "body": body,
-            "at": time.time(),
-        }
-        with self.writing() as c:
-            c.execute(labels_table.insert().values(stored))
-            c.execute(meta_table.delete().where(meta_table.c.name == NEWEST_LABEL))
-            c.execute(meta_table.insert().values(name=NEWEST_LABEL, value=str(row["id"])))
+        """Store a label under its own id."""
+        self.put_label(row["stream"], (row["start"], row["end"]), row["kind"], row)
 
     def delete_label(self, id: int) -> None:
         """Delete the label with this id; its id is not given again."""
@@ -761,16 +773,39 @@ class SqliteStore(ResultStore):
             if row["body"]["id"] == id:
                 self.drop_label(row["id"])
 
-    def newest_label(self) -> int:
-        """Return the highest id that a label was ever given; 0 = none."""
-        asked = sa.select(meta_table.c.value).where(meta_table.c.name == NEWEST_LABEL)
-        with self.reading() as c:
-            return int(c.execute(asked).scalar() or 0)
-
     def drop_label(self, id: int) -> bool:
         """Takes a label back; whether there was one."""
         with self.writing() as c:
+            body: Any = c.execute(
+                sa.select(labels_table.c.body).where(labels_table.c.id == id)
+            ).scalar()
+            if body is not None:
+                self.given(
+                    c, json.loads(body).get("id", 0)
+                )  # a file from before has only the labels to tell
             return c.execute(labels_table.delete().where(labels_table.c.id == id)).rowcount > 0
+
+    def given(self, c: sa.Connection, id: int) -> None:
+        """Keep the highest id that a label ever had, so that it is never given again."""
+        newest = c.execute(
+            sa.select(meta_table.c.value).where(meta_table.c.name == NEWEST_LABEL)
+        ).scalar()
+        if newest is None:
+            c.execute(meta_table.insert().values(name=NEWEST_LABEL, value=str(id)))
+        elif id > int(newest):
+            c.execute(
+                meta_table.update().where(meta_table.c.name == NEWEST_LABEL).values(value=str(id))
+            )
+
+    def newest_label(self) -> int:
+        """Return the highest id that a label ever had; 0 where none is known."""
+        with self.reading() as c:
+            return int(
+                c.execute(
+                    sa.select(meta_table.c.value).where(meta_table.c.name == NEWEST_LABEL)
+                ).scalar()
+                or 0
+            )
 
     def labels(self, stream: str | None = None) -> list[dict[str, Any]]:
         """People's labels, oldest first."""
@@ -801,15 +836,20 @@ class SqliteStore(ResultStore):
     # --- retention, backup
 
     def sweep_now_and_then(self) -> None:
-        """Looks once a minute for what is too old; not when the clock has jumped, for then nobody
-        knows what is.
+        """Delete what is too old or too many: a pass once a minute, in short turns until it is
+        done.
+
+        A turn ends with its budget and the next one follows after a rest, so that commits go on
+        between. After a jump of the clock nobody knows what is too old: the pass is put off.
         """
         ticks = time.monotonic() - self.swept[0]
         wall = time.time() - self.swept[1]
-        if ticks < SWEEP_EVERY:
+        if time.monotonic() < self.resume if self.unfinished else ticks < SWEEP_EVERY:
             return
-        self.swept = (time.monotonic(), time.time())
+        began = time.monotonic()
+        self.swept = (began, time.time())
         if abs(wall - ticks) > SWEEP_EVERY:
+            self.unfinished = False
             _log.warning(
                 "the clock jumped by %.0f s; nothing is deleted by age until it is steady",
                 wall - ticks,
@@ -817,63 +857,98 @@ class SqliteStore(ResultStore):
             return
         try:
             self.sweep(time.time())
+            while self.unfinished and time.monotonic() - began < SWEEP_BUDGET:
+                self.sweep(time.time())
         except StoreError as error:
+            self.unfinished = False
             _log.warning("nothing old was deleted: %s", error)
+        self.resume = time.monotonic() + SWEEP_REST * (time.monotonic() - began)
 
     def sweep(self, now: float) -> int:
-        """Deletes chunks and anomalies that are too old or too many, some of them; what a restart
-        needs stays. How many chunks went.
+        """Delete some of what is too old or too many, in one small transaction; return how many
+        chunks went.
+
+        What a restart needs stays. `unfinished` says whether there is more to look at; each call
+        goes on after the last.
         """
         edge = now - 86_400 * self.keep.days
-        begin = (
+        with self.writing() as c:
+            total, cursor, gone = self.sweep_points(c, edge)
+            more = [self.sweep_late(c, edge), self.sweep_anomalies(c, edge), cursor > 0]
+            c.exec_driver_sql("PRAGMA incremental_vacuum(1000)")
+        self.total = total
+        self.cursor = cursor
+        self.unfinished = any(more)
+        return gone
+
+    def sweep_points(self, c: sa.Connection, edge: float) -> tuple[int, int, int]:
+        """Delete chunks from the oldest on: (points left, the chunk to go on after or 0, how many
+        chunks went).
+        """
+        needed = (
             sa.select(sa.func.min(snapshots_table.c.step))
             .where(snapshots_table.c.stream == points_table.c.stream)
             .scalar_subquery()
         )
-        free = (points_table.c.first + points_table.c.n <= sa.func.coalesce(begin, 0)).label("free")
-        oldest = (
-            sa.select(points_table.c.id, points_table.c.n, points_table.c.arrived, free)
-            .where(points_table.c.id > self.cursor)
-            .order_by(points_table.c.id)
+        free = (points_table.c.first + points_table.c.n <= sa.func.coalesce(needed, 0)).label(
+            "free"
+        )
+        oldest = sa.select(points_table.c.id, points_table.c.n, points_table.c.arrived, free).where(
+            points_table.c.id > self.cursor
+        )
+        total = self.total
+        if total is None:
+            total = int(c.execute(sa.select(sa.func.sum(points_table.c.n))).scalar() or 0)
+        least = total - SWEPT
+        gone: list[int] = []
+        cursor = self.cursor
+        looked = c.execute(oldest.order_by(points_table.c.id).limit(SWEEP_CHUNKS)).all()
+        for row in looked:
+            if row.arrived >= edge and total <= self.keep.rows:
+                cursor = 0
+                break
+            if total <= least:
+                break
+            cursor = row.id
+            if row.free:
+                gone.append(row.id)
+                total -= row.n
+        else:
+            cursor = (
+                cursor if len(looked) == SWEEP_CHUNKS else 0
+            )  # fewer: the last chunk was among them
+        c.execute(points_table.delete().where(points_table.c.id.in_(gone)))
+        return total, cursor, len(gone)
+
+    def sweep_late(self, c: sa.Connection, edge: float) -> bool:
+        """Delete late points that are too old; whether there may be more."""
+        key = sa.tuple_(late_table.c.stream, late_table.c.time)
+        old = (
+            sa.select(late_table.c.stream, late_table.c.time)
+            .where(late_table.c.arrived < edge)
             .limit(SWEEP_CHUNKS)
         )
-        with self.writing() as c:
-            total = (
-                self.total
-                if self.total is not None
-                else int(c.execute(sa.select(sa.func.sum(points_table.c.n))).scalar() or 0)
-            )
-            gone: list[int] = []
-            looked = c.execute(oldest).all()
-            for row in looked:
-                if row.arrived >= edge and total <= self.keep.rows:
-                    break
-                if row.free:
-                    gone.append(row.id)
-                    total -= row.n
-            c.execute(points_table.delete().where(points_table.c.id.in_(gone)))
-            c.execute(late_table.delete().where(late_table.c.arrived < edge))
-            first = c.execute(
-                sa.select(anomalies_table.c.id, anomalies_table.c.found)
-                .order_by(anomalies_table.c.id)
-                .limit(SWEEP_CHUNKS)
-            ).all()
-            c.execute(
-                anomalies_table.delete().where(
-                    anomalies_table.c.id.in_([row.id for row in first[:-1] if row.found < edge])
-                )
-            )
-            c.exec_driver_sql("PRAGMA incremental_vacuum(1000)")
-        self.total = total
-        self.cursor = (
-            looked[-1].id if len(looked) == SWEEP_CHUNKS and looked[-1].arrived < edge else 0
+        return c.execute(late_table.delete().where(key.in_(old))).rowcount == SWEEP_CHUNKS
+
+    def sweep_anomalies(self, c: sa.Connection, edge: float) -> bool:
+        """Delete anomalies that are too old, never the newest, whose id a restart counts from;
+        whether there may be more.
+        """
+        asked = (
+            sa.select(anomalies_table.c.id, anomalies_table.c.found)
+            .order_by(anomalies_table.c.id)
+            .limit(SWEEP_CHUNKS)
         )
-        return len(gone)
+        first = c.execute(asked).all()
+        old = [row.id for row in first[:-1] if row.found < edge]
+        c.execute(anomalies_table.delete().where(anomalies_table.c.id.in_(old)))
+        return len(old) == SWEEP_CHUNKS - 1
 
     def backup(self, path: str | Path) -> Path:
         """A whole copy of this moment, while everything goes on; a file that is there already is
         not touched.
         """
+        self.refuse_closed()
         target = Path(path)
         if target.exists():
             raise StoreError(f"{target} is there already; name a new file for the backup")

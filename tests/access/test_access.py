@@ -13,6 +13,7 @@ from redline.access.authorizer import (
     exposure_problem,
     presented_secret,
 )
+from redline.access.hosts import HostError, Hosts, host_name, misdirected_host
 from redline.access.tokens import (
     AuthError,
     Token,
@@ -164,11 +165,135 @@ def test_a_page_from_elsewhere_changes_nothing_unless_it_is_listed():
         for origin in ("http://localhost:8050", "https://ops.example")
     }
     assert judged == dict.fromkeys(judged) and door.judged("POST", "/api/configure", there) is None
-    for origin in ("https://evil.example", "http://localhost:9999", "null"):
+    for origin in (
+        "https://evil.example",
+        "http://localhost:9999",
+        "null",
+        "http://[",
+        "x://localhost:8050",
+    ):
         assert door.judged("POST", "/api/configure", {**there, "origin": origin}).status == 403
     assert (
         door.judged("GET", "/api/status", {**there, "origin": "https://evil.example"}) is None
     )  # the browser keeps the answer from that page
+
+
+@pytest.mark.parametrize(
+    ("header", "name"),
+    [
+        ("localhost", "localhost"),
+        ("LocalHost:8050", "localhost"),
+        ("localhost.:8050", "localhost"),
+        ("redline.localhost:", "redline.localhost"),
+        ("127.0.0.1:65535", "127.0.0.1"),
+        ("127.0.0.1.", "127.0.0.1"),
+        ("[::1]", "::1"),
+        ("[0:0:0:0:0:0:0:1]:8050", "::1"),
+        ("[FD00::7]:8050", "fd00::7"),
+        ("my_service:80", "my_service"),
+        ("127.1", "127.1"),  # a browser writes 127.0.0.1, so this one stays a name
+        *(
+            (bad, None)
+            for bad in ("", ".", ":80", "a..b", "localhost..", "::1", "[::1", "[127.0.0.1]")
+        ),
+        *(
+            (bad, None)
+            for bad in ("[::1]x", "[g::1]", "a:80:80", "a:x", "a:123456", "a b", "a@localhost")
+        ),
+        *(
+            (bad, None)
+            for bad in (
+                "http://localhost",
+                "localhost/",
+                "localhost,evil",
+                "localhost\n",
+                "ö.example",
+            )
+        ),
+    ],
+)
+def test_a_host_header_has_one_spelling_or_is_malformed(header, name):
+    assert host_name(header) == name
+
+
+HERE = ("localhost", "x.y.localhost:1", "127.0.0.1:8050", "127.8.9.10", "[::1]:8050", "LOCALHOST.")
+ELSEWHERE = (
+    "evil.example:8050",
+    "evillocalhost",
+    "localhost.evil.example",
+    "127.0.0.1.evil.example",
+    "127.1",
+)
+AWAY = ("192.168.1.7:8050", "0.0.0.0", "[fd00::7]")  # addresses that are not loopback
+
+
+@pytest.mark.parametrize(
+    ("hosts", "taken", "refused"),
+    [
+        (Hosts(), HERE, (*ELSEWHERE, *AWAY)),
+        (
+            Hosts.given("192.168.1.7", ()),
+            (*HERE, "192.168.1.7:1"),
+            (*ELSEWHERE, "192.168.1.8", "[fd00::7]"),
+        ),
+        (
+            Hosts.given("Redline.LAN.", []),
+            (*HERE, "redline.lan:8050"),
+            (*ELSEWHERE, *AWAY, "a.redline.lan"),
+        ),
+        (Hosts.given("fd00:0::7", ()), (*HERE, "[fd00::7]:8050"), (*ELSEWHERE, "[fd00::8]")),
+        (Hosts.given("0.0.0.0", ()), (*HERE, *AWAY), ELSEWHERE),
+        (Hosts.given("::", ()), (*HERE, *AWAY), ELSEWHERE),
+        (Hosts.given("", ()), (*HERE, *AWAY), ELSEWHERE),
+        (
+            Hosts.given("0.0.0.0", ["Redline.Example."]),
+            (*HERE, *AWAY, "redline.example:443"),
+            ELSEWHERE,
+        ),
+        (
+            Hosts.given("127.0.0.1", "a.example"),
+            (*HERE, "A.example"),
+            (*ELSEWHERE, *AWAY, "b.a.example"),
+        ),
+        (
+            Hosts.given("127.0.0.1", ("b", "fd00::7")),
+            (*HERE, "b:1", "[fd00::7]"),
+            (*ELSEWHERE, "0.0.0.0"),
+        ),
+    ],
+)
+def test_a_server_answers_for_its_own_hosts_alone(hosts, taken, refused):
+    assert [misdirected_host([host], hosts) for host in taken] == [None] * len(taken)
+    assert [(host, misdirected_host([host], hosts).status) for host in refused] == [
+        (host, 421) for host in refused
+    ]
+
+
+def test_a_refused_host_is_told_what_was_wanted_and_a_request_has_exactly_one():
+    refusal = misdirected_host(["evil.example:8050"], Hosts.given("0.0.0.0", ["redline.example"]))
+    for words in (
+        "wanted one of localhost",
+        "any IP address, redline.example",
+        "came 'evil.example:8050'",
+        "--allow-host",
+    ):
+        assert words in refusal.detail
+    for came in ([], ["localhost", "localhost"], ["localhost", "evil.example"], ["a b"], [""]):
+        assert misdirected_host(came, Hosts()).status == 400
+    assert len(misdirected_host(["a" * 60_000], Hosts()).detail) < 500
+
+
+@pytest.mark.parametrize(
+    "name", ["", "https://a.example", "a.example:443", "a/b", "*.a.example", "*", "ö.example", 7]
+)
+def test_an_allowed_host_is_a_plain_name(name):
+    with pytest.raises(HostError, match="--allow-host: wanted a host name"):
+        Hosts.given("127.0.0.1", [name])
+
+
+def test_allowed_hosts_are_a_list():
+    with pytest.raises(HostError, match="wanted a list"):
+        Hosts.given("127.0.0.1", 7)
 
 
 def test_a_client_has_an_allowance_of_its_own_that_grows_with_time():

@@ -7,21 +7,23 @@ import csv
 import io
 import json
 import math
+import sqlite3
 import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from detectors import DETECTORS
 from docs.tables import filled
+from redline.access.hosts import Hosts
 from redline.access.tokens import Token, Tokens, hash_secret
-from redline.api import payload, sse
+from redline.api import guard, payload, sse
 from redline.api.history import (
     HistoryRange,
     HistoryRows,
@@ -37,6 +39,7 @@ from redline.api.sse import EventFilter, EventHub, ServerEvent
 from redline.detection.third_party import IsolationForest
 from redline.engine.monitor import Monitor
 from redline.engine.wording import SEVERITIES
+from redline.storage import sqlite
 from redline.storage.sqlite import SqliteStore
 from streams import STREAMS
 
@@ -660,6 +663,19 @@ def test_a_body_too_big_is_refused_also_where_it_does_not_say_so(running):
     assert running.get("/api/status").json()["requests"]["too_big"] == 2
 
 
+def test_a_body_of_the_page_that_is_too_big_is_told_the_limit_of_the_page(running, monkeypatch):
+    monkeypatch.setattr(guard, "MAX_PAGE_BODY", 200)
+    running.service.options = running.service.options._replace(body=100)
+
+    @running.app.post("/update")
+    async def update(request: Request):
+        return len(await request.body())
+
+    assert running.post("/update", content=b" " * 150).json() == 150
+    said = refused(running.post("/update", content=b" " * 201), 413)["detail"]
+    assert said == "wanted a body of at most 200 bytes, came more; choose a smaller file"
+
+
 def test_one_who_asks_too_often_is_told_when_to_come_back():
     with served(Monitor({}), rate=2) as client:
         answers = [client.get("/api/status") for _ in range(6)]
@@ -667,6 +683,49 @@ def test_one_who_asks_too_often_is_told_when_to_come_back():
         assert (
             int(answers[-1].headers["retry-after"]) >= 1
             and client.get("/health").status_code != 429
+        )
+
+
+def test_a_page_whose_name_was_pointed_here_gets_nothing_and_changes_nothing(wave):
+    evil = {"Host": "evil.example:8050", "Origin": "http://evil.example:8050"}
+    threshold = wave.get("/api/status").json()
+    change = {"source": "iot", "threshold": 5}
+    answer = wave.post("/api/configure", json=change, headers=evil)
+    assert (
+        answer.status_code == 421 and answer.headers["content-type"] == "application/problem+json"
+    )
+    problem = answer.json()
+    assert problem["title"] == "Misdirected Request" and problem["instance"] == "/api/configure"
+    assert "came 'evil.example:8050'" in problem["detail"] and "--allow-host" in problem["detail"]
+    for path in ("/health", "/api/data/iot", "/api/stream/anomalies", "/docs", "/openapi.json"):
+        assert wave.get(path, headers=evil).status_code == 421, path
+    assert wave.get("/api/status").json()["streams"] == threshold["streams"]
+    assert (
+        wave.get("/health", headers=[("Host", "localhost"), ("Host", "localhost")]).status_code
+        == 400
+    )
+
+
+def test_behind_a_proxy_or_on_every_address_a_name_is_allowed_and_a_token_is_still_needed():
+    tokens = Tokens([Token("operate", hash_secret("secret"), "me")])
+    hosts = Hosts.given("0.0.0.0", ["redline.example"])
+    with served(Monitor({}), tokens=tokens, hosts=hosts, cors=("*",)) as client:
+        for host, status in (
+            ("redline.example", 200),
+            ("10.0.0.4:8050", 200),
+            ("evil.example", 421),
+        ):
+            headers = {"Host": host, "Authorization": "Bearer secret"}
+            assert client.get("/api/status", headers=headers).status_code == status
+        assert client.get("/api/status", headers={"Host": "redline.example"}).status_code == 401
+        asked = {
+            "Host": "evil.example",
+            "Origin": "http://evil.example",
+            "Access-Control-Request-Method": "POST",
+        }
+        preflight = client.options("/api/configure", headers=asked)
+        assert (
+            preflight.status_code == 421 and "access-control-allow-origin" not in preflight.headers
         )
 
 
@@ -933,6 +992,37 @@ def test_what_was_found_said_and_changed_is_there_after_a_restart(kept):
     )
 
 
+def test_the_id_of_a_label_is_never_given_again(kept):
+    word = {"source": "oven", "kind": "expected", "start": NOON}
+    client = kept()
+    push(client, 0, [1.0, 2.0])
+    given = [client.post("/api/labels", json=word).json()["id"] for _ in range(3)]
+    for id in given[:0:-1]:  # the newest first, the oldest stays
+        client.delete(f"/api/labels/{id}")
+    kept.end()
+    client = kept()
+    given.append(client.post("/api/labels", json=word).json()["id"])
+    for id in (given[0], given[-1]):  # none stays
+        client.delete(f"/api/labels/{id}")
+    kept.end()
+    given.append(kept().post("/api/labels", json=word).json()["id"])
+    assert given == [1, 2, 3, 4, 5]
+
+
+def test_the_id_of_a_label_removed_from_a_file_of_before_is_not_given_again(kept):
+    word = {"source": "oven", "kind": "expected", "start": NOON}
+    client = kept()
+    push(client, 0, [1.0, 2.0])
+    given = [client.post("/api/labels", json=word).json()["id"] for _ in range(2)]
+    with client.service.store.writing() as c:
+        c.exec_driver_sql("DELETE FROM meta WHERE name = 'newest label'")
+    kept.end()
+    client = kept()
+    client.delete(f"/api/labels/{given[-1]}")
+    kept.end()
+    assert kept().post("/api/labels", json=word).json()["id"] == 3
+
+
 def test_a_client_goes_on_after_a_restart_where_it_was(kept):
     client = kept()
     calm_then_hot(client)
@@ -976,6 +1066,35 @@ def test_the_history_holds_late_points_and_narrows_like_the_journal(kept):
         ]
 
 
+def test_points_that_cannot_be_read_from_the_store_are_not_passed_off_as_all_there_are(
+    kept, monkeypatch
+):
+    client = kept()
+    calm_then_hot(client)
+    monitor = client.service.monitor
+    simulated = monitor.open("wave", STREAMS["wave"](seed=3), steps=100)
+
+    def broken(*_):
+        raise sqlite3.OperationalError("disk I/O error")
+
+    whole = client.get("/api/data/oven", params={"limit": 500})
+    assert len(whole.json()["points"]) == 301
+    with monkeypatch.context() as patched:
+        patched.setattr(sqlite, "last_chunks", broken)
+        answer = client.get("/api/data/oven", params={"limit": 500})
+        problem = refused(answer, 503)
+        assert answer.headers["retry-after"] == "5"
+        assert (
+            "points of oven cannot be read" in problem["detail"]
+            and "disk I/O error" in problem["detail"]
+        )
+        assert "make room; then ask again" in problem["detail"]
+        assert (
+            len(client.get("/api/data/wave").json()["points"]) >= simulated.end > 0
+        )  # never stored
+    assert client.get("/api/data/oven", params={"limit": 500}).json() == whole.json()
+
+
 def test_labels_that_do_not_fit_are_refused(running):
     push(running, 0, [1.0, 2.0])
     word = {"source": "oven", "kind": "missed", "start": NOON}
@@ -993,5 +1112,5 @@ def test_labels_that_do_not_fit_are_refused(running):
 
 
 def test_the_routes_in_the_document_are_those_there_are():
-    text = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[1] / "docs" / "api.md").read_text(encoding="utf-8")
     assert filled(text) == text, "docs/api.md is stale: run `make docs`"

@@ -23,7 +23,7 @@ from redline.settings import SETTINGS_BY_NAME
 from redline.sources.csv import read_csv
 from streams import STREAMS
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 NAMES = ["rolling z-score", "EWMA"]
 FEW = ["--detectors", ",".join(NAMES)]
 

@@ -30,7 +30,15 @@ def said(*flags: str, folder: Path) -> subprocess.CompletedProcess[str]:
 def test_help_names_every_flag(tmp_path: Path) -> None:
     done = said("--help", folder=tmp_path)
     assert done.returncode == 0
-    for flag in ("--host", "--port", "--csv", "--interval", "--seed", "--no-browser"):
+    for flag in (
+        "--host",
+        "--allow-host",
+        "--port",
+        "--csv",
+        "--interval",
+        "--seed",
+        "--no-browser",
+    ):
         assert flag in done.stdout
 
 
@@ -40,6 +48,54 @@ def test_it_prints_one_line_with_the_address_and_answers(tmp_path: Path) -> None
         with urllib.request.urlopen(server.url, timeout=10) as answer:
             assert answer.status == 200 and b"Redline" in answer.read()
     assert server.log.exists() is False
+
+
+def asked(server: Server, start: str, *lines: str, body: bytes = b"") -> tuple[int, bytes]:
+    """The status and the whole answer to a request written by hand."""
+    head = [start, *lines, f"Content-Length: {len(body)}", "Connection: close"]
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as line:
+        line.sendall("\r\n".join([*head, "", ""]).encode() + body)
+        answer = b"".join(iter(lambda: line.recv(65_536), b""))
+    return int(answer.split()[1]), answer
+
+
+def test_a_rebound_name_reaches_nothing_and_changes_nothing() -> None:
+    change = json.dumps({"source": "wave", "threshold": 9.0}).encode()
+    configure = ("POST /api/configure HTTP/1.1", "Content-Type: application/json")
+    upgrade = (
+        "Upgrade: websocket",
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+        "Sec-WebSocket-Version: 13",
+    )
+    with Server("--allow-host", "redline.example", "--cors", "*") as server:
+        evil, home = f"evil.example:{server.port}", f"localhost:{server.port}"
+        status, answer = asked(
+            server, *configure, f"Host: {evil}", f"Origin: http://{evil}", body=change
+        )
+        assert status == 421 and b"application/problem+json" in answer and b"--allow-host" in answer
+        preflight = ("Origin: http://evil.example", "Access-Control-Request-Method: POST")
+        assert (
+            asked(server, "OPTIONS /api/configure HTTP/1.1", f"Host: {evil}", *preflight)[0] == 421
+        )
+        for path in ("/", "/health", "/assets/page.js", "/api/stream/anomalies", "/_dash-layout"):
+            assert asked(server, f"GET {path} HTTP/1.1", f"Host: {evil}")[0] == 421, path
+        socket_path = "GET /_dash-ws-callback HTTP/1.1"
+        status, _ = asked(
+            server,
+            socket_path,
+            f"Host: {evil}",
+            f"Origin: http://{evil}",
+            "Connection: Upgrade",
+            *upgrade,
+        )
+        assert status in (403, 421), "refused before it is opened"
+        assert asked(server, "GET /health HTTP/1.0")[0] == 400
+        assert asked(server, "GET /health HTTP/1.1", f"Host: {home}", f"Host: {evil}")[0] == 400
+        for host in (home, "redline.example", "REDLINE.example.:443"):
+            assert (
+                asked(server, *configure, f"Host: {host}", f"Origin: http://{host}", body=change)[0]
+                == 200
+            ), host
 
 
 def test_a_taken_port_gets_a_sentence(tmp_path: Path) -> None:
@@ -61,8 +117,12 @@ def test_a_taken_port_gets_a_sentence(tmp_path: Path) -> None:
         (["--port", "99999"], ["--port", "65,535", "99999"]),
         (["--interval", "1"], ["--interval", "100"]),
         (["--seed", "x"], ["--seed"]),
+        (
+            ["--allow-host", "https://a.example"],
+            ["--allow-host", "without scheme", "https://a.example"],
+        ),
     ],
-    ids=["no file", "no such port", "too fast", "no number"],
+    ids=["no file", "no such port", "too fast", "no number", "no host name"],
 )
 def test_a_wrong_flag_gets_a_sentence(tmp_path: Path, flags: list[str], words: list[str]) -> None:
     done = said(*flags, folder=tmp_path)

@@ -30,7 +30,7 @@ from redline.sources.recording import Columns, write_csv
 from redline.storage.sqlite import SqliteStore
 from streams import STREAMS
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 TUNED = Settings("EWMA", window=90, threshold=4.2, refractory=50)
 
 
@@ -256,6 +256,31 @@ def test_the_command_line_comes_before_the_file_and_the_file_before_the_default(
         path.write_text(bad)
         with pytest.raises(command.UsageError, match=r"wanted|unknown"):
             run.serving_options(argparse.Namespace(config=str(path), **given))
+
+
+def test_further_hosts_come_from_the_command_line_or_the_file(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("REDLINE_TOKEN", raising=False)
+    path = tmp_path / "s.toml"
+    given = dict.fromkeys((name.replace("-", "_") for name in run.SERVER_SETTINGS), None)
+    table = '[source]\nstream = "oven"\n[settings]\n[server]\nallow-host = {}\n'
+    for text, names in (
+        ('["a.example", "B"]', ("a.example", "b")),
+        ('"a.example"', ("a.example",)),
+        ("[]", ()),
+    ):
+        path.write_text(table.format(text))
+        value = run.serving_options(argparse.Namespace(config=str(path), **given))
+        assert run.run_options(value).hosts.allowed == names
+        value = run.serving_options(
+            argparse.Namespace(config=str(path), **{**given, "allow_host": ["c"]})
+        )
+        assert run.run_options(value).hosts.allowed == ("c",)
+    for text in ("7", '["a:80"]', "[7]"):
+        path.write_text(table.format(text))
+        assert shell.run_program(["run", "--config", str(path)]) == 2
+        assert "--allow-host: wanted" in capsys.readouterr().err
+    words = ["run", "--config", str(path), "--allow-host", "a b", "--allow-host", "c"]
+    assert shell.run_program(words) == 2 and "'a b'" in capsys.readouterr().err
 
 
 def test_an_open_address_without_a_token_is_refused(tmp_path, capsys, monkeypatch):

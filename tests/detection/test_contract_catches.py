@@ -21,6 +21,7 @@ from detectors import (
     Verdict,
 )
 from redline.detection.arrays import Array, sliding_windows
+from redline.detection.neighbours import Novelty
 from redline.detection.spectral import Subspace
 
 FAULTS: dict[str, list[type[Detector]]] = {}
@@ -282,6 +283,40 @@ class NeverAccepts(MedianMad):
         past = np.sort(self._held["past"].T, axis=-1)
         seen = (past == past).sum(axis=-1)
         return np.where(seen < self.least, np.nan, np.stack(self.gauge(past, seen)))
+
+
+@breaks("a_glitch_at_the_start_is_forgotten")
+class TakesGlitchesAsTheyCome(Cusum):
+    def update(self, x: Any) -> Array:
+        return Cusum.advance.__wrapped__(self, x).score  # type: ignore[attr-defined]
+
+
+@breaks("a_glitch_at_the_start_is_forgotten")
+class RemembersGlitchesForEver(Novelty):
+    def update(self, x: Any) -> Array:
+        return Novelty.advance.__wrapped__(self, x).score  # type: ignore[attr-defined]
+
+
+@breaks("a_glitch_at_the_start_is_forgotten")
+class IsSilentAfterAGlitch(MedianMad):
+    def update(self, x: Any) -> Array:
+        gone = np.maximum.accumulate(np.abs(x) > 1e4, axis=0)
+        return np.where(gone, np.nan, super().update(x))
+
+
+@breaks("a_shift_at_the_start_is_learned")
+class HoldsBackForEver(MedianMad):
+    """What lies far from the first 32 values is a glitch, however many they are."""
+
+    def expect(self, x: Array) -> tuple[Array, ...]:
+        held = self._held
+        if "first" not in held:
+            held["first"] = np.median(x[:32], axis=0)
+        return super().expect(np.where(np.abs(x - held["first"]) > 100, held["first"], x))
+
+    def advance(self, x: Any) -> Verdict:
+        centre, spread = self.expect(x := self.read(x))
+        return Verdict(np.minimum(np.abs(x - centre) / np.maximum(spread, 1e-150), CEILING))
 
 
 @breaks("a_long_ramp_is_one_alarm")

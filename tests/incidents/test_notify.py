@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from redline.engine.monitor import BEAT_SECONDS, Monitor
-from redline.incidents import actions
+from redline.incidents import notify
 from redline.incidents.actions import run_command
 from redline.incidents.channels_file import (
     CHANNEL_KEYS,
@@ -406,14 +406,14 @@ def test_a_command_that_takes_too_long_is_killed_with_its_children(tmp_path):
     )
     act = script(tmp_path, f"import os; os.set_inheritable({theirs}, True)\n{code}", timeout=0.5)
     os.set_inheritable(theirs, True)
-    original = actions.subprocess.Popen
+    original = notify.subprocess.Popen
     try:
-        actions.subprocess.Popen = lambda *args, **more: original(*args, **more, pass_fds=[theirs])
+        notify.subprocess.Popen = lambda *args, **more: original(*args, **more, pass_fds=[theirs])
         began = time.monotonic()
         ok, text = run_command(act, "{}")
         assert time.monotonic() - began < 3
     finally:
-        actions.subprocess.Popen = original
+        notify.subprocess.Popen = original
         os.close(theirs)
     assert not ok and text.startswith("killed after its limit of 0.5 s")
     assert select.select([mine], [], [], PATIENCE)[0] and os.read(mine, 1) == b"", (
@@ -838,6 +838,14 @@ def test_what_is_wrong_in_the_file_is_said_without_repeating_it(text, words):
     assert "secret" not in str(refused.value)
 
 
+@pytest.mark.parametrize("name", ["release-valve", "cooldown", "on", "url"])
+def test_the_name_of_an_action_decides_nothing_about_its_values(name):
+    text = f"[actions.{name}]\ncommand = ['x']\ntimeout = 30\nhourly = 2"
+    assert read_channels_file(text, {})[0].actions == (Action(name, ("x",), timeout=30, hourly=2),)
+    with pytest.raises(ChannelError, match="hourly: wanted a number of runs, at least 1; came 0"):
+        read_channels_file(text.replace("hourly = 2", "hourly = 0"), {})
+
+
 def test_without_apprise_the_line_that_installs_it_is_the_answer(monkeypatch):
     monkeypatch.setitem(sys.modules, "apprise", None)
     with pytest.raises(ChannelError, match=r"pip install 'redline\[alerts\]'"):
@@ -883,7 +891,7 @@ def test_what_still_waits_at_the_end_is_counted(receiver, dispatch):
 
 
 def test_every_key_of_the_file_is_in_the_docs():
-    text = (Path(__file__).parents[2] / "docs" / "alerts.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[1] / "docs" / "alerts.md").read_text(encoding="utf-8")
     missing = [
         f"{table}.{key}"
         for table, keys in CHANNEL_KEYS.items()

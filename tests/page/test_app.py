@@ -73,8 +73,8 @@ def test_the_tabs_are_the_overview_the_streams_with_the_wave_first_this_machine_
     )
 
 
-def test_an_unknown_path_is_a_problem_and_never_the_page(service, monitor):
-    with TestClient(app.build_app(service).server) as client:
+def test_an_unknown_path_is_a_problem_and_never_the_page(service):
+    with TestClient(app.build_app(service).server, base_url="http://localhost") as client:
         for path in ("/health-typo", "/api/typo"):
             answer = client.get(path)
             assert (
@@ -83,6 +83,22 @@ def test_an_unknown_path_is_a_problem_and_never_the_page(service, monitor):
                 and path in answer.json()["detail"]
             )
         assert "Redline" in client.get("/").text
+
+
+def test_no_part_of_the_page_is_served_under_the_name_of_another_site(service):
+    server = app.build_app(service).server
+    script = "/assets/page.js"
+    body = {"output": "injected.children", "outputs": {}, "inputs": [], "changedPropIds": []}
+    evil = {"Host": "evil.example:8050", "Origin": "http://evil.example:8050"}
+    with TestClient(server, base_url="http://localhost", raise_server_exceptions=False) as client:
+        assert client.get("/").status_code == client.get(script).status_code == 200
+        assert client.get("/", headers={"Host": "redline.localhost:8050"}).status_code == 200
+        for path in ("/", script, "/_dash-layout", "/_dash-dependencies", "/docs", "/nothing"):
+            assert client.get(path, headers=evil).status_code == 421, path
+        answer = client.post("/_dash-update-component", json=body, headers=evil)
+        assert answer.status_code == 421 and answer.json()["status"] == 421
+        honest = client.post("/_dash-update-component", json=body)
+        assert honest.status_code not in (400, 421), "only the host kept the other one out"
 
 
 def test_a_browser_is_sent_only_what_it_lacks_and_both_ways_show_the_same(service, monitor):

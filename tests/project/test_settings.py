@@ -16,7 +16,9 @@ from redline.settings import (
     validate_settings,
 )
 
-TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=30)
+TEXT = st.text(
+    st.characters(exclude_categories=("Cs",)), max_size=30
+)  # lone surrogates are no text
 
 
 @given(
@@ -32,6 +34,11 @@ def test_what_export_writes_is_read_back(name, first, injections):
     }
     settings = Settings("EWMA", 33, 2.75, "high")
     assert import_settings(export_settings(source, settings)) == (source, settings)
+
+
+def test_every_control_character_in_a_name_is_read_back():
+    name = "".join(map(chr, (*range(32), 127, *range(128, 160), 0x2028))) + '"\\'
+    assert import_settings(export_settings({"stream": name}, Settings()))[0] == {"stream": name}
 
 
 @pytest.mark.parametrize(

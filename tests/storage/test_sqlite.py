@@ -3,13 +3,18 @@ migrations, backup, trouble.
 """
 
 import sqlite3
+import threading
+import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
+from starlette.testclient import TestClient
 
 from detectors import DETECTORS
 from docs.tables import filled
+from redline.api.server import build_server
 from redline.api.service import assemble_service
 from redline.engine import monitor as loop
 from redline.engine import outbox, tape, track
@@ -670,6 +675,201 @@ def test_retention_leaves_what_a_restart_needs(path):
     kept.close()
 
 
+def stored(path):
+    """Points in the file, as another program counts them."""
+    with closing(sqlite3.connect(path)) as c:
+        return c.execute("SELECT coalesce(sum(n), 0) FROM points").fetchone()[0]
+
+
+def test_retention_keeps_up_with_many_times_a_transaction_a_pass(path, monkeypatch):
+    """The real loop on the real store; a pass each half second, 100 chunks a transaction, many more
+    written meanwhile.
+    """
+    monkeypatch.setattr(sqlite, "SWEEP_EVERY", 0.5)
+    monkeypatch.setattr(sqlite, "SWEEP_CHUNKS", 100)
+    monkeypatch.setattr("redline.engine.monitor.BUFFER_STEPS", 1_000)
+    monkeypatch.setattr(loop, "MANY_SOURCES", 0)  # buffers of 100 steps
+    names, limit, size = (
+        [f"pump {i}" for i in range(20)],
+        10_000,
+        64,
+    )  # so many steps are never joined
+    kept = SqliteStore(path, Retention(rows=limit))
+    monitor = Monitor({}, store=kept)
+    monitor.start()
+    counts, at, began = [], 0, time.monotonic()
+    while time.monotonic() - began < 4.0:
+        moments = START + np.arange(at, at + size, dtype=float)
+        receipts = [monitor.submit(name, moments, np.zeros((size, 1))) for name in names]
+        for receipt in receipts:
+            receipt.result(timeout=10.0)
+        at += size
+        counts.append((time.monotonic() - began, stored(path)))
+    monitor.stop()
+    kept.close()
+    late = [count for when, count in counts if when > 2.0]
+    assert at * len(names) > 4 * limit
+    assert min(late) <= limit + 2 * size * len(
+        names
+    )  # a pass gets there, however much came meanwhile
+    again = SqliteStore(path)
+    monitor = watching(again)
+    for name in names:
+        monitor.restore_feed(monitor.feeds[name])
+        assert monitor.feeds[name].end == at and monitor.feeds[name].tape.kept == 100
+    again.close()
+
+
+def test_a_pass_of_the_retention_goes_on_in_short_turns(path, monkeypatch):
+    time, x = numbers(40_000)
+    kept = SqliteStore(path, Retention(rows=15_000))
+    push(watching(kept), "pump", time, x, [250])
+    now = {"tick": 100.0, "wall": 1e9}
+
+    def ticking():  # each look at the clock takes a hundredth of a second
+        now["tick"] += 0.01
+        now["wall"] += 0.01
+        return now["tick"]
+
+    monkeypatch.setattr(sqlite.time, "monotonic", ticking)
+    monkeypatch.setattr(sqlite.time, "time", lambda: now["wall"])
+    monkeypatch.setattr(sqlite, "SWEEP_CHUNKS", 10)
+    kept.swept, left = (0.0, 1e9 - 100.0), [stored(path)]
+    while not left[1:] or kept.unfinished:
+        kept.sweep_now_and_then()
+        left.append(stored(path))
+        assert len(left) < 1_000
+    assert 15_000 - 250 <= left[-1] <= 15_000
+    turns = np.flatnonzero(np.diff(left))
+    assert len(turns) > 1 and np.diff(turns).min() > 1  # between two turns it rests
+    assert np.abs(np.diff(left)).max() <= 6 * 10 * 250  # and each is short
+    kept.sweep_now_and_then()
+    assert stored(path) == left[-1]
+    kept.close()
+
+
+def test_chunks_that_a_restart_needs_hold_up_no_others(path, monkeypatch):
+    monkeypatch.setattr(sqlite, "SWEEP_CHUNKS", 10)
+    kept = SqliteStore(path, Retention(rows=25_000))
+    monitor = watching(kept)
+    push(monitor, "still", *numbers(10_000), [250])  # 40 chunks, all of them needed
+    push(monitor, "pump", *numbers(40_000), [250])
+    kept.sweep(0.0)
+    while kept.unfinished:
+        kept.sweep(0.0)
+    assert stored(path) <= 25_000 and len(kept.points("still", limit=50_000).time) == 10_000
+    kept.close()
+
+
+def test_anomalies_and_late_points_too_old_go_in_small_transactions(path, monkeypatch):
+    monkeypatch.setattr(sqlite, "SWEEP_CHUNKS", 10)
+    kept = SqliteStore(path, Retention(days=1.0))
+    monitor, (time, x) = watching(kept), numbers(3_000)
+    push(monitor, "pump", time[1::2], x[1::2], [250])
+    push(monitor, "pump", time[:100:2], x[:100:2], [25])  # late
+    found = len(kept.anomalies(AnomalyQuery(limit=1_000)))
+    assert found > 15
+    kept.sweep(5e9)
+    assert len(kept.anomalies(AnomalyQuery(limit=1_000))) == found - 9
+    while kept.unfinished:
+        kept.sweep(5e9)
+    with closing(sqlite3.connect(path)) as c:
+        assert c.execute("SELECT count(*) FROM late").fetchone()[0] == 0
+    assert len(kept.anomalies()) == 1
+    kept.close()
+
+
+def test_small_chunks_are_joined_though_the_retention_took_the_first(path, monkeypatch):
+    monkeypatch.setattr("redline.engine.monitor.BUFFER_STEPS", 1_000)
+    monkeypatch.setattr(loop, "MANY_SOURCES", 0)  # buffers of 100 steps
+    kept = SqliteStore(path, Retention(rows=100))
+    monitor, (time, x) = watching(kept), numbers(4_000)
+    for end in range(20, 4_001, 20):
+        push(monitor, "pump", time[end - 20 : end], x[end - 20 : end], [20])
+        kept.sweep(0.0)
+        left = kept.points("pump", limit=5_000)
+        assert min(end, 100) <= len(left.x) and np.array_equal(left.x, x[end - len(left.x) : end])
+        assert left.first == end - len(left.x)
+    kept.close()
+
+
+def test_a_commit_that_fails_does_not_count_its_points(kept):
+    kept.keep = Retention(rows=1_000)
+    monitor = watching(kept)
+    push(monitor, "pump", *numbers(500), [250])
+    kept.sweep(0.0)
+    before = kept.total
+
+    def failing(*_):
+        raise StoreError("no room")
+
+    commit = kept.commit
+    kept.commit = lambda batches: commit(batches, failing)
+    time, x = numbers(700)
+    monitor.submit("pump", time[500:], x[500:])
+    monitor.process_pushed()
+    assert kept.total == before == 500
+
+
+def test_a_closed_store_refuses_instead_of_opening_the_file_again(path, tmp_path):
+    kept = SqliteStore(path)
+    push(watching(kept), "pump", *numbers(100), [50])
+    kept.close()
+    other = SqliteStore(path)
+    asked = (
+        lambda: kept.record("ann", "apply"),
+        lambda: kept.commit([]),
+        lambda: kept.points("pump"),
+        lambda: kept.backup(tmp_path / "copy.db"),
+    )
+    for ask in asked:
+        with pytest.raises(StoreError, match="is closed, because Redline ends; start it again"):
+            ask()
+    assert other.audit() == [] and not (tmp_path / "copy.db").exists()
+    other.close()
+    kept.close()
+
+
+def test_a_loop_that_outlives_the_service_writes_and_acknowledges_nothing(
+    path, monkeypatch, caplog
+):
+    """A stream that blocks keeps the loop from ending in time; then it goes on beside a second
+    program on the file.
+    """
+    monkeypatch.setattr(Monitor.stop, "__defaults__", (0.1,))
+    entered, released = threading.Event(), threading.Event()
+
+    class Stuck(Stream):
+        names, units, floors, title = ("value",), ("",), (0.0,), "Stuck"
+
+        def take(self, steps):
+            if receipts:
+                entered.set()
+                released.wait(10.0)
+            return Chunk(np.empty(0), np.empty((0, 1)), None)
+
+    receipts = []
+    kept = SqliteStore(path)
+    service = assemble_service(lambda store: Monitor({"stuck": (Stuck(), True)}, store=store), kept)
+    monitor = service.monitor
+    time, x = numbers(200)
+    with TestClient(build_server(service)):
+        monitor.submit("pump", time[:100], x[:100]).result(timeout=10.0)
+        receipts.append(None)
+        assert entered.wait(10.0)
+        receipts.append(monitor.submit("pump", time[100:], x[100:]))
+    assert kept.closed and monitor.thread.is_alive()
+    assert "the loop still runs" in caplog.text and "in wait (threading.py" in caplog.text
+    other = SqliteStore(path)  # the file is free
+    released.set()
+    monitor.thread.join(10.0)
+    assert not monitor.thread.is_alive()
+    with pytest.raises(ConnectionAbortedError, match="not acknowledged"):
+        receipts[1].result(timeout=0)
+    assert len(other.points("pump").time) == 100
+    other.close()
+
+
 def test_a_clock_that_jumps_deletes_nothing(kept, monkeypatch):
     kept.keep = Retention(days=1.0)
     push(watching(kept), "pump", *numbers(40_000), [250])
@@ -817,7 +1017,7 @@ def test_after_a_state_of_another_version_a_stream_learns_anew_and_loses_nothing
 
 
 def test_the_document_names_every_table_and_quotes_what_is_said():
-    text = (Path(__file__).parents[2] / "docs" / "store.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[1] / "docs" / "store.md").read_text(encoding="utf-8")
     assert filled(text) == text, "docs/store.md is stale: run `make docs`"
     assert all(what in text for _, what, _ in errors.ERROR_CAUSES)
     assert (

@@ -20,7 +20,7 @@ from detectors import Verdict
 from redline.evaluation import comparison, metrics
 from redline.evaluation.comparison import EvaluationPlan, Trial
 from redline.evaluation.metrics import compute_metrics, event_runs, row_truth, threshold_curve
-from redline.reports import html
+from redline.reports import html, ranking
 from redline.reports.table import Table
 from streams import KINDS, Chunk
 
@@ -775,8 +775,8 @@ def test_a_report_names_who_could_not_run_and_why() -> None:
     text = html.render_report(document, seen)
     assert read_page(text).seen.count("tr") == (2 + 3 + 2) + (1 + 10)
     assert text.count("did not run: it wants &lt;a library&gt;") == 2
-    assert html.failure_lines(document) == ["broken did not run: it wants <a library>"]
-    assert [row[:3] for row in html.ranking_table(document).rows][3:] == [
+    assert ranking.failure_lines(document) == ["broken did not run: it wants <a library>"]
+    assert [row[:3] for row in ranking.ranking_table(document).rows][3:] == [
         ("!", "broken", 60),
         ("!", "broken", 120),
     ]
@@ -816,7 +816,7 @@ def test_a_long_line_keeps_its_extremes_and_its_holes() -> None:
     values = np.sin(np.arange(100_000) / 50)
     values[[777, 50_000]] = [99.0, -99.0]
     values[60_000:60_010] = NAN
-    points = html._thinned(values)
+    points = html.thin_line(values)
     assert len(points) < 3 * html.COLUMNS
     drawn = [value for _, value in points]
     assert (

@@ -25,7 +25,7 @@ from redline.cli.command import UsageError, usage_errors
 from redline.detection import third_party
 from redline.engine import track
 from redline.evaluation import comparison, metrics
-from redline.reports import html
+from redline.reports import html, ranking
 from redline.reports.table import Table
 from redline.settings import SETTINGS_BY_NAME
 from redline.sources.csv import read_csv
@@ -392,7 +392,11 @@ def evaluation_csv(document: dict[str, Any]) -> str:
     ]
     heads = (*plain, *(f"{part}_{figure}" for part, figure in counted))
     rows = [
-        (*(row[name] for name in plain), *(html.lookup_figure(row, keys) for keys in counted), None)
+        (
+            *(row[name] for name in plain),
+            *(ranking.lookup_figure(row, keys) for keys in counted),
+            None,
+        )
         for row in document["ranking"]
     ]
     rows += [
@@ -415,8 +419,8 @@ def as_text(document: dict[str, Any]) -> str:
         f"{document['read_as']}"
     )
     parts = [
-        html.ranking_table(document).text(),
-        "\n".join(html.failure_lines(document)),
+        ranking.ranking_table(document).text(),
+        "\n".join(ranking.failure_lines(document)),
         document["sentence"],
         "\n".join(document["reading"]),
     ]

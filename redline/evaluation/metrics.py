@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 
@@ -10,31 +10,28 @@ from detectors import Verdict
 from streams import KINDS
 
 HIT_TOLERANCE = 10  # steps after the last of an event in which an alarm still hits it
-THRESHOLD_GRID = np.round(
-    np.arange(1.5, 12.05, 0.1), 1
-)  # standard deviations, what a best one is chosen from: the slider's own positions
-QUIET, CAUGHT, FALSE_ALARM, MISSED_ROW, IN_GAP = range(
-    5
-)  # what became of a row; IN_GAP: flagged, but the row is a gap and counts nowhere
+# standard deviations; the best threshold is chosen from these, the positions of the page's slider
+THRESHOLD_GRID = np.round(np.arange(1.5, 12.05, 0.1), 1)
+# outcomes of a row; IN_GAP = flagged, but the row is a gap, which no metric counts
+QUIET, CAUGHT, FALSE_ALARM, MISSED_ROW, IN_GAP = range(5)
 _GAP = KINDS.index("dropout")
 
 
 class RowTruth(NamedTuple):
-    """What the labels say of each row."""
+    """The labels of all features, joined to one truth for each row."""
 
     anomalous: np.ndarray  # (steps,) bool, any feature of any kind but a dropout
-    judged: (
-        np.ndarray
-    )  # (steps,) bool, False where a dropout is all there is: in nobody's recall or precision
+    judged: np.ndarray  # (steps,) bool, False where the only label is a dropout: not counted
 
 
 class Metrics(NamedTuple):
-    """How well one threshold did; NaN: undefined, None: no labels (times, for what is counted per
-    day).
+    """Metrics at one threshold; NaN = undefined.
+
+    None = no labels, or no times for what is counted per day.
     """
 
     steps: int
-    unscored: int  # rows without an opinion; an anomalous one of them counts as missed
+    unscored: int  # rows without a score; an anomalous one of them counts as missed
     anomalies: int  # rows with a score above the threshold
     alarms: int  # rows with an alarm score above it
     alarms_per_day: float | None
@@ -47,9 +44,7 @@ class Metrics(NamedTuple):
     event_precision: float | None = None  # hits / (hits + false alarms)
     event_recall: float | None = None
     event_f1: float | None = None
-    delay: float | None = (
-        None  # steps from the first of an event to its first alarm, mean over the hit ones
-    )
+    delay: float | None = None  # steps from an event's first to its first alarm, mean over hits
     false_alarms_per_day: float | None = None
 
 
@@ -70,7 +65,7 @@ class ThresholdCurve(NamedTuple):
 
 
 class RankedCurve(NamedTuple):
-    """One curve over all thresholds there are, from the strictest to the loosest, with its area."""
+    """A curve over all distinct scores as thresholds, from the highest down, with its area."""
 
     x: np.ndarray  # (n,) false-positive rate, or recall
     y: np.ndarray  # (n,) true-positive rate, or precision
@@ -78,16 +73,16 @@ class RankedCurve(NamedTuple):
 
 
 class EventOutcome(NamedTuple):
-    """What became of one event."""
+    """Whether and when one event was hit."""
 
     first: int  # step
     last: int  # step
-    delay: float  # steps from its first to the first alarm, NaN: none
-    open: bool  # no alarm yet, and one could still come in time
+    delay: float  # steps from its first to the first alarm, NaN = no alarm
+    open: bool  # no alarm yet, and an alarm on a later row could still hit it
 
 
 def row_truth(label: np.ndarray | None) -> RowTruth | None:
-    """Fold (steps, features) kinds into the truth of rows; None when there are no labels.
+    """Join labels (steps, features) to the truth of rows; None without labels.
 
     >>> row_truth(np.array([[0, 0], [1, 7], [0, 7]]))
     Truth(anomalous=array([False,  True, False]), judged=array([ True,  True, False]))
@@ -101,7 +96,7 @@ def row_truth(label: np.ndarray | None) -> RowTruth | None:
 
 
 def event_runs(truth: np.ndarray) -> np.ndarray:
-    """First and last step of each run of truth, (events, 2).
+    """Return the first and last step of each run of True, (events, 2).
 
     >>> event_runs(np.array([True, True, False, True]))
     array([[0, 1], [3, 3]])
@@ -111,16 +106,18 @@ def event_runs(truth: np.ndarray) -> np.ndarray:
 
 
 def row_scores(scores: np.ndarray) -> np.ndarray:
-    """The score of each row, (steps,), of scores (steps, features): their maximum, NaN where none
-    has an opinion.
+    """Return the maximum score of each row, (steps,), of scores (steps, features).
+
+    A row is NaN where all its scores are NaN.
     """
     rows: np.ndarray = np.fmax.reduce(scores, axis=1)
     return rows
 
 
 def most_anomalous_feature(verdict: Verdict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(score, feature, expected) of each row, all (steps,), of a verdict on (steps, features): the
-    strangest feature speaks for the row.
+    """Return (score, feature, expected) of each row, all (steps,), of a verdict.
+
+    feature: the one with the highest part of the score; expected: its centre, NaN = none.
     """
     parts = verdict.score if verdict.parts is None else verdict.parts[:, 0]  # (steps, features)
     feature = np.where(np.isnan(parts), -1.0, parts).argmax(axis=1)
@@ -139,39 +136,41 @@ def compute_metrics(
     threshold: float,
     time: np.ndarray | None = None,
 ) -> Metrics:
-    """Count row scores and alarm scores, both (steps,) with NaN for no opinion, against labels
-    (steps, features) at one threshold.
+    """Return the metrics at one threshold.
 
-    time: (steps,) seconds, for what is counted per day: days are those from the earliest time to
-    the latest.
+    Args:
+        score: (steps,) score of each row, NaN = no opinion
+        alarm: (steps,) alarm score of each row, NaN = no opinion
+        label: (steps, features) index into KINDS; None = no labels
+        threshold: standard deviations
+        time: (steps,) seconds; a rate per day divides by the days from the earliest to the latest
     """
-    called = alarm > threshold
+    flagged = score > threshold
+    raised = alarm > threshold
     days = _days(time)
-    a_day = None if days is None else _ratio(called.sum(), days)
-    seen = Metrics(
-        len(score),
-        int(np.isnan(score).sum()),
-        int((score > threshold).sum()),
-        int(called.sum()),
-        a_day,
+    counts = Metrics(
+        steps=len(score),
+        unscored=int(np.isnan(score).sum()),
+        anomalies=int(flagged.sum()),
+        alarms=int(raised.sum()),
+        alarms_per_day=None if days is None else ratio(raised.sum(), days),
     )
     truth = row_truth(label)
     if truth is None:
-        return seen
-    flagged = score > threshold
+        return counts
     right = (flagged & truth.anomalous).sum()
     wrong = (flagged & truth.judged & ~truth.anomalous).sum()
-    delays = _delays(called, event_runs(truth.anomalous))  # (events,) steps, NaN: missed
+    delays = _delays(raised, event_runs(truth.anomalous))  # (events,) steps, NaN = missed
     hits = int((~np.isnan(delays)).sum())
-    false = int((called & _outside(truth)).sum())
-    return seen._replace(
-        **_named("row", right, wrong, truth.anomalous.sum()),
-        **_named("event", hits, false, len(delays)),
+    false = int((raised & _outside(truth)).sum())
+    return counts._replace(
+        **_precision_recall_f1("row", right, wrong, truth.anomalous.sum()),
+        **_precision_recall_f1("event", hits, false, len(delays)),
         events=len(delays),
         hits=hits,
         false_alarms=false,
-        delay=_ratio(np.nansum(delays), hits),
-        false_alarms_per_day=None if days is None else _ratio(false, days),
+        delay=ratio(np.nansum(delays), hits),
+        false_alarms_per_day=None if days is None else ratio(false, days),
     )
 
 
@@ -181,7 +180,10 @@ def threshold_curve(
     label: np.ndarray | None,
     thresholds: np.ndarray = THRESHOLD_GRID,
 ) -> ThresholdCurve:
-    """What `judge` counts, at every threshold in one pass: sort once, then look each threshold up."""
+    """Return the metrics of `compute_metrics` at every threshold.
+
+    Scores are sorted once; each threshold is then a binary search.
+    """
     thresholds = np.asarray(thresholds, dtype=float)
     counts = ThresholdCurve(thresholds, _above(score, thresholds), _above(alarm, thresholds))
     truth = row_truth(label)
@@ -194,16 +196,17 @@ def threshold_curve(
     false = _above(alarm[_outside(truth)], thresholds)
     with np.errstate(invalid="ignore"):
         return counts._replace(
-            **_named("row", right, wrong, truth.anomalous.sum()),
-            **_named("event", hits, false, len(runs)),
+            **_precision_recall_f1("row", right, wrong, truth.anomalous.sum()),
+            **_precision_recall_f1("event", hits, false, len(runs)),
             hits=hits,
             false_alarms=false,
         )
 
 
 def best_threshold(points: ThresholdCurve, by: str = "event") -> float | None:
-    """The threshold with the best F1 of "event"s or "row"s, the middle one of those that tie; None
-    where no F1 exists.
+    """Return the threshold with the best F1, the middle one of those that tie.
+
+    by: "event" or "row". None where no F1 is defined.
     """
     f1 = points.event_f1 if by == "event" else points.row_f1
     if f1 is None or not np.isfinite(f1).any():
@@ -213,81 +216,88 @@ def best_threshold(points: ThresholdCurve, by: str = "event") -> float | None:
 
 
 def threshold_for_rate(score: np.ndarray, rate: float) -> float:
-    """The lowest of the scores that at most `rate` of the scored rows are above (0.01: about 1 % of
-    steps); NaN without a score.
+    """Return the lowest score that at most `rate` of the scored rows exceed; NaN without a score.
+
+    rate: a share of the rows, from 0 to below 1; ValueError for any other.
 
     >>> threshold_for_rate(np.arange(200.0), 0.01)
     197.0
     """
     if not 0 <= rate < 1:
         raise ValueError(
-            f"rate must be a share of the steps, from 0 to below 1, got {rate}; 0.01 "
-            "is one step in a hundred"
+            f"rate must be a share of the steps, from 0 to below 1, got {rate}; "
+            "0.01 is one step in a hundred"
         )
     known = np.sort(score[~np.isnan(score)])
-    return float(known[-1 - int(rate * len(known) + 1e-9)]) if len(known) else float("nan")
+    if not len(known):
+        return float("nan")
+    above = int(rate * len(known) + 1e-9)  # how many scores may exceed the threshold
+    return float(known[-1 - above])
 
 
 def row_outcomes(
     score: np.ndarray, label: np.ndarray | None, threshold: float
 ) -> np.ndarray | None:
-    """What became of each row, (steps,) int8: QUIET, CAUGHT, FALSE, MISSED or IN_GAP; None without
-    labels.
+    """Return the outcome of each row, (steps,) int8; None without labels.
+
+    One of QUIET, CAUGHT, FALSE_ALARM, MISSED_ROW and IN_GAP.
     """
     truth = row_truth(label)
     if truth is None:
         return None
     flagged = score > threshold
-    cases = [flagged & truth.anomalous, flagged & truth.judged, truth.anomalous, flagged]
-    return np.select(
-        cases,
-        [np.int8(CAUGHT), np.int8(FALSE_ALARM), np.int8(MISSED_ROW), np.int8(IN_GAP)],
-        np.int8(QUIET),
-    )
+    # the first condition that holds decides
+    conditions = [flagged & truth.anomalous, flagged & truth.judged, truth.anomalous, flagged]
+    codes = [np.int8(code) for code in (CAUGHT, FALSE_ALARM, MISSED_ROW, IN_GAP)]
+    return np.select(conditions, codes, np.int8(QUIET))
 
 
 def event_outcomes(
     alarm: np.ndarray, label: np.ndarray | None, threshold: float
 ) -> list[EventOutcome]:
-    """What became of each event, in order of time; empty without labels."""
+    """Return the outcome of each event in order of time; empty without labels."""
     truth = row_truth(label)
     if truth is None:
         return []
     runs = event_runs(truth.anomalous)
     delays = _delays(alarm > threshold, runs)
+    last_chance = runs[:, 1] + HIT_TOLERANCE  # (events,) last step that would hit the event
+    still_open = np.isnan(delays) & (last_chance >= len(alarm))
     return [
-        EventOutcome(
-            int(a), int(b), float(d), bool(np.isnan(d) and b + HIT_TOLERANCE >= len(alarm))
+        EventOutcome(first, last, delay, is_open)
+        for (first, last), delay, is_open in zip(
+            runs.tolist(), delays.tolist(), still_open.tolist()
         )
-        for (a, b), d in zip(runs, delays)
     ]
 
 
 def false_alarm_steps(alarm: np.ndarray, label: np.ndarray | None, threshold: float) -> np.ndarray:
-    """The steps of the alarms in no event, in order; none without labels."""
+    """Return the steps of the alarms in no event, in order; empty without labels."""
     truth = row_truth(label)
-    return (
-        np.flatnonzero((alarm > threshold) & _outside(truth)) if truth else np.zeros(0, dtype=int)
-    )
+    if truth is None:
+        return np.zeros(0, dtype=int)
+    return np.flatnonzero((alarm > threshold) & _outside(truth))
 
 
 def last_event_outcome(
     alarm: np.ndarray, label: np.ndarray | None, threshold: float, step: int | None = None
 ) -> EventOutcome | None:
-    """The fate of the event that holds `step`, an injected one say, or of the newest; None when
-    there is no such event.
+    """Return the outcome of the event that contains `step`, or of the newest where it is None.
+
+    None where there is no such event.
     """
     found = event_outcomes(alarm, label, threshold)
     if step is not None:
-        found = [fate for fate in found if fate.first <= step <= fate.last]
+        found = [event for event in found if event.first <= step <= event.last]
     return found[-1] if found else None
 
 
 def roc_curve(score: np.ndarray, label: np.ndarray) -> RankedCurve:
-    """True-positive against false-positive rate over rows, a row without an opinion ranking last;
-    the area is the ROC AUC.
+    """Return the true-positive against the false-positive rate over rows; its area is the ROC AUC.
+
+    A row without a score ranks last.
     """
-    right, wrong = _ranking(score, label)
+    right, wrong = _cumulative_counts(score, label)
     if not right[-1] or not wrong[-1]:
         return RankedCurve(np.array([0.0, 1.0]), np.array([0.0, 1.0]), float("nan"))
     x = np.append(0, wrong) / wrong[-1]
@@ -296,97 +306,116 @@ def roc_curve(score: np.ndarray, label: np.ndarray) -> RankedCurve:
 
 
 def precision_recall_curve(score: np.ndarray, label: np.ndarray) -> RankedCurve:
-    """Precision against recall over rows, a row without an opinion ranking last; the area is the
-    average precision (by steps).
+    """Return precision against recall over rows; its area is the average precision (by steps).
+
+    A row without a score ranks last.
     """
-    right, wrong = _ranking(score, label)
+    right, wrong = _cumulative_counts(score, label)
     if not right[-1]:
         return RankedCurve(np.array([0.0, 1.0]), np.array([float("nan")] * 2), float("nan"))
     x = right / right[-1]
     y = right / (right + wrong)
-    return RankedCurve(
-        np.append(0, x), np.append(y[0], y), float(np.sum(np.diff(x, prepend=0) * y))
-    )
+    area = float(np.sum(np.diff(x, prepend=0) * y))
+    return RankedCurve(np.append(0, x), np.append(y[0], y), area)
 
 
-def _ranking(score: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Anomalous and other judged rows at or above each distinct score, from the highest down; NaN
-    below all.
+def _cumulative_counts(score: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Count anomalous and other judged rows at or above each distinct score, from the highest down.
+
+    Returns two arrays (distinct scores,); NaN counts as a score below all.
     """
     truth = row_truth(label)
     assert truth is not None
-    ranks = np.where(np.isnan(score), -1.0, score)[truth.judged]
+    ranks = np.where(np.isnan(score), -1.0, score)[truth.judged]  # (judged rows,)
+    if not len(ranks):
+        return np.zeros(1, dtype=int), np.zeros(1, dtype=int)
     order = np.argsort(-ranks, kind="stable")
-    ends = (
-        np.append(np.flatnonzero(np.diff(ranks[order])), len(order) - 1)
-        if len(order)
-        else np.array([], dtype=int)
-    )
+    # the last row of each run of equal scores: (judged rows,) -> (distinct scores,)
+    ends = np.append(np.flatnonzero(np.diff(ranks[order])), len(order) - 1)
     right = np.cumsum(truth.anomalous[truth.judged][order])[ends]
-    wrong = ends + 1 - right
-    return (right, wrong) if len(ends) else (np.zeros(1, dtype=int), np.zeros(1, dtype=int))
+    return right, ends + 1 - right
 
 
-def _named(what: str, right: Any, wrong: Any, wanted: Any) -> dict[str, Any]:
-    """Precision, recall and F1 under the names they have in Figures and Curve."""
+def _precision_recall_f1(
+    unit: str, right: float | np.ndarray, wrong: float | np.ndarray, wanted: float
+) -> dict[str, Any]:
+    """Return the fields of Metrics (or, of arrays, ThresholdCurve) for a unit, "row" or "event".
+
+    right, wrong: detections that are true and false; wanted: how many there are to detect.
+    """
     return {
-        f"{what}_precision": _ratio(right, right + wrong),
-        f"{what}_recall": _ratio(right, wanted),
-        f"{what}_f1": _ratio(2 * right, right + wrong + wanted),
+        f"{unit}_precision": ratio(right, right + wrong),
+        f"{unit}_recall": ratio(right, wanted),
+        f"{unit}_f1": ratio(2 * right, right + wrong + wanted),
     }
 
 
-def _ratio(part: Any, whole: Any) -> Any:
-    """part / whole, NaN for 0 / 0 and for a whole of 0."""
+@overload
+def ratio(part: float, whole: float) -> float: ...
+
+
+@overload
+def ratio(part: float | np.ndarray, whole: float | np.ndarray) -> float | np.ndarray: ...
+
+
+def ratio(part: float | np.ndarray, whole: float | np.ndarray) -> float | np.ndarray:
+    """Return part / whole, elementwise for arrays; NaN where whole is 0."""
     if np.ndim(part) == 0 and np.ndim(whole) == 0:
         return float(part / whole) if whole else float("nan")
     whole = np.broadcast_to(whole, np.shape(part))
-    return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=whole != 0)
+    shares: np.ndarray = np.full(np.shape(part), np.nan)
+    np.divide(part, whole, out=shares, where=whole != 0)
+    return shares
 
 
 def _days(time: np.ndarray | None) -> float | None:
-    return None if time is None else float(np.ptp(time)) / 86_400 if len(time) else 0.0
+    """Return the days from the earliest time (seconds) to the latest; None without times."""
+    if time is None:
+        return None
+    return float(np.ptp(time)) / 86_400 if len(time) else 0.0
 
 
 def _above(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """How many values are above each threshold; NaN never is."""
+    """Count the values above each threshold, (thresholds,); NaN is never above."""
     known = np.sort(values[~np.isnan(values)])
     above: np.ndarray = len(known) - np.searchsorted(known, thresholds, side="right")
     return above
 
 
-def _ends(runs: np.ndarray, steps: int) -> np.ndarray:
-    """The first step too late to hit each event, (events,)."""
+def event_ends(runs: np.ndarray, steps: int) -> np.ndarray:
+    """Return the first step too late to hit each event, (events,), at most `steps`."""
     ends: np.ndarray = np.minimum(runs[:, 1] + HIT_TOLERANCE + 1, steps)
     return ends
 
 
 def _peaks(alarm: np.ndarray, runs: np.ndarray) -> np.ndarray:
-    """The highest alarm score in reach of each event, (events,), -inf where there is none."""
+    """Return the highest alarm score that hits each event, (events,), -inf = none."""
     if not len(runs):
         return np.zeros(0)
-    spans = np.stack([runs[:, 0], _ends(runs, len(alarm))], axis=1).ravel()
-    peaks: np.ndarray = np.maximum.reduceat(
-        np.append(np.where(np.isnan(alarm), -np.inf, alarm), -np.inf), spans
-    )[::2]
+    # first and end of each event in turn, (2 * events,): every second segment is an event's
+    spans = np.stack([runs[:, 0], event_ends(runs, len(alarm))], axis=1).ravel()
+    padded = np.append(np.where(np.isnan(alarm), -np.inf, alarm), -np.inf)
+    peaks: np.ndarray = np.maximum.reduceat(padded, spans)[::2]
     return peaks
 
 
-def _delays(called: np.ndarray, runs: np.ndarray) -> np.ndarray:
-    """Steps from the first of each event to its first alarm, (events,), NaN where none is in reach."""
-    steps = np.append(
-        np.flatnonzero(called), len(called) + HIT_TOLERANCE
-    )  # the last one: never in reach
-    first = steps[np.searchsorted(steps, runs[:, 0])]
-    return np.where(first < _ends(runs, len(called)), first - runs[:, 0], np.nan)
+def _delays(raised: np.ndarray, runs: np.ndarray) -> np.ndarray:
+    """Return steps from the first of each event to its first alarm, (events,), NaN = not hit.
+
+    raised: (steps,) bool, whether there is an alarm.
+    """
+    # the last entry, too late for any event, stands for "no alarm"
+    steps = np.append(np.flatnonzero(raised), len(raised) + HIT_TOLERANCE)
+    first = steps[np.searchsorted(steps, runs[:, 0])]  # (events,)
+    return np.where(first < event_ends(runs, len(raised)), first - runs[:, 0], np.nan)
 
 
 def _outside(truth: RowTruth) -> np.ndarray:
-    """Judged steps in reach of no event, (steps,) bool: an alarm there is false."""
+    """Return the judged steps that hit no event, (steps,) bool: an alarm there is false."""
     steps = len(truth.anomalous)
     runs = event_runs(truth.anomalous)
-    change = np.zeros(steps + 1, dtype=int)
+    change = np.zeros(steps + 1, dtype=int)  # +1 where an event begins, -1 where it can't be hit
     np.add.at(change, runs[:, 0], 1)
-    np.add.at(change, _ends(runs, steps), -1)
+    np.add.at(change, event_ends(runs, steps), -1)
     outside: np.ndarray = truth.judged & (np.cumsum(change[:-1]) == 0)
     return outside

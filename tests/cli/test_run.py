@@ -2,7 +2,6 @@
 from a shell.
 """
 
-import argparse
 import io
 import json
 import socket
@@ -21,7 +20,7 @@ from redline.access import tokens
 from redline.api.assembly import assemble_service, describe_anomaly_for_store
 from redline.api.server import build_server, listen
 from redline.api.service import ServerOptions
-from redline.cli import command, run
+from redline.cli import errors, settings_file
 from redline.cli import program as shell
 from redline.engine.monitor import Monitor
 from redline.page.query import export_source
@@ -188,20 +187,6 @@ def test_a_replay_runs_a_file_under_the_settings_of_another(tmp_path):
     assert ran("replay", str(path))[0] == 2
 
 
-def test_a_bar_is_drawn_on_a_terminal_alone():
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    tally = run.Tally()
-    tally.rows = 50
-    for file, drawn in ((Terminal(), True), (io.StringIO(), False)):
-        assert (
-            list(run.progress_bar([tally], 100, file)) == [tally]
-            and ("50 of 100" in file.getvalue()) is drawn
-        )
-
-
 @pytest.mark.parametrize(
     "text",
     [
@@ -230,7 +215,7 @@ def test_init_writes_a_file_that_runs_with_every_setting_explained(tmp_path):
         {"stream": "wave", "first": 0, "seed": 0, "rate": 0.01, "injections": []},
         Settings(),
     )
-    for name in (*run.STREAM_SETTINGS, *run.SERVER_SETTINGS):
+    for name in (*settings_file.STREAM_SETTINGS, *settings_file.SERVER_SETTINGS):
         assert f"{name} = " in text and settings.SETTINGS_BY_NAME[name].help in text
     assert ran("init", str(path))[0] == 2 and ran("init", str(path), "--force")[0] == 0
     code, out = ran("run", "--config", str(path), "--steps", "3000", "--json")
@@ -245,8 +230,8 @@ def test_the_command_line_comes_before_the_file_and_the_file_before_the_default(
     path.write_text(
         '[source]\nstream = "oven"\n[settings]\n[server]\nport = 9000\ndb = ""\nrate-limit = 5\n'
     )
-    given = dict.fromkeys((name.replace("-", "_") for name in run.SERVER_SETTINGS), None)
-    value = run.serving_options(argparse.Namespace(config=str(path), **{**given, "port": "9001"}))
+    given = dict.fromkeys(settings_file.SERVER_SETTINGS)
+    value = settings_file.server_settings(path.read_text(), {**given, "port": "9001"})
     assert (value["port"], value["db"], value["rate-limit"], value["body-limit"]) == (
         9001,
         "",
@@ -254,9 +239,8 @@ def test_the_command_line_comes_before_the_file_and_the_file_before_the_default(
         32,
     )
     for bad in ('[server]\nport = "x"\n', "[server]\nport = 0\n", "[server]\nprot = 1\n"):
-        path.write_text(bad)
-        with pytest.raises(command.UsageError, match=r"wanted|unknown"):
-            run.serving_options(argparse.Namespace(config=str(path), **given))
+        with pytest.raises(errors.UsageError, match=r"wanted|unknown"):
+            settings_file.server_settings(bad, given)
 
 
 def test_an_open_address_without_a_token_is_refused(tmp_path, capsys, monkeypatch):
@@ -393,13 +377,6 @@ def test_a_token_is_taken_from_the_environment(monkeypatch):
         assert ran("status", "--url", url)[0] == 2
         monkeypatch.setenv("REDLINE_TOKEN", "abc")
         assert ran("status", "--url", url)[0] == 0
-
-
-@pytest.mark.parametrize("command", sorted(shell.COMMANDS))
-def test_every_command_explains_itself(command, capsys):
-    with pytest.raises(SystemExit) as done:
-        shell.run_program([command, "--help"])
-    assert done.value.code == 0 and "exit codes" in capsys.readouterr().out
 
 
 @pytest.mark.service

@@ -17,7 +17,7 @@ from redline.cli.errors import UsageError
 from redline.cli.output import anomaly_line, print_status
 from redline.reports.table import Table
 
-RETRY_SECONDS = 2.0  # before a lost event stream is opened again
+RECONNECT_SECONDS = 2.0  # before a lost event stream is opened again
 
 
 def fetch_json(url: str, path: str, query: Mapping[str, Any] | None = None) -> Any:
@@ -138,4 +138,4 @@ def follow_anomalies(url: str, filters: Mapping[str, Any], as_json: bool, after:
             raise
         except OSError as error:
             print_status(f"{error}; trying again")
-        time.sleep(RETRY_SECONDS)
+        time.sleep(RECONNECT_SECONDS)

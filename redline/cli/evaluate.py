@@ -43,7 +43,7 @@ class EvaluationChoices(NamedTuple):
     threshold: float  # σ
 
 
-def evaluate_file(choices: EvaluationChoices, format: str | None, output: str | None) -> None:
+def evaluate_file(choices: EvaluationChoices, format: str | None, output: Path | None) -> None:
     """Rank the detectors on a file, and write the result in the wanted format."""
     learn, threshold = choices.learn, choices.threshold
     if learn is not None and not 0 < learn < 1:
@@ -64,7 +64,7 @@ def evaluate_file(choices: EvaluationChoices, format: str | None, output: str | 
     entries, faults = rank_jobs(jobs, recording, chunk, plan)
     document = evaluation_document(recording, chunk, entries, plan)
     document["faults"] = [fault._asdict() for fault in faults]
-    kind = format or Path(output or "").suffix.lstrip(".").lower()
+    kind = format or (output.suffix.lstrip(".").lower() if output else "")
     if kind == "html":
         text = html.render_report(document, report_plot(recording, chunk, entries, plan))
     else:

@@ -13,11 +13,11 @@ from redline.sources.recording import write_csv
 from streams import STREAMS
 
 
-def write_domain(domain: str, steps: int, seed: int, rate: float, output: str | None) -> None:
+def write_domain(domain: str, steps: int, seed: int, rate: float, output: Path | None) -> None:
     """Write a simulated domain as a labelled CSV, to standard output without a path."""
     with usage_errors():
         stream = STREAMS[domain](seed=seed, rate=rate)
-    write_csv(stream, steps, Path(output) if output else sys.stdout)
+    write_csv(stream, steps, output or sys.stdout)
 
 
 def detectors_table() -> Table:
@@ -26,7 +26,7 @@ def detectors_table() -> Table:
     rows = []
     for name, kind in DETECTORS.items():
         band = track.score_features(kind(window=60), wave).centre is not None
-        score = (kind.__doc__ or "").partition("\n")[0].rstrip(".")
+        score = " ".join((kind.__doc__ or "").partition("\n\n")[0].split()).rstrip(".")
         rows.append((name, score, "band" if band else "no band", "joint" if kind.joint else "each"))
     return Table(("detector", "what its score says", "expected", "features"), rows)
 

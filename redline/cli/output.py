@@ -16,12 +16,12 @@ def print_status(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def write_output(text: str, path: str | None) -> None:
+def write_output(text: str, path: Path | None) -> None:
     """Write a result to a file, or to standard output without one."""
     if path is None:
         print(text)
     else:
-        Path(path).write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+        path.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
         print_status(f"wrote {path}")
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from typer import Argument, Option
 from typer.core import TyperGroup
 
 from redline.cli.errors import UsageError
@@ -74,7 +75,7 @@ def server_option(name: str) -> Any:
     """Return the option of a server setting; its default applies where the file has none."""
     row = SETTINGS_BY_NAME[name]
     default = False if row.default is None else str(row.default)
-    return typer.Option(f"--{name}", metavar=name.upper(), help=row.help, show_default=default)
+    return Option(f"--{name}", metavar=name.upper(), help=row.help, show_default=default)
 
 
 def domain_name(name: str) -> str:
@@ -84,82 +85,68 @@ def domain_name(name: str) -> str:
     return name
 
 
-Json = Annotated[bool, typer.Option("--json", help="as JSON")]
-JsonLines = Annotated[
-    bool, typer.Option("--json", help="an anomaly a line as JSON (default: as text)")
-]
-AlarmsOnly = Annotated[bool, typer.Option("--alarms", help="only anomalies that raise an alarm")]
-Markdown = Annotated[bool, typer.Option("--markdown", help="as the README shows it")]
-Output = Annotated[
-    str | None,
-    typer.Option("--output", metavar="PATH", help="write there (default: standard output)"),
-]
+Json = Annotated[bool, Option("--json", help="as JSON")]
+JsonLines = Annotated[bool, Option("--json", help="an anomaly a line as JSON (default: as text)")]
+AlarmsOnly = Annotated[bool, Option("--alarms", help="only anomalies that raise an alarm")]
+Markdown = Annotated[bool, Option("--markdown", help="as the README shows it")]
+Output = Annotated[Path | None, Option("--output", help="write there (default: standard output)")]
 Url = Annotated[
     str,
-    typer.Option(
-        "--url",
-        envvar="REDLINE_URL",
-        help="the running server; a token is read from REDLINE_TOKEN",
+    Option(
+        "--url", envvar="REDLINE_URL", help="the running server; a token is read from REDLINE_TOKEN"
     ),
 ]
-Backup = Annotated[Path, typer.Argument(metavar="PATH", help="the backup")]
-Db = Annotated[Path, typer.Option("--db", metavar="PATH", help="the store")]
+Backup = Annotated[Path, Argument(help="the backup")]
+Db = Annotated[Path, Option("--db", help="the store")]
 SERVER_URL = f"http://127.0.0.1:{SETTINGS_BY_NAME['port'].default}"
 STORE = Path(SETTINGS_BY_NAME["db"].default)
+SEED = int(SETTINGS_BY_NAME["seed"].default)
+THRESHOLD = float(SETTINGS_BY_NAME["threshold"].default)
 
 
 @command()
 def evaluate(
     csv: Annotated[
-        Path,
-        typer.Option(
-            metavar="PATH",
-            help="the file: one row a step, a column of time stamps, columns of numbers",
-        ),
+        Path, Option(help="the file: one row a step, a column of time stamps, columns of numbers")
     ],
     label: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="COLUMN",
             help="the column that says which rows are anomalous (default: guessed by its name)",
         ),
     ] = None,
     time: Annotated[
-        str | None,
-        typer.Option(metavar="COLUMN", help="the column of time stamps (default: guessed)"),
+        str | None, Option(metavar="COLUMN", help="the column of time stamps (default: guessed)")
     ] = None,
     features: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="A,B", help="the columns of values (default: every other column of numbers)"
         ),
     ] = None,
     learn: Annotated[
         float | None,
-        typer.Option(
+        Option(
             metavar="SHARE",
             help="choose window and threshold on this first share of the rows, judge on the rest",
         ),
     ] = None,
     detectors: Annotated[
         str,
-        typer.Option(
-            metavar="A,B", help="only these (default: all; see `python -m redline detectors`)"
-        ),
+        Option(metavar="A,B", help="only these (default: all; see `python -m redline detectors`)"),
     ] = "",
     windows: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="N,N",
             help="steps (default: 60, 120, 240 and each detector's own; 60 without labels)",
         ),
     ] = None,
-    threshold: Annotated[
-        float, typer.Option(metavar="SIGMA", help="to start with")
-    ] = SETTINGS_BY_NAME["threshold"].default,
+    threshold: Annotated[float, Option(metavar="SIGMA", help="to start with")] = THRESHOLD,
     format: Annotated[
         Literal["table", "csv", "json", "html"] | None,
-        typer.Option(help="default: by the ending of --output, else table"),
+        Option(help="default: by the ending of --output, else table"),
     ] = None,
     output: Output = None,
 ) -> None:
@@ -173,13 +160,11 @@ def evaluate(
 @command()
 def generate(
     domain: Annotated[
-        str, typer.Argument(metavar="DOMAIN", callback=domain_name, help=", ".join(STREAMS))
+        str, Argument(metavar="DOMAIN", callback=domain_name, help=", ".join(STREAMS))
     ],
-    steps: Annotated[int, typer.Option(min=1, help="rows")] = 10_000,
-    seed: Annotated[int, typer.Option(help="the same seed gives the same rows")] = SETTINGS_BY_NAME[
-        "seed"
-    ].default,
-    rate: Annotated[float, typer.Option(help="share of anomalous steps")] = 0.01,
+    steps: Annotated[int, Option(min=1, help="rows")] = 10_000,
+    seed: Annotated[int, Option(help="the same seed gives the same rows")] = SEED,
+    rate: Annotated[float, Option(help="share of anomalous steps")] = 0.01,
     output: Output = None,
 ) -> None:
     """Write a labelled CSV of a simulated domain."""
@@ -209,18 +194,13 @@ def list_domains(markdown: Markdown = False) -> None:
 @command()
 def run(
     context: typer.Context,
-    config: Annotated[
-        Path, typer.Option(metavar="FILE", help="what Export on the page wrote, or `init`")
-    ],
+    config: Annotated[Path, Option(help="what Export on the page wrote, or `init`")],
     csv: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="PATH", help="where the CSV file is (default: where the settings file says)"
-        ),
+        Path | None, Option(help="where the CSV file is (default: where the settings file says)")
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option(
+        Option(
             metavar="N",
             help="of a simulated stream: so many at full speed, then end "
             "(default: live, without end)",
@@ -253,28 +233,21 @@ def run(
 def replay(
     csv: Annotated[
         Path,
-        typer.Argument(
-            metavar="FILE",
-            help="a CSV file: one row a step, a column of time stamps, columns of numbers",
-        ),
+        Argument(help="a CSV file: one row a step, a column of time stamps, columns of numbers"),
     ],
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="under the settings of this file")
-    ] = None,
+    config: Annotated[Path | None, Option(help="under the settings of this file")] = None,
     stream: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME", help="under the settings that this stream of a running server has"
-        ),
+        Option(metavar="NAME", help="under the settings that this stream of a running server has"),
     ] = None,
     as_json: JsonLines = False,
     alarms: AlarmsOnly = False,
     url: Url = SERVER_URL,
 ) -> None:
     """Send a file through the settings of a stream, at full speed."""
-    from redline.cli.run import make_printer, replay_file
+    from redline.cli.run import make_printer, replay_recording
 
-    replay_file(csv, config, stream, url, make_printer(as_json, alarms))
+    replay_recording(csv, config, stream, url, make_printer(as_json, alarms))
 
 
 @command()
@@ -298,20 +271,16 @@ def anomalies(
     url: Url = SERVER_URL,
     as_json: Json = False,
     stream: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="only of this stream; may be repeated"),
+        list[str] | None, Option(metavar="NAME", help="only of this stream; may be repeated")
     ] = None,
     start: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="from this time on, Unix seconds or ISO 8601"),
+        str | None, Option(metavar="TIME", help="from this time on, Unix seconds or ISO 8601")
     ] = None,
-    end: Annotated[str | None, typer.Option(metavar="TIME", help="up to this time")] = None,
-    severity: Annotated[
-        Literal["info", "warning", "critical"], typer.Option(help="at least")
-    ] = "info",
-    limit: Annotated[int, typer.Option(help="the newest so many")] = 20,
+    end: Annotated[str | None, Option(metavar="TIME", help="up to this time")] = None,
+    severity: Annotated[Literal["info", "warning", "critical"], Option(help="at least")] = "info",
+    limit: Annotated[int, Option(help="the newest so many")] = 20,
     follow: Annotated[
-        bool, typer.Option("--follow", help="then print new ones as they come, until Ctrl-C")
+        bool, Option("--follow", help="then print new ones as they come, until Ctrl-C")
     ] = False,
 ) -> None:
     """List, or follow, what a running server found."""
@@ -323,14 +292,11 @@ def anomalies(
 
 @command()
 def init(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="the settings file to write")] = Path(
-        "redline.toml"
-    ),
+    path: Annotated[Path, Argument(help="the settings file to write")] = Path("redline.toml"),
     stream: Annotated[
-        str,
-        typer.Option(metavar="NAME", help="a simulated one, this-machine, or one you will push"),
+        str, Option(metavar="NAME", help="a simulated one, this-machine, or one you will push")
     ] = "wave",
-    force: Annotated[bool, typer.Option("--force", help="write over a file that is there")] = False,
+    force: Annotated[bool, Option("--force", help="write over a file that is there")] = False,
 ) -> None:
     """Write a commented settings file."""
     from redline.cli.admin import write_settings_file
@@ -342,12 +308,12 @@ def init(
 def token(
     role: Annotated[
         Literal["read", "push", "operate"],
-        typer.Argument(help="read: look; push: submit points and labels too; operate: everything"),
+        Argument(help="read: look; push: submit points and labels too; operate: everything"),
     ],
-    name: Annotated[str, typer.Argument(help="whose it is, for the audit log")],
-    file: Annotated[
-        Path, typer.Option(metavar="PATH", help="the token file, which keeps only its hash")
-    ] = Path("redline.tokens"),
+    name: Annotated[str, Argument(help="whose it is, for the audit log")],
+    file: Annotated[Path, Option(help="the token file, which keeps only its hash")] = Path(
+        "redline.tokens"
+    ),
 ) -> None:
     """Make a token for the API."""
     from redline.cli.admin import create_token

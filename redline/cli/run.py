@@ -207,7 +207,7 @@ def without_nan(document: Mapping[str, Any]) -> dict[str, Any]:
 def run_live(plan: RunPlan, values: Mapping[str, Any], show: PrintAnomaly) -> None:
     """Run until Ctrl-C with the API; print the anomalies as they are committed."""
     with usage_errors():
-        options = server_options(values)
+        options = api_options(values)
     with contextlib.ExitStack() as stack:
         sock = stack.enter_context(contextlib.closing(listen(values["host"], values["port"])))
         store = None
@@ -258,7 +258,7 @@ def print_batches(service: Service, batches: Iterable[Batch], show: PrintAnomaly
             show(service.monitor.feeds[batch.name], anomaly)
 
 
-def server_options(values: Mapping[str, Any]) -> ServerOptions:
+def api_options(values: Mapping[str, Any]) -> ServerOptions:
     """Return the access rules and limits of the API; refuse an open address without a token."""
     tokens = load_tokens(values["tokens"] or None, os.environ.get("REDLINE_TOKEN"))
     if problem := exposure_problem(values["host"], tokens):
@@ -267,7 +267,7 @@ def server_options(values: Mapping[str, Any]) -> ServerOptions:
     return ServerOptions(tokens, origins, values["body-limit"] * 2**20, values["rate-limit"])
 
 
-def replay_file(
+def replay_recording(
     csv: Path, config: Path | None, stream: str | None, url: str, show: PrintAnomaly
 ) -> None:
     """Score a file at full speed under the settings of a file or of a running server's stream."""

@@ -481,6 +481,19 @@ def test_lists_are_printed_as_text_or_markdown(
     )
 
 
+def test_the_program_lists_the_detectors_of_installed_libraries() -> None:
+    pytest.importorskip("sklearn")
+    done = ran("detectors")
+    assert (done.returncode, done.stderr) == (0, "") and "\nisolation forest " in done.stdout
+
+
+def test_a_listing_shows_the_whole_sentence_of_a_detector() -> None:
+    scores = {row[0]: row[1] for row in listings.detectors_table().rows}
+    for name, score in scores.items():
+        doc = " ".join((DETECTORS[name].__doc__ or "").split())
+        assert doc.startswith(f"{score}."), f"{name}: the sentence is cut: {score!r}"
+
+
 # --- the help
 
 ALL = {
@@ -508,12 +521,13 @@ def test_help_shows_the_defaults_that_apply(capsys: pytest.CaptureFixture[str]) 
     wanted = f"{tried} and each detector's own; {evaluate.DEFAULT_WINDOW} without labels"
     assert wanted in " ".join(capsys.readouterr().out.split())
     assert commands.run_program(["run", "--help"]) == 0
-    assert f"[default: ({SETTINGS_BY_NAME['port'].default})]" in capsys.readouterr().out
+    port = SETTINGS_BY_NAME["port"].default
+    assert f"[default: ({port})]" in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_roles_of_a_token_are_those_that_there_are() -> None:
     role = commands.token.__annotations__["role"]
-    assert ROLES == get_args(get_args(eval(role, vars(commands)))[0])
+    assert get_args(get_args(eval(role, vars(commands)))[0]) == ROLES
 
 
 @pytest.mark.parametrize(

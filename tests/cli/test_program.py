@@ -1,4 +1,4 @@
-"""`python app.py` as a program: its help, its sentences, its end; each test starts a real process."""
+"""`python app.py` as a program: help, messages, shutdown; each test starts a real process."""
 
 from __future__ import annotations
 

@@ -381,7 +381,7 @@ def test_a_token_is_taken_from_the_environment(monkeypatch):
 
 @pytest.mark.service
 def test_a_pushed_stream_runs_headless_and_is_found_again_after_a_restart(tmp_path):
-    """Export of a pushed stream, run in a process of its own, fed by HTTP, ended and started again."""
+    """An exported pushed stream runs in its own process, is fed by HTTP, stopped and restarted."""
     import urllib.request
 
     with socket.socket() as free:

@@ -265,7 +265,7 @@ def evaluation_notes(document: dict[str, Any]) -> list[str]:
     start = f"{document['threshold']:g} σ"
     alarms = (
         "An anomaly is a row whose score is above the threshold; an alarm is an anomaly that "
-        "the refractory period does not hold back."
+        "refractory period and habituation let through."
     )
     if not document["labels"]:
         near = (

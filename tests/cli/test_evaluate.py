@@ -1,6 +1,4 @@
-"""The headless commands, run as a person runs them: what they print, what they write, and the code
-they end with.
-"""
+"""`evaluate`, `generate`, the listings and the help: output, files and exit codes."""
 
 from __future__ import annotations
 
@@ -33,7 +31,7 @@ FEW = ["--detectors", ",".join(NAMES)]
 
 
 def ran(*words: str) -> subprocess.CompletedProcess[str]:
-    """A command in a process of its own, warnings being errors."""
+    """Run a command in its own process, with warnings as errors."""
     return subprocess.run(
         [sys.executable, "-W", "error", "-m", "redline", *words],
         cwd=ROOT,
@@ -99,7 +97,7 @@ def test_generate_writes_what_the_reader_takes_back() -> None:
 
 def test_evaluate_prints_a_table_and_a_suggestion(cpu: Path) -> None:
     done = ran("evaluate", "--csv", str(cpu), "--label", "label", "--learn", "0.7", *FEW)
-    assert (done.returncode, done.stderr) == (0, "")  # no bar where nobody looks
+    assert (done.returncode, done.stderr) == (0, "")  # no bar without a terminal
     assert "cpu.csv: 3,000 rows, 2026-01-05 00:00:00 to " in done.stdout
     for name in NAMES:
         assert sum(name in line and line.count("  ") > 8 for line in done.stdout.splitlines()) == 1
@@ -111,7 +109,7 @@ def test_evaluate_prints_a_table_and_a_suggestion(cpu: Path) -> None:
     [(["generate", "wave", "--steps", "20000"], 1), (["domains"], 0)],
     ids=["long", "short"],
 )
-def test_a_reader_that_has_enough_is_no_failure(words: list[str], lines: int) -> None:
+def test_a_closed_pipe_is_no_failure(words: list[str], lines: int) -> None:
     command = [sys.executable, "-m", "redline", *words]
     with subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE

@@ -1,6 +1,4 @@
-"""The commands around the service: the very same flags without the page, and a running server asked
-from a shell.
-"""
+"""`run`, `replay` and the administration and client commands, here and against a real server."""
 
 import io
 import json
@@ -35,7 +33,7 @@ TUNED = Settings("EWMA", window=90, threshold=4.2, refractory=50)
 
 
 def ran(*words):
-    """Exit code and standard output of a command run here."""
+    """Run a command in this process; return its exit code and standard output."""
     with redirect_stdout(io.StringIO()) as out:
         code = shell.run_program(list(words))
     return code, out.getvalue()
@@ -46,9 +44,7 @@ def flags(text):
 
 
 def marked(feed, settings):
-    """The times that the page marks under these settings: every step of the buffer above the
-    threshold.
-    """
+    """Return the times that the page marks: the steps of the buffer above the threshold."""
     track = feed.track(settings)
     feed.catch_up(track, 100_000)
     first, end = track.tape.first, feed.end
@@ -269,7 +265,7 @@ def test_a_backup_is_restored(tmp_path):
         and ran("backup", str(copy), "--db", str(db))[0] == 1
     )
     store.record("me", "after")
-    assert ran("restore", str(copy), "--db", str(db))[0] == 1  # somebody has it open
+    assert ran("restore", str(copy), "--db", str(db))[0] == 1  # it is still open
     store.close()
     assert ran("restore", str(copy), "--db", str(db))[0] == 0
     again = SqliteStore(db, write=False)
@@ -283,7 +279,7 @@ def test_a_backup_is_restored(tmp_path):
 
 @contextmanager
 def running(monitor, options=ServerOptions(), store=None):  # noqa: B008
-    """A real server on a free port, in a thread; the service and its address."""
+    """Run a real server on a free port in a thread; yield the service and its URL."""
     service = assemble_service(monitor, store, options)
     sock = listen("127.0.0.1", 0)
     server = uvicorn.Server(

@@ -1,27 +1,20 @@
-"""`evaluate`: ranks detectors on a file and suggests settings."""
+"""`evaluate`: rank detectors on a file and suggest settings."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from detectors import DETECTORS, Alarm
-from redline.cli.arguments import (
-    comma_list,
-    fraction,
-    iso_second,
-    positive_float,
-    window_list,
-    write_output,
-)
-from redline.cli.command import UsageError, usage_errors
+from redline.cli.errors import UsageError, usage_errors
+from redline.cli.output import progress_bar, write_output
 from redline.detection import third_party
 from redline.engine import track
 from redline.evaluation import comparison, metrics
@@ -32,118 +25,115 @@ from redline.sources.csv import read_csv
 from redline.sources.recording import Recording
 from streams import Chunk
 
-TRIED_WINDOWS = (
-    60,
-    120,
-    240,
-)  # steps, tried beside a detector's own where labels can tell which is best
-SLICE_ROWS = 50_000  # rows scored at once, so that memory does not grow with the detector's extras
-OUTPUT_FORMATS = ("table", "csv", "json", "html")
+TRIED_WINDOWS = (60, 120, 240)  # steps; tried with labels, beside a detector's own window
+DEFAULT_WINDOW = int(SETTINGS_BY_NAME["window"].default)  # steps
+SLICE_ROWS = 50_000  # rows scored at once, which bounds the memory for what a detector returns
 
 
-def evaluate_arguments(parser: argparse.ArgumentParser) -> None:
-    threshold = SETTINGS_BY_NAME["threshold"]
-    parser.add_argument(
-        "--csv",
-        required=True,
-        metavar="PATH",
-        help="the file: one row a step, a column of time stamps, columns of numbers",
-    )
-    parser.add_argument(
-        "--label",
-        metavar="COLUMN",
-        help="the column that says which rows are anomalous (default: guessed by its name)",
-    )
-    parser.add_argument(
-        "--time", metavar="COLUMN", help="the column of time stamps (default: guessed)"
-    )
-    parser.add_argument(
-        "--features",
-        metavar="A,B",
-        type=comma_list,
-        help="the columns of values (default: every other column of numbers)",
-    )
-    parser.add_argument(
-        "--learn",
-        type=fraction,
-        metavar="SHARE",
-        help="choose window and threshold on this first share of the rows, judge on the rest",
-    )
-    parser.add_argument(
-        "--detectors",
-        metavar="A,B",
-        type=comma_list,
-        default=[],
-        help="only these (default: all; see `python -m redline detectors`)",
-    )
-    parser.add_argument(
-        "--windows",
-        metavar="N,N",
-        type=window_list,
-        help=(
-            f"steps (default: {', '.join(map(str, TRIED_WINDOWS))} and each detector's "
-            f"own; {default_window()} without labels)"
-        ),
-    )
-    parser.add_argument(
-        "--threshold",
-        type=positive_float,
-        default=threshold.default,
-        metavar="SIGMA",
-        help="to start with (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--format", choices=OUTPUT_FORMATS, help="default: by the ending of --output, else table"
-    )
-    parser.add_argument("--output", metavar="PATH", help="write there (default: standard output)")
+class EvaluationChoices(NamedTuple):
+    """What to read of a file, and what to try on it; None where the default is wanted."""
+
+    csv: Path
+    label: str | None
+    time: str | None
+    features: str | None  # names with commas between
+    learn: float | None  # share of the rows
+    detectors: str  # names with commas between; "" = all
+    windows: str | None  # steps with commas between
+    threshold: float  # σ
 
 
-def run_evaluate(args: argparse.Namespace) -> None:
-    recording = read_recording(args)
+def evaluate_file(choices: EvaluationChoices, format: str | None, output: Path | None) -> None:
+    """Rank the detectors on a file, and write the result in the wanted format."""
+    learn, threshold = choices.learn, choices.threshold
+    if learn is not None and not 0 < learn < 1:
+        raise UsageError(f"--learn: wanted a share between 0 and 1, 0.7 say; came {learn:g}")
+    if not 0 < threshold < float("inf"):
+        raise UsageError(f"--threshold: wanted a number above 0; came {threshold:g}")
+    windows = parse_windows(choices.windows) if choices.windows is not None else None
+    recording = read_recording(choices)
     chunk = recording.take(recording.total)
     with usage_errors():
-        cut = comparison.learning_rows(chunk.label, args.learn) if args.learn else 0
-    plan = comparison.EvaluationPlan(args.threshold, cut, timed=recording.columns.time is not None)
+        cut = comparison.learning_rows(chunk.label, learn) if learn else 0
+    plan = comparison.EvaluationPlan(threshold, cut, timed=recording.columns.time is not None)
     jobs = [
         (name, window)
-        for name in chosen_detectors(args.detectors)
-        for window in args.windows or tried_windows(name, chunk)
+        for name in choose_detectors(split_names(choices.detectors))
+        for window in windows or tried_windows(name, chunk)
     ]
-    faults: list[comparison.TrialFailure] = []
-    tried = comparison.run_trials(
-        chunk.x, progress(jobs, sys.stderr), make_scorer(recording.floors), faults
-    )
-    entries = comparison.sort_entries(comparison.rank_trials(tried, chunk, plan))
-    if not entries:
-        raise UsageError(f"none of the detectors could run: {faults[0].detector}: {faults[0].why}")
-    document = evaluation_document(recording, chunk, entries, plan) | {
-        "faults": [fault._asdict() for fault in faults]
-    }
-    kind = args.format or Path(args.output or "").suffix.lstrip(".").lower()
+    entries, faults = rank_jobs(jobs, recording, chunk, plan)
+    document = evaluation_document(recording, chunk, entries, plan)
+    document["faults"] = [fault._asdict() for fault in faults]
+    kind = format or (output.suffix.lstrip(".").lower() if output else "")
     if kind == "html":
         text = html.render_report(document, report_plot(recording, chunk, entries, plan))
     else:
         text = {"json": as_json, "csv": evaluation_csv}.get(kind, as_text)(document)
-    write_output(text, args.output)
+    write_output(text, output)
 
 
-def read_recording(args: argparse.Namespace) -> Recording:
-    """The file as its columns are guessed, corrected by what was asked for."""
+def rank_jobs(
+    jobs: Sequence[tuple[str, int]],
+    recording: Recording,
+    chunk: Chunk,
+    plan: comparison.EvaluationPlan,
+) -> tuple[list[comparison.ComparisonEntry], list[comparison.TrialFailure]]:
+    """Run each detector with its window; return the ranking, and those that could not run.
+
+    Raises:
+        UsageError: none could run.
+    """
+    steps = (
+        (done, f"{name}, window {window}", (name, window))
+        for done, (name, window) in enumerate(jobs)
+    )
+    shown = progress_bar(steps, len(jobs), sys.stderr)
+    faults: list[comparison.TrialFailure] = []
+    trials = comparison.run_trials(chunk.x, shown, make_scorer(recording.floors), faults)
+    entries = comparison.sort_entries(comparison.rank_trials(trials, chunk, plan))
+    if not entries:
+        raise UsageError(f"none of the detectors could run: {faults[0].detector}: {faults[0].why}")
+    return entries, faults
+
+
+def split_names(text: str) -> list[str]:
+    """Return the names of a list with commas between."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def parse_windows(text: str) -> list[int]:
+    """Return the window lengths of a list with commas between; UsageError if out of bounds."""
+    row = SETTINGS_BY_NAME["window"]
+    names = split_names(text)
+    sizes = [int(name) for name in names if name.isdecimal() and row.low <= int(name) <= row.high]
+    if not sizes or len(sizes) < len(names):
+        raise UsageError(
+            f"--windows: wanted whole numbers from {row.low} to {row.high} with commas between; "
+            f"came {text}"
+        )
+    return sizes
+
+
+def read_recording(choices: EvaluationChoices) -> Recording:
+    """Read the file with its guessed columns, or with those that were chosen."""
     with usage_errors():
-        recording = read_csv(Path(args.csv))
-        if not (args.label or args.time or args.features):
+        recording = read_csv(choices.csv)
+        if not (choices.label or choices.time or choices.features):
             return recording
         columns = recording.columns
-        label = args.label or recording.columns.label
-        time = args.time or recording.columns.time
-        features = args.features or [name for name in columns.features if name not in (label, time)]
-        return read_csv(
-            Path(args.csv),
-            replace(columns, label=label, time=time, features=tuple(features), names=(), guess=""),
+        label = choices.label or columns.label
+        time = choices.time or columns.time
+        features = split_names(choices.features or "") or [
+            name for name in columns.features if name not in (label, time)
+        ]
+        columns = replace(
+            columns, label=label, time=time, features=tuple(features), names=(), guess=""
         )
+        return read_csv(choices.csv, columns)
 
 
-def chosen_detectors(names: Sequence[str]) -> Sequence[str]:
+def choose_detectors(names: Sequence[str]) -> Sequence[str]:
+    """Return the detectors by name, all for an empty list; UsageError for an unknown one."""
     unknown = [name for name in names if name not in DETECTORS]
     if unknown and (wanted := third_party.missing_library(unknown[0])):
         raise UsageError(f"--detectors: {wanted}")
@@ -155,18 +145,14 @@ def chosen_detectors(names: Sequence[str]) -> Sequence[str]:
 
 
 def tried_windows(name: str, chunk: Chunk) -> Sequence[int]:
-    """The detector's own too where labels can tell which is best; without, the one the page begins
-    with, for everybody.
-    """
-    return (
-        (default_window(),)
-        if chunk.label is None
-        else sorted({*TRIED_WINDOWS, DETECTORS[name].window})
-    )
+    """Return the windows to try: with labels several and the detector's own, else the default."""
+    if chunk.label is None:
+        return (DEFAULT_WINDOW,)
+    return sorted({*TRIED_WINDOWS, DETECTORS[name].window})
 
 
 def make_scorer(floors: tuple[float, ...]) -> comparison.TrialScorer:
-    """Runs one detector and its alarm as the page runs them."""
+    """Return a function that runs one detector and its alarm as the page runs them."""
 
     def run(name: str, window: int, x: np.ndarray) -> comparison.TrialResult:
         detector = DETECTORS[name](window=window, floor=floors)
@@ -187,57 +173,57 @@ def evaluation_document(
     entries: Sequence[comparison.ComparisonEntry],
     plan: comparison.EvaluationPlan,
 ) -> dict[str, Any]:
-    """The document of an evaluation, with what the file is and what its reader should know."""
+    """Return the comparison with what describes the file, the drawn alarms and the sentences."""
     document = comparison.comparison_document(entries, chunk, plan)
-    first, last = (
-        (None, None)
-        if recording.columns.time is None
-        else (iso_second(chunk.time.min()), iso_second(chunk.time.max()))
-    )
-    facts: dict[str, Any] = {
+    timed = recording.columns.time is not None
+    if chunk.label is None:
+        title = "Where half of the detectors or more raise an alarm together"
+    else:
+        title = f"Alarms of {shown_entry(entries, plan).trial.detector}"
+    alarms = [
+        alarm._asdict() | {"time": format_second(chunk.time[alarm.step]) if timed else None}
+        for alarm in drawn_alarms(chunk, entries, plan)
+    ]
+    return {
         "source": recording.title,
         "read_as": recording.columns.guess,
         "names": list(recording.names),
         "units": list(recording.units),
-    }
-    facts |= {
-        "from": first,
-        "to": last,
+        "from": format_second(chunk.time.min()) if timed else None,
+        "to": format_second(chunk.time.max()) if timed else None,
         "notes": dict(recording.notes),
         "joint_alarms": len(joint_alarm_steps(entries, plan)),
-    }
-    if chunk.label is None:
-        title = "Where half of the detectors or more call together"
-    else:
-        title = f"Alarms of {shown_entry(entries, plan).trial.detector}"
-    told = [
-        call._asdict() | {"time": iso_second(chunk.time[call.step]) if first else None}
-        for call in alarm_rows(chunk, entries, plan)
-    ]
-    return {
-        **facts,
         **document,
         "picture": title,
-        "alarms": told,
+        "alarms": alarms,
         "sentence": evaluation_sentence(document),
         "reading": evaluation_notes(document),
     }
 
 
+def format_second(seconds: float) -> str:
+    """Return a time in UTC to the second.
+
+    >>> format_second(1767571200.5)
+    '2026-01-05 00:00:00'
+    """
+    return datetime.fromtimestamp(float(seconds), UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
 def shown_entry(
     entries: Sequence[comparison.ComparisonEntry], plan: comparison.EvaluationPlan
 ) -> comparison.ComparisonEntry:
-    """The suggested detector's, or the first."""
+    """Return the entry of the suggested detector, or the first."""
     best = comparison.suggest_settings(entries, plan)
     return next(
         (entry for entry in entries if best and entry.trial.detector == best.detector), entries[0]
     )
 
 
-def alarm_rows(
+def drawn_alarms(
     chunk: Chunk, entries: Sequence[comparison.ComparisonEntry], plan: comparison.EvaluationPlan
 ) -> list[comparison.FoundAlarm]:
-    """The alarms that are drawn, one by one."""
+    """Return the alarms of the shown detector; without labels, the joint alarms."""
     if chunk.label is None:
         return comparison.list_joint_alarms(
             [entry.trial for entry in entries], chunk, plan.threshold
@@ -249,11 +235,12 @@ def alarm_rows(
 def joint_alarm_steps(
     entries: Sequence[comparison.ComparisonEntry], plan: comparison.EvaluationPlan
 ) -> np.ndarray:
+    """Return the steps at which half of the detectors or more raise an alarm."""
     return comparison.joint_alarms([entry.trial.alarm > plan.threshold for entry in entries])
 
 
 def evaluation_sentence(document: dict[str, Any]) -> str:
-    """What came out, in one sentence."""
+    """Return the result in one sentence."""
     best = document["suggestion"]
     if best:
         return (
@@ -263,7 +250,7 @@ def evaluation_sentence(document: dict[str, Any]) -> str:
     if not document["labels"]:
         return (
             "Without labels nothing says which detector is right: this is how often each "
-            "calls, and how far they agree."
+            "raises an alarm, and how far they agree."
         )
     return (
         "No detector hits a labelled event at any threshold, so there is nothing to suggest."
@@ -273,26 +260,26 @@ def evaluation_sentence(document: dict[str, Any]) -> str:
 
 
 def evaluation_notes(document: dict[str, Any]) -> list[str]:
-    """How the figures were counted, a line each."""
+    """Return how the figures were counted, a line each."""
     reach = document["reach"]
     start = f"{document['threshold']:g} σ"
     alarms = (
-        "An anomaly is a row whose score is above the threshold, an alarm a row on which "
-        "somebody is called."
+        "An anomaly is a row whose score is above the threshold; an alarm is an anomaly that "
+        "refractory period and habituation let through."
     )
     if not document["labels"]:
         near = (
             "Agreement: the share of a detector's alarms with one of another's at most "
             f"{reach} steps away, mean over the others."
         )
-        return [f"{alarms} Here the threshold is {start} for everybody.", near]
+        return [f"{alarms} Here the threshold is {start} for all.", near]
     where = (
         f"chosen on the first {document['learned_rows']:,} rows and judged on the rest"
         if document["learned_rows"]
         else "chosen on the rows judged"
     )
     clock = document["clock"]
-    events = comparison.count_noun(document["clock"]["events"], "event")
+    events = comparison.count_noun(clock["events"], "event")
     f1 = (
         ""
         if clock["event_f1"] is None
@@ -306,15 +293,15 @@ def evaluation_notes(document: dict[str, Any]) -> list[str]:
         ),
         (
             "Alarms in no event are false. Rows are counted apart, nothing is "
-            "point-adjusted, and no opinion counts as not flagged."
+            "point-adjusted, and a row without a score counts as not flagged."
         ),
         (
             f"Window and threshold are those with the best event F1, {where}; untuned "
             f"means the same window at {start}."
         ),
         (
-            f"A clock that calls every 100 rows and never looks: {clock['hits']} of "
-            f"{events}, {clock['false_alarms']:,} false ones{f1}."
+            f"A clock that raises an alarm every 100 rows: {clock['hits']} of {events}, "
+            f"{clock['false_alarms']:,} false ones{f1}."
         ),
         "ROC: the area under it. AP: average precision, the area under precision and recall.",
     ]
@@ -326,8 +313,9 @@ def report_plot(
     entries: Sequence[comparison.ComparisonEntry],
     plan: comparison.EvaluationPlan,
 ) -> html.ReportPlot:
-    """The file with the alarms of the suggested detector; without labels, those that half of the
-    detectors share.
+    """Return the plot of the file with the alarms of the shown detector.
+
+    Without labels, the alarms are those that half of the detectors share.
     """
     rows = (
         chunk.time if recording.columns.time else None,
@@ -365,11 +353,12 @@ def report_plot(
 
 
 def as_json(document: dict[str, Any]) -> str:
+    """Return the document as indented JSON."""
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
 
 
 def evaluation_csv(document: dict[str, Any]) -> str:
-    """Every figure of every detector, a column each."""
+    """Return a CSV of all figures, a row per detector."""
     plain = [
         "detector",
         "suggested",
@@ -407,6 +396,7 @@ def evaluation_csv(document: dict[str, Any]) -> str:
 
 
 def as_text(document: dict[str, Any]) -> str:
+    """Return the document as a table with the sentences around it."""
     span = f", {document['from']} to {document['to']}" if document["from"] else ""
     events = (
         "no labels"
@@ -425,22 +415,3 @@ def as_text(document: dict[str, Any]) -> str:
         "\n".join(document["reading"]),
     ]
     return "\n\n".join(part for part in [head, *parts] if part)
-
-
-def default_window() -> int:
-    return int(SETTINGS_BY_NAME["window"].default)
-
-
-def progress(jobs: Sequence[tuple[str, int]], file: TextIO) -> Iterable[tuple[str, int]]:
-    """The jobs one by one, with a bar on a terminal: how many are done, and which is under way."""
-    for done, (name, window) in enumerate(jobs):
-        if file.isatty():
-            filled = 30 * done // len(jobs)
-            file.write(
-                f"\r\033[K[{'█' * filled}{'·' * (30 - filled)}] {done} of {len(jobs)}  "
-                f"{name}, window {window}"
-            )
-            file.flush()
-        yield name, window
-    if file.isatty():
-        file.write("\r\033[K")

@@ -1,51 +1,38 @@
-"""`detectors` and `domains`: what there is."""
+"""`generate`, `detectors` and `domains`: what is built in."""
 
 from __future__ import annotations
 
-import argparse
+import sys
+from pathlib import Path
 
 from detectors import DETECTORS
-from redline.cli.arguments import write_output
+from redline.cli.errors import usage_errors
 from redline.engine import track
 from redline.reports.table import Table
+from redline.sources.recording import write_csv
 from streams import STREAMS
 
 
-def markdown_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--markdown", action="store_true", help="as the README shows it")
-
-
-def run_detectors(args: argparse.Namespace) -> None:
-    listing = detectors_table()
-    write_output(listing.markdown() if args.markdown else listing.text(), None)
-
-
-def run_domains(args: argparse.Namespace) -> None:
-    listing = domains_table()
-    write_output(listing.markdown() if args.markdown else listing.text(), None)
+def write_domain(domain: str, steps: int, seed: int, rate: float, output: Path | None) -> None:
+    """Write a simulated domain as a labelled CSV, to standard output without a path."""
+    with usage_errors():
+        stream = STREAMS[domain](seed=seed, rate=rate)
+    write_csv(stream, steps, output or sys.stdout)
 
 
 def detectors_table() -> Table:
-    """What each detector measures, whether it draws a band of expected values, and whether it looks
-    across features.
-    """
+    """Return each detector with its score, whether it expects a band, and joint or per feature."""
     wave = STREAMS["wave"](seed=0).take(200).x  # (steps, features)
     rows = []
     for name, kind in DETECTORS.items():
         band = track.score_features(kind(window=60), wave).centre is not None
-        rows.append(
-            (
-                name,
-                (kind.__doc__ or "").partition("\n")[0].rstrip("."),
-                "band" if band else "no band",
-                "joint" if kind.joint else "each",
-            )
-        )
+        score = " ".join((kind.__doc__ or "").partition("\n\n")[0].split()).rstrip(".")
+        rows.append((name, score, "band" if band else "no band", "joint" if kind.joint else "each"))
     return Table(("detector", "what its score says", "expected", "features"), rows)
 
 
 def domains_table() -> Table:
-    """What each simulated domain measures, and how often."""
+    """Return each simulated domain with its features and its period."""
     rows = []
     for name, kind in STREAMS.items():
         features = ", ".join(
@@ -57,7 +44,7 @@ def domains_table() -> Table:
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds in the largest unit that divides them.
+    """Return seconds in the largest unit that divides them.
 
     >>> format_duration(0.1), format_duration(300.0), format_duration(86_400.0)
     ('0.1 s', '5 min', '1 d')

@@ -1,75 +1,338 @@
-"""The commands that need no page: `python -m redline`.
+"""The command line `python -m redline`: one function per command.
 
-Exit codes: 0 it ran; 1 it ran and failed, a file that cannot be written for one; 2 wrong usage or
-bad input; 130 interrupted. Results go to standard output or --output, everything else to standard
-error.
+Exit codes: 0 it ran; 1 it ran and failed, for example because a file cannot be written; 2 wrong
+usage or bad input; 130 interrupted. Results go to standard output or --output, everything else to
+standard error. A command imports what it needs when it runs, so that each starts fast.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from redline.cli import service_commands
-from redline.cli.command import Command, UsageError
-from redline.cli.evaluate import evaluate_arguments, run_evaluate
-from redline.cli.generate import generate_arguments, run_generate
-from redline.cli.listings import markdown_argument, run_detectors, run_domains
-from redline.detection import third_party
+import typer
+from typer import Argument, Option
+from typer.core import TyperGroup
+
+from redline.cli.errors import UsageError
+from redline.settings import SETTINGS_BY_NAME
+from streams import STREAMS
 
 EXITS = "exit codes: 0 it ran; 1 it ran and failed; 2 wrong usage or bad input; 130 interrupted"
-COMMANDS = {
-    "evaluate": Command(
-        run_evaluate,
-        "rank all detectors on a file of yours, and suggest settings",
-        evaluate_arguments,
-    ),
-    "generate": Command(
-        run_generate, "write a labelled CSV of a simulated domain", generate_arguments
-    ),
-    "detectors": Command(run_detectors, "list the detectors", markdown_argument),
-    "domains": Command(run_domains, "list the simulated domains", markdown_argument),
-    **service_commands.SERVICE_COMMANDS,
-}
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The table of commands as argparse reads it."""
-    whole = argparse.ArgumentParser(
-        prog="python -m redline", description="Redline without its page.", epilog=EXITS
-    )
-    parts = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, command in COMMANDS.items():
-        part = parts.add_parser(
-            name, help=command.help, description=command.help.capitalize() + ".", epilog=EXITS
-        )
-        command.words(part)
-        part.set_defaults(run=command.run)
-    return whole
+class ReportingGroup(TyperGroup):
+    """Run a command; report its error in one sentence, and end with the exit code."""
+
+    def invoke(self, ctx: typer.Context) -> None:  # type: ignore[override]  # the public type
+        try:
+            super().invoke(ctx)
+            sys.stdout.flush()
+            return
+        except UsageError as error:
+            code = 2
+            text = str(error)
+        except BrokenPipeError:  # the reader has closed its end, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return
+        except OSError as error:
+            code = 1
+            text = str(error)
+        except KeyboardInterrupt:
+            code = 130
+            text = "interrupted"
+            print(file=sys.stderr)  # ends the line of ^C
+        print(f"redline {ctx.invoked_subcommand}: {text}", file=sys.stderr)
+        raise typer.Exit(code)
+
+
+app = typer.Typer(
+    cls=ReportingGroup,
+    help="Redline without its page.",
+    epilog=EXITS,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]},
+)
+command = partial(app.command, epilog=EXITS)
 
 
 def run_program(words: Sequence[str] | None = None) -> int:
-    """Runs one command; the exit code."""
-    args = build_parser().parse_args(words)
+    """Run one command, by default that of the process; return its exit code."""
     try:
-        args.run(args)
-        sys.stdout.flush()
-    except UsageError as error:
-        print(f"redline {args.command}: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # whoever read our output has enough of it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        print(f"redline {args.command}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"\nredline {args.command}: interrupted", file=sys.stderr)
-        return 130
+        app(words, prog_name="python -m redline")
+    except SystemExit as end:
+        return int(end.code or 0)
     return 0
 
 
-if __name__ == "__main__":
-    third_party.register_available()
-    sys.exit(run_program())
+def server_option(name: str) -> Any:
+    """Return the option of a server setting; its default applies where the file has none."""
+    row = SETTINGS_BY_NAME[name]
+    default = False if row.default is None else str(row.default)
+    return Option(f"--{name}", metavar=name.upper(), help=row.help, show_default=default)
+
+
+def domain_name(name: str) -> str:
+    """Return the name of a simulated domain; refuse any other."""
+    if name not in STREAMS:
+        raise typer.BadParameter(f"there is no {name!r}; there are {', '.join(STREAMS)}")
+    return name
+
+
+Json = Annotated[bool, Option("--json", help="as JSON")]
+JsonLines = Annotated[bool, Option("--json", help="an anomaly a line as JSON (default: as text)")]
+AlarmsOnly = Annotated[bool, Option("--alarms", help="only anomalies that raise an alarm")]
+Markdown = Annotated[bool, Option("--markdown", help="as the README shows it")]
+Output = Annotated[Path | None, Option("--output", help="write there (default: standard output)")]
+Url = Annotated[
+    str,
+    Option(
+        "--url", envvar="REDLINE_URL", help="the running server; a token is read from REDLINE_TOKEN"
+    ),
+]
+Backup = Annotated[Path, Argument(help="the backup")]
+Db = Annotated[Path, Option("--db", help="the store")]
+SERVER_URL = f"http://127.0.0.1:{SETTINGS_BY_NAME['port'].default}"
+STORE = Path(SETTINGS_BY_NAME["db"].default)
+SEED = int(SETTINGS_BY_NAME["seed"].default)
+THRESHOLD = float(SETTINGS_BY_NAME["threshold"].default)
+
+
+@command()
+def evaluate(
+    csv: Annotated[
+        Path, Option(help="the file: one row a step, a column of time stamps, columns of numbers")
+    ],
+    label: Annotated[
+        str | None,
+        Option(
+            metavar="COLUMN",
+            help="the column that says which rows are anomalous (default: guessed by its name)",
+        ),
+    ] = None,
+    time: Annotated[
+        str | None, Option(metavar="COLUMN", help="the column of time stamps (default: guessed)")
+    ] = None,
+    features: Annotated[
+        str | None,
+        Option(
+            metavar="A,B", help="the columns of values (default: every other column of numbers)"
+        ),
+    ] = None,
+    learn: Annotated[
+        float | None,
+        Option(
+            metavar="SHARE",
+            help="choose window and threshold on this first share of the rows, judge on the rest",
+        ),
+    ] = None,
+    detectors: Annotated[
+        str,
+        Option(metavar="A,B", help="only these (default: all; see `python -m redline detectors`)"),
+    ] = "",
+    windows: Annotated[
+        str | None,
+        Option(
+            metavar="N,N",
+            help="steps (default: 60, 120, 240 and each detector's own; 60 without labels)",
+        ),
+    ] = None,
+    threshold: Annotated[float, Option(metavar="SIGMA", help="to start with")] = THRESHOLD,
+    format: Annotated[
+        Literal["table", "csv", "json", "html"] | None,
+        Option(help="default: by the ending of --output, else table"),
+    ] = None,
+    output: Output = None,
+) -> None:
+    """Rank all detectors on a file of yours, and suggest settings."""
+    from redline.cli.evaluate import EvaluationChoices, evaluate_file
+
+    choices = EvaluationChoices(csv, label, time, features, learn, detectors, windows, threshold)
+    evaluate_file(choices, format, output)
+
+
+@command()
+def generate(
+    domain: Annotated[
+        str, Argument(metavar="DOMAIN", callback=domain_name, help=", ".join(STREAMS))
+    ],
+    steps: Annotated[int, Option(min=1, help="rows")] = 10_000,
+    seed: Annotated[int, Option(help="the same seed gives the same rows")] = SEED,
+    rate: Annotated[float, Option(help="share of anomalous steps")] = 0.01,
+    output: Output = None,
+) -> None:
+    """Write a labelled CSV of a simulated domain."""
+    from redline.cli.listings import write_domain
+
+    write_domain(domain, steps, seed, rate, output)
+
+
+@command("detectors")
+def list_detectors(markdown: Markdown = False) -> None:
+    """List the detectors."""
+    from redline.cli.listings import detectors_table
+
+    table = detectors_table()
+    print(table.markdown() if markdown else table.text())
+
+
+@command("domains")
+def list_domains(markdown: Markdown = False) -> None:
+    """List the simulated domains."""
+    from redline.cli.listings import domains_table
+
+    table = domains_table()
+    print(table.markdown() if markdown else table.text())
+
+
+@command()
+def run(
+    context: typer.Context,
+    config: Annotated[Path, Option(help="what Export on the page wrote, or `init`")],
+    csv: Annotated[
+        Path | None, Option(help="where the CSV file is (default: where the settings file says)")
+    ] = None,
+    steps: Annotated[
+        int | None,
+        Option(
+            metavar="N",
+            help="of a simulated stream: so many at full speed, then end "
+            "(default: live, without end)",
+        ),
+    ] = None,
+    as_json: JsonLines = False,
+    alarms: AlarmsOnly = False,
+    host: Annotated[str | None, server_option("host")] = None,
+    allow_host: Annotated[list[str] | None, server_option("allow-host")] = None,
+    port: Annotated[str | None, server_option("port")] = None,
+    db: Annotated[str | None, server_option("db")] = None,
+    retention_days: Annotated[str | None, server_option("retention-days")] = None,
+    retention_rows: Annotated[str | None, server_option("retention-rows")] = None,
+    create: Annotated[str | None, server_option("create")] = None,
+    streams: Annotated[str | None, server_option("streams")] = None,
+    alerts: Annotated[str | None, server_option("alerts")] = None,
+    tokens: Annotated[str | None, server_option("tokens")] = None,
+    cors: Annotated[str | None, server_option("cors")] = None,
+    body_limit: Annotated[str | None, server_option("body-limit")] = None,
+    rate_limit: Annotated[str | None, server_option("rate-limit")] = None,
+) -> None:
+    """Run what Export on the page wrote, without the page."""
+    from redline.cli.run import make_printer, run_settings_file
+    from redline.cli.settings_file import SERVER_SETTINGS
+
+    options = {name: context.params[name.replace("-", "_")] or None for name in SERVER_SETTINGS}
+    run_settings_file(config, csv, steps, make_printer(as_json, alarms), options)
+
+
+@command()
+def replay(
+    csv: Annotated[
+        Path,
+        Argument(help="a CSV file: one row a step, a column of time stamps, columns of numbers"),
+    ],
+    config: Annotated[Path | None, Option(help="under the settings of this file")] = None,
+    stream: Annotated[
+        str | None,
+        Option(metavar="NAME", help="under the settings that this stream of a running server has"),
+    ] = None,
+    as_json: JsonLines = False,
+    alarms: AlarmsOnly = False,
+    url: Url = SERVER_URL,
+) -> None:
+    """Send a file through the settings of a stream, at full speed."""
+    from redline.cli.run import make_printer, replay_recording
+
+    replay_recording(csv, config, stream, url, make_printer(as_json, alarms))
+
+
+@command()
+def status(url: Url = SERVER_URL, as_json: Json = False) -> None:
+    """Say what a running server does."""
+    from redline.cli.client import print_server_status
+
+    print_server_status(url, as_json)
+
+
+@command("streams")
+def list_streams(url: Url = SERVER_URL, as_json: Json = False) -> None:
+    """List the streams of a running server."""
+    from redline.cli.client import print_streams
+
+    print_streams(url, as_json)
+
+
+@command()
+def anomalies(
+    url: Url = SERVER_URL,
+    as_json: Json = False,
+    stream: Annotated[
+        list[str] | None, Option(metavar="NAME", help="only of this stream; may be repeated")
+    ] = None,
+    start: Annotated[
+        str | None, Option(metavar="TIME", help="from this time on, Unix seconds or ISO 8601")
+    ] = None,
+    end: Annotated[str | None, Option(metavar="TIME", help="up to this time")] = None,
+    severity: Annotated[Literal["info", "warning", "critical"], Option(help="at least")] = "info",
+    limit: Annotated[int, Option(help="the newest so many")] = 20,
+    follow: Annotated[
+        bool, Option("--follow", help="then print new ones as they come, until Ctrl-C")
+    ] = False,
+) -> None:
+    """List, or follow, what a running server found."""
+    from redline.cli.client import print_anomalies
+
+    query = {"source": stream, "severity": severity, "start": start, "end": end, "limit": limit}
+    print_anomalies(url, query, as_json, follow)
+
+
+@command()
+def init(
+    path: Annotated[Path, Argument(help="the settings file to write")] = Path("redline.toml"),
+    stream: Annotated[
+        str, Option(metavar="NAME", help="a simulated one, this-machine, or one you will push")
+    ] = "wave",
+    force: Annotated[bool, Option("--force", help="write over a file that is there")] = False,
+) -> None:
+    """Write a commented settings file."""
+    from redline.cli.admin import write_settings_file
+
+    write_settings_file(path, stream, force)
+
+
+@command()
+def token(
+    role: Annotated[
+        Literal["read", "push", "operate"],
+        Argument(help="read: look; push: submit points and labels too; operate: everything"),
+    ],
+    name: Annotated[str, Argument(help="whose it is, for the audit log")],
+    file: Annotated[Path, Option(help="the token file, which keeps only its hash")] = Path(
+        "redline.tokens"
+    ),
+) -> None:
+    """Make a token for the API."""
+    from redline.cli.admin import create_token
+
+    create_token(role, name, file)
+
+
+@command()
+def backup(path: Backup, db: Db = STORE) -> None:
+    """Copy the store while it is in use."""
+    from redline.cli.admin import back_up_store
+
+    back_up_store(path, db)
+
+
+@command()
+def restore(path: Backup, db: Db = STORE) -> None:
+    """Put a backup in the place of the store."""
+    from redline.cli.admin import restore_store
+
+    restore_store(path, db)

@@ -1112,5 +1112,5 @@ def test_labels_that_do_not_fit_are_refused(running):
 
 
 def test_the_routes_in_the_document_are_those_there_are():
-    text = (Path(__file__).parents[1] / "docs" / "api.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
     assert filled(text) == text, "docs/api.md is stale: run `make docs`"

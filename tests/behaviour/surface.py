@@ -13,6 +13,7 @@ from redline.api.assembly import assemble_service
 from starlette.testclient import TestClient
 
 import app
+from redline import settings
 from redline.api.service import ServerOptions
 from redline.engine.monitor import Monitor
 from redline.sources.machine import ThisMachine

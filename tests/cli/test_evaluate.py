@@ -1,6 +1,4 @@
-"""The headless commands, run as a person runs them: what they print, what they write, and the code
-they end with.
-"""
+"""`evaluate`, `generate`, the listings and the help: output, files and exit codes."""
 
 from __future__ import annotations
 
@@ -10,26 +8,30 @@ import json
 import re
 import subprocess
 import sys
+import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
 from detectors import DETECTORS
-from redline.cli import evaluate, listings
+from redline.access.tokens import ROLES
+from redline.cli import evaluate, listings, output
 from redline.cli import program as commands
 from redline.evaluation import metrics
 from redline.settings import SETTINGS_BY_NAME
 from redline.sources.csv import read_csv
 from streams import STREAMS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NAMES = ["rolling z-score", "EWMA"]
 FEW = ["--detectors", ",".join(NAMES)]
 
 
 def ran(*words: str) -> subprocess.CompletedProcess[str]:
-    """A command in a process of its own, warnings being errors."""
+    """Run a command in its own process, with warnings as errors."""
     return subprocess.run(
         [sys.executable, "-W", "error", "-m", "redline", *words],
         cwd=ROOT,
@@ -95,7 +97,7 @@ def test_generate_writes_what_the_reader_takes_back() -> None:
 
 def test_evaluate_prints_a_table_and_a_suggestion(cpu: Path) -> None:
     done = ran("evaluate", "--csv", str(cpu), "--label", "label", "--learn", "0.7", *FEW)
-    assert (done.returncode, done.stderr) == (0, "")  # no bar where nobody looks
+    assert (done.returncode, done.stderr) == (0, "")  # no bar without a terminal
     assert "cpu.csv: 3,000 rows, 2026-01-05 00:00:00 to " in done.stdout
     for name in NAMES:
         assert sum(name in line and line.count("  ") > 8 for line in done.stdout.splitlines()) == 1
@@ -107,7 +109,7 @@ def test_evaluate_prints_a_table_and_a_suggestion(cpu: Path) -> None:
     [(["generate", "wave", "--steps", "20000"], 1), (["domains"], 0)],
     ids=["long", "short"],
 )
-def test_a_reader_that_has_enough_is_no_failure(words: list[str], lines: int) -> None:
+def test_a_closed_pipe_is_no_failure(words: list[str], lines: int) -> None:
     command = [sys.executable, "-m", "redline", *words]
     with subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -125,10 +127,9 @@ def test_a_reader_that_has_enough_is_no_failure(words: list[str], lines: int) ->
     [[], ["nonsense"], ["evaluate"], ["generate", "moon"], ["generate", "cpu", "--steps", "0"]],
 )
 def test_wrong_usage_is_code_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        commands.run_program(words)
-    assert ended.value.code == 2
-    assert "usage: python -m redline" in capsys.readouterr().err
+    assert commands.run_program(words) == 2
+    err = capsys.readouterr().err
+    assert "Usage: python -m redline" in err and "Error: " in err and "Traceback" not in err
 
 
 # --- evaluate
@@ -275,7 +276,13 @@ def test_the_own_window_is_among_those_run(
     cpu: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ran: list[tuple[str, int]] = []
-    monkeypatch.setattr(evaluate, "progress", lambda jobs, file: ran.extend(jobs) or jobs)
+
+    def record(steps: Iterable[tuple[int, str, tuple[str, int]]], *_: object) -> Any:
+        for *_, job in steps:
+            ran.append(job)
+            yield job
+
+    monkeypatch.setattr(evaluate, "progress_bar", record)
     monkeypatch.setattr(DETECTORS["EWMA"], "window", 90)
     evaluated(capsys, "--csv", str(cpu))
     assert [window for name, window in ran if name == "EWMA"] == [60, 90, 120, 240]
@@ -422,20 +429,28 @@ def test_thresholds_tried_are_the_sliders() -> None:
 
 
 class Terminal(io.StringIO):
-    """A standard error that somebody looks at."""
+    """Standard error as a terminal."""
 
     def isatty(self) -> bool:
         return True
 
 
-def test_the_bar_grows_on_a_terminal_and_is_gone_at_the_end() -> None:
-    terminal, jobs = Terminal(), [("EWMA", 60), ("EWMA", 120), ("CUSUM", 60)]
-    assert list(evaluate.progress(jobs, terminal)) == jobs
-    frames = terminal.getvalue().split("\r\033[K")
-    assert [frame.count("█") for frame in frames] == [0, 0, 10, 20, 0]
-    assert frames[2].endswith("1 of 3  EWMA, window 120") and frames[-1] == ""
+def test_the_bar_grows_on_a_terminal_and_is_gone_at_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    terminal, steps = Terminal(), [(0, "EWMA, window 60", "a"), (1, "CUSUM, window 120", "b")]
+    seen = []
+    for item in output.progress_bar(steps, 2, terminal):
+        seen.append(item)
+        time.sleep(0.15)  # the bar is redrawn ten times a second
+    drawn = terminal.getvalue()
+    assert seen == ["a", "b"]
+    assert "0/2" in drawn and "1/2" in drawn and "CUSUM, window 120" in drawn
+    assert drawn.endswith("\x1b[2K"), "the line of the bar is erased at the end"
     silent = io.StringIO()
-    assert list(evaluate.progress(jobs, silent)) == jobs and silent.getvalue() == ""
+    assert list(output.progress_bar(steps, 2, silent)) == ["a", "b"] and silent.getvalue() == ""
 
 
 # --- the lists
@@ -464,12 +479,75 @@ def test_lists_are_printed_as_text_or_markdown(
     )
 
 
-@pytest.mark.parametrize("name", [None, *commands.COMMANDS])
+def test_the_program_lists_the_detectors_of_installed_libraries() -> None:
+    pytest.importorskip("sklearn")
+    done = ran("detectors")
+    assert (done.returncode, done.stderr) == (0, "") and "\nisolation forest " in done.stdout
+
+
+def test_a_listing_shows_the_whole_sentence_of_a_detector() -> None:
+    scores = {row[0]: row[1] for row in listings.detectors_table().rows}
+    for name, score in scores.items():
+        doc = " ".join((DETECTORS[name].__doc__ or "").split())
+        assert doc.startswith(f"{score}."), f"{name}: the sentence is cut: {score!r}"
+
+
+# --- the help
+
+ALL = {
+    info.name or info.callback.__name__: info.callback
+    for info in commands.app.registered_commands
+    if info.callback
+}
+
+
+@pytest.mark.parametrize("name", [None, *ALL])
 def test_help_says_what_each_command_is_for(
-    name: str | None, capsys: pytest.CaptureFixture[str]
+    name: str | None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(SystemExit) as ended:
-        commands.run_program([*([name] if name else []), "--help"])
+    monkeypatch.setenv("COLUMNS", "80")
+    assert commands.run_program([*([name] if name else []), "--help"]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert ended.value.code == 0 and commands.EXITS in out
-    assert name is not None or all(command.help in out for command in commands.COMMANDS.values())
+    assert commands.EXITS in out
+    for about in [call.__doc__ for key, call in ALL.items() if name in (None, key)]:
+        assert about and about in out
+
+
+def test_help_shows_the_defaults_that_apply(capsys: pytest.CaptureFixture[str]) -> None:
+    assert commands.run_program(["evaluate", "--help"]) == 0
+    tried = ", ".join(map(str, evaluate.TRIED_WINDOWS))
+    wanted = f"{tried} and each detector's own; {evaluate.DEFAULT_WINDOW} without labels"
+    assert wanted in " ".join(capsys.readouterr().out.split())
+    assert commands.run_program(["run", "--help"]) == 0
+    port = SETTINGS_BY_NAME["port"].default
+    assert f"[default: ({port})]" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_roles_of_a_token_are_those_that_there_are() -> None:
+    role = commands.token.__annotations__["role"]
+    assert get_args(get_args(eval(role, vars(commands)))[0]) == ROLES
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--learn", "1"], "--learn: wanted a share between 0 and 1, 0.7 say; came 1"),
+        (["--threshold", "nan"], "--threshold: wanted a number above 0; came nan"),
+        (["--windows", "60,x"], "--windows: wanted whole numbers from 10 to 500"),
+        (["--windows", "9"], "--windows: wanted whole numbers from 10 to 500"),
+    ],
+)
+def test_a_value_out_of_bounds_is_code_2_with_one_sentence(
+    words: list[str], sentence: str, bare: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert commands.run_program(["evaluate", "--csv", str(bare), *words]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"redline evaluate: {sentence}") and err.count("\n") == 1
+
+
+def test_help_starts_without_the_service() -> None:
+    code = (
+        "import sys; from redline.cli.program import run_program; run_program(['--help']); "
+        "sys.exit(bool({'fastapi', 'sqlalchemy', 'uvicorn', 'rich'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0

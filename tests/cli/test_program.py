@@ -1,4 +1,4 @@
-"""`python app.py` as a program: its help, its sentences, its end; each test starts a real process."""
+"""`python app.py` as a program: help, messages, shutdown; each test starts a real process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.service
 
 
 def said(*flags: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """What it says and how it ends when it cannot start."""
+    """Run `app.py` with flags that end it; return its output and exit code."""
     words = [sys.executable, str(ROOT / "app.py"), "--no-browser", *flags]
     return subprocess.run(
         words, cwd=folder, capture_output=True, text=True, timeout=30, stdin=subprocess.DEVNULL
@@ -133,9 +133,8 @@ def test_a_wrong_flag_gets_a_sentence(tmp_path: Path, flags: list[str], words: l
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
 def test_it_ends_within_a_second_without_complaint(how: signal.Signals) -> None:
     took = []
-    while not took or (
-        min(took) >= 1.0 and len(took) < 3
-    ):  # a machine that is busy with something else is asked again
+    # three attempts, because the machine may be busy with something else
+    while not took or (min(took) >= 1.0 and len(took) < 3):
         server = Server().start()
         with urllib.request.urlopen(server.url, timeout=10) as answer:
             answer.read()

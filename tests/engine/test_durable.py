@@ -30,7 +30,7 @@ from redline.sources.pushed import QueueFull, SubmissionRefused
 from redline.storage.sqlite import AnomalyQuery, SqliteStore
 
 pytestmark = pytest.mark.service
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 START = 1_700_000_000.0  # seconds since the epoch
 SOURCES = {"pump": ("flow", "heat"), "pipe": ("value",), "wheel": ("value",)}
 SETTINGS = {"wheel": Settings("EWMA", 40, 3.0)}

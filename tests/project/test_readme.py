@@ -11,7 +11,7 @@ import pytest
 from docs.tables import filled
 from redline.cli.program import run_program
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

@@ -13,7 +13,7 @@ import pytest
 from redline.sources.csv import read_csv
 from redline.sources.recording import GAP_PERIODS
 
-ROOT = Path(os.environ.get("REDLINE_DATA") or Path(__file__).parents[2] / "shared" / "data")
+ROOT = Path(os.environ.get("REDLINE_DATA") or Path(__file__).parents[3] / "shared" / "data")
 
 
 def own_univariate() -> str:

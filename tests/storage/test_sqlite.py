@@ -1017,7 +1017,7 @@ def test_after_a_state_of_another_version_a_stream_learns_anew_and_loses_nothing
 
 
 def test_the_document_names_every_table_and_quotes_what_is_said():
-    text = (Path(__file__).parents[1] / "docs" / "store.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "store.md").read_text(encoding="utf-8")
     assert filled(text) == text, "docs/store.md is stale: run `make docs`"
     assert all(what in text for _, what, _ in errors.ERROR_CAUSES)
     assert (

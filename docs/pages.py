@@ -190,6 +190,7 @@ def chapter(name: str, found: Verdict) -> str:
     """One detector: its docstring by subject, its picture, and what it found there."""
     make = DETECTORS[name]
     first, _, rest = re.sub(r">>>.*", "", make.__doc__ or "", flags=re.S).partition("\n\n")
+    first = " ".join(first.split())
     idea, *said = re.split(r"\b(Cost|When it fails|Sources?): ", " ".join(rest.split()))
     told = dict(zip(said[::2], said[1::2]))
     told["Source"] = told.pop("Sources", told.get("Source", ""))

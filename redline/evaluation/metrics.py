@@ -85,7 +85,7 @@ def row_truth(label: np.ndarray | None) -> RowTruth | None:
     """Join labels (steps, features) to the truth of rows; None without labels.
 
     >>> row_truth(np.array([[0, 0], [1, 7], [0, 7]]))
-    Truth(anomalous=array([False,  True, False]), judged=array([ True,  True, False]))
+    RowTruth(anomalous=array([False,  True, False]), judged=array([ True,  True, False]))
     """
     if label is None:
         return None

@@ -9,12 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from redline.api.assembly import assemble_service
 from starlette.testclient import TestClient
 
 import app
 from redline import settings
-from redline.api.service import ServerOptions
+from redline.api.service import ServerOptions, assemble_service
 from redline.engine.monitor import Monitor
 from redline.sources.machine import ThisMachine
 from redline.storage.sqlite import SqliteStore

@@ -17,7 +17,7 @@ from redline import settings
 from redline.access import tokens
 from redline.api.server import build_server, listen
 from redline.api.service import ServerOptions, assemble_service
-from redline.cli import errors, settings_file
+from redline.cli import errors, run, settings_file
 from redline.cli import program as shell
 from redline.engine.monitor import Monitor
 from redline.page.query import export_source
@@ -114,7 +114,7 @@ def take(monitor, feed, steps):
     """The loop, so many steps of one stream long."""
     for _ in range(0, steps, 500):
         feed.due = 500.0
-        monitor.take(feed, 0.0)
+        monitor._take_due(feed, 0.0)
         monitor.process_pushed()
 
 

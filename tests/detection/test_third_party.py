@@ -208,8 +208,8 @@ def test_every_borrowed_model_can_be_listed() -> None:
 
 def test_listing_imports_no_library() -> None:
     code = (
-        "import sys; from redline.learned import listed; from detectors import DETECTORS; "
-        "listed(); [DETECTORS[name]() for name in DETECTORS]"
+        "import sys; from redline.detection.third_party import register_available; from detectors import DETECTORS; "
+        "register_available(); [DETECTORS[name]() for name in DETECTORS]"
     )
     said = subprocess.run(
         [sys.executable, "-c", code + "; print('sklearn' in sys.modules, 'pyod' in sys.modules)"],

@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from redline.engine.monitor import BEAT_SECONDS, Monitor
-from redline.incidents import notify
+from redline.incidents import actions
 from redline.incidents.actions import run_command
 from redline.incidents.channels_file import (
     CHANNEL_KEYS,
@@ -406,14 +406,14 @@ def test_a_command_that_takes_too_long_is_killed_with_its_children(tmp_path):
     )
     act = script(tmp_path, f"import os; os.set_inheritable({theirs}, True)\n{code}", timeout=0.5)
     os.set_inheritable(theirs, True)
-    original = notify.subprocess.Popen
+    original = actions.subprocess.Popen
     try:
-        notify.subprocess.Popen = lambda *args, **more: original(*args, **more, pass_fds=[theirs])
+        actions.subprocess.Popen = lambda *args, **more: original(*args, **more, pass_fds=[theirs])
         began = time.monotonic()
         ok, text = run_command(act, "{}")
         assert time.monotonic() - began < 3
     finally:
-        notify.subprocess.Popen = original
+        actions.subprocess.Popen = original
         os.close(theirs)
     assert not ok and text.startswith("killed after its limit of 0.5 s")
     assert select.select([mine], [], [], PATIENCE)[0] and os.read(mine, 1) == b"", (

@@ -671,7 +671,7 @@ def test_retention_leaves_what_a_restart_needs(path):
     monitor = watching(kept)
     monitor.restore_feed(monitor.feeds["pump"])
     assert monitor.feeds["pump"].end == 40_000 and monitor.feeds["pump"].tape.kept == 10_000
-    assert next(monitor.numbers) > 300  # ids are not used twice
+    assert monitor.next_id() > 300  # ids are not used twice
     kept.close()
 
 

@@ -230,7 +230,9 @@ def build_app(
 
 
 def show_failure(error: Exception) -> None:
-    """A callback that raised: logged under an id, and said on the page; the other callbacks go on."""
+    """A callback that raised: logged under an id, and said on the page; the other callbacks go
+    on.
+    """
     failure = log_failure("a callback", error)
     dash.set_props(
         "trouble",

@@ -292,7 +292,7 @@ class Detector(Transducer):
     Cutting x into other chunks changes no bit of the scores. A glitch among the first values is
     forgotten by step 128 (`with_robust_start`). A new detector writes `begin` (its state) and
     `advance`, and a line in DETECTORS.
-    """
+    """  # noqa: E501
 
     window: int = 120  # steps of past that count; a missing step is a step
     floor: float | tuple[float, ...] = (
@@ -318,7 +318,9 @@ class Detector(Transducer):
 
     @property
     def least(self) -> int:
-        """Values that must have been seen within the window before there is an opinion: half of it."""
+        """Values that must have been seen within the window before there is an opinion: half of
+        it.
+        """
         return max(2, (self.window + 1) // 2)
 
     @abstractmethod
@@ -799,7 +801,9 @@ class RollingZ(Expecting):
         ), anchors
 
     def _sums(self, part: int, near: slice = slice(None)) -> Array:
-        """The moments of all from each step of a part to the end of its block, (3, steps, streams)."""
+        """The moments of all from each step of a part to the end of its block, (3, steps,
+        streams).
+        """
         held = self._held
         steps = slice(part * self._part, (part + 1) * self._part)
         m = moments(held["past"][steps, near], held["anchors"][0, near])
@@ -874,7 +878,9 @@ class Ewma(Expecting):
     def _piece(
         self, offset: int, rows: Array, near: slice, out: Array | tuple[Array, Array]
     ) -> None:
-        """Centre and spread of some streams into `out`, (2, steps, streams), their sums moved on."""
+        """Centre and spread of some streams into `out`, (2, steps, streams), their sums moved
+        on.
+        """
         sums = self._held["sums"][:, near]
         anchor = self._held["anchor"][near]
         weights = self._weights[offset : offset + len(rows)]
@@ -911,7 +917,7 @@ class Cusum(Ewma):
 
     >>> bool(Cusum(window=40).update(np.r_[np.tile([0.0, 1.0], 100), np.tile([1.0, 2.0], 10)][:, None])[-1] > 3)
     True
-    """
+    """  # noqa: E501
 
     slack: float = 0.5  # standard deviations a step may deviate for nothing
     LIMIT: ClassVar[float] = 8.0  # standard deviations one step can add
@@ -1014,7 +1020,7 @@ class MedianMad(RankDetector):
 
     >>> MedianMad(window=4).update([[1.0], [2.0], [3.0], [4.0], [9.0]]).ravel().round(3)
     array([  nan,   nan, 2.023, 1.349, 4.384])
-    """
+    """  # noqa: E501
 
     def gauge(self, ordered: Array, seen: int | Array) -> tuple[Array, Array]:
         """Median, and the median distance from it."""

@@ -467,7 +467,9 @@ class Simulated(Stream):
         return [event for event in events if event.start < stop and event.stop > start]
 
     def _laid(self, start: int, stop: int) -> tuple[FloatArray, LabelArray]:
-        """(stop - start, features) of values and of labels: the base with every event laid over it."""
+        """(stop - start, features) of values and of labels: the base with every event laid over
+        it.
+        """
         x, spread = self._base(start, stop)
         label = np.zeros(x.shape, np.int8)
         for event in self._events(start, stop):
@@ -671,7 +673,9 @@ class Electricity(Simulated):
 
 
 class Machine(Simulated):
-    """The bearing of a machine that runs in hourly cycles, wears, and is serviced before it fails."""
+    """The bearing of a machine that runs in hourly cycles, wears, and is serviced before it
+    fails.
+    """
 
     title = "Machine"
     names = ("temperature", "vibration")

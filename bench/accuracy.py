@@ -9,7 +9,7 @@ simulated domains.
 Every detector runs with its default settings, sees each recording once and in order, and never a
 label, the file's length or its range. The part for learning is scored and learned like the rest,
 but not judged. Three rows in each table have never looked at the data: a clock, a constant, chance.
-"""
+"""  # noqa: E501
 
 from __future__ import annotations
 

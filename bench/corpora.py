@@ -9,7 +9,7 @@ The files are not part of this project. Anybody gets them from the public reposi
 
 `--data PATH` (or REDLINE_DATA) names the folder that holds `nab/`, `skab/valve1/` and
 `jumpstarter/`.
-"""
+"""  # noqa: E501
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ class Series(NamedTuple):
 
 
 def data_folder(given: str | None) -> Path:
-    """The folder of the corpora: the path given, else REDLINE_DATA; a sentence when there is none."""
+    """The folder of the corpora: the path given, else REDLINE_DATA; a sentence when there is
+    none.
+    """
     name = given or os.environ.get("REDLINE_DATA")
     where = "give --data PATH or set REDLINE_DATA (bench/corpora.py says where to get them)"
     if not name:

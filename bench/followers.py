@@ -152,7 +152,9 @@ class Follower(asyncio.Protocol):
 async def followed(
     server: Server, clients: int, stalled: int, seconds: float
 ) -> tuple[np.ndarray, int, int, float, float]:
-    """Everybody follows while spikes are pushed, up to 60 a second; the first fields of a Delivery."""
+    """Everybody follows while spikes are pushed, up to 60 a second; the first fields of a
+    Delivery.
+    """
     late: list[float] = []
     loop = asyncio.get_running_loop()
     lines = []

@@ -18,7 +18,7 @@ def average_precision(score: np.ndarray, truth: np.ndarray) -> float:
     0.8333
     >>> average_precision(np.zeros(10), np.arange(10) < 3)
     0.3
-    """
+    """  # noqa: E501
     score = np.where(np.isnan(score), -np.inf, score)
     order = np.argsort(-score, kind="stable")
     ranked = score[order]

@@ -154,7 +154,9 @@ def official(sheet: Sheet) -> tuple[float, float]:
 
 
 def halves(groups: Sequence[str], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Two halves of the files, each group shared evenly; the odd one out goes to the smaller half."""
+    """Two halves of the files, each group shared evenly; the odd one out goes to the smaller
+    half.
+    """
     sides: tuple[list[int], list[int]] = ([], [])
     for group in sorted(set(groups)):
         members = rng.permutation([i for i, g in enumerate(groups) if g == group])

@@ -54,7 +54,7 @@ const plotted = setInterval(() => {
   clearInterval(plotted);
   plot.on('plotly_afterplot', () => requestAnimationFrame(() => seen.asked.forEach(a => (a.drawn = a.drawn || Date.now()))));
 }, 20);
-"""
+"""  # noqa: E501
 
 
 class Row(NamedTuple):
@@ -143,7 +143,9 @@ def drawn(browser: Any) -> list[Row]:
 
 
 def moves(browser: Any) -> list[Row]:
-    """From a key on a slider to the frame with the new marks and numbers, 10,000 points in sight."""
+    """From a key on a slider to the frame with the new marks and numbers, 10,000 points in
+    sight.
+    """
     rows = []
     with Server() as server:
         for slider, keys in (("threshold", ["PageUp", "PageDown"]), ("window", ["ArrowRight"])):

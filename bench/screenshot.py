@@ -34,7 +34,7 @@ SETTLED = (
 NEWEST = """(() => {
   const marks = document.querySelector('#chart .js-plotly-plot').data.filter(t => t.name === 'anomaly');
   return Math.max(...marks.flatMap(t => t.x));
-})()"""
+})()"""  # noqa: E501
 
 
 def taken(browser: Any, url: str, name: str, look: dict[str, Any]) -> None:

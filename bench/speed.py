@@ -5,7 +5,7 @@
 
 Peers come with `pip install -e .[bench]`; one that is not installed is shown as "-". Figures are
 medians unless they say otherwise.
-"""
+"""  # noqa: E501
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def tick() -> Iterator[Row]:
             detector.update(x[i % 8 : i % 8 + 1])
         took = 1e3 * np.array(
             [
-                seconds(lambda row=x[i % 8 : i % 8 + 1]: detector.update(row), 1)[0]
+                seconds(lambda row=x[i % 8 : i % 8 + 1]: detector.update(row), 1)[0]  # noqa: B023
                 for i in range(250)
             ]
         )
@@ -221,7 +221,7 @@ def live() -> Iterator[Row]:
         x = shaped(make, RNG.normal(size=(3 * POINTS, 1)))
         detector.fit(x[:POINTS])
         took = [
-            seconds(lambda row=x[i : i + 1]: detector.update(row), 1)[0]
+            seconds(lambda row=x[i : i + 1]: detector.update(row), 1)[0]  # noqa: B023
             for i in range(POINTS, 3 * POINTS)
         ]
         goal = "p50 <= 30 µs" if name in STATISTICAL else ""

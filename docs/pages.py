@@ -1,4 +1,6 @@
-"""Writes docs/detectors.md and its pictures from the detectors themselves: `python docs/pages.py`."""
+"""Writes docs/detectors.md and its pictures from the detectors themselves: `python
+docs/pages.py`.
+"""
 
 import re
 import sys
@@ -54,7 +56,7 @@ six faults in the grey stripes. **Blue** is the stream, pale blue what the detec
 score, cut at {TOP:g} σ. **Red** is what scores above {THRESHOLD} σ. Each detector runs with its own default window. *Found*: the faults with a red
 step in them or at most {REACH} steps after. *Outside*: the red steps elsewhere, of {{outside}}. One stream is an illustration, no ranking.
 
-"""
+"""  # noqa: E501
 
 
 def stream() -> np.ndarray:

@@ -68,7 +68,9 @@ def f1(events: int, hits: int, false: int) -> float:
 
 
 def detectors_table() -> Table:
-    """Each at its own default window and one threshold, and at the best threshold for each stream."""
+    """Each at its own default window and one threshold, and at the best threshold for each
+    stream.
+    """
     rows = []
     for name in DETECTORS:
         events, hits, false = summed(name)

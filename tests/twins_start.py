@@ -13,7 +13,9 @@ ENDS = (32, 64, 128)  # steps after which the first values are judged
 
 
 def without_glitches(values: list[float]) -> list[float]:
-    """Replace by nan the largest group, three and one in 16 at most, ten times as far as the rest."""
+    """Replace by nan the largest group, three and one in 16 at most, ten times as far as the
+    rest.
+    """
     known = [value for value in values if not isnan(value)]
     for few in (3, 2, 1):
         if len(known) < 16 * few:

@@ -43,7 +43,7 @@ def is_loopback(host: str) -> bool:
 
     >>> [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "192.168.1.7", "example.org")]
     [True, True, True, False, False, False]
-    """
+    """  # noqa: E501
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -57,7 +57,8 @@ def exposure_problem(host: str, tokens: Tokens) -> str | None:
     if tokens or is_loopback(host):
         return None
     return (
-        f"--host {host} lets other machines in, and no token is set. Make one with `python -m redline token operate me --file redline.tokens` "
+        f"--host {host} lets other machines in, and no token is set. Make one with "
+        "`python -m redline token operate me --file redline.tokens` "
         "and start with --tokens redline.tokens (or set REDLINE_TOKEN), or stay on 127.0.0.1."
     )
 
@@ -82,7 +83,7 @@ def required_role(method: str, path: str) -> str | None:
 
     >>> [required_role(*r) for r in (("GET", "/health"), ("GET", "/api/data/cpu"), ("POST", "/api/submit"), ("POST", "/api/configure"), ("GET", "/"))]
     [None, 'read', 'push', 'operate', 'operate']
-    """
+    """  # noqa: E501
     if path in PUBLIC_PATHS:
         return None
     if method in ("GET", "HEAD", "OPTIONS") and path.startswith(
@@ -107,7 +108,9 @@ class RateLimiter:
         self.refused = 0
 
     def wait(self, client: str, now: float) -> float:
-        """Takes one request off the client's allowance: 0, or the seconds until it has one again."""
+        """Takes one request off the client's allowance: 0, or the seconds until it has one
+        again.
+        """
         if not self.rate:
             return 0.0
         left, then = self.left.pop(client, (2 * self.rate, now))
@@ -134,7 +137,7 @@ class Authorizer:
         if method not in ("GET", "HEAD", "OPTIONS") and not self.homely(headers):
             return Refusal(
                 403,
-                f"a page of {headers['origin']} may not change anything here; list it under cors to allow it",
+                f"a page of {headers['origin']} may not change anything here; list it under cors to allow it",  # noqa: E501
             )
         role = required_role(method, path)
         if not self.tokens or role is None:

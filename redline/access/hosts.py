@@ -31,7 +31,7 @@ def host_name(header: str) -> str | None:
 
     >>> [host_name(text) for text in ("LOCALHOST.:8050", "[0::1]:80", "a.example", "::1", "a b", "")]
     ['localhost', '::1', 'a.example', None, None, None]
-    """
+    """  # noqa: E501
     found = HOST_PATTERN.fullmatch(header)
     if found is None:
         return None
@@ -50,7 +50,7 @@ def allowed_host_name(text: str) -> str | None:
 
     >>> [allowed_host_name(text) for text in ("A.example", "::1", "[::1]", "fe80::1%eth0", "a:80", "a/b")]
     ['a.example', '::1', '::1', 'fe80::1', None, None]
-    """
+    """  # noqa: E501
     return host_name(f"{text}:0") or host_name(f"[{text.partition('%')[0]}]:0")
 
 

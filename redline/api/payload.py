@@ -3,7 +3,7 @@ columns or a line each.
 
 >>> [(p.source, p.names, p.x.tolist()) for p in parse_submission({"source": "oven", "time": [0, 60], "values": {"temp": [20.5, None]}})]
 [('oven', ('temp',), [[20.5], [nan]])]
-"""
+"""  # noqa: E501
 
 from __future__ import annotations
 
@@ -223,7 +223,7 @@ def parse_time(value: Any, field: str) -> float:
 
     >>> parse_time("2026-01-05T00:00:00Z", "time"), parse_time("2026-01-05 01:00+01:00", "time"), parse_time("1767571200.5", "start")
     (1767571200.0, 1767571200.0, 1767571200.5)
-    """
+    """  # noqa: E501
     if type(value) in (int, float):
         return float(value)
     try:

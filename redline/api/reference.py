@@ -65,4 +65,4 @@ def reference_page(openapi: Mapping[str, Any]) -> str:
 
 REFERENCE_STYLE = """<style>:root { color-scheme: light dark } body { font: 15px/1.5 system-ui, sans-serif; max-width: 50rem;
 margin: 2rem auto; padding: 0 1rem }
-h2 { font-size: 1rem; margin: 2rem 0 0 } td { padding: .1rem 1rem .1rem 0; vertical-align: top }</style>"""
+h2 { font-size: 1rem; margin: 2rem 0 0 } td { padding: .1rem 1rem .1rem 0; vertical-align: top }</style>"""  # noqa: E501

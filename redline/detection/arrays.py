@@ -21,7 +21,9 @@ Moments = Array | Layers  # a stack (3, ...) or its layers
 
 
 def rolling_max(x: Array, width: int) -> Array:
-    """The maximum of each `width` rows in a row: (steps, streams) -> (steps - width + 1, streams)."""
+    """The maximum of each `width` rows in a row: (steps, streams) -> (steps - width + 1,
+    streams).
+    """
     have = 1
     while have < width:
         more = min(have, width - have)
@@ -100,7 +102,9 @@ def centre_and_spread(
 
 
 def first_known(x: Array) -> Array:
-    """(blocks, steps, streams) -> (blocks, streams): each block's first value, 0 where it has none."""
+    """(blocks, steps, streams) -> (blocks, streams): each block's first value, 0 where it has
+    none.
+    """
     if not x.shape[1]:
         return np.zeros((len(x), x.shape[2]))
     seen = x == x

@@ -1,4 +1,6 @@
-"""The flagship detector: four kinds of evidence on one scale, one configuration for every stream."""
+"""The flagship detector: four kinds of evidence on one scale, one configuration for every
+stream.
+"""
 
 from __future__ import annotations
 
@@ -135,7 +137,9 @@ class Ensemble(Detector):
         }
 
     def advance(self, x: Any) -> Verdict:
-        """Score by the root of the summed squares; `parts` shares the score out as the squares are."""
+        """Score by the root of the summed squares; `parts` shares the score out as the squares
+        are.
+        """
         x = self.read(x)
         flat = self._from_first(x.reshape(len(x), x.shape[1] * x.shape[2]))  # (steps, channels)
         energy = np.concatenate(
@@ -240,7 +244,9 @@ class Ensemble(Detector):
         return np.asarray(np.maximum(energy - np.minimum(usual, 1.0), 0.0))
 
     def _stuck(self, x: Array) -> Array:
-        """How rare so long a run of equal values is, in standard deviations: p = repeats ** length."""
+        """How rare so long a run of equal values is, in standard deviations: p = repeats **
+        length.
+        """
         held = self._held
         if not len(x):
             return x
@@ -613,7 +619,9 @@ def surprisal_to_deviations(surprisal: Array) -> Array:
 
 
 def nearest_distance(ordered: Array, x: Array) -> Array:
-    """The distance of each value to the nearest of the ordered ones; a missing value's is missing."""
+    """The distance of each value to the nearest of the ordered ones; a missing value's is
+    missing.
+    """
     place = np.searchsorted(ordered, x)
     below = ordered[np.maximum(place - 1, 0)]
     above = ordered[np.minimum(place, len(ordered) - 1)]

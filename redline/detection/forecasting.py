@@ -78,7 +78,7 @@ class MovingAverage(ForecastDetector):
 
     >>> MovingAverage(window=4).update([[1.0], [2.0], [3.0], [2.0], [1.0], [2.0], [9.0]]).ravel().round(3)
     array([  nan,   nan,   nan, 0.   , 1.175, 0.244, 8.732])
-    """
+    """  # noqa: E501
 
     @property
     def span(self) -> int:

@@ -18,7 +18,7 @@ class Interquartile(RankDetector):
 
     >>> Interquartile(window=4).update([[1.0], [2.0], [3.0], [4.0], [9.0]]).ravel().round(3)
     array([  nan,   nan, 4.047, 2.698, 5.846])
-    """
+    """  # noqa: E501
 
     def gauge(self, ordered: Array, seen: int | Array) -> tuple[Array, Array]:
         """The middle of the quartiles, and their distance as that of a Gaussian."""
@@ -39,7 +39,7 @@ class Percentile(RankDetector):
 
     >>> Percentile(window=4).update([[1.0], [2.0], [3.0], [4.0], [9.0]]).ravel().round(3)
     array([  nan,   nan, 5.483, 3.655, 7.92 ])
-    """
+    """  # noqa: E501
 
     def gauge(self, ordered: Array, seen: int | Array) -> tuple[Array, Array]:
         """The middle of the two percentiles, and their distance as that of a Gaussian."""

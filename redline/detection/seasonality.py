@@ -26,7 +26,7 @@ def find_season(x: Array, old: int = 0) -> int:
     >>> t = np.arange(600)
     >>> find_season(np.sin(2 * np.pi * t / 50)), find_season(np.random.default_rng(0).normal(size=600))
     (50, 0)
-    """
+    """  # noqa: E501
     likeness = autocorrelation(x)
     last = min(MAX_SEASON, len(likeness) - 1)
     dips = (

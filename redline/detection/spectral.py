@@ -70,7 +70,9 @@ class WindowShapeDetector(Detector):
         return Verdict(np.minimum(score, step / self._floor))
 
     def _piece(self, offset: int, x: Array) -> tuple[Array, Array]:
-        """(the misfit of each step, the most it can be in the data's unit), both (steps, streams)."""
+        """(the misfit of each step, the most it can be in the data's unit), both (steps,
+        streams).
+        """
         full = carry_forward(x, self._held["filled"][-1])
         filled = self.remember(full[1:], "filled")
         runs = sliding_windows(

@@ -13,7 +13,9 @@ BUFFER_STEPS = 10_000  # steps kept of each stream
 
 
 class Tape:
-    """The last `capacity` rows of some named columns; a row is known by its absolute step number."""
+    """The last `capacity` rows of some named columns; a row is known by its absolute step
+    number.
+    """
 
     def __init__(self, capacity: int, columns: Mapping[str, tuple[int, Any]], start: int = 0):
         self.capacity = capacity

@@ -60,7 +60,7 @@ def format_quantity(value: float, unit: str, spread: float = math.nan) -> str:
 
     >>> format_quantity(97.04, "%", 5.0), format_quantity(1_234_567.0, "B/s"), format_quantity(4.0, "")
     ('97 %', '1.23 MB/s', '4.00')
-    """
+    """  # noqa: E501
     scale, unit = si_scale(value, unit)
     return f"{format_number(value / scale, spread / scale)} {unit}".strip()
 
@@ -83,7 +83,7 @@ def format_time(time: float, period: float) -> str:
 
     >>> format_time(1767571200.0, 1.0), format_time(1767571200.25, 0.1), format_time(1767571200.0, 300.0), format_time(1767571200.0, 3600.0)
     ('00:00:00', '00:00:00.2', 'Mon 00:00', '5 Jan 00:00')
-    """
+    """  # noqa: E501
     try:
         at = datetime.fromtimestamp(time, UTC)
     except (OverflowError, ValueError, OSError):

@@ -114,7 +114,9 @@ def incident_id(stream: str, step: int, time: float) -> str:
 
 
 def incident_sentence(incident: Incident, stream: StreamInfo) -> str:
-    """Return one sentence: what was unusual since when, at its worst, and how many alarms it had."""
+    """Return one sentence: what was unusual since when, at its worst, and how many alarms it
+    had.
+    """
     peak = incident.peak
     among = len(stream.names) > 1
     what = (

@@ -203,7 +203,7 @@ class DeliveryQueue:
             try:
                 self.work(changes)
             except (
-                Exception
+                Exception  # noqa: BLE001
             ) as error:  # the boundary between channels: one that breaks must not end for good
                 self.counts["failed"] += len(changes)
                 _log.error("%s failed", self.name, exc_info=error)
@@ -242,7 +242,7 @@ class Notifier:
         self,
         plan: NotificationPlan,
         secrets: Iterable[str] = (),
-        world: NotifierContext = NotifierContext(),
+        world: NotifierContext = NotifierContext(),  # noqa: B008
     ) -> None:
         self.plan = plan
         self.world = world
@@ -427,7 +427,9 @@ class Notifier:
         return rows
 
     def rest(self, timeout: float) -> bool:
-        """Waits until everything is said and done, at most so many seconds for each; whether it is."""
+        """Waits until everything is said and done, at most so many seconds for each; whether it
+        is.
+        """
         return all(
             outlet.rest(timeout) for outlet in (*self.channels.values(), *self.actions.values())
         )

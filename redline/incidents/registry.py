@@ -89,7 +89,7 @@ class Incidents:
 
     def __init__(
         self,
-        policy: Policy = Policy(),
+        policy: Policy = Policy(),  # noqa: B008
         save: Callable[[StoredIncidents], None] | None = None,
         lock: AbstractContextManager[Any] | None = None,
     ) -> None:

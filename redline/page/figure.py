@@ -12,12 +12,12 @@ from redline.page.view import View
 
 COLOURS = {
     "light": {
-        "ink": "#1b2430", "soft": "#5b6675", "line": "#e3e7ec", "card": "#ffffff", "series": "#3B6FB6", "band": "rgba(157,183,217,0.28)",
-        "red": "#D6001C", "shade": "rgba(214,0,28,0.10)", "truth": "#0B7A75", "cold": "rgba(91,102,117,0.45)",
+        "ink": "#1b2430", "soft": "#5b6675", "line": "#e3e7ec", "card": "#ffffff", "series": "#3B6FB6", "band": "rgba(157,183,217,0.28)",  # noqa: E501
+        "red": "#D6001C", "shade": "rgba(214,0,28,0.10)", "truth": "#0B7A75", "cold": "rgba(91,102,117,0.45)",  # noqa: E501
     },
     "dark": {
-        "ink": "#e8ecf1", "soft": "#94a0b0", "line": "#252c36", "card": "#14181F", "series": "#7FB2F0", "band": "rgba(127,178,240,0.18)",
-        "red": "#FF5A5F", "shade": "rgba(255,90,95,0.14)", "truth": "#3FC7BD", "cold": "rgba(148,160,176,0.45)",
+        "ink": "#e8ecf1", "soft": "#94a0b0", "line": "#252c36", "card": "#14181F", "series": "#7FB2F0", "band": "rgba(127,178,240,0.18)",  # noqa: E501
+        "red": "#FF5A5F", "shade": "rgba(255,90,95,0.14)", "truth": "#3FC7BD", "cold": "rgba(148,160,176,0.45)",  # noqa: E501
     },
 }  # fmt: skip
 SYMBOLS = {"info": "circle", "warning": "circle", "critical": "diamond"}
@@ -88,7 +88,9 @@ def line_traces(view: View, theme: str, row: int) -> list[dict[str, Any]]:
 
 
 def _band(view: View, feature: int, colours: dict[str, str], row: int) -> list[dict[str, Any]]:
-    """The lower and the upper edge of the expected range; empty lines where the detector has none."""
+    """The lower and the upper edge of the expected range; empty lines where the detector has
+    none.
+    """
     unit = f" {view.units[feature]}".rstrip()
     edges = []
     for bound, values, fill in (
@@ -402,7 +404,7 @@ def axis_edge(edge: np.ndarray, furthest: np.ufunc, span: int) -> float:
 
     >>> [round(axis_edge(np.array([9.0] + [0.0] * steps), np.fmax, 12), 2) for steps in (11, 12, 13, 24)]
     [9.0, 3.31, 1.22, 0.0]
-    """
+    """  # noqa: E501
     inside = float(furthest.reduce(edge[-span:]))
     gone = edge[:-span]
     out = np.arange(len(gone), 0, -1)  # steps since it left
@@ -550,7 +552,9 @@ def time_values(view: View, row: int) -> np.ndarray:
 
 
 def values_with_breaks(view: View, values: np.ndarray, row: int) -> np.ndarray:
-    """Values (n,) from a row on as they are drawn, NaN where the time breaks: a hole in the line."""
+    """Values (n,) from a row on as they are drawn, NaN where the time breaks: a hole in the
+    line.
+    """
     return _rounded(np.insert(values[row:], np.flatnonzero(view.breaks[row:]), np.nan))
 
 

@@ -39,7 +39,9 @@ class ViewEvent(NamedTuple):
 
 
 class View(NamedTuple):
-    """Rows first..end of a stream; arrays are (n,) or (n, features), NaN = missing or no opinion."""
+    """Rows first..end of a stream; arrays are (n,) or (n, features), NaN = missing or no
+    opinion.
+    """
 
     title: str
     names: tuple[str, ...]

@@ -47,11 +47,11 @@ LARGEST_CELL = 1e75  # of a value: its fourth power is still a number, so no det
 YEARS = (-62_135_596_800, 253_402_300_799)  # seconds since the Unix epoch: the years 1 to 9999
 TIME_NAMED = re.compile(r"date|time|stamp|datum|zeit|\bts\b|\bds\b|\bday\b")
 TIME_NAMES = frozenset((
-    "time", "timestamp", "time_stamp", "_time", "time_ms", "timestamp_ms", "t", "ts", "ds", "date", "datetime",
+    "time", "timestamp", "time_stamp", "_time", "time_ms", "timestamp_ms", "t", "ts", "ds", "date", "datetime",  # noqa: E501
     "epoch", "epoch_s", "epoch_ms", "unix", "unixtime", "unix_time",
 ))  # fmt: skip
 LABEL_NAMES = frozenset((
-    "label", "labels", "anomaly", "anomalies", "anomalous", "is_anomaly", "isanomaly", "is_anomalous", "outlier", "is_outlier",
+    "label", "labels", "anomaly", "anomalies", "anomalous", "is_anomaly", "isanomaly", "is_anomalous", "outlier", "is_outlier",  # noqa: E501
     "is_bad", "fault", "is_fault", "truth", "ground_truth",
 ))  # fmt: skip
 NOT_VALUES = frozenset(("changepoint", "changepoints", "change_point", "is_changepoint"))
@@ -277,7 +277,9 @@ class LabelReader:
 
 
 def name_kinds(kinds: LabelArray) -> LabelArray:
-    """Plain anomalies called by the length of their run: one step a point, more a collective one."""
+    """Plain anomalies called by the length of their run: one step a point, more a collective
+    one.
+    """
     plain = np.concatenate(([False], kinds == UNNAMED_KIND, [False]))
     beside = plain[:-2] | plain[2:]
     return np.where(

@@ -84,7 +84,9 @@ def load_bytes(data: bytes | str | Path) -> bytes:
 
 
 def decode_text(raw: bytes) -> tuple[bytes, str]:
-    """The text as UTF-8 without its byte order mark, with a remark where the encoding was a guess."""
+    """The text as UTF-8 without its byte order mark, with a remark where the encoding was a
+    guess.
+    """
     encoding = next((name for mark, name in BYTE_ORDER_MARKS if raw.startswith(mark)), "utf-8-sig")
     if encoding == "utf-8-sig" and raw[:4096].count(0) * 3 > len(raw[:4096]):
         encoding = "utf-16-le" if raw[1::2].count(0) >= raw[::2].count(0) else "utf-16-be"

@@ -36,12 +36,12 @@ EPOCH_UNITS = (
     (1e17, "nanoseconds"),
     (1e20, ""),
 )  # from this number on
-UNIT_ALIASES = {"s": "seconds", "sec": "seconds", "ms": "milliseconds", "us": "microseconds", "µs": "microseconds", "ns": "nanoseconds"} | {
+UNIT_ALIASES = {"s": "seconds", "sec": "seconds", "ms": "milliseconds", "us": "microseconds", "µs": "microseconds", "ns": "nanoseconds"} | {  # noqa: E501
     "min": "minutes", "h": "hours", "hr": "hours", "d": "days",
 }  # fmt: skip
 DIGITS_TO_ZERO = str.maketrans("123456789", "000000000")
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-CLOCK = r"(?P<H>\d{1,2}):(?P<M>\d\d)(?::(?P<S>\d\d)(?:[.,](?P<f>\d{1,9})\d*)?)?(?:\s?(?P<p>[AaPp][Mm]))?"
+CLOCK = r"(?P<H>\d{1,2}):(?P<M>\d\d)(?::(?P<S>\d\d)(?:[.,](?P<f>\d{1,9})\d*)?)?(?:\s?(?P<p>[AaPp][Mm]))?"  # noqa: E501
 ZONE = r"(?:\s?(?P<z>Z|UTC|GMT|[+-]\d\d(?::?\d\d)?))?"
 PATTERN_TAIL = rf"(?:(?:[ T]|, ){CLOCK})?{ZONE}"
 WORD = r"(?P<n>[A-Za-z]{3,9})"
@@ -51,7 +51,7 @@ PATTERNS = (
         re.ASCII,
     ),
     re.compile(
-        rf"(?P<y>\d{{4}})(?P<a>\d\d)(?P<b>\d\d)(?:[ T]?(?P<H>\d\d):?(?P<M>\d\d)(?::?(?P<S>\d\d)(?:[.,](?P<f>\d{{1,9}})\d*)?)?)?{ZONE}",
+        rf"(?P<y>\d{{4}})(?P<a>\d\d)(?P<b>\d\d)(?:[ T]?(?P<H>\d\d):?(?P<M>\d\d)(?::?(?P<S>\d\d)(?:[.,](?P<f>\d{{1,9}})\d*)?)?)?{ZONE}",  # noqa: E501
         re.ASCII,
     ),
     re.compile(
@@ -141,7 +141,9 @@ class TimestampReader:
         self.steps += len(cells)
 
     def groupwise(self, cells: list[str]) -> np.ndarray | None:
-        """All cells, those of one shape at once; None where some do not fit or the shapes are many."""
+        """All cells, those of one shape at once; None where some do not fit or the shapes are
+        many.
+        """
         if len(set(map(len, cells))) == 1 and (parts := self.columnwise(cells)) is not None:
             return parts
         shapes: dict[str, list[int]] = {}

@@ -169,7 +169,7 @@ class SqliteStore(ResultStore):
     def __init__(
         self,
         path: str | Path,
-        keep: Retention = Retention(),
+        keep: Retention = Retention(),  # noqa: B008
         write: bool = True,
     ) -> None:
         self.path = Path(path)
@@ -392,7 +392,9 @@ class SqliteStore(ResultStore):
             self.known_streams[name] = known._replace(tail=tail, upto=upto)
 
     def join(self, c: sa.Connection, id: int, first: int) -> None:
-        """Make one chunk of those from a step on; the retention may have deleted the first of them."""
+        """Make one chunk of those from a step on; the retention may have deleted the first of
+        them.
+        """
         those = (points_table.c.stream == id) & (points_table.c.first >= first)
         old = c.execute(sa.select(points_table).where(those).order_by(points_table.c.first)).all()
         if len(old) < 2:

@@ -553,7 +553,7 @@ def test_a_body_of_many_sources_is_answered_source_by_source_and_holds_nobody_up
 
 
 def test_lines_are_taken_whatever_their_content_type(running):
-    body = b'{"source": "a", "time": 1, "value": 1}\n{"source": "b", "time": "1970-01-01T00:00:02", "values": {"x": 1, "y": null}}\n'
+    body = b'{"source": "a", "time": 1, "value": 1}\n{"source": "b", "time": "1970-01-01T00:00:02", "values": {"x": 1, "y": null}}\n'  # noqa: E501
     for kind in ("application/x-ndjson", "application/x-www-form-urlencoded"):
         assert set(
             running.post("/api/submit", content=body, headers={"content-type": kind}).json()[

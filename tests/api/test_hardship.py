@@ -64,13 +64,13 @@ BOMBS = {
 }
 TALK = {  # what is no request, or only half of one
     "no HTTP": b"\x16\x03\x01\x02\x00 this is no HTTP \r\n\r\n",
-    "half a request": b"POST /api/submit HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{",
-    "a length below zero": b"POST /api/submit HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
-    "a length of words": b"POST /api/submit HTTP/1.1\r\nHost: localhost\r\nContent-Length: many\r\n\r\n",
-    "two lengths": b"POST /api/submit HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
-    "chunks that are none": b"POST /api/submit HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nZZZ\r\n",
+    "half a request": b"POST /api/submit HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{",  # noqa: E501
+    "a length below zero": b"POST /api/submit HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",  # noqa: E501
+    "a length of words": b"POST /api/submit HTTP/1.1\r\nHost: localhost\r\nContent-Length: many\r\n\r\n",  # noqa: E501
+    "two lengths": b"POST /api/submit HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",  # noqa: E501
+    "chunks that are none": b"POST /api/submit HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nZZZ\r\n",  # noqa: E501
     "a header without end": b"GET / HTTP/1.1\r\nX: " + b"a" * 200_000,
-    "an odd event id": b"GET /api/stream/anomalies HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: -1; DROP TABLE points\r\n\r\n",
+    "an odd event id": b"GET /api/stream/anomalies HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: -1; DROP TABLE points\r\n\r\n",  # noqa: E501
 }
 PATHS = [
     "/api/%00",

@@ -35,7 +35,7 @@ ROOT = HERE.parents[1]
 WINDOWS = (30, 96)  # steps
 SPARSE = 5  # of the band and the parts every fifth row is kept: each score is made from them anyway
 BUILT_IN = """rolling z-score,median and MAD,interquartile range,percentile,moving average,EWMA,CUSUM,seasonal,autoregressive,
-spectral residual,subspace,nearest neighbours,novelty,Mahalanobis,half-space trees,local outlier factor,ensemble"""
+spectral residual,subspace,nearest neighbours,novelty,Mahalanobis,half-space trees,local outlier factor,ensemble"""  # noqa: E501
 NAMES = [name.strip() for name in BUILT_IN.split(",")]  # without those that an extra brings
 
 

@@ -35,7 +35,7 @@ def pumps(stamp: str = "%Y-%m-%d %H:%M:%S") -> bytes:
         bad = any(fault <= step < fault + 3 for fault in FAULTS)
         pressure, flow = 4 + 0.1 * draw.standard_normal() + 2 * bad, 30 + draw.standard_normal()
         rows.append(
-            f"{(start + timedelta(minutes=step)).strftime(stamp)},{pressure:.3f},{flow:.2f},{1 + step % 3},{int(bad)}"
+            f"{(start + timedelta(minutes=step)).strftime(stamp)},{pressure:.3f},{flow:.2f},{1 + step % 3},{int(bad)}"  # noqa: E501
         )
     return "\n".join(rows).encode() + b"\n"
 

@@ -37,7 +37,7 @@ FOCUSED = """(() => {
 })()"""
 SHIFTS = """eyes.shifts = []; new PerformanceObserver(list => list.getEntries().forEach(e => e.hadRecentInput || eyes.shifts.push(
     [Math.round(e.startTime), e.value, e.sources.map(s => s.node?.id || s.node?.className || s.node?.nodeName)]
-))).observe({type: 'layout-shift', buffered: true})"""
+))).observe({type: 'layout-shift', buffered: true})"""  # noqa: E501
 
 
 @pytest.mark.parametrize("look", [{}, PHONE], ids=["desk", "phone"])

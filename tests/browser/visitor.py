@@ -42,7 +42,7 @@ window.fetch = async (...asked) => {
   }
   return answer;
 };
-"""
+"""  # noqa: E501
 PATIENCE = 30_000  # ms a test waits for anything before it is called missing
 
 

@@ -42,7 +42,7 @@ from redline.detection.third_party import THIRD_PARTY
 NAMES = list(DETECTORS)
 TWINS = {**twins.TWINS, **twins_families.TWINS, **twins_spectral.TWINS}
 ORDER = """rolling z-score, median and MAD, interquartile range, percentile, moving average, EWMA, CUSUM, seasonal, autoregressive, spectral residual,
-subspace, nearest neighbours, novelty, Mahalanobis, half-space trees, local outlier factor, ensemble""".replace(
+subspace, nearest neighbours, novelty, Mahalanobis, half-space trees, local outlier factor, ensemble""".replace(  # noqa: E501
     "\n", " "
 ).split(", ")
 
@@ -313,7 +313,7 @@ def test_a_file_that_is_no_state_is_refused_with_one_sentence(what: str, tmp_pat
     (tmp_path / "state.npz").write_bytes(NO_STATES[what])
     detector = RollingZ(window=9).fit(np.ones((9, 2)))
     kept = detector.state
-    sentence = r"state.npz is no state: wanted a file that save\(\) of RollingZ wrote, got one .*; save it again, or begin anew with fit\(\)$"
+    sentence = r"state.npz is no state: wanted a file that save\(\) of RollingZ wrote, got one .*; save it again, or begin anew with fit\(\)$"  # noqa: E501
     with pytest.raises(ValueError, match=sentence) as refused:
         detector.load(tmp_path / "state.npz")
     assert "pickle" not in str(refused.value) and detector.state is kept

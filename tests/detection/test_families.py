@@ -51,7 +51,9 @@ gaps = st.lists(
 
 
 def history(events: list[str], features: int, seed: int) -> Array:
-    """(steps, features) of noise, with what the events say; no two gaps between its values alike."""
+    """(steps, features) of noise, with what the events say; no two gaps between its values
+    alike.
+    """
     x, level = noise(len(events), features, seed=seed), 0.0
     for step, event in enumerate(events):
         level += 25.0 * (event == "shift")

@@ -208,7 +208,7 @@ def test_every_borrowed_model_can_be_listed() -> None:
 
 def test_listing_imports_no_library() -> None:
     code = (
-        "import sys; from redline.detection.third_party import register_available; from detectors import DETECTORS; "
+        "import sys; from redline.detection.third_party import register_available; from detectors import DETECTORS; "  # noqa: E501
         "register_available(); [DETECTORS[name]() for name in DETECTORS]"
     )
     said = subprocess.run(

@@ -145,7 +145,9 @@ class Process:
 
 
 def checked(path: Path, acked: dict[str, int]) -> dict[str, int]:
-    """Every acknowledged point is there, none twice, each as it was sent; how many of each source."""
+    """Every acknowledged point is there, none twice, each as it was sent; how many of each
+    source.
+    """
     store, found = SqliteStore(path, write=False), {}
     for name in SOURCES:
         stored, (time_, x) = store.points(name, limit=LENGTH), points(name)

@@ -108,7 +108,9 @@ def watching():
 
 
 def push(monitor, names, x, size):
-    """All of these sources send `size` points at once, until x (steps, sources, features) is sent."""
+    """All of these sources send `size` points at once, until x (steps, sources, features) is
+    sent.
+    """
     for at in range(0, len(x), size):
         part = x[at : at + size]
         receipts = [

@@ -29,9 +29,9 @@ from redline.storage.sqlite import SqliteStore
 from streams import KINDS, STREAMS
 
 IDS = """tick domain detector window threshold chart explain points anomalies rate status clock age alarms precision recall curve history compare
-pause speed golive apply undo export share upload theme bell"""
+pause speed golive apply undo export share upload theme bell"""  # noqa: E501
 CSV = b"time,load (%)\n" + b"".join(
-    f"2026-01-05 00:{i // 60:02d}:{i % 60:02d},{40 + (i * 7) % 5 + (60 if i == 700 else 0)}\n".encode()
+    f"2026-01-05 00:{i // 60:02d}:{i % 60:02d},{40 + (i * 7) % 5 + (60 if i == 700 else 0)}\n".encode()  # noqa: E501
     for i in range(900)
 )
 

@@ -38,7 +38,7 @@ def own_multivariate() -> str:
             strange = 100 <= second < 140 or second == 200
             stamp = f"{datetime.fromtimestamp(1_767_571_200 + second, UTC):%Y-%m-%d %H:%M:%S}"
             lines.append(
-                f"{stamp};{1 + second % 7 / 10};{32 - 9 * strange};{float(strange)};{float(second == 100)}"
+                f"{stamp};{1 + second % 7 / 10};{32 - 9 * strange};{float(strange)};{float(second == 100)}"  # noqa: E501
             )
     return "\r\n".join(lines) + "\r\n"
 

@@ -137,7 +137,7 @@ def kill(quick: bool) -> list[Row]:
         sys.executable,
         "-m",
         "pytest",
-        "tests/test_durable.py",
+        "tests/engine/test_durable.py",
         "-q",
         "-s",
         "-k",

@@ -873,7 +873,7 @@ def test_an_answer_shows_what_there_is_and_no_address(receiver, dispatch):
         {"delivered": 1},
     )
     assert (act["how"], act["dry_run"], act["last"]["ok"]) == ("command", True, True)
-    assert "secret" not in json.dumps([team, act]) and str(receiver.port) not in json.dumps(
+    assert "secret" not in json.dumps([team, act]) and f":{receiver.port}" not in json.dumps(
         [team, act]
     )
 

@@ -85,7 +85,6 @@ STORAGE_OPTIONS = (
     "create",
     "streams",
 )  # settings of what is kept and taken in
-page_log = logging.getLogger("redline")
 
 
 def page_layout(monitor: Monitor, interval: int, seed: int) -> html.Div:
@@ -148,7 +147,7 @@ def controls() -> html.Aside:
         labelled_slider("threshold", "Threshold", 0.1),
         html.Label(
             [
-                "Strange when",
+                "Anomalous when",
                 dropdown("direction", {name: words[name] for name in DIRECTIONS}, "both"),
             ],
             className="inline",

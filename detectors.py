@@ -287,7 +287,7 @@ class Detector(Transducer):
     """A streaming transducer: each step is scored against the past, then learned.
 
     x       (steps, streams) or, for a joint detector, (steps, streams, features), floats, NaN = missing
-    scores  (steps, streams), floats >= 0 in standard deviations, higher = stranger, NaN = no opinion
+    scores  (steps, streams), floats >= 0 in standard deviations, higher = more anomalous, NaN = no opinion
 
     Cutting x into other chunks changes no bit of the scores. A glitch among the first values is
     forgotten by step 128 (`with_robust_start`). A new detector writes `begin` (its state) and
@@ -298,7 +298,7 @@ class Detector(Transducer):
     floor: float | tuple[float, ...] = (
         0.0  # smallest believable spread, the data's unit, one for all streams or one each
     )
-    direction: Direction = "both"  # which side is strange
+    direction: Direction = "both"  # which side is anomalous
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Give every `advance` a robust start."""
@@ -526,7 +526,7 @@ def threshold_for(scores: Any, contamination: float = 0.05) -> float:
 
 @dataclass
 class Calibration(Transducer):
-    """Any raw strangeness >= 0 on the one scale: its past median becomes 0.67 and its 90th
+    """Any raw score >= 0 on the one scale: its past median becomes 0.67 and its 90th
     percentile 1.64, as for |z|, and the tail is that line.
 
     `update(raw)` scores, then learns, over the last `window` learned values, renewed every window /
@@ -540,7 +540,7 @@ class Calibration(Transducer):
     window: int = 120  # steps
     level: ClassVar[float] = 3.0  # standard deviations; never the slider's
     FAINT: ClassVar[float] = (
-        1e-9  # of the median: strangeness that differs by less, differs by rounding
+        1e-9  # of the median: raw scores that differ by less, differs by rounding
     )
 
     def __post_init__(self) -> None:
@@ -706,7 +706,7 @@ class RollingZ(Expecting):
     z = |x - mean| / std, both over the steps before x. Cost: constant per step, whatever the
     window; 2 numbers per step of the window and stream. When it fails: an outlier inside the window
     widens the band for a whole window and hides the next; a season longer than the window is
-    "strange". Source: W. A. Shewhart, Economic Control of Quality of Manufactured Product, 1931;
+    an anomaly. Source: W. A. Shewhart, Economic Control of Quality of Manufactured Product, 1931;
     the joining of blocks: T. Chan, G. Golub, R. LeVeque, Updating Formulae and a Pairwise Algorithm
     for Computing Sample Variances, 1979.
 
@@ -912,7 +912,7 @@ class Cusum(Ewma):
     exponentially weighted past and at most LIMIT; score = sqrt(RATE * max S), a fixed map that
     makes the exponential tail of S Gaussian. Cost: constant per step. It has no band: S is not a
     value. When it fails: after a shift it alarms until S has run down, 60 steps at most; it says
-    where a run ended, not which step was strange. Source: E. S. Page, Continuous Inspection
+    where a run ended, not which step was anomalous. Source: E. S. Page, Continuous Inspection
     Schemes, 1954.
 
     >>> bool(Cusum(window=40).update(np.r_[np.tile([0.0, 1.0], 100), np.tile([1.0, 2.0], 10)][:, None])[-1] > 3)

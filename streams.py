@@ -1,4 +1,4 @@
-"""Streams give numbers, and ten simulated ones know which of theirs are strange.
+"""Streams give numbers, and ten simulated ones know which of theirs are anomalous.
 
 A simulated stream is laid in two layers. The *base* is a season plus noise, made in blocks of BLOCK
 steps; a block is a pure function of (seed, block), so the numbers cannot depend on how they are cut
@@ -75,7 +75,7 @@ class Stream(ABC):
 
 
 class Injection(NamedTuple):
-    """An anomaly that somebody asked for; a list of them replays what was seen."""
+    """An injected anomaly; a list of them replays what was seen."""
 
     step: int  # absolute, the first one it shows on
     kind: str
@@ -201,7 +201,7 @@ def weekend(day: FloatArray) -> FloatArray:
 
 
 class Simulated(Stream):
-    """A domain that makes its own numbers and knows which of them are strange.
+    """A domain that makes its own numbers and knows which of them are anomalous.
 
     A subclass states its features, draws one season (`profile`) and its noise (`base`), and says
     which anomalies suit it (`habits`). Sizes are in standard deviations of the noise at that step,
@@ -359,10 +359,10 @@ class Simulated(Stream):
     @cached_property
     def _era(self) -> int:
         """Steps over which one deck of events is dealt, so that their share is `rate`."""
-        strange = sum(
+        anomalous = sum(
             habit.times * (habit.shortest + habit.longest) / 2 for habit in self.habits.values()
         )
-        return round(strange / self.rate)
+        return round(anomalous / self.rate)
 
     def _deck(self, era: int) -> list[SimulatedEvent]:
         """The events of an era: a shuffled deck, dealt with uneven calm between, so they never

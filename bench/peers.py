@@ -21,7 +21,7 @@ from bench.corpora import Series
 
 Scorer = Callable[
     [Series], np.ndarray
-]  # -> (steps,), a scale of its own up to about 100, higher = stranger
+]  # -> (steps,), a scale of its own up to about 100, higher = more anomalous
 
 
 def filled(x: np.ndarray) -> np.ndarray:

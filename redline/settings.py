@@ -41,7 +41,7 @@ SETTINGS_TABLE = (
     Setting("window", 60, "steps", 10, 500, "how much past a step is compared with"),
     Setting("threshold", 3.5, "σ", 1.5, 12.0, "a step whose score is above it is an anomaly"),
     Setting(
-        "direction", "both", "", UNBOUNDED, UNBOUNDED, "which side is strange: both, high or low"
+        "direction", "both", "", UNBOUNDED, UNBOUNDED, "which side is anomalous: both, high or low"
     ),
     Setting(
         "refractory",
@@ -140,7 +140,7 @@ SETTINGS_TABLE = (
         "",
         0,
         1,
-        "whether a source that nobody knows yet is opened at its first submission: 1 yes, 0 no",
+        "whether a new source is opened at its first submission: 1 yes, 0 no",
     ),
     Setting("streams", 10_000, "", 1, 1_000_000, "most sources that programs may push"),
     Setting(

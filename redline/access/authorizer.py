@@ -79,7 +79,7 @@ def presented_secret(headers: Mapping[str, str]) -> str | None:
 
 
 def required_role(method: str, path: str) -> str | None:
-    """The role a request needs; None = nobody asks for one.
+    """The role a request needs; None = none is needed.
 
     >>> [required_role(*r) for r in (("GET", "/health"), ("GET", "/api/data/cpu"), ("POST", "/api/submit"), ("POST", "/api/configure"), ("GET", "/"))]
     [None, 'read', 'push', 'operate', 'operate']
@@ -134,7 +134,7 @@ class Authorizer:
 
     def judged(self, method: str, path: str, headers: Mapping[str, str]) -> Refusal | Token | None:
         """A refusal, or whose token it was; None = no token is needed."""
-        if method not in ("GET", "HEAD", "OPTIONS") and not self.homely(headers):
+        if method not in ("GET", "HEAD", "OPTIONS") and not self._same_origin(headers):
             return Refusal(
                 403,
                 f"a page of {headers['origin']} may not change anything here; list it under cors to allow it",  # noqa: E501
@@ -153,7 +153,7 @@ class Authorizer:
             )
         return token
 
-    def homely(self, headers: Mapping[str, str]) -> bool:
+    def _same_origin(self, headers: Mapping[str, str]) -> bool:
         """Whether a browser sends this from our own page or from one that is allowed; programs send
         no origin.
 

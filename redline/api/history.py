@@ -17,9 +17,7 @@ from redline.engine.feed import Feed
 from redline.storage.errors import StoreError
 from redline.storage.sqlite import AnomalyQuery, SqliteStore
 
-JSON_PIECE_POINTS = (
-    5_000  # points written at once, so that nobody waits for a long answer of another
-)
+JSON_PIECE_POINTS = 5_000  # points written at once, so that a long answer does not hold up others
 MEDIA_TYPES = {
     "json": "application/json",
     "csv": "text/csv; charset=utf-8",
@@ -86,13 +84,13 @@ def rows_from_store(store: SqliteStore, name: str, asked: HistoryRange) -> Histo
         if found.first is None
         else found.first + np.arange(len(found.time))
     )
-    strange = np.zeros(len(found.time), bool)
+    anomalous = np.zeros(len(found.time), bool)
     if len(found.time):
         said = store.anomalies(
             AnomalyQuery(name, float(found.time[0]), float(found.time[-1]), limit=len(found.time))
         )
-        strange = np.isin(found.time, [each["time"] for each in said])
-    return HistoryRows(step, found.time, found.x, found.score, strange)
+        anomalous = np.isin(found.time, [each["time"] for each in said])
+    return HistoryRows(step, found.time, found.x, found.score, anomalous)
 
 
 def rows_from_buffer(feed: Feed) -> HistoryRows:

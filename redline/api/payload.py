@@ -63,9 +63,7 @@ def to_json(value: Any) -> bytes:
         return orjson.dumps(
             value, default=str, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
         )
-    except (
-        TypeError
-    ):  # half a character, or a whole number beyond 64 bits, that somebody sent and is told of
+    except TypeError:  # half a character, or a whole number beyond 64 bits, that a client sent
         return json.dumps(value, default=str).encode()
 
 

@@ -95,9 +95,7 @@ class EventHub:
         if loop is None or loop.is_closed():
             self.keep(events)
             return
-        with contextlib.suppress(
-            RuntimeError
-        ):  # the loop closed just now: nobody is there to be told
+        with contextlib.suppress(RuntimeError):  # the loop closed just now: no client is left
             loop.call_soon_threadsafe(self.spread, list(events))
 
     def keep(self, events: Sequence[ServerEvent]) -> list[ServerEvent]:

@@ -23,7 +23,7 @@ SEASON_NEIGHBOURHOOD = 16  # steps on either side that tell how noisy this hour 
 NOVELTY_MEMORY = 2048  # values that stand for all ever seen
 RANGE_PARTS = 1024  # parts of the range within which two values are the same
 UNLEARNED_DEVIATION = (
-    3.0  # standard deviations; what is stranger is not learned, for at most a window
+    3.0  # standard deviations; what scores higher is not learned, for at most a window
 )
 LASTING_STEPS = 16  # steps over which a deviation must last
 # windows over which it is learned how far what lasts usually strays: in one window that is seen
@@ -57,11 +57,11 @@ class Ensemble(Detector):
     Lasting: the deviation smoothed over 16 steps, in units of the largest of noise, usual wandering
     and three times how far it usually strays. Sudden: the error of a two-lag prediction. Novel: the
     distance to the nearest value ever seen, over the range. Stuck: a run of equal values. What is
-    strange is not learned, for at most a window. Cost: 10 microseconds per step of a history, 0.15
-    MB per feature. When it fails: before a season was seen twice; where anomalies are more frequent
-    than one step in a hundred. Sources: E. S. Page, Continuous Inspection Schemes, 1954 (lasting);
-    H. Robbins, S. Monro, A Stochastic Approximation Method, 1951 (heavy tails); C. C. Aggarwal, S.
-    Sathe, Theoretical Foundations and Algorithms for Outlier Ensembles, 2015.
+    anomalous is not learned, for at most a window. Cost: 10 microseconds per step of a history,
+    0.15 MB per feature. When it fails: before a season was seen twice; where anomalies are more
+    frequent than one step in a hundred. Sources: E. S. Page, Continuous Inspection Schemes, 1954
+    (lasting); H. Robbins, S. Monro, A Stochastic Approximation Method, 1951 (heavy tails); C. C.
+    Aggarwal, S. Sathe, Theoretical Foundations and Algorithms for Outlier Ensembles, 2015.
 
     >>> x = np.random.default_rng(1).normal(size=(400, 1, 2))
     >>> x[390, 0, 1] = 9.0
@@ -204,8 +204,8 @@ class Ensemble(Detector):
         )
 
     def _remember_cleaned(self, here: slice, x: Array, surprise: Array, shake: Array) -> None:
-        """Keep values with no more than a strange surprise in them, lest an anomaly be expected a
-        season later.
+        """Keep values with no more than an anomalous surprise in them, lest an anomaly be expected
+        a season later.
         """
         # MEMORY is a multiple of BLOCK, so a piece never goes over its end
         held = self._held
@@ -320,14 +320,14 @@ class Ensemble(Detector):
         self._prepare(now)
 
     def _calm(self, counter: str, deviations: Array) -> Array:
-        """Which steps may be learned: those not strange, and all once strange ones were held back
-        for a window.
+        """Which steps may be learned: those not anomalous, and all once anomalous ones were held
+        back for a window.
         """
         held = self._held
         present = deviations == deviations
-        strange = (deviations > UNLEARNED_DEVIATION) & (held["n"] >= self.least)
-        calm = present & ~(strange & (held[counter] < self.window))
-        many = np.add.reduce(strange, dtype=np.int64)
+        anomalous = (deviations > UNLEARNED_DEVIATION) & (held["n"] >= self.least)
+        calm = present & ~(anomalous & (held[counter] < self.window))
+        many = np.add.reduce(anomalous, dtype=np.int64)
         all_ = np.add.reduce(present, dtype=np.int64)
         held[counter] = np.where(
             2 * many > all_, held[counter] + many, np.maximum(held[counter] - (all_ - many), 0)

@@ -70,7 +70,7 @@ class MovingAverage(ForecastDetector):
     """How far from the mean of the last few steps, in units of its own usual error.
 
     Forecast: the mean of the last window / 8 steps, at least 6. It follows slow waves and wandering
-    that a whole window calls strange. Cost: one sort of the window per step. When it fails: on a
+    that a whole window calls anomalous. Cost: one sort of the window per step. When it fails: on a
     stream that leaps to and fro, like a square wave, every leap is "usual"; a slow drift is
     followed and never seen. Source: P. R. Winters, Forecasting Sales by Exponentially Weighted
     Moving Averages, 1960 (the idea of judging a forecast by its errors); ADTK, Anomaly Detection
@@ -180,8 +180,8 @@ class Autoregressive(ForecastDetector):
     Forecast: level + sum of c[i] (x[t - i] - level), c by least squares over the last 4 windows,
     refitted every window / 2 steps, with a ridge and with values beyond four deviations cut off.
     Cost: one sort of the window per step, one system of LAGS equations per refit. When it fails: a
-    drift or a long fault becomes its own best prediction after the first steps; what is strange is
-    the change, not the state. Source: G. U. Yule, On a Method of Investigating Periodicities in
+    drift or a long fault becomes its own best prediction after the first steps; what is anomalous
+    is the change, not the state. Source: G. U. Yule, On a Method of Investigating Periodicities in
     Disturbed Series, 1927.
 
     >>> x = np.sin(np.arange(400) / 5) + 0.01 * np.random.default_rng(0).normal(size=400)

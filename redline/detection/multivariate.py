@@ -1,4 +1,4 @@
-"""Detectors that look across the features of a stream: a step may be strange though each of its
+"""Detectors that look across the features of a stream: a step may be anomalous though each of its
 numbers is not.
 """
 
@@ -23,8 +23,8 @@ from redline.detection.arrays import (
     first_known,
 )
 
-MAX_SPREADS = 1000.0  # spreads: farther from the centre is no stranger
-MAX_SQUARED_DISTANCE = 1e12  # spreads squared: a neighbour of nobody
+MAX_SPREADS = 1000.0  # spreads: farther from the centre is no more anomalous
+MAX_SQUARED_DISTANCE = 1e12  # spreads squared: without any neighbour
 RARITY_GRID = 64  # cells per unit of distance in the table that turns distances into deviations
 
 
@@ -49,7 +49,7 @@ class JointDetector(Detector):
 
     @abstractmethod
     def judge(self, z: Array, known: Array) -> tuple[Array, Array]:
-        """(strangeness (steps, streams), shares (steps, streams, features), in any unit) of z
+        """(raw scores (steps, streams), shares (steps, streams, features), in any unit) of z
         (steps, streams, features), 0 where not `known`.
         """
 
@@ -58,7 +58,7 @@ class JointDetector(Detector):
         return x
 
     def deviations(self, raw: Array) -> Array:
-        """The strangeness of a whole chunk, NaN = no opinion, in standard deviations."""
+        """Return the raw scores of a whole chunk, NaN = no opinion, in standard deviations."""
         return raw
 
     @property
@@ -315,7 +315,7 @@ class HalfSpaceTrees(JointDetector):
     the step lies beyond it; its root goes through the calibration. `parts` are by how much it falls
     when a feature goes to its centre, where a missing one is. With a direction, no change counts.
     Cost: trees per step, trees * 2**depth per window; 4 * trees * 2**depth bytes per stream. When
-    it fails: a step where many were before is never strange, whatever the season; it takes in a
+    it fails: a step where many were before is never anomalous, whatever the season; it takes in a
     lasting change over two windows; windows under 48 steps are too few for a tail (2 % of noise
     over 3), and with a direction, half of the steps being at the centre, 0.2 to 2.6 % of noise are
     over 3. Source: S. C. Tan, K. M. Ting, T. F. Liu, Fast Anomaly Detection for Streaming Data,

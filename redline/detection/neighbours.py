@@ -1,4 +1,4 @@
-"""Detectors that ask how far the nearest past is: a step is strange when nothing like it was
+"""Detectors that ask how far the nearest past is: a step is anomalous when nothing like it was
 before.
 """
 
@@ -26,14 +26,14 @@ class NearestNeighbours(Detector):
 
     d = root mean square gap between the last `lags` values, weighted FADE**age, and those of the
     `neighbours`-th nearest run of the last MEMORY windows. A missing value is the one before it,
-    and a run that ends in one is nobody's neighbour. The root of d goes through the calibration,
-    and the score is at most d / floor. With a direction, the step must lie to that side of the end
-    of the nearest run. Cost: lags * MEMORY * window per step; 2 * MEMORY * window numbers per
-    stream. When it fails: a fault seen more than `neighbours` times is known; where everything is
-    always new, as on a random walk, nothing is strange. The `lags` - 1 steps after a strange one
-    are strange with it. Source: E. M. Knorr, R. T. Ng, Algorithms for Mining Distance-Based
-    Outliers in Large Datasets, 1998; S. Ramaswamy, R. Rastogi, K. Shim, Efficient Algorithms for
-    Mining Outliers from Large Data Sets, 2000.
+    and a run that ends in one has no neighbour. The root of d goes through the calibration, and the
+    score is at most d / floor. With a direction, the step must lie to that side of the end of the
+    nearest run. Cost: lags * MEMORY * window per step; 2 * MEMORY * window numbers per stream. When
+    it fails: a fault seen more than `neighbours` times is known; where everything is always new, as
+    on a random walk, nothing is anomalous. The `lags` - 1 steps after an anomalous one are
+    anomalous with it. Source: E. M. Knorr, R. T. Ng, Algorithms for Mining Distance-Based Outliers
+    in Large Datasets, 1998; S. Ramaswamy, R. Rastogi, K. Shim, Efficient Algorithms for Mining
+    Outliers from Large Data Sets, 2000.
 
     >>> x = np.sin(np.arange(600) / 4) + 0.1 * np.random.default_rng(1).normal(size=600)
     >>> x[585] = -x[585]  # a value the wave often takes, but not here
@@ -127,7 +127,7 @@ class Novelty(Detector):
 
     KEPT: ClassVar[int] = 2048  # values; a new one nearer than 1 / KEPT of the range is not kept
     BLOCK: ClassVar[int] = 64  # steps
-    HORIZON: ClassVar[int] = 10_000  # steps; more do not make a gap stranger
+    HORIZON: ClassVar[int] = 10_000  # steps; more do not make a gap more anomalous
     FLOCK: ClassVar[float] = (
         # records; so many in a window, and half of what they usually add is expected of the next
         16.0

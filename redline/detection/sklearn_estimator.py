@@ -106,8 +106,8 @@ class RedlineOutlier(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         return x[:, None, :] if DETECTORS[self.detector].joint else x
 
     def _scores(self, x: Array) -> Array:
-        """The row scores of what would follow the history: the strangest feature's, NaN where none
-        has an opinion.
+        """The row scores of what would follow the history: the most anomalous feature's, NaN where
+        none has an opinion.
         """
         verdict: Verdict = self.detector_.preview(self._shaped(x))
         scores: Array = np.fmax.reduce(verdict.score, axis=1)

@@ -55,9 +55,9 @@ class ThirdPartyDetector(JointDetector):
     windows; it writes `made` and `judged`.
 
     The model sees spreads from each feature's centre; a missing feature is at its centre. Its own
-    score, higher = stranger, goes through the shared calibration. The state holds the rows it was
-    fitted on, never the model: a loaded state fits it again, to the same bits. `parts` share the
-    score out as the squared deviations of the features are.
+    score, higher = more anomalous, goes through the shared calibration. The state holds the rows it
+    was fitted on, never the model: a loaded state fits it again, to the same bits. `parts` share
+    the score out as the squared deviations of the features are.
     """
 
     seed: int = 0
@@ -65,7 +65,7 @@ class ThirdPartyDetector(JointDetector):
     REFIT: ClassVar[int] = 2  # windows
     SHORTEST: ClassVar[int] = (
         # steps; in a shorter window the model sees too little to call a spike of 20 deviations
-        # strange
+        # anomalous
         2
     )
     GRAIN: ClassVar[float] = (
@@ -97,8 +97,8 @@ class ThirdPartyDetector(JointDetector):
 
     @abstractmethod
     def judged(self, model: Any, rows: Array) -> Array:
-        """How strange each of the rows is, (rows,), any unit in which a Gaussian's tail is no
-        heavier than |z|.
+        """Return how anomalous each of the rows is, (rows,), any unit in which a Gaussian's tail is
+        no heavier than |z|.
         """
 
     @property
@@ -181,8 +181,8 @@ class IsolationForest(ThirdPartyDetector):
         )
 
     def judged(self, model: Any, rows: Array) -> Array:
-        strange = np.round(-np.asarray(model.score_samples(rows)), 9)  # finer is rounding
-        return -1 / strange if rows.shape[1] == 1 else strange
+        anomalous = np.round(-np.asarray(model.score_samples(rows)), 9)  # finer is rounding
+        return -1 / anomalous if rows.shape[1] == 1 else anomalous
 
 
 @dataclass
@@ -216,11 +216,11 @@ class OneClassSvm(ThirdPartyDetector):
     refitted every second window.
 
     log(-log(mean of Gaussian kernels on the support vectors)), calibrated; most steps are support
-    vectors, for a boundary around the few leaves a plateau within, on which no step is stranger
-    than another. Cost: support vectors * features per step, 0.3 ms to ask at all; 5 ms per fit and
-    stream. When it fails: an anomaly in the window is a support vector of its own and hides the
-    next one like it. Source: B. Schölkopf, J. C. Platt, J. Shawe-Taylor, A. J. Smola, R. C.
-    Williamson, Estimating the Support of a High-Dimensional Distribution, 2001.
+    vectors, for a boundary around the few leaves a plateau within, on which no step is more
+    anomalous than another. Cost: support vectors * features per step, 0.3 ms to ask at all; 5 ms
+    per fit and stream. When it fails: an anomaly in the window is a support vector of its own and
+    hides the next one like it. Source: B. Schölkopf, J. C. Platt, J. Shawe-Taylor, A. J. Smola, R.
+    C. Williamson, Estimating the Support of a High-Dimensional Distribution, 2001.
     """
 
     nu: float = 0.8  # share of the steps that are support vectors at least
@@ -233,8 +233,8 @@ class OneClassSvm(ThirdPartyDetector):
         near = (
             np.asarray(model.score_samples(rows)) / model.dual_coef_.sum()
         )  # 1 = all support vectors are where the row is
-        strange: Array = np.log(np.maximum(-np.log(np.maximum(near, TINY)), self.FLAT))
-        return strange
+        anomalous: Array = np.log(np.maximum(-np.log(np.maximum(near, TINY)), self.FLAT))
+        return anomalous
 
 
 @dataclass

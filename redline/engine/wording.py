@@ -98,7 +98,7 @@ def format_time(time: float, period: float) -> str:
 def anomaly_reason(
     value: float, expected: tuple[float, float], score: float, unit: str, run: int = 1
 ) -> str:
-    """Why a step is strange, in the detector's own numbers.
+    """Why a step is anomalous, in the detector's own numbers.
 
     >>> anomaly_reason(97.0, (20.0, 45.0), 5.1, "%", 3)
     '97 %, expected 20 to 45, 5.1 σ above, third in a row'

@@ -2,8 +2,8 @@
 settings that would have agreed with them.
 
 A label is about time, not about steps, so that it stays where it was put whatever is kept, replayed
-or read again. Where a stream has no truth of its own only what somebody has labelled is judged: the
-rest is nobody's precision or recall.
+or read again. Where a stream has no labels of its own only what a person labelled is judged: the
+rest counts in no precision and no recall.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Label(NamedTuple):
     stream: str
     start: float  # seconds since the epoch, the stream's own
     end: float  # the same for a point
-    kind: str  # EXPECTED: nothing strange; MISSED: something strange that was not found
+    kind: str  # "expected": no anomaly; "missed": an anomaly that was not found
     who: str
     at: float  # wall seconds since the epoch
     feature: int | None = None  # None: all of them
@@ -90,9 +90,9 @@ def merge_labels(
     truth: np.ndarray | None, time: np.ndarray, labels: Iterable[Label], features: int = 1
 ) -> np.ndarray | None:
     """A stream's own truth (n, features) of KINDS with what people said on top, the newest word
-    last; None where nobody says anything.
+    last; None where there is no label.
 
-    Without truth of its own the rows that nobody labelled are gaps: counted in nobody's precision
+    Without labels of its own the rows that no person labelled are gaps: not counted in precision
     or recall.
     """
     said = [
@@ -146,7 +146,7 @@ NO_PERSISTENCE = LabelPersistence()
 
 
 class LabelRegistry:
-    """All labels of all streams, and which proposals somebody has waved away.
+    """All labels of all streams, and which proposals were dismissed.
 
     keep.write(row) keeps a label, keep.erase(id) forgets it, keep.wave(stream, ids) keeps what was
     dismissed; when one raises, nothing has changed. An id is never given twice.
@@ -197,7 +197,7 @@ class LabelRegistry:
         ]
 
     def dismiss(self, stream: str) -> None:
-        """Nothing more is proposed until somebody labels again."""
+        """Propose nothing more until another label comes."""
         ids = [label.id for label in self.of(stream)]
         self.keep.wave(stream, ids)
         self.waved[stream] = ids

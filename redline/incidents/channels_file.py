@@ -24,7 +24,7 @@ class ChannelError(ValueError):
 
 
 class Channel(NamedTuple):
-    """Somebody who is told of incidents."""
+    """A channel that incidents are sent to."""
 
     name: str
     url: str  # Apprise's

@@ -96,7 +96,7 @@ def fold_batch(
 
 
 def _fold_calm(watch: Watch, scan: Scan, row: int, end: int) -> Watch:
-    """Rows among which none is strange: enough low ones end the incident."""
+    """Fold rows of which none is above the release level: enough low ones end the incident."""
     current = watch.current
     wanted = scan.policy.quiet - watch.quiet
     low = int(scan.lows[end] - scan.lows[row])
@@ -143,7 +143,7 @@ def _fold_unusual(watch: Watch, scan: Scan, row: int, a: Anomaly | None) -> Watc
 
 
 def _continue(current: Incident, scan: Scan, row: int, a: Anomaly | None) -> Incident:
-    """The incident one strange step later; it says so when it has become more severe."""
+    """Return the incident one unusual step later; a higher severity is announced."""
     before = current.severity
     time = float(scan.batch.time[row])
     current = current._replace(last=scan.batch.first + row, end=time)
@@ -245,7 +245,7 @@ def add_entry(incident: Incident, entry: HistoryEntry) -> Incident:
 
 
 def _announce(incident: Incident, what: str, scan: Scan) -> Incident:
-    """Adds the change; a snoozed one calls nobody, and neither does one that only came back, or one
+    """Adds the change; a snoozed one is not sent, nor one that only came back, nor one
     of the past.
     """
     call = scan.batch.live and what != "reopened" and incident.state != SNOOZED

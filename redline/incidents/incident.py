@@ -22,7 +22,7 @@ STATES = (
 )  # what anybody is shown; a forming one has not lasted long enough to be called an incident
 UNTIL_NORMAL = math.inf  # wall seconds: a snooze that ends when the incident does
 SNOOZES = {"10 min": 600.0, "1 h": 3_600.0, "until normal": UNTIL_NORMAL}  # seconds
-SYSTEM_ACTOR = "redline"  # who changed an incident when nobody did
+SYSTEM_ACTOR = "redline"  # who changed an incident when no person did
 
 
 class UnknownIncident(LookupError):
@@ -47,7 +47,7 @@ class Policy(NamedTuple):
 
 
 class Peak(NamedTuple):
-    """The strangest step of an incident, by score / threshold."""
+    """The peak of an incident: its step with the highest score / threshold."""
 
     step: int
     time: float  # seconds since the epoch, the stream's
@@ -66,7 +66,7 @@ class HistoryEntry(NamedTuple):
     who: str
     time: float  # seconds since the epoch, the stream's
     wall: float | None = (
-        None  # seconds since the epoch at which somebody did it; None: it follows from the numbers
+        None  # seconds since the epoch at which a person did it; None: it follows from the numbers
     )
     note: str = ""
 
@@ -90,7 +90,7 @@ class Incident(NamedTuple):
         0.0  # wall seconds at which its snooze ends, NORMAL = with the incident, 0 = none
     )
     acknowledged: str = ""  # by whom
-    announced: bool = False  # whether somebody was to be called for it
+    announced: bool = False  # whether it was sent to the channels
     told: str = ""  # the severity that reached a channel, "" = none
     text: str = ""
     history: tuple[HistoryEntry, ...] = ()
@@ -101,7 +101,7 @@ class Incident(NamedTuple):
 
 
 class Change(NamedTuple):
-    """Something that happened to an incident, and whether somebody should be called for it."""
+    """A change of an incident, and whether it should be sent to the channels."""
 
     incident: Incident
     what: str  # "opened", "worse", "reopened", "resolved", "acknowledged", "snoozed", "woke"

@@ -68,7 +68,7 @@ class DeliveryRecord(NamedTuple):
 
 
 def incident_link(base: str, incident: Incident) -> str:
-    """The page at the strangest moment of an incident."""
+    """Return the link to the page at the peak of an incident."""
     return f"{base}/?{urlencode({'domain': incident.stream, 'at': incident.peak.step})}"
 
 
@@ -128,7 +128,7 @@ def merge_messages(messages: list[Message], links: list[str]) -> Message:
 
 
 def plain_text(text: str) -> str:
-    """A text in which no name that somebody pushed in can call a whole team: "@everyone",
+    """Return a text in which a pushed name cannot mention a whole team: "@everyone",
     "<!channel>".
     """
     return text.replace("@", "@\u200b").replace("<", "‹").replace(">", "›")
@@ -282,8 +282,8 @@ class Notifier:
                     self.actions[action.name].put(change)
 
     def repeat(self, changes: Iterable[Change]) -> None:
-        """Calls that reached nobody before the program ended: channels only, an action is never run
-        again.
+        """Send again what reached no channel before the program ended: channels only, an action is
+        never run again.
         """
         for change in changes:
             for channel in self.plan.channels:
@@ -386,7 +386,7 @@ class Notifier:
         self.write(self.world.record, record)
 
     def write(self, write: Callable[..., None], *what: Any) -> None:
-        """Keeps an outcome beyond the end of the program; a full disk keeps nobody from being
+        """Keeps an outcome beyond the end of the program; a full disk keeps no message from being
         called.
         """
         try:

@@ -135,7 +135,7 @@ class Incidents:
         return watch.info if watch else None
 
     def acknowledge(self, id: str, who: str, now: float) -> Change:
-        """Somebody knows: nobody is called again unless it gets worse."""
+        """Acknowledge it: it is not sent again unless it gets worse."""
         return self._act(
             id,
             lambda i: current_state(i._replace(acknowledged=who), now),
@@ -143,7 +143,7 @@ class Incidents:
         )
 
     def snooze(self, id: str, who: str, now: float, length: str) -> Change:
-        """Nobody is called for this stream for a while, one of SNOOZES; a later incident of it that
+        """Send nothing for this stream for a while, one of SNOOZES; a later incident of it that
         opens in this time is born snoozed.
         """
         if length not in SNOOZES:
@@ -155,7 +155,7 @@ class Incidents:
         )
 
     def resolve(self, id: str, who: str, now: float, note: str = "") -> Change:
-        """Somebody says it is over; within the cool-down only a more severe alarm opens another."""
+        """Resolve it by hand; within the cool-down only a more severe alarm opens another."""
         with self.lock:
             watch = self._watched(id)
             return self._end(
@@ -165,8 +165,8 @@ class Incidents:
             )
 
     def told(self, id: str, severity: str) -> None:
-        """Remembers that a channel was reached, so that a restart calls nobody twice and forgets
-        nobody.
+        """Remembers that a channel was reached, so that a restart sends nothing twice and forgets
+        nothing.
         """
         with self.lock:
             if id in self.items:

@@ -17,7 +17,7 @@ MASK = "****"
 
 
 def secret_pieces(url: str, shown: str = "") -> set[str]:
-    """What of an address nobody else may read: all that `shown` leaves out, and the long words of
+    """What of an address must be masked: all that `shown` leaves out, and the long words of
     its path and query.
 
     shown: the same address, masked by who knows its parts.

@@ -1,4 +1,4 @@
-"""What a person at the page says and does: of incidents, of points that were strange or not, of
+"""What a person does at the page: with incidents, with labels of points, with
 settings that were proposed.
 
 This room stands on the others, as the page and the API do; it serves one person on this machine,

@@ -191,7 +191,7 @@ def _reason(scene: TrackRows, row: int, feature: int, run: int) -> str:
 
 
 def view_sentence(scene: TrackRows, above: np.ndarray, runs: np.ndarray, threshold: float) -> str:
-    """One sentence: what is strange now, or what was last, or that all is well."""
+    """One sentence: what is anomalous now, or what was last, or that all is well."""
     stream = scene.stream
     if not len(above):
         return f"No points from {stream.title} yet."

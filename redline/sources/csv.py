@@ -147,7 +147,7 @@ def is_row_counter(column: list[str]) -> bool:
 
 
 def validate_columns(columns: Columns, table: CsvTable, head: list[list[str]]) -> Columns:
-    """The columns somebody asked for, once the file has them; times of day that nobody claimed
+    """Return the columns asked for, once the file has them; times of day that were not named
     still belong to their dates.
     """
     asked = [

@@ -45,7 +45,7 @@ def read_counter(what: str) -> float | None:
 
 class ThisMachine(Stream):
     """The load of the machine this runs on, a row for each second of the wall clock in which
-    somebody asks.
+    they are taken.
 
     After more than ASLEEP seconds without a row there is one gap and no burst: the first row back
     has memory only, because an average over a sleep says nothing about now. Shorter pauses are

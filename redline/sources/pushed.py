@@ -91,7 +91,7 @@ def validate_points(time: np.ndarray, x: np.ndarray, now: float) -> tuple[np.nda
 
 
 def validate_source_name(name: str, names: Sequence[str]) -> None:
-    """Refuses a source or feature name that nobody could read."""
+    """Refuse a source or feature name that is not readable."""
     for field, each in (("source", name), *(("values", each) for each in names)):
         if (
             not isinstance(each, str)

@@ -13,7 +13,7 @@ from redline.storage.sqlite import SqliteStore, acquire_owner_lock
 
 
 def restore_backup(backup: str | Path, path: str | Path) -> None:
-    """Puts a backup in the place of a store that nobody has open; the one that was there is kept
+    """Puts a backup in the place of a store that is not open; the one that was there is kept
     beside it as PATH.before.
     """
     source = Path(backup)

@@ -66,7 +66,7 @@ SWEPT = 100_000  # points that it deletes at most, but for the rest of a chunk
 SWEEP_EVERY = 60.0  # seconds between two passes of the retention
 SWEEP_BUDGET = 0.05  # seconds that one turn of a pass may take; a transaction under way is finished
 SWEEP_REST = 4.0  # times as long as its turn took, the retention then leaves the loop alone
-LOCK_TIMEOUT = 2.0  # seconds a commit waits for somebody else's lock
+LOCK_TIMEOUT = 2.0  # seconds a commit waits for another one's lock
 _log = logging.getLogger("redline")
 
 
@@ -99,7 +99,7 @@ class AnomalyQuery(NamedTuple):
     after: int | None = None  # an id: those found after it, oldest first
     before: int | None = None  # an id: those found before it, for the next page
     severities: tuple[str, ...] = ()
-    alarms: bool = False  # only those that should call somebody
+    alarms: bool = False  # only those that raised an alarm
     feature: str | None = None
     limit: int = 100
 
@@ -842,7 +842,7 @@ class SqliteStore(ResultStore):
         done.
 
         A turn ends with its budget and the next one follows after a rest, so that commits go on
-        between. After a jump of the clock nobody knows what is too old: the pass is put off.
+        between. After a jump of the clock it is unknown what is too old: the pass is put off.
         """
         ticks = time.monotonic() - self.swept[0]
         wall = time.time() - self.swept[1]

@@ -51,7 +51,7 @@ def connect_alerts(router: APIRouter, service: Service) -> None:
     @router.post(
         "/api/alerts/{id}/acknowledge",
         tags=["incidents"],
-        summary="Somebody knows: nobody is called again unless it gets worse",
+        summary="Acknowledge it: it is not sent again unless it gets worse",
     )
     def acknowledge(request: Request, id: str) -> Response:
         return answer_change(
@@ -61,7 +61,7 @@ def connect_alerts(router: APIRouter, service: Service) -> None:
     @router.post(
         "/api/alerts/{id}/snooze",
         tags=["incidents"],
-        summary="Nobody is called for this stream for a while",
+        summary="Send nothing for this stream for a while",
     )
     def snooze(
         request: Request, id: str, length: Annotated[SnoozeLength, Query(alias="for")] = "10 min"
@@ -70,7 +70,7 @@ def connect_alerts(router: APIRouter, service: Service) -> None:
             service, request, service.incidents.snooze(id, request.state.who, time.time(), length)
         )
 
-    @router.post("/api/alerts/{id}/resolve", tags=["incidents"], summary="Somebody says it is over")
+    @router.post("/api/alerts/{id}/resolve", tags=["incidents"], summary="Resolve it by hand")
     def resolve(
         request: Request, id: str, note: Annotated[str, Query(max_length=1_000)] = ""
     ) -> Response:

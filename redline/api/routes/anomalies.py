@@ -26,7 +26,7 @@ class AnomalyFilter(NamedTuple):
     start: float = -np.inf  # seconds since the Unix epoch, included
     end: float = np.inf
     rank: int = 0  # the least severity
-    alarms: bool = False  # only those on which somebody is called
+    alarms: bool = False  # only those that raise an alarm
     after: int = 0  # id, not included
     limit: int = 100
     forward: bool = False  # from `after` on, rather than the newest
@@ -52,9 +52,7 @@ def connect_anomalies(router: APIRouter, service: Service) -> None:
         start: str | None = None,
         end: str | None = None,
         severity: SeverityName = "info",
-        alarms: Annotated[
-            bool, Query(description="only those on which somebody is called")
-        ] = False,
+        alarms: Annotated[bool, Query(description="only those that raise an alarm")] = False,
         after: Annotated[
             int | None,
             Query(ge=0, le=2**62, description="only those with a higher id, from there on"),

@@ -17,7 +17,7 @@ from redline.feedback.labels import Label
 
 @dataclass
 class LabelBody:
-    """Somebody's word on a point or span of a stream."""
+    """A label on a point or span of a stream."""
 
     source: str
     kind: Literal["expected", "missed"]

@@ -17,7 +17,7 @@ from redline.api.service import COMMIT_PATIENCE, Service
 from redline.sources.pushed import QueueFull, Receipt, SubmissionCounts, SubmissionRefused
 
 BIG_BODY_BYTES = (
-    65_536  # bytes of a body from which it is read in a thread, so that nobody else waits
+    65_536  # bytes of a body from which it is read in a thread, so that others do not wait
 )
 MANY_BODY_SOURCES = 20  # sources of a body from which they are handed over in a thread
 POINT_SCHEMA: dict[str, Any] = {
@@ -146,7 +146,7 @@ async def wait_committed(receipts: Sequence[Receipt]) -> None:
             left -= 1
             if left:
                 return
-        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop has closed: no request waits any more
             loop.call_soon_threadsafe(done.set)
 
     for receipt in receipts:

@@ -106,7 +106,7 @@ def lower_panel(service: Service, panel: str, about: tuple[Feed, Settings, str])
 
 
 def open_incidents(service: Service, feed: Feed) -> int:
-    """How many incidents of the last steps nobody has taken care of: what the number on a tab
+    """Return how many incidents of the last steps are not acknowledged: the number on a tab
     says.
     """
     found = service.incidents.find(IncidentQuery(feed.name, limit=10)).incidents

@@ -1,250 +1,290 @@
-"""The one table of settings: what a stream runs under and how the program is started, each with
-default, unit and help.
+"""The table of settings: each with its type, default, bounds, unit and meaning.
 
-The page, the command line and the exported file read this table, so that a name means the same
-thing everywhere.
+Two groups: `Settings` is what one stream runs under, `ServerSettings` what the program is started
+with. Their fields are the only declaration; the page, the command line, the environment, the
+settings file, the API and the docs read it.
 """
 
 from __future__ import annotations
 
-import json
+import os
 import tomllib
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_type_hints
 
-DIRECTIONS = ("both", "high", "low")
-UNBOUNDED = float("nan")  # no bound: the setting is no number
+import tomli_w
+from annotated_types import DocInfo, Interval, Unit, doc
+from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
+from detectors import DETECTORS, Direction
 
-class Setting(NamedTuple):
-    """One row of the table: what it is called, what it starts as, in which unit, between which
-    bounds, and why one would touch it.
-    """
-
-    name: str
-    default: Any
-    unit: str
-    low: float
-    high: float
-    help: str
-
-
-SETTINGS_TABLE = (
-    Setting(
-        "detector",
-        "rolling z-score",
-        "",
-        UNBOUNDED,
-        UNBOUNDED,
-        "which detector turns numbers into scores",
-    ),
-    Setting("window", 60, "steps", 10, 500, "how much past a step is compared with"),
-    Setting("threshold", 3.5, "σ", 1.5, 12.0, "a step whose score is above it is an anomaly"),
-    Setting(
-        "direction", "both", "", UNBOUNDED, UNBOUNDED, "which side is anomalous: both, high or low"
-    ),
-    Setting(
-        "refractory",
-        60,
-        "steps",
-        0,
-        10_000,
-        "after an alarm only a higher score raises another within this many steps",
-    ),
-    Setting(
-        "habituation",
-        1_000,
-        "steps",
-        1,
-        100_000,
-        "for how long an alarm makes the next ones as high a little quieter; 1 = not at all",
-    ),
-    Setting("host", "127.0.0.1", "", UNBOUNDED, UNBOUNDED, "address the page is served on"),
-    Setting(
-        "allow-host",
-        (),  # one of several values: an option that may be given again, a list in a settings file
-        "",
-        UNBOUNDED,
-        UNBOUNDED,
-        (
-            "a further host name under which the server may be asked, as behind a reverse "
-            "proxy; may be given again"
-        ),
-    ),
-    Setting("port", 8050, "", 1, 65_535, "port the page is served on"),
-    Setting("interval", 500, "ms", 100, 60_000, "time between two redraws of the page"),
-    Setting(
-        "seed", 12, "", 0, 2**32 - 1, "seed of the simulated streams"
-    ),  # with this one the first look at the wave has spikes, all caught
-    Setting(
-        "alerts",
-        None,
-        "",
-        UNBOUNDED,
-        UNBOUNDED,
-        (
-            "a file of channels and actions: who is called, and what is run, when an "
-            "incident opens (docs/alerts.md)"
-        ),
-    ),
-    Setting(
-        "tokens",
-        None,
-        "",
-        UNBOUNDED,
-        UNBOUNDED,
-        (
-            "a file of tokens, as `python -m redline token` writes it; without one only "
-            "this machine may ask"
-        ),
-    ),
-    Setting(
-        "cors",
-        None,
-        "",
-        UNBOUNDED,
-        UNBOUNDED,
-        "origins whose pages may use the API, with spaces between; * = any",
-    ),
-    Setting("body-limit", 32, "MiB", 1, 1_024, "largest request the API takes"),
-    Setting(
-        "rate-limit",
-        1_000,
-        "requests/s",
-        0,
-        1_000_000,
-        "most requests of one client to the API, 0 = no limit",
-    ),
-    Setting(
-        "db",
-        "redline.db",
-        "",
-        UNBOUNDED,
-        UNBOUNDED,
-        "the file that keeps history and settings; made where it is not there",
-    ),
-    Setting(
-        "retention-days", 30, "days", 1, 36_500, "points and anomalies older than this are deleted"
-    ),
-    Setting(
-        "retention-rows",
-        50_000_000,
-        "points",
-        100_000,
-        10**12,
-        "most points kept, the oldest go first; about 35 bytes each",
-    ),
-    Setting(
-        "create",
-        1,
-        "",
-        0,
-        1,
-        "whether a new source is opened at its first submission: 1 yes, 0 no",
-    ),
-    Setting("streams", 10_000, "", 1, 1_000_000, "most sources that programs may push"),
-    Setting(
-        "csv", None, "", UNBOUNDED, UNBOUNDED, "a CSV file shown under Your data from the start"
-    ),
-)
-SETTINGS_BY_NAME = {setting.name: setting for setting in SETTINGS_TABLE}
+DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
+UNBOUNDED = float("nan")  # the low and the high of a setting that is no number
+ENVIRONMENT_PREFIX = "REDLINE_"
+Names = Annotated[  # text is names with spaces between, as in an environment variable
+    tuple[str, ...],
+    BeforeValidator(lambda value: tuple(value.split()) if isinstance(value, str) else value),
+]
 
 
 class SettingsError(ValueError):
-    """A setting out of its bounds, of the wrong kind, or not known: says which, what came and what
-    is wanted.
-    """
+    """A setting is out of its bounds, of the wrong type or unknown."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What one stream runs under; its threshold only compares, every other field names a track of
-    its own.
+    """What one stream runs under.
+
+    The threshold is only compared with scores; the other fields identify a track. Any value can be
+    constructed, because a store may hold one that is no longer valid: see `validate_settings`.
     """
 
-    detector: str = SETTINGS_BY_NAME["detector"].default
-    window: int = SETTINGS_BY_NAME["window"].default  # steps
-    threshold: float = SETTINGS_BY_NAME["threshold"].default  # standard deviations
-    direction: Literal["both", "high", "low"] = SETTINGS_BY_NAME["direction"].default
-    refractory: int = SETTINGS_BY_NAME["refractory"].default  # steps
-    habituation: int = SETTINGS_BY_NAME["habituation"].default  # steps
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    detector: Annotated[str, doc("which detector turns numbers into scores")] = "rolling z-score"
+    window: Annotated[
+        int, Interval(ge=10, le=500), Unit("steps"), doc("how much past a step is compared with")
+    ] = 60
+    threshold: Annotated[
+        float,
+        Interval(ge=1.5, le=12),
+        Unit("σ"),
+        doc("a step whose score is above it is an anomaly"),
+    ] = 3.5
+    direction: Annotated[Direction, doc("which side is anomalous: both, high or low")] = "both"
+    refractory: Annotated[
+        int,
+        Interval(ge=0, le=10_000),
+        Unit("steps"),
+        doc("after an alarm only a higher score raises another within this many steps"),
+    ] = 60
+    habituation: Annotated[
+        int,
+        Interval(ge=1, le=100_000),
+        Unit("steps"),
+        doc("for how long an alarm makes the next ones as high a little quieter; 1 = not at all"),
+    ] = 1_000
 
     @property
     def key(self) -> tuple[str, int, str, int, int]:
-        """What names a track: everything but the threshold."""
+        """Return what identifies a track: everything but the threshold."""
         return (self.detector, self.window, self.direction, self.refractory, self.habituation)
 
 
-def validate_settings(settings: Settings, detectors: tuple[str, ...]) -> Settings:
-    """The same settings, or a SettingsError that names the field, what was wanted and what came."""
-    if settings.detector not in detectors:
-        raise SettingsError(
-            f"detector: wanted one of {', '.join(detectors)}; came {settings.detector!r}"
+@dataclass(frozen=True)
+class ServerSettings:
+    """What the program is started with."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    host: Annotated[str, doc("address the page is served on")] = "127.0.0.1"
+    allow_host: Annotated[
+        Names,
+        doc(
+            "a further host name under which the server may be asked, as behind a reverse proxy; "
+            "may be given again"
+        ),
+    ] = ()
+    port: Annotated[int, Interval(ge=1, le=65_535), doc("port the page is served on")] = 8050
+    interval: Annotated[
+        int, Interval(ge=100, le=60_000), Unit("ms"), doc("time between two redraws of the page")
+    ] = 500
+    # with this seed the first look at the wave has spikes, all caught
+    seed: Annotated[int, Interval(ge=0, le=2**32 - 1), doc("seed of the simulated streams")] = 12
+    alerts: Annotated[
+        str | None,
+        doc(
+            "a file of channels and actions: who is called, and what is run, when an incident "
+            "opens (docs/alerts.md)"
+        ),
+    ] = None
+    tokens: Annotated[
+        str | None,
+        doc(
+            "a file of tokens, as `python -m redline token` writes it; without one only this "
+            "machine may ask"
+        ),
+    ] = None
+    cors: Annotated[
+        str | None, doc("origins whose pages may use the API, with spaces between; * = any")
+    ] = None
+    body_limit: Annotated[
+        int, Interval(ge=1, le=1_024), Unit("MiB"), doc("largest request the API takes")
+    ] = 32
+    rate_limit: Annotated[
+        int,
+        Interval(ge=0, le=1_000_000),
+        Unit("requests/s"),
+        doc("most requests of one client to the API, 0 = no limit"),
+    ] = 1_000
+    db: Annotated[
+        str, doc("the file that keeps history and settings; made where it is not there")
+    ] = "redline.db"
+    retention_days: Annotated[
+        int,
+        Interval(ge=1, le=36_500),
+        Unit("days"),
+        doc("points and anomalies older than this are deleted"),
+    ] = 30
+    retention_rows: Annotated[
+        int,
+        Interval(ge=100_000, le=10**12),
+        Unit("points"),
+        doc("most points kept, the oldest go first; about 35 bytes each"),
+    ] = 50_000_000
+    create: Annotated[
+        int,
+        Interval(ge=0, le=1),
+        doc("whether a new source is opened at its first submission: 1 yes, 0 no"),
+    ] = 1
+    streams: Annotated[
+        int, Interval(ge=1, le=1_000_000), doc("most sources that programs may push")
+    ] = 10_000
+    csv: Annotated[str | None, doc("a CSV file shown under Your data from the start")] = None
+
+
+Group = TypeVar("Group", Settings, ServerSettings)
+
+
+class Setting(NamedTuple):
+    """One row of the table."""
+
+    name: str  # as an option and in a file: with hyphens
+    default: Any
+    unit: str
+    low: float  # UNBOUNDED unless the setting is a number
+    high: float
+    choices: tuple[str, ...]  # empty unless it is one of a few words
+    help: str
+
+    @property
+    def bounded(self) -> bool:
+        """Return whether it is a number."""
+        return self.low == self.low
+
+    @property
+    def wanted(self) -> str:
+        """Return in words which values are valid."""
+        if self.choices:
+            return f"one of {', '.join(self.choices)}"
+        if self.bounded:
+            return f"{self.low:,.15g} to {self.high:,.15g} {self.unit}".rstrip()
+        return "names" if isinstance(self.default, tuple) else "text"
+
+
+def setting_rows(group: type[Settings] | type[ServerSettings]) -> Iterator[Setting]:
+    """Yield the rows of a group, in the order of its fields."""
+    hints = get_type_hints(group, include_extras=True)
+    for field in fields(group):
+        kind, *marks = get_args(hints[field.name])  # nested Annotated are flat
+        by_type: dict[type, Any] = {type(mark): mark for mark in marks}
+        bounds = by_type.get(Interval)
+        yield Setting(
+            name=field.name.replace("_", "-"),
+            default=field.default,
+            unit=by_type[Unit].unit if Unit in by_type else "",
+            low=bounds.ge if bounds else UNBOUNDED,
+            high=bounds.le if bounds else UNBOUNDED,
+            choices=get_args(kind) if kind is Direction else (),
+            help=by_type[DocInfo].documentation,
         )
-    if settings.direction not in DIRECTIONS:
-        raise SettingsError(
-            f"direction: wanted one of {', '.join(DIRECTIONS)}; came {settings.direction!r}"
+
+
+STREAM_SETTINGS = {row.name: row for row in setting_rows(Settings)}
+SERVER_SETTINGS = {row.name: row for row in setting_rows(ServerSettings)}
+SETTINGS_BY_NAME = {**STREAM_SETTINGS, **SERVER_SETTINGS}
+SETTINGS_TABLE = tuple(SETTINGS_BY_NAME.values())
+
+
+ADAPTERS: dict[Any, TypeAdapter[Any]] = {
+    group: TypeAdapter(group) for group in (Settings, ServerSettings)
+}
+
+
+def _validated(group: type[Group], values: Mapping[str, Any]) -> Group:
+    """Return the values as a group, numbers also read from text; raise SettingsError."""
+    try:
+        checked: Group = ADAPTERS[group].validate_python(
+            {name.replace("-", "_"): values[name] for name in values}
         )
-    for name in ("window", "threshold", "refractory", "habituation"):
-        row = SETTINGS_BY_NAME[name]
-        value = getattr(settings, name)
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not row.low <= value <= row.high
-        ):
-            raise SettingsError(
-                f"{name}: wanted {row.low:g} to {row.high:g} {row.unit}; came {value!r}"
-            )
-    return settings
+        return checked
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0]).replace("_", "-")
+        known = STREAM_SETTINGS if group is Settings else SERVER_SETTINGS
+        if name not in known:
+            raise SettingsError(f"unknown setting {name!r}; known are {', '.join(known)}") from None
+        raise SettingsError(
+            f"{name}: wanted {known[name].wanted}; came {first['input']!r}"
+        ) from None
 
 
-def to_toml(tables: dict[str, dict[str, Any]]) -> str:
-    """Tables of plain values as TOML text; a list of tables becomes an array of inline tables."""
-    return "\n".join(
-        f"[{table}]\n" + "".join(f"{key} = {_literal(value)}\n" for key, value in rows.items())
-        for table, rows in tables.items()
-    )
+def validate_settings(settings: Settings) -> Settings:
+    """Return the settings; raise SettingsError with the field, what was wanted and what came."""
+    if settings.detector not in DETECTORS:
+        raise SettingsError(
+            f"detector: wanted one of {', '.join(DETECTORS)}; came {settings.detector!r}"
+        )
+    return _validated(Settings, asdict(settings))
 
 
-def _literal(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        # the escapes of JSON are TOML's too; DEL alone must be escaped in TOML and is not in JSON
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {_literal(item)}" for key, item in value.items()) + " }"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(_literal(item) for item in value) + "]"
-    return repr(value)
+def load_server_settings(
+    options: Mapping[str, Any],
+    table: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] = os.environ,
+) -> ServerSettings:
+    """Return what the program is started with.
+
+    The command line overrides the environment (REDLINE_PORT for `port`), which overrides the table
+    [server] of a settings file, which overrides the default.
+
+    Args:
+        options: values by name, None where an option is absent.
+        table: values by name.
+
+    Raises:
+        SettingsError: an unknown name, or a value that is not valid.
+    """
+    variables = {
+        name: environment.get(ENVIRONMENT_PREFIX + name.upper().replace("-", "_"))
+        for name in SERVER_SETTINGS
+    }
+    given: dict[str, Any] = {**(table or {})}
+    given |= {name: value for name, value in variables.items() if value}
+    given |= {name: value for name, value in options.items() if value is not None}
+    return _validated(ServerSettings, given)
 
 
 def export_settings(source: dict[str, Any], settings: Settings) -> str:
-    """What *Export* writes: where the numbers come from, and what they run under."""
-    return to_toml({"source": source, "settings": asdict(settings)})
+    """Return the settings file that *Export* writes: where the numbers come from, and what they
+    run under.
+    """
+    return tomli_w.dumps({"source": source, "settings": asdict(settings)})
 
 
 def import_settings(text: str) -> tuple[dict[str, Any], Settings]:
-    """The way back from `exported`: (source, settings); SettingsError names what is missing or
-    unknown.
+    """Return (source, settings) of a settings file.
+
+    Raises:
+        SettingsError: the text is no TOML, a table is missing, or a setting is not valid.
     """
-    try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(
-            f"settings file: wanted TOML with the tables [source] and [settings]; {error}"
-        ) from error
+    tables = read_settings_tables(text)
     for table in ("source", "settings"):
         if not isinstance(tables.get(table), dict):
             raise SettingsError(
                 f"settings file: the table [{table}] is missing; write it as Export on "
                 "the page does"
             )
-    unknown = set(tables["settings"]) - {field.name for field in fields(Settings)}
-    if unknown:
+    settings = _validated(Settings, tables["settings"])
+    return tables["source"], validate_settings(settings)
+
+
+def read_settings_tables(text: str) -> dict[str, Any]:
+    """Return the tables of a settings file; raise SettingsError where it is no TOML."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         raise SettingsError(
-            f"settings file: unknown setting {sorted(unknown)[0]!r}; known are "
-            f"{', '.join(f.name for f in fields(Settings))}"
-        )
-    return tables["source"], Settings(**tables["settings"])
+            f"settings file: wanted TOML with the tables [source] and [settings]; {error}"
+        ) from error

@@ -97,6 +97,16 @@ def connect_unknown(router: APIRouter) -> None:
         raise Problem(404, f"nothing is served at /api/{path}; /docs lists what is")
 
 
+def connect_unknown_paths(server: FastAPI) -> None:
+    """Answer every path that no route before it has with a 404 problem."""
+
+    async def unknown(request: Request) -> Response:
+        detail = f"nothing is served at {request.url.path}; the page is at /"
+        return Problem(404, detail).response(request.url.path)
+
+    server.add_api_route("/{path:path}", unknown, methods=["GET"], include_in_schema=False)
+
+
 def connect_problems(server: FastAPI) -> None:
     def told(translate: Callable[[Any], Problem]) -> Any:
         async def respond(request: Request, error: Exception) -> Response:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from redline.access.authorizer import Authorizer, RateLimiter
+from redline.access.authorizer import Authorizer, RateLimiter, exposure_problem
 from redline.access.hosts import Hosts
-from redline.access.tokens import Tokens
+from redline.access.tokens import AuthError, Tokens, load_tokens
 from redline.api.documents import anomaly_document, anomaly_event, stored_anomaly
 from redline.api.problems import Problem, field_error
 from redline.api.sse import EventHub, ServerEvent
@@ -25,6 +26,7 @@ from redline.incidents.incident import Change
 from redline.incidents.notify import DeliveryRecord, Notifier, NotifierContext
 from redline.incidents.recorder import IncidentRecorder
 from redline.incidents.registry import Incidents, StoredIncidents
+from redline.settings import ServerSettings
 from redline.storage.sqlite import AnomalyQuery, SqliteStore, StoredPoints
 
 API_VERSION = "0.1.0"
@@ -40,6 +42,30 @@ class ServerOptions(NamedTuple):
     body: int = 32 * 2**20  # bytes of one request
     rate: float = 1_000.0  # requests a second and client, 0 = no limit
     hosts: Hosts = Hosts()  # under which names the server may be asked
+
+
+def server_options(
+    settings: ServerSettings, environment: Mapping[str, str] = os.environ
+) -> ServerOptions:
+    """Return the access rules and limits of the API.
+
+    Raises:
+        ValueError: the file of tokens cannot be read, other machines could reach the server
+            without a token, or a host name is not valid.
+    """
+    try:
+        tokens = load_tokens(settings.tokens or None, environment.get("REDLINE_TOKEN"))
+    except (AuthError, OSError) as error:
+        raise AuthError(f"--tokens {settings.tokens}: {error}") from None
+    if problem := exposure_problem(settings.host, tokens):
+        raise AuthError(problem)
+    return ServerOptions(
+        tokens=tokens,
+        cors=tuple((settings.cors or "").split()),
+        body=settings.body_limit * 2**20,
+        rate=settings.rate_limit,
+        hosts=Hosts.given(settings.host, settings.allow_host),
+    )
 
 
 @dataclass

@@ -224,9 +224,10 @@ def run(
 ) -> None:
     """Run what Export on the page wrote, without the page."""
     from redline.cli.run import make_printer, run_settings_file
-    from redline.cli.settings_file import SERVER_SETTINGS
+    from redline.cli.settings_file import headless_settings
 
-    options = {name: context.params[name.replace("-", "_")] or None for name in SERVER_SETTINGS}
+    names = [row.name for row in headless_settings()]
+    options = {name: context.params[name.replace("-", "_")] or None for name in names}
     run_settings_file(config, csv, steps, make_printer(as_json, alarms), options)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,21 +12,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from detectors import DETECTORS
-from redline.access.authorizer import exposure_problem
-from redline.access.hosts import Hosts
-from redline.access.tokens import load_tokens
 from redline.api.documents import anomaly_document
 from redline.api.server import build_server, listen, serve
-from redline.api.service import ServerOptions, Service, assemble_service
+from redline.api.service import Service, assemble_service, server_options
 from redline.cli.client import fetch_json
-from redline.cli.errors import UsageError, usage_errors
+from redline.cli.errors import usage_errors
 from redline.cli.output import anomaly_line, print_status, progress_bar
-from redline.cli.settings_file import server_settings
 from redline.engine.feed import Feed
 from redline.engine.monitor import Limits, Monitor
 from redline.engine.results import Anomaly, Batch
-from redline.settings import Settings, import_settings, validate_settings
+from redline.settings import (
+    ServerSettings,
+    Settings,
+    import_settings,
+    load_server_settings,
+    read_settings_tables,
+    validate_settings,
+)
 from redline.sources.csv import read_csv
 from redline.sources.machine import ThisMachine
 from redline.sources.recording import Columns, Recording
@@ -86,7 +87,6 @@ def run_settings_file(
     text = config.read_text(encoding="utf-8")
     with usage_errors():
         source, settings = import_settings(text)
-        settings = validate_settings(settings, tuple(DETECTORS))
         plan = plan_run(source, settings, config, csv)
     if isinstance(plan.stream, Recording) or (steps and not plan.real):
         started = time.perf_counter()
@@ -94,8 +94,8 @@ def run_settings_file(
         print_status(tally_sentence(tally, time.perf_counter() - started))
         return
     with usage_errors():
-        values = server_settings(text, options)
-    run_live(plan, values, show)
+        server = load_server_settings(options, read_settings_tables(text).get("server"))
+    run_live(plan, server, show)
 
 
 def plan_run(
@@ -205,25 +205,24 @@ def without_nan(document: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def run_live(plan: RunPlan, values: Mapping[str, Any], show: PrintAnomaly) -> None:
+def run_live(plan: RunPlan, server: ServerSettings, show: PrintAnomaly) -> None:
     """Run until Ctrl-C with the API; print the anomalies as they are committed."""
     with usage_errors():
-        options = api_options(values)
+        options = server_options(server)
     with contextlib.ExitStack() as stack:
-        sock = stack.enter_context(contextlib.closing(listen(values["host"], values["port"])))
+        sock = stack.enter_context(contextlib.closing(listen(server.host, server.port)))
         store = None
-        if values["db"]:
-            retention = Retention(values["retention-days"], values["retention-rows"])
-            store = SqliteStore(values["db"], retention)
+        if server.db:
+            store = SqliteStore(server.db, Retention(server.retention_days, server.retention_rows))
             stack.callback(store.close)
         streams = {} if plan.pushed else {plan.name: (plan.stream, plan.real)}
-        limits = Limits(bool(values["create"]), values["streams"])
+        limits = Limits(bool(server.create), server.streams)
         with usage_errors():
             service = assemble_service(
                 lambda store: Monitor(streams, store=store, limits=limits),
                 store,
                 options,
-                values["alerts"] or None,
+                server.alerts or None,
             )
         prepare_feed(service.monitor, plan)
         service.monitor.listeners.append(
@@ -231,7 +230,7 @@ def run_live(plan: RunPlan, values: Mapping[str, Any], show: PrintAnomaly) -> No
         )
         print_status(
             f"Redline runs {plan.name}; the API is at "
-            f"http://{values['host']}:{values['port']}/docs (Ctrl-C ends it)"
+            f"http://{server.host}:{server.port}/docs (Ctrl-C ends it)"
         )
         serve(build_server(service), sock)
 
@@ -265,16 +264,6 @@ def print_batches(service: Service, batches: Iterable[Batch], show: PrintAnomaly
             show(service.monitor.feeds[batch.name], anomaly)
 
 
-def api_options(values: Mapping[str, Any]) -> ServerOptions:
-    """Return the access rules and limits of the API; refuse an open address without a token."""
-    tokens = load_tokens(values["tokens"] or None, os.environ.get("REDLINE_TOKEN"))
-    if problem := exposure_problem(values["host"], tokens):
-        raise UsageError(problem)
-    origins = tuple((values["cors"] or "").split())
-    hosts = Hosts.given(values["host"], values["allow-host"])
-    return ServerOptions(tokens, origins, values["body-limit"] * 2**20, values["rate-limit"], hosts)
-
-
 def replay_recording(
     csv: Path, config: Path | None, stream: str | None, url: str, show: PrintAnomaly
 ) -> None:
@@ -283,14 +272,14 @@ def replay_recording(
         if config and not stream:
             _, settings = import_settings(config.read_text(encoding="utf-8"))
         elif stream and not config:
-            settings = Settings(**fetch_json(url, f"/api/streams/{quote(stream)}")["applied"])
+            applied = fetch_json(url, f"/api/streams/{quote(stream)}")["applied"]
+            settings = validate_settings(Settings(**applied))
         else:
             raise ValueError(
                 "say under which settings: either --config FILE or --stream NAME of a "
                 "running server"
             )
         recording = read_csv(csv)
-        settings = validate_settings(settings, tuple(DETECTORS))
     plan = RunPlan(recording, recording.title, 0, settings)
     started = time.perf_counter()
     steps = (

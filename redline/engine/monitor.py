@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from detectors import DETECTORS
 from redline.engine.feed import MAX_UNDO, Feed
 from redline.engine.outbox import Outbox
 from redline.engine.results import (
@@ -154,7 +153,7 @@ class Monitor:
         """Return the track of these settings; the loop is woken to fill a new one."""
         feed = self.feeds[name]
         with feed.lock:
-            track = feed.track(validate_settings(settings, tuple(DETECTORS)))
+            track = feed.track(validate_settings(settings))
             track.wanted = self.clock()
         if feed.pushed:
             self.viewed[name] = feed
@@ -389,7 +388,7 @@ class Monitor:
         old = self.store.restore(feed.name) if self.store and not feed.ready else None
         if old is not None:
             with feed.lock:
-                feed.applied = validate_settings(old.applied, tuple(DETECTORS))
+                feed.applied = validate_settings(old.applied)
                 feed.undone = list(old.undone)
         if old is not None and feed.continues(old):
             feed.restore(old, self.wall())

@@ -308,3 +308,11 @@ INDEX_HTML = """<!doctype html>
 document.documentElement.dataset.theme = localStorage.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")
 </script>
 {%css%}</head><body>{%app_entry%}<footer>{%config%}{%scripts%}{%renderer%}</footer></body></html>"""  # noqa: E501
+
+
+def proposal_box() -> html.Div:
+    """Return where settings are proposed that fit the labels better; hidden until there are any."""
+    buttons = [html.Button(word, id=f"proposal-{word}") for word in ("preview", "dismiss")]
+    return html.Div(
+        [html.P(id="proposal"), html.Div(buttons, className="acts")], id="proposed", hidden=True
+    )

@@ -21,7 +21,7 @@ from redline.incidents.incident import SNOOZES, Incident
 from redline.incidents.registry import IncidentPage
 from redline.page import view
 from redline.page.query import ViewQuery
-from redline.settings import SETTINGS_TABLE, Settings
+from redline.settings import STREAM_SETTINGS, Settings
 
 LISTED_ANOMALIES = 20  # anomalies in the list
 
@@ -294,7 +294,7 @@ def day_bars(counts: list[tuple[int, int]]) -> list[Any]:
 def settings_panel(feed: Feed, history: list[dict[str, Any]]) -> list[Any]:
     """What the stream runs under, what each setting means, and what was applied before."""
     heads = html.Tr([html.Th(words) for words in ("setting", "applied", "default", "what it does")])
-    rows = [(row, getattr(feed.applied, row.name, None)) for row in SETTINGS_TABLE]
+    rows = [(row, getattr(feed.applied, name)) for name, row in STREAM_SETTINGS.items()]
     shown = [
         html.Tr(
             [
@@ -305,7 +305,6 @@ def settings_panel(feed: Feed, history: list[dict[str, Any]]) -> list[Any]:
             ]
         )
         for r, v in rows
-        if v is not None
     ]
     past = [
         html.Li(f"{np.datetime64(int(h['at']), 's')} UTC: {settings_summary(h['settings'])}")

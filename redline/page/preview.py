@@ -7,14 +7,13 @@ from typing import Any
 
 from dash import Input, State
 
-from detectors import DETECTORS
 from redline.settings import Settings, validate_settings
 
 
 def previewed_settings(base: Settings, controls: dict[str, Any]) -> Settings:
     """A stream's settings with what a visitor's controls say instead."""
     said = {name: controls[name] for name in PREVIEW_INPUTS}
-    return validate_settings(replace(base, **said), tuple(DETECTORS))
+    return validate_settings(replace(base, **said))
 
 
 PREVIEW_INPUTS = {

@@ -16,9 +16,9 @@ import uvicorn
 from redline import settings
 from redline.access import tokens
 from redline.api.server import build_server, listen
-from redline.api.service import ServerOptions, assemble_service
-from redline.cli import errors, run, settings_file
+from redline.api.service import ServerOptions, assemble_service, server_options
 from redline.cli import program as shell
+from redline.cli import settings_file
 from redline.engine.monitor import Monitor
 from redline.page.query import export_source
 from redline.settings import Settings, export_settings, import_settings
@@ -210,7 +210,10 @@ def test_init_writes_a_file_that_runs_with_every_setting_explained(tmp_path):
         {"stream": "wave", "first": 0, "seed": 0, "rate": 0.01, "injections": []},
         Settings(),
     )
-    for name in (*settings_file.STREAM_SETTINGS, *settings_file.SERVER_SETTINGS):
+    for name in (
+        *settings.STREAM_SETTINGS,
+        *(row.name for row in settings_file.headless_settings()),
+    ):
         assert f"{name} = " in text and settings.SETTINGS_BY_NAME[name].help in text
     assert ran("init", str(path))[0] == 2 and ran("init", str(path), "--force")[0] == 0
     code, out = ran("run", "--config", str(path), "--steps", "3000", "--json")
@@ -220,43 +223,17 @@ def test_init_writes_a_file_that_runs_with_every_setting_explained(tmp_path):
 # --- serving
 
 
-def test_the_command_line_comes_before_the_file_and_the_file_before_the_default(tmp_path):
-    path = tmp_path / "s.toml"
-    path.write_text(
-        '[source]\nstream = "oven"\n[settings]\n[server]\nport = 9000\ndb = ""\nrate-limit = 5\n'
-    )
-    given = dict.fromkeys(settings_file.SERVER_SETTINGS)
-    value = settings_file.server_settings(path.read_text(), {**given, "port": "9001"})
-    assert (value["port"], value["db"], value["rate-limit"], value["body-limit"]) == (
-        9001,
-        "",
-        5,
-        32,
-    )
-    for bad in ('[server]\nport = "x"\n', "[server]\nport = 0\n", "[server]\nprot = 1\n"):
-        with pytest.raises(errors.UsageError, match=r"wanted|unknown"):
-            settings_file.server_settings(bad, given)
-
-
-def test_further_hosts_come_from_the_command_line_or_the_file(tmp_path, capsys, monkeypatch):
-    monkeypatch.delenv("REDLINE_TOKEN", raising=False)
-    given = dict.fromkeys(settings_file.SERVER_SETTINGS)
-    table = '[source]\nstream = "oven"\n[settings]\n[server]\nallow-host = {}\n'
-    for text, names in (
-        ('["a.example", "B"]', ("a.example", "b")),
-        ('"a.example"', ("a.example",)),
-        ("[]", ()),
-    ):
-        values = settings_file.server_settings(table.format(text), given)
-        assert run.api_options(values).hosts.allowed == names
-        said = {**given, "allow-host": ["c"]}
-        values = settings_file.server_settings(table.format(text), said)
-        assert run.api_options(values).hosts.allowed == ("c",)
+def test_further_hosts_come_from_the_command_line_or_the_file(tmp_path, capsys):
+    for given, names in ((["a.example", "B"], ("a.example", "b")), ("a.example", ("a.example",))):
+        found = settings.load_server_settings({"allow-host": None}, {"allow-host": given})
+        assert server_options(found, {}).hosts.allowed == names
+        found = settings.load_server_settings({"allow-host": ["c"]}, {"allow-host": given})
+        assert server_options(found, {}).hosts.allowed == ("c",)
     path = tmp_path / "s.toml"
     for text in ("7", '["a:80"]', "[7]"):
-        path.write_text(table.format(text))
+        path.write_text(f'[source]\nstream = "oven"\n[settings]\n[server]\nallow-host = {text}\n')
         assert ran("run", "--config", str(path))[0] == 2
-        assert "--allow-host: wanted" in capsys.readouterr().err
+        assert "allow-host: wanted" in capsys.readouterr().err
 
 
 def test_an_open_address_without_a_token_is_refused(tmp_path, capsys, monkeypatch):

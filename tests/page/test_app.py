@@ -21,6 +21,8 @@ from redline.engine.monitor import Monitor
 from redline.feedback.labels import Label
 from redline.page import layout, panels, query, redraw, upload
 from redline.page.actions import add_label, find_proposal
+from redline.page.dash_app import require_one_process
+from redline.page.link import settings_from_link
 from redline.page.query import ViewQuery
 from redline.settings import Settings
 from redline.sources import csv
@@ -257,13 +259,13 @@ def test_a_dropped_file_becomes_your_data_and_a_bad_one_leaves_it_as_it_was(moni
 
 def test_a_link_is_followed_and_a_wrong_one_says_what_is_wrong(monitor):
     assert (
-        app.settings_from_link(
+        settings_from_link(
             monitor, "?domain=wave&detector=EWMA&window=30&threshold=4.5&range=2000"
         )["window"]
         == 30
     )
-    assert "threshold" in app.settings_from_link(monitor, "?domain=wave&threshold=900")["acted"]
-    assert "not here" in app.settings_from_link(monitor, "?domain=nowhere")["acted"]
+    assert "threshold" in settings_from_link(monitor, "?domain=wave&threshold=900")["acted"]
+    assert "not here" in settings_from_link(monitor, "?domain=nowhere")["acted"]
 
 
 def test_every_detector_has_its_row_in_compare(service, monitor):
@@ -281,7 +283,7 @@ def test_a_detector_that_refuses_has_a_row_that_says_why(service, monitor, monke
             raise ValueError("wanted a window of at least 200 steps; came 60; choose a longer one")
 
     monkeypatch.setattr("redline.page.panels.DETECTORS", {**DETECTORS, "picky": Picky})
-    for module in ("redline.engine.track", "redline.engine.monitor"):
+    for module in ("redline.engine.track", "redline.settings"):
         monkeypatch.setattr(f"{module}.DETECTORS", {**DETECTORS, "picky": Picky})
     rows = panels.comparison_rows(service, monitor.feeds["wave"], Settings(), "row")
     assert len(rows) == len(DETECTORS) + 1
@@ -384,4 +386,4 @@ def test_the_command_line_names_what_it_wanted(words, said, capsys):
 def test_a_second_worker_is_refused(monkeypatch):
     monkeypatch.setenv("WEB_CONCURRENCY", "2")
     with pytest.raises(RuntimeError, match="wanted one worker"):
-        app.require_one_process()
+        require_one_process()

@@ -36,10 +36,15 @@ TIERS = (
 EMPTY = ("redline", "redline.detection")  # packages whose __init__ imports nothing
 HOMES = {  # a library that only these may import
     "dash": ("redline.page", "app"),
-    "fastapi": ("redline.api", "app"),
+    "fastapi": ("redline.api",),
     "starlette": ("redline.api",),
-    "uvicorn": ("redline.api", "app"),
+    "uvicorn": ("redline.api",),
     "sqlalchemy": ("redline.storage",),
+    "jinja2": ("redline.reports",),
+    "typer": ("redline.cli",),
+    "rich": ("redline.cli",),
+    "tomli_w": ("redline.settings", "redline.cli"),
+    "pydantic": ("redline.settings", "redline.incidents"),
 }
 EXTRAS = {"redline.detection.sklearn_estimator": "sklearn"}  # inherits from it; nothing imports it
 GIVEN = {"dash": {"dash", "fastapi", "starlette", "uvicorn"}}  # what a requirement brings along

@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 from redline.settings import (
     SETTINGS_BY_NAME,
     SETTINGS_TABLE,
+    ServerSettings,
     Settings,
     SettingsError,
     export_settings,
     import_settings,
+    load_server_settings,
     validate_settings,
 )
 
@@ -47,12 +49,14 @@ def test_every_control_character_in_a_name_is_read_back():
         ({"threshold": 99.0}, "threshold: wanted 1.5 to 12 σ; came 99.0"),
         ({"window": True}, "window: wanted"),
         ({"direction": "up"}, "direction: wanted one of both, high, low; came 'up'"),
-        ({"detector": "x"}, "detector: wanted one of EWMA; came 'x'"),
+        ({"detector": "x"}, "detector: wanted one of rolling z-score, .*; came 'x'"),
+        ({"threshold": float("nan")}, "threshold: wanted 1.5 to 12 σ; came nan"),
+        ({"window": 60.5}, "window: wanted 10 to 500 steps; came 60.5"),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_was_wanted_and_what_came(change, sentence):
     with pytest.raises(SettingsError, match=sentence):
-        validate_settings(replace(Settings("EWMA"), **change), ("EWMA",))
+        validate_settings(replace(Settings("EWMA"), **change))
 
 
 @pytest.mark.parametrize(
@@ -69,5 +73,36 @@ def test_a_file_that_is_no_settings_file_is_refused_with_a_sentence(text, senten
 
 
 def test_the_defaults_lie_within_their_own_bounds():
-    assert validate_settings(Settings(), (SETTINGS_BY_NAME["detector"].default,))
+    assert validate_settings(Settings()) == Settings()
+    assert load_server_settings({}, environment={}) == ServerSettings()
     assert len(SETTINGS_BY_NAME) == len(SETTINGS_TABLE) and all(row.help for row in SETTINGS_TABLE)
+
+
+def test_the_command_line_comes_before_the_environment_the_file_and_the_default():
+    table = {"port": 9000, "db": "", "rate-limit": 5, "body-limit": 8}
+    environment = {"REDLINE_PORT": "9001", "REDLINE_BODY_LIMIT": "16", "REDLINE_DB": ""}
+    found = load_server_settings({"port": "9002", "db": None}, table, environment)
+    assert (found.port, found.body_limit, found.rate_limit, found.db) == (9002, 16, 5, "")
+    assert found.retention_days == ServerSettings().retention_days
+
+
+@pytest.mark.parametrize("given", ["a.example B", ["a.example", "B"], ("a.example", "B")])
+def test_names_are_a_list_or_a_text_with_spaces(given):
+    assert load_server_settings({"allow-host": given}).allow_host == ("a.example", "B")
+    found = load_server_settings({}, {}, {"REDLINE_ALLOW_HOST": "a.example B"})
+    assert found.allow_host == ("a.example", "B")
+
+
+@pytest.mark.parametrize(
+    ("table", "sentence"),
+    [
+        ({"port": "x"}, "port: wanted 1 to 65,535; came 'x'"),
+        ({"port": 0}, "port: wanted 1 to 65,535; came 0"),
+        ({"retention-rows": 1}, "retention-rows: wanted 100,000 to 1,000,000,000,000 points"),
+        ({"prot": 1}, "unknown setting 'prot'; known are host, "),
+        ({"allow-host": [7]}, "allow-host: wanted names; came 7"),
+    ],
+)
+def test_a_wrong_server_setting_is_named_with_what_was_wanted_and_what_came(table, sentence):
+    with pytest.raises(SettingsError, match=sentence):
+        load_server_settings({}, table)

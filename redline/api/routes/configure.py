@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, replace
 
 from fastapi import APIRouter, Request, Response
 
-from detectors import DETECTORS
 from redline.api.payload import BodyError
 from redline.api.problems import Problem, json_answer
 from redline.api.service import COMMIT_PATIENCE, Service
@@ -53,9 +52,7 @@ def connect_configure(router: APIRouter, service: Service) -> None:
                     ),
                     "none",
                 )
-            service.monitor.apply(
-                feed.name, validate_settings(replace(before, **said), tuple(DETECTORS))
-            )
+            service.monitor.apply(feed.name, validate_settings(replace(before, **said)))
         if service.monitor.thread and not service.monitor.wait_until_stored(COMMIT_PATIENCE):
             late = "they will be on the disk once it can be written; do not send them again"
             raise Problem(

@@ -1,0 +1,70 @@
+"""The Dash application: mounted on the API's server, for one process, with its errors shown."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dash
+
+from redline.api.problems import connect_unknown_paths
+from redline.api.server import build_server
+from redline.api.service import Service
+from redline.engine.results import log_failure
+from redline.page.layout import INDEX_HTML
+
+
+def create_dash(service: Service, assets: Path, layout: Callable[[], Any]) -> dash.Dash:
+    """Return a Dash application on the server of the API, still without callbacks.
+
+    Args:
+        assets: the folder of style sheets and scripts.
+        layout: called for each visit of the page.
+    """
+    require_one_process()
+    app = dash.Dash(
+        "redline",
+        server=build_server(service),  # type: ignore[arg-type]
+        assets_folder=str(assets),
+        title="Redline",
+        update_title="",
+        on_error=show_failure,
+        index_string=INDEX_HTML,
+    )
+    app.layout = layout
+    return app
+
+
+def register_routes(app: dash.Dash) -> None:
+    """Register Dash's own routes, and answer every unknown path with a 404 problem."""
+    app.setup_startup_routes()
+    connect_unknown_paths(app.server)
+    # Dash's own route for the rest would answer every path with the page
+    app.backend._setup_catchall = lambda: None  # type: ignore[attr-defined]
+
+
+def show_failure(error: Exception) -> None:
+    """Log the error of a callback under an id and show it on the page; the others go on."""
+    failure = log_failure("a callback", error)
+    shown = (
+        f"Something failed on the server: {error}. The rest goes on; look for "
+        f"{failure.id} in the log."
+    )
+    dash.set_props("trouble", {"children": shown})
+
+
+def require_one_process() -> None:
+    """Refuse a second worker process: it would run the loop a second time.
+
+    Raises:
+        RuntimeError: this is a child process, or several workers are configured.
+    """
+    child = multiprocessing.parent_process() is not None
+    if child or int(os.environ.get("WEB_CONCURRENCY", "1")) > 1:
+        raise RuntimeError(
+            "Redline keeps its streams in one process: wanted one worker, came "
+            "several; start it with `python app.py`"
+        )

@@ -1,0 +1,41 @@
+"""The link to a view: the settings that the query of its address names."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qs
+
+from redline.engine.monitor import Monitor
+from redline.page.layout import VIEW_SPANS, tab_titles
+from redline.page.preview import preview_fields, previewed_settings
+from redline.settings import Settings, SettingsError
+
+DEFAULT_DOMAIN = "wave"
+DEFAULT_SPAN = 600  # steps
+
+
+def settings_from_link(monitor: Monitor, search: str) -> dict[str, Any]:
+    """Return the values of the controls that a link names.
+
+    A value that is not valid keeps the applied settings; the answer then says so under `acted`.
+
+    Args:
+        search: the query of the address, "?domain=iot&window=60".
+    """
+    asked = {key: values[0] for key, values in parse_qs(search.lstrip("?")).items()}
+    domain = asked.get("domain", DEFAULT_DOMAIN)
+    if domain not in tab_titles(monitor):
+        return {"acted": f"the link names a stream {domain!r} that is not here"}
+    base = monitor.feeds[domain].applied if domain in monitor.feeds else Settings()
+    try:
+        settings = previewed_settings(base, {**preview_fields(base), **asked})
+        span = int(asked.get("range", DEFAULT_SPAN))
+    except (ValueError, SettingsError) as error:
+        acted = {"acted": f"the link could not be followed whole: {error}"}
+        return {"domain": domain, "shown": domain, **preview_fields(base), **acted}
+    return {
+        "domain": domain,
+        "shown": domain,
+        **preview_fields(settings),
+        "range": span if span in VIEW_SPANS else DEFAULT_SPAN,
+    }

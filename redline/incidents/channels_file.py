@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_type_hints
+
+from annotated_types import DocInfo, Gt, Interval, Len, doc
+from pydantic import Strict, TypeAdapter, ValidationError
 
 from redline.engine.wording import SEVERITIES
 from redline.incidents.incident import Policy
@@ -16,39 +19,48 @@ from redline.incidents.incident import Policy
 INCIDENT_START = "start"
 INCIDENT_END = "end"
 
+Text = Annotated[str, Strict(), Len(1)]
+Texts = Annotated[tuple[Text, ...], Len(1)]
+Severity = Annotated[Literal["info", "warning", "critical"], doc(f"one of {', '.join(SEVERITIES)}")]
+Patterns = Annotated[Texts, doc("a list of names or patterns")]
+Flag = Annotated[bool, Strict(), doc("true or false")]
+
 
 class ChannelError(ValueError):
-    """The operator's file cannot be followed: says where, what was wanted and what to do, without
-    any secret.
+    """The channels file is not valid: says where, what was wanted and what to do, without a
+    secret.
     """
 
 
-class Channel(NamedTuple):
-    """A channel that incidents are sent to."""
+@dataclass(frozen=True)
+class Channel:
+    """A channel that incidents are sent to. The marks of its fields say what the file may hold."""
 
     name: str
-    url: str  # Apprise's
-    severity: str = SEVERITIES[0]  # at least
-    streams: tuple[str, ...] = ("*",)  # patterns
-    resolved: bool = True  # whether it hears of the end
+    url: Annotated[Text, doc("a text, an address as Apprise writes them")]
+    severity: Severity = "info"  # at least
+    streams: Patterns = ("*",)
+    resolved: Flag = True  # whether the end of an incident is sent too
 
 
-class Action(NamedTuple):
+@dataclass(frozen=True)
+class Action:
     """Something that is done about an incident, once for each."""
 
     name: str
-    command: tuple[str, ...] = ()  # program and arguments, never through a shell
-    url: str = ""  # or a webhook
-    severity: str = SEVERITIES[-1]  # at least
-    streams: tuple[str, ...] = ("*",)
-    on: str = INCIDENT_START
-    timeout: float = 30.0  # seconds
-    hourly: int = 6  # runs within an hour, more are left out
-    dry_run: bool = False  # only recorded
+    # program and arguments, never through a shell
+    command: Annotated[Texts, doc("a list: the program and its arguments")] = ()
+    url: Annotated[Text, doc("a text")] = ""  # or a webhook
+    severity: Severity = "critical"  # at least
+    streams: Patterns = ("*",)
+    on: Annotated[Literal["start", "end"], doc(f"{INCIDENT_START} or {INCIDENT_END}")] = "start"
+    timeout: Annotated[float, Strict(), Interval(gt=0, le=86_400), doc("seconds, above 0")] = 30.0
+    hourly: Annotated[int, Strict(), Gt(0), doc("a number of runs, at least 1")] = 6
+    dry_run: Flag = False  # only recorded
 
 
 class NotificationPlan(NamedTuple):
-    """What the operator's file says."""
+    """What the channels file says."""
 
     base: str = "http://localhost:8050"  # where people reach the page
     policy: Policy = Policy()
@@ -56,83 +68,50 @@ class NotificationPlan(NamedTuple):
     actions: tuple[Action, ...] = ()
 
 
-class Number(NamedTuple):
-    """What a number in the file must be."""
-
-    kind: type  # int, or float, which a whole number is too
-    least: float = 0.0  # a float lies above it
-    most: float = math.inf
-
-    def fits(self, value: Any) -> bool:
-        if isinstance(value, bool) or not isinstance(
-            value, int if self.kind is int else int | float
-        ):
-            return False
-        above = value >= self.least if self.kind is int else value > self.least
-        return above and value <= self.most
-
-
-TEXT_TYPE = (str, "a text")
-SHARED_KEYS: dict[str, tuple[Any, str]] = {
-    "severity": (SEVERITIES, f"one of {', '.join(SEVERITIES)}"),
-    "streams": (list, "a list of names or patterns"),
-}
-CHANNEL_KEYS: dict[str, dict[str, tuple[Any, str]]] = {
-    "channels": {"url": TEXT_TYPE, **SHARED_KEYS, "resolved": (bool, "true or false")},
-    "actions": {
-        "command": (list, "a list: the program and its arguments"),
-        "url": TEXT_TYPE,
-        **SHARED_KEYS,
-        "on": ((INCIDENT_START, INCIDENT_END), f"{INCIDENT_START} or {INCIDENT_END}"),
-        "timeout": (Number(float, most=86_400), "seconds, above 0"),
-        "hourly": (Number(int, least=1), "a number of runs, at least 1"),
-        "dry-run": (bool, "true or false"),
-    },
-    "policy": {
-        "minimum": (Number(int, least=1), "a number of steps, at least 1"),
-        "quiet": (Number(int, least=1), "a number of steps, at least 1"),
-        "release": (Number(float, most=1), "a share of the threshold, above 0 to 1"),
-        "cooldown": (Number(int), "a number of steps, at least 0"),
-    },
-}
+TABLES: dict[str, Any] = {"policy": Policy, "channels": Channel, "actions": Action}
+T = TypeVar("T")
 
 
 def read_channels_file(
     text: str, environment: Mapping[str, str] = os.environ
 ) -> tuple[NotificationPlan, frozenset[str]]:
-    """The operator's file (TOML) as a plan, and the secrets that came from the environment as
-    ${NAME}; ChannelError says what is wrong.
+    """Return the plan of the channels file (TOML), and the secrets in it.
+
+    A secret is what came from the environment, as ${NAME}.
+
+    Raises:
+        ChannelError: says what is wrong.
     """
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ChannelError(f"alerts file: wanted TOML; {error}") from None
-    unknown = sorted(set(tables) - {"base", *CHANNEL_KEYS})
+    unknown = sorted(set(tables) - {"base", *TABLES})
     if unknown:
         raise ChannelError(
             f"alerts file: unknown {unknown[0]!r}; known are base, [policy], "
             "[channels.NAME] and [actions.NAME]"
         )
+    base = tables.get("base", NotificationPlan().base)
+    if not isinstance(base, str) or not base:
+        raise ChannelError(f"alerts file: base: wanted a text; came {_shown(base)}")
     secrets: set[str] = set()
-    base = _value("alerts file: base", tables.get("base", NotificationPlan().base), TEXT_TYPE)
-    policy = Policy(**_keys("policy", tables.get("policy", {}), environment, secrets))
-    channels, actions = (
-        {
-            name: _keys(f"{kind}.{name}", each, environment, secrets)
-            for name, each in _named(tables, kind)
-        }
-        for kind in ("channels", "actions")
-    )
+    filled = {
+        table: _fill(table, tables[table], environment, secrets)
+        for table in TABLES
+        if table in tables
+    }
+    channels = _named_tables("channels", filled)
+    actions = _named_tables("actions", filled)
     plan = NotificationPlan(
         base.rstrip("/"),
-        policy,
-        tuple(Channel(name, **each) for name, each in channels.items()),
-        tuple(Action(name, **each) for name, each in actions.items()),
+        _checked("policy", Policy, filled.get("policy", {})),
+        tuple(_checked(f"channels.{name}", Channel, channels[name], name) for name in channels),
+        tuple(_checked(f"actions.{name}", Action, actions[name], name) for name in actions),
     )
     for action in plan.actions:
-        if bool(action.command) == bool(action.url) or not (action.url or "https://").startswith(
-            ("http://", "https://")
-        ):
+        web = action.url.startswith(("http://", "https://"))
+        if bool(action.command) == bool(action.url) or (action.url and not web):
             raise ChannelError(
                 f"alerts file: [actions.{action.name}] wants a command or an http(s) "
                 "url, one of the two"
@@ -140,80 +119,67 @@ def read_channels_file(
     return plan, frozenset(secrets)
 
 
-def _named(tables: dict[str, Any], kind: str) -> Iterable[tuple[str, Any]]:
+def _named_tables(kind: str, tables: Mapping[str, Any]) -> dict[str, Any]:
     found = tables.get(kind, {})
     if not isinstance(found, dict) or not all(isinstance(each, dict) for each in found.values()):
         raise ChannelError(f"alerts file: [{kind}] wants a table for each of them: [{kind}.NAME]")
-    missing = [name for name, each in found.items() if kind == "channels" and "url" not in each]
-    if missing:
-        raise ChannelError(
-            f"alerts file: [channels.{missing[0]}] wants an url, as Apprise writes them"
-        )
-    return found.items()
+    return found
 
 
-def _keys(
-    where: str, raw: Any, environment: Mapping[str, str], secrets: set[str]
-) -> dict[str, Any]:
-    """One table, checked, its ${NAME}s filled in."""
-    known = CHANNEL_KEYS[where.split(".")[0]]
+def _checked(where: str, table: type[T], raw: Any, name: str = "") -> T:
+    """Return one table as an object; an error does not repeat a text, which may be a secret.
+
+    Args:
+        where: its heading in the file.
+        name: of a channel or an action, which is no key of the table.
+    """
     if not isinstance(raw, dict):
         raise ChannelError(f"alerts file: {where} is no table; write [{where}]")
-    for key in sorted(set(raw) - set(known)):
+    hints = get_type_hints(table, include_extras=True)
+    keys = [hint.replace("_", "-") for hint in hints if hint != "name"]
+    for key in sorted(set(raw) - set(keys)):
         raise ChannelError(
-            f"alerts file: [{where}] does not know {key!r}; it knows {', '.join(known)}"
+            f"alerts file: [{where}] does not know {key!r}; it knows {', '.join(keys)}"
         )
-    values = {
-        key: _value(f"alerts file: [{where}] {key}", value, known[key])
-        for key, value in raw.items()
-    }
-
-    def fill(value: Any) -> Any:
-        return (
-            tuple(map(fill, value))
-            if isinstance(value, tuple)
-            else _filled(where, value, environment, secrets)
-            if isinstance(value, str)
-            else value
-        )
-
-    return {key.replace("-", "_"): fill(value) for key, value in values.items()}
-
-
-def _value(where: str, value: Any, wanted: tuple[Any, str]) -> Any:
-    """A value of the kind that is wanted; an error does not repeat it, it may be a secret."""
-    kind, words = wanted
-    if isinstance(kind, Number):
-        fits = kind.fits(value)
-    elif isinstance(kind, tuple):
-        fits = value in kind
-    elif kind is list:
-        fits = (
-            isinstance(value, list)
-            and bool(value)
-            and all(isinstance(each, str) and each for each in value)
-        )
-    else:
-        fits = isinstance(value, kind) and value != ""
-    if not fits:
+    values = {key.replace("-", "_"): raw[key] for key in raw}
+    if name:
+        values["name"] = name
+    try:
+        return TypeAdapter(table).validate_python(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = str(first["loc"][0])
+        wanted = next(m.documentation for m in hints[field].__metadata__ if type(m) is DocInfo)
+        if first["type"] == "missing":
+            raise ChannelError(f"alerts file: [{where}] wants an {field}: {wanted}") from None
         raise ChannelError(
-            f"{where}: wanted {words}; came "
-            f"{type(value).__name__ if not isinstance(value, int | float) else value}"
-        )
-    return tuple(value) if kind is list else value
+            f"alerts file: [{where}] {field.replace('_', '-')}: wanted {wanted}; "
+            f"came {_shown(values[field])}"
+        ) from None
 
 
-def _filled(where: str, text: str, environment: Mapping[str, str], secrets: set[str]) -> str:
-    """The text with each ${NAME} replaced from the environment."""
+def _shown(value: Any) -> str:
+    return str(value) if isinstance(value, int | float) else type(value).__name__
 
-    def one(found: re.Match[str]) -> str:
-        value = environment.get(found[1])
-        if not value:
+
+def _fill(where: str, value: Any, environment: Mapping[str, str], secrets: set[str]) -> Any:
+    """Return a value of the file with each ${NAME} in it replaced from the environment."""
+
+    def from_environment(found: re.Match[str]) -> str:
+        secret = environment.get(found[1])
+        if not secret:
             raise ChannelError(
                 f"alerts file: [{where}] wants the environment variable {found[1]}, "
                 "which is not set"
             )
-        secrets.add(value)
-        return value
+        secrets.add(secret)
+        return secret
 
-    return re.sub(r"\$\{(\w+)\}", one, text)
+    if isinstance(value, dict):
+        within = {key: f"{where}.{key}" if where.count(".") < 1 else where for key in value}
+        return {key: _fill(within[key], value[key], environment, secrets) for key in value}
+    if isinstance(value, list):
+        return [_fill(where, each, environment, secrets) for each in value]
+    if isinstance(value, str):
+        return re.sub(r"\$\{(\w+)\}", from_environment, value)
+    return value

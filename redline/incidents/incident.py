@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+from annotated_types import Ge, Gt, Interval, doc
+from pydantic import Strict
 
 from redline.engine.results import StreamInfo
 from redline.engine.wording import anomaly_reason, format_time
@@ -33,17 +37,23 @@ class IncidentSettled(ValueError):
     """The incident is resolved already: there is nothing left to acknowledge, snooze or resolve."""
 
 
-class Policy(NamedTuple):
-    """When alarms are one incident, and when it is over; everything in steps of the stream."""
+@dataclass(frozen=True)
+class Policy:
+    """When alarms are one incident, and when it is over; everything in steps of the stream.
 
-    minimum: int = 1  # steps it must have lasted to be called an incident
-    quiet: int = (
-        20  # steps the score must stay low, one without an opinion not counted, until it is over
-    )
-    # share of the threshold that is low: below 1, so that a score dancing on the threshold ends
-    # nothing
-    release: float = 0.7
-    cooldown: int = 60  # steps after its end in which a new alarm is more of the same
+    The marks of its fields say what the channels file may hold.
+    """
+
+    # steps it must have lasted to be called an incident
+    minimum: Annotated[int, Strict(), Gt(0), doc("a number of steps, at least 1")] = 1
+    # steps the score must stay low until it is over, a step without an opinion not counted
+    quiet: Annotated[int, Strict(), Gt(0), doc("a number of steps, at least 1")] = 20
+    # what is low, as a share of the threshold; below 1, so that a score near it ends nothing
+    release: Annotated[
+        float, Strict(), Interval(gt=0, le=1), doc("a share of the threshold, above 0 to 1")
+    ] = 0.7
+    # steps after its end in which a new alarm continues it
+    cooldown: Annotated[int, Strict(), Ge(0), doc("a number of steps, at least 0")] = 60
 
 
 class Peak(NamedTuple):

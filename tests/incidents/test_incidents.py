@@ -5,6 +5,7 @@ steps are cut.
 import json
 import math
 import threading
+from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -133,7 +134,7 @@ def test_steps_without_an_opinion_are_not_calm(incidents):
 
 
 def test_what_does_not_last_long_enough_is_no_incident():
-    incidents = Incidents(POLICY._replace(minimum=3))
+    incidents = Incidents(replace(POLICY, minimum=3))
     assert incidents.take(batch([4, 4, *QUIET]), now=0.0) == []
     assert incidents.find().total == 0
     changes = incidents.take(batch([4, 0, 2.5, 0, *QUIET], first=30), now=0.0)
@@ -293,7 +294,7 @@ def twin(score, policy, called):
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(SCORES, POLICIES, st.sets(st.integers(0, 119)))
 def test_the_fold_equals_a_slow_twin(score, policy, called):
-    policy = policy._replace(minimum=1)
+    policy = replace(policy, minimum=1)
     incidents = Incidents(policy)
     incidents.take(batch(score, called), now=0.0)
     found = sorted(incidents.items.values(), key=lambda i: i.first)

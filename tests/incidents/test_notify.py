@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from contextvars import copy_context
+from dataclasses import fields, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +23,7 @@ from redline.engine.monitor import BEAT_SECONDS, Monitor
 from redline.incidents import actions
 from redline.incidents.actions import run_command
 from redline.incidents.channels_file import (
-    CHANNEL_KEYS,
+    TABLES,
     Action,
     Channel,
     ChannelError,
@@ -501,7 +502,7 @@ def test_an_action_runs_once_for_an_incident_when_it_gets_severe_enough(tmp_path
 def test_an_action_may_run_at_the_end(dispatch):
     act = Action("act", ("true",), on="end")
     assert is_wanted(act, change("resolved")) and not is_wanted(act, change())
-    assert not is_wanted(act._replace(on="start"), change("resolved"))
+    assert not is_wanted(replace(act, on="start"), change("resolved"))
 
 
 def test_a_dry_run_only_records(tmp_path, dispatch):
@@ -894,8 +895,8 @@ def test_every_key_of_the_file_is_in_the_docs():
     text = (Path(__file__).parents[2] / "docs" / "alerts.md").read_text(encoding="utf-8")
     missing = [
         f"{table}.{key}"
-        for table, keys in CHANNEL_KEYS.items()
-        for key in keys
-        if f"`{key}`" not in text
+        for table, kind in TABLES.items()
+        for key in (field.name.replace("_", "-") for field in fields(kind))
+        if key != "name" and f"`{key}`" not in text
     ]
     assert not missing, f"docs/alerts.md does not explain {', '.join(missing)}"

@@ -67,7 +67,13 @@ def history(events: list[str], features: int, seed: int) -> Array:
 
 @few
 @given(events=gaps, seed=st.integers(0, 99), window=st.integers(2, 17))
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name == "half-space trees" else ())
+        for name in NAMES
+    ],
+)
 def test_twin_of_hard_histories(name: str, events: list[str], seed: int, window: int) -> None:
     make, slow = DETECTORS[name], TWINS[name]
     x = history(events, 3 if make.joint else 1, seed)
@@ -261,6 +267,7 @@ def test_novelty_is_new_once() -> None:
     assert scores[500] > 3.5 and scores[700] == 0 and (np.delete(scores, 500)[200:] < 3).all()
 
 
+@pytest.mark.slow
 def test_novelty_remembers_for_ever_in_little_room() -> None:
     x = np.concatenate((noise(4000, 1) * 100 + 5000, noise(16_000, 1, seed=1)))
     detector = Novelty().fit(x)

@@ -69,7 +69,14 @@ class Asked(Borrowed):
     ALONE = True
 
 
-@pytest.mark.parametrize("check", contract.CHECKS, ids=lambda check: check.__name__)
+LONG = {"three_is_rare", "a_long_ramp_is_one_alarm", "a_glitch_at_the_start_is_forgotten"}
+PROMISES = [
+    pytest.param(check, id=check.__name__, marks=pytest.mark.slow if check.__name__ in LONG else ())
+    for check in contract.CHECKS
+]
+
+
+@pytest.mark.parametrize("check", PROMISES)
 def test_the_adapter_keeps_the_contract(check: contract.Check) -> None:
     check(Borrowed)
 

@@ -50,8 +50,18 @@ def same(one, other):
         pytest.param(range(33), id="all", marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize("features", [1, 3])
-@pytest.mark.parametrize("name", sorted(STACKABLE))
+@pytest.mark.parametrize(
+    ("name", "features"),
+    [
+        pytest.param(
+            name,
+            features,
+            marks=pytest.mark.slow if features > 1 and name != "rolling z-score" else (),
+        )
+        for name in sorted(STACKABLE)
+        for features in (1, 3)
+    ],
+)
 def test_together_is_to_the_bit_what_each_says_alone(name, features, alone):
     """33 streams stand side by side; those of `alone` are compared with a track of their own.
 
@@ -131,7 +141,7 @@ def told(batches):
     return score, alarm, [a[:-1] for batch in batches for a in batch.anomalies]
 
 
-@pytest.mark.parametrize("size", [1, 60])
+@pytest.mark.parametrize("size", [pytest.param(1, marks=pytest.mark.slow), 60])
 def test_the_loop_finds_the_same_in_many_sources_as_in_each_of_them(size, monkeypatch):
     x, names = values(600, 20, 1), [f"pump {i}" for i in range(20)]
     together = []

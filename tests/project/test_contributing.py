@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -16,14 +17,15 @@ ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
-@pytest.fixture
-def example(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+@pytest.fixture(scope="module")
+def example() -> Iterator[ModuleType]:
     """The Python of CONTRIBUTING.md, run from top to bottom as one module."""
     module = ModuleType("contributing")
-    monkeypatch.setitem(sys.modules, "contributing", module)
-    for code in re.findall(r"```python\n(.*?)```", TEXT, flags=re.S):
-        exec(code, module.__dict__)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "contributing", module)
+        for code in re.findall(r"```python\n(.*?)```", TEXT, flags=re.S):
+            exec(code, module.__dict__)
+        yield module
 
 
 def test_its_detector_keeps_the_contract_and_finds_a_jump(example: ModuleType) -> None:

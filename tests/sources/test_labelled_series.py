@@ -106,6 +106,7 @@ def test_series_without_header_or_time(data):
     assert recording.columns.guess.startswith("no time, each row is one second")
 
 
+@pytest.mark.slow
 def test_uneven_clocks_of_the_corpus_are_all_seen():
     """Of NAB's 58 series 8 repeat or turn back a time and 24 jump over one: 25 have a clock that is
     not even.

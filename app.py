@@ -40,9 +40,9 @@ from redline.page import figure
 from redline.page.actions import PAGE_ACTOR, find_proposal
 from redline.page.callbacks.actions import connect_actions
 from redline.page.callbacks.browser import connect_browser
+from redline.page.callbacks.feedback import connect_feedback
+from redline.page.callbacks.navigation import connect_navigation
 from redline.page.callbacks.panels import connect_panels
-from redline.page.callbacks.people import connect_people
-from redline.page.callbacks.travel import connect_travel
 from redline.page.layout import (
     INDEX_HTML,
     OVERVIEW,
@@ -215,9 +215,9 @@ def build_app(
     for wire in (
         connect_settings,
         connect_chart,
-        connect_travel,
+        connect_navigation,
         connect_panels,
-        connect_people,
+        connect_feedback,
         connect_upload,
     ):
         wire(app, service)

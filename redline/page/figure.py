@@ -203,7 +203,7 @@ def _truth(view: View, colours: dict[str, str]) -> dict[str, Any]:
     pad = view.period * 500  # ms, so that a single step is seen
     starts = _ms(view.time[[max(e.first, 0) for e in events]])
     ends = _ms(view.time[[min(e.last, len(view.time) - 1) for e in events]])
-    missed = [event.fate == "missed" for event in events]
+    missed = [event.outcome == "missed" for event in events]
     fill = {
         "color": ["rgba(0,0,0,0)" if m else colours["truth"] for m in missed],
         "line": {"width": 1.5, "color": colours["truth"]},
@@ -223,7 +223,7 @@ def _truth(view: View, colours: dict[str, str]) -> dict[str, Any]:
         "y": [0] * len(events),
     }
     words = {
-        "text": [f"{e.kind}, {e.fate}" for e in events],
+        "text": [f"{e.kind}, {e.outcome}" for e in events],
         "textposition": "none",
         "hovertemplate": "%{text}<extra>truth</extra>",
     }

@@ -158,9 +158,9 @@ def test_what_was_drawn_is_kept_for_a_moment_only(service, monitor, monkeypatch)
             ViewQuery(service, "wave", Settings(), 600), "light", {}, "event", None
         )["chart"]
 
-    assert ask() is ask() and len(query.answers) > 1
+    assert ask() is ask() and len(query.answer_cache) > 1
     monkeypatch.setattr(query, "ANSWER_SECONDS", -1.0)
-    assert ask() is not ask() and not query.answers
+    assert ask() is not ask() and not query.answer_cache
 
 
 def test_who_looks_at_a_stream_that_stands_sees_a_label_at_once(service, monitor):
@@ -211,7 +211,8 @@ def test_a_plot_is_sent_whole_only_when_its_sheet_is_turned(service, monitor):
 def test_a_moved_threshold_only_compares_and_numbers_say_old_and_new(service, monitor):
     before = query.ViewQuery(service, "wave", Settings(threshold=2.0), 600)
     numbers = panels.preview_numbers(before, "row")
-    old, new = before.figures(monitor.feeds["wave"].applied), before.figures(before.settings)
+    old = before.buffer_metrics(monitor.feeds["wave"].applied)
+    new = before.buffer_metrics(before.settings)
     assert new.alarms > old.alarms and len(monitor.feeds["wave"].tracks) == 1
     assert [part.children for part in numbers["alarms"]] == [
         f"{old.alarms:,} → ",
@@ -317,11 +318,11 @@ def test_looking_back_beyond_the_buffer_finds_what_the_store_keeps(tmp_path, mon
         feed = made.feeds["oven"]
         assert feed.tape.first > 1_500
         back = ViewQuery(service, "oven", Settings(), 600, 900)
-        seen = back.seen
+        seen = back.view
         assert (seen.first, seen.end) == (300, 900) and seen.x[:, 0].tolist() == x[300:900].tolist()
         assert np.isfinite(seen.score).all() and np.isnan(seen.low).all()
         edge = ViewQuery(service, "oven", Settings(), 600, feed.tape.first + 300)
-        over = edge.seen
+        over = edge.view
         assert (
             over.x[:, 0].tolist() == x[edge.first : edge.end].tolist()
             and len(over.time) == edge.end - edge.first
@@ -331,15 +332,15 @@ def test_looking_back_beyond_the_buffer_finds_what_the_store_keeps(tmp_path, mon
 def test_what_people_say_counts_as_truth_and_settings_are_proposed(service, monitor):
     feed = monitor.feeds["wave"]
     sure = Settings(threshold=2.5)
-    before = ViewQuery(service, "wave", sure, 600).figures(sure)
+    before = ViewQuery(service, "wave", sure, 600).buffer_metrics(sure)
     false = [
-        a for a in ViewQuery(service, "wave", sure, 3_000).seen.marks if a.outcome == "false alarm"
+        a for a in ViewQuery(service, "wave", sure, 3_000).view.marks if a.outcome == "false alarm"
     ]
     assert false
     for mark in false[:3]:
         at = float(feed.tape.read("time", mark.row, mark.row + 1)[0, 0])
         add_label(service, feed, (at, at), "missed")
-    after = ViewQuery(service, "wave", sure, 600).figures(sure)
+    after = ViewQuery(service, "wave", sure, 600).buffer_metrics(sure)
     assert after.row_recall > before.row_recall and after.row_precision > before.row_precision
     found = find_proposal(service, feed)
     assert found is None or found.fits > found.fits_now
@@ -351,7 +352,8 @@ def test_a_label_given_or_taken_back_by_a_program_counts_at_once(service, monito
 
     def ask() -> Any:
         now = ViewQuery(service, "wave", settings, 600)
-        return now.figures(settings), now.seen.truth, redraw.curve_update(now, "row", "light")
+        curve = redraw.curve_update(now, "row", "light")
+        return now.buffer_metrics(settings), now.view.truth, curve
 
     before = ask()
     label = service.labels.add(Label("wave", at, at + 5, "missed", "a program", 0.0), 1)

@@ -80,14 +80,15 @@ def test_every_anomalous_row_is_a_mark_or_inside_a_span(flags):
 
 
 def test_events_are_cut_to_the_view_and_absent_where_no_truth_is_known():
-    fates = [
+    events = [
         (0, 50, "shift", "missed"),
         (90, 101, "point", "caught"),
         (103, 103, "point", "missed"),
         (900, 901, "drift", "open"),
     ]
-    seen = make_view(scene([1, 1, 1, 1]), 3.5, None, fates)
-    assert [(e.first, e.last, e.fate) for e in seen.truth] == [(0, 1, "caught"), (3, 3, "missed")]
+    seen = make_view(scene([1, 1, 1, 1]), 3.5, None, events)
+    shown = [(event.first, event.last, event.outcome) for event in seen.truth]
+    assert shown == [(0, 1, "caught"), (3, 3, "missed")]
     assert make_view(scene([1.0]), 3.5, None, None).truth is None
 
 

@@ -58,10 +58,10 @@ from redline.page.layout import (
     inject_row,
     labelled_slider,
     lower_panels,
+    navigation_row,
     overlays,
     overview_tiles,
     tab_titles,
-    travel_row,
     trouble_bar,
 )
 from redline.page.panels import aria_attribute
@@ -118,7 +118,7 @@ def live_view() -> html.Main:
             role="img",
             **aria_attribute("describedby", "explain"),
         ),
-        travel_row(),
+        navigation_row(),
         inject_row(),
     ]
     return html.Main([html.Section(left, className="panel stage"), controls()], id="stage")

@@ -14,14 +14,30 @@ from redline.page.view import Mark, View
 
 COLOURS = {
     "light": {
-        "ink": "#1b2430", "soft": "#5b6675", "line": "#e3e7ec", "card": "#ffffff", "series": "#3B6FB6", "band": "rgba(157,183,217,0.28)",  # noqa: E501
-        "red": "#D6001C", "shade": "rgba(214,0,28,0.10)", "truth": "#0B7A75", "cold": "rgba(91,102,117,0.45)",  # noqa: E501
+        "ink": "#1b2430",  # texts in the foreground, the threshold
+        "soft": "#5b6675",  # texts in the background
+        "line": "#e3e7ec",  # grid
+        "card": "#ffffff",  # background
+        "series": "#3B6FB6",
+        "band": "rgba(157,183,217,0.28)",
+        "red": "#D6001C",  # anomalies
+        "shade": "rgba(214,0,28,0.10)",  # long anomalies
+        "truth": "#0B7A75",
+        "cold": "rgba(91,102,117,0.45)",  # scores below the threshold
     },
     "dark": {
-        "ink": "#e8ecf1", "soft": "#94a0b0", "line": "#252c36", "card": "#14181F", "series": "#7FB2F0", "band": "rgba(127,178,240,0.18)",  # noqa: E501
-        "red": "#FF5A5F", "shade": "rgba(255,90,95,0.14)", "truth": "#3FC7BD", "cold": "rgba(148,160,176,0.45)",  # noqa: E501
+        "ink": "#e8ecf1",
+        "soft": "#94a0b0",
+        "line": "#252c36",
+        "card": "#14181F",
+        "series": "#7FB2F0",
+        "band": "rgba(127,178,240,0.18)",
+        "red": "#FF5A5F",
+        "shade": "rgba(255,90,95,0.14)",
+        "truth": "#3FC7BD",
+        "cold": "rgba(148,160,176,0.45)",
     },
-}  # fmt: skip
+}
 SYMBOLS = {"info": "circle", "warning": "circle", "critical": "diamond"}
 SIZES = {"info": 8, "warning": 9, "critical": 11}
 FONT_FAMILY = 'system-ui, "Segoe UI", Roboto, sans-serif'

@@ -31,9 +31,9 @@ from redline.page import figure, layout
 from redline.page.actions import PAGE_ACTOR, find_proposal
 from redline.page.callbacks.actions import connect_actions
 from redline.page.callbacks.browser import connect_browser
+from redline.page.callbacks.feedback import connect_feedback
+from redline.page.callbacks.navigation import connect_navigation
 from redline.page.callbacks.panels import connect_panels
-from redline.page.callbacks.people import connect_people
-from redline.page.callbacks.travel import connect_travel
 from redline.page.dash_app import create_dash, register_routes
 from redline.page.link import settings_from_link
 from redline.page.panels import aria_attribute
@@ -96,7 +96,7 @@ def live_view() -> html.Main:
             role="img",
             **aria_attribute("describedby", "explain"),
         ),
-        layout.travel_row(),
+        layout.navigation_row(),
         layout.inject_row(),
     ]
     return html.Main([html.Section(left, className="panel stage"), controls()], id="stage")
@@ -154,9 +154,9 @@ def build_app(
     app = create_dash(service, assets, lambda: page_layout(service.monitor, interval, seed))
     connect_settings(app, service)
     connect_chart(app, service)
-    connect_travel(app, service)
+    connect_navigation(app, service)
     connect_panels(app, service)
-    connect_people(app, service)
+    connect_feedback(app, service)
     connect_upload(app, service)
     connect_actions(app, service, seed)
     connect_browser(app)

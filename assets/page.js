@@ -1,71 +1,72 @@
-/* What only a browser knows: the age of the data by its own clock, keys, theme, sound, the address, and whether the server still answers. */
+/* The part of the page that runs in the browser: age of the data by its own clock, lost connection, keys, theme, sound, address. */
 (function () {
   "use strict";
   const $ = (id) => document.getElementById(id);
-  const set = (id, props) => window.dash_clientside.set_props(id, props);
-  const keep = () => window.dash_clientside.no_update;
-  const state = { pulse: null, heard: performance.now(), lost: false, endWhenLost: 0, bell: false, sound: null, interval: 500, seed: 0 };
+  const setProps = (id, props) => window.dash_clientside.set_props(id, props);
+  const noUpdate = () => window.dash_clientside.no_update;
+  // heartbeat: the last one; answeredAt: when it came, ms; endWhenLost: the newest step when the server was lost; interval: ms between ticks
+  const state = { heartbeat: null, answeredAt: performance.now(), lost: false, endWhenLost: 0, bell: false, sound: null, interval: 500, seed: 0, linkChecked: false };
 
-  // --- age, clock, and the three ways in which numbers stop being true
+  // --- age and clock; whether the numbers are lost, paused or stale
 
-  const ago = (s) => (s < 90 ? `${Math.max(0, Math.round(s))} s ago` : s < 5400 ? `${Math.round(s / 60)} min ago` : `${Math.round(s / 3600)} h ago`);
+  const formatAge = (s) => (s < 90 ? `${Math.max(0, Math.round(s))} s ago` : s < 5400 ? `${Math.round(s / 60)} min ago` : `${Math.round(s / 3600)} h ago`);
 
-  function show(text, kind) {
+  function showAge(text, kind) {
     const age = $("age");
     if (age && age.textContent !== text) age.textContent = text;
     document.body.dataset.state = kind;
   }
 
-  function bar(text) {
+  function showTrouble(text) {
     const trouble = $("trouble");
-    if (trouble && trouble.dataset.link !== text) set("trouble", { children: text }), (trouble.dataset.link = text);
+    if (trouble && trouble.dataset.link !== text) setProps("trouble", { children: text }), (trouble.dataset.link = text);
   }
 
-  function beat() {
+  function updateAge() {
     const clock = $("clock");
     if (!clock) return;
     clock.textContent = new Date().toLocaleString("en-GB", { day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", timeZone: "UTC" }).replace(",", "") + " UTC";
-    const silent = (performance.now() - state.heard) / 1000;
+    const silent = (performance.now() - state.answeredAt) / 1000;
     const patience = Math.max(3 * state.interval, 1500) / 1000;
-    if (state.pulse && silent > patience && !document.hidden) {
-      if (!state.lost) (state.lost = true), (state.endWhenLost = state.pulse ? state.pulse.end : 0);
-      show(`no answer for ${Math.round(silent)} s`, "lost");
-      bar(`The server has not answered for ${Math.round(silent)} s. What you see is old; retrying.`);
-      set("tick", { disabled: false });
+    if (state.heartbeat && silent > patience && !document.hidden) {
+      if (!state.lost) (state.lost = true), (state.endWhenLost = state.heartbeat ? state.heartbeat.end : 0);
+      showAge(`no answer for ${Math.round(silent)} s`, "lost");
+      showTrouble(`The server has not answered for ${Math.round(silent)} s. What you see is old; retrying.`);
+      setProps("tick", { disabled: false });
       return;
     }
-    if (!state.pulse) return;
-    const p = state.pulse;
-    if (p.at !== null) return show(`looking back, ${p.waiting.toLocaleString("en")} waiting`, "paused");
-    if (p.age === null) return show("no points yet", "stale");
-    const age = p.age + silent;
-    if (p.over) return show("end of file", "paused");
-    if (age > Math.max((3 * state.interval) / 1000, 3 * p.period)) return show(`last data ${ago(age)}, retrying`, "stale");
-    show(`live, ${ago(age)}`, "live");
+    if (!state.heartbeat) return;
+    const { at, waiting, period, over } = state.heartbeat;
+    if (at !== null) return showAge(`looking back, ${waiting.toLocaleString("en")} waiting`, "paused");
+    if (state.heartbeat.age === null) return showAge("no points yet", "stale");
+    const age = state.heartbeat.age + silent;
+    if (over) return showAge("end of file", "paused");
+    if (age > Math.max((3 * state.interval) / 1000, 3 * period)) return showAge(`last data ${formatAge(age)}, retrying`, "stale");
+    showAge(`live, ${formatAge(age)}`, "live");
   }
 
-  function heard(pulse) {
-    if (!pulse) return keep();
+  function receiveHeartbeat(heartbeat) {
+    if (!heartbeat) return noUpdate();
     if (state.lost) {
-      const filled = Math.max(0, pulse.end - state.endWhenLost);
+      const filled = Math.max(0, heartbeat.end - state.endWhenLost);
       state.lost = false;
-      bar(`The server is back, ${filled.toLocaleString("en")} points filled in.`);
-      setTimeout(() => state.lost || bar(""), 4000);
+      showTrouble(`The server is back, ${filled.toLocaleString("en")} points filled in.`);
+      setTimeout(() => state.lost || showTrouble(""), 4000);
     }
-    state.pulse = pulse;
-    state.heard = performance.now();
+    state.heartbeat = heartbeat;
+    state.answeredAt = performance.now();
     const live = $("golive");
     if (live) {
-      live.hidden = pulse.at === null && !pulse.waiting;
-      live.textContent = `Go live (+${pulse.waiting.toLocaleString("en")})`;
+      live.hidden = heartbeat.at === null && !heartbeat.waiting;
+      live.textContent = `Go live (+${heartbeat.waiting.toLocaleString("en")})`;
     }
-    beat();
-    return pulse.at === null ? "Pause" : "Go on";
+    updateAge();
+    return heartbeat.at === null ? "Pause" : "Go on";
   }
 
-  // --- the little lines
+  // --- sparklines
 
-  function draw(el, spark) {
+  function drawSparkline(el, spark) {
     const w = 100, h = 100, line = spark.line;
     let path = "", pen = "M";
     for (const [x, y] of line) {
@@ -78,26 +79,26 @@
     el.innerHTML = `<svg viewBox="0 0 ${w} ${h}" preserveAspectRatio="none" aria-hidden="true"><path d="${path}"/></svg>${dots}`;
   }
 
-  const reach = () => document.querySelectorAll(".tabs .tab:not([tabindex])").forEach((tab) => Object.assign(tab, { tabIndex: 0, role: "tab" }));
+  const makeTabsFocusable = () => document.querySelectorAll(".tabs .tab:not([tabindex])").forEach((tab) => Object.assign(tab, { tabIndex: 0, role: "tab" }));
 
-  function sparks(data) {
-    reach(); // a stream that appeared has a tab that no key reaches yet
+  function drawSparklines(data) {
+    makeTabsFocusable(); // a new tab cannot be reached by keys yet
     for (const [name, spark] of Object.entries(data || {})) {
-      document.querySelectorAll(`[data-spark="${name}"]`).forEach((el) => draw(el, spark));
+      document.querySelectorAll(`[data-spark="${name}"]`).forEach((el) => drawSparkline(el, spark));
       document.querySelectorAll(`[data-open="${name}"]`).forEach((el) => (el.textContent = spark.open ? spark.open : ""));
     }
-    return keep();
+    return noUpdate();
   }
 
   // --- alarms: at most three pop-ups, repeats merged; a sound only after a click on the bell
 
-  function tell(news) {
-    for (const item of news || []) popup(item);
-    if (news && news.length && state.bell) ring();
-    return keep();
+  function announceIncidents(news) {
+    for (const item of news || []) showPopup(item);
+    if (news && news.length && state.bell) playTone();
+    return noUpdate();
   }
 
-  function popup(item) {
+  function showPopup(item) {
     const box = $("popups");
     const same = [...box.children].find((el) => el.dataset.title === item.title);
     if (same) {
@@ -115,7 +116,7 @@
     setTimeout(() => el.remove(), 6000);
   }
 
-  function ring() {
+  function playTone() {
     const at = state.sound.currentTime, tone = state.sound.createOscillator(), volume = state.sound.createGain();
     tone.frequency.value = 660;
     volume.gain.setValueAtTime(0.12, at);
@@ -125,27 +126,27 @@
     tone.stop(at + 0.5);
   }
 
-  function bell() {
+  function toggleBell() {
     state.sound = state.sound || new AudioContext();
     state.bell = !state.bell;
     $("bell").textContent = state.bell ? "Bell on" : "Bell off";
     $("bell").setAttribute("aria-pressed", state.bell);
-    if (state.bell) ring();
+    if (state.bell) playTone();
   }
 
   // --- theme, address, keys
 
-  function theme(name) {
+  function setTheme(name) {
     document.documentElement.dataset.theme = name;
     $("theme").textContent = name === "dark" ? "Light" : "Dark";
-    set("look", { data: name });
+    setProps("look", { data: name });
   }
 
-  function address(domain, detector, window_, threshold, direction, range, at, served) {
+  function updateAddress(domain, detector, window_, threshold, direction, range, at, served) {
     const now = new URLSearchParams(location.search);
-    if (now.get("seed") && Number(now.get("seed")) !== served.seed && !state.told) bar(`This link was made with --seed ${now.get("seed")}; this server runs --seed ${served.seed}, so its streams differ.`);
-    if (now.get("at") && !state.told) setTimeout(() => set("goto", { data: { step: Number(now.get("at")), asked: 0 } }), 600);
-    state.told = true;
+    if (now.get("seed") && Number(now.get("seed")) !== served.seed && !state.linkChecked) showTrouble(`This link was made with --seed ${now.get("seed")}; this server runs --seed ${served.seed}, so its streams differ.`);
+    if (now.get("at") && !state.linkChecked) setTimeout(() => setProps("goto", { data: { step: Number(now.get("at")), asked: 0 } }), 600);
+    state.linkChecked = true;
     Object.assign(state, { interval: served.interval, seed: served.seed });
     const view = new URLSearchParams({ domain, detector, window: window_, threshold, direction, range, seed: served.seed });
     if (at) view.set("at", at.end - range / 2);
@@ -153,67 +154,80 @@
     return "copy a link to this view";
   }
 
-  function copied() {
-    const done = () => { $("share").textContent = "Copied"; setTimeout(() => ($("share").textContent = "Share"), 1500); };
-    if (navigator.clipboard) navigator.clipboard.writeText(location.href).then(done, () => prompt("The link to this view", location.href));
+  function copyLink() {
+    const confirmCopy = () => { $("share").textContent = "Copied"; setTimeout(() => ($("share").textContent = "Share"), 1500); };
+    if (navigator.clipboard) navigator.clipboard.writeText(location.href).then(confirmCopy, () => prompt("The link to this view", location.href));
     else prompt("The link to this view", location.href);
   }
 
-  function key(event) {
+  function onKey(event) {
     if (event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName) || event.target.closest("[role=slider],[role=listbox],[role=combobox]")) return;
-    const press = { " ": "pause", g: "golive", n: "next", p: "previous" }[event.key];
+    const button = { " ": "pause", g: "golive", n: "next", p: "previous" }[event.key];
     const tabs = [...document.querySelectorAll("#domain .tab")];
     if (event.key === " " && event.target.closest("button")) return;
     if (event.key === "Enter" && event.target.matches(".tab")) event.target.click();
-    if (press) event.preventDefault(), $(press).click();
+    if (button) event.preventDefault(), $(button).click();
     else if (/^[1-9]$/.test(event.key) && tabs[event.key]) tabs[event.key].click();
     else if (event.key === "?") $("keys").showModal();
   }
 
-  function click(event) {
+  function onClick(event) {
     const act = event.target.closest("[data-act]");
-    if (act) return set("act", { data: { incident: act.dataset.incident, act: act.dataset.act, asked: Date.now() } });
+    if (act) return setProps("act", { data: { incident: act.dataset.incident, act: act.dataset.act, asked: Date.now() } });
     const el = event.target.closest("[data-step],[data-domain]:not(body),[data-detector],#theme,#bell,#share,#help");
-    if (event.target.closest("#trouble")) return bar("");
+    if (event.target.closest("#trouble")) return showTrouble("");
     if (!el) return event.target.id === "keys" ? event.target.close() : undefined;
-    if (el.dataset.step) set("goto", { data: { step: Number(el.dataset.step), asked: Date.now() } });
-    else if (el.dataset.domain) set("domain", { value: el.dataset.domain });
-    else if (el.dataset.detector) set("detector", { value: el.dataset.detector });
-    else if (el.id === "theme") theme((localStorage.theme = document.documentElement.dataset.theme === "dark" ? "light" : "dark"));
-    else if (el.id === "bell") bell();
-    else if (el.id === "share") copied();
+    if (el.dataset.step) setProps("goto", { data: { step: Number(el.dataset.step), asked: Date.now() } });
+    else if (el.dataset.domain) setProps("domain", { value: el.dataset.domain });
+    else if (el.dataset.detector) setProps("detector", { value: el.dataset.detector });
+    else if (el.id === "theme") setTheme((localStorage.theme = document.documentElement.dataset.theme === "dark" ? "light" : "dark"));
+    else if (el.id === "bell") toggleBell();
+    else if (el.id === "share") copyLink();
     else if (el.id === "help") $("keys").showModal();
   }
 
-  // --- what the tab and the zoom change on the page
+  // --- what a change of tab, zoom or slider shows and hides
 
-  function stage(domain, served) {
+  // Returns what is hidden: the overview, the chart (a class), the upload area, the inject row.
+  function showParts(domain, served) {
     const overview = domain === "overview", yours = domain === "your-data";
     document.body.dataset.domain = domain;
     return [!overview, overview ? "away" : "", !yours, !served.simulated.includes(domain)];
   }
 
-  function zoomed(moved, zoom, seen) {  // who zooms looks back: what is in sight stays there until "Go live", or a double click
-    if (!moved || !seen) return [keep(), keep()];
+  // A zoom also pauses: the view stays until "Go live" or a double click.
+  function zoomAndEnd(moved, zoom, seen) {
+    if (!moved || !seen) return [noUpdate(), noUpdate()];
     const revision = (zoom && zoom.revision) || 0, stream = seen.look.stream;
-    if ("xaxis.autorange" in moved) return [{ revision: revision + 1 }, zoom && zoom.range ? null : keep()];
+    if ("xaxis.autorange" in moved) return [{ revision: revision + 1 }, zoom && zoom.range ? null : noUpdate()];
     const range = moved["xaxis.range"] || [moved["xaxis.range[0]"], moved["xaxis.range[1]"]];
-    return range[0] ? [{ revision, stream, range }, { id: stream, end: seen.end }] : [keep(), keep()];
+    return range[0] ? [{ revision, stream, range }, { id: stream, end: seen.end }] : [noUpdate(), noUpdate()];
   }
 
-  const labels = (clicked, zoom) => ["domain", "done"].includes(window.dash_clientside.callback_context.triggered_id) || !(clicked || (zoom && zoom.range));
+  const hidesLabelButtons = (clicked, zoom) => ["domain", "done"].includes(window.dash_clientside.callback_context.triggered_id) || !(clicked || (zoom && zoom.range));
 
-  const said = (window_, threshold, size) => [`${window_} steps`, `${Number(threshold).toFixed(1)} σ`, `${size} σ`];
+  const sliderTexts = (window_, threshold, size) => [`${window_} steps`, `${Number(threshold).toFixed(1)} σ`, `${size} σ`];
 
-  window.dash_clientside = Object.assign({}, window.dash_clientside, { redline: { heard, sparks, tell, stage, zoomed, labels, said, address } });
-  document.addEventListener("keydown", key);
-  document.addEventListener("click", click);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", (e) => localStorage.theme || theme(e.matches ? "dark" : "light"));
+  // the names that redline/page/callbacks/browser.py calls them by
+  const redline = {
+    heard: receiveHeartbeat,
+    sparks: drawSparklines,
+    tell: announceIncidents,
+    stage: showParts,
+    zoomed: zoomAndEnd,
+    labels: hidesLabelButtons,
+    said: sliderTexts,
+    address: updateAddress,
+  };
+  window.dash_clientside = Object.assign({}, window.dash_clientside, { redline });
+  document.addEventListener("keydown", onKey);
+  document.addEventListener("click", onClick);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", (e) => localStorage.theme || setTheme(e.matches ? "dark" : "light"));
   const ready = setInterval(() => {
     if (!$("theme") || !$("domain")) return;
     clearInterval(ready);
-    theme(document.documentElement.dataset.theme);
-    reach();
+    setTheme(document.documentElement.dataset.theme);
+    makeTabsFocusable();
   }, 20);
-  setInterval(beat, 250);
+  setInterval(updateAge, 250);
 })();

@@ -1,8 +1,6 @@
-"""What a person does at the page: with incidents, with labels of points, with
-settings that were proposed.
+"""The actions of a person at the page, on incidents, labels and proposals.
 
-This room stands on the others, as the page and the API do; it serves one person on this machine,
-who needs no token.
+The page serves one person on this machine, who needs no token.
 """
 
 from __future__ import annotations
@@ -22,12 +20,13 @@ from redline.feedback.proposals import LabelledHistory, Proposal
 from redline.incidents.incident import SNOOZES, Change, IncidentSettled, UnknownIncident
 from redline.settings import Settings
 
-PAGE_ACTOR = "page"  # who says so
+PAGE_ACTOR = "page"  # who acts, in the audit log
 
 
 def act_on_incident(service: Service, id: str, act: str) -> None:
-    """Acknowledges, snoozes or resolves an incident, or says that its whole span was expected; what
-    is settled already stays so.
+    """Acknowledge, snooze or resolve an incident, or label its whole span as expected.
+
+    One that is settled or unknown stays as it is.
     """
     try:
         change = change_incident(service, id, act, time.time())
@@ -38,6 +37,12 @@ def act_on_incident(service: Service, id: str, act: str) -> None:
 
 
 def change_incident(service: Service, id: str, act: str, now: float) -> Change:
+    """Return the change that an act makes to an incident at a time, seconds since the epoch.
+
+    Raises:
+        IncidentSettled: the incident cannot change any more.
+        UnknownIncident: there is none with that id.
+    """
     incidents = service.incidents
     if act == "acknowledge":
         return incidents.acknowledge(id, PAGE_ACTOR, now)
@@ -45,16 +50,13 @@ def change_incident(service: Service, id: str, act: str, now: float) -> Change:
         return incidents.snooze(id, PAGE_ACTOR, now, act.removeprefix("snooze "))
     if act == "expected":
         found = incidents.one(id)
-        add_label(
-            service, service.monitor.feeds[found.stream], (found.start, found.end), EXPECTED_LABEL
-        )
+        feed = service.monitor.feeds[found.stream]
+        add_label(service, feed, (found.start, found.end), EXPECTED_LABEL)
     return incidents.resolve(id, PAGE_ACTOR, now, act)
 
 
 def add_label(service: Service, feed: Feed, span: tuple[float, float] | None, kind: str) -> None:
-    """Keeps a person's word on a span of a stream, seconds since the epoch; nothing where no span
-    was meant.
-    """
+    """Store a person's label of a span of a stream, seconds since the epoch; None = do nothing."""
     if span is None:
         return
     label = service.labels.add(
@@ -64,16 +66,15 @@ def add_label(service: Service, feed: Feed, span: tuple[float, float] | None, ki
 
 
 def find_proposal(service: Service, feed: Feed) -> Proposal | None:
-    """Settings that agree with more of what people said of the buffer than those applied; None when
-    there are none.
-    """
+    """Return settings that agree with more labels of the buffer than those applied, None = none."""
     tape = feed.tape
     with feed.lock:
         first = tape.first
         end = tape.end
-        at = tape.read("time", first, end)[:, 0]
+        seconds = tape.read("time", first, end)[:, 0]
         x = tape.read("x", first, end)
-        past = LabelledHistory(at, x, tape.read("label", first, end) if feed.labelled else None)
+        label = tape.read("label", first, end) if feed.labelled else None
+    past = LabelledHistory(seconds, x, label)
 
     def scorer(settings: Settings, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return score_history(settings, tuple(feed.stream.floors), x)
@@ -86,28 +87,28 @@ def find_proposal(service: Service, feed: Feed) -> Proposal | None:
 def event_f1_at(
     score: np.ndarray, alarm: np.ndarray, label: np.ndarray, thresholds: np.ndarray
 ) -> np.ndarray | None:
-    """F1 of events at each threshold."""
+    """Return the F1 of events at each threshold, (thresholds,); None without labels."""
     return metrics.threshold_curve(score, alarm, label, thresholds).event_f1
 
 
 def selected_span(zoom: Any, click: Any) -> tuple[float, float] | None:
-    """The time, seconds since the epoch, that a person speaks of: the span zoomed to, else the
-    point clicked.
+    """Return the span that a person selected, seconds since the epoch; None = none.
+
+    The span zoomed to, else the point clicked.
     """
     if zoom and zoom.get("range"):
         return axis_seconds(zoom["range"][0]), axis_seconds(zoom["range"][1])
-    return (axis_seconds(click["points"][0]["x"]),) * 2 if click else None
+    if not click:
+        return None
+    clicked = axis_seconds(click["points"][0]["x"])
+    return clicked, clicked
 
 
 def axis_seconds(x: str | float) -> float:
-    """A place on the chart's x axis, a date in words or milliseconds, in seconds since the epoch.
+    """Return a value of the chart's x axis, a date or milliseconds, in seconds since the epoch.
 
     >>> axis_seconds("2026-01-05 00:00:01.5"), axis_seconds(1767571201500)
     (1767571201.5, 1767571201.5)
     """
-    at = (
-        np.datetime64(x.replace(" ", "T"), "us")
-        if isinstance(x, str)
-        else np.datetime64(round(x * 1000), "us")
-    )
-    return float(at.astype(np.int64) / 1e6)
+    value = x.replace(" ", "T") if isinstance(x, str) else round(x * 1000)
+    return float(np.datetime64(value, "us").astype(np.int64) / 1e6)

@@ -1,5 +1,6 @@
-"""A View as plotly dicts, nothing else: lanes of values on top, the truth strip, the score strip
-with its threshold.
+"""The figure of a View, as plotly dicts.
+
+From the top: a lane of values for each feature, the truth strip, the score with its threshold.
 """
 
 from __future__ import annotations
@@ -8,24 +9,43 @@ from typing import Any
 
 import numpy as np
 
-from redline.page.view import View
+from redline.evaluation.metrics import ThresholdCurve
+from redline.page.view import Mark, View
 
 COLOURS = {
     "light": {
-        "ink": "#1b2430", "soft": "#5b6675", "line": "#e3e7ec", "card": "#ffffff", "series": "#3B6FB6", "band": "rgba(157,183,217,0.28)",  # noqa: E501
-        "red": "#D6001C", "shade": "rgba(214,0,28,0.10)", "truth": "#0B7A75", "cold": "rgba(91,102,117,0.45)",  # noqa: E501
+        "ink": "#1b2430",  # texts in the foreground, the threshold
+        "soft": "#5b6675",  # texts in the background
+        "line": "#e3e7ec",  # grid
+        "card": "#ffffff",  # background
+        "series": "#3B6FB6",
+        "band": "rgba(157,183,217,0.28)",
+        "red": "#D6001C",  # anomalies
+        "shade": "rgba(214,0,28,0.10)",  # long anomalies
+        "truth": "#0B7A75",
+        "cold": "rgba(91,102,117,0.45)",  # scores below the threshold
     },
     "dark": {
-        "ink": "#e8ecf1", "soft": "#94a0b0", "line": "#252c36", "card": "#14181F", "series": "#7FB2F0", "band": "rgba(127,178,240,0.18)",  # noqa: E501
-        "red": "#FF5A5F", "shade": "rgba(255,90,95,0.14)", "truth": "#3FC7BD", "cold": "rgba(148,160,176,0.45)",  # noqa: E501
+        "ink": "#e8ecf1",
+        "soft": "#94a0b0",
+        "line": "#252c36",
+        "card": "#14181F",
+        "series": "#7FB2F0",
+        "band": "rgba(127,178,240,0.18)",
+        "red": "#FF5A5F",
+        "shade": "rgba(255,90,95,0.14)",
+        "truth": "#3FC7BD",
+        "cold": "rgba(148,160,176,0.45)",
     },
-}  # fmt: skip
+}
 SYMBOLS = {"info": "circle", "warning": "circle", "critical": "diamond"}
 SIZES = {"info": 8, "warning": 9, "critical": 11}
-# where on the plot's height each part stands
+FONT_FAMILY = 'system-ui, "Segoe UI", Roboto, sans-serif'
+# (bottom, top) of each part, as shares of the plot's height
 LANES = (0.27, 1.0)
 TRUTH_STRIP = (0.175, 0.205)
 SCORE_STRIP = (0.0, 0.15)
+# (a tick interval in ms, the format of the times up to it)
 TICKS = (
     (1_000, "%H:%M:%S.%1f\n%-d %b"),
     (60_000, "%H:%M:%S\n%-d %b"),
@@ -33,22 +53,27 @@ TICKS = (
     (2_600_000_000, "%-d %b\n%Y"),
     (None, "%b\n%Y"),
 )
-GAP = 0.035  # of the height, between two lanes
+GAP = 0.035  # between two lanes, as a share of the height
 BAND_REACH = 0.5  # of the values' range that a wide band may add to the axis
-# times e that the pull of a value on the axis falls while it goes one sight's length out of sight
+# The weight of a value on its axis falls to exp(-FADE) when it left the view one span ago.
 FADE = 12
 FigureDict = dict[str, Any]
 LINE_STYLE = {"type": "scatter", "mode": "lines", "connectgaps": False}
-BARE = {"paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)"}
+TRANSPARENT = {"paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)"}
 EMPTY_FIGURE: FigureDict = {
     "data": [],
-    "layout": {**BARE, "xaxis": {"visible": False}, "yaxis": {"visible": False}},
+    "layout": {**TRANSPARENT, "xaxis": {"visible": False}, "yaxis": {"visible": False}},
 }
 
 
 def build_figure(view: View, theme: str, span: int, revision: str) -> FigureDict:
-    """The whole chart; `span` are the steps in sight, the view's last ones; `revision` changes when
-    zoom shall be forgotten.
+    """Return the whole chart.
+
+    Args:
+        view: what to draw.
+        theme: "light" or "dark".
+        span: the number of visible steps, the last ones of the view.
+        revision: plotly forgets the zoom when it changes.
     """
     return {
         "data": line_traces(view, theme, 0) + overlay_traces(view, theme),
@@ -57,268 +82,265 @@ def build_figure(view: View, theme: str, span: int, revision: str) -> FigureDict
 
 
 def line_traces(view: View, theme: str, row: int) -> list[dict[str, Any]]:
-    """The traces that grow at their end, from a row of the view on: band and values of each
-    feature, then the score.
+    """Return the traces that grow at their end, from a row of the view on.
+
+    They are the band and the values of each feature, then the score.
     """
     colours = COLOURS[theme]
     time = time_values(view, row)
-    traces = [
-        {**trace, "x": time}
-        for f in range(len(view.names))
-        for trace in (*_band(view, f, colours, row), _values(view, f, colours, row))
-    ]
-    score = {
-        "y": values_with_breaks(view, view.score, row),
-        "line": {"width": 1, "color": colours["cold"]},
-        "fill": "tozeroy",
-        "fillcolor": colours["cold"],
-    }
-    hover = {"showlegend": False, "hovertemplate": "%{y:.3~g} σ<extra>score</extra>"}
-    return [
-        *traces,
-        {
-            **LINE_STYLE,
-            "name": "score",
-            "x": time,
-            "yaxis": _axis(len(view.names) + 1),
-            **score,
-            **hover,
-        },
-    ]
+    traces = []
+    for feature in range(len(view.names)):
+        traces += _band_traces(view, feature, colours, row)
+        traces.append(_value_trace(view, feature, colours, row))
+    traces.append(_score_trace(view, colours, row))
+    return [{**trace, "x": time} for trace in traces]
 
 
-def _band(view: View, feature: int, colours: dict[str, str], row: int) -> list[dict[str, Any]]:
-    """The lower and the upper edge of the expected range; empty lines where the detector has
-    none.
-    """
+def _band_traces(
+    view: View, feature: int, colours: dict[str, str], row: int
+) -> list[dict[str, Any]]:
+    """Return the lower and the upper edge of the expected range; NaN without a band."""
     unit = f" {view.units[feature]}".rstrip()
+    none = np.full(len(view.time), np.nan)
     edges = []
     for bound, values, fill in (
         ("from", view.low, {}),
         ("to", view.high, {"fill": "tonexty", "fillcolor": colours["band"]}),
     ):
-        y = values_with_breaks(
-            view, np.full(len(view.time), np.nan) if values is None else values[:, feature], row
-        )
-        legend = {
-            "legendgroup": "expected",
-            "showlegend": bound == "to" and feature == 0 and values is not None,
-        }
-        hover = f"{bound} %{{y:.4~g}}{unit}<extra>expected</extra>"
+        edge = none if values is None else values[:, feature]
         edges.append(
             {
                 **LINE_STYLE,
                 "name": "expected",
                 "yaxis": _axis(feature),
-                "y": y,
+                "y": values_with_breaks(view, edge, row),
                 "line": {"width": 0},
-                **legend,
+                "legendgroup": "expected",
+                "showlegend": bound == "to" and feature == 0 and values is not None,
                 **fill,
-                "hovertemplate": hover,
+                "hovertemplate": f"{bound} %{{y:.4~g}}{unit}<extra>expected</extra>",
             }
         )
     return edges
 
 
-def _values(view: View, feature: int, colours: dict[str, str], row: int) -> dict[str, Any]:
+def _value_trace(view: View, feature: int, colours: dict[str, str], row: int) -> dict[str, Any]:
     name = view.names[feature]
     unit = f" {view.units[feature]}".rstrip()
-    style = {
-        "line": {"width": 1.5, "color": colours["series"]},
-        "showlegend": len(view.names) < 4,
-        "hovertemplate": f"<b>%{{y:.5~g}}{unit}</b><extra>{name}</extra>",
-    }
     return {
         **LINE_STYLE,
         "name": name,
         "yaxis": _axis(feature),
         "y": values_with_breaks(view, view.x[:, feature], row),
-        **style,
+        "line": {"width": 1.5, "color": colours["series"]},
+        "showlegend": len(view.names) < 4,
+        "hovertemplate": f"<b>%{{y:.5~g}}{unit}</b><extra>{name}</extra>",
+    }
+
+
+def _score_trace(view: View, colours: dict[str, str], row: int) -> dict[str, Any]:
+    return {
+        **LINE_STYLE,
+        "name": "score",
+        "yaxis": _axis(len(view.names) + 1),
+        "y": values_with_breaks(view, view.score, row),
+        "line": {"width": 1, "color": colours["cold"]},
+        "fill": "tozeroy",
+        "fillcolor": colours["cold"],
+        "showlegend": False,
+        "hovertemplate": "%{y:.3~g} σ<extra>score</extra>",
     }
 
 
 def overlay_traces(view: View, theme: str) -> list[dict[str, Any]]:
-    """The traces that are short and sent whole: the anomalies of each value axis, scores above the
-    threshold, the truth.
+    """Return the traces that are short and sent whole each time.
+
+    They are the anomalies of each feature, the scores above the threshold, and the truth.
     """
     colours = COLOURS[theme]
-    n = len(view.names)
-    marks = [_anomalies(view, f, colours) for f in range(n)]
-    hot = np.flatnonzero(view.score > view.threshold)
-    bars = {
-        "x": _ms(view.time[hot]),
-        "y": _rounded(view.score[hot]).tolist(),
-        "width": [view.period * 1000] * len(hot),
-    }
-    style = {
+    anomalies = [_anomaly_trace(view, feature, colours) for feature in range(len(view.names))]
+    return [*anomalies, _above_threshold_trace(view, colours), _truth_trace(view, colours)]
+
+
+def _above_threshold_trace(view: View, colours: dict[str, str]) -> dict[str, Any]:
+    above = np.flatnonzero(view.score > view.threshold)
+    return {
+        "type": "bar",
+        "name": "above threshold",
+        "yaxis": _axis(len(view.names) + 1),
+        "x": _milliseconds(view.time[above]),
+        "y": _rounded(view.score[above]).tolist(),
+        "width": [view.period * 1000] * len(above),
         "marker": {"color": colours["red"], "line": {"width": 1, "color": colours["red"]}},
         "showlegend": False,
         "hoverinfo": "skip",
     }
-    over = {"type": "bar", "name": "above threshold", "yaxis": _axis(n + 1), **bars, **style}
-    return [*marks, over, _truth(view, colours)]
 
 
-def _anomalies(view: View, feature: int, colours: dict[str, str]) -> dict[str, Any]:
+def _anomaly_trace(view: View, feature: int, colours: dict[str, str]) -> dict[str, Any]:
+    """Return the marks of a feature; their shape tells severity and false alarms."""
     marks = [mark for mark in view.marks if mark.feature == feature]
     rows = [mark.row for mark in marks]
-    false = [mark.outcome == "false alarm" for mark in marks]
-    symbols = [
-        SYMBOLS[m.severity] + ("-x-open" if wrong else "-open" if m.severity == "info" else "")
-        for m, wrong in zip(marks, false)
-    ]
-    look = {
-        "color": colours["red"],
-        "size": [SIZES[m.severity] for m in marks],
-        "symbol": symbols,
-        "opacity": 1,
-    }
-    look["line"] = {
-        "width": 1.5,
-        "color": [colours["card"] if s == "diamond" else colours["red"] for s in symbols],
-    }
-    text = [f"{m.severity}{', ' + m.outcome if m.outcome else ''}: {m.reason}" for m in marks]
-    trace = {
+    symbols = [_symbol(mark) for mark in marks]
+    edges = [colours["card"] if symbol == "diamond" else colours["red"] for symbol in symbols]
+    # the trace in the legend must have a point, else plotly does not list it
+    in_legend = feature == min((mark.feature for mark in view.marks), default=0)
+    return {
         "type": "scatter",
         "mode": "markers",
         "name": "anomaly",
         "legendgroup": "anomaly",
         "yaxis": _axis(feature),
-        "marker": look,
-    }
-    named = feature == min(
-        (mark.feature for mark in view.marks), default=0
-    )  # plotly names no trace without a point
-    values = {
-        "x": _ms(view.time[rows]),
+        "marker": {
+            "color": colours["red"],
+            "size": [SIZES[mark.severity] for mark in marks],
+            "symbol": symbols,
+            "opacity": 1,
+            "line": {"width": 1.5, "color": edges},
+        },
+        "x": _milliseconds(view.time[rows]),
         "y": _rounded(view.x[rows, feature]).tolist(),
-        "text": text,
-        "showlegend": named,
+        "text": [_mark_text(mark) for mark in marks],
+        "showlegend": in_legend,
+        "hovertemplate": "%{text}<extra></extra>",
+        "cliponaxis": False,
     }
-    return {**trace, **values, "hovertemplate": "%{text}<extra></extra>", "cliponaxis": False}
 
 
-def _truth(view: View, colours: dict[str, str]) -> dict[str, Any]:
+def _symbol(mark: Mark) -> str:
+    symbol = SYMBOLS[mark.severity]
+    if mark.outcome == "false alarm":
+        return f"{symbol}-x-open"
+    return f"{symbol}-open" if mark.severity == "info" else symbol
+
+
+def _mark_text(mark: Mark) -> str:
+    outcome = f", {mark.outcome}" if mark.outcome else ""
+    return f"{mark.severity}{outcome}: {mark.reason}"
+
+
+def _truth_trace(view: View, colours: dict[str, str]) -> dict[str, Any]:
+    """Return the events as bars: a caught or open one hatched, a missed one as an outline."""
     events = view.truth or []
-    pad = view.period * 500  # ms, so that a single step is seen
-    starts = _ms(view.time[[max(e.first, 0) for e in events]])
-    ends = _ms(view.time[[min(e.last, len(view.time) - 1) for e in events]])
-    missed = [event.fate == "missed" for event in events]
-    fill = {
-        "color": ["rgba(0,0,0,0)" if m else colours["truth"] for m in missed],
-        "line": {"width": 1.5, "color": colours["truth"]},
-    }
-    hatch = {
-        "pattern": {
-            "shape": ["" if m else "/" for m in missed],
-            "fgcolor": colours["card"],
-            "size": 5,
-            "solidity": 0.25,
-        }
-    }
-    place = {
-        "orientation": "h",
-        "base": [a - pad for a in starts],
-        "x": [b - a + 2 * pad for a, b in zip(starts, ends)],
-        "y": [0] * len(events),
-    }
-    words = {
-        "text": [f"{e.kind}, {e.fate}" for e in events],
-        "textposition": "none",
-        "hovertemplate": "%{text}<extra>truth</extra>",
-    }
-    kind = {
+    pad = view.period * 500  # ms on each side, so that a single step is visible
+    starts = _milliseconds(view.time[[max(event.first, 0) for event in events]])
+    ends = _milliseconds(view.time[[min(event.last, len(view.time) - 1) for event in events]])
+    missed = [event.outcome == "missed" for event in events]
+    return {
         "type": "bar",
         "name": "truth",
         "yaxis": _axis(len(view.names)),
         "width": [1] * len(events),
         "showlegend": False,
+        "orientation": "h",
+        "base": [start - pad for start in starts],
+        "x": [end - start + 2 * pad for start, end in zip(starts, ends)],
+        "y": [0] * len(events),
+        "text": [f"{event.kind}, {event.outcome}" for event in events],
+        "textposition": "none",
+        "hovertemplate": "%{text}<extra>truth</extra>",
+        "marker": {
+            "color": ["rgba(0,0,0,0)" if m else colours["truth"] for m in missed],
+            "line": {"width": 1.5, "color": colours["truth"]},
+            "pattern": {
+                "shape": ["" if m else "/" for m in missed],
+                "fgcolor": colours["card"],
+                "size": 5,
+                "solidity": 0.25,
+            },
+        },
     }
-    return {**kind, **place, **words, "marker": {**fill, **hatch}}
 
 
 def base_layout(theme: str, revision: str) -> dict[str, Any]:
-    """The part of the layout that stays as it is while a stream is watched."""
+    """Return the part of the layout that stays the same while a stream is shown."""
     colours = COLOURS[theme]
-    font = {
-        "family": 'system-ui, "Segoe UI", Roboto, sans-serif',
-        "size": 12,
-        "color": colours["soft"],
-    }
-    place = {"orientation": "h", "x": 0, "y": 1.04, "yanchor": "bottom", "traceorder": "normal"}
-    legend = {**place, "font": {"size": 12}, "itemclick": False, "itemdoubleclick": False}
-    label = {
-        "bgcolor": colours["card"],
-        "bordercolor": colours["line"],
-        "font": {"color": colours["ink"], "size": 12},
-    }
-    sides = {"margin": {"l": 58, "r": 14, "t": 36, "b": 40}, **BARE}
-    bar = {"bgcolor": "rgba(0,0,0,0)", "color": colours["soft"], "activecolor": colours["ink"]}
-    manners = {
-        "modebar": bar,
+    return {
+        "font": {"family": FONT_FAMILY, "size": 12, "color": colours["soft"]},
+        "showlegend": True,
+        "legend": {
+            "orientation": "h",
+            "x": 0,
+            "y": 1.04,
+            "yanchor": "bottom",
+            "traceorder": "normal",
+            "font": {"size": 12},
+            "itemclick": False,
+            "itemdoubleclick": False,
+        },
+        "autosize": True,
+        "margin": {"l": 58, "r": 14, "t": 36, "b": 40},
+        **TRANSPARENT,
+        "modebar": {
+            "bgcolor": "rgba(0,0,0,0)",
+            "color": colours["soft"],
+            "activecolor": colours["ink"],
+        },
         "hovermode": "x unified",
-        "hoverlabel": label,
+        "hoverlabel": {
+            "bgcolor": colours["card"],
+            "bordercolor": colours["line"],
+            "font": {"color": colours["ink"], "size": 12},
+        },
         "dragmode": "zoom",
         "uirevision": revision,
         "barmode": "overlay",
         "bargap": 0,
     }
-    return {
-        "font": font,
-        "legend": legend,
-        "showlegend": True,
-        "autosize": True,
-        **sides,
-        **manners,
-    }
 
 
 def moving_layout(view: View, theme: str, span: int) -> dict[str, Any]:
-    """The part of the layout that follows the data: axes, the threshold's line, shaded spans, the
-    names of the lanes.
-    """
-    colours = COLOURS[theme]
-    n = len(view.names)
-    axis = {"gridcolor": colours["line"], "zeroline": False, "ticks": "", "automargin": False}
-    across = {
-        "type": "date",
-        "range": time_window(view.time[-span:], view.period),
-        "anchor": _axis(n + 1),
-        "tickformatstops": colour_stops(),
-        "hoverformat": "%a %d %b %Y %H:%M:%S.%L UTC",
-    }
-    parts = {"xaxis": {**axis, **across, "showgrid": False}}
-    axis |= {"fixedrange": True, "anchor": "x"}
-    for f, (low, high) in enumerate(lane_domains(n)):
-        parts[_layout_axis(f)] = {
-            **axis,
-            "domain": [low, high],
-            "range": axis_range(view, f, span),
-            "nticks": 6 if n < 3 else 3,
-        }
-    parts[_layout_axis(n)] = {
-        **axis,
-        **_strip(TRUTH_STRIP, -0.5, 0.5, "truth" if view.truth is not None else ""),
-    }
-    parts[_layout_axis(n + 1)] = {
-        **axis,
-        **_strip(SCORE_STRIP, 0, max(2.2 * view.threshold, 6.0), "score"),
-    }
+    """Return the part of the layout that follows the data: axes, shapes and annotations."""
     return {
-        **parts,
+        **_axes(view, theme, span),
         "shapes": layout_shapes(view, theme),
         "annotations": layout_annotations(view, theme),
     }
 
 
-def colour_stops() -> list[dict[str, Any]]:
-    """How the times under the plot are written: as short as the ms between two of them allow."""
-    edges = [None, *(up for up, _ in TICKS)]
-    return [{"dtickrange": [low, high], "value": value} for low, (high, value) in zip(edges, TICKS)]
+def _axes(view: View, theme: str, span: int) -> dict[str, Any]:
+    """Return the time axis, and the y axes of the features, of the truth and of the score."""
+    n = len(view.names)
+    common = {
+        "gridcolor": COLOURS[theme]["line"],
+        "zeroline": False,
+        "ticks": "",
+        "automargin": False,
+    }
+    upright = {**common, "fixedrange": True, "anchor": "x"}
+    axes: dict[str, Any] = {
+        "xaxis": {
+            **common,
+            "type": "date",
+            "range": time_window(view.time[-span:], view.period),
+            "anchor": _axis(n + 1),
+            "tickformatstops": tick_format_stops(),
+            "hoverformat": "%a %d %b %Y %H:%M:%S.%L UTC",
+            "showgrid": False,
+        }
+    }
+    for feature, (low, high) in enumerate(lane_domains(n)):
+        axes[_layout_axis(feature)] = {
+            **upright,
+            "domain": [low, high],
+            "range": axis_range(view, feature, span),
+            "nticks": 6 if n < 3 else 3,
+        }
+    truth = "truth" if view.truth is not None else ""
+    axes[_layout_axis(n)] = {**upright, **_strip_axis(TRUTH_STRIP, -0.5, 0.5, truth)}
+    top = max(2.2 * view.threshold, 6.0)
+    axes[_layout_axis(n + 1)] = {**upright, **_strip_axis(SCORE_STRIP, 0, top, "score")}
+    return axes
 
 
-def _strip(domain: tuple[float, float], low: float, high: float, word: str) -> dict[str, Any]:
-    """An axis with one word in its middle instead of numbers."""
+def tick_format_stops() -> list[dict[str, Any]]:
+    """Return the formats of the times under the plot, shorter for longer tick intervals."""
+    lows = [None, *(high for high, _ in TICKS)]
+    return [{"dtickrange": [low, high], "value": value} for low, (high, value) in zip(lows, TICKS)]
+
+
+def _strip_axis(domain: tuple[float, float], low: float, high: float, word: str) -> dict[str, Any]:
+    """Return an axis with one word in its middle instead of numbers."""
     return {
         "domain": list(domain),
         "range": [low, high],
@@ -329,7 +351,7 @@ def _strip(domain: tuple[float, float], low: float, high: float, word: str) -> d
 
 
 def layout_shapes(view: View, theme: str) -> list[dict[str, Any]]:
-    """The threshold's line, and one shaded span for each long anomaly."""
+    """Return the line of the threshold, and one shaded span for each long anomaly."""
     colours = COLOURS[theme]
     n = len(view.names)
     line = {
@@ -340,8 +362,9 @@ def layout_shapes(view: View, theme: str) -> list[dict[str, Any]]:
         "yref": _axis(n + 1),
         "y0": view.threshold,
         "y1": view.threshold,
+        "line": {"color": colours["ink"], "width": 1, "dash": "dash"},
+        "opacity": 0.6,
     }
-    look = {"line": {"color": colours["ink"], "width": 1, "dash": "dash"}, "opacity": 0.6}
     shade = {
         "type": "rect",
         "xref": "x",
@@ -352,12 +375,12 @@ def layout_shapes(view: View, theme: str) -> list[dict[str, Any]]:
         "line": {"width": 0},
         "layer": "below",
     }
-    times = [(_ms(view.time[[a]])[0], _ms(view.time[[b]])[0]) for a, b in view.spans]
-    return [{**line, **look}, *({**shade, "x0": a, "x1": b} for a, b in times)]
+    times = [_milliseconds(view.time[list(rows)]) for rows in view.spans]
+    return [line, *({**shade, "x0": start, "x1": end} for start, end in times)]
 
 
 def layout_annotations(view: View, theme: str) -> list[dict[str, Any]]:
-    """The words on the plot: what each lane shows, and the threshold."""
+    """Return the texts on the plot: the name of each lane, and the threshold."""
     colours = COLOURS[theme]
     n = len(view.names)
     text = {"showarrow": False, "font": {"size": 11, "color": colours["soft"]}, "xref": "paper"}
@@ -370,22 +393,26 @@ def layout_annotations(view: View, theme: str) -> list[dict[str, Any]]:
         "yanchor": "bottom",
         "text": f"threshold {view.threshold:.1f} σ",
     }
-    named = [f"{name}, {unit}" if unit else name for name, unit in zip(view.names, view.units)]
-    named = [f"{words}, no band" if view.low is None else words for words in named]
+    names = [f"{name}, {unit}" if unit else name for name, unit in zip(view.names, view.units)]
+    if view.low is None:
+        names = [f"{name}, no band" for name in names]
     tops = [high for _, high in lane_domains(n)]
     above = {**text, "x": 1, "xanchor": "right", "yref": "paper", "yanchor": "bottom"}
-    return [line, *({**above, "y": top, "text": words} for top, words in zip(tops, named))]
+    return [line, *({**above, "y": top, "text": name} for top, name in zip(tops, names))]
 
 
 def axis_range(view: View, feature: int, span: int) -> list[float]:
-    """A value axis' (low, high): it grows at once and gives back slowly when a spike leaves the
-    sight, lest the plot jump twice.
+    """Return (low, high) of a value axis over the last `span` steps.
+
+    It grows at once, and shrinks slowly after a spike leaves the view, so that the plot does not
+    jump twice.
     """
     values = view.x[:, feature]
-    if not np.isfinite(values[-span:]).any():
+    visible = values[-span:]
+    if not np.isfinite(visible).any():
         return [0.0, 1.0]
-    low = float(np.nanmin(values[-span:]))
-    high = float(np.nanmax(values[-span:]))
+    low = float(np.nanmin(visible))
+    high = float(np.nanmax(visible))
     beyond = BAND_REACH * (high - low)
     bottom = values
     top = values
@@ -399,24 +426,23 @@ def axis_range(view: View, feature: int, span: int) -> list[float]:
 
 
 def axis_edge(edge: np.ndarray, furthest: np.ufunc, span: int) -> float:
-    """The furthest of the last `span` values (n,), drawn on by those before them, less and less the
-    longer they are out of sight.
+    """Return the furthest of the last `span` values (n,), extended by those before them.
 
-    >>> [round(axis_edge(np.array([9.0] + [0.0] * steps), np.fmax, 12), 2) for steps in (11, 12, 13, 24)]
+    A value counts less the longer ago it left the view.
+
+    >>> spikes = [np.array([9.0] + [0.0] * steps) for steps in (11, 12, 13, 24)]
+    >>> [round(axis_edge(spike, np.fmax, 12), 2) for spike in spikes]
     [9.0, 3.31, 1.22, 0.0]
-    """  # noqa: E501
+    """
     inside = float(furthest.reduce(edge[-span:]))
-    gone = edge[:-span]
-    out = np.arange(len(gone), 0, -1)  # steps since it left
-    return float(
-        furthest.reduce(inside + (gone - inside) * np.exp(-out * FADE / span), initial=inside)
-    )
+    past = edge[:-span]
+    steps = np.arange(len(past), 0, -1)  # since each one left the view
+    faded = inside + (past - inside) * np.exp(-steps * FADE / span)
+    return float(furthest.reduce(faded, initial=inside))
 
 
 def time_window(time: np.ndarray, period: float) -> list[float]:
-    """The x axis' range in ms around some times (n,); a little room on the right, so that the
-    newest mark is whole.
-    """
+    """Return the x axis' range in ms for times (n,), with a margin to show the last mark whole."""
     if not len(time):
         return [0.0, 1.0]
     first = float(np.min(time))
@@ -425,44 +451,45 @@ def time_window(time: np.ndarray, period: float) -> list[float]:
 
 
 def lane_domains(n: int) -> list[tuple[float, float]]:
-    """Where each of n value axes stands, top one first.
+    """Return (bottom, top) of each of n value axes, as shares of the height, top one first.
 
     >>> [tuple(round(edge, 3) for edge in lane) for lane in lane_domains(2)]
     [(0.653, 1.0), (0.27, 0.618)]
     """
     height = (LANES[1] - LANES[0] - GAP * (n - 1)) / n
     return [
-        (LANES[1] - (f + 1) * height - f * GAP, LANES[1] - f * (height + GAP)) for f in range(n)
+        (LANES[1] - (lane + 1) * height - lane * GAP, LANES[1] - lane * (height + GAP))
+        for lane in range(n)
     ]
 
 
 def build_curve(
-    points: Any, by: str, threshold: float, best: float | None, theme: str
+    points: ThresholdCurve, by: str, threshold: float, best: float | None, theme: str
 ) -> FigureDict:
-    """Precision and recall, or the share of flagged steps where no truth is known, against the
-    threshold; a dot on the best F1.
+    """Return the figure of precision and recall over the threshold, with a dot on the best F1.
+
+    Where the truth is unknown it shows the number of anomalies, as a share of the most.
+
+    Args:
+        points: the metrics at each threshold.
+        by: "event" or "row", which precision, recall and F1.
+        threshold: the present one, standard deviations.
+        best: the one with the best F1; None = unknown.
+        theme: "light" or "dark".
     """
     colours = COLOURS[theme]
     x = points.thresholds.tolist()
-    shown = [
-        (name, getattr(points, f"{by}_{name}"), colour)
-        for name, colour in (("precision", "series"), ("recall", "truth"))
-    ]
     if points.row_f1 is None:
-        shown = [
-            ("anomalies", points.anomalies / max(points.anomalies.max(initial=0), 1), "series")
+        share = points.anomalies / max(points.anomalies.max(initial=0), 1)
+        data = [_curve_line(x, "anomalies", share, colours["series"])]
+    else:
+        data = [
+            _curve_line(x, name, getattr(points, f"{by}_{name}"), colours[colour])
+            for name, colour in (("precision", "series"), ("recall", "truth"))
         ]
-    data = [_curve_line(x, name, values, colours[colour]) for name, values, colour in shown]
     if best is not None:
-        data.append(
-            _best(
-                best,
-                float(
-                    getattr(points, f"{by}_f1")[int(np.argmin(np.abs(points.thresholds - best)))]
-                ),
-                colours,
-            )
-        )
+        nearest = int(np.argmin(np.abs(points.thresholds - best)))
+        data.append(_best_f1_trace(best, float(getattr(points, f"{by}_f1")[nearest]), colours))
     line = {
         "type": "line",
         "x0": threshold,
@@ -471,36 +498,31 @@ def build_curve(
         "y1": 1,
         "yref": "paper",
         "opacity": 0.6,
+        "line": {"color": colours["ink"], "width": 1, "dash": "dash"},
     }
+    return {"data": data, "layout": _curve_layout(colours, x, [line])}
+
+
+def _best_f1_trace(threshold: float, f1: float, colours: dict[str, str]) -> dict[str, Any]:
+    edge = {"width": 2, "color": colours["ink"]}
     return {
-        "data": data,
-        "layout": _curve_layout(
-            colours, x, [{**line, "line": {"color": colours["ink"], "width": 1, "dash": "dash"}}]
-        ),
-    }
-
-
-def _best(threshold: float, f1: float, colours: dict[str, str]) -> dict[str, Any]:
-    mark = {"size": 9, "color": colours["card"], "line": {"width": 2, "color": colours["ink"]}}
-    place = {
         "type": "scatter",
         "mode": "markers",
         "x": [threshold],
         "y": [round(f1, 3)],
         "name": "best F1",
-        "marker": mark,
+        "marker": {"size": 9, "color": colours["card"], "line": edge},
         "showlegend": False,
+        "hovertemplate": "best F1 %{y:.2f} at %{x:.1f} σ<extra></extra>",
     }
-    return {**place, "hovertemplate": "best F1 %{y:.2f} at %{x:.1f} σ<extra></extra>"}
 
 
 def _curve_line(x: list[float], name: str, values: np.ndarray, colour: str) -> dict[str, Any]:
-    y = [None if np.isnan(v) else round(float(v), 3) for v in values]
     return {
         "type": "scatter",
         "mode": "lines",
         "x": x,
-        "y": y,
+        "y": [None if np.isnan(value) else round(float(value), 3) for value in values],
         "name": name,
         "line": {"width": 1.6, "color": colour},
         "hovertemplate": f"{name} %{{y:.2f}} at %{{x:.1f}} σ<extra></extra>",
@@ -510,40 +532,33 @@ def _curve_line(x: list[float], name: str, values: np.ndarray, colour: str) -> d
 def _curve_layout(
     colours: dict[str, str], x: list[float], lines: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    font = {
-        "family": 'system-ui, "Segoe UI", Roboto, sans-serif',
-        "size": 11,
-        "color": colours["soft"],
-    }
     axis = {"showgrid": False, "zeroline": False, "fixedrange": True}
-    across = {**axis, "range": [x[0], x[-1]], "ticksuffix": " σ", "nticks": 5}
-    up = {**axis, "range": [0, 1.08], "tickvals": [0, 0.5, 1]}
-    legend = {
-        "orientation": "h",
-        "xref": "container",
-        "x": 0,
-        "yref": "container",
-        "y": 1,
-        "yanchor": "top",
-        "font": {"size": 11},
-        "itemclick": False,
-    }
-    sides = {"margin": {"l": 26, "r": 8, "t": 24, "b": 22}, **BARE}
     return {
-        "font": font,
-        "xaxis": across,
-        "yaxis": up,
+        "font": {"family": FONT_FAMILY, "size": 11, "color": colours["soft"]},
+        "xaxis": {**axis, "range": [x[0], x[-1]], "ticksuffix": " σ", "nticks": 5},
+        "yaxis": {**axis, "range": [0, 1.08], "tickvals": [0, 0.5, 1]},
         "shapes": lines,
-        "legend": legend,
+        "legend": {
+            "orientation": "h",
+            "xref": "container",
+            "x": 0,
+            "yref": "container",
+            "y": 1,
+            "yanchor": "top",
+            "font": {"size": 11},
+            "itemclick": False,
+        },
         "hovermode": "closest",
         "dragmode": False,
-        **sides,
+        "margin": {"l": 26, "r": 8, "t": 24, "b": 22},
+        **TRANSPARENT,
     }
 
 
 def time_values(view: View, row: int) -> np.ndarray:
-    """The x of the growing traces from a row on, in ms since the epoch; a break in time is one
-    stamp of its own.
+    """Return the x of the growing traces from a row on, in ms since the epoch.
+
+    Each break in time gets one more x, in its middle.
     """
     time = view.time[row:]
     cut = np.flatnonzero(view.breaks[row:])
@@ -552,19 +567,18 @@ def time_values(view: View, row: int) -> np.ndarray:
 
 
 def values_with_breaks(view: View, values: np.ndarray, row: int) -> np.ndarray:
-    """Values (n,) from a row on as they are drawn, NaN where the time breaks: a hole in the
-    line.
-    """
+    """Return values (n,) from a row on with a NaN for each break in time: a gap in the line."""
     return _rounded(np.insert(values[row:], np.flatnonzero(view.breaks[row:]), np.nan))
 
 
-def _ms(time: np.ndarray) -> list[float]:
+def _milliseconds(time: np.ndarray) -> list[float]:
     return [float(ms) for ms in np.round(np.asarray(time) * 1000, 3)]
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:
-    """Six significant digits of the largest value: what a plot can show, in few bytes. An array is
-    written far faster than a list.
+    """Return values with six significant digits of the largest: what a plot can show, in few bytes.
+
+    It stays an array, which is serialized far faster than a list.
     """
     finite = np.abs(values[np.isfinite(values)])
     top = float(finite.max()) if len(finite) else 0.0
@@ -573,8 +587,10 @@ def _rounded(values: np.ndarray) -> np.ndarray:
 
 
 def _axis(lane: int) -> str:
+    """Return how a trace names the y axis of a lane."""
     return "y" if lane == 0 else f"y{lane + 1}"
 
 
 def _layout_axis(lane: int) -> str:
+    """Return how the layout names the y axis of a lane."""
     return "yaxis" if lane == 0 else f"yaxis{lane + 1}"

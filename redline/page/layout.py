@@ -1,4 +1,4 @@
-"""The layout of the page around the live view."""
+"""The layout of the page around the chart."""
 
 from __future__ import annotations
 
@@ -21,34 +21,39 @@ TAB_TITLES = {
     YOUR_DATA: "Your data",
 }
 VIEW_SPANS = {300: "300 steps", 600: "600 steps", 2_000: "2,000 steps", 10_000: "10,000 steps"}
-THRESHOLD_PICKS = {
-    "best": "best F1",
-    "one-percent": "about 1 % of steps",
-}  # ways to pick a threshold
-INJECT_NAMES = {"point": "spike"}  # what an inject button reads where it is not the kind's own name
+# ways to pick a threshold
+THRESHOLD_PICKS = {"best": "best F1", "one-percent": "about 1 % of steps"}
+INJECT_NAMES = {"point": "spike"}  # label of an inject button where it is not the kind's name
+# lower tab -> the element that shows its content
 PANEL_ELEMENTS = {
     "compared": "compare",
     "table": "rows",
     **{name: name for name in ("incidents", "days", "settings", "log")},
-}  # tab -> its element
-SLOW_INTERVAL_MS = 2_000  # ms between two renewals of the little lines and of the open lower panel
+}
+SLOW_INTERVAL_MS = 2_000  # between two renewals of the sparklines and of the open lower panel
 MAX_PUSHED_TABS = 24  # tabs for streams that programs push
+
+# what the stores of the page hold
+STORES = (
+    "seen",  # what the browser holds of the chart
+    "at",  # {"id": stream, "end": step} the view ends at, null = live
+    "pulse",  # the last heartbeat
+    "news",  # pop-ups of new incidents
+    "sparks",  # the sparklines
+    "zoom",  # the time range zoomed to
+    "goto",  # the step to show
+    "shown",  # the stream whose settings the controls show
+    "act",  # the act on an incident that was clicked
+    "done",  # changes after each act
+    "names",  # the tabs
+)
 
 
 def hidden_elements(interval: int, seed: int) -> list[Any]:
-    stores = [
-        "seen",
-        "at",
-        "pulse",
-        "news",
-        "sparks",
-        "zoom",
-        "goto",
-        "shown",
-        "act",
-        "done",
-        "names",
-    ]
+    """Return the elements that are not shown: timers, stores, the address, the download.
+
+    `interval` is ms between two ticks, `seed` that of the simulated streams.
+    """
     served = {"seed": seed, "interval": interval, "simulated": list(STREAMS)}
     return [
         dcc.Location(id="url", refresh=False),
@@ -56,12 +61,13 @@ def hidden_elements(interval: int, seed: int) -> list[Any]:
         dcc.Interval(id="slow", interval=SLOW_INTERVAL_MS),
         dcc.Store(id="served", data=served),
         dcc.Store(id="look", data="light"),
-        *(dcc.Store(id=name) for name in stores),
+        *(dcc.Store(id=name) for name in STORES),
         dcc.Download(id="download"),
     ]
 
 
 def header() -> html.Header:
+    """Return the header: the age of the data, the clock and the buttons of the page."""
     return html.Header(
         [
             html.H1([html.I(), "Redline"]),
@@ -79,23 +85,26 @@ def header() -> html.Header:
 
 
 def trouble_bar() -> html.Div:
+    """Return the bar that says what went wrong."""
     return html.Div(id="trouble", role="status")
 
 
 def card_row() -> html.Div:
-    words = {"status": "Status", "points": "Points", "anomalies": "Anomalies", "rate": "Rate"}
+    """Return the cards: status and counts."""
+    titles = {"status": "Status", "points": "Points", "anomalies": "Anomalies", "rate": "Rate"}
     return html.Div(
         [
-            html.Div([html.Small(label), html.B("–", id=name)], className="card")
-            for name, label in words.items()
+            html.Div([html.Small(title), html.B("–", id=name)], className="card")
+            for name, title in titles.items()
         ],
         className="cards",
     )
 
 
 def tab_titles(monitor: Monitor) -> dict[str, str]:
-    """What each tab is called: the fixed ones, and the streams that programs push, as they appear;
-    the newest of very many.
+    """Return the title of each tab, by stream.
+
+    The fixed ones, and the last MAX_PUSHED_TABS streams that programs push, as they appear.
     """
     pushed = [name for name in list(monitor.feeds) if name not in TAB_TITLES][-MAX_PUSHED_TABS:]
     return {
@@ -106,6 +115,7 @@ def tab_titles(monitor: Monitor) -> dict[str, str]:
 
 
 def domain_tabs(monitor: Monitor) -> dcc.Tabs:
+    """Return the tabs of the streams."""
     return dcc.Tabs(
         tab_row(tab_titles(monitor)),
         id="domain",
@@ -115,34 +125,36 @@ def domain_tabs(monitor: Monitor) -> dcc.Tabs:
     )
 
 
-def tab_row(names: dict[str, str]) -> list[dcc.Tab]:
+def tab_row(titles: dict[str, str]) -> list[dcc.Tab]:
+    """Return a tab for each stream."""
     return [
         dcc.Tab(
             label=tab_label(name, title), value=name, className="tab", selected_className="tab on"
         )
-        for name, title in names.items()
+        for name, title in titles.items()
     ]
 
 
 def tab_label(name: str, title: str) -> html.Span:
-    little = (
-        []
-        if name == OVERVIEW
-        else [
+    """Return the label of a tab: title, sparkline and number of open incidents."""
+    parts: list[Any] = [html.Span(title)]
+    if name != OVERVIEW:
+        parts += [
             html.Span(className="spark", **data_attribute("spark", name)),
             html.Em(className="open", **data_attribute("open", name)),
         ]
-    )
-    return html.Span([html.Span(title), *little], className="tab-label")
+    return html.Span(parts, className="tab-label")
 
 
 def overview_tiles(monitor: Monitor) -> html.Div:
+    """Return the overview: a tile for each stream."""
     return html.Div(
         stream_tiles(tab_titles(monitor)), id="overview", className="tiles", hidden=True
     )
 
 
-def stream_tiles(names: dict[str, str]) -> list[html.Button]:
+def stream_tiles(titles: dict[str, str]) -> list[html.Button]:
+    """Return a tile for each stream; a click on it opens its tab."""
     return [
         html.Button(
             [
@@ -154,7 +166,7 @@ def stream_tiles(names: dict[str, str]) -> list[html.Button]:
             className="tile",
             **data_attribute("domain", name),
         )
-        for name, title in names.items()
+        for name, title in titles.items()
         if name != OVERVIEW
     ]
 
@@ -173,40 +185,39 @@ PLOT_CONFIG: Any = {
 }
 
 
-def travel_row() -> html.Div:
-    spans = dropdown("range", VIEW_SPANS, 600)
-    steps = [
-        ("earlier", "‹ earlier"),
-        ("previous", "‹ anomaly"),
-        ("next", "anomaly ›"),
-        ("later", "later ›"),
-    ]
+def navigation_row() -> html.Div:
+    """Return the row under the chart that moves the view in time and sets its span."""
+    moves = {
+        "earlier": "‹ earlier",
+        "previous": "‹ anomaly",
+        "next": "anomaly ›",
+        "later": "later ›",
+    }
     return html.Div(
         [
-            *(html.Button(words, id=name) for name, words in steps),
-            *label_buttons(),
+            *(html.Button(text, id=name) for name, text in moves.items()),
+            label_buttons(),
             html.Span(className="grow"),
             html.Span("showing", className="soft"),
-            spans,
+            dropdown("range", VIEW_SPANS, 600),
         ],
         className="row travel",
     )
 
 
-def label_buttons() -> list[Any]:
-    """A person's word on the point that was clicked, or on the span that was zoomed to."""
-    words = {"expected": "this is expected", "missed": "this was missed"}
-    return [
-        html.Span(
-            [html.Button(text, id=f"label-{kind}") for kind, text in words.items()],
-            id="labels",
-            className="row",
-            hidden=True,
-        )
-    ]
+def label_buttons() -> html.Span:
+    """Return the buttons that label the point that was clicked or the span that was zoomed to."""
+    texts = {"expected": "this is expected", "missed": "this was missed"}
+    return html.Span(
+        [html.Button(text, id=f"label-{kind}") for kind, text in texts.items()],
+        id="labels",
+        className="row",
+        hidden=True,
+    )
 
 
 def inject_row() -> html.Div:
+    """Return the row that injects faults; the size is in standard deviations."""
     buttons = [
         html.Button(INJECT_NAMES.get(kind, kind), id=f"inject-{kind}")
         for kind in KINDS
@@ -226,7 +237,7 @@ def inject_row() -> html.Div:
 
 
 def dropdown(name: str, options: dict[Any, str], value: Any) -> dcc.Dropdown:
-    """One of a few, without a search box."""
+    """Return a dropdown without a search box; `options` are value -> label."""
     return dcc.Dropdown(
         [{"label": label, "value": option} for option, label in options.items()],
         value,
@@ -237,6 +248,7 @@ def dropdown(name: str, options: dict[Any, str], value: Any) -> dcc.Dropdown:
 
 
 def labelled_slider(name: str, label: str, step: float) -> html.Div:
+    """Return a slider for a setting, with its label and value, over the range of the setting."""
     row = SETTINGS_BY_NAME[name]
     control = dcc.Slider(
         row.low,
@@ -261,10 +273,10 @@ def labelled_slider(name: str, label: str, step: float) -> html.Div:
 
 
 def lower_panels() -> html.Div:
+    """Return the tabs under the chart; all but the list of anomalies are filled when opened."""
     heads = ("detector", "alarms", "precision", "recall", "F1", "delay", "µs/point", "last fault")
-    compare = html.Table(
-        [html.Thead(html.Tr([html.Th(words) for words in heads])), html.Tbody(id="compare")]
-    )
+    head = html.Thead(html.Tr([html.Th(text) for text in heads]))
+    compare = html.Table([head, html.Tbody(id="compare")])
     panels = [
         ("history", "Last anomalies", html.Div(id="history")),
         ("incidents", "Incidents", html.Div(id="incidents")),
@@ -285,6 +297,7 @@ def lower_panels() -> html.Div:
 
 
 def overlays() -> html.Div:
+    """Return what lies over the page: the pop-ups and the list of keys."""
     keys = [
         ("1 … 9", "streams"),
         ("space", "pause, go on"),
@@ -292,7 +305,7 @@ def overlays() -> html.Div:
         ("n p", "next, previous anomaly"),
         ("?", "this help"),
     ]
-    rows = [part for key, words in keys for part in (html.Dt(html.Kbd(key)), html.Dd(words))]
+    rows = [part for key, text in keys for part in (html.Dt(html.Kbd(key)), html.Dd(text))]
     return html.Div(
         [
             html.Div(id="popups", role="status", **aria_attribute("live", "polite")),

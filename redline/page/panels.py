@@ -1,4 +1,4 @@
-"""The numbers beside the chart and the panels under it, as Dash components: old -> new, anomalies,
+"""The panels beside and under the chart, as Dash components: old and new numbers, anomalies,
 incidents, comparison, table, settings, log.
 """
 
@@ -19,262 +19,230 @@ from redline.engine.track import Track
 from redline.evaluation import metrics
 from redline.incidents.incident import SNOOZES, Incident
 from redline.incidents.registry import IncidentPage
-from redline.page import view
 from redline.page.query import ViewQuery
+from redline.page.view import read_track_rows
 from redline.settings import STREAM_SETTINGS, Settings
 
-LISTED_ANOMALIES = 20  # anomalies in the list
+LISTED_ANOMALIES = 20
+TABLE_ROWS = 100
 
 
 def data_attribute(name: str, value: object) -> dict[str, Any]:
-    """A data attribute of a component, for what the browser does with a click on it."""
+    """Return a data attribute of a component, which says what a click on it does."""
     return {f"data-{name}": str(value)}
 
 
 def aria_attribute(name: str, value: str) -> dict[str, Any]:
-    """What a screen reader is told of a component."""
+    """Return an ARIA attribute of a component, for screen readers."""
     return {f"aria-{name}": value}
 
 
-def preview_numbers(sight: ViewQuery, by: str) -> dict[str, Any]:
-    """Applied -> previewed, over the whole buffer: alarms, precision and recall, events."""
-    old = sight.figures(sight.feed.applied)
-    new = sight.figures(sight.settings)
+def preview_numbers(query: ViewQuery, by: str) -> dict[str, Any]:
+    """Return the applied and the previewed numbers over the whole buffer.
+
+    They are alarms, precision, recall and caught events; `by` is "event" or "row".
+    """
+    old = query.buffer_metrics(query.feed.applied)
+    new = query.buffer_metrics(query.settings)
+    alarms = old_to_new(f"{old.alarms:,}", f"{new.alarms:,}")
     if new.events is None:
         none = html.Span("no labels for this stream", className="quiet")
-        return {
-            "alarms": old_to_new(f"{old.alarms:,}", f"{new.alarms:,}"),
-            "precision": none,
-            "recall": none,
-            "caught": none,
-        }
-    pairs = {
-        name: (
-            format_share(getattr(old, f"{by}_{name}")),
-            format_share(getattr(new, f"{by}_{name}")),
-        )
-        for name in ("precision", "recall")
-    }
-    caught = [f"{f.hits} of {f.events}" for f in (old, new)]
+        return {"alarms": alarms, "precision": none, "recall": none, "caught": none}
+
+    def shares(name: str) -> list[Any]:
+        return old_to_new(*(format_share(getattr(m, f"{by}_{name}")) for m in (old, new)))
+
     return {
-        "alarms": old_to_new(f"{old.alarms:,}", f"{new.alarms:,}"),
-        **{name: old_to_new(*pair) for name, pair in pairs.items()},
-        "caught": old_to_new(*caught),
+        "alarms": alarms,
+        "precision": shares("precision"),
+        "recall": shares("recall"),
+        "caught": old_to_new(f"{old.hits} of {old.events}", f"{new.hits} of {new.events}"),
     }
 
 
 def format_share(value: float | None) -> str:
+    """Return a share between 0 and 1 as text; a dash where it is undefined."""
     return "–" if value is None or np.isnan(value) else f"{value:.2f}"
 
 
 def old_to_new(old: str, new: str) -> list[Any]:
+    """Return a number before and after, or once where both are equal."""
     return [html.Span(f"{old} → ", className="old"), html.B(new)] if old != new else [html.B(new)]
 
 
 def anomaly_list(feed: Feed) -> list[Any]:
-    """The last anomalies as they were found, newest first; a click goes there."""
+    """Return the last anomalies as they were found, newest first; a click on one shows it."""
     found = list(feed.journal)[-LISTED_ANOMALIES:][::-1]
-    return [anomaly_entry(feed, anomaly) for anomaly in found] or [
-        html.P("No anomalies yet.", className="quiet")
-    ]
+    if not found:
+        return [html.P("No anomalies yet.", className="quiet")]
+    return [anomaly_entry(feed, anomaly) for anomaly in found]
 
 
-def anomaly_entry(feed: Feed, a: Anomaly) -> html.Button:
+def anomaly_entry(feed: Feed, anomaly: Anomaly) -> html.Button:
+    """Return the entry of one anomaly in the list."""
     stream = feed.stream
-    words = a.reason(stream.units[a.feature]).split(", ", 1)
+    value, reason = anomaly.reason(stream.units[anomaly.feature]).split(", ", 1)
+    feature = f"{stream.names[anomaly.feature]}: " if len(stream.names) > 1 else ""
     cells = [
-        html.I(className=f"mark {a.severity}"),
-        html.Span(wording.format_time(a.time, stream.period)),
-        html.B(words[0]),
-        html.Small((f"{stream.names[a.feature]}: " if len(stream.names) > 1 else "") + words[1]),
-        html.Em(a.severity),
+        html.I(className=f"mark {anomaly.severity}"),
+        html.Span(wording.format_time(anomaly.time, stream.period)),
+        html.B(value),
+        html.Small(feature + reason),
+        html.Em(anomaly.severity),
     ]
-    return html.Button(
-        cells, className="entry", title="show this moment", **data_attribute("step", str(a.step))
-    )
+    target = data_attribute("step", anomaly.step)
+    return html.Button(cells, className="entry", title="show this moment", **target)
 
 
 def comparison_rows(service: Service, feed: Feed, settings: Settings, by: str) -> list[Any]:
-    """The table of all detectors on the same buffer, best F1 first where labels exist; rows fill in
-    as their tracks get ready.
+    """Return the table rows of all detectors on the same buffer.
+
+    Best F1 first where there are labels, then detectors that are still scoring, then those that
+    cannot run. `by` is "event" or "row".
     """
-    rows = []
+    scored: list[tuple[ViewQuery, metrics.Metrics]] = []
+    waiting = []
     refused = []
     for name in DETECTORS:
         try:
-            sight = ViewQuery(service, feed.name, replace(settings, detector=name), 1)
-        except (
-            ImportError,
-            ValueError,
-        ) as error:  # a library that is not there, a window that it cannot take
+            query = ViewQuery(service, feed.name, replace(settings, detector=name), 1)
+        except (ImportError, ValueError) as error:  # a missing library, a window it cannot take
             refused.append([compare_name(name), html.Td(str(error), colSpan=7, className="quiet")])
             continue
-        rows.append(
-            (sight, sight.figures(sight.settings) if sight.ready and sight.track.scored else None)
-        )
-    labelled = feed.labelled
-    key = (
-        (lambda row: -np.nan_to_num(getattr(row[1], f"{by}_f1") or 0.0))
-        if labelled
-        else (lambda row: 0)
-    )
-    done = sorted([row for row in rows if row[1] is not None], key=key)
-    waiting = [row for row in rows if row[1] is None]
-    cells = [*(compare_row(*row, by) for row in done + waiting), *refused]
-    return [
-        html.Tr(each, className="best" if labelled and done and i == 0 else "")
-        for i, each in enumerate(cells)
+        if query.ready and query.track.scored:
+            scored.append((query, query.buffer_metrics(query.settings)))
+        else:
+            waiting.append(query)
+    if feed.labelled:
+        scored.sort(key=lambda row: -np.nan_to_num(getattr(row[1], f"{by}_f1") or 0.0))
+    cells = [
+        *(compare_row(query, found, by) for query, found in scored),
+        *(compare_row(query, None, by) for query in waiting),
+        *refused,
     ]
+    best = 0 if feed.labelled and scored else None
+    return [html.Tr(row, className="best" if i == best else "") for i, row in enumerate(cells)]
 
 
 def compare_name(name: str, track: Track | None = None) -> html.Td:
-    """A button that chooses the detector; it says what its score means, and once it has scored,
-    whether it has a band.
+    """Return a cell with a button that chooses a detector.
+
+    Its tooltip says what the score means and, once the track has scored, whether it has a band.
     """
-    says = " ".join((DETECTORS[name].__doc__ or "").partition("\n\n")[0].split())
+    tooltip = " ".join((DETECTORS[name].__doc__ or "").partition("\n\n")[0].split())
     if track is not None and track.tape is not None:
-        says += (
-            " With a band of what is expected." if "centre" in track.tape.columns else " No band."
-        )
+        has_band = "centre" in track.tape.columns
+        tooltip += " With a band of what is expected." if has_band else " No band."
     return html.Td(
-        html.Button(name, className="link", title=says, **data_attribute("detector", name))
+        html.Button(name, className="link", title=tooltip, **data_attribute("detector", name))
     )
 
 
-def compare_row(sight: ViewQuery, f: metrics.Metrics | None, by: str) -> list[Any]:
-    name = compare_name(sight.settings.detector, sight.track)
-    failure = sight.track.failure
-    if f is None:
-        words = (
-            f"failed, id {failure.id}"
-            if failure
-            else f"scoring {100 * sight.monitor.progress(sight.feed.name, sight.track):.0f} %"
-        )
-        return [name, html.Td(words, colSpan=7, className="quiet")]
-    speed = (
-        f"{1e6 * sight.track.pace:,.{int(sight.track.pace < 1e-5)}f}" if sight.track.scored else "–"
-    )
-    if f.events is None:
-        return [
-            name,
-            html.Td(f"{f.alarms:,}"),
-            html.Td("no labels for this stream", colSpan=4, className="quiet"),
-            html.Td(speed),
-            html.Td("–"),
-        ]
+def compare_row(query: ViewQuery, found: metrics.Metrics | None, by: str) -> list[Any]:
+    """Return the cells of one detector; without metrics they say how far it has scored."""
+    name = compare_name(query.settings.detector, query.track)
+    if found is None:
+        failure = query.track.failure
+        progress = query.monitor.progress(query.feed.name, query.track)
+        state = f"failed, id {failure.id}" if failure else f"scoring {100 * progress:.0f} %"
+        return [name, html.Td(state, colSpan=7, className="quiet")]
+    alarms = html.Td(f"{found.alarms:,}")
+    speed = html.Td(format_pace(query.track))
+    if found.events is None:
+        none = html.Td("no labels for this stream", colSpan=4, className="quiet")
+        return [name, alarms, none, speed, html.Td("–")]
     shares = [
-        html.Td(format_share(getattr(f, f"{by}_{figure}")))
+        html.Td(format_share(getattr(found, f"{by}_{figure}")))
         for figure in ("precision", "recall", "f1")
     ]
-    delay = "–" if f.delay is None or np.isnan(f.delay) else f"{f.delay:.1f}"
-    return [
-        name,
-        html.Td(f"{f.alarms:,}"),
-        *shares,
-        html.Td(delay),
-        html.Td(speed),
-        html.Td(last_fault(sight)),
-    ]
+    delay = "–" if found.delay is None or np.isnan(found.delay) else f"{found.delay:.1f}"
+    return [name, alarms, *shares, html.Td(delay), speed, html.Td(last_fault(query))]
 
 
-def last_fault(sight: ViewQuery) -> str:
-    """Whether the last injected fault, or else the newest event, was caught, and how soon."""
-    injections = getattr(sight.feed.stream, "injections", [])
-    first, _, alarm, label = sight.history(sight.track)
-    step = injections[-1].step - first if injections else None
-    fate = metrics.last_event_outcome(alarm, label, sight.settings.threshold, step)
-    if fate is None:
+def format_pace(track: Track) -> str:
+    """Return a track's µs per point, with a decimal below 10; a dash before it has scored."""
+    if not track.scored:
         return "–"
-    if not np.isfinite(fate.delay):
-        return "…" if fate.open else "missed"
-    return "✓ now" if fate.delay < 1 else f"✓ {fate.delay:.0f} step{'s' if fate.delay > 1 else ''}"
+    decimals = 1 if track.pace < 1e-5 else 0
+    return f"{1e6 * track.pace:,.{decimals}f}"
 
 
-def value_table(sight: ViewQuery) -> list[Any]:
-    """The newest hundred rows of the view as a table, newest first."""
-    seen = view.read_track_rows(
-        sight.feed,
-        sight.track,
-        sight.settings.threshold,
-        max(sight.end - 100, sight.first),
-        sight.end,
-    )
-    stream = sight.feed.stream
-    head = html.Tr(
-        [
-            html.Th(words)
-            for words in (
-                "time, UTC",
-                *(f"{n}, {u}" if u else n for n, u in zip(stream.names, stream.units)),
-                "score, σ",
-                "anomaly",
-            )
+def last_fault(query: ViewQuery) -> str:
+    """Return whether and how soon the last injected fault, or else the newest event, was caught."""
+    injections = getattr(query.feed.stream, "injections", [])
+    first, _, alarm, label = query.buffer_scores(query.track)
+    step = injections[-1].step - first if injections else None
+    event = metrics.last_event_outcome(alarm, label, query.settings.threshold, step)
+    if event is None:
+        return "–"
+    if not np.isfinite(event.delay):
+        return "…" if event.open else "missed"
+    if event.delay < 1:
+        return "✓ now"
+    return f"✓ {event.delay:.0f} step{'s' if event.delay > 1 else ''}"
+
+
+def value_table(query: ViewQuery) -> list[Any]:
+    """Return the newest TABLE_ROWS rows of the view as a table, newest first."""
+    stream = query.feed.stream
+    threshold = query.settings.threshold
+    first = max(query.end - TABLE_ROWS, query.first)
+    rows = read_track_rows(query.feed, query.track, threshold, first, query.end)
+    features = [f"{n}, {u}" if u else n for n, u in zip(stream.names, stream.units)]
+    heads = ["time, UTC", *features, "score, σ", "anomaly"]
+    body = []
+    for i in reversed(range(len(rows.score))):
+        score = rows.score[i]
+        cells = [
+            wording.format_time(rows.time[i], stream.period),
+            *(wording.format_number(value) for value in rows.x[i]),
+            wording.format_number(score, 0.1),
+            wording.severity(score, threshold) if score > threshold else "",
         ]
-    )
-    rows = []
-    for i in reversed(range(len(seen.score))):
-        anomalous = seen.score[i] > sight.settings.threshold
-        values = [html.Td(wording.format_number(v)) for v in seen.x[i]]
-        word = wording.severity(seen.score[i], sight.settings.threshold) if anomalous else ""
-        rows.append(
-            html.Tr(
-                [
-                    html.Td(wording.format_time(seen.time[i], stream.period)),
-                    *values,
-                    html.Td(wording.format_number(seen.score[i], 0.1)),
-                    html.Td(word),
-                ]
-            )
-        )
-    return [html.Thead(head), html.Tbody(rows)]
+        body.append(html.Tr([html.Td(cell) for cell in cells]))
+    head = html.Tr([html.Th(text) for text in heads])
+    return [html.Thead(head), html.Tbody(body)]
 
 
 def incident_list(feed: Feed, page: IncidentPage) -> list[Any]:
-    """The incidents of a stream, live ones first, with what a person can do about them."""
+    """Return the incidents of a stream, live ones first, with the buttons to act on them."""
     if not page.incidents:
         return [html.P("No incidents.", className="quiet")]
-    more = (
-        [html.P(f"and {page.total - len(page.incidents):,} more: /api/alerts", className="quiet")]
-        if page.total > len(page.incidents)
-        else []
-    )
-    return [incident_entry(feed, each) for each in page.incidents] + more
+    entries: list[Any] = [incident_entry(feed, incident) for incident in page.incidents]
+    hidden = page.total - len(page.incidents)
+    if hidden > 0:
+        entries.append(html.P(f"and {hidden:,} more: /api/alerts", className="quiet"))
+    return entries
 
 
-def incident_entry(feed: Feed, i: Incident) -> html.Div:
-    when = wording.format_time(i.start, feed.stream.period)
+def incident_entry(feed: Feed, incident: Incident) -> html.Div:
+    """Return one incident of the list with its buttons."""
+    when = wording.format_time(incident.start, feed.stream.period)
+    severity = incident.severity
     head = html.Button(
-        [html.I(className=f"mark {i.severity}"), html.Span(when), html.B(i.severity)],
+        [html.I(className=f"mark {severity}"), html.Span(when), html.B(severity)],
         className="link",
-        **data_attribute("step", i.peak.step),
+        **data_attribute("step", incident.peak.step),
     )
-    words = html.Small(
-        [
-            i.text,
-            html.Em(
-                f" {i.alarms} alarm{'s' if i.alarms > 1 else ''}, "
-                f"{i.state}{f' by {i.acknowledged}' if i.acknowledged else ''}"
-            ),
-        ]
-    )
-    acts = (
-        ["acknowledge", *(f"snooze {length}" for length in SNOOZES), "expected", "resolve"]
-        if i.live
-        else ["expected"]
-    )
+    count = f"{incident.alarms} alarm{'s' if incident.alarms > 1 else ''}"
+    by = f" by {incident.acknowledged}" if incident.acknowledged else ""
+    text = html.Small([incident.text, html.Em(f" {count}, {incident.state}{by}")])
+    acts = ["expected"]
+    if incident.live:
+        snoozes = [f"snooze {length}" for length in SNOOZES]
+        acts = ["acknowledge", *snoozes, "expected", "resolve"]
+    target = data_attribute("incident", incident.id)
     buttons = [
-        html.Button(
-            act, className="link", **data_attribute("act", act), **data_attribute("incident", i.id)
-        )
-        for act in acts
+        html.Button(act, className="link", **data_attribute("act", act), **target) for act in acts
     ]
     return html.Div(
-        [head, words, html.Span(buttons, className="row small")], className=f"incident {i.state}"
+        [head, text, html.Span(buttons, className="row small")],
+        className=f"incident {incident.state}",
     )
 
 
 def day_bars(counts: list[tuple[int, int]]) -> list[Any]:
-    """Anomalies a day by the stream's own time, as bars with their numbers."""
+    """Return bars of the anomalies per day, by the stream's own time; `counts` are (day, count)."""
     if not counts:
         return [html.P("No day with an anomaly yet.", className="quiet")]
     top = max(count for _, count in counts)
@@ -292,20 +260,13 @@ def day_bars(counts: list[tuple[int, int]]) -> list[Any]:
 
 
 def settings_panel(feed: Feed, history: list[dict[str, Any]]) -> list[Any]:
-    """What the stream runs under, what each setting means, and what was applied before."""
+    """Return the applied settings, what each one does, and what was applied before."""
     heads = html.Tr([html.Th(words) for words in ("setting", "applied", "default", "what it does")])
-    rows = [(row, getattr(feed.applied, name)) for name, row in STREAM_SETTINGS.items()]
-    shown = [
-        html.Tr(
-            [
-                html.Td(r.name),
-                html.Td(f"{v} {r.unit}".strip()),
-                html.Td(str(r.default)),
-                html.Td(r.help),
-            ]
-        )
-        for r, v in rows
-    ]
+    shown = []
+    for name, row in STREAM_SETTINGS.items():
+        applied = f"{getattr(feed.applied, name)} {row.unit}".strip()
+        cells = [name, applied, str(row.default), row.help]
+        shown.append(html.Tr([html.Td(cell) for cell in cells]))
     past = [
         html.Li(f"{np.datetime64(int(h['at']), 's')} UTC: {settings_summary(h['settings'])}")
         for h in history
@@ -317,6 +278,7 @@ def settings_panel(feed: Feed, history: list[dict[str, Any]]) -> list[Any]:
 
 
 def settings_summary(settings: dict[str, Any]) -> str:
+    """Return the main settings in one line."""
     return (
         f"{settings['detector']}, window {settings['window']}, threshold "
         f"{settings['threshold']}, {settings['direction']}"
@@ -324,7 +286,7 @@ def settings_summary(settings: dict[str, Any]) -> str:
 
 
 def audit_log_table(lines: list[dict[str, Any]]) -> list[Any]:
-    """The audit log, newest first: who changed what."""
+    """Return the audit log as a table, newest first: who changed what."""
     if not lines:
         return [
             html.P("Nothing was changed yet, or nothing is kept (no store).", className="quiet")
@@ -340,16 +302,10 @@ def audit_log_table(lines: list[dict[str, Any]]) -> list[Any]:
         for line in lines
     ]
     head = html.Tr([html.Th(words) for words in ("time, UTC", "who", "what", "stream", "detail")])
-    return [
-        html.Table(
-            [
-                html.Thead(head),
-                html.Tbody([html.Tr([html.Td(cell) for cell in row]) for row in rows]),
-            ],
-            className="words",
-        )
-    ]
+    body = [html.Tr([html.Td(cell) for cell in row]) for row in rows]
+    return [html.Table([html.Thead(head), html.Tbody(body)], className="words")]
 
 
 def format_detail(detail: dict[str, Any]) -> str:
+    """Return the detail of an audit entry as text."""
     return ", ".join(f"{name} {value}" for name, value in detail.items())

@@ -1,4 +1,4 @@
-"""The preview: the applied settings with a visitor's controls instead."""
+"""The preview: a stream's applied settings with a visitor's controls in place of some."""
 
 from __future__ import annotations
 
@@ -9,18 +9,22 @@ from dash import Input, State
 
 from redline.settings import Settings, validate_settings
 
-
-def previewed_settings(base: Settings, controls: dict[str, Any]) -> Settings:
-    """A stream's settings with what a visitor's controls say instead."""
-    said = {name: controls[name] for name in PREVIEW_INPUTS}
-    return validate_settings(replace(base, **said))
-
-
 PREVIEW_INPUTS = {
     name: Input(name, "value") for name in ("detector", "window", "threshold", "direction")
 }
 PREVIEW_STATE = {name: State(name, "value") for name in PREVIEW_INPUTS}
 
 
+def previewed_settings(base: Settings, controls: dict[str, Any]) -> Settings:
+    """Return some settings with the values of a visitor's controls.
+
+    Raises:
+        SettingsError: a control has a value that its setting cannot take.
+    """
+    values = {name: controls[name] for name in PREVIEW_INPUTS}
+    return validate_settings(replace(base, **values))
+
+
 def preview_fields(settings: Settings) -> dict[str, Any]:
+    """Return the values of the controls for some settings."""
     return {name: getattr(settings, name) for name in PREVIEW_INPUTS}

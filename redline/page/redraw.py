@@ -1,4 +1,4 @@
-"""The redraw: what a browser lacks of the chart, and the numbers beside it."""
+"""The redraw: what a browser lacks of the chart, with the numbers beside it."""
 
 from __future__ import annotations
 
@@ -20,160 +20,171 @@ from redline.page.view import View
 from redline.settings import Settings
 
 LIVE_STATES = tuple(state for state in STATES if state != RESOLVED)
-TRACK_PATIENCE = (
-    0.12  # seconds a moved slider waits for its track, before the page says "scoring 40 %"
-)
+# seconds a moved slider waits for its track before the page says "scoring 40 %"
+TRACK_PATIENCE = 0.12
 
 
-def chart_update(sight: ViewQuery, look: dict[str, Any], held: dict[str, Any] | None) -> Any:
-    """The chart for a browser, whole, or only what it lacks beside what it holds."""
-    since = held["end"] if held and can_append(held, sight, look) else None
+def chart_update(query: ViewQuery, look: dict[str, Any], held: dict[str, Any] | None) -> Any:
+    """Return the chart for a browser: whole, only what it lacks, or no_update.
+
+    Args:
+        query: the stream, the settings and the steps.
+        look: all that the drawing depends on besides the steps.
+        held: what the browser holds, as `redraw` answered it; None = nothing.
+    """
     if (
         held
         and held["whole"]
         and held["look"] == look
-        and (held["sheet"], held["end"]) == (sight.sheet, sight.end)
+        and (held["sheet"], held["end"]) == (query.plot_first, query.end)
     ):
         return no_update
-    if not sight.ready:
-        return chart_figure(sight, look, since)
+    since = held["end"] if held and can_append(held, query, look) else None
+    if not query.ready:
+        return chart_figure(query, look, since)
     return cached_answer(
-        ("chart", *map(str, look.values()), sight.sheet, sight.end, since),
-        lambda: serialize_figure(chart_figure(sight, look, since)),
+        ("chart", *map(str, look.values()), query.plot_first, query.end, since),
+        lambda: serialize_figure(chart_figure(query, look, since)),
     )
 
 
-def can_append(held: dict[str, Any], sight: ViewQuery, look: dict[str, Any]) -> bool:
-    """Whether the browser holds this very plot but for its newest steps, so that only those need to
-    travel.
-    """
-    same = (
-        held["look"] == look and held["sheet"] == sight.sheet and sight.at is None and sight.ready
-    )
-    return bool(same and sight.first <= held["end"] <= sight.end <= held["end"] + sight.span // 2)
+def can_append(held: dict[str, Any], query: ViewQuery, look: dict[str, Any]) -> bool:
+    """Return whether the browser holds this plot except for its newest steps."""
+    same_plot = held["look"] == look and held["sheet"] == query.plot_first
+    live = query.at is None and query.ready
+    recent = query.first <= held["end"] <= query.end <= held["end"] + query.span // 2
+    return bool(same_plot and live and recent)
 
 
-def chart_figure(sight: ViewQuery, look: dict[str, Any], since: int | None) -> Any:
-    """The whole chart, or a Patch with what came since a step."""
-    seen = sight.seen
+def chart_figure(query: ViewQuery, look: dict[str, Any], since: int | None) -> Any:
+    """Return the whole chart, or a Patch with the steps after `since`."""
     theme = look["theme"]
-    title = f"{look['stream']} {look['revision']}"
-    made: Any = (
-        figure.build_figure(seen, theme, sight.span, title)
-        if since is None
-        else append_patch(seen, theme, sight.span, since)
-    )
+    chart: Any
+    if since is None:
+        revision = f"{look['stream']} {look['revision']}"
+        chart = figure.build_figure(query.view, theme, query.span, revision)
+    else:
+        chart = append_patch(query.view, theme, query.span, since)
     if look["zoom"]:
-        made["layout"]["xaxis"]["range"] = look[
-            "zoom"
-        ]  # plotly keeps a zoom only until the page names another range
-    return made
+        # plotly keeps a zoom only until the page names another range
+        chart["layout"]["xaxis"]["range"] = look["zoom"]
+    return chart
 
 
-def append_patch(seen: View, theme: str, span: int, since: int) -> Patch:
-    """What a browser that holds the steps up to `since` lacks."""
+def append_patch(view: View, theme: str, span: int, since: int) -> Patch:
+    """Return the Patch for a browser that holds the steps up to `since`."""
     patch = Patch()
     traces = patch["data"]
     layout = patch["layout"]
-    new = figure.line_traces(seen, theme, since - seen.first)
+    new = figure.line_traces(view, theme, since - view.first)
     for i, trace in enumerate(new):
         line = traces[i]
-        for way in ("x", "y"):
-            line[way].extend(trace[way].tolist())
-    for i, trace in enumerate(figure.overlay_traces(seen, theme), len(new)):
+        for axis in ("x", "y"):
+            line[axis].extend(trace[axis].tolist())
+    for i, trace in enumerate(figure.overlay_traces(view, theme), len(new)):
         traces[i] = trace
-    for name, value in figure.moving_layout(seen, theme, span).items():
+    for name, value in figure.moving_layout(view, theme, span).items():
         layout[name] = value
     return patch
 
 
-def serialize_figure(made: Any) -> Any:
-    """A figure as Dash would write it, once for all who get it."""
-    return json_fragment(to_json_plotly(made, engine="orjson"))
+def serialize_figure(chart: Any) -> Any:
+    """Return a figure as the JSON that Dash would write, so that it is written once for all."""
+    return json_fragment(to_json_plotly(chart, engine="orjson"))
 
 
 def redraw(
-    sight: ViewQuery, theme: str, zoom: dict[str, Any], by: str, seen: Any
+    query: ViewQuery, theme: str, zoom: dict[str, Any], by: str, held: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """Everything a tick may change, for a browser that holds what `seen` says."""
-    feed = sight.feed
-    settings = sight.settings
+    """Return everything a tick may change on the page, for a browser that holds `held`.
+
+    Args:
+        query: the stream, the settings and the steps.
+        theme: "light" or "dark".
+        zoom: the time range zoomed to, with its stream and revision; {} = none.
+        by: "event" or "row", which precision and recall are shown.
+        held: the answer's "seen" of the last redraw; None = the browser holds nothing.
+    """
+    feed = query.feed
+    settings = query.settings
     look = {
         "stream": feed.id,
         "key": list(settings.key),
         "threshold": settings.threshold,
-        "span": sight.span,
-        "at": sight.at,
+        "span": query.span,
+        "at": query.at,
         "theme": theme,
-    }
-    look |= {
         "revision": zoom.get("revision", 0),
         "zoom": zoom["range"] if zoom.get("stream") == feed.id else None,
-        "labels": sight.labels_version,
+        "labels": query.labels_version,
     }
-    number = feed.journal[-1].number if feed.journal else 0
-    held = {
-        "look": look,
-        "sheet": sight.sheet,
-        "end": sight.end,
-        "number": number,
-        "whole": sight.ready,
-    }
+    newest_anomaly = feed.journal[-1].number if feed.journal else 0
     answer = {
-        "chart": chart_update(sight, look, seen),
-        "seen": held,
-        "explain": sight.sentence(),
-        "status": sight.status(),
+        "chart": chart_update(query, look, held),
+        "seen": {
+            "look": look,
+            "sheet": query.plot_first,
+            "end": query.end,
+            "number": newest_anomaly,
+            "whole": query.ready,
+        },
+        "explain": query.sentence(),
+        "status": query.status(),
     }
-    fresh = not seen or seen["look"]["stream"] != feed.id
-    if fresh or held["number"] != seen["number"]:
+    if not held or held["look"]["stream"] != feed.id or held["number"] != newest_anomaly:
         answer["history"] = panels.anomaly_list(feed)
     return {
         **answer,
-        "pulse": heartbeat(sight.monitor, feed, sight.at),
+        "pulse": heartbeat(query.monitor, feed, query.at),
         **card_values(feed),
-        **panels.preview_numbers(sight, by),
+        **panels.preview_numbers(query, by),
     }
 
 
 async def ready_query(
     service: Service, name: str, settings: Settings, span: int, at: dict[str, Any] | None
 ) -> ViewQuery:
-    """A sight whose track is ready, if that is a matter of a moment: so a moved slider answers with
-    its own numbers.
+    """Return a query, after a wait of at most TRACK_PATIENCE for its track to be ready.
+
+    So a moved slider is mostly answered with its own numbers.
     """
     monitor = service.monitor
     until = monitor.clock() + TRACK_PATIENCE
-    sight = ViewQuery(service, name, settings, span, at["end"] if at else None)
-    while not sight.ready and monitor.clock() < until:
+    end = at["end"] if at else None
+    query = ViewQuery(service, name, settings, span, end)
+    while not query.ready and monitor.clock() < until:
         await asyncio.sleep(0.005)
-        sight = ViewQuery(service, name, settings, span, at["end"] if at else None)
-    return sight
+        query = ViewQuery(service, name, settings, span, end)
+    return query
 
 
 def announce_incidents(
-    service: Service, feed: Feed, seen: Any, held: dict[str, Any]
+    service: Service, feed: Feed, held: Any, new_held: dict[str, Any]
 ) -> dict[str, Any]:
-    """The incidents that are new to this browser; what it holds remembers the newest of them."""
+    """Return {"news": pop-ups} for the incidents that are new to a browser, {} if there are none.
+
+    Args:
+        service: whose incidents.
+        feed: the stream.
+        held: what the browser held before this redraw.
+        new_held: what it will hold; gets "since", the newest start, in the stream's own time.
+    """
     found = service.incidents.find(IncidentQuery(feed.name, LIVE_STATES, limit=20)).incidents
-    before = seen["since"] if seen and seen["look"]["stream"] == feed.id else None
-    held["since"] = max((i.start for i in found), default=before or 0.0)
-    return (
-        {}
-        if before is None
-        else {"news": new_incidents(feed.stream.title, found, before)}
-        if held["since"] > before
-        else {}
-    )
+    before = held["since"] if held and held["look"]["stream"] == feed.id else None
+    new_held["since"] = max((i.start for i in found), default=before or 0.0)
+    if before is None or new_held["since"] <= before:
+        return {}
+    return {"news": new_incidents(feed.stream.title, found, before)}
 
 
-def curve_update(sight: ViewQuery, by: str, theme: str) -> Any:
+def curve_update(query: ViewQuery, by: str, theme: str) -> Any:
+    """Return the curve of precision and recall over the threshold, cached as JSON."""
+
     def make() -> Any:
-        points, _ = sight.curve()
+        points, _ = query.curve()
+        best = metrics.best_threshold(points, by)
         return serialize_figure(
-            figure.build_curve(
-                points, by, sight.settings.threshold, metrics.best_threshold(points, by), theme
-            )
+            figure.build_curve(points, by, query.settings.threshold, best, theme)
         )
 
-    return cached_answer(("curve", *sight.asked, sight.track.end, by, theme), make)
+    return cached_answer(("curve", *query.cache_key, query.track.end, by, theme), make)

@@ -1,4 +1,4 @@
-"""Uploading a file: the drop area, the guessed columns and their correction."""
+"""The upload of a file: the drop area, the guessed columns and their correction."""
 
 from __future__ import annotations
 
@@ -20,17 +20,13 @@ from redline.sources.csv_cells import CsvError
 from redline.sources.recording import Columns, Recording
 from redline.sources.timestamps import TIMESTAMP_FORMATS
 
-COLUMN_BOXES = (
-    "time",
-    "stamps",
-    "values",
-    "label",
-)  # in which a visitor corrects how a file was read
-ROWS_AT_ONCE = 600  # rows of an uploaded file that are there before it plays on
+COLUMN_BOXES = ("time", "stamps", "values", "label")  # they correct how a file was read
+NEW_SOURCE_TRIGGERS = ("upload", "col-apply", "replay", "show-all")
+ROWS_AT_ONCE = 600  # rows of an uploaded file that are shown at once, before it plays on
 
 
 def upload_area() -> html.Div:
-    """Where a file is dropped, and where what was guessed of it can be corrected."""
+    """Return the area where a file is dropped and its guessed columns are corrected."""
     drop = dcc.Upload(
         [
             html.B("Drop a CSV here"),
@@ -73,61 +69,81 @@ def upload_area() -> html.Div:
 
 
 def connect_upload(app: dash.Dash, service: Service) -> None:
-    monitor = service.monitor
-    said = {
+    """Connect the drop area and the boxes that correct how a file was read."""
+    outputs = {
         "said": Output("upload-said", "children"),
         "guess": Output("guess", "children"),
         "hidden": Output("guessed", "hidden"),
-    }
-    boxes = {
-        f"{box}_{part}": Output(f"col-{box}", part)
-        for box in COLUMN_BOXES
-        for part in ("options", "value")
-    }
-    asked = {
-        "contents": Input("upload", "contents"),
-        "again": Input("col-apply", "n_clicks"),
-        "replay": Input("replay", "n_clicks"),
-        "whole": Input("show-all", "n_clicks"),
-    }
-    states = {
-        "name": State("upload", "filename"),
-        **{box: State(f"col-{box}", "value") for box in COLUMN_BOXES},
+        **{
+            f"{box}_{part}": Output(f"col-{box}", part)
+            for box in COLUMN_BOXES
+            for part in ("options", "value")
+        },
     }
 
     @app.callback(
-        output={**said, **boxes}, inputs={**asked, "domain": Input("domain", "value")}, state=states
+        output=outputs,
+        inputs={
+            "contents": Input("upload", "contents"),
+            "again": Input("col-apply", "n_clicks"),
+            "replay": Input("replay", "n_clicks"),
+            "whole": Input("show-all", "n_clicks"),
+            "domain": Input("domain", "value"),
+        },
+        state={
+            "name": State("upload", "filename"),
+            **{box: State(f"col-{box}", "value") for box in COLUMN_BOXES},
+        },
     )
-    async def upload(contents: Any, name: Any, **rest: Any) -> dict[str, Any]:
-        """Reads a dropped file, or the same one again as the visitor corrected it; a bad one leaves
-        everything as it was.
-        """
-        same = dict.fromkeys({**said, **boxes}, no_update)
-        why = ctx.triggered_id
+    async def upload(contents: Any, name: Any, **boxes: Any) -> dict[str, Any]:
+        """Read a dropped file, or the same one again; on an error everything stays as it was."""
+        same = dict.fromkeys(outputs, no_update)
+        trigger = ctx.triggered_id
         try:
-            if why == "upload" and contents:
-                await asyncio.to_thread(receive_file, monitor, contents, name)
-            elif why == "col-apply":
-                await asyncio.to_thread(reread_file, monitor, corrected_columns(rest))
-            elif why in ("replay", "show-all"):
-                await asyncio.to_thread(replay_file, monitor, why == "show-all")
+            await asyncio.to_thread(handle_upload, service.monitor, trigger, contents, name, boxes)
         except CsvError as error:
             return {**same, "said": str(error)}
-        feed = monitor.feeds.get(YOUR_DATA)
-        if why in (
-            "upload",
-            "col-apply",
-            "replay",
-            "show-all",
-        ):  # another source: its steps are counted anew
-            service.publish(
-                await asyncio.to_thread(service.incidents.forget, YOUR_DATA, time.time())
-            )
+        if trigger in NEW_SOURCE_TRIGGERS:  # another source: its steps count anew
+            changes = await asyncio.to_thread(service.incidents.forget, YOUR_DATA, time.time())
+            service.publish(changes)
+        feed = service.monitor.feeds.get(YOUR_DATA)
         return {**same, "said": "", **(guess_boxes(feed) if feed else {"hidden": True})}
 
 
+def handle_upload(
+    monitor: Monitor, trigger: Any, contents: Any, name: Any, boxes: dict[str, Any]
+) -> None:
+    """Do what a click or a drop in the upload area asks for.
+
+    Args:
+        monitor: where *Your data* is opened.
+        trigger: the id of the element that was used; one that asks for no reading does nothing.
+        contents: the dropped file as a data URL.
+        name: its file name.
+        boxes: the values of COLUMN_BOXES.
+
+    Raises:
+        CsvError: the file cannot be read.
+    """
+    if trigger == "upload" and contents:
+        receive_file(monitor, contents, name)
+    elif trigger == "col-apply":
+        reread_file(monitor, corrected_columns(boxes))
+    elif trigger in ("replay", "show-all"):
+        replay_file(monitor, trigger == "show-all")
+
+
 def receive_file(monitor: Monitor, contents: str, name: str) -> None:
-    """A dropped file becomes *Your data*; the newest wins."""
+    """Open a dropped file as *Your data*, in place of an earlier one.
+
+    Args:
+        monitor: where it is opened.
+        contents: the file as a data URL, base64.
+        name: its file name.
+
+    Raises:
+        CsvError: it is no file, or no CSV that can be read.
+    """
     try:
         raw = base64.b64decode(contents.partition(",")[2], validate=True)
     except binascii.Error as error:
@@ -140,53 +156,52 @@ def receive_file(monitor: Monitor, contents: str, name: str) -> None:
 def show_recording(
     monitor: Monitor, recording: Recording, raw: bytes, steps: int = ROWS_AT_ONCE
 ) -> None:
+    """Open a recording as *Your data*; `raw` is its file, `steps` the rows shown at once."""
     monitor.open(YOUR_DATA, recording, about=raw, steps=steps)
 
 
-def corrected_columns(said: dict[str, Any]) -> Columns:
-    """The columns as the boxes say; an empty box is none, or a guess."""
+def corrected_columns(boxes: dict[str, Any]) -> Columns:
+    """Return the columns as the boxes say; an empty box is none, or a guess for the time format."""
     return Columns(
-        said["time"] or None,
-        tuple(said["values"] or ()),
-        said["label"] or None,
-        stamps=said["stamps"] or "",
+        boxes["time"] or None,
+        tuple(boxes["values"] or ()),
+        boxes["label"] or None,
+        stamps=boxes["stamps"] or "",
     )
 
 
 def reread_file(monitor: Monitor, columns: Columns) -> None:
+    """Read the file of *Your data* again with corrected columns."""
     feed = monitor.feeds[YOUR_DATA]
     show_recording(monitor, read_csv(feed.about, columns, title=feed.stream.title), feed.about)
 
 
 def replay_file(monitor: Monitor, whole: bool) -> None:
-    """The same file again: from its first row, or all of it at once."""
+    """Open the file of *Your data* again: from its first row, or the whole at once."""
     feed = monitor.feeds[YOUR_DATA]
     recording = read_csv(feed.about, feed.stream.columns, title=feed.stream.title)  # type: ignore[attr-defined]
     show_recording(monitor, recording, feed.about, recording.total if whole else 0)
 
 
 def guess_boxes(feed: Feed) -> dict[str, Any]:
-    """How the file was understood, in words and in boxes that correct it."""
+    """Return how the file was read, as a sentence and as values and options of the boxes."""
     recording = feed.stream
     assert isinstance(recording, Recording)
     columns = recording.columns
     names = list(recording.columns.names)
     counted = ", ".join(f"{what}: {count:,}" for what, count in recording.notes.items())
-    words = f"{recording.title}, {recording.total:,} rows. {columns.guess}." + (
-        f" Counted: {counted}." if counted else ""
-    )
-    values = {
-        "time_value": columns.time,
-        "values_value": list(columns.features),
-        "label_value": columns.label,
-        "stamps_value": columns.stamps or None,
-    }
+    sentence = f"{recording.title}, {recording.total:,} rows. {columns.guess}."
+    if counted:
+        sentence += f" Counted: {counted}."
     return {
-        "guess": words,
+        "guess": sentence,
         "hidden": False,
-        **{
-            f"{box}_options": list(TIMESTAMP_FORMATS) if box == "stamps" else names
-            for box in COLUMN_BOXES
-        },
-        **values,
+        "time_options": names,
+        "time_value": columns.time,
+        "stamps_options": list(TIMESTAMP_FORMATS),
+        "stamps_value": columns.stamps or None,
+        "values_options": names,
+        "values_value": list(columns.features),
+        "label_options": names,
+        "label_value": columns.label,
     }

@@ -1,7 +1,7 @@
-"""What there is to see of one stream under one setting, as plain values: a page, a report or an API
-answer shows a View.
+"""What is shown of one stream under one setting, as plain values: the page, a report and the API
+each present a View.
 
-A View is cut from what the monitor keeps: it scores nothing, changes nothing and knows no colours.
+A View is cut from what the monitor keeps: it scores nothing, changes nothing and has no colours.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Mark(NamedTuple):
     feature: int
     severity: str
     outcome: str  # "caught" or "false alarm"; "" = truth unknown
-    reason: str  # what a person reads on it
+    reason: str  # the text of its tooltip
 
 
 class ViewEvent(NamedTuple):
@@ -35,18 +35,19 @@ class ViewEvent(NamedTuple):
     first: int  # row of the view
     last: int
     kind: str
-    fate: str  # "caught", "missed", or "open" while an alarm could still come
+    outcome: str  # "caught", "missed", or "open" while an alarm could still come
 
 
 class View(NamedTuple):
-    """Rows first..end of a stream; arrays are (n,) or (n, features), NaN = missing or no
-    opinion.
+    """Rows first..end of a stream.
+
+    Arrays are (n,) or (n, features), NaN = missing or no opinion.
     """
 
     title: str
     names: tuple[str, ...]
     units: tuple[str, ...]
-    period: float  # seconds a step
+    period: float  # seconds per step
     first: int  # absolute steps
     end: int
     threshold: float  # standard deviations
@@ -57,15 +58,13 @@ class View(NamedTuple):
     high: np.ndarray | None
     breaks: np.ndarray  # (n,) bool, the drawn line is broken before this row
     marks: list[Mark]
-    spans: list[tuple[int, int]]  # rows of long anomalies, first and last
+    spans: list[tuple[int, int]]  # first and last row of each long anomaly
     truth: list[ViewEvent] | None  # None: truth unknown
     sentence: str
 
 
 class TrackRows(NamedTuple):
-    """What a View is made of, read in one go: rows first..end of a feed's buffer and what a track
-    said of them.
-    """
+    """Rows first..end of a feed's buffer with a track's scores of them, read under one lock."""
 
     stream: StreamInfo
     first: int
@@ -75,15 +74,13 @@ class TrackRows(NamedTuple):
     label: np.ndarray | None  # (n, features) index into the kinds, None = truth unknown
     score: np.ndarray  # (n,) NaN = no opinion
     alarm: np.ndarray  # (n,)
-    parts: np.ndarray  # (n, features) what each feature has to do with the score
+    parts: np.ndarray  # (n, features) how much each feature contributes to the score
     low: np.ndarray | None  # (n, features) expected range at the threshold, None = no band
     high: np.ndarray | None
 
 
 def read_track_rows(feed: Feed, track: Track, threshold: float, first: int, end: int) -> TrackRows:
-    """Reads rows first..end of a monitor's feed and of a track beside it, cut to what the buffer
-    still has.
-    """
+    """Return rows first..end of a feed and of one of its tracks, cut to what the buffer holds."""
     with feed.lock:
         first = max(first, feed.tape.first)
         end = min(end, feed.tape.end)
@@ -100,7 +97,7 @@ def read_track_rows(feed: Feed, track: Track, threshold: float, first: int, end:
 
 
 def run_lengths(above: np.ndarray) -> np.ndarray:
-    """How many true steps in a row end at each step.
+    """Return how many true steps in a row end at each step, (n,).
 
     >>> run_lengths(np.array([True, True, False, True])).tolist()
     [1, 2, 0, 1]
@@ -110,108 +107,125 @@ def run_lengths(above: np.ndarray) -> np.ndarray:
 
 
 def line_breaks(time: np.ndarray, period: float) -> np.ndarray:
-    """Where the drawn line is broken before a row: the time jumps by more than 1.5 periods."""
-    return (
-        np.concatenate([[False], np.diff(time) > 1.5 * period]) if len(time) else np.zeros(0, bool)
-    )
+    """Return before which rows the drawn line is broken: the time jumps by over 1.5 periods."""
+    if not len(time):
+        return np.zeros(0, bool)
+    return np.concatenate([[False], np.diff(time) > 1.5 * period])
 
 
 def make_view(
-    scene: TrackRows,
+    rows: TrackRows,
     threshold: float,
     outcome: np.ndarray | None,
-    fates: list[tuple[int, int, str, str]] | None,
+    events: list[tuple[int, int, str, str]] | None,
 ) -> View:
-    """The View of a scene at a threshold; outcome (n,) words and fates (first step, last step,
-    kind, fate) come from whoever judged.
+    """Return the View of some rows at a threshold.
+
+    Args:
+        rows: what was read of the feed and the track.
+        threshold: standard deviations.
+        outcome: (n,) words, "caught" or "false alarm" for an anomalous row; None = truth unknown.
+        events: first and last absolute step, kind and outcome of each event of the buffer; None =
+            truth unknown.
     """
-    stream = scene.stream
-    above = scene.score > threshold
+    stream = rows.stream
+    above = rows.score > threshold
     runs = run_lengths(above)
-    low = scene.low
-    high = scene.high
-    marks = [
-        Mark(
-            i,
-            f,
-            severity(scene.score[i], threshold),
-            "" if outcome is None else str(outcome[i]),
-            _reason(scene, i, f, int(runs[i])),
-        )
-        for i in np.flatnonzero(above & (runs < MIN_SPAN_STEPS)).tolist()
-        for f in anomalous_features(scene.parts[i], threshold)
-    ]
-    ends = np.flatnonzero((runs >= MIN_SPAN_STEPS) & ~np.append(above[1:], False))
-    spans = [(int(i - runs[i] + 1), int(i)) for i in ends]
-    truth = (
-        None
-        if fates is None
-        else [
-            ViewEvent(max(a, scene.first) - scene.first, b - scene.first, kind, fate)
-            for a, b, kind, fate in fates
-        ]
-    )
-    shown = (
-        None
-        if truth is None
-        else [event for event in truth if event.last >= 0 and event.first < len(above)]
-    )
-    sentence = view_sentence(scene, above, runs, threshold)
-    cut = line_breaks(scene.time, stream.period)
-    head = (
-        stream.title,
-        tuple(stream.names),
-        tuple(stream.units),
-        stream.period,
-        scene.first,
-        scene.end,
-        threshold,
-    )
     return View(
-        *head, scene.time, scene.x, scene.score, low, high, cut, marks, spans, shown, sentence
+        title=stream.title,
+        names=tuple(stream.names),
+        units=tuple(stream.units),
+        period=stream.period,
+        first=rows.first,
+        end=rows.end,
+        threshold=threshold,
+        time=rows.time,
+        x=rows.x,
+        score=rows.score,
+        low=rows.low,
+        high=rows.high,
+        breaks=line_breaks(rows.time, stream.period),
+        marks=_marks(rows, threshold, runs, outcome),
+        spans=_long_runs(runs),
+        truth=None if events is None else _visible_events(events, rows.first, len(above)),
+        sentence=view_sentence(rows, above, runs, threshold),
     )
+
+
+def _marks(
+    rows: TrackRows, threshold: float, runs: np.ndarray, outcome: np.ndarray | None
+) -> list[Mark]:
+    """Return a mark for each anomalous feature of the first anomalous steps of each run."""
+    return [
+        Mark(
+            row,
+            feature,
+            severity(rows.score[row], threshold),
+            "" if outcome is None else str(outcome[row]),
+            _reason(rows, row, feature, int(runs[row])),
+        )
+        for row in np.flatnonzero((runs > 0) & (runs < MIN_SPAN_STEPS)).tolist()
+        for feature in anomalous_features(rows.parts[row], threshold)
+    ]
+
+
+def _long_runs(runs: np.ndarray) -> list[tuple[int, int]]:
+    """Return the first and last row of each run of at least MIN_SPAN_STEPS anomalous steps."""
+    goes_on = np.append(runs[1:] > 0, False)
+    last = np.flatnonzero((runs >= MIN_SPAN_STEPS) & ~goes_on)
+    return [(int(row - runs[row] + 1), int(row)) for row in last]
+
+
+def _visible_events(
+    events: list[tuple[int, int, str, str]], first: int, count: int
+) -> list[ViewEvent]:
+    """Return the events, in absolute steps, that overlap `count` rows from step `first` on."""
+    shifted = [
+        ViewEvent(max(start, first) - first, last - first, kind, outcome)
+        for start, last, kind, outcome in events
+    ]
+    return [event for event in shifted if event.last >= 0 and event.first < count]
 
 
 def anomalous_features(parts: np.ndarray, threshold: float) -> list[int]:
-    """The features that a mark belongs to: each above the threshold by itself, else the one that
-    carries most.
+    """Return the features that an anomalous row is marked on.
+
+    Those above the threshold by themselves, else the one that contributes most.
     """
     found = np.flatnonzero(parts > threshold).tolist()
     return found or [int(np.nanargmax(parts))]
 
 
-def _reason(scene: TrackRows, row: int, feature: int, run: int) -> str:
-    expected = (
-        (math.nan, math.nan)
-        if scene.low is None or scene.high is None
-        else (scene.low[row, feature], scene.high[row, feature])
-    )
-    unit = scene.stream.units[feature]
-    return anomaly_reason(scene.x[row, feature], expected, scene.score[row], unit, run)
+def _reason(rows: TrackRows, row: int, feature: int, run: int) -> str:
+    """Return why a feature is anomalous at a row, in the detector's own numbers."""
+    expected = (math.nan, math.nan)
+    if rows.low is not None and rows.high is not None:
+        expected = (rows.low[row, feature], rows.high[row, feature])
+    unit = rows.stream.units[feature]
+    return anomaly_reason(rows.x[row, feature], expected, rows.score[row], unit, run)
 
 
-def view_sentence(scene: TrackRows, above: np.ndarray, runs: np.ndarray, threshold: float) -> str:
-    """One sentence: what is anomalous now, or what was last, or that all is well."""
-    stream = scene.stream
+def view_sentence(rows: TrackRows, above: np.ndarray, runs: np.ndarray, threshold: float) -> str:
+    """Return one sentence: what is anomalous now, or was last, or that nothing is."""
+    stream = rows.stream
     if not len(above):
         return f"No points from {stream.title} yet."
     found = np.flatnonzero(above)
     if not len(found):
-        return _calm(scene)
-    i = int(found[-1])
-    f = int(np.nanargmax(scene.parts[i]))
-    what = stream.title if len(stream.names) == 1 else f"{stream.title}, {stream.names[f]},"
-    if i == len(above) - 1:
-        since = format_time(scene.time[i - int(runs[i]) + 1], stream.period)
-        return f"{what} is unusual since {since}: {_reason(scene, i, f, int(runs[i]))}."
-    return (
-        f"{what} was unusual at {format_time(scene.time[i], stream.period)}: "
-        f"{_reason(scene, i, f, int(runs[i]))}."
-    )
+        return _no_anomaly_sentence(rows)
+    row = int(found[-1])
+    run = int(runs[row])
+    feature = int(np.nanargmax(rows.parts[row]))
+    reason = _reason(rows, row, feature, run)
+    what = stream.title if len(stream.names) == 1 else f"{stream.title}, {stream.names[feature]},"
+    if row == len(above) - 1:
+        since = format_time(rows.time[row - run + 1], stream.period)
+        return f"{what} is unusual since {since}: {reason}."
+    return f"{what} was unusual at {format_time(rows.time[row], stream.period)}: {reason}."
 
 
-def _calm(scene: TrackRows) -> str:
-    stream = scene.stream
-    if np.isnan(scene.score).all():
-        return f"{stream.title}: learning what is normal."
-    return f"{stream.title} looks normal: nothing above the threshold in view."
+def _no_anomaly_sentence(rows: TrackRows) -> str:
+    title = rows.stream.title
+    if np.isnan(rows.score).all():
+        return f"{title}: learning what is normal."
+    return f"{title} looks normal: nothing above the threshold in view."

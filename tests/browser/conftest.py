@@ -1,5 +1,6 @@
-"""A running Redline, and visitors with a real headless Chromium; without one the suite is skipped,
-and an error in a console fails the test.
+"""Fixtures: a running Redline and visitors with a real headless Chromium.
+
+Without Chromium the suite is skipped; an error in a browser's console fails the test.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ SEED = 7
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the suite, and runs it last: playwright's event loop stays in this thread, where other
-    tests want their own.
+    """Mark the suite, and run it last.
+
+    Playwright's event loop stays in this thread, where other tests need their own.
     """
     ours = [item for item in items if HERE in item.path.parents]
     for item in ours:
@@ -30,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
-    """The browser all visitors use; each has a context of its own."""
+    """Start the browser that all visitors use, each with its own context."""
     if CHROMIUM is None:
         pytest.skip("no chromium, chromium-browser or google-chrome on the PATH")
     with sync_playwright() as playwright:
@@ -41,31 +43,33 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
-    """One Redline for all tests that change nothing that visitors share."""
+    """Start a Redline for all tests that change nothing that visitors share."""
     with Server("--seed", str(SEED)) as running:
         yield running
 
 
 @pytest.fixture
 def own_server() -> Iterator[Server]:
-    """A Redline of one's own: for tests that inject, apply, upload, change the speed or kill it."""
+    """Start a Redline for one test that injects, applies, uploads or changes the speed."""
     with Server("--seed", str(SEED)) as running:
         yield running
 
 
 @pytest.fixture
 def enter(chromium: Any) -> Iterator[Callable[..., Visitor]]:
-    """enter(server, **view) -> a visitor; at the end nothing may have gone wrong in a console, but
-    for what a test expects.
+    """Return enter(server, look, **view), which opens the page as a new visitor.
+
+    `look` are options of the browser's context, `view` the parameters of the link. At the end no
+    console may hold an error, except what a test removed.
     """
-    inside: list[Visitor] = []
+    visitors: list[Visitor] = []
 
-    def come(server: Server, look: dict[str, Any] | None = None, **view: Any) -> Visitor:
-        inside.append(Visitor(chromium, server.url, **(look or {})))
-        return inside[-1].open(**view)
+    def open_page(server: Server, look: dict[str, Any] | None = None, **view: Any) -> Visitor:
+        visitors.append(Visitor(chromium, server.url, **(look or {})))
+        return visitors[-1].open(**view)
 
-    yield come
-    wrong = [text for visitor in inside for text in visitor.wrong]
-    for visitor in inside:
+    yield open_page
+    errors = [text for visitor in visitors for text in visitor.console_errors]
+    for visitor in visitors:
         visitor.close()
-    assert not wrong, f"the browser's console says: {wrong}"
+    assert not errors, f"errors in the browser's console: {errors}"

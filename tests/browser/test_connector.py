@@ -1,5 +1,5 @@
-"""The connector: drops a CSV, corrects what was guessed, sees it; drops rubbish and reads the
-sentence; nothing is invented without labels.
+"""The upload: a CSV is shown, its guessed columns are corrected, a bad file gets an error text, and
+without labels no quality is shown.
 """
 
 from __future__ import annotations
@@ -21,27 +21,29 @@ CORPORA = [
     *sorted(DATA.glob("nab/**/ambient_temperature_system_failure.csv")),
     *sorted(DATA.glob("skab/valve1/*.csv"))[:1],
 ]
-STEPS, FAULTS = 900, (400, 700)
+STEPS = 900
+FAULTS = (400, 700)  # first step of each, three steps long
 
 
 def pumps(stamp: str = "%Y-%m-%d %H:%M:%S") -> bytes:
-    """A small series of our own: two features a minute, faults at two places, and which rows they
-    are.
+    """Return a small CSV: two features, one row a minute, with two labelled faults.
+
+    `stamp` is the format of its times.
     """
     draw = np.random.default_rng(5)
     start = datetime(2026, 3, 1, tzinfo=UTC)
     rows = ["when,pressure,flow,operator,is_bad"]
     for step in range(STEPS):
         bad = any(fault <= step < fault + 3 for fault in FAULTS)
-        pressure, flow = 4 + 0.1 * draw.standard_normal() + 2 * bad, 30 + draw.standard_normal()
-        rows.append(
-            f"{(start + timedelta(minutes=step)).strftime(stamp)},{pressure:.3f},{flow:.2f},{1 + step % 3},{int(bad)}"  # noqa: E501
-        )
+        time = (start + timedelta(minutes=step)).strftime(stamp)
+        pressure = 4 + 0.1 * draw.standard_normal() + 2 * bad
+        flow = 30 + draw.standard_normal()
+        rows.append(f"{time},{pressure:.3f},{flow:.2f},{1 + step % 3},{int(bad)}")
     return "\n".join(rows).encode() + b"\n"
 
 
-def shown_at_once(visitor: Visitor) -> None:
-    """All rows of the file are there."""
+def show_all(visitor: Visitor) -> None:
+    """Show the whole file at once, and wait until it is there."""
     visitor.press("show-all")
     visitor.until("eyes.text('age') === 'end of file'")
 
@@ -54,14 +56,14 @@ def test_a_dropped_file_is_understood_corrected_and_seen(own_server: Server, ent
     )
     visitor.until("eyes.marks().length > 0")  # it plays, with its anomalies marked
     assert visitor.see("eyes.lines()") == ["pressure", "flow", "operator"]
-    shown_at_once(visitor)
+    show_all(visitor)
     visitor.until(f"eyes.count('points') === {STEPS}")
     assert 0 <= float(visitor.text("recall")) <= 1
 
-    visitor.choose("col-values", "operator")  # a number, but none to watch
+    visitor.choose("col-values", "operator")  # a number, but not a measurement
     visitor.press("col-apply")
     visitor.until("eyes.lines().join() === 'pressure,flow'")
-    shown_at_once(visitor)
+    show_all(visitor)
     visitor.choose("range", "10,000 steps")
     visitor.until(f"eyes.x('pressure').length === {STEPS}")
     start = datetime(2026, 3, 1, tzinfo=UTC).timestamp()
@@ -74,7 +76,7 @@ def test_without_labels_nothing_is_invented(own_server: Server, enter: Enter) ->
     visitor = enter(own_server, domain="your-data")
     unlabelled = b"\n".join(line.rsplit(b",", 2)[0] for line in pumps().splitlines())
     visitor.drop("unlabelled.csv", unlabelled)
-    shown_at_once(visitor)
+    show_all(visitor)
     visitor.until("eyes.marks().length > 0")
     for number in ("precision", "recall", "caught"):
         assert visitor.text(number) == "no labels for this stream"
@@ -148,7 +150,7 @@ def test_a_series_as_it_is_plays_with_its_anomalies_marked(
     visitor = enter(own_server, domain="your-data", range=10_000)
     visitor.drop(name, content)
     visitor.until(f"eyes.text('guess').includes('{name}') && eyes.lines().length > 0")
-    shown_at_once(visitor)
+    show_all(visitor)
     rows = content.strip().count(b"\n")
     visitor.until(f"eyes.count('points') === {rows} && eyes.marks().length > 0")
     labelled = path is None or "skab" in path.parts

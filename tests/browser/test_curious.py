@@ -1,4 +1,4 @@
-"""The curious: opens the page, sees red, moves the threshold, injects a spike, sees it caught."""
+"""A first visit: see anomalies, move the threshold, inject a spike and see it caught."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DRAWN = (
 
 
 def red_points(visitor: Visitor, theme: str = "light") -> int:
-    """How many points the browser has really painted in the red of anomalies."""
+    """Return how many points the browser has painted in the red of anomalies."""
     return int(
         visitor.see(f"{DRAWN}.filter(s => [s.fill, s.stroke].includes('{RED[theme]}')).length")
     )
@@ -30,10 +30,11 @@ def test_within_ten_seconds_red_is_seen_moved_and_injected(
 ) -> None:
     visitor = enter(own_server)
     visitor.until("eyes.marks().length > 0", 10)
-    visitor.until("eyes.x('signal').length >= 600")  # full at once: nobody waits for a past
+    visitor.until("eyes.x('signal').length >= 600")  # full from the start
     assert red_points(visitor) >= len(visitor.marks())
     assert "unusual" in visitor.text("explain")
-    before, alarms = visitor.marks(), visitor.text("alarms")
+    before = visitor.marks()
+    alarms = visitor.text("alarms")
     visitor.slide("threshold", 2.0)
     visitor.until(f"eyes.marks().length > {len(before)} && eyes.text('alarms') !== '{alarms}'")
     assert all("→" in visitor.text(number) for number in ("alarms", "precision", "recall"))

@@ -1,5 +1,5 @@
-"""How the page behaves towards a person: nothing jumps, keys work, the theme is kept, a phone sees
-all of it, a link leads back.
+"""The usability of the page: nothing jumps, keys work, the theme is kept, it fits a phone, a link
+restores the view.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from bench.browser import Server
 from tests.browser.visitor import Visitor
 
 Enter = Callable[..., Visitor]
-PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
+PHONE_HEIGHT = 844
+PHONE = {"viewport": {"width": 390, "height": PHONE_HEIGHT}, "is_mobile": True, "has_touch": True}
 STILL = [
     "status",
     "points",
@@ -29,6 +30,7 @@ STILL = [
     "apply",
     "lower",
 ]
+SERIES = {"light": "#3B6FB6", "dark": "#7FB2F0"}  # colour of the values
 BOXES = f"Object.fromEntries({STILL}.map(id => [id, eyes.box(id)]))"
 FOCUSED = """(() => {
     const ids = [];
@@ -90,8 +92,9 @@ def test_a_phone_needs_no_scrolling_sideways(server: Server, enter: Enter, name:
 def test_on_a_phone_the_plot_comes_first(server: Server, enter: Enter) -> None:
     visitor = enter(server, PHONE, domain="cpu")
     visitor.until("eyes.lines().length")
-    top, controls = visitor.see("eyes.box('chart')[1]"), visitor.see("eyes.box('threshold')[1]")
-    assert top < 844 / 2 and controls > top
+    chart_y = visitor.see("eyes.box('chart')[1]")
+    controls_y = visitor.see("eyes.box('threshold')[1]")
+    assert chart_y < PHONE_HEIGHT / 2 and controls_y > chart_y
     assert visitor.see("eyes.box('chart')[2]") > 300
 
 
@@ -176,14 +179,10 @@ def test_the_theme_follows_the_system_and_a_switch_is_kept(
     ground = "getComputedStyle(document.body).backgroundColor"
     before = visitor.see(ground)
     line = "eyes.traces('signal')[0].line.color"
-    visitor.until(
-        f"eyes.lines().length && {line} === '{ {'light': '#3B6FB6', 'dark': '#7FB2F0'}[scheme] }'"
-    )
+    other = "dark" if scheme == "light" else "light"
+    visitor.until(f"eyes.lines().length && {line} === '{SERIES[scheme]}'")
     visitor.press("theme")
-    visitor.until(
-        f"{theme} !== '{scheme}' && {line} === "
-        f"'{ {'dark': '#3B6FB6', 'light': '#7FB2F0'}[scheme] }'"
-    )
+    visitor.until(f"{theme} !== '{scheme}' && {line} === '{SERIES[other]}'")
     visitor.until(f"{ground} !== '{before}'")
     visitor.page.reload()
     visitor.until(f"{theme} && {theme} !== '{scheme}'")
@@ -193,13 +192,10 @@ def test_no_white_flash_in_the_dark(server: Server, enter: Enter) -> None:
     visitor = enter(server, {"color_scheme": "dark"}, domain="wave")
     visitor.page.goto(visitor.page.url, wait_until="commit")
     visitor.page.wait_for_load_state("domcontentloaded")
-    red, green, blue = (
-        int(part)
-        for part in visitor.see(
-            "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3)"
-        )
+    rgb = visitor.see(
+        "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).map(Number)"
     )
-    assert max(red, green, blue) < 60
+    assert max(rgb) < 60
 
 
 def test_the_view_is_in_the_address_and_a_link_leads_back_to_it(
@@ -224,8 +220,7 @@ def test_the_view_is_in_the_address_and_a_link_leads_back_to_it(
     friend.page.goto(link)
     friend.until(
         "eyes.text('detector') === 'CUSUM' && "
-        "eyes.text('threshold-said').startsWith('5.0') && eyes.x('load').length > "
-        "1900"
+        "eyes.text('threshold-said').startsWith('5.0') && eyes.x('load').length > 1900"
     )
 
 
@@ -234,7 +229,7 @@ def test_a_link_of_another_seed_says_so(server: Server, enter: Enter) -> None:
     visitor.until("/made with --seed 8/.test(eyes.text('trouble'))")
 
 
-# Pop-ups leave after 6000 ms; on a busy machine that is sooner than a click comes. Here they stay.
+# Pop-ups disappear after 6000 ms, on a busy machine before the click comes; this keeps them.
 STAY = """(() => {
   const later = window.setTimeout;
   window.setTimeout = (act, ms, ...more) => (ms === 6000 ? 0 : later(act, ms, ...more));
@@ -249,9 +244,8 @@ def test_pop_ups_are_three_at_most_and_the_bell_is_silent_until_clicked(
     assert visitor.see("document.getElementById('bell').getAttribute('aria-pressed')") != "true"
     visitor.press("bell")
     visitor.until("document.getElementById('bell').getAttribute('aria-pressed') === 'true'")
-    visitor.slide(
-        "size", 12
-    )  # higher than all in the last hundred steps: only a record is an alarm
+    # higher than all of the last hundred steps: only a record is an alarm
+    visitor.slide("size", 12)
     visitor.see(STAY)
     visitor.press("inject-point")
     visitor.until("document.querySelectorAll('#popups .popup').length >= 1")

@@ -1,6 +1,4 @@
-"""What must stay true of the plot while it lives: no rewritten past, no gap, no repeat, no lost
-zoom, no visitor in another's way.
-"""
+"""The live plot: marks stay, no gap or repeat, zoom is kept, visitors do not slow each other."""
 
 from __future__ import annotations
 
@@ -23,18 +21,19 @@ def test_marks_in_the_buffer_stay_as_they_are_while_5000_steps_come(
 ) -> None:
     visitor = enter(own_server, domain="cpu", range=10_000)
     visitor.until("eyes.x('CPU').length > 9900")
-    before, last = visitor.marks(), visitor.see("eyes.x('CPU').at(-1)")
+    before = visitor.marks()
+    last = visitor.see("eyes.x('CPU').at(-1)")
     visitor.choose("speed", "50x")  # slow enough that a busy machine overshoots little
     visitor.steps(5_000)
     visitor.choose("speed", "1x")
     visitor.redraws(3)
-    x, after = visitor.see("eyes.x('CPU')"), visitor.marks()
+    x = visitor.see("eyes.x('CPU')")
+    after = visitor.marks()
     assert x[-1] - last >= 4_900 * (x[1] - x[0])
-    still = [
-        t for t in before if t >= x[-10_000:][0]
-    ]  # the line may go on to the left of what is in sight
-    assert len(still) > 10
-    assert [t for t in after if t <= last] == still
+    oldest = x[-10_000:][0]  # the line may begin before the visible steps
+    kept = [t for t in before if t >= oldest]
+    assert len(kept) > 10
+    assert [t for t in after if t <= last] == kept
 
 
 def test_for_a_minute_of_ticks_moves_and_tabs_no_line_has_a_gap_or_a_repeat(
@@ -78,7 +77,7 @@ def test_a_hidden_browser_tab_comes_back_whole(own_server: Server, enter: Enter)
     points = visitor.see("eyes.count('points')")
     last = visitor.see("eyes.x('signal').at(-1)")
     session.send("Page.setWebLifecycleState", {"state": "frozen"})
-    watching = enter(own_server, domain="wave")  # time goes on for somebody else
+    watching = enter(own_server, domain="wave")  # time goes on for another visitor
     watching.until(f"eyes.count('points') > {points + 60}")
     session.send("Page.setWebLifecycleState", {"state": "active"})
     visitor.until(f"eyes.count('points') > {points + 60} && eyes.x('signal').at(-1) > {last}")
@@ -126,7 +125,9 @@ def test_look_back_freezes_the_view_counts_what_waits_and_goes_live_again(
     visitor.until("/\\+[1-9]/.test(eyes.text('golive'))")
     assert visitor.see("eyes.x('signal').at(-1)") == frozen
     visitor.redraws(2)
-    assert visitor.see("eyes.sizes.at(-1)") < 20_000, "what stands still is not sent again"
+    assert visitor.see("eyes.sizes.at(-1)") < 20_000, (
+        "a plot that does not change is not sent again"
+    )
     visitor.press("earlier")
     visitor.until(f"eyes.x('signal').at(-1) < {frozen}")
     visitor.press("previous")
@@ -143,13 +144,11 @@ def test_a_slow_compare_of_one_visitor_does_not_slow_another(
     busy.page.get_by_text("Compare detectors").click()
     busy.until("document.querySelectorAll('#compare tr').length > 0")
     calm.see("eyes.ticks = []")
-    for window in (200, 300, 400, 150):  # each asks for a new track of every detector
+    for window in (200, 300, 400, 150):  # each needs a new track of every detector
         busy.slide("window", window)
         busy.until(
-            (
-                "[...document.querySelectorAll('#compare tr')].some(row => "
-                "row.textContent.includes('scoring'))"
-            ),
+            "[...document.querySelectorAll('#compare tr')].some(row => "
+            "row.textContent.includes('scoring'))",
             10,
         )
         calm.redraws(4)

@@ -1,5 +1,5 @@
-"""Every state the page can be in has its text: learning, stale, disconnected, failed, empty,
-paused; one tab's trouble leaves the others alone.
+"""The states of the page: learning, stale, disconnected, failed, empty and paused each have a text,
+and a failure on one tab does not affect the others.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ TICK = 0.5  # seconds
 
 @pytest.fixture(scope="module")
 def odd() -> Iterator[Server]:
+    """Start the Redline with faulty streams."""
     with Server(program=Path(__file__).parent / "odd.py") as running:
         yield running
 
@@ -38,7 +39,7 @@ def test_a_killed_server_is_noticed_within_three_ticks_and_heals(enter: Enter) -
     killed = time.time()
     spoke = visitor.until("eyes.spoke", 10) / 1000
     assert spoke - killed < 3 * TICK + 0.25 + 0.25, (
-        "three ticks, the beat that looks, and a quarter of a second for a busy machine"
+        "three ticks, the interval of the check, and a quarter of a second for a busy machine"
     )
     assert visitor.see("document.body.dataset.state") == "lost"
     assert len(visitor.see("eyes.x('signal')")) >= shown, "the plot is kept"
@@ -58,7 +59,9 @@ def test_a_killed_server_is_noticed_within_three_ticks_and_heals(enter: Enter) -
         "Failed to fetch",
         "the server did not respond",
     )
-    visitor.wrong = [text for text in visitor.wrong if not any(words in text for words in expected)]
+    visitor.console_errors = [
+        text for text in visitor.console_errors if not any(part in text for part in expected)
+    ]
 
 
 def test_a_stream_that_raises_says_so_on_its_tab_with_an_id_that_is_in_the_log(
@@ -70,7 +73,7 @@ def test_a_stream_that_raises_says_so_on_its_tab_with_an_id_that_is_in_the_log(
     assert "the cable is unplugged" in sentence
     assert (found := re.search(r"[0-9a-f]{6}", visitor.text("status")))
     assert found[0] in odd.log.read_text()
-    assert visitor.see("eyes.lines().length") == 2, "what was there stays in sight"
+    assert visitor.see("eyes.lines().length") == 2, "the plot is kept"
     visitor.tab("wave")
     points = visitor.until("eyes.text('status') === 'live' && eyes.count('points')")
     visitor.until(f"eyes.count('points') > {points}")

@@ -1,5 +1,5 @@
-"""The tuner: chooses a detector, compares, clicks the curve, applies, undoes, exports; the command
-line finds the very same in what was exported.
+"""The tuning of a stream: choose and compare detectors, pick a threshold, apply, undo, export; the
+command line finds the same anomalies from the exported file.
 """
 
 from __future__ import annotations
@@ -19,10 +19,8 @@ from redline.detection.third_party import register_available
 from tests.browser.visitor import Visitor
 
 Enter = Callable[..., Visitor]
-NAMES = [
-    *DETECTORS,
-    *register_available(DetectorList({})),
-]  # with those of an installed extra, as `python app.py` lists them
+# with those of an installed extra, as `python app.py` lists them
+NAMES = [*DETECTORS, *register_available(DetectorList({}))]
 ROWS = (
     "[...document.querySelectorAll('#compare tr')].map(row => [...row.cells].map(cell => "
     "cell.textContent))"
@@ -36,16 +34,14 @@ def test_choose_compare_click_the_curve_apply_undo(own_server: Server, enter: En
     visitor.until("eyes.text('alarms').includes('→')")
     visitor.page.get_by_text("Compare detectors").click()
     visitor.until(
-        (
-            f"(() => {{ const rows = {ROWS}; return rows.length === {len(NAMES)} && "
-            f"rows.every(r => r.length === 8) }})()"
-        ),
+        f"(() => {{ const rows = {ROWS}; return rows.length === {len(NAMES)} && "
+        f"rows.every(r => r.length === 8) }})()",
         60,
     )
     rows = visitor.see(ROWS)
     assert {row[0] for row in rows} == set(NAMES)
     quality = [float(row[4].replace("–", "0")) for row in rows]  # F1
-    assert quality == sorted(quality, reverse=True), "the best stands first"
+    assert quality == sorted(quality, reverse=True), "the best must come first"
     assert all(float(row[6]) > 0 for row in rows), "microseconds per point"
 
     curve = visitor.page.locator("#curve .nsewdrag").bounding_box()
@@ -74,9 +70,8 @@ def test_the_best_f1_and_one_percent_set_the_slider(server: Server, enter: Enter
     visitor.slide("threshold", 9.0)
     visitor.press("one-percent")
     visitor.until("!eyes.text('threshold-said').startsWith('9.0')")
-    visitor.until(
-        "(() => { const n = eyes.marks().length; return n > 60 && n < 140 })()"
-    )  # one feature, 10,000 steps
+    # one feature, 10,000 steps
+    visitor.until("(() => { const n = eyes.marks().length; return n > 60 && n < 140 })()")
     one_percent = visitor.text("threshold-said")
     visitor.press("best")
     visitor.until(f"eyes.text('threshold-said') !== '{one_percent}'")
@@ -99,7 +94,7 @@ def test_a_moved_threshold_only_compares_and_a_new_detector_leaves_it(
     visitor.until("eyes.text('detector') === 'CUSUM'")
     assert visitor.text("threshold-said").startswith("2.0")
     assert visitor.see("eyes.count('anomalies')") - applied < 10, (
-        "the cards follow what is applied, not what is previewed"
+        "the cards count under the applied settings, not under those previewed"
     )
 
 
@@ -118,26 +113,13 @@ def test_what_is_exported_finds_the_very_same_anomalies(own_server: Server, ente
     assert len(source["injections"]) == 1 and exported["settings"]["threshold"] == 4.5
 
     steps = round(visitor.see("eyes.count('points')")) - source["first"]
-    words = [
-        sys.executable,
-        "-m",
-        "redline",
-        "run",
-        "--config",
-        str(download.value.path()),
-        "--steps",
-        str(steps),
-        "--json",
-    ]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    options = ["--config", str(download.value.path()), "--steps", str(steps), "--json"]
+    command = [sys.executable, "-m", "redline", "run", *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
     times = np.unique(
         [round(json.loads(line)["time"] * 1000, 3) for line in done.stdout.splitlines()]
     )
-    first, last = (
-        visitor.see("eyes.x('temperature')[0]"),
-        visitor.see("eyes.x('temperature').at(-1)"),
-    )
-    assert (
-        len(times)
-        and sorted(set(visitor.marks())) == times[(times >= first) & (times <= last)].tolist()
-    )
+    first = visitor.see("eyes.x('temperature')[0]")
+    last = visitor.see("eyes.x('temperature').at(-1)")
+    visible = times[(times >= first) & (times <= last)].tolist()
+    assert len(times) and sorted(set(visitor.marks())) == visible

@@ -1,6 +1,4 @@
-"""One person at the page: what a test does and sees is said in the words of somebody who sits in
-front of it.
-"""
+"""A visitor: a browser on the page, with what a person can do and see there as methods."""
 
 from __future__ import annotations
 
@@ -21,8 +19,9 @@ window.eyes = {
     const b = document.getElementById(id)?.getBoundingClientRect();
     return b ? [b.x + scrollX, b.y + scrollY, b.width, b.height].map(Math.round) : null;
   },
-  faults: [], looks: 0, ticks: [], sizes: [],  // of each redraw by the clock: ms from asking to the last byte, characters
-  guard() {  // every 20 ms: is any line out of order, doubled or with a hole?
+  faults: [], looks: 0,  // what guard() found, and how often it checked
+  ticks: [], sizes: [],  // of each redraw by the timer: ms from the request to the last byte, characters
+  guard() {  // check every 20 ms that the first line is in order, without a gap or a repeat
     setInterval(() => {
       const names = eyes.lines();
       if (!names.length) return;
@@ -43,86 +42,87 @@ window.fetch = async (...asked) => {
   return answer;
 };
 """  # noqa: E501
-PATIENCE = 30_000  # ms a test waits for anything before it is called missing
+PATIENCE = 30_000  # ms a test waits for anything
 
 
 class Visitor:
-    """A page in a browser of its own, with everything that went wrong in its console."""
+    """A page in its own browser context, with the errors of its console."""
 
     def __init__(self, browser: Any, url: str, **look: Any) -> None:
         self.context = browser.new_context(**{"viewport": {"width": 1400, "height": 1180}, **look})
         self.context.set_default_timeout(PATIENCE)
         self.context.add_init_script(EYES)
-        self.url, self.page, self.wrong = url, self.context.new_page(), []
-        self.page.on(
-            "console",
-            lambda message: self.wrong.append(message.text) if message.type == "error" else None,
-        )
-        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
+        self.url = url
+        self.page = self.context.new_page()
+        self.console_errors: list[str] = []
+        self.page.on("console", self._record)
+        self.page.on("pageerror", lambda error: self.console_errors.append(str(error)))
+
+    def _record(self, message: Any) -> None:
+        if message.type == "error":
+            self.console_errors.append(message.text)
 
     def open(self, **view: Any) -> Visitor:
-        """Goes to the page, as a link to a view names it, and waits until there is something to
-        see.
-        """
+        """Open the link to a view, and wait until the page shows a status."""
         self.page.goto(f"{self.url}/?{'&'.join(f'{name}={value}' for name, value in view.items())}")
         self.until("eyes.text('status') && eyes.text('status') !== '–'")
         return self
 
     def until(self, condition: str, seconds: float | None = None) -> Any:
-        """Waits until a condition holds in the page; says what it waited for and what stood there
-        if it never does.
+        """Wait until a JavaScript expression is true in the page, and return its value.
+
+        Raises:
+            AssertionError: it stays false; says what was waited for and what the page shows.
         """
         try:
             return self.page.wait_for_function(
                 condition, timeout=None if seconds is None else 1000 * seconds
             ).json_value()
         except TimeoutError as error:
-            there = " | ".join(
-                f"{name}: {self.text(name)}"
-                for name in ("status", "explain", "trouble", "age", "acted", "upload-said")
-            )
+            elements = ("status", "explain", "trouble", "age", "acted", "upload-said")
+            shown = " | ".join(f"{name}: {self.text(name)}" for name in elements)
             raise AssertionError(
-                f"waited for {condition}; there was {there}; {error}; console: {self.wrong}"
+                f"waited for {condition}; the page shows {shown}; {error}; "
+                f"console: {self.console_errors}"
             ) from None
 
     def see(self, expression: str) -> Any:
+        """Return the value of a JavaScript expression in the page."""
         return self.page.evaluate(expression)
 
     def text(self, element: str) -> str:
+        """Return the text of an element, by id."""
         return str(self.see(f"eyes.text('{element}')"))
 
     def marks(self) -> list[float]:
-        """Times of the red marks in the chart, ms since the epoch."""
+        """Return the times of the red marks in the chart, ms since the epoch."""
         return list(self.see("eyes.marks()"))
 
     def press(self, element: str) -> None:
+        """Click on an element, by id."""
         self.page.click(f"#{element}")
 
     def tab(self, name: str) -> None:
-        """Opens the tab of a stream by a click, and waits until its plot is there."""
-        self.page.click(
-            f"#domain [data-spark='{name}']" if name != "overview" else "#domain .tab >> nth=0"
-        )
+        """Open the tab of a stream by a click, and wait until it is shown."""
+        tab = "#domain .tab >> nth=0" if name == "overview" else f"#domain [data-spark='{name}']"
+        self.page.click(tab)
         self.until(f"document.body.dataset.domain === '{name}'")
 
-    def choose(self, dropdown: str, *words: str) -> None:
-        """Picks options of a dropdown by their words."""
+    def choose(self, dropdown: str, *labels: str) -> None:
+        """Pick options of a dropdown by their labels."""
         self.press(dropdown)
-        for word in words:
-            self.page.locator(".dash-dropdown-content [role=option]").get_by_text(
-                word, exact=True
-            ).click()
+        options = self.page.locator(".dash-dropdown-content [role=option]")
+        for label in labels:
+            options.get_by_text(label, exact=True).click()
         self.page.keyboard.press("Escape")
 
     def slide(self, slider: str, value: float) -> None:
-        """Drags a slider near a value with the mouse, then goes the rest with the arrow keys."""
+        """Drag a slider near a value with the mouse, then set it with the arrow keys."""
         thumb = self.page.locator(f"#{slider} [role=slider]")
         low, high = (float(thumb.get_attribute(f"aria-value{end}") or 0) for end in ("min", "max"))
         track = self.page.locator(f"#{slider} .dash-slider-track").bounding_box()
-        x, y = (
-            track["x"] + track["width"] * (value - low) / (high - low),
-            track["y"] + track["height"] / 2,
-        )
+        x = track["x"] + track["width"] * (value - low) / (high - low)
+        y = track["y"] + track["height"] / 2
         thumb.hover()
         self.page.mouse.down()
         self.page.mouse.move(x, y, steps=4)
@@ -138,18 +138,19 @@ class Visitor:
         )
 
     def steps(self, count: int) -> None:
-        """Waits for that many new points."""
+        """Wait for that many new points."""
         self.until(f"eyes.count('points') >= {self.see('eyes.count(`points`)') + count}", 90)
 
     def redraws(self, count: int) -> None:
-        """Waits for that many answers to the clock."""
+        """Wait for that many redraws by the timer."""
         self.until(f"eyes.ticks.length >= {self.see('eyes.ticks.length') + count}")
 
     def drop(self, name: str, content: bytes) -> None:
-        """Drops a file on the page."""
+        """Upload a file."""
         self.page.set_input_files(
             "#upload input[type=file]", {"name": name, "mimeType": "text/csv", "buffer": content}
         )
 
     def close(self) -> None:
+        """Close the browser context."""
         self.context.close()

@@ -1,6 +1,4 @@
-"""The page without a browser: its layout, its answers, its command line, what it says when
-something is wrong.
-"""
+"""The page without a browser: its layout, its callbacks, its command line and its errors."""
 
 import base64
 import json
@@ -30,11 +28,12 @@ from redline.sources.csv_cells import CsvError
 from redline.storage.sqlite import SqliteStore
 from streams import KINDS, STREAMS
 
-IDS = """tick domain detector window threshold chart explain points anomalies rate status clock age alarms precision recall curve history compare
-pause speed golive apply undo export share upload theme bell"""  # noqa: E501
+IDS = """tick domain detector window threshold chart explain points anomalies rate status clock age
+alarms precision recall curve history compare pause speed golive apply undo export share upload
+theme bell"""
+LOADS = [40 + (i * 7) % 5 + (60 if i == 700 else 0) for i in range(900)]  # %, one anomaly
 CSV = b"time,load (%)\n" + b"".join(
-    f"2026-01-05 00:{i // 60:02d}:{i % 60:02d},{40 + (i * 7) % 5 + (60 if i == 700 else 0)}\n".encode()  # noqa: E501
-    for i in range(900)
+    f"2026-01-05 00:{i // 60:02d}:{i % 60:02d},{load}\n".encode() for i, load in enumerate(LOADS)
 )
 
 
@@ -50,17 +49,21 @@ def service(monitor):
     return assemble_service(lambda store: monitor)
 
 
+def redrawn(service, held=None, theme="light", span=600):
+    """Return the redraw of the wave, live, for a browser that holds `held`."""
+    query = ViewQuery(service, "wave", Settings(), span)
+    return redraw.redraw(query, theme, {}, "event", held)
+
+
 def ids(component):
+    """Return the ids of a component and of all inside it."""
     found = {component.id} if getattr(component, "id", None) else set()
     children = getattr(component, "children", None)
-    for child in children if isinstance(children, list | tuple) else [children]:
+    children = children if isinstance(children, list | tuple) else [children]
+    for child in [*children, getattr(component, "label", None)]:
         if hasattr(child, "to_plotly_json"):
             found |= ids(child)
-    return (
-        found | ids(component.label)
-        if hasattr(getattr(component, "label", None), "to_plotly_json")
-        else found
-    )
+    return found
 
 
 def test_the_ids_that_outside_scripts_rely_on_are_there(monitor):
@@ -69,10 +72,8 @@ def test_the_ids_that_outside_scripts_rely_on_are_there(monitor):
 
 
 def test_the_tabs_are_the_overview_the_streams_with_the_wave_first_this_machine_and_your_data():
-    assert (
-        list(layout.TAB_TITLES) == ["overview", *STREAMS, "this-machine", "your-data"]
-        and next(iter(STREAMS)) == "wave"
-    )
+    assert list(layout.TAB_TITLES) == ["overview", *STREAMS, "this-machine", "your-data"]
+    assert next(iter(STREAMS)) == "wave"
 
 
 def test_an_unknown_path_is_a_problem_and_never_the_page(service):
@@ -99,23 +100,21 @@ def test_no_part_of_the_page_is_served_under_the_name_of_another_site(service):
             assert client.get(path, headers=evil).status_code == 421, path
         answer = client.post("/_dash-update-component", json=body, headers=evil)
         assert answer.status_code == 421 and answer.json()["status"] == 421
-        honest = client.post("/_dash-update-component", json=body)
-        assert honest.status_code not in (400, 421), "only the host kept the other one out"
+        local = client.post("/_dash-update-component", json=body)
+        assert local.status_code not in (400, 421), "only the host must be refused"
 
 
 def test_a_browser_is_sent_only_what_it_lacks_and_both_ways_show_the_same(service, monitor):
-    def asked(seen: Any) -> Any:
-        answer = redraw.redraw(
-            ViewQuery(service, "wave", Settings(), 600), "light", {}, "event", seen
-        )
-        return None if answer["chart"] is no_update else json.loads(
-            orjson.dumps(answer["chart"])
-        ), json.loads(json.dumps(answer["seen"]))
+    def ask(held: Any) -> Any:
+        answer = redrawn(service, held)
+        chart = answer["chart"]
+        sent = None if chart is no_update else json.loads(orjson.dumps(chart))
+        return sent, json.loads(json.dumps(answer["seen"]))
 
-    whole, held = asked(None)
-    assert asked(held)[0] is None
+    whole, held = ask(None)
+    assert ask(held)[0] is None
     monitor.backfill(monitor.feeds["wave"], 7)
-    patch, after = asked(held)
+    patch, after = ask(held)
     assert held["end"] == 3_000 and after["end"] == 3_007
     grown = [
         op
@@ -123,11 +122,9 @@ def test_a_browser_is_sent_only_what_it_lacks_and_both_ways_show_the_same(servic
         if op["operation"] == "Extend" and op["location"][-1] == "x"
     ]
     assert {len(op["params"]["value"]) for op in grown} == {7}
-    again, _ = asked(None)
-    assert (
-        again["data"][2]["x"][-7:] == grown[2]["params"]["value"]
-        and again["data"][2]["x"][:-7] == whole["data"][2]["x"]
-    )
+    again, _ = ask(None)
+    x = again["data"][2]["x"]
+    assert x[-7:] == grown[2]["params"]["value"] and x[:-7] == whole["data"][2]["x"]
     named = {
         op["location"][-1]: op["params"]["value"]
         for op in patch["operations"]
@@ -137,44 +134,27 @@ def test_a_browser_is_sent_only_what_it_lacks_and_both_ways_show_the_same(servic
 
 
 def test_what_many_look_at_is_drawn_once_until_somebody_says_what_is_true(service, monitor):
-    def ask() -> Any:
-        return redraw.redraw(
-            ViewQuery(service, "wave", Settings(), 600), "light", {}, "event", None
-        )["chart"]
-
-    first = ask()
-    assert (
-        ask() is first
-        and redraw.redraw(ViewQuery(service, "wave", Settings(), 600), "dark", {}, "event", None)[
-            "chart"
-        ]
-        is not first
-    )
+    first = redrawn(service)["chart"]
+    assert redrawn(service)["chart"] is first
+    assert redrawn(service, theme="dark")["chart"] is not first
     service.labels.version += 1
-    assert ask() is not first
+    assert redrawn(service)["chart"] is not first
 
 
 def test_what_was_drawn_is_kept_for_a_moment_only(service, monitor, monkeypatch):
     def ask() -> Any:
-        return redraw.redraw(
-            ViewQuery(service, "wave", Settings(), 600), "light", {}, "event", None
-        )["chart"]
+        return redrawn(service)["chart"]
 
-    assert ask() is ask() and len(query.answers) > 1
+    assert ask() is ask() and len(query.answer_cache) > 1
     monkeypatch.setattr(query, "ANSWER_SECONDS", -1.0)
-    assert ask() is not ask() and not query.answers
+    assert ask() is not ask() and not query.answer_cache
 
 
 def test_who_looks_at_a_stream_that_stands_sees_a_label_at_once(service, monitor):
-    def ask(seen: Any) -> Any:
-        return redraw.redraw(
-            ViewQuery(service, "wave", Settings(), 600), "light", {}, "event", seen
-        )
-
-    held = json.loads(json.dumps(ask(None)["seen"]))
-    assert ask(held)["chart"] is no_update
+    held = json.loads(json.dumps(redrawn(service)["seen"]))
+    assert redrawn(service, held)["chart"] is no_update
     service.labels.version += 1
-    assert ask(held)["chart"] is not no_update
+    assert redrawn(service, held)["chart"] is not no_update
 
 
 def test_a_browser_that_fell_behind_the_buffer_gets_the_whole_plot(monkeypatch):
@@ -185,35 +165,33 @@ def test_a_browser_that_fell_behind_the_buffer_gets_the_whole_plot(monkeypatch):
     feed.capacity = 1_000
     feed.tape = feed.empty_tape(0)
     monitor.backfill(feed, 1_000)
-    first = redraw.redraw(
-        ViewQuery(service, "wave", Settings(), 10_000), "light", {}, "event", None
-    )["seen"]
+    first = redrawn(service, span=10_000)["seen"]
     for _ in range(16):
         monitor.backfill(feed, 100)
-    answer = redraw.redraw(
-        ViewQuery(service, "wave", Settings(), 10_000), "light", {}, "event", first
-    )
-    assert answer["seen"]["sheet"] == first["sheet"] and b'"operations"' not in orjson.dumps(
-        answer["chart"]
-    )
+    answer = redrawn(service, first, span=10_000)
+    assert answer["seen"]["sheet"] == first["sheet"]
+    assert b'"operations"' not in orjson.dumps(answer["chart"])
 
 
-def test_a_plot_is_sent_whole_only_when_its_sheet_is_turned(service, monitor):
-    feed, held, turned = monitor.feeds["wave"], None, []
+def test_a_plot_is_sent_whole_only_when_its_first_step_moves(service, monitor):
+    feed = monitor.feeds["wave"]
+    held = None
+    whole = []
     for _ in range(130):
         seen = ViewQuery(service, "wave", Settings(), 600)
         answer = redraw.redraw(seen, "light", {}, "event", held)
-        turned.append(b'"operations"' not in orjson.dumps(answer["chart"]))
+        whole.append(b'"operations"' not in orjson.dumps(answer["chart"]))
         assert seen.end - seen.first >= 750 or not seen.first
         held = answer["seen"]
         monitor.backfill(feed, 5)
-    assert sum(turned) == 1 + 650 // 300
+    assert sum(whole) == 1 + 650 // 300
 
 
 def test_a_moved_threshold_only_compares_and_numbers_say_old_and_new(service, monitor):
     before = query.ViewQuery(service, "wave", Settings(threshold=2.0), 600)
     numbers = panels.preview_numbers(before, "row")
-    old, new = before.figures(monitor.feeds["wave"].applied), before.figures(before.settings)
+    old = before.buffer_metrics(monitor.feeds["wave"].applied)
+    new = before.buffer_metrics(before.settings)
     assert new.alarms > old.alarms and len(monitor.feeds["wave"].tracks) == 1
     assert [part.children for part in numbers["alarms"]] == [
         f"{old.alarms:,} → ",
@@ -235,35 +213,24 @@ def test_a_dropped_file_becomes_your_data_and_a_bad_one_leaves_it_as_it_was(moni
         monitor, "data:text/csv;base64," + base64.b64encode(CSV).decode(), "load.csv"
     )
     feed = monitor.feeds[layout.YOUR_DATA]
-    assert (
-        feed.end == upload.ROWS_AT_ONCE
-        and "load.csv, 900 rows" in upload.guess_boxes(feed)["guess"]
-    )
+    assert feed.end == upload.ROWS_AT_ONCE
+    assert "load.csv, 900 rows" in upload.guess_boxes(feed)["guess"]
+    rubbish = "data:;base64," + base64.b64encode(b"\x00\x01rubbish").decode()
     with pytest.raises(CsvError):
-        upload.receive_file(
-            monitor, "data:;base64," + base64.b64encode(b"\x00\x01rubbish").decode(), "bad.bin"
-        )
+        upload.receive_file(monitor, rubbish, "bad.bin")
     with pytest.raises(CsvError, match="drop it again"):
         upload.receive_file(monitor, "data:;base64,***", "bad.bin")
     assert monitor.feeds[layout.YOUR_DATA] is feed
-    upload.reread_file(
-        monitor,
-        upload.corrected_columns(
-            {"time": "time", "stamps": "ISO", "values": ["load (%)"], "label": None}
-        ),
-    )
+    boxes = {"time": "time", "stamps": "ISO", "values": ["load (%)"], "label": None}
+    upload.reread_file(monitor, upload.corrected_columns(boxes))
     assert monitor.feeds[layout.YOUR_DATA].stream.names == ("load",)
     upload.replay_file(monitor, whole=True)
     assert monitor.feeds[layout.YOUR_DATA].end == 900
 
 
 def test_a_link_is_followed_and_a_wrong_one_says_what_is_wrong(monitor):
-    assert (
-        settings_from_link(
-            monitor, "?domain=wave&detector=EWMA&window=30&threshold=4.5&range=2000"
-        )["window"]
-        == 30
-    )
+    link = "?domain=wave&detector=EWMA&window=30&threshold=4.5&range=2000"
+    assert settings_from_link(monitor, link)["window"] == 30
     assert "threshold" in settings_from_link(monitor, "?domain=wave&threshold=900")["acted"]
     assert "not here" in settings_from_link(monitor, "?domain=nowhere")["acted"]
 
@@ -287,10 +254,8 @@ def test_a_detector_that_refuses_has_a_row_that_says_why(service, monitor, monke
         monkeypatch.setattr(f"{module}.DETECTORS", {**DETECTORS, "picky": Picky})
     rows = panels.comparison_rows(service, monitor.feeds["wave"], Settings(), "row")
     assert len(rows) == len(DETECTORS) + 1
-    assert (
-        rows[-1].children[0].children.children == "picky"
-        and "at least 200 steps" in rows[-1].children[1].children
-    )
+    name, reason = rows[-1].children
+    assert name.children.children == "picky" and "at least 200 steps" in reason.children
 
 
 def test_looking_back_and_going_live(service, monitor):
@@ -298,9 +263,8 @@ def test_looking_back_and_going_live(service, monitor):
     end = query.view_end("earlier", live, None)
     assert end == 2_700
     back = ViewQuery(service, "wave", Settings(threshold=2.5), 600, end)
-    assert (
-        query.view_end("later", back, None) is None and query.view_end("pause", back, None) is None
-    )
+    assert query.view_end("later", back, None) is None
+    assert query.view_end("pause", back, None) is None
     assert query.view_end("pause", live, None) == 3_000
     found = query.view_end("previous", live, None)
     score = live.track.read("score", 0, 3_000)[:, 0]
@@ -319,11 +283,11 @@ def test_looking_back_beyond_the_buffer_finds_what_the_store_keeps(tmp_path, mon
         feed = made.feeds["oven"]
         assert feed.tape.first > 1_500
         back = ViewQuery(service, "oven", Settings(), 600, 900)
-        seen = back.seen
+        seen = back.view
         assert (seen.first, seen.end) == (300, 900) and seen.x[:, 0].tolist() == x[300:900].tolist()
         assert np.isfinite(seen.score).all() and np.isnan(seen.low).all()
         edge = ViewQuery(service, "oven", Settings(), 600, feed.tape.first + 300)
-        over = edge.seen
+        over = edge.view
         assert (
             over.x[:, 0].tolist() == x[edge.first : edge.end].tolist()
             and len(over.time) == edge.end - edge.first
@@ -332,16 +296,18 @@ def test_looking_back_beyond_the_buffer_finds_what_the_store_keeps(tmp_path, mon
 
 def test_what_people_say_counts_as_truth_and_settings_are_proposed(service, monitor):
     feed = monitor.feeds["wave"]
-    sure = Settings(threshold=2.5)
-    before = ViewQuery(service, "wave", sure, 600).figures(sure)
+    settings = Settings(threshold=2.5)
+    before = ViewQuery(service, "wave", settings, 600).buffer_metrics(settings)
     false = [
-        a for a in ViewQuery(service, "wave", sure, 3_000).seen.marks if a.outcome == "false alarm"
+        a
+        for a in ViewQuery(service, "wave", settings, 3_000).view.marks
+        if a.outcome == "false alarm"
     ]
     assert false
     for mark in false[:3]:
         at = float(feed.tape.read("time", mark.row, mark.row + 1)[0, 0])
         add_label(service, feed, (at, at), "missed")
-    after = ViewQuery(service, "wave", sure, 600).figures(sure)
+    after = ViewQuery(service, "wave", settings, 600).buffer_metrics(settings)
     assert after.row_recall > before.row_recall and after.row_precision > before.row_precision
     found = find_proposal(service, feed)
     assert found is None or found.fits > found.fits_now
@@ -353,7 +319,8 @@ def test_a_label_given_or_taken_back_by_a_program_counts_at_once(service, monito
 
     def ask() -> Any:
         now = ViewQuery(service, "wave", settings, 600)
-        return now.figures(settings), now.seen.truth, redraw.curve_update(now, "row", "light")
+        curve = redraw.curve_update(now, "row", "light")
+        return now.buffer_metrics(settings), now.view.truth, curve
 
     before = ask()
     label = service.labels.add(Label("wave", at, at + 5, "missed", "a program", 0.0), 1)

@@ -1,4 +1,4 @@
-"""The event loop: a slow read of the store holds up nobody but who asked for it."""
+"""The event loop: a slow read of the store delays no other request."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The chart as plain dicts: the ids that outside scripts rely on, gaps that stay gaps, growth that
-equals the whole.
-"""
+"""The chart as plain dicts: the names that other scripts rely on, gaps, and growth by patches."""
 
 from itertools import pairwise
 
@@ -15,6 +13,7 @@ RED = {"light": "#D6001C", "dark": "#FF5A5F"}
 
 
 def seen(n=50, features=1, **changes):
+    """Return a View of n rows with three marks and one long anomaly."""
     time = np.arange(n) * 2.0 + 1_000
     x = np.random.default_rng(4).normal(size=(n, features))
     names, units = ("load", "heat", "noise")[:features], ("%", "°C", "")[:features]
@@ -47,6 +46,7 @@ def seen(n=50, features=1, **changes):
 
 
 def named(figure, name):
+    """Return the traces with a name."""
     return [trace for trace in figure["data"] if trace["name"] == name]
 
 
@@ -60,7 +60,7 @@ def test_the_names_and_the_one_red_that_scripts_rely_on(theme):
     assert set(reds) == {"anomaly", "above threshold"}
 
 
-def test_severity_and_outcome_are_told_by_shape_too():
+def test_severity_and_outcome_are_shown_by_shape_too():
     (anomaly,) = named(figure.build_figure(seen(), "light", 50, "r"), "anomaly")
     assert anomaly["marker"]["symbol"] == ["circle-open", "diamond-x-open", "diamond"]
 
@@ -89,15 +89,12 @@ def test_anomalies_are_named_once_by_a_trace_that_has_points():
 
 def test_what_is_added_at_a_tick_equals_the_whole():
     view = seen(breaks=np.isin(np.arange(50), [10, 45]))
-    whole, start, rest = (
-        figure.line_traces(view, "light", 0),
-        figure.line_traces(view._replace(breaks=view.breaks), "light", 0),
-        figure.line_traces(view, "light", 40),
-    )
-    for all_, part in zip(whole, rest):
+    whole = figure.line_traces(view, "light", 0)
+    added = figure.line_traces(view, "light", 40)
+    assert len(whole) == len(added)
+    for all_, part in zip(whole, added):
         assert all_["x"][-len(part["x"]) :].tolist() == part["x"].tolist()
         assert np.allclose(all_["y"][-len(part["y"]) :], part["y"], atol=1e-4, equal_nan=True)
-    assert len(start) == len(rest)
 
 
 def test_missing_values_and_jumps_in_time_are_holes_and_x_goes_on_strictly():
@@ -121,46 +118,34 @@ def test_a_long_anomaly_is_one_shaded_span():
 def test_a_missed_event_is_an_outline_and_a_caught_one_is_hatched():
     events = [ViewEvent(7, 7, "point", "caught"), ViewEvent(40, 44, "drift", "missed")]
     (truth,) = named(figure.build_figure(seen(truth=events), "light", 50, "r"), "truth")
-    assert truth["marker"]["color"][1] == "rgba(0,0,0,0)" and truth["marker"]["pattern"][
-        "shape"
-    ] == ["/", ""]
-    assert truth["base"][1] < truth["base"][1] + truth["x"][1] and truth["text"] == [
-        "point, caught",
-        "drift, missed",
-    ]
+    assert truth["marker"]["color"][1] == "rgba(0,0,0,0)"
+    assert truth["marker"]["pattern"]["shape"] == ["/", ""]
+    assert truth["x"][1] > 0
+    assert truth["text"] == ["point, caught", "drift, missed"]
 
 
 def test_an_axis_grows_at_once_and_gives_back_slowly():
     x = np.zeros((150, 1))
     x[60] = 100.0
     views = [seen(100, x=x[i : i + 100], low=None, high=None) for i in range(50)]
-    tops = [
-        figure.axis_range(view, 0, 50)[1] for view in views
-    ]  # the spike goes out of sight at the eleventh
-    assert (
-        min(tops[:11]) > 100
-        and all(0 <= was - now < 25 for was, now in pairwise(tops[10:]))
-        and tops[-1] < 7
-    )
-    assert (
-        figure.axis_range(views[0]._replace(x=views[0].x[30:]), 0, 50)[1] == tops[0]
-    )  # what is in sight asks for no past
+    tops = [figure.axis_range(view, 0, 50)[1] for view in views]  # the spike leaves after the 11th
+    assert min(tops[:11]) > 100
+    assert all(0 <= was - now < 25 for was, now in pairwise(tops[10:]))
+    assert tops[-1] < 7
+    without_past = views[0]._replace(x=views[0].x[30:])
+    assert figure.axis_range(without_past, 0, 50)[1] == tops[0]
 
 
 def test_a_detector_without_a_band_and_a_view_without_rows_are_drawn_too():
-    assert (
-        figure.build_figure(seen(low=None, high=None), "light", 50, "r")["data"][0]["y"].size == 50
-    )
-    assert "load, %, no band" in [
-        note["text"]
-        for note in figure.layout_annotations(seen(names=("load",), low=None, high=None), "light")
-    ]
+    no_band = seen(low=None, high=None)
+    assert figure.build_figure(no_band, "light", 50, "r")["data"][0]["y"].size == 50
+    texts = [note["text"] for note in figure.layout_annotations(no_band, "light")]
+    assert "load, %, no band" in texts
     empty = seen(0, marks=[], spans=[])
     assert figure.build_figure(empty, "dark", 50, "r")["data"]
 
 
 def test_the_plot_never_offers_to_upload_itself():
-
     assert (
         "sendChartToCloud" in layout.PLOT_CONFIG["modeBarButtonsToRemove"]
         and layout.PLOT_CONFIG["displaylogo"] is False

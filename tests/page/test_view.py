@@ -1,4 +1,4 @@
-"""What there is to see: marks, spans, truth and sentences, from numbers written down by hand."""
+"""The View: marks, spans, truth and sentences, from numbers written by hand."""
 
 import math
 from types import SimpleNamespace
@@ -15,8 +15,8 @@ from redline.page.view import MIN_SPAN_STEPS, TrackRows, make_view
 STREAM = SimpleNamespace(title="CPU", names=("CPU",), units=("%",), period=1.0)
 
 
-def scene(score, x=None, stream=STREAM, first=100, **changes):
-    """Rows of one feature, expected between 20 and 45."""
+def track_rows(score, x=None, stream=STREAM, first=100, **changes):
+    """Return rows with the given scores, expected between 20 and 45."""
     score = np.asarray(score, float)
     n, features = len(score), len(stream.names)
     x = np.full((n, features), 30.0) if x is None else np.asarray(x, float).reshape(n, features)
@@ -38,7 +38,7 @@ def scene(score, x=None, stream=STREAM, first=100, **changes):
 
 
 def test_a_mark_says_value_expected_range_deviations_and_which_in_a_row():
-    seen = make_view(scene([1, 4, 5, 1], [30, 90, 97, 30]), 3.5, None, None)
+    seen = make_view(track_rows([1, 4, 5, 1], [30, 90, 97, 30]), 3.5, None, None)
     assert [(m.row, m.severity) for m in seen.marks] == [(1, "info"), (2, "info")]
     assert seen.marks[1].reason == "97 %, expected 20 to 45, 5.0 σ above, second in a row"
     assert (
@@ -48,7 +48,7 @@ def test_a_mark_says_value_expected_range_deviations_and_which_in_a_row():
 
 
 def test_a_run_that_is_still_going_on_is_said_in_the_present():
-    assert make_view(scene([1, 9, 9], [30, 5, 5]), 3.5, None, None).sentence.startswith(
+    assert make_view(track_rows([1, 9, 9], [30, 5, 5]), 3.5, None, None).sentence.startswith(
         "CPU is unusual since 13:53:21: 5 %, expected 20 to 45, 9.0 σ below"
     )
 
@@ -59,36 +59,37 @@ def test_severity_follows_the_ratio_of_score_and_threshold(score, word):
 
 
 def test_no_opinion_is_never_a_mark_and_learning_is_said():
-    seen = make_view(scene([math.nan] * 5), 3.5, None, None)
+    seen = make_view(track_rows([math.nan] * 5), 3.5, None, None)
     assert not seen.marks and seen.sentence == "CPU: learning what is normal."
 
 
 @given(st.lists(st.booleans(), max_size=60), st.integers(0, 30))
 def test_a_mark_once_drawn_stays_when_more_rows_come(flags, more):
     score = np.where(flags, 9.0, 1.0)
-    early = make_view(scene(score), 3.5, None, None).marks
-    late = make_view(scene(np.concatenate([score, np.full(more, 9.0)])), 3.5, None, None).marks
+    early = make_view(track_rows(score), 3.5, None, None).marks
+    late = make_view(track_rows(np.concatenate([score, np.full(more, 9.0)])), 3.5, None, None).marks
     assert late[: len(early)] == early
 
 
 @given(st.lists(st.booleans(), max_size=60))
 def test_every_anomalous_row_is_a_mark_or_inside_a_span(flags):
-    seen = make_view(scene(np.where(flags, 9.0, 1.0)), 3.5, None, None)
+    seen = make_view(track_rows(np.where(flags, 9.0, 1.0)), 3.5, None, None)
     shown = {m.row for m in seen.marks} | {row for a, b in seen.spans for row in range(a, b + 1)}
     assert shown == set(np.flatnonzero(flags).tolist())
     assert all(b - a + 1 >= MIN_SPAN_STEPS for a, b in seen.spans)
 
 
 def test_events_are_cut_to_the_view_and_absent_where_no_truth_is_known():
-    fates = [
+    events = [
         (0, 50, "shift", "missed"),
         (90, 101, "point", "caught"),
         (103, 103, "point", "missed"),
         (900, 901, "drift", "open"),
     ]
-    seen = make_view(scene([1, 1, 1, 1]), 3.5, None, fates)
-    assert [(e.first, e.last, e.fate) for e in seen.truth] == [(0, 1, "caught"), (3, 3, "missed")]
-    assert make_view(scene([1.0]), 3.5, None, None).truth is None
+    seen = make_view(track_rows([1, 1, 1, 1]), 3.5, None, events)
+    shown = [(event.first, event.last, event.outcome) for event in seen.truth]
+    assert shown == [(0, 1, "caught"), (3, 3, "missed")]
+    assert make_view(track_rows([1.0]), 3.5, None, None).truth is None
 
 
 def test_a_mark_belongs_to_each_feature_above_the_threshold_else_to_the_one_that_carries_most():
@@ -98,22 +99,14 @@ def test_a_mark_belongs_to_each_feature_above_the_threshold_else_to_the_one_that
 
 def test_a_detector_without_a_band_says_its_score():
     assert (
-        make_view(scene([1, 6.04], low=None, high=None), 3.5, None, None).marks[0].reason
+        make_view(track_rows([1, 6.04], low=None, high=None), 3.5, None, None).marks[0].reason
         == "30.0 %, score 6.0 σ"
     )
 
 
 def test_the_line_breaks_where_time_jumps_and_not_where_it_repeats_or_goes_back():
-    assert view.line_breaks(np.array([0.0, 1, 2, 2, 1, 2, 4, 5.4]), 1.0).tolist() == [
-        False,
-        False,
-        False,
-        False,
-        False,
-        False,
-        True,
-        False,
-    ]
+    time = np.array([0.0, 1, 2, 2, 1, 2, 4, 5.4])
+    assert np.flatnonzero(view.line_breaks(time, 1.0)).tolist() == [6]
 
 
 @given(st.floats(allow_nan=True, allow_infinity=True), st.floats(0, 1e12))

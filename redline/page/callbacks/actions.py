@@ -16,6 +16,7 @@ from streams import KINDS
 
 
 def connect_actions(app: dash.Dash, service: Service, seed: int) -> None:
+    """Connect the inject buttons and the export; `seed` is that of the simulated streams."""
     monitor = service.monitor
     buttons = {kind: Input(f"inject-{kind}", "n_clicks") for kind in KINDS if kind != "none"}
     states = {"size": State("size", "value"), "domain": State("domain", "value")}
@@ -40,7 +41,8 @@ def connect_actions(app: dash.Dash, service: Service, seed: int) -> None:
         if feed is None:
             return no_update
         settings = previewed_settings(feed.applied, preview)
+        source = export_source(feed, domain, settings, seed)
         return {
-            "content": export_settings(export_source(feed, domain, settings, seed), settings),
+            "content": export_settings(source, settings),
             "filename": f"redline-{domain}.toml",
         }

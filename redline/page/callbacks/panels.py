@@ -18,79 +18,81 @@ from redline.page.preview import PREVIEW_INPUTS, previewed_settings
 from redline.page.query import ViewQuery, sparkline
 from redline.settings import Settings
 
-RECENT_STEPS = 240  # steps, those of the little line on a tab
+RECENT_STEPS = 240  # those of the sparkline on a tab
 
 
 def connect_panels(app: dash.Dash, service: Service) -> None:
+    """Connect the tabs and the lower panels."""
+    _connect_tabs(app, service)
+    _connect_lower_panels(app, service)
+
+
+def _connect_tabs(app: dash.Dash, service: Service) -> None:
     monitor = service.monitor
-    rows = {
-        "domain": Output("domain", "children"),
-        "overview": Output("overview", "children"),
-        "names": Output("names", "data"),
-    }
-    asked = {
-        "n": Input("slow", "n_intervals"),
-        "domain": Input("domain", "value"),
-        "speed": Input("speed", "value"),
-    }
 
     @app.callback(
-        output={"sparks": Output("sparks", "data"), "speed": Output("speed", "value"), **rows},
-        inputs=asked,
+        output={
+            "sparks": Output("sparks", "data"),
+            "speed": Output("speed", "value"),
+            "domain": Output("domain", "children"),
+            "overview": Output("overview", "children"),
+            "names": Output("names", "data"),
+        },
+        inputs={
+            "n": Input("slow", "n_intervals"),
+            "domain": Input("domain", "value"),
+            "speed": Input("speed", "value"),
+        },
         state={"names": State("names", "data")},
     )
-    async def little(n: Any, domain: str, speed: float, names: Any) -> dict[str, Any]:
-        """The little lines of the tabs and of the overview, the tabs themselves, and the speed that
-        everybody shares.
-        """
+    async def refresh_tabs(n: Any, domain: str, speed: float, names: Any) -> dict[str, Any]:
+        """Return the sparklines, the tabs where they changed, and the speed, shared by all."""
         if "speed.value" in ctx.triggered_prop_ids:  # perhaps together with others
             monitor.speed = float(speed)
-        shown = tab_titles(monitor)
-        same = {"domain": no_update, "overview": no_update, "names": list(shown)}
-        if names and names != list(shown):
-            same |= {"domain": tab_row(shown), "overview": stream_tiles(shown)}
-        feeds = {name: monitor.feeds[name] for name in shown if name in monitor.feeds}
-        lines = {
-            name: sparkline(feed, domain == OVERVIEW, open_incidents(service, feed))
-            for name, feed in feeds.items()
-            if feed.end
-        }
+        titles = tab_titles(monitor)
+        changed = bool(names) and names != list(titles)
+        feeds = {name: monitor.feeds[name] for name in titles if name in monitor.feeds}
         return {
-            **same,
-            "sparks": lines,
+            "domain": tab_row(titles) if changed else no_update,
+            "overview": stream_tiles(titles) if changed else no_update,
+            "names": list(titles),
+            "sparks": {
+                name: sparkline(feed, domain == OVERVIEW, open_incidents(service, feed))
+                for name, feed in feeds.items()
+                if feed.end
+            },
             "speed": no_update if speed == monitor.speed else int(monitor.speed),
         }
 
+
+def _connect_lower_panels(app: dash.Dash, service: Service) -> None:
+    monitor = service.monitor
     outputs = {name: Output(element, "children") for name, element in PANEL_ELEMENTS.items()}
-    asked = {
+    inputs = {
         "n": Input("slow", "n_intervals"),
         "panel": Input("lower", "value"),
         "by": Input("by", "value"),
         "done": Input("done", "data"),
+        "domain": Input("domain", "value"),
+        **PREVIEW_INPUTS,
     }
 
-    @app.callback(
-        output=outputs, inputs={**asked, "domain": Input("domain", "value"), **PREVIEW_INPUTS}
-    )
-    async def panel(
+    @app.callback(output=outputs, inputs=inputs)
+    async def refresh_panel(
         n: Any, panel: str, domain: str, by: str, done: Any, **preview: Any
     ) -> dict[str, Any]:
-        """The lower panel that is open."""
-        feed = monitor.feeds.get(domain)
+        """Return the lower panel that is open; the others stay as they are."""
         same = dict.fromkeys(outputs, no_update)
+        feed = monitor.feeds.get(domain)
         if feed is None or not feed.end or panel not in outputs:
             return same
-        return {
-            **same,
-            panel: await asyncio.to_thread(
-                lower_panel, service, panel, (feed, previewed_settings(feed.applied, preview), by)
-            ),
-        }
+        settings = previewed_settings(feed.applied, preview)
+        shown = await asyncio.to_thread(lower_panel, service, panel, feed, settings, by)
+        return {**same, panel: shown}
 
 
-def lower_panel(service: Service, panel: str, about: tuple[Feed, Settings, str]) -> list[Any]:
-    """What one lower panel shows of a stream."""
-    feed, settings, by = about
+def lower_panel(service: Service, panel: str, feed: Feed, settings: Settings, by: str) -> list[Any]:
+    """Return the content of a lower panel for a stream under some settings."""
     store = service.store
     if panel == "compared":
         return panels.comparison_rows(service, feed, settings, by)
@@ -106,9 +108,7 @@ def lower_panel(service: Service, panel: str, about: tuple[Feed, Settings, str])
 
 
 def open_incidents(service: Service, feed: Feed) -> int:
-    """Return how many incidents of the last steps are not acknowledged: the number on a tab
-    says.
-    """
+    """Return the number on a tab: its incidents that are open, or recent and not acknowledged."""
     found = service.incidents.find(IncidentQuery(feed.name, limit=10)).incidents
     return sum(
         i.state == OPEN

@@ -12,12 +12,11 @@ from redline.page.preview import PREVIEW_STATE, previewed_settings
 from redline.page.query import ViewQuery, view_end
 
 
-def connect_travel(app: dash.Dash, service: Service) -> None:
+def connect_navigation(app: dash.Dash, service: Service) -> None:
+    """Connect the buttons, keys and list entries that move the view in time."""
     monitor = service.monitor
-    moves = {
-        name: Input(name, "n_clicks")
-        for name in ("pause", "golive", "earlier", "later", "previous", "next")
-    }
+    buttons = ("pause", "golive", "earlier", "later", "previous", "next")
+    moves = {name: Input(name, "n_clicks") for name in buttons}
     moves["goto"] = Input("goto", "data")
     states = {"domain": State("domain", "value"), "span": State("range", "value"), **PREVIEW_STATE}
     states |= {name: State(name, "data") for name in ("at", "seen", "zoom")}
@@ -29,17 +28,16 @@ def connect_travel(app: dash.Dash, service: Service) -> None:
         state=states,
         prevent_initial_call=True,
     )
-    async def travel(
+    async def move_view(
         at: Any, seen: Any, span: int, domain: str, zoom: Any, goto: Any, **rest: Any
     ) -> tuple[Any, Any]:
-        """Looks back, freezes the view, or goes live again."""
+        """Return the step the view ends at, None = live, and a reset zoom."""
         feed = monitor.feeds.get(domain)
         if feed is None or not seen:
             return no_update, no_update
-        fresh = {"revision": (zoom or {}).get("revision", 0) + 1}
+        no_zoom = {"revision": (zoom or {}).get("revision", 0) + 1}
         settings = previewed_settings(feed.applied, rest)
-        sight = ViewQuery(
-            service, domain, settings, span, at["end"] if at and at["id"] == feed.id else None
-        )
-        end = view_end(str(ctx.triggered_id), sight, goto)
-        return (None if end is None else {"id": feed.id, "end": end}), fresh
+        present_end = at["end"] if at and at["id"] == feed.id else None
+        query = ViewQuery(service, domain, settings, span, present_end)
+        end = view_end(str(ctx.triggered_id), query, goto)
+        return (None if end is None else {"id": feed.id, "end": end}), no_zoom

@@ -12,26 +12,26 @@ from redline.api.service import Service
 from redline.page.actions import act_on_incident, add_label, find_proposal, selected_span
 
 
-def connect_people(app: dash.Dash, service: Service) -> None:
-    """What people say: of incidents, of points, and of settings that were proposed to them."""
+def connect_feedback(app: dash.Dash, service: Service) -> None:
+    """Connect what people say of incidents, of points and of proposed settings."""
     monitor = service.monitor
-    states = {
-        "domain": State("domain", "value"),
-        "zoom": State("zoom", "data"),
-        "click": State("chart", "clickData"),
-    }
-    words = {
+    label_buttons = {
         "expected": Input("label-expected", "n_clicks"),
         "missed": Input("label-missed", "n_clicks"),
     }
 
     @app.callback(
         Output("done", "data"),
-        inputs={"act": Input("act", "data"), **words},
-        state=states,
+        inputs={"act": Input("act", "data"), **label_buttons},
+        state={
+            "domain": State("domain", "value"),
+            "zoom": State("zoom", "data"),
+            "click": State("chart", "clickData"),
+        },
         prevent_initial_call=True,
     )
     async def act(act: Any, domain: str, zoom: Any, click: Any, **_: Any) -> Any:
+        """Act on an incident or add a label."""
         if ctx.triggered_id == "act":
             await asyncio.to_thread(act_on_incident, service, act["incident"], act["act"])
         else:
@@ -39,17 +39,20 @@ def connect_people(app: dash.Dash, service: Service) -> None:
             await asyncio.to_thread(
                 add_label, service, monitor.feeds[domain], selected_span(zoom, click), kind
             )
-        return monitor.clock()  # something new for the panel that is open
+        return monitor.clock()  # a new value each time, so that the open panel is renewed
 
-    asked = {
-        "n": Input("slow", "n_intervals"),
-        "domain": Input("domain", "value"),
-        "done": Input("done", "data"),
-        "no": Input("proposal-dismiss", "n_clicks"),
-    }
-
-    @app.callback(Output("proposal", "children"), Output("proposed", "hidden"), inputs=asked)
-    async def propose(domain: str, no: Any, **_: Any) -> tuple[Any, bool]:
+    @app.callback(
+        Output("proposal", "children"),
+        Output("proposed", "hidden"),
+        inputs={
+            "n": Input("slow", "n_intervals"),
+            "domain": Input("domain", "value"),
+            "done": Input("done", "data"),
+            "dismiss": Input("proposal-dismiss", "n_clicks"),
+        },
+    )
+    async def propose(domain: str, **_: Any) -> tuple[Any, bool]:
+        """Return the text of the proposal and whether it is hidden; dismiss it on a click."""
         if ctx.triggered_id == "proposal-dismiss":
             await asyncio.to_thread(service.labels.dismiss, domain)
         due = await asyncio.to_thread(service.labels.due, domain)

@@ -42,7 +42,8 @@ def test_choose_compare_click_the_curve_apply_undo(own_server: Server, enter: En
     assert {row[0] for row in rows} == set(NAMES)
     quality = [float(row[4].replace("–", "0")) for row in rows]  # F1
     assert quality == sorted(quality, reverse=True), "the best must come first"
-    assert all(float(row[6]) > 0 for row in rows), "microseconds per point"
+    micros = [float(row[6].replace(",", "")) for row in rows]
+    assert min(micros) > 0
 
     curve = visitor.page.locator("#curve .nsewdrag").bounding_box()
     before = visitor.text("threshold-said")

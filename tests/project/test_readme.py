@@ -32,7 +32,7 @@ def test_the_generated_tables_are_not_stale():
 def test_the_readme_is_short():
     # a table grows with what there is
     own = re.sub(r"(<!-- (?!end)\w+ -->\n).*?(?=<!-- end -->)", r"\1", README, flags=re.S)
-    assert len(own.splitlines()) <= 140 < len(README.splitlines())
+    assert len(own.splitlines()) <= 150 < len(README.splitlines())
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Writes the generated tables into the documents that quote them, between their marks: `python
+"""Write the generated tables into the documents that quote them, between their markers: `python
 docs/tables.py`.
 """
 
@@ -16,7 +16,7 @@ from redline.storage.schema import tables
 
 
 def schema_table() -> Table:
-    """Every table of the store with its columns."""
+    """Return every table of the store with its columns."""
     rows = [
         (
             f"`{table.name}`",
@@ -37,7 +37,7 @@ DOCUMENTS = ("README.md", "docs/api.md", "docs/store.md")
 
 
 def filled(text: str) -> str:
-    """The same document with every table between `<!-- name -->` and `<!-- end -->` made anew."""
+    """Return a document with every table between `<!-- name -->` and `<!-- end -->` regenerated."""
     for name, table in TABLES.items():
         made = f"<!-- {name} -->\n{table().markdown().strip()}\n<!-- end -->"
         text = re.sub(

@@ -1,5 +1,5 @@
-"""Measures the tables of docs/tuning.md on the simulated streams and writes them between their
-marks: `python docs/tuning.py`, about a minute.
+"""Measure the tables of docs/tuning.md on the simulated streams and write them between their
+markers: `python docs/tuning.py`, about a minute.
 """
 
 import re
@@ -30,6 +30,7 @@ SOME = ("rolling z-score", "median and MAD", "EWMA", "autoregressive", "ensemble
 
 @cache
 def chunk(stream: str) -> Chunk:
+    """Return the steps of a stream that everything is measured on."""
     return STREAMS[stream](seed=SEED, rate=RATE).take(STEPS)
 
 
@@ -37,7 +38,7 @@ def chunk(stream: str) -> Chunk:
 def scored(
     name: str, stream: str, window: int | None = None, direction: str = "both"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(row scores, alarm scores), both (steps,)."""
+    """Return the row scores and the alarm scores of a detector on a stream, both (steps,)."""
     settings: dict[str, Any] = {"floor": STREAMS[stream].floors, "direction": direction} | (
         {} if window is None else {"window": window}
     )
@@ -50,7 +51,7 @@ def scored(
 def summed(
     name: str, threshold: float = THRESHOLD, window: int | None = None
 ) -> tuple[int, int, int]:
-    """(events, hits, false alarms) over all streams."""
+    """Return events, hits and false alarms, summed over all streams."""
     judged = [
         metrics.compute_metrics(*scored(name, stream, window), chunk(stream).label, threshold)
         for stream in STREAMS
@@ -63,14 +64,12 @@ def summed(
 
 
 def f1(events: int, hits: int, false: int) -> float:
-    """2 precision recall / (precision + recall), of events."""
+    """Return the event F1: 2 precision recall / (precision + recall)."""
     return 2 * hits / max(1, hits + false + events)
 
 
 def detectors_table() -> Table:
-    """Each at its own default window and one threshold, and at the best threshold for each
-    stream.
-    """
+    """Return each detector at its default window and one threshold, with its best threshold."""
     rows = []
     for name in DETECTORS:
         events, hits, false = summed(name)
@@ -88,16 +87,16 @@ def detectors_table() -> Table:
         (
             "detector",
             "events found",
-            "false alarms in 1,000 steps",
+            "false alarms per 1,000 steps",
             "event F1",
-            "its best threshold",
+            "best threshold",
         ),
         rows,
     )
 
 
 def windows_table() -> Table:
-    """Event F1 by window."""
+    """Return the event F1 by window."""
     rows = [
         (name, *(f"{f1(*summed(name, window=window)):.2f}" for window in WINDOWS)) for name in SOME
     ]
@@ -105,7 +104,7 @@ def windows_table() -> Table:
 
 
 def thresholds_table() -> Table:
-    """Events found and false alarms by threshold."""
+    """Return the events found and the false alarms by threshold."""
     rows = []
     for name in SOME:
         found = [summed(name, threshold) for threshold in THRESHOLDS]
@@ -122,9 +121,7 @@ def thresholds_table() -> Table:
 
 
 def rates_table() -> Table:
-    """On each stream: steps above the threshold, alarms, and the threshold that a contamination of
-    1 % would give, without labels.
-    """
+    """Return anomalies and alarms by stream, with the threshold for a contamination of 1 %."""
     rows = []
     for stream in STREAMS:
         score, alarm = scored("ensemble", stream)
@@ -140,7 +137,7 @@ def rates_table() -> Table:
             )
         )
     return Table(
-        ("stream", "steps labelled", "anomalies", "alarms", "threshold for contamination 1 %"), rows
+        ("stream", "labelled steps", "anomalies", "alarms", "threshold for contamination 1 %"), rows
     )
 
 

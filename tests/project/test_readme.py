@@ -1,6 +1,4 @@
-"""What the documents say is so: their code runs, their tables are what the code says, their links
-lead somewhere.
-"""
+"""The README: its code finds what it injects, its commands run, its tables are not stale."""
 
 import re
 import shlex
@@ -32,18 +30,9 @@ def test_the_generated_tables_are_not_stale():
 
 
 def test_the_readme_is_short():
-    own = re.sub(
-        r"(?<= -->\n).*?(?=<!-- end -->)", "", README, flags=re.S
-    )  # a table grows with what there is
-    assert len(own.splitlines()) <= 120 < len(README.splitlines())
-
-
-@pytest.mark.parametrize(
-    "target",
-    sorted(set(re.findall(r"\]\(([^)#]+)\)", re.sub(r"```.*?```", "", README, flags=re.S)))),
-)
-def test_what_is_linked_is_there(target):
-    assert target.startswith("http") or (ROOT / target).exists()
+    # a table grows with what there is
+    own = re.sub(r"(<!-- (?!end)\w+ -->\n).*?(?=<!-- end -->)", r"\1", README, flags=re.S)
+    assert len(own.splitlines()) <= 150 < len(README.splitlines())
 
 
 @pytest.mark.parametrize(

@@ -42,8 +42,8 @@ def preview_numbers(query: ViewQuery, by: str) -> dict[str, Any]:
 
     They are alarms, precision, recall and caught events; `by` is "event" or "row".
     """
-    old = query.buffer_metrics(query.feed.applied)
-    new = query.buffer_metrics(query.settings)
+    old = query.applied_metrics()
+    new = query.preview_metrics()
     alarms = old_to_new(f"{old.alarms:,}", f"{new.alarms:,}")
     if new.events is None:
         none = html.Span("no labels for this stream", className="quiet")
@@ -110,7 +110,7 @@ def comparison_rows(service: Service, feed: Feed, settings: Settings, by: str) -
             refused.append([compare_name(name), html.Td(str(error), colSpan=7, className="quiet")])
             continue
         if query.ready and query.track.scored:
-            scored.append((query, query.buffer_metrics(query.settings)))
+            scored.append((query, query.preview_metrics()))
         else:
             waiting.append(query)
     if feed.labelled:

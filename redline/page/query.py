@@ -69,8 +69,11 @@ class ViewQuery:
         self.at = at
         self.labels_version = service.labels.version
         self.track = monitor.request_track(name, settings)
-        self.ready = self.feed.end - self.track.end < READY_LAG
-        newest = self.track.end if self.ready else self.feed.end
+        # both ends move on while a query is answered: they are read once, the track's first
+        self.track_end = self.track.end
+        self.feed_end = self.feed.end
+        self.ready = self.feed_end - self.track_end < READY_LAG
+        newest = self.track_end if self.ready else self.feed_end
         # whether the store has steps older than the buffer
         self.has_stored_past = self.feed.real and service.store is not None
         self.oldest = 0 if at is not None and self.has_stored_past else self.feed.tape.first  # step
@@ -81,16 +84,26 @@ class ViewQuery:
         self.plot_first = max((self.end - span - margin) // half * half, 0)
         self.first = max(self.plot_first, self.oldest)
 
-    def buffer_metrics(self, settings: Settings) -> metrics.Metrics:
-        """Return the metrics of the whole buffer under some settings, cached until it changes."""
-        track = self.monitor.request_track(self.feed.name, settings)
+    def applied_metrics(self) -> metrics.Metrics:
+        """Return the metrics of the whole buffer under the applied settings."""
+        applied = self.feed.applied
+        same = applied.key == self.settings.key
+        track = self.track if same else self.monitor.request_track(self.feed.name, applied)
+        return self._buffer_metrics(track, applied.threshold)
+
+    def preview_metrics(self) -> metrics.Metrics:
+        """Return the metrics of the whole buffer under the settings of the query."""
+        return self._buffer_metrics(self.track, self.settings.threshold)
+
+    def _buffer_metrics(self, track: Track, threshold: float) -> metrics.Metrics:
+        """Return the metrics of a track at a threshold, cached until the buffer changes."""
         cached = metrics_cache.setdefault(track, {})
         version = (track.end, self.labels_version)
-        found_version, found = cached.get(settings.threshold, (None, None))
+        found_version, found = cached.get(threshold, (None, None))
         if found is None or found_version != version:
-            found = metrics.compute_metrics(*self.buffer_scores(track)[1:], settings.threshold)
+            found = metrics.compute_metrics(*self.buffer_scores(track)[1:], threshold)
             kept = dict(list(cached.items())[1 - CACHED_THRESHOLDS :])
-            metrics_cache[track] = {**kept, settings.threshold: (version, found)}
+            metrics_cache[track] = {**kept, threshold: (version, found)}
         return found
 
     def buffer_scores(self, track: Track) -> BufferScores:
@@ -203,21 +216,22 @@ class ViewQuery:
         failure = self.feed.failure or self.track.failure
         if failure:
             return f"failed, id {failure.id}"
-        if not self.feed.end:
+        if not self.feed_end:
             return "no points yet"
         if not self.ready:
             return f"scoring {100 * self.monitor.progress(self.feed.name, self.track):.0f} %"
-        if self.is_learning():
-            return f"learning, {self.feed.end} of {self.settings.window}"
+        if self.learning:
+            return f"learning, {self.feed_end} of {self.settings.window}"
         if self.at is not None:
             return "looking back"
         return "end of file" if is_finished(self.feed) else "live"
 
-    def is_learning(self) -> bool:
-        """Return whether the detector has no opinion yet because the stream is young."""
-        newest = max(self.track.end - 20, self.track.start)
-        score, _ = self.track.scores(newest, self.track.end)
-        return self.feed.end < 4 * self.settings.window and bool(np.isnan(score).all())
+    @cached_property
+    def learning(self) -> bool:
+        """Whether the detector has no opinion yet because the stream is young."""
+        newest = max(self.track_end - 20, self.track.start)
+        score, _ = self.track.scores(newest, self.track_end)
+        return self.feed_end < 4 * self.settings.window and bool(np.isnan(score).all())
 
     def sentence(self) -> str:
         """Return the sentence above the chart: a failure, a wait, or the newest anomaly."""
@@ -227,14 +241,14 @@ class ViewQuery:
                 f"{failure.text}. The other streams go on; this one is tried again. Look "
                 f"for {failure.id} in the log."
             )
-        if not self.feed.end:
+        if not self.feed_end:
             return (
                 f"No points from {self.feed.stream.title} for "
                 f"{self.monitor.wall() - self.feed.opened:.0f} s."
             )
-        if self.is_learning():
+        if self.learning:
             return (
-                f"Learning what is normal: {min(self.feed.end, self.settings.window)} of "
+                f"Learning what is normal: {min(self.feed_end, self.settings.window)} of "
                 f"{self.settings.window} steps."
             )
         return self.view.sentence

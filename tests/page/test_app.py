@@ -190,8 +190,8 @@ def test_a_plot_is_sent_whole_only_when_its_first_step_moves(service, monitor):
 def test_a_moved_threshold_only_compares_and_numbers_say_old_and_new(service, monitor):
     before = query.ViewQuery(service, "wave", Settings(threshold=2.0), 600)
     numbers = panels.preview_numbers(before, "row")
-    old = before.buffer_metrics(monitor.feeds["wave"].applied)
-    new = before.buffer_metrics(before.settings)
+    old = before.applied_metrics()
+    new = before.preview_metrics()
     assert new.alarms > old.alarms and len(monitor.feeds["wave"].tracks) == 1
     assert [part.children for part in numbers["alarms"]] == [
         f"{old.alarms:,} → ",
@@ -297,7 +297,7 @@ def test_looking_back_beyond_the_buffer_finds_what_the_store_keeps(tmp_path, mon
 def test_what_people_say_counts_as_truth_and_settings_are_proposed(service, monitor):
     feed = monitor.feeds["wave"]
     settings = Settings(threshold=2.5)
-    before = ViewQuery(service, "wave", settings, 600).buffer_metrics(settings)
+    before = ViewQuery(service, "wave", settings, 600).preview_metrics()
     false = [
         a
         for a in ViewQuery(service, "wave", settings, 3_000).view.marks
@@ -307,7 +307,7 @@ def test_what_people_say_counts_as_truth_and_settings_are_proposed(service, moni
     for mark in false[:3]:
         at = float(feed.tape.read("time", mark.row, mark.row + 1)[0, 0])
         add_label(service, feed, (at, at), "missed")
-    after = ViewQuery(service, "wave", settings, 600).buffer_metrics(settings)
+    after = ViewQuery(service, "wave", settings, 600).preview_metrics()
     assert after.row_recall > before.row_recall and after.row_precision > before.row_precision
     found = find_proposal(service, feed)
     assert found is None or found.fits > found.fits_now
@@ -320,7 +320,7 @@ def test_a_label_given_or_taken_back_by_a_program_counts_at_once(service, monito
     def ask() -> Any:
         now = ViewQuery(service, "wave", settings, 600)
         curve = redraw.curve_update(now, "row", "light")
-        return now.buffer_metrics(settings), now.view.truth, curve
+        return now.preview_metrics(), now.view.truth, curve
 
     before = ask()
     label = service.labels.add(Label("wave", at, at + 5, "missed", "a program", 0.0), 1)

@@ -156,15 +156,17 @@ def assemble_service(
     incidents = _restored_incidents(plan, durable)
     notifier = None
     if plan.channels or plan.actions:
-        context = NotifierContext(incidents.stream_info, incidents.told, _audit_delivery(durable))
+        context = NotifierContext(
+            incidents.stream_info, incidents.mark_notified, _audit_delivery(durable)
+        )
         notifier = Notifier(plan, secrets, context)
-    recorder = IncidentRecorder(incidents, durable, [notifier.tell] if notifier else [])
+    recorder = IncidentRecorder(incidents, durable, [notifier.notify] if notifier else [])
     monitor = make_monitor(recorder if durable else store)
     monitor.listeners.append(recorder.on_batches)
     labels = _restored_labels(durable)
     service = Service(monitor, recorder, durable, labels, notifier, options or ServerOptions())
     if notifier:
-        notifier.repeat(incidents.untold())
+        notifier.resend(incidents.undelivered())
     return service
 
 

@@ -44,7 +44,7 @@ def change_incident(service: Service, id: str, act: str, now: float) -> Change:
     if act.startswith("snooze ") and act.removeprefix("snooze ") in SNOOZES:
         return incidents.snooze(id, PAGE_ACTOR, now, act.removeprefix("snooze "))
     if act == "expected":
-        found = incidents.one(id)
+        found = incidents.get(id)
         add_label(
             service, service.monitor.feeds[found.stream], (found.start, found.end), EXPECTED_LABEL
         )

@@ -121,7 +121,7 @@ def connect_upload(app: dash.Dash, service: Service) -> None:
             "show-all",
         ):  # another source: its steps are counted anew
             service.publish(
-                await asyncio.to_thread(service.incidents.forget, YOUR_DATA, time.time())
+                await asyncio.to_thread(service.incidents.reset_stream, YOUR_DATA, time.time())
             )
         return {**same, "said": "", **(guess_boxes(feed) if feed else {"hidden": True})}
 

@@ -459,7 +459,7 @@ def test_an_incident_runs_what_the_operator_named_and_status_tells_no_secret(tmp
     until = time.monotonic() + 10
     while (not said.exists() or not service.notifier.records) and time.monotonic() < until:
         time.sleep(0.005)
-    assert json.loads(said.read_text())["stream"] == "oven" and service.notifier.rest(5)
+    assert json.loads(said.read_text())["stream"] == "oven" and service.notifier.wait_idle(5)
     audit, status = json.dumps(store.audit()), json.dumps(service.notifier.status())
     assert "action note" in audit and "s3cret" not in audit + status
     service.close()

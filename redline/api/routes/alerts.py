@@ -46,7 +46,7 @@ def connect_alerts(router: APIRouter, service: Service) -> None:
 
     @router.get("/api/alerts/{id}", tags=["incidents"], summary="One incident with its history")
     def alert(id: str) -> Response:
-        return json_answer(incident_document(service.monitor.feeds, service.incidents.one(id)))
+        return json_answer(incident_document(service.monitor.feeds, service.incidents.get(id)))
 
     @router.post(
         "/api/alerts/{id}/acknowledge",

@@ -524,7 +524,7 @@ def server_options(asked: argparse.Namespace) -> ServerOptions:
     if refused := exposure_problem(asked.host, tokens):
         raise SystemExit(refused)
     try:
-        hosts = Hosts.given(asked.host, asked.allow_host or ())
+        hosts = Hosts.from_options(asked.host, asked.allow_host or ())
     except HostError as error:
         raise SystemExit(str(error)) from None
     return ServerOptions(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from redline.access.authorizer import Refusal
-from redline.access.hosts import Hosts, misdirected_host
+from redline.access.hosts import Hosts, host_refusal
 from redline.access.tokens import Token
 from redline.api.problems import Problem
 from redline.api.service import Service
@@ -27,7 +27,7 @@ class HostGuard:
         refusal = None
         if scope["type"] in ("http", "websocket"):
             came = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
-            refusal = misdirected_host(came, self.hosts)
+            refusal = host_refusal(came, self.hosts)
         if refusal is None:
             await self.app(scope, receive, send)
         else:
@@ -74,11 +74,11 @@ class RequestGuard:
     def judged(self, scope: Any, headers: Mapping[str, str]) -> Refusal | Token | None:
         path = scope["path"]
         service = self.service
-        found = service.authorizer.judged(scope.get("method", "GET"), path, headers)
+        found = service.authorizer.authorize(scope.get("method", "GET"), path, headers)
         if isinstance(found, Refusal) or not path.startswith("/api/"):
             return found
         client = scope.get("client") or ("", 0)
-        if wait := service.rate_limiter.wait(client[0], time.monotonic()):
+        if wait := service.rate_limiter.acquire(client[0], time.monotonic()):
             return Refusal(
                 429,
                 f"wanted at most {service.options.rate:g} requests a second, came more",

@@ -124,7 +124,7 @@ class Service:
             label: (n, features) its own, None = unknown.
             time: (n,) seconds since the epoch.
         """
-        given = self.labels.of(feed.name)
+        given = self.labels.of_stream(feed.name)
         return merge_labels(label, time, given, len(feed.stream.names)) if given else label
 
     def stored_points(self, name: str, until: float, limit: int) -> StoredPoints | None:

@@ -271,7 +271,7 @@ def api_options(values: Mapping[str, Any]) -> ServerOptions:
     if problem := exposure_problem(values["host"], tokens):
         raise UsageError(problem)
     origins = tuple((values["cors"] or "").split())
-    hosts = Hosts.given(values["host"], values["allow-host"])
+    hosts = Hosts.from_options(values["host"], values["allow-host"])
     return ServerOptions(tokens, origins, values["body-limit"] * 2**20, values["rate-limit"], hosts)
 
 

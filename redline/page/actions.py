@@ -79,7 +79,7 @@ def find_proposal(service: Service, feed: Feed) -> Proposal | None:
         return score_history(settings, tuple(feed.stream.floors), x)
 
     return proposals.propose_settings(
-        past, service.labels.of(feed.name), feed.applied, scorer, event_f1_at
+        past, service.labels.of_stream(feed.name), feed.applied, scorer, event_f1_at
     )
 
 

@@ -708,7 +708,7 @@ def test_a_page_whose_name_was_pointed_here_gets_nothing_and_changes_nothing(wav
 
 def test_behind_a_proxy_or_on_every_address_a_name_is_allowed_and_a_token_is_still_needed():
     tokens = Tokens([Token("operate", hash_secret("secret"), "me")])
-    hosts = Hosts.given("0.0.0.0", ["redline.example"])
+    hosts = Hosts.from_options("0.0.0.0", ["redline.example"])
     with served(Monitor({}), tokens=tokens, hosts=hosts, cors=("*",)) as client:
         for host, status in (
             ("redline.example", 200),
@@ -967,7 +967,7 @@ def test_what_was_found_said_and_changed_is_there_after_a_restart(kept):
         client.post(
             "/api/labels", json={"source": "oven", "kind": "expected", "start": NOON + 60 * step}
         )
-    assert client.service.labels.due("oven")
+    assert client.service.labels.is_proposal_due("oven")
     client.service.labels.dismiss("oven")
     points = client.get("/api/data/oven", params={"limit": 500}).json()
     kept.end()
@@ -986,7 +986,7 @@ def test_what_was_found_said_and_changed_is_there_after_a_restart(kept):
         "labelled expected",
         "acknowledged",
     ]
-    assert not again.service.labels.due("oven")
+    assert not again.service.labels.is_proposal_due("oven")
     assert again.delete(f"/api/labels/{label['id']}").status_code == 200 and refused(
         again.delete(f"/api/labels/{label['id']}"), 404
     )

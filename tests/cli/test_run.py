@@ -271,7 +271,7 @@ def test_an_open_address_without_a_token_is_refused(tmp_path, capsys, monkeypatc
 def test_a_token_is_shown_once_and_kept_as_a_hash(tmp_path):
     code, out = ran("token", "push", "the oven", "--file", str(tmp_path / "t"))
     assert code == 0 and out.strip() not in (tmp_path / "t").read_text()
-    assert tokens.load_tokens(str(tmp_path / "t"), None).who(out.strip()) == tokens.Token(
+    assert tokens.load_tokens(str(tmp_path / "t"), None).find(out.strip()) == tokens.Token(
         "push", tokens.hash_secret(out.strip()), "the oven"
     )
 

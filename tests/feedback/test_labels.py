@@ -178,7 +178,7 @@ def test_labels_are_kept_taken_back_and_restored():
         mine.add(said(MISSED_LABEL, 3, 4, feature=1), features=2),
     )
     mine.add(said(MISSED_LABEL, 5)._replace(stream="wave"))
-    assert [label.id for label in mine.of("cpu")] == [first.id, second.id]
+    assert [label.id for label in mine.of_stream("cpu")] == [first.id, second.id]
     assert mine.remove(first.id) == first
     with pytest.raises(KeyError):
         mine.remove(first.id)
@@ -381,26 +381,26 @@ def test_a_proposal_on_a_simulated_stream_with_the_real_judge():
 def test_a_dismissed_proposal_comes_back_only_after_another_label():
     mine = LabelRegistry()
     for start in range(MIN_LABELS):
-        assert not mine.due("cpu")
+        assert not mine.is_proposal_due("cpu")
         newest = mine.add(said(EXPECTED_LABEL, start))
-    assert mine.due("cpu") and not mine.due("wave")
+    assert mine.is_proposal_due("cpu") and not mine.is_proposal_due("wave")
     mine.dismiss("cpu")
-    assert not mine.due("cpu")
+    assert not mine.is_proposal_due("cpu")
     mine.add(said(EXPECTED_LABEL, 9))
-    assert mine.due("cpu")
+    assert mine.is_proposal_due("cpu")
     mine.dismiss("cpu")
     mine.remove(newest.id)
-    assert mine.due("cpu")
+    assert mine.is_proposal_due("cpu")
 
 
 def test_a_dismissal_is_kept_and_taken_up_again():
     kept, rows = {}, []
-    mine = LabelRegistry(LabelPersistence(rows.append, wave=kept.__setitem__))
+    mine = LabelRegistry(LabelPersistence(rows.append, dismiss=kept.__setitem__))
     for start in range(MIN_LABELS):
         mine.add(said(EXPECTED_LABEL, start))
     mine.dismiss("cpu")
     twin = LabelRegistry()
     twin.restore(rows, kept)
-    assert not twin.due("cpu")
+    assert not twin.is_proposal_due("cpu")
     twin.add(said(EXPECTED_LABEL, 9))
-    assert twin.due("cpu")
+    assert twin.is_proposal_due("cpu")

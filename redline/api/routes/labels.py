@@ -34,7 +34,7 @@ def connect_labels(router: APIRouter, service: Service) -> None:
             {
                 "labels": [
                     label_document(service.monitor.feeds, label)
-                    for label in service.labels.of(service.feed(source).name)
+                    for label in service.labels.of_stream(service.feed(source).name)
                 ]
             }
         )

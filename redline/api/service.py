@@ -64,6 +64,7 @@ class Service:
 
     @property
     def incidents(self) -> Incidents:
+        """Return the incidents of all streams."""
         return self.recorder.incidents
 
     def close(self) -> None:

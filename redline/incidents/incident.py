@@ -90,6 +90,7 @@ class Incident(NamedTuple):
 
     @property
     def live(self) -> bool:
+        """Return whether it is open, acknowledged or snoozed."""
         return self.state not in (FORMING, RESOLVED)
 
 

@@ -36,10 +36,8 @@ from redline.incidents.incident import (
 )
 
 MAX_RESOLVED = 2_000  # resolved incidents kept in memory; older ones are only in the store
-_WATCH_KEYS = {
-    "snoozed_until": "hush",
-    "suppressed": "held",
-}  # Watch field -> its key in stored rows
+# Watch field -> its key in stored rows
+_WATCH_KEYS = {"snoozed_until": "hush", "suppressed": "held"}
 
 
 class StoredIncidents(NamedTuple):

@@ -1,4 +1,4 @@
-"""Who may do what: tokens, roles, origins, the rate, and which address may be served."""
+"""Authorization by token, role, origin, host and rate, and which address may be served."""
 
 import base64
 import stat
@@ -28,7 +28,7 @@ from redline.access.tokens import (
 
 @pytest.fixture
 def made(tmp_path):
-    """A token file with one token of each role, and their secrets."""
+    """Return the path of a token file with one token of each role, and their secrets."""
     path, secrets = tmp_path / "redline.tokens", {}
     for role in ("read", "push", "operate"):
         secrets[role], line = mint_token(role, f"the {role}er")

@@ -111,7 +111,7 @@ def test_what_is_exported_after_a_change_and_a_restart_begins_where_it_says(tmp_
 
 
 def take(monitor, feed, steps):
-    """The loop, so many steps of one stream long."""
+    """Run the loop for so many steps of one stream."""
     for _ in range(0, steps, 500):
         feed.due = 500.0
         monitor._take_due(feed, 0.0)

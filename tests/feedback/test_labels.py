@@ -1,6 +1,4 @@
-"""People's labels: what they say is truth, and three of them make a proposal that nobody is forced
-to take.
-"""
+"""People's labels as truth, and the settings proposed from them."""
 
 import json
 import math
@@ -46,7 +44,7 @@ def said(kind, start, end=None, **more):
 
 
 def score(applied, x):
-    """What the monitor would say of x under these settings."""
+    """Return the scores and alarm scores that the monitor gives x under these settings."""
     detector = DETECTORS[applied.detector](window=applied.window, direction=applied.direction)
     row = np.fmax.reduce(track.score_features(detector, x).score, axis=1)[:, None]
     return row[:, 0], Alarm(refractory=applied.refractory, memory=applied.habituation).update(row)[
@@ -141,7 +139,7 @@ def test_merging_equals_asking_of_each_row_who_spoke_last(spoken):
         assert (truth.anomalous[row], truth.judged[row]) == (last == MISSED_LABEL, last is not None)
 
 
-# --- what may be said
+# --- validation
 
 
 @pytest.mark.parametrize(
@@ -212,9 +210,7 @@ def test_one_stream_may_not_fill_the_memory(monkeypatch):
 
 
 def noisy(spikes, steps=3_000, seed=7):
-    """Gaussian noise with bumps {step: size in standard deviations}, a minute a step, without truth
-    of its own.
-    """
+    """Return noise without truth, a step a minute, with spikes {step: standard deviations}."""
     x = np.random.default_rng(seed).normal(size=(steps, 1))
     for step, size in spikes.items():
         x[step, 0] = size
@@ -271,9 +267,7 @@ def test_a_threshold_between_the_two_kinds_keeps_away_from_both():
 
 
 def by_window(peaks, fill):
-    """A scorer that gives `peaks[window]` at rows 100, 200, ... and `fill[window]` at the other
-    hundreds of a day of minutes.
-    """
+    """Return a scorer: `peaks[window]` at rows 100, 200, ..., `fill[window]` at 1000, 1010, ..."""
 
     def scorer(applied, x):
         row = np.zeros(len(x))

@@ -1,6 +1,4 @@
-"""Incidents: what joins, when it ends, who is called, what people do about it; the same however the
-steps are cut.
-"""
+"""The grouping of alarms into incidents, what people do about them, and their rows."""
 
 import json
 import math
@@ -35,7 +33,7 @@ THRESHOLD = 3.0
 
 
 class Batch(NamedTuple):
-    """What the monitor hands on, as far as alerts look at it."""
+    """The fields of a monitor's batch that incidents use."""
 
     name: str
     first: int
@@ -48,9 +46,7 @@ class Batch(NamedTuple):
 
 
 def batch(score, called=None, name="cpu", first=0, features=None):
-    """A batch with these scores at threshold 3; `called` are the rows of its alarms, all anomalies
-    when None.
-    """
+    """Return a batch at threshold 3; `called` = the rows that are alarms, None = all anomalies."""
     score = np.asarray(score, dtype=float)
     time = START + first + np.arange(len(score))
     rows = np.flatnonzero(score > THRESHOLD).tolist()
@@ -74,7 +70,7 @@ def batch(score, called=None, name="cpu", first=0, features=None):
 
 
 def cut(whole, ends):
-    """The same steps in several batches."""
+    """Yield the same steps in several batches."""
     edges = sorted({0, *(min(end, len(whole.score)) for end in ends), len(whole.score)})
     for a, b in pairwise(edges):
         inside = [anomaly for anomaly in whole.anomalies if a <= anomaly.step - whole.first < b]
@@ -95,7 +91,7 @@ def whats(changes):
 QUIET = [0.0] * 5
 
 
-# --- what joins, and when it ends
+# --- grouping
 
 
 def test_alarms_join_until_the_score_has_been_low_for_long_enough(incidents):
@@ -237,7 +233,7 @@ def test_the_steps_of_a_batch_count_once(incidents):
     )
 
 
-# --- the same however it is cut
+# --- independence of the cuts
 
 SCORES = st.lists(
     st.sampled_from([0.0, 0.0, 0.0, 1.0, 2.2, 3.1, 4.6, 7.0, math.nan]), min_size=1, max_size=120
@@ -264,9 +260,7 @@ def test_the_same_steps_give_the_same_incidents_however_they_are_cut(score, poli
 
 
 def twin(score, policy, called):
-    """The incidents of a stream, one step and one number at a time: first, last, alarms, steps
-    above and the step of the end.
-    """
+    """Count incidents step by step: (first, last, alarms, anomalies, step of the end) of each."""
     done, live, low = [], None, 0
     for step, value in enumerate(score):
         alarm = value > THRESHOLD and step in called
@@ -311,7 +305,7 @@ def test_the_fold_equals_a_slow_twin(score, policy, called):
     st.lists(st.integers(1, 120), max_size=6),
 )
 def test_a_replay_with_what_people_did_gives_the_same(score, step, act, ends):
-    """Acts come between batches, so only what is before and after them may be cut otherwise."""
+    """People act between batches, so only the steps before and after that may be cut otherwise."""
 
     def played(*cuts):
         incidents = Incidents(POLICY)
@@ -331,7 +325,7 @@ def done(incidents, act, id):
     return getattr(incidents, act)(id, "ann", 50.0)
 
 
-# --- what people do
+# --- changes by people
 
 
 def test_who_acknowledged_is_remembered_and_only_worse_calls_again(incidents):
@@ -524,9 +518,7 @@ def test_nothing_has_changed_when_it_cannot_be_written():
 
 
 def test_a_transaction_that_fails_after_all_is_made_up_for_by_the_next_one(incidents):
-    """The rows were handed over, then the commit broke: the same batches come again, perhaps with
-    newer ones.
-    """
+    """The rows were passed on, then the commit failed: the batches come again, with newer ones."""
     whole = batch([0, 4, *QUIET, *[0] * 10, 0, 5, 9, 0])
     first, second = list(cut(whole, [18]))
     lost, kept = [], []
@@ -558,9 +550,7 @@ def test_a_transaction_that_fails_after_all_is_made_up_for_by_the_next_one(incid
 
 
 def test_whatever_is_written_is_written_under_the_lock_of_the_store():
-    """Otherwise a commit that folds while the store is locked, and a person who writes, could wait
-    for each other for ever.
-    """
+    """A commit folds while it locks the store, so a change with another lock could deadlock."""
     lock, held = threading.RLock(), []
     incidents = Incidents(POLICY, lambda rows: held.append(lock._is_owned()), lock)
     (opened,) = incidents.fold(batch([4.0]), now=0.0)
@@ -595,7 +585,7 @@ def test_only_what_a_restart_would_miss_is_written():
     assert [(len(rows.incidents), len(rows.watches)) for rows in written] == [(1, 1), (0, 0)]
 
 
-# --- words
+# --- texts
 
 
 def test_the_sentence_says_what_since_when_and_why():

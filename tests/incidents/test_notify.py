@@ -1,6 +1,4 @@
-"""Channels and actions with real things: a real HTTP server that receives, real commands that run,
-secrets that must not be read.
-"""
+"""Channels and actions with a real HTTP server and real commands, and the redaction of secrets."""
 
 import json
 import logging
@@ -84,7 +82,7 @@ def change(what="opened", severity="critical", stream="cpu", id="abc", **more):
 
 
 class Receiver:
-    """A real HTTP server that keeps what it is sent and answers what a test tells it to."""
+    """A real HTTP server that records requests and answers with the statuses a test sets."""
 
     def __init__(self):
         self.got, self.answers, self.turn, self.gate = (
@@ -142,7 +140,7 @@ def receiver(monkeypatch):
 
 @pytest.fixture
 def dispatch(receiver):
-    """Makes dispatches whose pauses are only noted, and ends them."""
+    """Return a function that makes notifiers, which record their pauses instead of waiting."""
     made = []
 
     def make(plan, secrets=(), **world):
@@ -267,7 +265,7 @@ def test_what_waits_together_goes_out_as_one_message_and_what_does_not_fit_is_co
     receiver.gate.clear()
     one = dispatch(NotificationPlan(channels=(on(receiver),)))
     one.notify([change(id="first")])
-    receiver.wait(1)  # the worker stands in the first message
+    receiver.wait(1)  # the worker waits for the answer to the first message
     one.notify(
         [
             change(id=f"n{n}", stream=f"s{n}", severity="info" if n else "warning")
@@ -289,9 +287,7 @@ def test_what_waits_together_goes_out_as_one_message_and_what_does_not_fit_is_co
 
 
 def test_whoever_reports_never_waits(receiver, dispatch):
-    """The channel hangs, its queue is full, and still every call comes back from the thread that
-    made it.
-    """
+    """The channel hangs and its queue is full: every call still returns."""
     receiver.gate.clear()
     one = dispatch(NotificationPlan(channels=(on(receiver),)))
     reporter = threading.Thread(
@@ -402,7 +398,7 @@ def test_a_command_gets_the_incident_as_json_and_its_last_words_are_kept(tmp_pat
 
 
 def test_a_command_that_takes_too_long_is_killed_with_its_children(tmp_path):
-    """The child holds a pipe of this test; that the pipe ends is how it is known to be dead."""
+    """The child holds a pipe of this test; the end of the pipe shows that the child is dead."""
     mine, theirs = os.pipe()
     child = "import signal; print('child', flush=True); signal.pause()"
     code = (
@@ -542,9 +538,7 @@ SECRETS = ("hunter2x", "T00secretpath", "qs-secret-8", "env-s3cret", "H00kpathse
 
 
 def test_no_secret_is_in_any_log_line_record_error_or_answer(receiver, dispatch, tmp_path, caplog):
-    """Every logger at its most talkative, through success, failure, a break and a command that
-    prints what it was given.
-    """
+    """All loggers at DEBUG: success, failure, an exception and a command that prints a secret."""
     caplog.set_level(logging.DEBUG)
     for name in ("apprise", "urllib3", "urllib3.connectionpool", "redline"):
         caplog.set_level(logging.DEBUG, logger=name)
@@ -665,13 +659,11 @@ def test_the_redactor_leaves_other_records_as_they_are(caplog):
     assert logging.getLogRecordFactory() is logging.LogRecord
 
 
-# --- the whole way
+# --- end to end
 
 
 def test_from_a_stream_to_a_persons_screen(receiver, dispatch, tmp_path):
-    """A spike injected into a simulated stream: monitor, detector, alarm, incident, message,
-    action, each of them the real one.
-    """
+    """A spike injected into a simulated stream passes through monitor, incidents and notifier."""
     now = [1_000.0]
     watch = Monitor(
         {"cpu": (STREAMS["cpu"](seed=3, rate=0.0), False)},
@@ -716,7 +708,7 @@ def test_from_a_stream_to_a_persons_screen(receiver, dispatch, tmp_path):
     assert incidents.undelivered() == []
 
 
-# --- words
+# --- texts
 
 
 def test_a_name_that_was_pushed_in_cannot_call_the_whole_team():

@@ -1,12 +1,11 @@
-"""Who may do what: tokens kept as hashes, the role each of them gives, and how often one client may
-ask.
+"""The authorization of requests: by token and role, by origin and by rate.
 
 A request must also name a host of this server: a page elsewhere can point its own DNS name at this
 machine (DNS rebinding), and its requests then carry that name as Host and as Origin.
 
-Without any token everybody who reaches the address may do everything, so such a server listens on
-this machine only. A token comes as `Authorization: Bearer TOKEN`, or as the password a browser asks
-for. Tokens are 256 random bits, so a plain SHA-256 of one cannot be guessed back.
+A server without tokens lets every client do everything, so it listens on this machine only. A token
+comes as `Authorization: Bearer TOKEN`, or as the password a browser asks for. Tokens are 256 random
+bits, so their plain SHA-256 cannot be reversed.
 """
 
 from __future__ import annotations
@@ -20,10 +19,8 @@ from typing import NamedTuple
 
 from redline.access.tokens import ROLES, Token, Tokens
 
-PUBLIC_PATHS = ("/health",)  # paths that a probe asks without a token
-MAX_RATED_CLIENTS = (
-    10_000  # clients whose rate is remembered; the longest silent one is forgotten first
-)
+PUBLIC_PATHS = ("/health",)  # paths that need no token, for probes
+MAX_RATED_CLIENTS = 10_000  # clients whose rate is kept; the least recent one is dropped first
 CHALLENGE = (
     "WWW-Authenticate",
     'Basic realm="Redline: any name, the token as password", charset="UTF-8"',
@@ -31,7 +28,7 @@ CHALLENGE = (
 
 
 class Refusal(NamedTuple):
-    """Why a request is turned away before anybody looks at it."""
+    """The answer to a request that is refused before a route sees it."""
 
     status: int
     detail: str
@@ -39,7 +36,7 @@ class Refusal(NamedTuple):
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address means this machine only.
+    """Return whether a host is this machine only.
 
     >>> [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "192.168.1.7", "example.org")]
     [True, True, True, False, False, False]
@@ -51,9 +48,7 @@ def is_loopback(host: str) -> bool:
 
 
 def exposure_problem(host: str, tokens: Tokens) -> str | None:
-    """The sentence that refuses to serve an address others can reach while anybody could do
-    anything; None = it may be served.
-    """
+    """Return why an address that others reach may not be served without a token; None = it may."""
     if tokens or is_loopback(host):
         return None
     return (
@@ -64,9 +59,7 @@ def exposure_problem(host: str, tokens: Tokens) -> str | None:
 
 
 def presented_secret(headers: Mapping[str, str]) -> str | None:
-    """The secret a request brings: after Bearer, or as the password of Basic; None = it brings
-    none.
-    """
+    """Return the secret of a request, after Bearer or as the password of Basic; None = none."""
     scheme, _, rest = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return rest.strip()
@@ -79,7 +72,7 @@ def presented_secret(headers: Mapping[str, str]) -> str | None:
 
 
 def required_role(method: str, path: str) -> str | None:
-    """The role a request needs; None = none is needed.
+    """Return the role a request needs; None = none.
 
     >>> [required_role(*r) for r in (("GET", "/health"), ("GET", "/api/data/cpu"), ("POST", "/api/submit"), ("POST", "/api/configure"), ("GET", "/"))]
     [None, 'read', 'push', 'operate', 'operate']
@@ -90,34 +83,31 @@ def required_role(method: str, path: str) -> str | None:
         ("/api/", "/docs", "/openapi.json")
     ):
         return "read"
-    return (
-        "push" if path in ("/api/submit", "/api/labels") else "operate"
-    )  # the page can apply settings, so it needs as much
+    # the page can apply settings, so all its requests need "operate"
+    return "push" if path in ("/api/submit", "/api/labels") else "operate"
 
 
 class RateLimiter:
-    """So many requests a second and client, saved up for two seconds at most; the clock is passed
-    in.
-    """
+    """A token bucket for each client: `rate` requests a second, two seconds' worth at most."""
 
     def __init__(self, rate: float):
         self.rate = rate  # requests a second, 0 = no limit
-        self.left: OrderedDict[str, tuple[float, float]] = (
-            OrderedDict()
-        )  # client -> requests left, at which second
+        # client -> requests it may still make, and the time in seconds of that count
+        self.allowances: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self.refused = 0
 
-    def wait(self, client: str, now: float) -> float:
-        """Takes one request off the client's allowance: 0, or the seconds until it has one
-        again.
+    def acquire(self, client: str, now: float) -> float:
+        """Take one request off a client's allowance at `now` (seconds, any clock).
+
+        Returns 0, or, where none is left, the seconds until the next one.
         """
         if not self.rate:
             return 0.0
-        left, then = self.left.pop(client, (2 * self.rate, now))
+        left, then = self.allowances.pop(client, (2 * self.rate, now))
         left = min(left + (now - then) * self.rate, 2 * self.rate)
-        self.left[client] = (left - 1 if left >= 1 else left, now)
-        if len(self.left) > MAX_RATED_CLIENTS:
-            self.left.popitem(last=False)
+        self.allowances[client] = (left - 1 if left >= 1 else left, now)
+        if len(self.allowances) > MAX_RATED_CLIENTS:
+            self.allowances.popitem(last=False)
         if left >= 1:
             return 0.0
         self.refused += 1
@@ -125,25 +115,28 @@ class RateLimiter:
 
 
 class Authorizer:
-    """Looks at each request before anybody else does."""
+    """Decides by origin and token whether a request may be made."""
 
-    def __init__(self, tokens: Tokens, allowance: RateLimiter, origins: tuple[str, ...] = ()):
+    def __init__(self, tokens: Tokens, rate_limiter: RateLimiter, origins: tuple[str, ...] = ()):
         self.tokens = tokens
-        self.allowance = allowance
+        self.rate_limiter = rate_limiter
         self.origins = origins
 
-    def judged(self, method: str, path: str, headers: Mapping[str, str]) -> Refusal | Token | None:
-        """A refusal, or whose token it was; None = no token is needed."""
+    def authorize(
+        self, method: str, path: str, headers: Mapping[str, str]
+    ) -> Refusal | Token | None:
+        """Return the token of a request, or its refusal; None = no token is needed."""
         if method not in ("GET", "HEAD", "OPTIONS") and not self._same_origin(headers):
             return Refusal(
                 403,
-                f"a page of {headers['origin']} may not change anything here; list it under cors to allow it",  # noqa: E501
+                f"a page of {headers['origin']} may not change anything here; "
+                "list it under cors to allow it",
             )
         role = required_role(method, path)
         if not self.tokens or role is None:
             return None
         secret = presented_secret(headers)
-        token = self.tokens.who(secret) if secret is not None else None
+        token = self.tokens.find(secret) if secret is not None else None
         if token is None:
             came = "one that is not known" if secret else "none"
             return Refusal(401, f"wanted a token that may {role}, came {came}", (CHALLENGE,))
@@ -154,10 +147,10 @@ class Authorizer:
         return token
 
     def _same_origin(self, headers: Mapping[str, str]) -> bool:
-        """Whether a browser sends this from our own page or from one that is allowed; programs send
-        no origin.
+        """Return whether a request comes from the server's own page, an allowed one or a program.
 
-        Our own page is one whose origin is the Host asked, which `misdirected` has let through.
+        A program sends no origin. The origin of the own page is the Host header, which
+        `host_refusal` has checked.
         """
         origin = headers.get("origin")
         if origin is None or "*" in self.origins or origin in self.origins:

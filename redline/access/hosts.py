@@ -1,4 +1,4 @@
-"""Hosts: which Host headers name this server, against DNS rebinding."""
+"""The hosts whose names a Host header may carry, against DNS rebinding."""
 
 from __future__ import annotations
 
@@ -9,12 +9,7 @@ from typing import NamedTuple
 
 from redline.access.authorizer import Refusal, is_loopback
 
-LOOPBACK_NAMES = (
-    "localhost",
-    "*.localhost",
-    "127.0.0.0/8",
-    "[::1]",
-)  # hosts that mean this machine
+LOOPBACK_NAMES = ("localhost", "*.localhost", "127.0.0.0/8", "[::1]")  # this machine
 HOST_PATTERN = re.compile(
     r"(?P<name>\[[0-9a-f:.]+\]|[0-9a-z._-]+)(:[0-9]{0,5})?", re.IGNORECASE | re.ASCII
 )
@@ -25,9 +20,10 @@ class HostError(ValueError):
 
 
 def host_name(header: str) -> str | None:
-    """Return the host of a Host header in its one spelling, None where it is malformed.
+    """Return the normalized host of a Host header, None where it is malformed.
 
-    That is: lower case, without port, trailing dot and brackets, an address in its shortest form.
+    Normalized: lower case, without port, trailing dot and brackets, an address in its shortest
+    form.
 
     >>> [host_name(text) for text in ("LOCALHOST.:8050", "[0::1]:80", "a.example", "::1", "a b", "")]
     ['localhost', '::1', 'a.example', None, None, None]
@@ -46,7 +42,7 @@ def host_name(header: str) -> str | None:
 
 
 def allowed_host_name(text: str) -> str | None:
-    """Return the host that an option names, in the spelling of `host_name`; it has no port.
+    """Return the normalized host that an option names, without a port; None = malformed.
 
     >>> [allowed_host_name(text) for text in ("A.example", "::1", "[::1]", "fe80::1%eth0", "a:80", "a/b")]
     ['a.example', '::1', '::1', 'fe80::1', None, None]
@@ -55,24 +51,26 @@ def allowed_host_name(text: str) -> str | None:
 
 
 class Hosts(NamedTuple):
-    """The hosts a server answers for, besides those of LOOPBACK."""
+    """The hosts a server answers for, besides LOOPBACK_NAMES."""
 
-    bound: str = "127.0.0.1"  # what --host says
-    allowed: tuple[str, ...] = ()  # what --allow-host says, in the spelling of `host_name`
+    bound: str = "127.0.0.1"  # the value of --host
+    allowed: tuple[str, ...] = ()  # the values of --allow-host, normalized by `host_name`
 
     @classmethod
-    def given(cls, bound: str, names: object) -> Hosts:
-        """Return the hosts that the options name; HostError says which of them is no name.
+    def from_options(cls, bound: str, names: object) -> Hosts:
+        """Return the hosts that options name.
 
-        `names` is what --allow-host or a settings file gives: a list of texts, or one text.
+        names: the value of --allow-host or of a settings file, a list of texts or one text.
+        Raises HostError for one that is no host name.
         """
         listed = [names] if isinstance(names, str) else names
         if not isinstance(listed, list | tuple):
             raise HostError(f"--allow-host: wanted a list of host names, came {listed!r}")
-        return cls(bound, tuple(cls.checked(name) for name in listed))
+        return cls(bound, tuple(cls._parse_name(name) for name in listed))
 
     @staticmethod
-    def checked(text: object) -> str:
+    def _parse_name(text: object) -> str:
+        """Return the normalized host of one option, or raise HostError."""
         name = allowed_host_name(text) if isinstance(text, str) else None
         if name is None:
             wanted = "a host name or an address without scheme, port and path"
@@ -80,18 +78,18 @@ class Hosts(NamedTuple):
         return name
 
     @property
-    def anywhere(self) -> bool:
-        """Whether the server listens on every address of the machine."""
+    def on_every_address(self) -> bool:
+        """Return whether the server listens on every address of the machine."""
         try:
             return not self.bound or ipaddress.ip_address(self.bound).is_unspecified
         except ValueError:
             return False
 
-    def include(self, name: str) -> bool:
-        """Return whether a host, in the spelling of `host_name`, is one of this server.
+    def includes(self, name: str) -> bool:
+        """Return whether a host, normalized by `host_name`, is one of this server.
 
-        A server on every address is asked under any of them, behind address translation also under
-        one it does not know. No DNS stands behind an address, so none of them can be rebound.
+        A server that listens on every address accepts any address, because address translation can
+        show it under one it does not know. An address needs no DNS, so it cannot be rebound.
         """
         if is_loopback(name) or name.endswith(".localhost") or name in self.allowed:
             return True
@@ -101,27 +99,27 @@ class Hosts(NamedTuple):
             ipaddress.ip_address(name)
         except ValueError:
             return False
-        return self.anywhere
+        return self.on_every_address
 
     @property
-    def wanted(self) -> str:
-        """Say in words what `include` takes."""
-        bound = "any IP address" if self.anywhere else self.bound
+    def description(self) -> str:
+        """Return the hosts that `includes` accepts, as text for an error."""
+        bound = "any IP address" if self.on_every_address else self.bound
         named = [] if is_loopback(self.bound) else [bound]
         return ", ".join([*LOOPBACK_NAMES, *named, *self.allowed])
 
 
-def misdirected_host(came: Sequence[str], hosts: Hosts) -> Refusal | None:
-    """Refuse a request whose Host headers, all that came, do not name one host of this server."""
-    if len(came) != 1:
+def host_refusal(headers: Sequence[str], hosts: Hosts) -> Refusal | None:
+    """Return the refusal of a request by all its Host headers; None = they name this server."""
+    if len(headers) != 1:
         return Refusal(
-            400, f"wanted one Host header, came {len(came)}; send the host of the address"
+            400, f"wanted one Host header, came {len(headers)}; send the host of the address"
         )
-    name = host_name(came[0])
-    shown = repr(came[0][:100])
+    name = host_name(headers[0])
+    shown = repr(headers[0][:100])
     if name is None:
         return Refusal(400, f"Host: wanted a host, or host:port; came {shown}")
-    if hosts.include(name):
+    if hosts.includes(name):
         return None
     advice = "to serve that name too, start the server with --allow-host NAME"
-    return Refusal(421, f"Host: wanted one of {hosts.wanted}; came {shown}; {advice}")
+    return Refusal(421, f"Host: wanted one of {hosts.description}; came {shown}; {advice}")

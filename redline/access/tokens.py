@@ -1,4 +1,4 @@
-"""Tokens: secrets with a role, kept as hashes in a file."""
+"""The tokens: secrets with a role, kept as hashes in a file."""
 
 from __future__ import annotations
 
@@ -11,20 +11,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-ROLES = (
-    "read",
-    "push",
-    "operate",
-)  # each may do what those before it may: look; submit points and labels; change how streams run
+# look; submit points and labels; change how streams run: each includes those before it
+ROLES = ("read", "push", "operate")
 TOKEN_LINE = re.compile(r"(?P<role>\w+) sha256:(?P<digest>[0-9a-f]{64}) (?P<name>\S.*)")
 
 
 class AuthError(ValueError):
-    """A token file that cannot be read: says which line, what was wanted and what came."""
+    """A token that cannot be read or made: says where, what was wanted and what came."""
 
 
 class Token(NamedTuple):
-    """One token as it is kept: never the secret itself."""
+    """One token as it is stored, without its secret."""
 
     role: str
     digest: str  # SHA-256 of the secret, 64 hexadecimal digits
@@ -32,11 +29,15 @@ class Token(NamedTuple):
 
 
 def hash_secret(secret: str) -> str:
+    """Return the SHA-256 of a secret in hexadecimal."""
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def mint_token(role: str, name: str) -> tuple[str, str]:
-    """A new secret, to be shown once, and the line of the token file that stands for it."""
+    """Return a new secret, to be shown once, and its line of the token file.
+
+    Raises AuthError for an unknown role or an empty name.
+    """
     if role not in ROLES:
         raise AuthError(f"role: wanted one of {', '.join(ROLES)}; came {role!r}")
     if not name.strip() or "\n" in name:
@@ -54,20 +55,21 @@ class Tokens:
     def __bool__(self) -> bool:
         return bool(self.tokens)
 
-    def who(self, secret: str) -> Token | None:
-        """The token of this secret; every one is compared, each in constant time, so that the time
-        taken tells nothing.
+    def find(self, secret: str) -> Token | None:
+        """Return the token of a secret, None if there is none.
+
+        All tokens are compared, each in constant time, so that the time taken reveals nothing.
         """
-        came = hash_secret(secret)
+        digest = hash_secret(secret)
         found = None
         for token in self.tokens:
-            if hmac.compare_digest(came, token.digest):
+            if hmac.compare_digest(digest, token.digest):
                 found = token
         return found
 
 
 def load_tokens(path: str | None, secret: str | None) -> Tokens:
-    """The tokens of a file and the one of an environment variable, which may do everything."""
+    """Return the tokens of a file and that of an environment variable, which may do everything."""
     tokens = list(parse_token_file(Path(path))) if path else []
     if secret:
         tokens.append(Token(ROLES[-1], hash_secret(secret), "environment"))
@@ -75,8 +77,9 @@ def load_tokens(path: str | None, secret: str | None) -> Tokens:
 
 
 def parse_token_file(path: Path) -> Iterable[Token]:
-    """The tokens of a file: a line each, `role sha256:digest name`; empty lines and those with #
-    are left out.
+    """Yield the tokens of a file, one a line: `role sha256:digest name`.
+
+    Empty lines and those that start with # are skipped. Raises AuthError for any other line.
     """
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
@@ -91,8 +94,7 @@ def parse_token_file(path: Path) -> Iterable[Token]:
 
 
 def append_token(path: Path, line: str) -> None:
-    """Adds a line to the token file, which only its owner may read."""
-    with os.fdopen(
-        os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "a", encoding="utf-8"
-    ) as file:
+    """Add a line to the token file, which is created readable by its owner only."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    with os.fdopen(descriptor, "a", encoding="utf-8") as file:
         file.write(line + "\n")

@@ -1,4 +1,4 @@
-"""Documents: anomalies, incidents and labels as answers and events show them."""
+"""The documents that answers and events show of anomalies, incidents and labels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Feeds = Mapping[str, Feed]  # by name
 def anomaly_document(
     names: Sequence[str], units: Sequence[str], source: str, anomaly: Anomaly
 ) -> dict[str, Any]:
-    """Return one anomaly of a source with these features and units."""
+    """Return the document of an anomaly of a source with these features and units."""
     unit = units[anomaly.feature]
     return {
         "id": anomaly.id,
@@ -40,10 +40,10 @@ def anomaly_document(
 
 
 def stored_anomaly(feeds: Feeds, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one row of the store's anomalies as `anomaly_document` does."""
+    """Return the document of a stored anomaly, the same as `anomaly_document`."""
     feed = feeds.get(row["stream"])
     units = dict(zip(feed.stream.names, feed.stream.units)) if feed else {}
-    same = ("score", "threshold", "severity", "run", "alarm", "reason")
+    same = ("score", "threshold", "severity", "run", "alarm", "reason")  # named as in the row
     return {
         "id": row["id"],
         "source": row["stream"],
@@ -58,13 +58,13 @@ def stored_anomaly(feeds: Feeds, row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def anomaly_event(document: Mapping[str, Any]) -> ServerEvent:
-    """Return an anomaly's document as an event."""
+    """Return the event of an anomaly's document."""
     rank = SEVERITIES.index(document["severity"])
     return ServerEvent(document["id"], document["source"], rank, payload.to_json(document))
 
 
 def incident_document(feeds: Feeds, incident: Incident) -> dict[str, Any]:
-    """Return an incident with its features by name."""
+    """Return the document of an incident, its features by name."""
     document = incident_row(incident)
     feed = feeds.get(incident.stream)
     names = feed.stream.names if feed else ()
@@ -73,11 +73,11 @@ def incident_document(feeds: Feeds, incident: Incident) -> dict[str, Any]:
     def name_of(feature: int) -> str:
         return names[feature] if feature < len(names) else str(feature)
 
-    worst = incident.peak.feature
+    at_peak = incident.peak.feature
     peak = {
         **document["peak"],
-        "feature": name_of(worst),
-        "unit": units[worst] if worst < len(units) else "",
+        "feature": name_of(at_peak),
+        "unit": units[at_peak] if at_peak < len(units) else "",
     }
     document["features"] = [name_of(feature) for feature in incident.features]
     head = {"id": document.pop("id"), "source": document.pop("stream")}
@@ -85,16 +85,18 @@ def incident_document(feeds: Feeds, incident: Incident) -> dict[str, Any]:
 
 
 def label_document(feeds: Feeds, label: Label) -> dict[str, Any]:
-    """Return a label with its feature by name."""
+    """Return the document of a label, its feature by name."""
     feed = feeds.get(label.stream)
-    known = label.feature is not None and feed is not None
+    feature = None
+    if feed is not None and label.feature is not None:
+        feature = feed.stream.names[label.feature]
     return {
         "id": label.id,
         "source": label.stream,
         "kind": label.kind,
         "start": label.start,
         "end": label.end,
-        "feature": feed.stream.names[label.feature] if known else None,  # type: ignore[union-attr, index]
+        "feature": feature,
         "note": label.note,
         "who": label.who,
         "at": label.at,

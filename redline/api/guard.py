@@ -1,4 +1,4 @@
-"""The guard around every request: authorization, rate and size."""
+"""The guard around every request: host, authorization, rate and size."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from redline.access.authorizer import Refusal
-from redline.access.hosts import Hosts, misdirected_host
+from redline.access.hosts import Hosts, host_refusal
 from redline.access.tokens import Token
 from redline.api.problems import Problem
 from redline.api.service import Service
 
-MAX_PAGE_BODY = 100 * 2**20  # bytes the page may send, an uploaded file as text
+MAX_PAGE_BODY = 100 * 2**20  # bytes of a body that the page sends: an uploaded file as text
 
 
 class HostGuard:
-    """Refuse whatever is asked under a host that is none of this server's: pages, routes, files."""
+    """Refuses every request whose Host header names another server: pages, routes, files."""
 
     def __init__(self, app: Any, hosts: Hosts) -> None:
         self.app = app
@@ -27,7 +27,7 @@ class HostGuard:
         refusal = None
         if scope["type"] in ("http", "websocket"):
             came = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
-            refusal = misdirected_host(came, self.hosts)
+            refusal = host_refusal(came, self.hosts)
         if refusal is None:
             await self.app(scope, receive, send)
         else:
@@ -37,7 +37,7 @@ class HostGuard:
 async def refuse(refusal: Refusal, scope: Any, receive: Any, send: Any) -> None:
     """Answer a request, or the opening of a WebSocket, with a refusal."""
     if scope["type"] == "websocket":
-        code = 4_000 + refusal.status  # from 4000 on a code is the application's own
+        code = 4_000 + refusal.status  # 4000 to 4999 are for applications (RFC 6455)
         await send({"type": "websocket.close", "code": code, "reason": refusal.detail[:100]})
         return
     problem = Problem(refusal.status, refusal.detail, headers=dict(refusal.headers))
@@ -45,8 +45,9 @@ async def refuse(refusal: Refusal, scope: Any, receive: Any, send: Any) -> None:
 
 
 class RequestGuard:
-    """Turns away who may not ask, asks too often or sends too much; whoever passes is known as
-    `request.state.who`.
+    """Refuses requests that are not authorized, too frequent or too big.
+
+    A request that passes has the name of its token as `request.state.who`.
     """
 
     def __init__(self, app: Any, service: Service) -> None:
@@ -60,25 +61,24 @@ class RequestGuard:
         headers = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
         }
-        found = self.judged(scope, headers)
-        if not isinstance(found, Refusal):
-            scope.setdefault("state", {})["who"] = found.name if found else "local"
-            await self.app(
-                scope,
-                self.counted(scope["path"], receive) if scope["type"] == "http" else receive,
-                send,
-            )
-        else:
+        found = self._check(scope, headers)
+        if isinstance(found, Refusal):
             await refuse(found, scope, receive, send)
+            return
+        scope.setdefault("state", {})["who"] = found.name if found else "local"
+        if scope["type"] == "http":
+            receive = self._limit_body(scope["path"], receive)
+        await self.app(scope, receive, send)
 
-    def judged(self, scope: Any, headers: Mapping[str, str]) -> Refusal | Token | None:
+    def _check(self, scope: Any, headers: Mapping[str, str]) -> Refusal | Token | None:
+        """Return the token of a request, or its refusal; None = no token is needed."""
         path = scope["path"]
         service = self.service
-        found = service.authorizer.judged(scope.get("method", "GET"), path, headers)
+        found = service.authorizer.authorize(scope.get("method", "GET"), path, headers)
         if isinstance(found, Refusal) or not path.startswith("/api/"):
             return found
         client = scope.get("client") or ("", 0)
-        if wait := service.rate_limiter.wait(client[0], time.monotonic()):
+        if wait := service.rate_limiter.acquire(client[0], time.monotonic()):
             return Refusal(
                 429,
                 f"wanted at most {service.options.rate:g} requests a second, came more",
@@ -96,14 +96,14 @@ class RequestGuard:
             )
         return found
 
-    def counted(self, path: str, receive: Any) -> Any:
-        """A receive that stops at the limit, for bodies that do not say how long they are."""
+    def _limit_body(self, path: str, receive: Any) -> Any:
+        """Return a `receive` that refuses a body without a Content-Length once it is too big."""
         api = path.startswith("/api/")
         limit = self.service.options.body if api else MAX_PAGE_BODY
         advice = "send it in parts" if api else "choose a smaller file"
         left = limit
 
-        async def counting() -> Any:
+        async def receive_limited() -> Any:
             nonlocal left
             message = await receive()
             left -= len(message.get("body", b""))
@@ -112,4 +112,4 @@ class RequestGuard:
                 raise Problem(413, f"wanted a body of at most {limit:,} bytes, came more; {advice}")
             return message
 
-        return counting
+        return receive_limited

@@ -1,8 +1,6 @@
-"""An excerpt of a stream: some of its steps with what was said of them, from the store or the
-buffer, thinned, as JSON, lines or CSV.
+"""The history of a stream: points with scores and anomalies, from the store or the buffer.
 
-This room joins monitor and store for whoever asks for points; nothing is thinned before it is
-scored.
+It can be thinned, after scoring, and is written as JSON, JSON lines or CSV.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from redline.engine.feed import Feed
 from redline.storage.errors import StoreError
 from redline.storage.sqlite import AnomalyQuery, SqliteStore
 
-JSON_PIECE_POINTS = 5_000  # points written at once, so that a long answer does not hold up others
+JSON_PIECE_POINTS = 5_000  # points written at once, so that a long answer does not delay others
 MEDIA_TYPES = {
     "json": "application/json",
     "csv": "text/csv; charset=utf-8",
@@ -36,11 +34,12 @@ class HistoryRows(NamedTuple):
     anomaly: np.ndarray  # (n,) bool, as it was found when it came
 
     def at(self, which: Any) -> HistoryRows:
+        """Return the rows at these indices."""
         return HistoryRows(*(column[which] for column in self))
 
 
 class HistoryRange(NamedTuple):
-    """Which steps are asked for."""
+    """The time range, limit and thinning of a request for history."""
 
     start: float = -np.inf  # seconds since the Unix epoch, included
     end: float = np.inf  # not included
@@ -50,12 +49,11 @@ class HistoryRange(NamedTuple):
 
 
 def history_rows(feed: Feed, store: SqliteStore | None, asked: HistoryRange) -> HistoryRows:
-    """Return the steps of a range: from the store where it keeps this stream's points, else those
-    in the buffer.
+    """Return the steps of a range from the store, or from the buffer if they are not stored.
 
     The buffer answers without a store, for streams whose points are not stored, and before a
-    stream's first commit. Raises: StoreError when the store cannot be read: the buffer alone would
-    pass for the whole range.
+    stream's first commit. Raises StoreError when the store cannot be read: an answer from the
+    buffer alone would look like the whole range.
     """
     found = None
     if store and feed.real:
@@ -71,30 +69,28 @@ def history_rows(feed: Feed, store: SqliteStore | None, asked: HistoryRange) -> 
 
 
 def rows_from_store(store: SqliteStore, name: str, asked: HistoryRange) -> HistoryRows | None:
-    """The steps of a range out of the store, late ones among them (step -1 where those leave the
-    number unknown).
+    """Return the stored steps of a range, late ones included; None = the stream is not stored.
+
+    The step is -1 where late ones make the number unknown.
     """
     since = None if asked.start == -np.inf else asked.start
     until = None if asked.end == np.inf else float(np.nextafter(asked.end, -np.inf))
     found = store.points(name, since, until, asked.limit)
     if found is None:
         return None
-    step = (
-        np.full(len(found.time), -1)
-        if found.first is None
-        else found.first + np.arange(len(found.time))
-    )
-    anomalous = np.zeros(len(found.time), bool)
-    if len(found.time):
-        said = store.anomalies(
-            AnomalyQuery(name, float(found.time[0]), float(found.time[-1]), limit=len(found.time))
-        )
-        anomalous = np.isin(found.time, [each["time"] for each in said])
+    n = len(found.time)
+    step = np.full(n, -1) if found.first is None else found.first + np.arange(n)
+    anomalous = np.zeros(n, bool)
+    if n:
+        start = float(found.time[0])
+        end = float(found.time[-1])
+        anomalies = store.anomalies(AnomalyQuery(name, start, end, limit=n))
+        anomalous = np.isin(found.time, [each["time"] for each in anomalies])
     return HistoryRows(step, found.time, found.x, found.score, anomalous)
 
 
 def rows_from_buffer(feed: Feed) -> HistoryRows:
-    """The whole buffer with what was said of it."""
+    """Return the whole buffer with its scores and anomalies."""
     track = feed.applied_track
     with feed.lock:
         first = feed.tape.first
@@ -102,67 +98,63 @@ def rows_from_buffer(feed: Feed) -> HistoryRows:
         times = feed.tape.read("time", first, end)[:, 0]
         x = feed.tape.read("x", first, end)
         score = track.read("score", first, end)[:, 0]  # type: ignore[index]
-        noted = feed.finalized
+        finalized = feed.finalized
         journal = list(feed.journal)
     step = np.arange(first, end)
-    known = (
-        journal[0].step if len(journal) == feed.journal.maxlen else first
-    )  # older ones have left the journal
-    anomaly = np.isin(step, [a.step for a in journal]) | (
-        (step < known) & (step < noted) & (score > feed.applied.threshold)
-    )
+    # a full journal has lost older anomalies: there the threshold decides
+    journal_start = journal[0].step if len(journal) == feed.journal.maxlen else first
+    older = (step < journal_start) & (step < finalized) & (score > feed.applied.threshold)
+    anomaly = np.isin(step, [a.step for a in journal]) | older
     return HistoryRows(step, times, x, score, anomaly)
 
 
 def select_rows(found: HistoryRows, asked: HistoryRange) -> HistoryRows:
+    """Return the rows in a time range, the oldest or the newest `limit` of them."""
     which = np.flatnonzero((found.time >= asked.start) & (found.time < asked.end))
     return found.at(which[: asked.limit] if asked.oldest else which[-asked.limit :])
 
 
 def thin_rows(found: HistoryRows, most: int) -> HistoryRows:
-    """In absolute buckets of steps: of each the rows where a feature is lowest or highest, and
-    every anomalous one.
+    """Return about `most` rows: the lowest and highest of each feature in each bucket of steps.
+
+    Anomalous rows are all kept.
     """
     width = 2 * found.x.shape[1] * len(found.step) // most
     if width < 2:
         return found
-    bucket = found.step // (
-        1 << (width - 1).bit_length()
-    )  # buckets of a power of two, so that a moving range draws the same rows
+    # buckets at multiples of a power of two, so that a moving range keeps the same rows
+    bucket = found.step // (1 << (width - 1).bit_length())
     keep = found.anomaly.copy()
-    edge = np.append(bucket[1:] != bucket[:-1], True)
+    is_last = np.append(bucket[1:] != bucket[:-1], True)  # of its bucket
     for column in found.x.T:
-        for side in (
-            np.where(np.isnan(column), -np.inf, column),
-            np.where(np.isnan(column), -np.inf, -column),
-        ):
-            keep[np.lexsort((side, bucket))[edge]] = (
-                True  # the last of a bucket has its highest value
-            )
+        missing = np.isnan(column)
+        for value in (np.where(missing, -np.inf, column), np.where(missing, -np.inf, -column)):
+            # sorted by bucket, then value: the last row of a bucket has its highest value
+            keep[np.lexsort((value, bucket))[is_last]] = True
     return found.at(keep)
 
 
 def format_rows(feed: Feed, found: HistoryRows, form: HistoryFormat) -> bytes:
+    """Return rows of a stream as the bytes of an answer."""
     names = feed.stream.names
     if form == "csv":
         return history_csv(names, found)
-    values = found.x.tolist() if names != payload.SINGLE_FEATURE else found.x[:, 0].tolist()
-    columns = zip(
+    rows = zip(
         found.step.tolist(),
         found.time.tolist(),
-        values,
+        found.x.tolist(),
         found.score.tolist(),
         found.anomaly.tolist(),
     )
     if names == payload.SINGLE_FEATURE:
         points = [
-            {"step": s, "time": t, "value": x, "score": z, "anomaly": a}
-            for s, t, x, z, a in columns
+            {"step": s, "time": t, "value": x[0], "score": z, "anomaly": a}
+            for s, t, x, z, a in rows
         ]
     else:
         points = [
             {"step": s, "time": t, "values": dict(zip(names, x)), "score": z, "anomaly": a}
-            for s, t, x, z, a in columns
+            for s, t, x, z, a in rows
         ]
     if form == "ndjson":
         return b"".join(payload.to_json({"source": feed.name, **point}) + b"\n" for point in points)
@@ -177,7 +169,7 @@ def format_rows(feed: Feed, found: HistoryRows, form: HistoryFormat) -> bytes:
 
 
 def history_csv(names: Sequence[str], found: HistoryRows) -> bytes:
-    """A header, then a line a step; an empty cell is missing, or no opinion."""
+    """Return a header and a line a step; an empty cell is a missing value or no score."""
     heads = ["step", "time", *names, "score", "anomaly"]
     lines = [",".join(csv_quote(head) for head in heads)]
     for step, at, x, score, anomaly in zip(
@@ -193,4 +185,7 @@ def history_csv(names: Sequence[str], found: HistoryRows) -> bytes:
 
 
 def csv_quote(head: str) -> str:
-    return '"' + head.replace('"', '""') + '"' if any(c in head for c in ',"\r\n') else head
+    """Return a cell, in quotes if it contains a separator or a quote."""
+    if any(c in head for c in ',"\r\n'):
+        return '"' + head.replace('"', '""') + '"'
+    return head

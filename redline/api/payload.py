@@ -1,5 +1,4 @@
-"""What travels in a body: JSON as bytes and back, and points as programs send them, one, a list,
-columns or a line each.
+"""The bodies of requests and answers: JSON, and submitted points (one, a list, columns, lines).
 
 >>> [(p.source, p.names, p.x.tolist()) for p in parse_submission({"source": "oven", "time": [0, 60], "values": {"temp": [20.5, None]}})]
 [('oven', ('temp',), [[20.5], [nan]])]
@@ -20,15 +19,13 @@ import orjson
 
 POINT_KEYS = frozenset(("source", "time", "value", "values"))
 SINGLE_FEATURE = ("value",)  # the one feature of a source that sends bare values
-LARGEST_SUBMITTED = 1e75  # of a value: its fourth power is still a number, so no detector overflows
-MAX_SHOWN = 80  # characters of what came that an answer repeats
+LARGEST_SUBMITTED = 1e75  # of a value: its fourth power is still finite, so no detector overflows
+MAX_SHOWN = 80  # characters of a wrong value that an answer repeats
 POINT_FORM = 'an object such as {"source": "oven", "time": 1767571200, "value": 20.5}'
 
 
 class BodyError(ValueError):
-    """Something in a body or a query that does not fit: names the field, what was wanted and what
-    came.
-    """
+    """A wrong body or query: names the field, what was wanted and what came."""
 
     def __init__(self, field: str, wanted: str, came: Any) -> None:
         self.field = field
@@ -38,7 +35,7 @@ class BodyError(ValueError):
 
 
 class SubmittedPoints(NamedTuple):
-    """What one body says of one source."""
+    """The points of one source in a body."""
 
     source: str
     names: tuple[str, ...]  # features as submitted
@@ -47,28 +44,31 @@ class SubmittedPoints(NamedTuple):
 
 
 def shorten(value: Any) -> str:
-    """What came, short enough for an answer."""
+    """Return a value as text short enough for an answer."""
     text = repr(value)
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 1]}…"
 
 
 def json_fragment(text: str) -> orjson.Fragment:
-    """JSON that is written already and goes out as it is, inside whatever is written around it."""
+    """Return JSON text as a value that `to_json` writes unchanged."""
     return orjson.Fragment(text)
 
 
 def to_json(value: Any) -> bytes:
-    """JSON; NaN and infinity become null, numpy arrays lists, other things their text."""
+    """Return a value as JSON: NaN and infinity as null, numpy arrays as lists, others as text."""
     try:
         return orjson.dumps(
             value, default=str, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
         )
-    except TypeError:  # half a character, or a whole number beyond 64 bits, that a client sent
+    except TypeError:  # a lone surrogate or an integer beyond 64 bits, sent by a client
         return json.dumps(value, default=str).encode()
 
 
 def parse_document(body: bytes, lines: bool = False) -> Any:
-    """The value of a JSON text, or the list of those on its lines."""
+    """Return the value of a JSON text, or the list of the values on its lines.
+
+    Raises BodyError where it is not JSON.
+    """
     if not lines:
         try:
             return orjson.loads(body)
@@ -84,7 +84,7 @@ def parse_document(body: bytes, lines: bool = False) -> Any:
 
 
 def find_bad_line(rows: list[bytes]) -> BodyError:
-    """Which line is no JSON."""
+    """Return the error of the first line that is not JSON."""
     for number, row in enumerate(rows, 1):
         try:
             orjson.loads(row)
@@ -94,7 +94,7 @@ def find_bad_line(rows: list[bytes]) -> BodyError:
 
 
 def parse_submission(body: Any) -> list[SubmittedPoints]:
-    """The points of a body, source by source; Misfit says which of them is wrong."""
+    """Return the points of a body by source; BodyError names the first wrong one."""
     items = body if isinstance(body, list) else [body]
     if not items:
         raise BodyError("body", "one point or more", "an empty list")
@@ -116,7 +116,7 @@ def parse_submission(body: Any) -> list[SubmittedPoints]:
 
 
 def explain_item(item: Any, where: str) -> BodyError:
-    """What is wrong with something that is no point."""
+    """Return the error of an item that is no point."""
     if not isinstance(item, dict):
         return BodyError(where or "body", POINT_FORM, item)
     if unknown := set(item) - POINT_KEYS:
@@ -125,16 +125,16 @@ def explain_item(item: Any, where: str) -> BodyError:
             f"no other field than {', '.join(sorted(POINT_KEYS))}",
             item[min(unknown)],
         )
-    name, wanted = (
-        ("source", "a text")
-        if not isinstance(item.get("source"), str)
-        else ("time", "Unix seconds or ISO 8601")
-    )
+    name = "time"
+    wanted = "Unix seconds or ISO 8601"
+    if not isinstance(item.get("source"), str):
+        name = "source"
+        wanted = "a text"
     return BodyError(f"{where}.{name}".lstrip("."), wanted, item.get(name, "nothing"))
 
 
 def points_from_columns(item: dict[str, Any], where: str) -> SubmittedPoints:
-    """One object with a list of times, and a list of values for each feature."""
+    """Return the points of an object with a list of times and a list of values per feature."""
     time = time_column(item["time"], f"{where}time")
     values = point_value(item, where)
     if not isinstance(values, dict):
@@ -152,7 +152,7 @@ def points_from_columns(item: dict[str, Any], where: str) -> SubmittedPoints:
 
 
 def point_value(item: dict[str, Any], where: str = "") -> Any:
-    """What a point says of its values: under `value` or under `values`, not both."""
+    """Return the value or values of a point: one of the two fields must be there, not both."""
     if ("value" in item) == ("values" in item):
         came = "both" if "value" in item else "neither"
         raise BodyError(
@@ -166,10 +166,10 @@ def point_value(item: dict[str, Any], where: str = "") -> Any:
 
 
 def points_from_rows(source: str, points: list[dict[str, Any]]) -> SubmittedPoints:
-    """Single points of one source, in their order; a feature that a point leaves out is missing."""
+    """Return single points of one source in their order; a feature that one leaves out is NaN."""
     where = f"{source}."
-    said = [point_value(point, where) for point in points]
-    named = [value if type(value) is dict else {SINGLE_FEATURE[0]: value} for value in said]
+    values = [point_value(point, where) for point in points]
+    named = [value if type(value) is dict else {SINGLE_FEATURE[0]: value} for value in values]
     names = tuple(dict.fromkeys(chain.from_iterable(named)))
     if not names:
         raise BodyError(f"{where}values", "one feature or more", {})
@@ -179,16 +179,12 @@ def points_from_rows(source: str, points: list[dict[str, Any]]) -> SubmittedPoin
     else:
         flat = [value.get(name) for value in named for name in names]
     x = number_column(flat, f"{where}{'value' if names == SINGLE_FEATURE else 'values'}")
-    return SubmittedPoints(
-        source,
-        names,
-        time_column([point["time"] for point in points], f"{where}time"),
-        x.reshape(-1, len(names)),
-    )
+    time = time_column([point["time"] for point in points], f"{where}time")
+    return SubmittedPoints(source, names, time, x.reshape(-1, len(names)))
 
 
 def number_column(column: list[Any], field: str) -> np.ndarray:
-    """(n,) floats, NaN where null came."""
+    """Return a list of numbers as (n,) floats, NaN where it has null."""
     kinds = set(map(type, column))
     if not kinds <= {int, float, NoneType}:
         at = next(i for i, value in enumerate(column) if type(value) not in (int, float, NoneType))
@@ -197,15 +193,15 @@ def number_column(column: list[Any], field: str) -> np.ndarray:
             "a number, or null where it is missing",
             column[at],
         )
-    found = np.array(column, dtype=np.float64)
-    far = np.abs(found) > LARGEST_SUBMITTED
-    if far.any():
-        raise BodyError(field, f"numbers up to {LARGEST_SUBMITTED:g}", float(found[far][0]))
-    return found
+    numbers = np.array(column, dtype=np.float64)
+    too_large = np.abs(numbers) > LARGEST_SUBMITTED
+    if too_large.any():
+        raise BodyError(field, f"numbers up to {LARGEST_SUBMITTED:g}", float(numbers[too_large][0]))
+    return numbers
 
 
 def time_column(column: Sequence[Any], field: str) -> np.ndarray:
-    """(n,) seconds since the Unix epoch of Unix seconds and ISO times."""
+    """Return a list of Unix seconds and ISO times as (n,) seconds since the Unix epoch."""
     if not len(column):
         raise BodyError(field, "one time or more", "an empty list")
     if set(map(type, column)) <= {int, float}:
@@ -217,7 +213,7 @@ def time_column(column: Sequence[Any], field: str) -> np.ndarray:
 
 
 def parse_time(value: Any, field: str) -> float:
-    """Seconds since the Unix epoch of one time; an ISO time without a zone is UTC.
+    """Return one time in seconds since the Unix epoch; an ISO time without a zone is UTC.
 
     >>> parse_time("2026-01-05T00:00:00Z", "time"), parse_time("2026-01-05 01:00+01:00", "time"), parse_time("1767571200.5", "start")
     (1767571200.0, 1767571200.0, 1767571200.5)
@@ -227,20 +223,16 @@ def parse_time(value: Any, field: str) -> float:
     try:
         if not isinstance(value, str):
             raise ValueError
-        try:
-            return (
-                float(value)
-                if value.replace(".", "", 1).lstrip("-").isdecimal()
-                else parse_iso(value)
-            )
-        except OverflowError:
-            raise ValueError from None
-    except ValueError:
+        if value.replace(".", "", 1).lstrip("-").isdecimal():
+            return float(value)
+        return parse_iso(value)
+    except (ValueError, OverflowError):
         raise BodyError(
             field, "Unix seconds or an ISO 8601 time such as 2026-01-05T00:00:00Z", value
         ) from None
 
 
 def parse_iso(text: str) -> float:
+    """Return an ISO 8601 time in seconds since the Unix epoch."""
     at = datetime.fromisoformat(text)
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()

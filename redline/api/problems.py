@@ -1,4 +1,4 @@
-"""Problem answers (RFC 9457) for everything that goes wrong."""
+"""The answers to requests, and the problems (RFC 9457) that errors become."""
 
 from __future__ import annotations
 
@@ -38,40 +38,39 @@ class Problem(Exception):
         self.detail = detail
         self.errors = list(errors)
         self.headers = dict(headers or {})
-        self.more: Mapping[str, Any] = {}  # what went right all the same
+        self.more: Mapping[str, Any] = {}  # further fields: the part that succeeded
 
     def response(self, path: str) -> Response:
+        """Return the problem as the answer to a request for a path."""
         body: dict[str, Any] = {
             "type": "about:blank",
             "title": HTTPStatus(self.status).phrase,
             "status": self.status,
+            "detail": self.detail,
+            "instance": path,
         }
-        body |= (
-            {"detail": self.detail, "instance": path}
-            | ({"errors": self.errors} if self.errors else {})
-            | dict(self.more)
-        )
+        if self.errors:
+            body["errors"] = self.errors
+        body |= self.more
         return Response(payload.to_json(body), self.status, self.headers, PROBLEM_TYPE)
 
 
 def field_error(field: str, wanted: str, came: Any) -> dict[str, Any]:
-    return {
-        "field": field,
-        "wanted": wanted,
-        "came": came if isinstance(came, str | int | float | None) else payload.shorten(came),
-    }
+    """Return an entry of a problem's `errors`."""
+    if not isinstance(came, str | int | float | None):
+        came = payload.shorten(came)
+    return {"field": field, "wanted": wanted, "came": came}
 
 
 def json_answer(
     value: Any, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
+    """Return a value as a JSON answer."""
     return Response(payload.to_json(value), status, dict(headers or {}), "application/json")
 
 
 def connect_unknown(router: APIRouter) -> None:
-    """Whatever is asked of the API and is not there: a wrong method says which are right, a wrong
-    path that there is none.
-    """
+    """Add the route for all other requests: 405 with the right methods, or 404."""
     known = [route for route in router.routes if isinstance(route, APIRoute)]
 
     @router.api_route(
@@ -108,52 +107,56 @@ def connect_unknown_paths(server: FastAPI) -> None:
 
 
 def connect_problems(server: FastAPI) -> None:
-    def told(translate: Callable[[Any], Problem]) -> Any:
-        async def respond(request: Request, error: Exception) -> Response:
-            return translate(error).response(request.url.path)
-
-        return respond
-
-    server.add_exception_handler(Problem, told(lambda error: error))
-    server.add_exception_handler(BodyError, told(body_problem))
-    server.add_exception_handler(SubmissionRefused, told(body_problem))
-    server.add_exception_handler(LabelError, told(body_problem))
-    server.add_exception_handler(
-        QueueFull,
-        told(
-            lambda e: Problem(
-                429, str(e), [field_error(e.field, e.wanted, e.came)], {"Retry-After": "1"}
-            )
+    """Make a server answer every known kind of error with a problem."""
+    problem_of: dict[type[Exception], Callable[[Any], Problem]] = {
+        Problem: lambda error: error,
+        BodyError: body_problem,
+        SubmissionRefused: body_problem,
+        LabelError: body_problem,
+        QueueFull: queue_problem,
+        SettingsError: settings_problem,
+        StoreError: lambda error: Problem(503, str(error), headers={"Retry-After": "5"}),
+        UnknownIncident: lambda error: Problem(404, str(error.args[0])),
+        IncidentSettled: lambda error: Problem(409, str(error)),
+        RequestValidationError: validation_problem,
+        ClientDisconnect: lambda error: Problem(
+            400, "wanted a whole body, came a part of it; send it again"
         ),
-    )
-    server.add_exception_handler(SettingsError, told(settings_problem))
-    server.add_exception_handler(
-        StoreError, told(lambda error: Problem(503, str(error), headers={"Retry-After": "5"}))
-    )
-    server.add_exception_handler(
-        UnknownIncident, told(lambda error: Problem(404, str(error.args[0])))
-    )
-    server.add_exception_handler(IncidentSettled, told(lambda error: Problem(409, str(error))))
-    server.add_exception_handler(RequestValidationError, told(validation_problem))
-    server.add_exception_handler(
-        ClientDisconnect,
-        told(lambda error: Problem(400, "wanted a whole body, came a part of it; send it again")),
-    )
-    server.add_exception_handler(HTTPException, told(http_problem))
+        HTTPException: http_problem,
+    }
+    for kind, make_problem in problem_of.items():
+        server.add_exception_handler(kind, _error_handler(make_problem))
+
+
+def _error_handler(make_problem: Callable[[Any], Problem]) -> Any:
+    """Return an exception handler that answers with the problem of the error."""
+
+    async def respond(request: Request, error: Exception) -> Response:
+        return make_problem(error).response(request.url.path)
+
+    return respond
 
 
 def body_problem(error: Any) -> Problem:
+    """Return the problem of an error that has a field, what was wanted and what came."""
     return Problem(422, str(error), [field_error(error.field, error.wanted, error.came)])
 
 
+def queue_problem(error: QueueFull) -> Problem:
+    """Return the problem of points that a full queue did not take."""
+    errors = [field_error(error.field, error.wanted, error.came)]
+    return Problem(429, str(error), errors, {"Retry-After": "1"})
+
+
 def settings_problem(error: SettingsError) -> Problem:
-    """A settings error is one sentence, `field: wanted ...; came ...`."""
+    """Return the problem of a settings error, whose text is `field: wanted ...; came ...`."""
     field, _, rest = str(error).partition(": wanted ")
     wanted, _, came = rest.rpartition("; came ")
     return Problem(422, str(error), [field_error(field, wanted, came)] if wanted else [])
 
 
 def validation_problem(error: RequestValidationError) -> Problem:
+    """Return the problem of a request that does not match a route's parameters."""
     errors = [
         field_error(".".join(map(str, e["loc"][1:])) or str(e["loc"][0]), e["msg"], e.get("input"))
         for e in error.errors()
@@ -162,6 +165,7 @@ def validation_problem(error: RequestValidationError) -> Problem:
 
 
 def http_problem(error: Any) -> Problem:
+    """Return the problem of an error of the web framework."""
     status = getattr(error, "status_code", 500)
     return Problem(
         status, str(getattr(error, "detail", error)), headers=getattr(error, "headers", None)

@@ -11,9 +11,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 
 
 def connect_docs(server: FastAPI) -> None:
-    """`/docs` of its own, which needs no network; `/docs/try` is Swagger UI, which a browser
-    fetches from elsewhere.
-    """
+    """Add `/docs`, which needs no network, and `/docs/try`, Swagger UI from another server."""
     server.router.routes[:] = [
         route
         for route in server.router.routes
@@ -30,29 +28,12 @@ def connect_docs(server: FastAPI) -> None:
 
 
 def reference_page(openapi: Mapping[str, Any]) -> str:
-    """Every route with its parameters, as a page."""
-    parts = []
-    for path, ways in openapi["paths"].items():
-        for method, way in ways.items():
-            rows = [
-                (
-                    p["name"],
-                    p["in"],
-                    p.get("description", ""),
-                    "needed" if p.get("required") else "",
-                )
-                for p in way.get("parameters", [])
-            ]
-            cells = "".join("<tr>" + "".join(f"<td>{escape(cell)}" for cell in row) for row in rows)
-            body = (
-                "<p>Body: JSON, see <a href='/openapi.json'>the schema</a>."
-                if "requestBody" in way
-                else ""
-            )
-            parts.append(
-                f"<h2><code>{method.upper()} "
-                f"{escape(path)}</code></h2><p>{escape(way['summary'])}.{body}<table>{cells}</table>"
-            )
+    """Return an HTML page of every route with its parameters."""
+    parts = [
+        _operation_section(path, method, operation)
+        for path, operations in openapi["paths"].items()
+        for method, operation in operations.items()
+    ]
     links = (
         "<a href='/openapi.json'>openapi.json</a> · <a href='/docs/try'>try it (Swagger "
         "UI, fetched from jsdelivr.net)</a>"
@@ -60,6 +41,22 @@ def reference_page(openapi: Mapping[str, Any]) -> str:
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><title>Redline "
         f"API</title>{REFERENCE_STYLE}<h1>Redline API</h1><p>{links}{''.join(parts)}"
+    )
+
+
+def _operation_section(path: str, method: str, operation: Mapping[str, Any]) -> str:
+    """Return the HTML of one operation of the OpenAPI document."""
+    rows = ""
+    for p in operation.get("parameters", []):
+        needed = "needed" if p.get("required") else ""
+        cells = (p["name"], p["in"], p.get("description", ""), needed)
+        rows += "<tr>" + "".join(f"<td>{escape(cell)}" for cell in cells)
+    body = ""
+    if "requestBody" in operation:
+        body = "<p>Body: JSON, see <a href='/openapi.json'>the schema</a>."
+    return (
+        f"<h2><code>{method.upper()} {escape(path)}</code></h2>"
+        f"<p>{escape(operation['summary'])}.{body}<table>{rows}</table>"
     )
 
 

@@ -31,7 +31,7 @@ SEND_BUFFER_BYTES = 128 * 1024  # bytes the kernel holds for a client that does 
 
 
 def build_server(service: Service) -> FastAPI:
-    """A server of the API alone; the loop starts and stops with it."""
+    """Return a server of the API alone; the monitor's loop starts and stops with it."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -40,7 +40,7 @@ def build_server(service: Service) -> FastAPI:
         service.close()
         await asyncio.to_thread(service.monitor.stop)
         if service.store:
-            service.store.close()  # refuses a loop that still runs
+            service.store.close()  # a loop that still runs can commit nothing any more
 
     server = FastAPI(lifespan=lifespan)
     connect_api(server, service)
@@ -48,12 +48,11 @@ def build_server(service: Service) -> FastAPI:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket on that address; OSError says why there is none."""
+    """Return a listening socket on an address; OSError says why it cannot be used."""
     sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if hasattr(
-        socket, "TCP_USER_TIMEOUT"
-    ):  # one who does not read for a minute is gone: frees what the kernel holds for it
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        # a client that reads nothing for a minute is closed: the kernel frees its send buffer
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
     try:
@@ -69,7 +68,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def serve(server: FastAPI, sock: socket.socket) -> None:
-    """Serves until Ctrl-C."""
+    """Serve until Ctrl-C."""
     config = uvicorn.Config(
         server, log_level="warning", timeout_graceful_shutdown=1, access_log=False
     )
@@ -78,8 +77,9 @@ def serve(server: FastAPI, sock: socket.socket) -> None:
 
 
 def connect_api(server: FastAPI, service: Service) -> Service:
-    """Puts the routes, the guard and the problems on a server; before any route that answers every
-    path.
+    """Add the routes, the guard and the problems to a server and return the service.
+
+    Call it before a route that answers every path is added.
     """
     server.title = "Redline"
     server.version = API_VERSION
@@ -109,18 +109,18 @@ def connect_api(server: FastAPI, service: Service) -> Service:
             allow_methods=["*"],
             allow_headers=["*"],
         )
-    server.add_middleware(HostGuard, hosts=service.options.hosts)  # last = outside of the others
+    server.add_middleware(HostGuard, hosts=service.options.hosts)  # added last = runs first
     service.monitor.listeners.append(service.publish_anomalies)
     return service
 
 
 def routes_table() -> Table:
-    """Every route and what it is for."""
+    """Return the table of all routes with their summaries."""
     server = FastAPI()
     connect_api(server, assemble_service(lambda store: Monitor({}, store=store)))
-    ways = [
-        (f"`{method.upper()} {path}`", way["summary"])
-        for path, ways in server.openapi()["paths"].items()
-        for method, way in ways.items()
+    rows = [
+        (f"`{method.upper()} {path}`", operation["summary"])
+        for path, operations in server.openapi()["paths"].items()
+        for method, operation in operations.items()
     ]
-    return Table(("route", "what it answers"), ways)
+    return Table(("route", "what it answers"), rows)

@@ -1,4 +1,4 @@
-"""The service: the loop with its store, incidents and labels, from which routes and page answer."""
+"""The service: the monitor with its store, incidents and labels, behind the routes and the page."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ from redline.settings import ServerSettings
 from redline.storage.sqlite import AnomalyQuery, SqliteStore, StoredPoints
 
 API_VERSION = "0.1.0"
-WAKE_SECONDS = 2.0  # seconds a request may wait for the past of streams
-COMMIT_PATIENCE = 30.0  # seconds a submission waits for its commit before it is refused
+RESTORE_TIMEOUT = 2.0  # seconds a request waits for the past of streams
+COMMIT_TIMEOUT = 30.0  # seconds a request waits for its commit before it is refused
 
 
 class ServerOptions(NamedTuple):
-    """What the operator decides."""
+    """The operator's options of the HTTP server."""
 
     tokens: Tokens = Tokens()
-    cors: tuple[str, ...] = ()  # origins whose pages may ask
-    body: int = 32 * 2**20  # bytes of one request
+    cors: tuple[str, ...] = ()  # origins whose pages may send requests
+    body: int = 32 * 2**20  # bytes of one request, at most
     rate: float = 1_000.0  # requests a second and client, 0 = no limit
-    hosts: Hosts = Hosts()  # under which names the server may be asked
+    hosts: Hosts = Hosts()  # names that a Host header may carry
 
 
 def server_options(
@@ -64,7 +64,7 @@ def server_options(
         cors=tuple((settings.cors or "").split()),
         body=settings.body_limit * 2**20,
         rate=settings.rate_limit,
-        hosts=Hosts.given(settings.host, settings.allow_host),
+        hosts=Hosts.from_options(settings.host, settings.allow_host),
     )
 
 
@@ -90,25 +90,26 @@ class Service:
 
     @property
     def incidents(self) -> Incidents:
+        """Return the incidents of all streams."""
         return self.recorder.incidents
 
     def close(self) -> None:
-        """End the event streams and the calls that are still tried."""
+        """End the event streams and the deliveries of notifications."""
         self.hub.close()
         if self.notifier:
             self.notifier.stop()
 
     def publish(self, changes: Sequence[Change]) -> None:
-        """Pass on what a person did to incidents."""
+        """Pass a person's changes of incidents to the listeners."""
         self.recorder.publish(changes)
 
     def audit(self, who: str, what: str, stream: str | None, **detail: Any) -> None:
-        """Write a line of the audit log: who changed what."""
+        """Write a line of the audit log: who changed what on which stream."""
         if self.store:
             self.store.record(who, what, stream, detail)
 
     def publish_anomalies(self, batches: Sequence[Batch], committed: bool) -> None:
-        """Make every new anomaly an event; the monitor calls it after each commit."""
+        """Publish every new anomaly as an event; the monitor calls it after each commit."""
         events = [
             anomaly_event(anomaly_document(batch.names, batch.units, batch.name, anomaly))
             for batch in batches
@@ -119,13 +120,13 @@ class Service:
             self.hub.publish(events)
 
     def _stored_events(self, after: int, most: int) -> list[ServerEvent]:
-        """Return the events after an id out of the store."""
+        """Return the stored events after an id, `most` at most."""
         assert self.store is not None
         rows = self.store.anomalies(AnomalyQuery(after=after, limit=most))
         return [anomaly_event(stored_anomaly(self.monitor.feeds, row)) for row in rows]
 
     def feed(self, name: str) -> Feed:
-        """Return a feed with its past restored; raise a 404 problem where there is none."""
+        """Return a stream's feed with its past restored; raise a 404 problem if there is none."""
         feed = self.monitor.feeds.get(name)
         if feed is None:
             error = field_error("source", "the name of a stream", name)
@@ -134,27 +135,27 @@ class Service:
         return feed
 
     def wait_until_restored(self, feeds: Sequence[Feed]) -> None:
-        """Wait a moment for streams whose past is not restored from the store yet."""
-        asleep = [feed for feed in feeds if not feed.ready and self.monitor.thread]
-        for feed in asleep:
+        """Wait until the past of streams is restored from the store, RESTORE_TIMEOUT at most."""
+        waiting = [feed for feed in feeds if not feed.ready and self.monitor.thread]
+        for feed in waiting:
             self.monitor.request_track(feed.name, feed.applied)
-        until = time.monotonic() + WAKE_SECONDS
-        while any(not feed.ready for feed in asleep) and time.monotonic() < until:
+        until = time.monotonic() + RESTORE_TIMEOUT
+        while any(not feed.ready for feed in waiting) and time.monotonic() < until:
             time.sleep(0.005)
 
     def truth(self, feed: Feed, label: np.ndarray | None, time: np.ndarray) -> np.ndarray | None:
-        """Return a stream's own labels with those that people gave.
+        """Return a stream's own labels merged with those that people gave.
 
         Args:
             feed: the stream.
             label: (n, features) its own, None = unknown.
             time: (n,) seconds since the epoch.
         """
-        given = self.labels.of(feed.name)
+        given = self.labels.of_stream(feed.name)
         return merge_labels(label, time, given, len(feed.stream.names)) if given else label
 
     def stored_points(self, name: str, until: float, limit: int) -> StoredPoints | None:
-        """Return the last points of a stream up to a time out of the store; None = none there."""
+        """Return a stream's last stored points up to a time; None = none are stored."""
         return self.store.points(name, None, until, limit) if self.store else None
 
 
@@ -164,37 +165,41 @@ def assemble_service(
     options: ServerOptions | None = None,
     alerts: str | None = None,
 ) -> Service:
-    """Put a service together around a monitor.
+    """Return a service around a monitor.
 
     Args:
-        make_monitor: makes the monitor with the store it shall commit to.
-        store: where results are kept; None = nowhere.
-        options: what the operator decides.
+        make_monitor: returns the monitor that commits to the given store.
+        store: where results are stored; None = nowhere.
+        options: the operator's options of the server.
         alerts: the path of the file of channels and actions.
 
     Raises:
-        ChannelError: says what is wrong with that file.
+        ChannelError: that file is wrong.
     """
     durable = store if isinstance(store, SqliteStore) else None
-    plan, secrets = NotificationPlan(), frozenset[str]()
+    plan = NotificationPlan()
+    secrets: frozenset[str] = frozenset()
     if alerts:
         plan, secrets = read_channels_file(Path(alerts).read_text(encoding="utf-8"))
     incidents = _restored_incidents(plan, durable)
     notifier = None
     if plan.channels or plan.actions:
-        context = NotifierContext(incidents.stream_info, incidents.told, _audit_delivery(durable))
+        context = NotifierContext(
+            incidents.stream_info, incidents.mark_notified, _audit_delivery(durable)
+        )
         notifier = Notifier(plan, secrets, context)
-    recorder = IncidentRecorder(incidents, durable, [notifier.tell] if notifier else [])
+    recorder = IncidentRecorder(incidents, durable, [notifier.notify] if notifier else [])
     monitor = make_monitor(recorder if durable else store)
     monitor.listeners.append(recorder.on_batches)
     labels = _restored_labels(durable)
     service = Service(monitor, recorder, durable, labels, notifier, options or ServerOptions())
     if notifier:
-        notifier.repeat(incidents.untold())
+        notifier.resend(incidents.undelivered())
     return service
 
 
 def _restored_incidents(plan: NotificationPlan, store: SqliteStore | None) -> Incidents:
+    """Return the incidents of the store, none without one."""
     if store is None:
         return Incidents(plan.policy)
     incidents = Incidents(plan.policy, store.save_incidents, store.lock)
@@ -203,6 +208,7 @@ def _restored_incidents(plan: NotificationPlan, store: SqliteStore | None) -> In
 
 
 def _restored_labels(store: SqliteStore | None) -> LabelRegistry:
+    """Return the labels of the store, none without one."""
     if store is None:
         return LabelRegistry()
     persistence = LabelPersistence(store.save_label, store.delete_label, store.dismiss)
@@ -212,6 +218,8 @@ def _restored_labels(store: SqliteStore | None) -> LabelRegistry:
 
 
 def _audit_delivery(store: SqliteStore | None) -> Callable[[DeliveryRecord], None]:
+    """Return the function that writes the outcome of a delivery to the audit log."""
+
     def record(outcome: DeliveryRecord) -> None:
         if store:
             store.record("redline", f"{outcome.kind} {outcome.name}", None, outcome._asdict())

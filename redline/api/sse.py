@@ -1,9 +1,8 @@
-"""The stream of server-sent events: every event to every client, resumed without a gap, and no
-client can hold up another.
+"""The stream of server-sent events, which every client can resume without a gap.
 
-One thread publishes; each client has a queue of its own, bounded. A client that reads too slowly is
-let go and counted: it comes back with the id of the last event it read (`Last-Event-ID`) and goes
-on from there, out of what is kept here or, older ones, out of the store.
+One thread publishes; each client has a bounded queue of its own, so none delays another. A client
+that reads too slowly is disconnected and counted: it reconnects with the id of the last event it
+read (`Last-Event-ID`) and continues from there, with events from memory or, older ones, the store.
 """
 
 from __future__ import annotations
@@ -15,17 +14,17 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import NamedTuple
 
 CLIENT_QUEUE_EVENTS = 500  # events that may wait for one client
-REPLAY_EVENTS = 10_000  # events kept here for those who come back
-REPLAY_PAGE = 500  # events read at once for one who is behind
-HEARTBEAT = 15.0  # seconds of silence after which a comment shows that the line is alive
+REPLAY_EVENTS = 10_000  # events kept in memory for clients that reconnect
+REPLAY_PAGE = 500  # events read at once for a client that is behind
+HEARTBEAT = 15.0  # seconds without events after which a comment keeps the connection alive
 MAX_EVENT_CLIENTS = 2_000  # streams open at once
-# clients woken in one turn of the event loop: writing to all at once would hold up everybody else
+# clients woken in one turn of the event loop: writing to all at once would delay other requests
 CLIENTS_PER_TURN = 25
-RECONNECT_MS = 2_000  # milliseconds a browser waits before it comes back
+RECONNECT_MS = 2_000  # milliseconds a browser waits before it reconnects
 
 
 class ServerEvent(NamedTuple):
-    """One event, ready to be sent."""
+    """One event with its data as JSON."""
 
     id: int  # grows with every event of the server, also over a restart where there is a store
     stream: str
@@ -34,6 +33,7 @@ class ServerEvent(NamedTuple):
 
     @property
     def frame(self) -> bytes:
+        """Return the event as a client receives it."""
         return b"id: %d\nevent: anomaly\ndata: %s\n\n" % (self.id, self.data)
 
 
@@ -43,27 +43,27 @@ class EventFilter(NamedTuple):
     streams: frozenset[str] = frozenset()  # empty = all
     rank: int = 0  # the least severity
 
-    def fits(self, event: ServerEvent) -> bool:
+    def matches(self, event: ServerEvent) -> bool:
+        """Return whether an event is wanted."""
         return event.rank >= self.rank and (not self.streams or event.stream in self.streams)
 
 
 class EventClient:
-    """One open stream: what waits for it, and whether it was too slow."""
+    """One open stream with the events that wait for it."""
 
-    def __init__(self, wish: EventFilter, position: int):
-        # id of the last event seen, wanted or not
-        self.wish = wish
-        self.position = position
+    def __init__(self, wanted: EventFilter, position: int):
+        self.wanted = wanted
+        self.position = position  # id of the last event seen, wanted or not
         self.queue: deque[bytes] = deque()
-        self.awake = asyncio.Event()
-        self.slow = False
+        self.ready = asyncio.Event()  # set when there is something to write
+        self.slow = False  # its queue was full
 
     def offer(self, event: ServerEvent) -> bool:
-        """Queues an event; False when there is no room any more."""
+        """Queue an event if it is wanted; return False if the queue is full."""
         if event.id <= self.position:
             return True
         self.position = event.id
-        if self.wish.fits(event):
+        if self.wanted.matches(event):
             if len(self.queue) >= CLIENT_QUEUE_EVENTS:
                 self.slow = True
                 self.queue.clear()
@@ -73,103 +73,104 @@ class EventClient:
 
 
 class EventHub:
-    """Everybody who follows; `publish` may be called from any thread, everything else belongs to
-    the event loop.
-    """
+    """Distributes events to all clients; all methods but `publish` are for the event loop only."""
 
     def __init__(
-        self, older: Callable[[int, int], Sequence[ServerEvent]] | None = None, newest: int = 0
+        self, load_older: Callable[[int, int], Sequence[ServerEvent]] | None = None, newest: int = 0
     ):
-        # (after id, at most) -> events from the store, by id; None: only what is kept here
-        self.older = older
+        # (after id, at most) -> events from the store, by id; None = no store
+        self.load_older = load_older
         self.kept: deque[ServerEvent] = deque(maxlen=REPLAY_EVENTS)
         self.newest = newest  # id of the newest event
         self.clients: set[EventClient] = set()
         self.loop: asyncio.AbstractEventLoop | None = None
-        self.sent = self.slow = 0  # events queued for clients, clients let go
+        self.sent = 0  # events queued for clients
+        self.slow = 0  # clients disconnected because they read too slowly
         self.closed = False
 
     def publish(self, events: Sequence[ServerEvent]) -> None:
-        """Hands events on, the oldest first."""
+        """Send events, oldest first, to all clients; may be called from any thread."""
         loop = self.loop
         if loop is None or loop.is_closed():
-            self.keep(events)
+            self._keep_new(events)
             return
-        with contextlib.suppress(RuntimeError):  # the loop closed just now: no client is left
-            loop.call_soon_threadsafe(self.spread, list(events))
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: no client is left
+            loop.call_soon_threadsafe(self._distribute, list(events))
 
-    def keep(self, events: Sequence[ServerEvent]) -> list[ServerEvent]:
-        """Remembers those that are new."""
-        fresh = [event for event in events if event.id > self.newest]
-        self.kept.extend(fresh)
-        self.newest = fresh[-1].id if fresh else self.newest
-        return fresh
+    def _keep_new(self, events: Sequence[ServerEvent]) -> list[ServerEvent]:
+        """Keep and return those events that are newer than all before."""
+        new = [event for event in events if event.id > self.newest]
+        self.kept.extend(new)
+        if new:
+            self.newest = new[-1].id
+        return new
 
-    def spread(self, events: Sequence[ServerEvent]) -> None:
-        fresh = self.keep(events)
-        everybody = list(self.clients)
-        for client in everybody:
-            if not all(client.offer(event) for event in fresh):
+    def _distribute(self, events: Sequence[ServerEvent]) -> None:
+        """Queue events for all clients and disconnect those whose queue is full."""
+        new = self._keep_new(events)
+        clients = list(self.clients)
+        for client in clients:
+            if not all(client.offer(event) for event in new):
                 self.clients.discard(client)
                 self.slow += 1
-        self.sent += len(fresh) * len(self.clients)
-        self.wake([client for client in everybody if client.queue or client.slow])
+        self.sent += len(new) * len(self.clients)
+        self._wake([client for client in clients if client.queue or client.slow])
 
-    def wake(self, clients: Sequence[EventClient]) -> None:
-        """Has them write what waits, some in each turn of the loop; what is queued stands in order
-        already.
-        """
+    def _wake(self, clients: Sequence[EventClient]) -> None:
+        """Make clients write their queues, CLIENTS_PER_TURN of them in each turn of the loop."""
         for client in clients[:CLIENTS_PER_TURN]:
-            client.awake.set()
+            client.ready.set()
         if self.loop and clients[CLIENTS_PER_TURN:]:
-            self.loop.call_soon(self.wake, clients[CLIENTS_PER_TURN:])
+            self.loop.call_soon(self._wake, clients[CLIENTS_PER_TURN:])
 
     def close(self) -> None:
-        """Ends every stream; their clients come back when there is a server again."""
+        """End every stream; clients reconnect once there is a server."""
         self.closed = True
         for client in self.clients:
-            client.awake.set()
+            client.ready.set()
 
-    async def follow(self, wish: EventFilter, after: int | None) -> AsyncIterator[bytes]:
-        """What one client is sent: what it missed after an id, then everything as it comes; None =
-        only what comes.
+    async def follow(self, wanted: EventFilter, after: int | None) -> AsyncIterator[bytes]:
+        """Yield what one client is sent: the events after an id, then new ones as they come.
+
+        after: None = new events only.
         """
         self.loop = asyncio.get_running_loop()
-        client = EventClient(wish, self.newest if after is None else min(after, self.newest))
+        client = EventClient(wanted, self.newest if after is None else min(after, self.newest))
         yield b"retry: %d\n\n" % RECONNECT_MS
         try:
-            async for part in self.missed(client):
+            async for part in self._missed(client):
                 yield part
-            self.clients.add(
-                client
-            )  # nothing was awaited since the last look at `newest`: no gap, no event twice
-            async for part in self.live(client):
+            # nothing was awaited since `newest` was compared, so no event is lost or sent twice
+            self.clients.add(client)
+            async for part in self._live(client):
                 yield part
         finally:
             self.clients.discard(client)
 
-    async def missed(self, client: EventClient) -> AsyncIterator[bytes]:
-        """The events between a client's position and now."""
+    async def _missed(self, client: EventClient) -> AsyncIterator[bytes]:
+        """Yield the events between a client's position and now."""
         while client.position < self.newest:
             first = self.kept[0].id if self.kept else self.newest + 1
-            if client.position + 1 >= first or self.older is None:
+            if client.position + 1 >= first or self.load_older is None:
                 events = [event for event in self.kept if event.id > client.position][:REPLAY_PAGE]
             else:
-                events = list(await asyncio.to_thread(self.older, client.position, REPLAY_PAGE))
+                events = list(
+                    await asyncio.to_thread(self.load_older, client.position, REPLAY_PAGE)
+                )
             if not events:
-                client.position = first - 1  # what was between is kept nowhere any more
+                client.position = first - 1  # the events between are stored nowhere any more
                 continue
             client.position = events[-1].id
-            if part := b"".join(event.frame for event in events if client.wish.fits(event)):
+            if part := b"".join(event.frame for event in events if client.wanted.matches(event)):
                 yield part
 
-    async def live(self, client: EventClient) -> AsyncIterator[bytes]:
-        """What is queued, all at once; a comment when nothing comes for a while."""
+    async def _live(self, client: EventClient) -> AsyncIterator[bytes]:
+        """Yield what is queued, all of it together; a comment after HEARTBEAT without events."""
         while not client.slow and not self.closed:
             if not client.queue:
-                client.awake.clear()
+                client.ready.clear()
                 try:
-                    await asyncio.wait_for(client.awake.wait(), HEARTBEAT)
+                    await asyncio.wait_for(client.ready.wait(), HEARTBEAT)
                 except TimeoutError:
                     yield b": still here\n\n"
                     continue
@@ -177,8 +178,7 @@ class EventHub:
             client.queue.clear()
             if part:
                 yield part
-        yield (
-            b": too slow, come back with Last-Event-ID\n\n"
-            if client.slow
-            else b": the server stops\n\n"
-        )
+        if client.slow:
+            yield b": too slow, come back with Last-Event-ID\n\n"
+        else:
+            yield b": the server stops\n\n"

@@ -1,4 +1,4 @@
-"""`init`, `token`, `backup` and `restore`."""
+"""The commands `init`, `token`, `backup` and `restore`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from redline.storage.sqlite import SqliteStore
 
 
 def write_settings_file(path: Path, stream: str, force: bool) -> None:
-    """Write a commented settings file, over an existing one only by force."""
+    """Write a commented settings file; overwrite an existing one only if `force` is set."""
     if path.exists() and not force:
         raise UsageError(
             f"{path} is there already; choose another name, or write over it with --force"
@@ -32,7 +32,7 @@ def create_token(role: str, name: str, file: Path) -> None:
 
 
 def back_up_store(path: Path, db: Path) -> None:
-    """Copy a store that may be in use."""
+    """Write a backup of a store, which may be in use."""
     store = SqliteStore(db, write=False)
     try:
         written = store.backup(path)
@@ -45,6 +45,6 @@ def back_up_store(path: Path, db: Path) -> None:
 
 
 def restore_store(path: Path, db: Path) -> None:
-    """Replace a store, which must not be in use, by a backup."""
+    """Replace a store by a backup; the store must not be in use."""
     restore_backup(path, db)
     print_status(f"{db} is {path} again; what was there before is {db}.before")

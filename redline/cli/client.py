@@ -1,4 +1,4 @@
-"""`status`, `streams` and `anomalies`: requests to a running server."""
+"""The commands `status`, `streams` and `anomalies`: requests to a running server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from redline.cli.errors import UsageError
 from redline.cli.output import anomaly_line, print_status
 from redline.reports.table import Table
 
-RECONNECT_SECONDS = 2.0  # before a lost event stream is opened again
+RECONNECT_SECONDS = 2.0  # pause before a lost event stream is opened again
 
 
 def fetch_json(url: str, path: str, query: Mapping[str, Any] | None = None) -> Any:
@@ -75,7 +75,7 @@ def print_server_status(url: str, as_json: bool) -> None:
 
 
 def flatten_status(status: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values by name, those of an inner table as "table name"."""
+    """Return all values by name; a value of an inner table is named "table name"."""
     flat: dict[str, Any] = {}
     for name, value in status.items():
         if isinstance(value, dict):
@@ -134,7 +134,7 @@ def follow_anomalies(url: str, filters: Mapping[str, Any], as_json: bool, after:
                         after = document["id"]
                         text = json.dumps(document, ensure_ascii=False)
                         print(text if as_json else anomaly_line(document), flush=True)
-        except BrokenPipeError:  # standard output is closed: nothing is left to do
+        except BrokenPipeError:  # standard output is closed
             raise
         except OSError as error:
             print_status(f"{error}; trying again")

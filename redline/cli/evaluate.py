@@ -1,4 +1,4 @@
-"""`evaluate`: rank detectors on a file and suggest settings."""
+"""The command `evaluate`: ranks detectors on a file and suggests settings."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SLICE_ROWS = 50_000  # rows scored at once, which bounds the memory for what a d
 
 
 class EvaluationChoices(NamedTuple):
-    """What to read of a file, and what to try on it; None where the default is wanted."""
+    """The options of `evaluate`: columns to read and settings to try; None = the default."""
 
     csv: Path
     label: str | None
@@ -40,12 +40,13 @@ class EvaluationChoices(NamedTuple):
     learn: float | None  # share of the rows
     detectors: str  # names with commas between; "" = all
     windows: str | None  # steps with commas between
-    threshold: float  # σ
+    threshold: float  # standard deviations
 
 
 def evaluate_file(choices: EvaluationChoices, format: str | None, output: Path | None) -> None:
     """Rank the detectors on a file, and write the result in the wanted format."""
-    learn, threshold = choices.learn, choices.threshold
+    learn = choices.learn
+    threshold = choices.threshold
     if learn is not None and not 0 < learn < 1:
         raise UsageError(f"--learn: wanted a share between 0 and 1, 0.7 say; came {learn:g}")
     if not 0 < threshold < float("inf"):
@@ -78,7 +79,7 @@ def rank_jobs(
     chunk: Chunk,
     plan: comparison.EvaluationPlan,
 ) -> tuple[list[comparison.ComparisonEntry], list[comparison.TrialFailure]]:
-    """Run each detector with its window; return the ranking, and those that could not run.
+    """Run each detector with its window; return the ranking and the failures.
 
     Raises:
         UsageError: none could run.
@@ -173,7 +174,7 @@ def evaluation_document(
     entries: Sequence[comparison.ComparisonEntry],
     plan: comparison.EvaluationPlan,
 ) -> dict[str, Any]:
-    """Return the comparison with what describes the file, the drawn alarms and the sentences."""
+    """Return the comparison with a description of the file, the plotted alarms and sentences."""
     document = comparison.comparison_document(entries, chunk, plan)
     timed = recording.columns.time is not None
     if chunk.label is None:
@@ -252,11 +253,9 @@ def evaluation_sentence(document: dict[str, Any]) -> str:
             "Without labels nothing says which detector is right: this is how often each "
             "raises an alarm, and how far they agree."
         )
-    return (
-        "No detector hits a labelled event at any threshold, so there is nothing to suggest."
-        if document["events"]
-        else "The labels name no anomaly."
-    )
+    if document["events"]:
+        return "No detector hits a labelled event at any threshold, so there is nothing to suggest."
+    return "The labels name no anomaly."
 
 
 def evaluation_notes(document: dict[str, Any]) -> list[str]:
@@ -273,18 +272,14 @@ def evaluation_notes(document: dict[str, Any]) -> list[str]:
             f"{reach} steps away, mean over the others."
         )
         return [f"{alarms} Here the threshold is {start} for all.", near]
-    where = (
-        f"chosen on the first {document['learned_rows']:,} rows and judged on the rest"
-        if document["learned_rows"]
-        else "chosen on the rows judged"
-    )
+    where = "chosen on the rows judged"
+    if document["learned_rows"]:
+        where = f"chosen on the first {document['learned_rows']:,} rows and judged on the rest"
     clock = document["clock"]
     events = comparison.count_noun(clock["events"], "event")
-    f1 = (
-        ""
-        if clock["event_f1"] is None
-        else f": event F1 {clock['event_f1']:.2f}, the least a detector should beat"
-    )
+    f1 = ""
+    if clock["event_f1"] is not None:
+        f1 = f": event F1 {clock['event_f1']:.2f}, the least a detector should beat"
     return [
         alarms,
         (
@@ -317,39 +312,24 @@ def report_plot(
 
     Without labels, the alarms are those that half of the detectors share.
     """
-    rows = (
-        chunk.time if recording.columns.time else None,
-        chunk.x,
-        recording.names,
-        recording.units,
-    )
+    time = chunk.time if recording.columns.time else None
+    series = (time, chunk.x, recording.names, recording.units)
     if chunk.label is None:
-        return html.ReportPlot(
-            *rows,
-            None,
-            plan.threshold,
-            joint_alarm_steps(entries, plan),
-            np.zeros(0),
-            np.zeros((0, 2)),
-            np.zeros(0),
-        )
+        steps = joint_alarm_steps(entries, plan)
+        no_false = np.zeros(0)
+        no_events = np.zeros((0, 2))
+        no_hits = np.zeros(0)
+        return html.ReportPlot(*series, None, plan.threshold, steps, no_false, no_events, no_hits)
     entry = shown_entry(entries, plan)
+    score = entry.trial.score
     alarm = entry.trial.alarm
     threshold = entry.threshold or plan.threshold
-    fates = metrics.event_outcomes(alarm, chunk.label, threshold)
-    runs = np.array([fate[:2] for fate in fates]).reshape(-1, 2)
-    hit = np.array([fate.delay == fate.delay for fate in fates], dtype=bool)
+    steps = np.flatnonzero(alarm > threshold)
     false = metrics.false_alarm_steps(alarm, chunk.label, threshold)
-    return html.ReportPlot(
-        *rows,
-        entry.trial.score,
-        threshold,
-        np.flatnonzero(alarm > threshold),
-        false,
-        runs,
-        hit,
-        plan.cut,
-    )
+    outcomes = metrics.event_outcomes(alarm, chunk.label, threshold)
+    events = np.array([outcome[:2] for outcome in outcomes]).reshape(-1, 2)
+    hit = np.array([outcome.delay == outcome.delay for outcome in outcomes], dtype=bool)  # not NaN
+    return html.ReportPlot(*series, score, threshold, steps, false, events, hit, plan.cut)
 
 
 def as_json(document: dict[str, Any]) -> str:
@@ -359,50 +339,33 @@ def as_json(document: dict[str, Any]) -> str:
 
 def evaluation_csv(document: dict[str, Any]) -> str:
     """Return a CSV of all figures, a row per detector."""
-    plain = [
-        "detector",
-        "suggested",
-        "window",
-        "threshold",
-        "micros",
-        "roc_area",
-        "average_precision",
-    ]
-    plain += [] if document["labels"] else ["agreement"]
-    counted = [
+    plain = ["detector", "suggested", "window", "threshold", "micros"]
+    plain += ["roc_area", "average_precision"]
+    if not document["labels"]:
+        plain += ["agreement"]
+    figures = [
         (part, figure)
         for part in ("start", "learned", "best")
         for figure in metrics.Metrics._fields
-    ]
-    counted = [
-        (part, figure)
-        for part, figure in counted
         if any(row[part] and row[part][figure] is not None for row in document["ranking"])
     ]
-    heads = (*plain, *(f"{part}_{figure}" for part, figure in counted))
-    rows = [
-        (
-            *(row[name] for name in plain),
-            *(ranking.lookup_figure(row, keys) for keys in counted),
-            None,
-        )
-        for row in document["ranking"]
-    ]
-    rows += [
-        (fault["detector"], *(None,) * (len(heads) - 1), fault["why"])
-        for fault in document["faults"]
-    ]
+    heads = (*plain, *(f"{part}_{figure}" for part, figure in figures))
+    rows = []
+    for row in document["ranking"]:
+        cells = [row[name] for name in plain]
+        cells += [ranking.lookup_figure(row, keys) for keys in figures]
+        rows.append((*cells, None))
+    empty = (None,) * (len(heads) - 1)
+    rows += [(fault["detector"], *empty, fault["why"]) for fault in document["faults"]]
     return Table((*heads, "fault"), rows).csv()
 
 
 def as_text(document: dict[str, Any]) -> str:
     """Return the document as a table with the sentences around it."""
     span = f", {document['from']} to {document['to']}" if document["from"] else ""
-    events = (
-        "no labels"
-        if document["events"] is None
-        else comparison.count_noun(document["events"], "labelled event")
-    )
+    events = "no labels"
+    if document["events"] is not None:
+        events = comparison.count_noun(document["events"], "labelled event")
     notes = "".join(f"; {count:,} {what}" for what, count in document["notes"].items())
     head = (
         f"{document['source']}: {document['rows']:,} rows{span}; {events}{notes}\nread as: "

@@ -1,4 +1,4 @@
-"""`generate`, `detectors` and `domains`: what is built in."""
+"""The commands `generate`, `detectors` and `domains`: built-in domains and detectors."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from streams import STREAMS
 
 
 def write_domain(domain: str, steps: int, seed: int, rate: float, output: Path | None) -> None:
-    """Write a simulated domain as a labelled CSV, to standard output without a path."""
+    """Write a simulated domain as labelled CSV to a file, or to standard output without one."""
     with usage_errors():
         stream = STREAMS[domain](seed=seed, rate=rate)
     write_csv(stream, steps, output or sys.stdout)
 
 
 def detectors_table() -> Table:
-    """Return each detector with its score, whether it expects a band, and joint or per feature."""
+    """Return the table of detectors: name, score, band or none, joint or each feature."""
     wave = STREAMS["wave"](seed=0).take(200).x  # (steps, features)
     rows = []
     for name, kind in DETECTORS.items():
@@ -32,7 +32,7 @@ def detectors_table() -> Table:
 
 
 def domains_table() -> Table:
-    """Return each simulated domain with its features and its period."""
+    """Return the table of simulated domains: name, description, features and period."""
     rows = []
     for name, kind in STREAMS.items():
         features = ", ".join(
@@ -44,7 +44,7 @@ def domains_table() -> Table:
 
 
 def format_duration(seconds: float) -> str:
-    """Return seconds in the largest unit that divides them.
+    """Return a duration in the largest unit that divides it.
 
     >>> format_duration(0.1), format_duration(300.0), format_duration(86_400.0)
     ('0.1 s', '5 min', '1 d')

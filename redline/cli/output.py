@@ -1,4 +1,4 @@
-"""What the commands print: results, messages, anomalies and progress."""
+"""The output of the commands: results, messages, anomalies and progress."""
 
 from __future__ import annotations
 
@@ -48,10 +48,12 @@ def anomaly_line(document: Mapping[str, Any]) -> str:
 def progress_bar(
     steps: Iterable[tuple[int, str, Item]], total: int, file: TextIO
 ) -> Iterator[Item]:
-    """Yield the items; on a terminal, show a bar that is removed at the end.
+    """Yield the items; on a terminal, show a progress bar that is removed at the end.
 
     Args:
-        steps: for each item, how many of `total` are done, a description, and the item.
+        steps: per item the number of steps done before it, a description, and the item.
+        total: number of steps.
+        file: the terminal, or any other file, which gets no bar.
     """
     if not file.isatty():
         yield from (item for *_, item in steps)
@@ -60,7 +62,8 @@ def progress_bar(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     columns = (BarColumn(30), MofNCompleteColumn(), TextColumn("{task.description}"))
-    # Redirecting standard output into the bar's console would mix results into standard error.
+    # rich prints standard output on the bar's console, which is standard error: do so only on a
+    # terminal, so that results in a file or a pipe stay apart
     bar = Progress(
         *columns,
         console=Console(file=file),

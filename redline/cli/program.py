@@ -2,7 +2,7 @@
 
 Exit codes: 0 it ran; 1 it ran and failed, for example because a file cannot be written; 2 wrong
 usage or bad input; 130 interrupted. Results go to standard output or --output, everything else to
-standard error. A command imports what it needs when it runs, so that each starts fast.
+standard error. Each command imports its modules when it runs, so that all of them start fast.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ EXITS = "exit codes: 0 it ran; 1 it ran and failed; 2 wrong usage or bad input; 
 
 
 class ReportingGroup(TyperGroup):
-    """Run a command; report its error in one sentence, and end with the exit code."""
+    """A group of commands that reports an error in one sentence and ends with the exit code."""
 
     def invoke(self, ctx: typer.Context) -> None:  # type: ignore[override]  # the public type
+        """Run the command of a context."""
         try:
             super().invoke(ctx)
             sys.stdout.flush()
@@ -63,7 +64,7 @@ command = partial(app.command, epilog=EXITS)
 
 
 def run_program(words: Sequence[str] | None = None) -> int:
-    """Run one command, by default that of the process; return its exit code."""
+    """Run one command, by default that of the process's arguments; return its exit code."""
     try:
         app(words, prog_name="python -m redline")
     except SystemExit as end:
@@ -72,14 +73,14 @@ def run_program(words: Sequence[str] | None = None) -> int:
 
 
 def server_option(name: str) -> Any:
-    """Return the option of a server setting; its default applies where the file has none."""
+    """Return the command line option of a server setting; a settings file overrides its default."""
     row = SETTINGS_BY_NAME[name]
     default = False if row.default is None else str(row.default)
     return Option(f"--{name}", metavar=name.upper(), help=row.help, show_default=default)
 
 
 def domain_name(name: str) -> str:
-    """Return the name of a simulated domain; refuse any other."""
+    """Return the name of a simulated domain; raise BadParameter for any other."""
     if name not in STREAMS:
         raise typer.BadParameter(f"there is no {name!r}; there are {', '.join(STREAMS)}")
     return name

@@ -1,4 +1,4 @@
-"""`run` and `replay`: score a stream or a file without the page."""
+"""The commands `run` and `replay`: score a stream or a file without the page."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ class RunPlan(NamedTuple):
     name: str
     first: int  # the step it begins at
     settings: Settings
-    real: bool = False  # keeps its own clock
-    pushed: tuple[str, ...] = ()  # the features of a stream that programs push into
+    real: bool = False  # comes in real time, at its own pace
+    pushed: tuple[str, ...] = ()  # features of a stream that programs push points into
 
 
 class Tally:
-    """Counts of a run so far."""
+    """The counts of a run so far."""
 
     def __init__(self) -> None:
         self.rows = 0
@@ -81,8 +81,8 @@ def run_settings_file(
     else runs live, with the API, until Ctrl-C.
 
     Args:
-        csv: where the recording is, instead of the path in the settings file.
-        options: server settings given on the command line, None where absent.
+        csv: path of the recording, instead of the one in the settings file.
+        options: server settings of the command line, None where absent.
     """
     text = config.read_text(encoding="utf-8")
     with usage_errors():
@@ -101,10 +101,10 @@ def run_settings_file(
 def plan_run(
     source: Mapping[str, Any], settings: Settings, config: Path, csv: Path | None
 ) -> RunPlan:
-    """Open the stream of the table [source], at its first step.
+    """Return the stream of the table [source], at its first step, with its settings.
 
     Raises:
-        ValueError: the table lacks something, or its file does not exist.
+        ValueError: the table is incomplete, or its file does not exist.
     """
     name = source.get("stream")
     first = source.get("first", 0)
@@ -128,7 +128,8 @@ def plan_run(
 def open_recording(source: Mapping[str, Any], config: Path, csv: Path | None) -> Recording:
     """Read a file with the columns that the table [source] names.
 
-    Without `csv`, its path in the table is tried from here, then from beside the settings file.
+    Without `csv`, the path in the table is tried relative to the working directory, then to the
+    settings file.
     """
     path = csv or Path(source["csv"])
     if not csv and not path.exists():
@@ -151,9 +152,9 @@ def open_recording(source: Mapping[str, Any], config: Path, csv: Path | None) ->
 
 
 def score_plan(plan: RunPlan, steps: int | None, show: PrintAnomaly) -> Iterator[Tally]:
-    """Score steps at full speed, to the same scores as live; yield the counts after each chunk.
+    """Score steps at full speed, with the same scores as live; yield the counts after each chunk.
 
-    Without `steps`, to the end of the stream. The counts are yielded once before the first chunk.
+    Without `steps`, to the end of the stream. The counts are also yielded before the first chunk.
     """
     feed = Feed(plan.name, plan.stream, plan.real, applied=plan.settings)
     feed.tape = feed.empty_tape(plan.first)
@@ -236,7 +237,7 @@ def run_live(plan: RunPlan, server: ServerSettings, show: PrintAnomaly) -> None:
 
 
 def prepare_feed(monitor: Monitor, plan: RunPlan) -> None:
-    """Put the stream under the settings of the file, whatever the store holds."""
+    """Apply the settings of the file to the stream, whatever the store holds."""
     if plan.pushed and plan.name not in monitor.feeds:
         monitor.add_source(plan.name, plan.pushed)
     feed = monitor.feeds[plan.name]
@@ -267,7 +268,7 @@ def print_batches(service: Service, batches: Iterable[Batch], show: PrintAnomaly
 def replay_recording(
     csv: Path, config: Path | None, stream: str | None, url: str, show: PrintAnomaly
 ) -> None:
-    """Score a file at full speed under the settings of a file or of a running server's stream."""
+    """Score a CSV file at full speed under the settings of a file or of a server's stream."""
     with usage_errors():
         if config and not stream:
             _, settings = import_settings(config.read_text(encoding="utf-8"))

@@ -1,8 +1,7 @@
-"""What people say of points and spans, "expected" or "missed": truth beside a stream's own, and the
-settings that would have agreed with them.
+"""The labels that people give points and spans, "expected" or "missed", as truth about a stream.
 
-A label is about time, not about steps, so that it stays where it was put whatever is kept, replayed
-or read again. Where a stream has no labels of its own only what a person labelled is judged: the
+A label refers to time, not to steps, so that it keeps its place whatever is stored, replayed or
+read again. Where a stream has no truth of its own, only what a person labelled is evaluated: the
 rest counts in no precision and no recall.
 """
 
@@ -28,7 +27,7 @@ _COLLECTIVE = KINDS.index("collective")
 
 
 class LabelError(ValueError):
-    """A label that cannot be taken: names the field, what was wanted and what came."""
+    """A label that is not valid: names the field, what was wanted and what came."""
 
     def __init__(self, field: str, wanted: str, came: object) -> None:
         super().__init__(f"{field}: wanted {wanted}; came {came!r}")
@@ -38,21 +37,21 @@ class LabelError(ValueError):
 
 
 class Label(NamedTuple):
-    """One person's word on one point or span of one stream."""
+    """One person's label of one point or span of one stream."""
 
     stream: str
     start: float  # seconds since the epoch, the stream's own
-    end: float  # the same for a point
+    end: float  # the same; equal to `start` for a point
     kind: str  # "expected": no anomaly; "missed": an anomaly that was not found
     who: str
     at: float  # wall seconds since the epoch
-    feature: int | None = None  # None: all of them
+    feature: int | None = None  # None = all of them
     note: str = ""
-    id: int = 0  # given when it is added
+    id: int = 0  # assigned when it is added
 
 
 def validate_label(label: Label, features: int) -> Label:
-    """The same label, or a LabelError."""
+    """Return the label, or raise LabelError if it does not fit a stream with so many features."""
     if label.kind not in (EXPECTED_LABEL, MISSED_LABEL):
         raise LabelError("kind", f"{EXPECTED_LABEL} or {MISSED_LABEL}", label.kind)
     for name in ("start", "end"):
@@ -75,7 +74,7 @@ def validate_label(label: Label, features: int) -> Label:
 
 
 def label_mask(time: np.ndarray, label: Label) -> np.ndarray:
-    """The rows (k,) of time (n,) that a label is about; of a point between two rows the nearer one.
+    """Return the rows (k,) of time (n,) that a label covers; between two rows the nearer one.
 
     >>> label_mask(np.array([0.0, 1.0, 2.0]), Label("cpu", 0.9, 2.0, "missed", "ann", 0.0)).tolist()
     [1, 2]
@@ -89,130 +88,111 @@ def label_mask(time: np.ndarray, label: Label) -> np.ndarray:
 def merge_labels(
     truth: np.ndarray | None, time: np.ndarray, labels: Iterable[Label], features: int = 1
 ) -> np.ndarray | None:
-    """A stream's own truth (n, features) of KINDS with what people said on top, the newest word
-    last; None where there is no label.
+    """Return a stream's truth with people's labels on top; a newer label wins over an older one.
 
-    Without labels of its own the rows that no person labelled are gaps: not counted in precision
-    or recall.
+    Truth is (n, features) with indices into KINDS; None = unknown, and so is the result if no
+    label covers a row. Without own truth the rows that no person labelled become gaps, which count
+    in no precision and no recall.
     """
-    said = [
+    given = [
         (label, rows)
         for label in sorted(labels, key=lambda label: (label.at, label.id))
         if len(rows := label_mask(time, label))
     ]
-    if not said:
+    if not given:
         return truth
-    kinds = (
-        np.full((len(time), features), _GAP, np.int8)
-        if truth is None
-        else truth.reshape(len(time), -1).copy()
-    )
-    lost = (
-        np.zeros(kinds.shape, bool) if truth is None else kinds == _GAP
-    )  # what is missing cannot be expected
-    for label, rows in said:
+    if truth is None:
+        kinds = np.full((len(time), features), _GAP, np.int8)
+        missing = np.zeros(kinds.shape, bool)
+    else:
+        kinds = truth.reshape(len(time), -1).copy()
+        missing = kinds == _GAP  # a missing value stays a gap even if it is labelled "expected"
+    for label, rows in given:
         columns = slice(None) if label.feature is None else slice(label.feature, label.feature + 1)
         if label.kind == EXPECTED_LABEL:
-            kinds[rows, columns] = np.where(lost[rows, columns], _GAP, 0)
+            kinds[rows, columns] = np.where(missing[rows, columns], _GAP, 0)
         else:
             kinds[rows, columns] = _POINT if len(rows) == 1 else _COLLECTIVE
     return kinds
 
 
-def _few(count: float) -> str:
-    """A count a day as a person says it.
-
-    >>> _few(1234.5), _few(6.2), _few(0.31), _few(0.0)
-    ('1,234', '6', '0.3', '0')
-    """
-    return (
-        "–" if math.isnan(count) else f"{count:,.0f}" if count >= 1 or not count else f"{count:.1g}"
-    )
-
-
-def _share(fits: int, marks: int) -> str:
-    return f"your {marks} marks" if fits == marks else f"{fits} of your {marks} marks"
-
-
 class LabelPersistence(NamedTuple):
-    """Where labels and dismissals are safe."""
+    """The functions that store labels and dismissals; what raises must have stored nothing."""
 
-    write: Callable[[dict[str, Any]], None] = lambda row: None
-    erase: Callable[[int], None] = lambda id: None
-    wave: Callable[[str, list[int]], None] = lambda stream, ids: None
+    save: Callable[[dict[str, Any]], None] = lambda row: None
+    delete: Callable[[int], None] = lambda id: None
+    dismiss: Callable[[str, list[int]], None] = lambda stream, ids: None
 
 
 NO_PERSISTENCE = LabelPersistence()
 
 
 class LabelRegistry:
-    """All labels of all streams, and which proposals were dismissed.
+    """All labels of all streams, and the proposals that were dismissed.
 
-    keep.write(row) keeps a label, keep.erase(id) forgets it, keep.wave(stream, ids) keeps what was
-    dismissed; when one raises, nothing has changed. An id is never given twice.
+    When a function of `persistence` raises, nothing has changed. An id is never used twice.
     """
 
-    def __init__(self, keep: LabelPersistence = NO_PERSISTENCE) -> None:
-        self.keep = keep
-        self.items: dict[int, Label] = {}
-        self.waved: dict[str, list[int]] = {}  # the labels there were when a proposal was dismissed
-        self.newest = 0  # the highest id ever given
-        self.version = 0  # counts the changes: what was judged before the last one is out of date
+    def __init__(self, persistence: LabelPersistence = NO_PERSISTENCE) -> None:
+        self.persistence = persistence
+        self.items: dict[int, Label] = {}  # by id
+        # stream -> ids of its labels when a proposal was last dismissed
+        self.dismissed: dict[str, list[int]] = {}
+        self.newest = 0  # the highest id ever used
+        self.version = 0  # number of changes; an evaluation of an older version is out of date
         self.lock = threading.RLock()
 
     def add(self, label: Label, features: int = 1) -> Label:
-        """Takes a label of a stream with so many features; it comes back with its id."""
+        """Add a label of a stream with so many features and return it with its id.
+
+        Raises LabelError if it is not valid or the stream has MAX_LABELS already.
+        """
         with self.lock:
-            if len(self.of(label.stream)) >= MAX_LABELS:
+            if len(self.of_stream(label.stream)) >= MAX_LABELS:
                 raise LabelError(
                     "label", f"at most {MAX_LABELS:,} of one stream; remove some", MAX_LABELS
                 )
             label = validate_label(label, features)._replace(id=self.newest + 1)
-            self.keep.write(label._asdict())
+            self.persistence.save(label._asdict())
             self.newest = label.id
             self.items[label.id] = label
             self.version += 1
         return label
 
     def remove(self, id: int) -> Label:
-        """Takes a label back; KeyError when there is none with this id."""
+        """Remove a label and return it; KeyError if there is none with this id."""
         with self.lock:
             label = self.items[id]
-            self.keep.erase(id)
+            self.persistence.delete(id)
             del self.items[id]
             self.version += 1
         return label
 
-    def of(self, stream: str) -> list[Label]:
-        """The labels of a stream, in the order they were given."""
+    def of_stream(self, stream: str) -> list[Label]:
+        """Return the labels of a stream in the order they were added."""
         with self.lock:
             return [label for label in self.items.values() if label.stream == stream]
 
-    def due(self, stream: str) -> bool:
-        """Whether there are enough labels to propose settings, and something is new since a
-        proposal was dismissed.
-        """
-        return len(said := self.of(stream)) >= MIN_LABELS and self.waved.get(stream) != [
-            label.id for label in said
-        ]
+    def is_proposal_due(self, stream: str) -> bool:
+        """Return whether there are enough labels to propose settings, not all of them dismissed."""
+        ids = [label.id for label in self.of_stream(stream)]
+        return len(ids) >= MIN_LABELS and self.dismissed.get(stream) != ids
 
     def dismiss(self, stream: str) -> None:
-        """Propose nothing more until another label comes."""
-        ids = [label.id for label in self.of(stream)]
-        self.keep.wave(stream, ids)
-        self.waved[stream] = ids
+        """Dismiss proposals for a stream until its labels change."""
+        ids = [label.id for label in self.of_stream(stream)]
+        self.persistence.dismiss(stream, ids)
+        self.dismissed[stream] = ids
 
     def restore(
         self,
         rows: Iterable[dict[str, Any]],
-        waved: Mapping[str, list[int]] | None = None,
+        dismissed: Mapping[str, list[int]] | None = None,
         newest: int = 0,
     ) -> None:
-        """Take up what was written, into an empty object; `newest` is the highest id ever given."""
+        """Load stored labels into an empty object; `newest` is the highest id ever used."""
         with self.lock:
-            self.items = {
-                label.id: label
-                for label in sorted((Label(**row) for row in rows), key=lambda label: label.id)
-            }
+            labels = sorted((Label(**row) for row in rows), key=lambda label: label.id)
+            self.items = {label.id: label for label in labels}
             self.newest = max(newest, max(self.items, default=0))
-            self.waved = dict(waved or {})
+            self.dismissed = dict(dismissed or {})

@@ -1,9 +1,8 @@
-"""Incidents: alarms of a stream joined in time, from the first one until the stream has been calm
-again for a while, and what people did about them.
+"""The grouping of a stream's alarms into incidents: from the first alarm until scores stay low.
 
-The fold is pure and counts in the stream's own steps, so the same batches give the same incidents
-however they are cut, live or replayed. Only people live by the wall clock: a snooze of ten minutes
-lasts ten of theirs, whatever the pace of the stream.
+The fold is pure and counts in the stream's own steps, so the same steps give the same incidents
+however they are cut into batches, live or replayed. Only snoozes use the wall clock: ten minutes
+are ten minutes for a person, whatever the pace of the stream.
 """
 
 from __future__ import annotations
@@ -35,33 +34,33 @@ MAX_HISTORY = 100  # entries kept of one incident: the first and the newest
 
 
 class Watch(NamedTuple):
-    """Where the fold of one stream stands."""
+    """The state of the fold of one stream."""
 
     stream: str
-    step: int = 0  # the next one to come; what is older was folded already
+    step: int = 0  # the next one to come; older ones are folded already
     time: float = 0.0  # seconds since the epoch, of the newest step
-    quiet: int = 0  # low steps since the last that was not
+    quiet: int = 0  # low steps since the last that was not low
     current: Incident | None = None
     former: Incident | None = None  # the last that ended
-    closed: int = 0  # the step after its end
-    hush: float = 0.0  # wall seconds until which a person wants to hear nothing of this stream
-    held: int = 0  # alarms that a cool-down held back, after a person had resolved the incident
-    info: StreamInfo | None = None  # of the newest batch; None = none came since an older version
+    closed: int = 0  # the step after the end of `former`
+    snoozed_until: float = 0.0  # wall seconds until which incidents of the stream open snoozed
+    suppressed: int = 0  # alarms in a cool-down that opened nothing: a person had resolved it
+    info: StreamInfo | None = None  # of the newest batch; None = none since an older version
 
-    def worded(self, incident: Incident) -> Incident:
-        """Return the incident with its sentence made anew."""
+    def with_sentence(self, incident: Incident) -> Incident:
+        """Return the incident with an up-to-date sentence as its text."""
         if self.info is None:
             return incident
         return incident._replace(text=incident_sentence(incident, self.info))
 
 
 class Scan(NamedTuple):
-    """One batch on its way through the fold."""
+    """What the fold of one batch needs for every row."""
 
     batch: Batch
-    lows: np.ndarray  # (n + 1,) how many low steps there are before each row, and in all
+    lows: np.ndarray  # (n + 1,) number of low steps before each row, the last one of all rows
     policy: Policy
-    watch: Watch  # as the batch found it, with the stream's description
+    watch: Watch  # before the batch, with the stream's description
     now: float  # wall seconds
     changes: list[Change]  # what has happened so far
 
@@ -69,8 +68,9 @@ class Scan(NamedTuple):
 def fold_batch(
     watch: Watch, batch: Batch, policy: Policy, now: float
 ) -> tuple[Watch, list[Change]]:
-    """The watch after a batch, and what happened in it; `now` (wall seconds) only decides whether a
-    snooze still lasts.
+    """Return the watch after a batch and the changes of incidents in it.
+
+    `now` (wall seconds) only decides whether a snooze still lasts.
     """
     skip = max(0, watch.step - batch.first)
     n = len(batch.score)
@@ -80,23 +80,21 @@ def fold_batch(
     found = {a.step - batch.first: a for a in batch.anomalies if a.step >= batch.first + skip}
     changes: list[Change] = []
     if watch.current or any(a.alarm for a in found.values()):
-        level = (
-            policy.release * batch.applied.threshold
-        )  # a score without an opinion is neither above it nor low
-        scan = Scan(
-            batch, np.append(0, np.cumsum(batch.score <= level)), policy, watch, now, changes
-        )
+        # a NaN score is neither above the level nor low
+        level = policy.release * batch.applied.threshold
+        lows = np.append(0, np.cumsum(batch.score <= level))
+        scan = Scan(batch, lows, policy, watch, now, changes)
         done = skip
         for row in (np.flatnonzero(batch.score[skip:] > level) + skip).tolist():
             watch = _fold_unusual(_fold_calm(watch, scan, done, row), scan, row, found.get(row))
             done = row + 1
         watch = _fold_calm(watch, scan, done, n)
-        watch = watch._replace(current=watch.current and watch.worded(watch.current))
+        watch = watch._replace(current=watch.current and watch.with_sentence(watch.current))
     return watch._replace(step=batch.first + n, time=float(batch.time[-1])), changes
 
 
 def _fold_calm(watch: Watch, scan: Scan, row: int, end: int) -> Watch:
-    """Fold rows of which none is above the release level: enough low ones end the incident."""
+    """Fold rows `row` to `end`, none above the release level: enough low ones end the incident."""
     current = watch.current
     wanted = scan.policy.quiet - watch.quiet
     low = int(scan.lows[end] - scan.lows[row])
@@ -106,22 +104,20 @@ def _fold_calm(watch: Watch, scan: Scan, row: int, end: int) -> Watch:
         return watch._replace(current=None, quiet=0)
     last = row + int(np.searchsorted(scan.lows[row : end + 1], scan.lows[row] + wanted)) - 1
     entry = HistoryEntry(RESOLVED, SYSTEM_ACTOR, float(scan.batch.time[last]))
-    over, call = end_incident(watch, current, entry)
-    scan.changes.append(Change(over, RESOLVED, call))
+    over, notify = end_incident(watch, current, entry)
+    scan.changes.append(Change(over, RESOLVED, notify))
     return watch._replace(current=None, former=over, closed=scan.batch.first + last + 1, quiet=0)
 
 
 def end_incident(watch: Watch, current: Incident, entry: HistoryEntry) -> tuple[Incident, bool]:
-    """The incident when it is over, by itself or by hand, and whether whoever was called should
-    hear of it.
-    """
+    """Return the incident as resolved, and whether its end is to be sent to the channels."""
     until = 0.0 if current.until == UNTIL_NORMAL else current.until
     over = add_entry(current._replace(state=RESOLVED, until=until, announced=False), entry)
-    return watch.worded(over), current.announced and current.state != SNOOZED
+    return watch.with_sentence(over), current.announced and current.state != SNOOZED
 
 
 def _fold_unusual(watch: Watch, scan: Scan, row: int, a: Anomaly | None) -> Watch:
-    """A step that is not low: an alarm begins an incident, anything carries on the one there is."""
+    """Fold one row above the release level: it continues an incident, and an alarm begins one."""
     current: Incident | None
     if watch.current is not None:
         current = _continue(watch.current, scan, row, a)
@@ -156,8 +152,10 @@ def _continue(current: Incident, scan: Scan, row: int, a: Anomaly | None) -> Inc
 
 
 def _begin(watch: Watch, scan: Scan, a: Anomaly) -> Watch:
-    """What an alarm begins when no incident is live: a new one; in a cool-down the former again, or
-    nothing after a person resolved it.
+    """Return the watch after an alarm that comes when no incident is live.
+
+    It begins a new incident. In a cool-down it reopens the former one, or, if a person resolved
+    that one, is only counted unless it is more severe.
     """
     former = watch.former
     severity = a.severity
@@ -165,55 +163,54 @@ def _begin(watch: Watch, scan: Scan, a: Anomaly) -> Watch:
         if former.history[-1].who == SYSTEM_ACTOR:
             return watch._replace(current=_reopen(former, scan, a), former=None)
         if SEVERITIES.index(severity) <= SEVERITIES.index(former.severity):
-            return watch._replace(held=watch.held + 1)
+            return watch._replace(suppressed=watch.suppressed + 1)
     time = float(a.time)
     new = Incident(
-        incident_id(watch.stream, a.step, time),
-        watch.stream,
-        (a.feature,),
-        a.step,
-        a.step,
-        time,
-        time,
-        1,
-        1,
-        _peak(a),
-        severity,
-        FORMING,
+        id=incident_id(watch.stream, a.step, time),
+        stream=watch.stream,
+        features=(a.feature,),
+        first=a.step,
+        last=a.step,
+        start=time,
+        end=time,
+        alarms=1,
+        anomalies=1,
+        peak=_peak(a),
+        severity=severity,
+        state=FORMING,
+        until=watch.snoozed_until if watch.snoozed_until > scan.now else 0.0,
     )
-    return watch._replace(
-        current=new._replace(until=watch.hush if watch.hush > scan.now else 0.0), former=None
-    )
+    return watch._replace(current=new, former=None)
 
 
 def _reopen(former: Incident, scan: Scan, a: Anomaly) -> Incident:
-    """An incident that had ended by itself and comes back."""
-    again = _add_anomaly(former, a)._replace(last=a.step, end=float(a.time))
-    again = add_entry(
-        current_state(again, scan.now), HistoryEntry("reopened", SYSTEM_ACTOR, again.end)
-    )
-    return _announce(again, "reopened" if again.severity == former.severity else "worse", scan)
+    """Return the live incident that an alarm makes of one that had ended by itself."""
+    reopened = _add_anomaly(former, a)._replace(last=a.step, end=float(a.time))
+    entry = HistoryEntry("reopened", SYSTEM_ACTOR, reopened.end)
+    reopened = add_entry(current_state(reopened, scan.now), entry)
+    what = "reopened" if reopened.severity == former.severity else "worse"
+    return _announce(reopened, what, scan)
 
 
 def _add_anomaly(incident: Incident, a: Anomaly) -> Incident:
-    """The incident with one more anomalous step."""
-    peak = (
-        incident.peak
-        if a.score / a.threshold <= incident.peak.score / incident.peak.threshold
-        else _peak(a)
-    )
+    """Return the incident with one more anomalous step."""
+    peak = incident.peak
+    if a.score / a.threshold > peak.score / peak.threshold:
+        peak = _peak(a)
+    features = incident.features
+    if a.feature not in features:
+        features = (*features, a.feature)
     return incident._replace(
-        features=incident.features
-        if a.feature in incident.features
-        else (*incident.features, a.feature),
+        features=features,
         alarms=incident.alarms + int(a.alarm),
         anomalies=incident.anomalies + 1,
         peak=peak,
-        severity=_worst(incident.severity, severity(peak.score, peak.threshold)),
+        severity=max(incident.severity, severity(peak.score, peak.threshold), key=SEVERITIES.index),
     )
 
 
 def _peak(a: Anomaly) -> Peak:
+    """Return an anomaly as the peak of an incident."""
     return Peak(
         a.step,
         float(a.time),
@@ -226,29 +223,27 @@ def _peak(a: Anomaly) -> Peak:
     )
 
 
-def _worst(one: str, other: str) -> str:
-    return max(one, other, key=SEVERITIES.index)
-
-
 def current_state(incident: Incident, now: float) -> Incident:
-    """The incident in the state that a live one has now."""
-    return incident._replace(
-        state=SNOOZED if incident.until > now else ACKNOWLEDGED if incident.acknowledged else OPEN
-    )
+    """Return a live incident with the state it has at `now` (wall seconds)."""
+    if incident.until > now:
+        return incident._replace(state=SNOOZED)
+    return incident._replace(state=ACKNOWLEDGED if incident.acknowledged else OPEN)
 
 
 def add_entry(incident: Incident, entry: HistoryEntry) -> Incident:
+    """Return the incident with one more entry in its history, MAX_HISTORY at most."""
     history = (*incident.history, entry)
-    return incident._replace(
-        history=history if len(history) <= MAX_HISTORY else (history[0], *history[2:])
-    )
+    if len(history) > MAX_HISTORY:
+        history = (history[0], *history[2:])
+    return incident._replace(history=history)
 
 
 def _announce(incident: Incident, what: str, scan: Scan) -> Incident:
-    """Adds the change; a snoozed one is not sent, nor one that only came back, nor one
-    of the past.
+    """Add a change to the scan and return the incident.
+
+    It is not sent to the channels if it is snoozed, only reopened, or of a backfill.
     """
-    call = scan.batch.live and what != "reopened" and incident.state != SNOOZED
-    incident = scan.watch.worded(incident._replace(announced=incident.announced or call))
-    scan.changes.append(Change(incident, what, call))
+    notify = scan.batch.live and what != "reopened" and incident.state != SNOOZED
+    incident = scan.watch.with_sentence(incident._replace(announced=incident.announced or notify))
+    scan.changes.append(Change(incident, what, notify))
     return incident

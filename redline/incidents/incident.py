@@ -1,4 +1,4 @@
-"""The incident: its states, its history and its rows in the store."""
+"""The incident, with its states, its history and its row in the store."""
 
 from __future__ import annotations
 
@@ -18,15 +18,12 @@ OPEN = "open"
 ACKNOWLEDGED = "acknowledged"
 SNOOZED = "snoozed"
 RESOLVED = "resolved"
-STATES = (
-    OPEN,
-    ACKNOWLEDGED,
-    SNOOZED,
-    RESOLVED,
-)  # what anybody is shown; a forming one has not lasted long enough to be called an incident
+# the states that are shown; a forming one has not lasted long enough to be called an incident
+STATES = (OPEN, ACKNOWLEDGED, SNOOZED, RESOLVED)
 UNTIL_NORMAL = math.inf  # wall seconds: a snooze that ends when the incident does
 SNOOZES = {"10 min": 600.0, "1 h": 3_600.0, "until normal": UNTIL_NORMAL}  # seconds
 SYSTEM_ACTOR = "redline"  # who changed an incident when no person did
+_ROW_KEYS = {"notified_severity": "told"}  # Incident field -> its key in rows
 
 
 class UnknownIncident(LookupError):
@@ -34,12 +31,12 @@ class UnknownIncident(LookupError):
 
 
 class IncidentSettled(ValueError):
-    """The incident is resolved already: there is nothing left to acknowledge, snooze or resolve."""
+    """The incident is resolved already, so it cannot be acknowledged, snoozed or resolved."""
 
 
 @dataclass(frozen=True)
 class Policy:
-    """When alarms are one incident, and when it is over; everything in steps of the stream.
+    """Rules that say which alarms are one incident and when it ends, in steps of the stream.
 
     The marks of its fields say what the channels file may hold.
     """
@@ -63,7 +60,7 @@ class Peak(NamedTuple):
     time: float  # seconds since the epoch, the stream's
     feature: int
     value: float  # the feature's unit
-    low: float  # expected range, NaN = the detector has no band
+    low: float  # expected range, the feature's unit, NaN = the detector has no band
     high: float
     score: float  # standard deviations
     threshold: float
@@ -75,9 +72,8 @@ class HistoryEntry(NamedTuple):
     what: str
     who: str
     time: float  # seconds since the epoch, the stream's
-    wall: float | None = (
-        None  # seconds since the epoch at which a person did it; None: it follows from the numbers
-    )
+    # seconds since the epoch at which a person did it; None = it follows from the scores
+    wall: float | None = None
     note: str = ""
 
 
@@ -88,25 +84,25 @@ class Incident(NamedTuple):
     stream: str
     features: tuple[int, ...]  # in order of appearance
     first: int  # step of the first alarm
-    last: int  # last step that was not calm
-    start: float  # seconds since the epoch, of those two
-    end: float
+    last: int  # last step with a score that was not low
+    start: float  # seconds since the epoch, of `first`
+    end: float  # seconds since the epoch, of `last`
     alarms: int
     anomalies: int  # steps above the threshold
     peak: Peak
     severity: str
     state: str
-    until: float = (
-        0.0  # wall seconds at which its snooze ends, NORMAL = with the incident, 0 = none
-    )
+    # wall seconds at which its snooze ends; UNTIL_NORMAL = with the incident, 0 = not snoozed
+    until: float = 0.0
     acknowledged: str = ""  # by whom
     announced: bool = False  # whether it was sent to the channels
-    told: str = ""  # the severity that reached a channel, "" = none
+    notified_severity: str = ""  # the severity that reached a channel, "" = none
     text: str = ""
     history: tuple[HistoryEntry, ...] = ()
 
     @property
     def live(self) -> bool:
+        """Return whether it is open, acknowledged or snoozed."""
         return self.state not in (FORMING, RESOLVED)
 
 
@@ -115,75 +111,67 @@ class Change(NamedTuple):
 
     incident: Incident
     what: str  # "opened", "worse", "reopened", "resolved", "acknowledged", "snoozed", "woke"
-    call: bool
+    notify: bool
 
 
 def incident_id(stream: str, step: int, time: float) -> str:
-    """The id of the incident that began there: the same wherever the stream is replayed."""
+    """Return the id of the incident that begins at a step: the same in every replay."""
     return blake2b(f"{stream}\n{step}\n{time!r}".encode(), digest_size=8).hexdigest()
 
 
 def incident_sentence(incident: Incident, stream: StreamInfo) -> str:
-    """Return one sentence: what was unusual since when, at its worst, and how many alarms it
-    had.
-    """
+    """Return one sentence: what is unusual since when, its peak, and how many alarms it had."""
     peak = incident.peak
-    among = len(stream.names) > 1
-    what = (
-        f"{stream.title}, {_listed([stream.names[f] for f in incident.features])},"
-        if among
-        else stream.title
-    )
-    when = [format_time(time, stream.period) for time in (incident.start, incident.end)]
-    ended = incident.state == RESOLVED
-    span = (
-        f"was unusual at {when[0]}"
-        if ended and when[0] == when[1]
-        else f"was unusual from {when[0]} to {when[1]}"
-        if ended
-        else f"is unusual since {when[0]}"
-    )
-    which = f"{stream.names[peak.feature]} " if among and len(incident.features) > 1 else ""
+    what = stream.title
+    peak_feature = ""
+    if len(stream.names) > 1:
+        what += f", {_join_names([stream.names[f] for f in incident.features])},"
+        if len(incident.features) > 1:
+            peak_feature = f"{stream.names[peak.feature]} "
+    start, end = (format_time(time, stream.period) for time in (incident.start, incident.end))
+    if incident.state != RESOLVED:
+        span = f"is unusual since {start}"
+    elif start == end:
+        span = f"was unusual at {start}"
+    else:
+        span = f"was unusual from {start} to {end}"
     alarms = f"; {incident.alarms:,} alarms" if incident.alarms > 1 else ""
     unit = stream.units[peak.feature]
     reason = anomaly_reason(peak.value, (peak.low, peak.high), peak.score, unit)
-    return f"{what} {span}: {which}{reason}{alarms}."
+    return f"{what} {span}: {peak_feature}{reason}{alarms}."
 
 
-def _listed(names: list[str]) -> str:
+def _join_names(names: list[str]) -> str:
+    """Return names as a list in a sentence: "a, b and c"."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def incident_row(incident: Incident) -> dict[str, Any]:
-    """An incident as JSON can hold it: NaN is null, a snooze until normal is "normal"; the store
-    keeps it and the API answers with it.
+    """Return an incident as the store keeps it and the API answers with it.
+
+    JSON can hold it: NaN is null, a snooze until normal is "normal".
     """
-    peak = {
-        name: None if value != value else value for name, value in incident.peak._asdict().items()
-    }
-    history = [entry._asdict() for entry in incident.history]
-    until = "normal" if incident.until == UNTIL_NORMAL else incident.until
-    return incident._asdict() | {
+    row = {_ROW_KEYS.get(name, name): value for name, value in incident._asdict().items()}
+    peak = incident.peak._asdict()
+    return row | {
         "features": list(incident.features),
-        "peak": peak,
-        "until": until,
-        "history": history,
+        "peak": {name: None if value != value else value for name, value in peak.items()},
+        "until": "normal" if incident.until == UNTIL_NORMAL else incident.until,
+        "history": [entry._asdict() for entry in incident.history],
     }
 
 
 def incident_from_row(row: dict[str, Any]) -> Incident:
-    """The way back from `row`."""
-    worst: dict[str, Any] = {
+    """Return the incident of a row that `incident_row` made."""
+    fields = {name: row[key] for name, key in _ROW_KEYS.items() if key in row}
+    fields |= {key: value for key, value in row.items() if key not in _ROW_KEYS.values()}
+    peak: dict[str, Any] = {
         name: math.nan if value is None else value for name, value in row["peak"].items()
     }
-    history = tuple(HistoryEntry(**entry) for entry in row["history"])
-    until = UNTIL_NORMAL if row["until"] == "normal" else row["until"]
-    return Incident(
-        **row
-        | {
-            "features": tuple(row["features"]),
-            "peak": Peak(**worst),
-            "until": until,
-            "history": history,
-        }
-    )
+    fields |= {
+        "features": tuple(row["features"]),
+        "peak": Peak(**peak),
+        "until": UNTIL_NORMAL if row["until"] == "normal" else row["until"],
+        "history": tuple(HistoryEntry(**entry) for entry in row["history"]),
+    }
+    return Incident(**fields)

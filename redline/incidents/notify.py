@@ -1,9 +1,8 @@
-"""Who is called for an incident, and what is done about it: channels through Apprise, and actions
-that only the operator's file can name.
+"""The notifier: sends incidents to channels through Apprise and runs the operator's actions.
 
-Nothing here holds up whoever reports an incident: each channel and each action has a thread and a
-bounded queue of its own. What does not fit is counted; what waits together goes out as one message.
-No secret of the operator's file comes into a log line, an error, a record or an answer.
+It never blocks its caller: each channel and each action has a thread and a bounded queue of its
+own. Changes that do not fit are dropped and counted; those that wait together are one message.
+No secret of the operator's file gets into a log line, an error, a record or an answer.
 """
 
 from __future__ import annotations
@@ -30,24 +29,20 @@ from redline.incidents.channels_file import (
     ChannelError,
     NotificationPlan,
 )
-from redline.incidents.incident import (
-    RESOLVED,
-    Change,
-    Incident,
-    incident_row,
-)
+from redline.incidents.incident import RESOLVED, Change, Incident, incident_row
 from redline.incidents.secrets import MASK, LogCapture, SecretRedactor, secret_pieces
 
-MAX_QUEUED_CALLS = 100  # calls that wait for one channel or action
+MAX_QUEUED_CHANGES = 100  # changes that wait for one channel or action
 RETRY_PAUSES = (1.0, 4.0, 15.0, 60.0)  # seconds before a message is sent again
 MAX_MERGED = 20  # incidents named in one message
-MAX_RECORDS = 1_000  # outcomes remembered
+MAX_RECORDS = 1_000  # outcomes kept in memory
+SECONDS_PER_HOUR = 3_600
 MISSING_APPRISE = "channels need Apprise, which is not installed: pip install 'redline[alerts]'"
 _log = logging.getLogger("redline")
 
 
 class Message(NamedTuple):
-    """What a person reads."""
+    """The text of a notification."""
 
     title: str
     body: str
@@ -55,7 +50,7 @@ class Message(NamedTuple):
 
 
 class DeliveryRecord(NamedTuple):
-    """What became of a call."""
+    """The outcome of one delivery to a channel or one run of an action."""
 
     at: float  # wall seconds since the epoch
     kind: str  # "channel" or "action"
@@ -64,7 +59,7 @@ class DeliveryRecord(NamedTuple):
     ok: bool
     text: str
     tries: int
-    seconds: float
+    seconds: float  # that it took
 
 
 def incident_link(base: str, incident: Incident) -> str:
@@ -73,50 +68,51 @@ def incident_link(base: str, incident: Incident) -> str:
 
 
 def build_message(change: Change, source: StreamInfo | None, base: str) -> Message:
-    """What a person is told of a change: stream, feature, value, expected, since when, and where to
-    look.
+    """Return the message of a change: stream, feature, value, expected range, times and a link.
+
+    source: the stream, None if unknown. base: the page's address.
     """
     incident = change.incident
-    peak = change.incident.peak
-    known = source is not None and peak.feature < len(source.names)
-    title = source.title if source is not None else incident.stream
-    feature = (
-        source.names[peak.feature]
-        if source is not None and known
-        else f"feature {peak.feature + 1}"
-    )
-    unit = source.units[peak.feature] if source is not None and known else ""
-    over = incident.state == RESOLVED
+    peak = incident.peak
+    title = incident.stream
+    feature = f"feature {peak.feature + 1}"
+    unit = ""
+    if source is not None:
+        title = source.title
+        if peak.feature < len(source.names):
+            feature = source.names[peak.feature]
+            unit = source.units[peak.feature]
+    expected = "this detector names no range"
+    if peak.low == peak.low:  # not NaN
+        expected = f"{peak.low:.6g} to {peak.high:.6g} {unit}".strip()
+    since = _format_utc(incident.start)
+    if incident.state == RESOLVED:
+        since += f" until {_format_utc(incident.end)}"
+        severity = RESOLVED
+        head = f"{RESOLVED}: {title} is normal again"
+    else:
+        severity = incident.severity
+        head = f"{severity}: {title} is unusual"
     facts = {
         "stream": incident.stream,
         "feature": feature,
         "value": f"{peak.value:.6g} {unit}".strip(),
-        "expected": f"{peak.low:.6g} to {peak.high:.6g} {unit}".strip()
-        if peak.low == peak.low
-        else "this detector names no range",
+        "expected": expected,
         "score": f"{peak.score:.1f} σ, threshold {peak.threshold:g}",
-        "since": _moment(incident.start) + (f" until {_moment(incident.end)}" if over else ""),
+        "since": since,
     }
     lines = [incident.text, *(f"{name}: {value}" for name, value in facts.items())]
-    head = (
-        f"{RESOLVED}: {title} is normal again"
-        if over
-        else f"{incident.severity}: {title} is unusual"
-    )
-    return Message(
-        plain_text(head),
-        plain_text("\n".join(lines)) + f"\n{incident_link(base, incident)}",
-        RESOLVED if over else incident.severity,
-    )
+    body = plain_text("\n".join(lines)) + f"\n{incident_link(base, incident)}"
+    return Message(plain_text(head), body, severity)
 
 
 def merge_messages(messages: list[Message], links: list[str]) -> Message:
-    """Several messages as one: the first line of each, and where to look."""
+    """Return several messages as one: the title, first line and link of each."""
     if len(messages) == 1:
         return messages[0]
     lines = [
-        f"{each.title}\n{each.body.splitlines()[0]}\n{where}"
-        for each, where in zip(messages[:MAX_MERGED], links)
+        f"{each.title}\n{each.body.splitlines()[0]}\n{link}"
+        for each, link in zip(messages[:MAX_MERGED], links)
     ]
     more = [f"and {len(messages) - MAX_MERGED} more"] if len(messages) > MAX_MERGED else []
     live = [each.severity for each in messages if each.severity != RESOLVED]
@@ -128,13 +124,12 @@ def merge_messages(messages: list[Message], links: list[str]) -> Message:
 
 
 def plain_text(text: str) -> str:
-    """Return a text in which a pushed name cannot mention a whole team: "@everyone",
-    "<!channel>".
-    """
+    """Return a text in which a pushed name cannot mention a team ("@everyone", "<!channel>")."""
     return text.replace("@", "@\u200b").replace("<", "‹").replace(">", "›")
 
 
-def _moment(seconds: float) -> str:
+def _format_utc(seconds: float) -> str:
+    """Return a time in seconds since the epoch as text, also one that no calendar can hold."""
     try:
         return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
     except (OverflowError, ValueError, OSError):
@@ -142,15 +137,16 @@ def _moment(seconds: float) -> str:
 
 
 def is_wanted(one: Channel | Action, change: Change) -> bool:
-    """Whether a channel or an action is meant by a change."""
+    """Return whether a change is to be sent to a channel or to start an action."""
     incident = change.incident
-    over = change.incident.state == RESOLVED
-    timely = (
-        (one.resolved or not over) if isinstance(one, Channel) else (one.on == INCIDENT_END) == over
-    )
+    resolved = incident.state == RESOLVED
+    if isinstance(one, Channel):
+        timely = one.resolved or not resolved
+    else:
+        timely = (one.on == INCIDENT_END) == resolved
     severe = SEVERITIES.index(incident.severity) >= SEVERITIES.index(one.severity)
     return (
-        change.call
+        change.notify
         and timely
         and severe
         and any(fnmatchcase(incident.stream, pattern) for pattern in one.streams)
@@ -158,42 +154,44 @@ def is_wanted(one: Channel | Action, change: Change) -> bool:
 
 
 class DeliveryQueue:
-    """One channel or action with the thread that works for it and the calls that wait for it."""
+    """A bounded queue of changes for one channel or action, with the thread that handles them."""
 
-    def __init__(self, name: str, work: Callable[[list[Change]], None]) -> None:
+    def __init__(self, name: str, handle: Callable[[list[Change]], None]) -> None:
         self.name = name
-        self.work = work
+        self.handle = handle
         self.waiting: deque[Change] = deque()
         self.counts: Counter[str] = Counter()  # delivered, failed, retried, dropped, left out
-        self.turn = threading.Condition()
-        self.busy = self.stopped = False
+        self.condition = threading.Condition()  # guards all fields
+        self.busy = False
+        self.stopped = False
         self.thread: threading.Thread | None = None
 
     def put(self, change: Change) -> None:
-        """Leaves a call; never waits. A full queue drops it, counted."""
-        with self.turn:
-            if len(self.waiting) >= MAX_QUEUED_CALLS:
+        """Add a change without waiting; a full queue drops and counts it."""
+        with self.condition:
+            if len(self.waiting) >= MAX_QUEUED_CHANGES:
                 self.counts["dropped"] += 1
                 if self.counts["dropped"] in (1, 10, 100, 1_000):
                     _log.warning(
-                        "%s: its queue of %d is full; %d calls dropped so far",
+                        "%s: its queue of %d is full; %d changes dropped so far",
                         self.name,
-                        MAX_QUEUED_CALLS,
+                        MAX_QUEUED_CHANGES,
                         self.counts["dropped"],
                     )
                 return
             self.waiting.append(change)
             if self.thread is None:
-                self.thread = threading.Thread(target=self.run, name=self.name, daemon=True)
+                self.thread = threading.Thread(target=self._run, name=self.name, daemon=True)
                 self.thread.start()
-            self.turn.notify_all()
+            self.condition.notify_all()
 
-    def run(self) -> None:
+    def _run(self) -> None:
+        """Handle what waits, all of it together, until the queue is stopped."""
         while True:
-            with self.turn:
+            with self.condition:
                 self.busy = False
-                self.turn.notify_all()
-                self.turn.wait_for(lambda: self.waiting or self.stopped)
+                self.condition.notify_all()
+                self.condition.wait_for(lambda: self.waiting or self.stopped)
                 if self.stopped:
                     self.counts["dropped"] += len(self.waiting)
                     return
@@ -201,179 +199,171 @@ class DeliveryQueue:
                 self.busy = True
                 self.waiting.clear()
             try:
-                self.work(changes)
-            except (
-                Exception  # noqa: BLE001
-            ) as error:  # the boundary between channels: one that breaks must not end for good
+                self.handle(changes)
+            except Exception as error:  # noqa: BLE001  one failure must not end the thread
                 self.counts["failed"] += len(changes)
                 _log.error("%s failed", self.name, exc_info=error)
 
-    def rest(self, timeout: float) -> bool:
-        """Waits until nothing waits; whether that was so in time."""
-        with self.turn:
-            return self.turn.wait_for(lambda: not self.waiting and not self.busy, timeout)
+    def wait_idle(self, timeout: float) -> bool:
+        """Wait until all changes are handled, `timeout` seconds at most; return whether so."""
+        with self.condition:
+            return self.condition.wait_for(lambda: not self.waiting and not self.busy, timeout)
 
     def stop(self) -> None:
-        with self.turn:
+        """End the thread after what it handles now; what waits is counted as dropped."""
+        with self.condition:
             self.stopped = True
-            self.turn.notify_all()
+            self.condition.notify_all()
 
 
 class NotifierContext(NamedTuple):
-    """What a dispatch needs of its surroundings."""
+    """The functions through which a notifier reaches the rest of the program."""
 
-    source: Callable[[str], StreamInfo | None] = lambda name: (
-        None
-    )  # a stream's title, names and units
-    told: Callable[[str, str], None] = lambda id, severity: None  # an incident reached a channel
-    record: Callable[[DeliveryRecord], None] = lambda record: (
-        None
-    )  # kept by whoever keeps the audit
+    # the title, names and units of a stream, None if it is unknown
+    stream_info: Callable[[str], StreamInfo | None] = lambda name: None
+    # called with id and severity when an incident reached a channel
+    mark_notified: Callable[[str, str], None] = lambda id, severity: None
+    record: Callable[[DeliveryRecord], None] = lambda record: None  # writes the audit
     wall: Callable[[], float] = time.time  # seconds since the epoch
-    pause: Callable[[float], Any] | None = (
-        None  # seconds; None: as long, or until the end of the program
-    )
+    # waits for so many seconds; None: or until the notifier is stopped
+    pause: Callable[[float], Any] | None = None
 
 
 class Notifier:
-    """Hands changes of incidents to the channels and actions they are meant for; it never waits."""
+    """Queues changes of incidents for the channels and actions they concern; it never waits."""
 
     def __init__(
         self,
         plan: NotificationPlan,
         secrets: Iterable[str] = (),
-        world: NotifierContext = NotifierContext(),  # noqa: B008
+        context: NotifierContext = NotifierContext(),  # noqa: B008
     ) -> None:
         self.plan = plan
-        self.world = world
+        self.context = context
         self.records: deque[DeliveryRecord] = deque(maxlen=MAX_RECORDS)
         self.stopping = threading.Event()
-        self.veil = SecretRedactor(secrets)
-        self.veil.on()
+        self.redactor = SecretRedactor(secrets)
+        self.redactor.install()
         try:
             self.senders = {channel.name: self._sender(channel) for channel in plan.channels}
         except Exception:
-            self.veil.off()
+            self.redactor.uninstall()
             raise
         for action in plan.actions:
-            self.veil.cover(secret_pieces(action.url, action.url) if action.url else ())
-        self.done: dict[str, deque[str]] = {
+            self.redactor.add(secret_pieces(action.url, action.url) if action.url else ())
+        # action -> ids of the incidents it was queued for
+        self.queued_ids: dict[str, deque[str]] = {
             action.name: deque(maxlen=MAX_RECORDS) for action in plan.actions
-        }  # ids
-        self.runs: dict[str, deque[float]] = {
+        }
+        # action -> wall seconds of its newest runs
+        self.run_times: dict[str, deque[float]] = {
             action.name: deque(maxlen=action.hourly) for action in plan.actions
-        }  # wall seconds
+        }
         self.channels = {
-            each.name: DeliveryQueue(f"channel {each.name}", partial(self.send, each))
+            each.name: DeliveryQueue(f"channel {each.name}", partial(self._deliver, each))
             for each in plan.channels
         }
         self.actions = {
-            each.name: DeliveryQueue(f"action {each.name}", partial(self.act, each))
+            each.name: DeliveryQueue(f"action {each.name}", partial(self._run_action, each))
             for each in plan.actions
         }
 
-    def tell(self, changes: Iterable[Change]) -> None:
-        """Calls whom the changes are meant for."""
+    def notify(self, changes: Iterable[Change]) -> None:
+        """Queue changes for the channels and actions they concern."""
         for change in changes:
-            self.repeat([change])
+            self.resend([change])
             for action in self.plan.actions:
-                if is_wanted(action, change) and change.incident.id not in self.done[action.name]:
-                    self.done[action.name].append(change.incident.id)
+                queued = self.queued_ids[action.name]
+                if is_wanted(action, change) and change.incident.id not in queued:
+                    queued.append(change.incident.id)
                     self.actions[action.name].put(change)
 
-    def repeat(self, changes: Iterable[Change]) -> None:
-        """Send again what reached no channel before the program ended: channels only, an action is
-        never run again.
-        """
+    def resend(self, changes: Iterable[Change]) -> None:
+        """Queue changes for channels only: after a restart an action is not run a second time."""
         for change in changes:
             for channel in self.plan.channels:
                 if is_wanted(channel, change):
                     self.channels[channel.name].put(change)
 
-    def send(self, channel: Channel, changes: list[Change]) -> None:
-        """Sends what waits for a channel as one message, again and again with growing pauses."""
+    def _deliver(self, channel: Channel, changes: list[Change]) -> None:
+        """Send changes to a channel as one message; a failure is retried with growing pauses."""
         began = time.perf_counter()
         counts = self.channels[channel.name].counts
+        send = self.senders[channel.name]
+        incidents = [change.incident for change in changes]
         messages = [
-            build_message(change, self.world.source(change.incident.stream), self.plan.base)
+            build_message(change, self.context.stream_info(change.incident.stream), self.plan.base)
             for change in changes
         ]
-        whole = merge_messages(
-            messages, [incident_link(self.plan.base, change.incident) for change in changes]
-        )
-        tries, (ok, heard) = 1, self.senders[channel.name](whole)
+        links = [incident_link(self.plan.base, incident) for incident in incidents]
+        message = merge_messages(messages, links)
+        ok, reason = send(message)
+        tries = 1
         for pause in RETRY_PAUSES:
             if ok or self.stopping.is_set():
                 break
             counts["retried"] += 1
-            (self.world.pause or self.stopping.wait)(pause)
-            tries, (ok, heard) = tries + 1, self.senders[channel.name](whole)
+            (self.context.pause or self.stopping.wait)(pause)
+            ok, reason = send(message)
+            tries += 1
         counts["delivered" if ok else "failed"] += len(changes)
-        text = (
-            whole.title
-            if ok
-            else f"not delivered after {tries} tries: {whole.title}. {heard}".rstrip(". ")
+        text = message.title
+        if not ok:
+            text = f"not delivered after {tries} tries: {message.title}. {reason}".rstrip(". ")
+        record = DeliveryRecord(
+            at=self.context.wall(),
+            kind="channel",
+            name=channel.name,
+            incidents=tuple(incident.id for incident in incidents),
+            ok=ok,
+            text=text,
+            tries=tries,
+            seconds=time.perf_counter() - began,
         )
-        ids = tuple(change.incident.id for change in changes)
-        self.keep(
-            DeliveryRecord(
-                self.world.wall(),
-                "channel",
-                channel.name,
-                ids,
-                ok,
-                text,
-                tries,
-                time.perf_counter() - began,
-            )
-        )
-        for change in changes if ok else []:
-            self.write(self.world.told, change.incident.id, change.incident.severity)
+        self._record(record)
+        for incident in incidents if ok else ():
+            self._write(self.context.mark_notified, incident.id, incident.severity)
 
-    def act(self, action: Action, changes: list[Change]) -> None:
-        """Runs an action for each of the incidents that wait for it."""
+    def _run_action(self, action: Action, changes: list[Change]) -> None:
+        """Run an action for each of the incidents that wait for it."""
         for change in changes:
             began = time.perf_counter()
-            runs = self.runs[action.name]
-            now = self.world.wall()
-            if action.dry_run:
-                ok = True
-                text = (
-                    "dry run: would "
-                    f"{'run ' + action.command[0] if action.command else 'call the webhook'}"
-                )
-                what = "left out"
-            elif len(runs) == action.hourly and now - runs[0] < 3_600:
-                ok = False
-                text = f"not run: {action.hourly} runs within an hour already"
-                what = "left out"
-            else:
-                runs.append(now)
-                given = json.dumps(
-                    incident_row(change.incident)
-                    | {"link": incident_link(self.plan.base, change.incident)}
-                )
-                ok, text = (
-                    run_command(action, given) if action.command else call_webhook(action, given)
-                )
-                what = "delivered" if ok else "failed"
-            self.actions[action.name].counts[what] += 1
-            self.keep(
-                DeliveryRecord(
-                    now,
-                    "action",
-                    action.name,
-                    (change.incident.id,),
-                    ok,
-                    text,
-                    1,
-                    time.perf_counter() - began,
-                )
+            now = self.context.wall()
+            outcome, text = self._run_for(action, change.incident, now)
+            self.actions[action.name].counts[outcome] += 1
+            record = DeliveryRecord(
+                at=now,
+                kind="action",
+                name=action.name,
+                incidents=(change.incident.id,),
+                ok=outcome == "delivered" or action.dry_run,
+                text=text,
+                tries=1,
+                seconds=time.perf_counter() - began,
             )
+            self._record(record)
 
-    def keep(self, record: DeliveryRecord) -> None:
-        """Remembers an outcome, without secrets, for the page, the audit and the log."""
-        record = record._replace(text=self.veil(record.text))
+    def _run_for(self, action: Action, incident: Incident, now: float) -> tuple[str, str]:
+        """Run an action for one incident unless a dry run or its hourly limit forbids it.
+
+        Returns the name of the count it belongs to, and the outcome as text.
+        """
+        if action.dry_run:
+            what = f"run {action.command[0]}" if action.command else "call the webhook"
+            return "left out", f"dry run: would {what}"
+        run_times = self.run_times[action.name]
+        if len(run_times) == action.hourly and now - run_times[0] < SECONDS_PER_HOUR:
+            return "left out", f"not run: {action.hourly} runs within an hour already"
+        run_times.append(now)
+        link = incident_link(self.plan.base, incident)
+        incident_json = json.dumps(incident_row(incident) | {"link": link})
+        run = run_command if action.command else call_webhook
+        ok, text = run(action, incident_json)
+        return "delivered" if ok else "failed", text
+
+    def _record(self, record: DeliveryRecord) -> None:
+        """Keep an outcome, without secrets, for the page, the audit and the log."""
+        record = record._replace(text=self.redactor.redact(record.text))
         self.records.append(record)
         _log.log(
             logging.INFO if record.ok else logging.WARNING,
@@ -383,79 +373,75 @@ class Notifier:
             " ".join(record.incidents),
             record.text,
         )
-        self.write(self.world.record, record)
+        self._write(self.context.record, record)
 
-    def write(self, write: Callable[..., None], *what: Any) -> None:
-        """Keeps an outcome beyond the end of the program; a full disk keeps no message from being
-        called.
-        """
+    def _write(self, write: Callable[..., None], *values: Any) -> None:
+        """Write an outcome to the store; a full disk must not keep messages from being sent."""
         try:
-            write(*what)
+            write(*values)
         except OSError as error:
             _log.error("an outcome could not be written: %s", error)
 
     def status(self) -> list[dict[str, Any]]:
-        """Every channel and action with its counts and its last outcome, for a page or an answer:
-        no address, no arguments.
+        """Return every channel and action with its counts and its last outcome.
+
+        The page and the API show it, so it holds no address and no arguments.
         """
-        ends = {(record.kind, record.name): record for record in self.records}
+        newest = {(record.kind, record.name): record for record in self.records}
+        targets: list[tuple[str, Channel | Action, DeliveryQueue]] = [
+            *(("channel", each, self.channels[each.name]) for each in self.plan.channels),
+            *(("action", each, self.actions[each.name]) for each in self.plan.actions),
+        ]
         rows = []
-        for kind, each, outlets in (
-            ("channel", self.plan.channels, self.channels),
-            ("action", self.plan.actions, self.actions),
-        ):
-            for one in each:
-                last = ends.get((kind, one.name))
-                outlet = outlets[one.name]
-                how = one.url.split("://", 1)[0] if one.url else "command"
-                rule = {
-                    "severity": one.severity,
-                    "streams": list(one.streams),
-                    "dry_run": isinstance(one, Action) and one.dry_run,
+        for kind, target, queue in targets:
+            last = newest.get((kind, target.name))
+            rows.append(
+                {
+                    "kind": kind,
+                    "name": target.name,
+                    "how": target.url.split("://", 1)[0] if target.url else "command",
+                    "severity": target.severity,
+                    "streams": list(target.streams),
+                    "dry_run": isinstance(target, Action) and target.dry_run,
+                    "waiting": len(queue.waiting),
+                    "counts": dict(queue.counts),
+                    "last": last and last._asdict(),
                 }
-                rows.append(
-                    {
-                        "kind": kind,
-                        "name": one.name,
-                        "how": how,
-                        **rule,
-                        "waiting": len(outlet.waiting),
-                        "counts": dict(outlet.counts),
-                        "last": last and last._asdict(),
-                    }
-                )
+            )
         return rows
 
-    def rest(self, timeout: float) -> bool:
-        """Waits until everything is said and done, at most so many seconds for each; whether it
-        is.
-        """
-        return all(
-            outlet.rest(timeout) for outlet in (*self.channels.values(), *self.actions.values())
-        )
+    def wait_idle(self, timeout: float) -> bool:
+        """Wait until all queues are idle, `timeout` seconds at most for each; return whether so."""
+        return all(queue.wait_idle(timeout) for queue in self._queues())
 
     def stop(self, timeout: float = 1.0) -> None:
-        """Lets go: what is still being tried is not tried again."""
+        """Stop all queues without further retries, waiting `timeout` seconds at most for each."""
         self.stopping.set()
-        for outlet in (*self.channels.values(), *self.actions.values()):
-            outlet.stop()
-        for outlet in (*self.channels.values(), *self.actions.values()):
-            if outlet.thread is not None:
-                outlet.thread.join(timeout)
-        self.veil.off()
+        for queue in self._queues():
+            queue.stop()
+        for queue in self._queues():
+            if queue.thread is not None:
+                queue.thread.join(timeout)
+        self.redactor.uninstall()
+
+    def _queues(self) -> list[DeliveryQueue]:
+        """Return the queues of all channels and actions."""
+        return [*self.channels.values(), *self.actions.values()]
 
     def _sender(self, channel: Channel) -> Callable[[Message], tuple[bool, str]]:
-        """What sends a message to a channel, as Apprise does it; ChannelError when its address is
-        none.
+        """Return the function that sends a message to a channel through Apprise.
+
+        It returns whether the message was sent, and the reason if not. Raises ChannelError if
+        Apprise is missing or does not know the address.
         """
         try:
             import apprise
         except ImportError:
             raise ChannelError(MISSING_APPRISE) from None
-        at_first = secret_pieces(channel.url) - self.veil.secrets
-        self.veil.cover(
-            at_first
-        )  # a wrong address is logged by who reads it, before anybody knows what in it is secret
+        # Apprise logs a wrong address while it parses it, when it is not yet known which parts
+        # of it are secret: all are masked until then
+        provisional = secret_pieces(channel.url) - self.redactor.secrets
+        self.redactor.add(provisional)
         service: Any = apprise.Apprise.instantiate(channel.url)
         if service is None:
             schema = channel.url.split("://", 1)[0] if "://" in channel.url else ""
@@ -463,19 +449,20 @@ class Notifier:
                 f"alerts file: [channels.{channel.name}] url: wanted an address as "
                 f"Apprise writes them; came {schema}://{MASK}"
             )
-        self.veil.cover(secret_pieces(channel.url, service.url(privacy=True)), instead_of=at_first)
+        known = secret_pieces(channel.url, service.url(privacy=True))
+        self.redactor.add(known, replacing=provisional)
         kinds = dict(zip(SEVERITIES, ("info", "warning", "failure"))) | {RESOLVED: "success"}
         post = apprise.Apprise()
         post.add(service)
 
-        def send(said: Message) -> tuple[bool, str]:
-            with LogCapture("apprise") as ear:
+        def send(message: Message) -> tuple[bool, str]:
+            with LogCapture("apprise") as capture:
                 ok = post.notify(
-                    body=said.body,
-                    title=said.title,
-                    notify_type=apprise.NotifyType(kinds[said.severity]),
+                    body=message.body,
+                    title=message.title,
+                    notify_type=apprise.NotifyType(kinds[message.severity]),
                     body_format=apprise.NotifyFormat.TEXT,
                 )
-            return bool(ok), ear.heard
+            return bool(ok), capture.message
 
         return send

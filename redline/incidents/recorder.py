@@ -1,4 +1,4 @@
-"""The recorder: folds batches into incidents within the transaction that stores the batches."""
+"""The recorder, which folds batches into incidents in the transaction that stores the batches."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from redline.incidents.incident import Change
 from redline.incidents.registry import Incidents, StoredIncidents
 from redline.storage.sqlite import SqliteStore
 
-# steps back in a stream from which it counts as replaced by another source; more than a commit
-# that is tried again repeats
+# a stream whose steps jump back further was replaced by another source; more steps than a
+# commit that is tried again repeats
 REPLACED_STEPS = 1_000
 ChangeListener = Callable[[Sequence[Change]], None]
 
 
 class IncidentRecorder(ResultStore):
-    """A store that keeps incidents beside the batches they come from.
+    """A store of batches and of the incidents that come from them.
 
-    Changes are published after the commit, once, in order; while commits fail they are published
-    without one. Without a store incidents live in memory.
+    Changes are published once and in order, after the commit; if commits fail, without one.
+    Without a store, incidents live in memory.
     """
 
     def __init__(
@@ -53,30 +53,30 @@ class IncidentRecorder(ResultStore):
         return self.store.known(name, times) if self.store else np.zeros(len(times), bool)
 
     def on_batches(self, batches: Sequence[Batch], committed: bool) -> None:
-        """Publish what batches changed; the monitor calls it after each commit."""
+        """Publish the changes of incidents in batches; the monitor calls it after each commit."""
         if self.store is None or not committed:
             self._fold(batches, lambda rows: None)
         try:
             self._unpublished += self._end_replaced(batches)
-            self._unpublished += self.incidents.wake(time.time())
-        except OSError as error:  # found again with the next batches; alerts go out all the same
+            self._unpublished += self.incidents.end_snoozes(time.time())
+        except OSError as error:  # tried again with the next batches; alerts are sent anyway
             log.warning("ended incidents could not be stored and are tried again: %s", error)
         changes = self._unpublished
         self._unpublished = []
         self.publish(changes)
 
     def publish(self, changes: Sequence[Change]) -> None:
-        """Call the listeners with what happened to incidents."""
+        """Pass changes of incidents to the listeners."""
         for listener in self.listeners if changes else ():
             listener(changes)
 
     def _fold(self, batches: Sequence[Batch], save: Callable[[StoredIncidents], None]) -> None:
-        """Fold live batches in; the backfill of a stream that was just opened raises nothing."""
+        """Fold live batches in; the backfill of a newly opened stream makes no incidents."""
         live = [batch for batch in batches if batch.live and len(batch.time)]
         self._unpublished += self.incidents.commit(live, time.time(), save)
 
     def _end_replaced(self, batches: Sequence[Batch]) -> list[Change]:
-        """End the incidents of streams whose steps are counted anew: another source came."""
+        """End the incidents of streams that another source replaced: their steps start anew."""
         now = time.time()
         watches = self.incidents.watches
         replaced = [
@@ -86,4 +86,4 @@ class IncidentRecorder(ResultStore):
             and batch.name in watches
             and batch.end + REPLACED_STEPS < watches[batch.name].step
         ]
-        return [change for name in replaced for change in self.incidents.forget(name, now)]
+        return [change for name in replaced for change in self.incidents.reset_stream(name, now)]

@@ -35,56 +35,62 @@ from redline.incidents.incident import (
     incident_row,
 )
 
-MAX_RESOLVED = 2_000  # resolved incidents kept in memory, older ones are the store's
+MAX_RESOLVED = 2_000  # resolved incidents kept in memory; older ones are only in the store
+# Watch field -> its key in stored rows
+_WATCH_KEYS = {"snoozed_until": "hush", "suppressed": "held"}
 
 
 class StoredIncidents(NamedTuple):
-    """Plain rows to be written, by id and by stream: JSON can hold them."""
+    """Incidents and watches as rows that JSON can hold."""
 
-    incidents: list[dict[str, Any]]
-    watches: list[dict[str, Any]]
+    incidents: list[dict[str, Any]]  # one per incident id
+    watches: list[dict[str, Any]]  # one per stream
 
 
 class IncidentQuery(NamedTuple):
-    """Which incidents one asks for."""
+    """Filter and page of a list of incidents."""
 
     stream: str | None = None
     states: tuple[str, ...] = STATES
     severity: str = SEVERITIES[0]  # at least
     limit: int = 50
-    after: str = ""  # id of the last one on the page before
+    after: str = ""  # id of the last incident of the previous page
 
 
 class IncidentPage(NamedTuple):
-    """Some of the incidents asked for: live ones first, then the newest."""
+    """One page of the incidents that match a query: live ones first, then the newest."""
 
     incidents: list[Incident]
-    total: int
-    after: str  # ask with it for the next page; "" = this is the last
+    total: int  # on all pages
+    after: str  # `after` of the query for the next page; "" = this is the last page
 
 
 def _watch_row(watch: Watch) -> dict[str, Any]:
-    return watch._asdict() | {
-        name: each and incident_row(each)
-        for name, each in (("current", watch.current), ("former", watch.former))
-    }
+    """Return a watch as a row that JSON can hold."""
+    row = {_WATCH_KEYS.get(name, name): value for name, value in watch._asdict().items()}
+    row["current"] = watch.current and incident_row(watch.current)
+    row["former"] = watch.former and incident_row(watch.former)
+    return row
 
 
-def _watch_of(row: dict[str, Any]) -> Watch:
-    info = row.get("info")
-    if info:
+def _watch_from_row(row: dict[str, Any]) -> Watch:
+    """Return the watch of a stored row."""
+    fields = {name: row[key] for name, key in _WATCH_KEYS.items() if key in row}
+    fields |= {key: value for key, value in row.items() if key not in _WATCH_KEYS.values()}
+    for name in ("current", "former"):
+        fields[name] = row[name] and incident_from_row(row[name])
+    if info := row.get("info"):
         title, names, units, period = info
-        info = StreamInfo(title, tuple(names), tuple(units), period)
-    incidents = {name: row[name] and incident_from_row(row[name]) for name in ("current", "former")}
-    return Watch(**row | incidents | {"info": info})
+        fields["info"] = StreamInfo(title, tuple(names), tuple(units), period)
+    return Watch(**fields)
 
 
 class Incidents:
     """The incidents of all streams: one thread folds batches in, others list and change them.
 
-    save(Rows) writes what a person changed, and `commit` is given what writes the rows of batches;
-    when it raises, nothing has changed. lock: that of the store, where `commit` is called while the
-    store holds it; who only reads takes none.
+    save: writes the rows of what a person changed; `commit` gets a function of its own for the rows
+    of batches. When either raises, nothing has changed. lock: the store's, because `commit` is
+    called while the store holds it; readers take no lock.
     """
 
     def __init__(
@@ -96,46 +102,45 @@ class Incidents:
         self.policy = policy
         self.save = save or (lambda rows: None)
         self.watches: dict[str, Watch] = {}
-        self.items: dict[str, Incident] = {}  # id -> what anybody is shown, oldest first
+        self.items: dict[str, Incident] = {}  # id -> incident, oldest first
         self.lock: AbstractContextManager[Any] = lock or threading.RLock()
 
     def commit(
         self, batches: Iterable[Batch], now: float, save: Callable[[StoredIncidents], None]
     ) -> list[Change]:
-        """Folds batches in; their rows are handed to `save`, and count only once it has returned.
+        """Fold batches into incidents and return what changed; it counts once `save` has returned.
 
-        Batches that come a second time, because a transaction failed after that, change nothing and
-        have their rows handed on again.
+        Batches that come a second time, because the transaction failed after `save`, change nothing
+        and have their rows passed to `save` again.
         """
         with self.lock:
             watches: dict[str, Watch] = {}
             changes: list[Change] = []
-            again: dict[
-                str, float
-            ] = {}  # seconds since the epoch from which on a stream's steps come a second time
+            # stream -> seconds since the epoch of the first step that comes a second time
+            repeated: dict[str, float] = {}
             for batch in batches:
                 known = watches.get(batch.name) or self.watches.get(batch.name)
                 if known is None and not any(a.alarm for a in batch.anomalies):
                     continue
                 if known is not None and batch.first < known.step and len(batch.time):
-                    again.setdefault(batch.name, float(batch.time[0]))
+                    repeated.setdefault(batch.name, float(batch.time[0]))
                 after, more = fold_batch(known or Watch(batch.name), batch, self.policy, now)
                 watches[batch.name] = after
                 changes += more
-            self._adopt(watches, changes, save, again)
+            self._store(watches, changes, save, repeated)
             return changes
 
-    def take(self, batch: Batch, now: float) -> list[Change]:
-        """Folds one batch in; what happened to the incidents of its stream, in order."""
+    def fold(self, batch: Batch, now: float) -> list[Change]:
+        """Fold one batch in and return the changes of its stream's incidents, in order."""
         return self.commit([batch], now, self.save)
 
     def stream_info(self, name: str) -> StreamInfo | None:
-        """Return how a stream is described to people; None = no batch of it came yet."""
+        """Return the title, names and units of a stream; None = no batch of it has come yet."""
         watch = self.watches.get(name)
         return watch.info if watch else None
 
     def acknowledge(self, id: str, who: str, now: float) -> Change:
-        """Acknowledge it: it is not sent again unless it gets worse."""
+        """Acknowledge an incident: it is not sent again unless it gets worse."""
         return self._act(
             id,
             lambda i: current_state(i._replace(acknowledged=who), now),
@@ -143,8 +148,9 @@ class Incidents:
         )
 
     def snooze(self, id: str, who: str, now: float, length: str) -> Change:
-        """Send nothing for this stream for a while, one of SNOOZES; a later incident of it that
-        opens in this time is born snoozed.
+        """Send nothing for the incident's stream for a while, one of SNOOZES.
+
+        An incident of the stream that opens in that time is snoozed from its start.
         """
         if length not in SNOOZES:
             raise ValueError(f"snooze: wanted one of {', '.join(SNOOZES)}; came {length!r}")
@@ -155,50 +161,46 @@ class Incidents:
         )
 
     def resolve(self, id: str, who: str, now: float, note: str = "") -> Change:
-        """Resolve it by hand; within the cool-down only a more severe alarm opens another."""
+        """Resolve an incident by hand; in the cool-down only a more severe alarm opens another."""
         with self.lock:
-            watch = self._watched(id)
+            watch = self._live_watch(id)
             return self._end(
                 watch,
                 HistoryEntry(RESOLVED, who, watch.time, now, note),
                 watch._replace(closed=watch.step, quiet=0),
             )
 
-    def told(self, id: str, severity: str) -> None:
-        """Remembers that a channel was reached, so that a restart sends nothing twice and forgets
-        nothing.
+    def mark_notified(self, id: str, severity: str) -> None:
+        """Record that a message of this severity reached a channel.
+
+        After a restart nothing is then sent twice, and nothing left out.
         """
         with self.lock:
-            if id in self.items:
-                incident = self.items[id]._replace(told=severity)
-                watch = self.watches[incident.stream]
-                current, former = (
-                    i and (i._replace(told=severity) if i.id == id else i)
-                    for i in (watch.current, watch.former)
-                )
-                self._adopt(
-                    {watch.stream: watch._replace(current=current, former=former)},
-                    [Change(incident, "told", False)],
-                    self.save,
-                )
+            if id not in self.items:
+                return
+            incident = self.items[id]._replace(notified_severity=severity)
+            watch = self.watches[incident.stream]
+            if watch.current and watch.current.id == id:
+                watch = watch._replace(current=watch.current._replace(notified_severity=severity))
+            if watch.former and watch.former.id == id:
+                watch = watch._replace(former=watch.former._replace(notified_severity=severity))
+            change = Change(incident, "notified", False)
+            self._store({watch.stream: watch}, [change], self.save)
 
-    def untold(self) -> list[Change]:
-        """Calls that were due when the program ended and reached no channel: to be made again at
-        the start.
-        """
+    def undelivered(self) -> list[Change]:
+        """Return the changes that were due when the program ended and reached no channel."""
         due = [
             i for i in list(self.items.values()) if i.live and i.announced and i.state != SNOOZED
         ]
         return [
             Change(i, "opened", True)
             for i in due
-            if not i.told or SEVERITIES.index(i.told) < SEVERITIES.index(i.severity)
+            if not i.notified_severity
+            or SEVERITIES.index(i.notified_severity) < SEVERITIES.index(i.severity)
         ]
 
-    def wake(self, now: float) -> list[Change]:
-        """Snoozes that are over by now, their incidents still live: whoever should know is called
-        again.
-        """
+    def end_snoozes(self, now: float) -> list[Change]:
+        """End the snoozes of live incidents that are over at `now` (wall seconds); each is sent."""
         with self.lock:
             over = [i for i in self.items.values() if i.state == SNOOZED and i.until <= now]
             return [
@@ -210,65 +212,58 @@ class Incidents:
                 for i in over
             ]
 
-    def forget(self, stream: str, now: float) -> list[Change]:
-        """Ends what is live on a stream whose steps will be counted anew, because another source
-        took its place.
-        """
+    def reset_stream(self, stream: str, now: float) -> list[Change]:
+        """End the live incident of a stream that another source replaces; count its steps anew."""
         with self.lock:
             watch = self.watches.get(stream, Watch(stream))
-            new = Watch(stream, hush=watch.hush)
-            if watch.current is not None and watch.current.live:
-                return [
-                    self._end(
-                        watch,
-                        HistoryEntry(
-                            RESOLVED, SYSTEM_ACTOR, watch.time, now, "the stream was replaced"
-                        ),
-                        new,
-                    )
-                ]
-            self._adopt({stream: new}, [], self.save)
-            return []
+            new = Watch(stream, snoozed_until=watch.snoozed_until)
+            if watch.current is None or not watch.current.live:
+                self._store({stream: new}, [], self.save)
+                return []
+            note = "the stream was replaced"
+            entry = HistoryEntry(RESOLVED, SYSTEM_ACTOR, watch.time, now, note)
+            return [self._end(watch, entry, new)]
 
-    def one(self, id: str) -> Incident:
-        """The incident with this id, or UnknownIncident."""
+    def get(self, id: str) -> Incident:
+        """Return the incident with this id.
+
+        Raises UnknownIncident if memory has none.
+        """
         found = self.items.get(id)
         if found is None:
             raise UnknownIncident(f"incident: wanted the id of a known one; came {id!r}")
         return found
 
     def find(self, wanted: IncidentQuery = IncidentQuery()) -> IncidentPage:  # noqa: B008  a tuple of constants
-        """The incidents asked for, live ones first, then the newest; resolved ones as far as memory
-        goes.
-        """
+        """Return a page of the incidents in memory that match: live ones first, then the newest."""
         least = SEVERITIES.index(wanted.severity)
         found = [
             i
             for i in list(self.items.values())
-            if wanted.stream in (None, i.stream) and i.state in wanted.states
+            if wanted.stream in (None, i.stream)
+            and i.state in wanted.states
+            and SEVERITIES.index(i.severity) >= least
         ]
-        mark = self.items.get(wanted.after)
-        found = sorted((i for i in found if SEVERITIES.index(i.severity) >= least), key=_rank)
-        rest = found if mark is None else [i for i in found if _rank(i) > _rank(mark)]
+        found.sort(key=_rank)
+        previous = self.items.get(wanted.after)
+        rest = found if previous is None else [i for i in found if _rank(i) > _rank(previous)]
         page = rest[: wanted.limit]
         return IncidentPage(page, len(found), page[-1].id if len(rest) > len(page) else "")
 
     def restore(self, rows: StoredIncidents) -> None:
-        """Takes up what was saved, into an empty object."""
+        """Load stored incidents and watches into an empty object."""
         with self.lock:
-            self.items = {
-                incident.id: incident
-                for incident in sorted(
-                    map(incident_from_row, rows.incidents), key=lambda i: i.start
-                )
-            }
-            self.watches = {i.stream: Watch(i.stream) for i in self.items.values()} | {
-                w.stream: w for w in map(_watch_of, rows.watches)
-            }
+            incidents = sorted(map(incident_from_row, rows.incidents), key=lambda i: i.start)
+            self.items = {incident.id: incident for incident in incidents}
+            self.watches = {i.stream: Watch(i.stream) for i in incidents}
+            self.watches |= {w.stream: w for w in map(_watch_from_row, rows.watches)}
 
-    def _watched(self, id: str) -> Watch:
-        """The watch whose live incident this is, or an error that says why there is none."""
-        incident = self.one(id)
+    def _live_watch(self, id: str) -> Watch:
+        """Return the watch whose live incident has this id.
+
+        Raises UnknownIncident, or IncidentSettled if the incident is resolved already.
+        """
+        incident = self.get(id)
         watch = self.watches[incident.stream]
         if watch.current is None or watch.current.id != id:
             raise IncidentSettled(
@@ -278,76 +273,70 @@ class Incidents:
         return watch
 
     def _end(self, watch: Watch, entry: HistoryEntry, after: Watch) -> Change:
-        """Ends the live incident of a watch; `after` is the watch without it, a fresh one keeps no
-        former.
+        """End the live incident of a watch.
+
+        after: the watch without the incident; one at step 0 is new and keeps no former incident.
         """
         assert watch.current is not None
-        over, call = end_incident(watch, watch.current, entry)
-        change = Change(over, RESOLVED, call)
+        over, notify = end_incident(watch, watch.current, entry)
+        change = Change(over, RESOLVED, notify)
         former = over if after.step else None
-        self._adopt(
+        self._store(
             {watch.stream: after._replace(current=None, former=former)}, [change], self.save
         )
         return change
 
     def _act(self, id: str, act: Callable[[Incident], Incident], entry: HistoryEntry) -> Change:
-        """Changes a live incident by hand."""
+        """Apply `act` to a live incident, with an entry in its history."""
         with self.lock:
-            watch = self._watched(id)
+            watch = self._live_watch(id)
             assert watch.current is not None
             after = add_entry(act(watch.current), entry._replace(time=watch.time))
-            call = entry.what == "woke"
-            after = after._replace(announced=after.announced or call)
-            hush = (
-                after.until if entry.what == SNOOZED and after.until != UNTIL_NORMAL else watch.hush
-            )
-            change = Change(after, entry.what, call)
-            self._adopt(
-                {watch.stream: watch._replace(current=after, hush=hush)}, [change], self.save
-            )
+            notify = entry.what == "woke"
+            after = after._replace(announced=after.announced or notify)
+            watch = watch._replace(current=after)
+            if entry.what == SNOOZED and after.until != UNTIL_NORMAL:
+                watch = watch._replace(snoozed_until=after.until)
+            change = Change(after, entry.what, notify)
+            self._store({watch.stream: watch}, [change], self.save)
             return change
 
-    def _adopt(
+    def _store(
         self,
         watches: dict[str, Watch],
         changes: list[Change],
         save: Callable[[StoredIncidents], None],
-        again: Mapping[str, float] = MappingProxyType({}),
+        repeated: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
-        """Writes what is new, and what may not have been written at the first try, then makes it
-        what anybody sees.
+        """Save watches and incidents that changed, then make them visible to readers.
+
+        repeated: stream -> seconds since the epoch from which its steps came a second time; its
+        incidents since then are saved again, because the first transaction may have failed.
         """
-        old = (
-            [
-                i
+        touched: dict[str, Incident] = {}
+        if repeated:
+            touched = {
+                i.id: i
                 for i in self.items.values()
-                if i.stream in again and max(i.end, i.history[-1].time) >= again[i.stream]
-            ]
-            if again
-            else []
-        )
-        touched = {incident.id: incident for incident in old}
+                if i.stream in repeated and max(i.end, i.history[-1].time) >= repeated[i.stream]
+            }
         touched |= {change.incident.id: change.incident for change in changes}
         touched |= {
             watch.current.id: watch.current
             for watch in watches.values()
             if watch.current is not None and watch.current.live
         }
-        fresh = [
-            watch
-            for name, watch in watches.items()
-            if name in again or _weighty(watch, self.watches.get(name))
+        incident_rows = [
+            incident_row(i)
+            for i in touched.values()
+            if i.stream in repeated or i != self.items.get(i.id)
         ]
-        save(
-            StoredIncidents(
-                [
-                    incident_row(i)
-                    for i in touched.values()
-                    if i.stream in again or i != self.items.get(i.id)
-                ],
-                [_watch_row(watch) for watch in fresh],
-            )
-        )
+        watch_rows = [
+            _watch_row(watch)
+            for name, watch in watches.items()
+            if name in repeated or _needs_saving(watch, self.watches.get(name))
+        ]
+        save(StoredIncidents(incident_rows, watch_rows))
         self.watches |= watches
         self.items |= touched
         if len(self.items) > MAX_RESOLVED + MAX_RESOLVED // 4:
@@ -355,10 +344,8 @@ class Incidents:
                 del self.items[id]
 
 
-def _weighty(after: Watch, before: Watch | None) -> bool:
-    """Whether a restart would miss what the watch has learned: a stream that is calm only counts
-    its steps.
-    """
+def _needs_saving(after: Watch, before: Watch | None) -> bool:
+    """Return whether a restart needs more than the old watch: a calm stream only counts steps."""
     return (
         before is None
         or bool(after.current)
@@ -367,4 +354,5 @@ def _weighty(after: Watch, before: Watch | None) -> bool:
 
 
 def _rank(incident: Incident) -> tuple[bool, float, str]:
+    """Return the sort key of a list: live incidents first, then the newest."""
     return (not incident.live, -incident.start, incident.id)

@@ -1,4 +1,4 @@
-"""Redaction of secrets in whatever is logged or stored."""
+"""The redaction of secrets in texts and log records."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ MASK = "****"
 
 
 def secret_pieces(url: str, shown: str = "") -> set[str]:
-    """What of an address must be masked: all that `shown` leaves out, and the long words of
-    its path and query.
+    """Return the parts of an address to mask.
 
-    shown: the same address, masked by who knows its parts.
+    They are the words that `shown` leaves out and the long words of its path and query.
+    shown: the same address, masked by a library that knows its parts.
     """
     rest = url.split("://", 1)[-1]
     words = {
@@ -48,80 +48,78 @@ def secret_pieces(url: str, shown: str = "") -> set[str]:
 
 
 class SecretRedactor:
-    """Covers secrets in texts, and in every record that any library logs while it is on."""
+    """Masks secrets in texts and, while installed, in every log record of any library."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self.secrets: set[str] = set()
         self.pattern: re.Pattern[str] | None = None
         self.factory: Callable[..., logging.LogRecord] | None = None
-        self.cover(secrets)
+        self.add(secrets)
 
-    def cover(self, secrets: Iterable[str], instead_of: Iterable[str] = ()) -> None:
-        """From now on covers these as well, and no longer those it is told them instead of."""
-        self.secrets = (self.secrets - set(instead_of)) | {
+    def add(self, secrets: Iterable[str], replacing: Iterable[str] = ()) -> None:
+        """Mask these secrets from now on as well, and no longer those in `replacing`."""
+        self.secrets = (self.secrets - set(replacing)) | {
             secret for secret in secrets if len(secret) >= MIN_SECRET_LENGTH
         }
         longest = sorted(self.secrets, key=len, reverse=True)
         self.pattern = re.compile("|".join(map(re.escape, longest))) if longest else None
 
-    def __call__(self, text: str) -> str:
+    def redact(self, text: str) -> str:
+        """Return a text with every secret in it masked."""
         return self.pattern.sub(MASK, text) if self.pattern else text
 
-    def on(self) -> None:
-        """Covers what is logged, whoever logs it: the libraries that send write addresses into
-        their own logs.
-        """
+    def install(self) -> None:
+        """Mask secrets in all log records: the libraries that send log addresses themselves."""
         if self.factory is None:
             self.factory = logging.getLogRecordFactory()
-            logging.setLogRecordFactory(self._record)
+            logging.setLogRecordFactory(self._make_record)
 
-    def off(self) -> None:
-        if self.factory is not None and logging.getLogRecordFactory() == self._record:
+    def uninstall(self) -> None:
+        """Stop masking log records, unless another record factory was set meanwhile."""
+        if self.factory is not None and logging.getLogRecordFactory() == self._make_record:
             logging.setLogRecordFactory(self.factory)
             self.factory = None
 
-    def _record(self, *args: Any, **more: Any) -> logging.LogRecord:
+    def _make_record(self, *args: Any, **more: Any) -> logging.LogRecord:
+        """Return a log record with the secrets in its message and traceback masked."""
         assert self.factory is not None
         record = self.factory(*args, **more)
-        with contextlib.suppress(
-            TypeError, ValueError, KeyError
-        ):  # a record whose arguments do not fit is its handler's to report
-            said = record.getMessage()
-            if (covered := self(said)) != said:
-                record.msg = covered
+        # arguments that do not fit the message are for the handler to report
+        with contextlib.suppress(TypeError, ValueError, KeyError):
+            message = record.getMessage()
+            if (redacted := self.redact(message)) != message:
+                record.msg = redacted
                 record.args = ()
         if record.exc_info and record.exc_info[1] is not None:
             trace = "".join(traceback.format_exception(record.exc_info[1])).rstrip("\n")
-            if (covered := self(trace)) != trace:
+            if (redacted := self.redact(trace)) != trace:
                 record.exc_info = None
-                record.exc_text = covered
+                record.exc_text = redacted
         return record
 
 
-CAPTURED_LOGS: ContextVar[logging.Handler | None] = ContextVar("listening", default=None)
+ACTIVE_CAPTURE: ContextVar[logging.Handler | None] = ContextVar("active_capture", default=None)
 
 
 class LogCapture(logging.Handler):
-    """The last complaint that a library logs on behalf of this thread: its way of saying why it
-    could not send.
-    """
+    """The last warning that a library logs in this context: how it says why it could not send."""
 
     def __init__(self, library: str) -> None:
         super().__init__(logging.WARNING)
-        self.library = logging.getLogger(library)
-        self.heard = ""
+        self.logger = logging.getLogger(library)
+        self.message = ""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if (
-            CAPTURED_LOGS.get() is self
-        ):  # the library takes the context along when it sends in a thread of its own
-            self.heard = record.getMessage()
+        """Keep the message if it was logged in the context of this capture."""
+        # the library copies the context into a thread that it sends in
+        if ACTIVE_CAPTURE.get() is self:
+            self.message = record.getMessage()
 
     def __enter__(self) -> LogCapture:
-        self.before = CAPTURED_LOGS.set(self)
-        self.library.addHandler(self)
+        self.token = ACTIVE_CAPTURE.set(self)
+        self.logger.addHandler(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.library.removeHandler(self)
-        CAPTURED_LOGS.reset(self.before)
+        self.logger.removeHandler(self)
+        ACTIVE_CAPTURE.reset(self.token)

@@ -49,7 +49,7 @@ def change_incident(service: Service, id: str, act: str, now: float) -> Change:
     if act.startswith("snooze ") and act.removeprefix("snooze ") in SNOOZES:
         return incidents.snooze(id, PAGE_ACTOR, now, act.removeprefix("snooze "))
     if act == "expected":
-        found = incidents.one(id)
+        found = incidents.get(id)
         feed = service.monitor.feeds[found.stream]
         add_label(service, feed, (found.start, found.end), EXPECTED_LABEL)
     return incidents.resolve(id, PAGE_ACTOR, now, act)
@@ -80,7 +80,7 @@ def find_proposal(service: Service, feed: Feed) -> Proposal | None:
         return score_history(settings, tuple(feed.stream.floors), x)
 
     return proposals.propose_settings(
-        past, service.labels.of(feed.name), feed.applied, scorer, event_f1_at
+        past, service.labels.of_stream(feed.name), feed.applied, scorer, event_f1_at
     )
 
 

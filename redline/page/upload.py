@@ -104,7 +104,9 @@ def connect_upload(app: dash.Dash, service: Service) -> None:
         except CsvError as error:
             return {**same, "said": str(error)}
         if trigger in NEW_SOURCE_TRIGGERS:  # another source: its steps count anew
-            changes = await asyncio.to_thread(service.incidents.forget, YOUR_DATA, time.time())
+            changes = await asyncio.to_thread(
+                service.incidents.reset_stream, YOUR_DATA, time.time()
+            )
             service.publish(changes)
         feed = service.monitor.feeds.get(YOUR_DATA)
         return {**same, "said": "", **(guess_boxes(feed) if feed else {"hidden": True})}

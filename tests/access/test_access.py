@@ -1,4 +1,4 @@
-"""Who may do what: tokens, roles, origins, the rate, and which address may be served."""
+"""Authorization by token, role, origin, host and rate, and which address may be served."""
 
 import base64
 import stat
@@ -13,7 +13,7 @@ from redline.access.authorizer import (
     exposure_problem,
     presented_secret,
 )
-from redline.access.hosts import HostError, Hosts, host_name, misdirected_host
+from redline.access.hosts import HostError, Hosts, host_name, host_refusal
 from redline.access.tokens import (
     AuthError,
     Token,
@@ -28,7 +28,7 @@ from redline.access.tokens import (
 
 @pytest.fixture
 def made(tmp_path):
-    """A token file with one token of each role, and their secrets."""
+    """Return the path of a token file with one token of each role, and their secrets."""
     path, secrets = tmp_path / "redline.tokens", {}
     for role in ("read", "push", "operate"):
         secrets[role], line = mint_token(role, f"the {role}er")
@@ -55,7 +55,7 @@ def test_a_file_keeps_only_hashes_and_only_for_its_owner(made):
 
 def test_each_role_may_do_what_those_before_it_may(made):
     path, secrets = made
-    door = Authorizer(load_tokens(str(path), None), RateLimiter(0))
+    authorizer = Authorizer(load_tokens(str(path), None), RateLimiter(0))
     asked = {
         "read": ("GET", "/api/streams"),
         "push": ("POST", "/api/submit"),
@@ -65,10 +65,10 @@ def test_each_role_may_do_what_those_before_it_may(made):
         passed = [
             role
             for role, (method, path) in asked.items()
-            if isinstance(door.judged(method, path, bearer(secret)), Token)
+            if isinstance(authorizer.authorize(method, path, bearer(secret)), Token)
         ]
         assert passed == list(asked)[: list(asked).index(held) + 1]
-    refusal = door.judged("POST", "/api/configure", bearer(secrets["push"]))
+    refusal = authorizer.authorize("POST", "/api/configure", bearer(secrets["push"]))
     assert (
         refusal.status == 403
         and "may operate" in refusal.detail
@@ -78,8 +78,8 @@ def test_each_role_may_do_what_those_before_it_may(made):
 
 def test_without_a_right_token_everything_but_health_is_closed(made):
     path, secrets = made
-    door = Authorizer(load_tokens(str(path), "from the environment"), RateLimiter(0))
-    assert door.judged("GET", "/health", {}) is None
+    authorizer = Authorizer(load_tokens(str(path), "from the environment"), RateLimiter(0))
+    assert authorizer.authorize("GET", "/health", {}) is None
     for headers in (
         {},
         bearer(""),
@@ -96,14 +96,15 @@ def test_without_a_right_token_everything_but_health_is_closed(made):
             "/_dash-update-component",
             "/health/",
         ):
-            refusal = door.judged("GET", path, headers)
+            refusal = authorizer.authorize("GET", path, headers)
             assert (
                 isinstance(refusal, Refusal)
                 and refusal.status == 401
                 and refusal.headers[0][0] == "WWW-Authenticate"
             )
     assert (
-        door.judged("POST", "/api/configure", bearer("from the environment")).name == "environment"
+        authorizer.authorize("POST", "/api/configure", bearer("from the environment")).name
+        == "environment"
     )
 
 
@@ -120,7 +121,7 @@ def test_every_token_is_compared_in_constant_time(monkeypatch):
         "redline.access.tokens.hmac.compare_digest", lambda a, b: compared.append(b) or a == b
     )
     tokens = Tokens(Token("read", hash_secret(secret), secret) for secret in "abc")
-    assert tokens.who("a").name == "a" and tokens.who("z") is None
+    assert tokens.find("a").name == "a" and tokens.find("z") is None
     assert compared == [hash_secret(secret) for secret in "abc"] * 2  # the first hit ends nothing
 
 
@@ -156,15 +157,18 @@ def test_no_other_address_is_served_without_a_token():
 
 
 def test_a_page_from_elsewhere_changes_nothing_unless_it_is_listed():
-    door, there = (
+    authorizer, there = (
         Authorizer(Tokens(), RateLimiter(0), ("https://ops.example",)),
         {"host": "localhost:8050"},
     )
     judged = {
-        origin: door.judged("POST", "/api/configure", {**there, "origin": origin})
+        origin: authorizer.authorize("POST", "/api/configure", {**there, "origin": origin})
         for origin in ("http://localhost:8050", "https://ops.example")
     }
-    assert judged == dict.fromkeys(judged) and door.judged("POST", "/api/configure", there) is None
+    assert (
+        judged == dict.fromkeys(judged)
+        and authorizer.authorize("POST", "/api/configure", there) is None
+    )
     for origin in (
         "https://evil.example",
         "http://localhost:9999",
@@ -172,9 +176,13 @@ def test_a_page_from_elsewhere_changes_nothing_unless_it_is_listed():
         "http://[",
         "x://localhost:8050",
     ):
-        assert door.judged("POST", "/api/configure", {**there, "origin": origin}).status == 403
+        assert (
+            authorizer.authorize("POST", "/api/configure", {**there, "origin": origin}).status
+            == 403
+        )
     assert (
-        door.judged("GET", "/api/status", {**there, "origin": "https://evil.example"}) is None
+        authorizer.authorize("GET", "/api/status", {**there, "origin": "https://evil.example"})
+        is None
     )  # the browser keeps the answer from that page
 
 
@@ -232,45 +240,47 @@ AWAY = ("192.168.1.7:8050", "0.0.0.0", "[fd00::7]")  # addresses that are not lo
     [
         (Hosts(), HERE, (*ELSEWHERE, *AWAY)),
         (
-            Hosts.given("192.168.1.7", ()),
+            Hosts.from_options("192.168.1.7", ()),
             (*HERE, "192.168.1.7:1"),
             (*ELSEWHERE, "192.168.1.8", "[fd00::7]"),
         ),
         (
-            Hosts.given("Redline.LAN.", []),
+            Hosts.from_options("Redline.LAN.", []),
             (*HERE, "redline.lan:8050"),
             (*ELSEWHERE, *AWAY, "a.redline.lan"),
         ),
-        (Hosts.given("fd00:0::7", ()), (*HERE, "[fd00::7]:8050"), (*ELSEWHERE, "[fd00::8]")),
-        (Hosts.given("0.0.0.0", ()), (*HERE, *AWAY), ELSEWHERE),
-        (Hosts.given("::", ()), (*HERE, *AWAY), ELSEWHERE),
-        (Hosts.given("", ()), (*HERE, *AWAY), ELSEWHERE),
+        (Hosts.from_options("fd00:0::7", ()), (*HERE, "[fd00::7]:8050"), (*ELSEWHERE, "[fd00::8]")),
+        (Hosts.from_options("0.0.0.0", ()), (*HERE, *AWAY), ELSEWHERE),
+        (Hosts.from_options("::", ()), (*HERE, *AWAY), ELSEWHERE),
+        (Hosts.from_options("", ()), (*HERE, *AWAY), ELSEWHERE),
         (
-            Hosts.given("0.0.0.0", ["Redline.Example."]),
+            Hosts.from_options("0.0.0.0", ["Redline.Example."]),
             (*HERE, *AWAY, "redline.example:443"),
             ELSEWHERE,
         ),
         (
-            Hosts.given("127.0.0.1", "a.example"),
+            Hosts.from_options("127.0.0.1", "a.example"),
             (*HERE, "A.example"),
             (*ELSEWHERE, *AWAY, "b.a.example"),
         ),
         (
-            Hosts.given("127.0.0.1", ("b", "fd00::7")),
+            Hosts.from_options("127.0.0.1", ("b", "fd00::7")),
             (*HERE, "b:1", "[fd00::7]"),
             (*ELSEWHERE, "0.0.0.0"),
         ),
     ],
 )
 def test_a_server_answers_for_its_own_hosts_alone(hosts, taken, refused):
-    assert [misdirected_host([host], hosts) for host in taken] == [None] * len(taken)
-    assert [(host, misdirected_host([host], hosts).status) for host in refused] == [
+    assert [host_refusal([host], hosts) for host in taken] == [None] * len(taken)
+    assert [(host, host_refusal([host], hosts).status) for host in refused] == [
         (host, 421) for host in refused
     ]
 
 
 def test_a_refused_host_is_told_what_was_wanted_and_a_request_has_exactly_one():
-    refusal = misdirected_host(["evil.example:8050"], Hosts.given("0.0.0.0", ["redline.example"]))
+    refusal = host_refusal(
+        ["evil.example:8050"], Hosts.from_options("0.0.0.0", ["redline.example"])
+    )
     for words in (
         "wanted one of localhost",
         "any IP address, redline.example",
@@ -279,8 +289,8 @@ def test_a_refused_host_is_told_what_was_wanted_and_a_request_has_exactly_one():
     ):
         assert words in refusal.detail
     for came in ([], ["localhost", "localhost"], ["localhost", "evil.example"], ["a b"], [""]):
-        assert misdirected_host(came, Hosts()).status == 400
-    assert len(misdirected_host(["a" * 60_000], Hosts()).detail) < 500
+        assert host_refusal(came, Hosts()).status == 400
+    assert len(host_refusal(["a" * 60_000], Hosts()).detail) < 500
 
 
 @pytest.mark.parametrize(
@@ -288,21 +298,23 @@ def test_a_refused_host_is_told_what_was_wanted_and_a_request_has_exactly_one():
 )
 def test_an_allowed_host_is_a_plain_name(name):
     with pytest.raises(HostError, match="--allow-host: wanted a host name"):
-        Hosts.given("127.0.0.1", [name])
+        Hosts.from_options("127.0.0.1", [name])
 
 
 def test_allowed_hosts_are_a_list():
     with pytest.raises(HostError, match="wanted a list"):
-        Hosts.given("127.0.0.1", 7)
+        Hosts.from_options("127.0.0.1", 7)
 
 
 def test_a_client_has_an_allowance_of_its_own_that_grows_with_time():
-    allowance = RateLimiter(10)
-    assert [allowance.wait("a", 0.0) for _ in range(20)] == [0.0] * 20  # two seconds' worth at once
-    assert allowance.wait("a", 0.0) == pytest.approx(0.1) and allowance.wait("b", 0.0) == 0.0
+    limiter = RateLimiter(10)
+    assert [limiter.acquire("a", 0.0) for _ in range(20)] == [
+        0.0
+    ] * 20  # two seconds' worth at once
+    assert limiter.acquire("a", 0.0) == pytest.approx(0.1) and limiter.acquire("b", 0.0) == 0.0
     assert (
-        allowance.wait("a", 0.1) == 0.0 and allowance.wait("a", 0.1) > 0 and allowance.refused == 2
+        limiter.acquire("a", 0.1) == 0.0 and limiter.acquire("a", 0.1) > 0 and limiter.refused == 2
     )
     for client in range(MAX_RATED_CLIENTS + 5):
-        allowance.wait(str(client), 1.0)
-    assert len(allowance.left) == MAX_RATED_CLIENTS and RateLimiter(0).wait("a", 0.0) == 0.0
+        limiter.acquire(str(client), 1.0)
+    assert len(limiter.allowances) == MAX_RATED_CLIENTS and RateLimiter(0).acquire("a", 0.0) == 0.0

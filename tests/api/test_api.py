@@ -1,6 +1,4 @@
-"""The API: what each route answers, what it refuses and in which words, points in, and the stream
-of events out.
-"""
+"""The API: answers, refusals and their texts, submitted points, and the stream of events."""
 
 import asyncio
 import csv
@@ -48,7 +46,7 @@ NOON = 1_767_571_200.0  # 5 January 2026, 00:00 UTC
 
 @contextmanager
 def served(monitor, **options):
-    """A client of a server without the page; the loop runs by hand, a beat a request would need."""
+    """Return a client of a server without the page; the loop is run by hand, one beat at a time."""
     server = FastAPI()
     service = connect_api(
         server, assemble_service(lambda store: monitor, options=ServerOptions(**options))
@@ -60,7 +58,7 @@ def served(monitor, **options):
 
 @pytest.fixture(scope="module")
 def wave():
-    """A simulated stream whose past is there and stands still."""
+    """Return a simulated stream with a past that does not move."""
     monitor = Monitor(
         {"wave": (STREAMS["wave"](seed=3), False), "iot": (STREAMS["iot"](seed=3), False)}
     )
@@ -72,7 +70,7 @@ def wave():
 
 @pytest.fixture
 def running():
-    """A server whose loop runs, fed by pushes alone."""
+    """Return a client of a server whose loop runs, with pushed streams only."""
     monitor = Monitor({})
     monitor.start()
     with served(monitor) as client:
@@ -81,7 +79,7 @@ def running():
 
 
 def refused(answer, status, field=None):
-    """The problem an answer must be; the error of a field if one is named."""
+    """Check that an answer is a problem, and return the error of its field if one is named."""
     assert (
         answer.status_code == status
         and answer.headers["content-type"] == "application/problem+json"
@@ -229,7 +227,7 @@ def test_whatever_is_told_is_json():
         assert json.loads(payload.to_json({"came": odd})) == {"came": odd}
 
 
-# --- what runs
+# --- state
 
 
 def test_health_is_live_and_ready_with_reasons(running):
@@ -400,7 +398,7 @@ def test_missing_values_are_empty_cells_and_no_bucket_is_lost():
     ] and select_rows(found, HistoryRange(10, 20, 3, True)).step.tolist() == [10, 11, 12]
 
 
-# --- what was found
+# --- anomalies
 
 
 def test_anomalies_are_listed_narrowed_and_paged(wave):
@@ -438,9 +436,7 @@ def test_anomalies_are_listed_narrowed_and_paged(wave):
 
 
 def push(client, first, values, source="oven"):
-    """Pushes a value a minute; returns when the listeners know too, which is a moment after the
-    answer.
-    """
+    """Push a value a minute; return once the listeners were called, shortly after the answer."""
     answer = pushed(client, first, values, source)
     feeds, until = client.service.monitor.feeds, time.monotonic() + 5
     while (
@@ -563,7 +559,7 @@ def test_lines_are_taken_whatever_their_content_type(running):
     assert running.get("/api/data/b").json()["points"][0]["values"] == {"x": 1, "y": None}
 
 
-# --- how streams run
+# --- settings
 
 
 def test_configure_applies_undoes_and_refuses_in_the_words_of_the_table(wave):
@@ -708,7 +704,7 @@ def test_a_page_whose_name_was_pointed_here_gets_nothing_and_changes_nothing(wav
 
 def test_behind_a_proxy_or_on_every_address_a_name_is_allowed_and_a_token_is_still_needed():
     tokens = Tokens([Token("operate", hash_secret("secret"), "me")])
-    hosts = Hosts.given("0.0.0.0", ["redline.example"])
+    hosts = Hosts.from_options("0.0.0.0", ["redline.example"])
     with served(Monitor({}), tokens=tokens, hosts=hosts, cors=("*",)) as client:
         for host, status in (
             ("redline.example", 200),
@@ -765,7 +761,7 @@ def ids(parts):
 
 
 async def first(hub, after, count, wish=EventFilter()):  # noqa: B008
-    """The ids of the first `count` events a client is sent."""
+    """Return the ids of the first `count` events that a client is sent."""
     seen, parts = [], hub.follow(wish, after)
     async for part in parts:
         seen += ids([part])
@@ -911,7 +907,7 @@ def test_the_openapi_lists_every_route_and_answers_are_quick(wave):
 
 @pytest.fixture
 def kept(tmp_path):
-    """A server on a store that survives being closed: call it again for the next life."""
+    """Return a function that starts a server on the same store each time it is called."""
     lives = []
 
     def live():
@@ -967,7 +963,7 @@ def test_what_was_found_said_and_changed_is_there_after_a_restart(kept):
         client.post(
             "/api/labels", json={"source": "oven", "kind": "expected", "start": NOON + 60 * step}
         )
-    assert client.service.labels.due("oven")
+    assert client.service.labels.is_proposal_due("oven")
     client.service.labels.dismiss("oven")
     points = client.get("/api/data/oven", params={"limit": 500}).json()
     kept.end()
@@ -986,7 +982,7 @@ def test_what_was_found_said_and_changed_is_there_after_a_restart(kept):
         "labelled expected",
         "acknowledged",
     ]
-    assert not again.service.labels.due("oven")
+    assert not again.service.labels.is_proposal_due("oven")
     assert again.delete(f"/api/labels/{label['id']}").status_code == 200 and refused(
         again.delete(f"/api/labels/{label['id']}"), 404
     )

@@ -1,6 +1,4 @@
-"""The API fuzzed from its own OpenAPI: whatever comes, the answer is a right one or a problem,
-never a failure of the server.
-"""
+"""The API fuzzed from its OpenAPI document: every answer is valid or a problem, never a crash."""
 
 import json
 
@@ -23,7 +21,7 @@ ENDLESS = "/api/stream/anomalies"  # its answer has no end
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """The whole of it on a store, with a simulated stream and one that was pushed."""
+    """Return a server with a store, a simulated stream and a pushed one."""
     store = SqliteStore(tmp_path_factory.mktemp("fuzz") / "redline.db")
     streams = {"wave": (STREAMS["wave"](seed=3), False)}
     service = assemble_service(
@@ -60,7 +58,7 @@ def test_whatever_comes_is_answered_or_refused_in_a_problem(server, route, mode)
     @QUIET
     @given(operation.as_strategy(generation_mode=schemathesis.GenerationMode(mode)))
     def ask(case):
-        right(case.call(headers=HOME))
+        check_answer(case.call(headers=HOME))
 
     try:
         ask()
@@ -68,10 +66,8 @@ def test_whatever_comes_is_answered_or_refused_in_a_problem(server, route, mode)
         assert mode == "negative"
 
 
-def right(response):
-    """No failure of the server, and every refusal a problem; 503 is what /health says when it is
-    not ready.
-    """
+def check_answer(response):
+    """Check that an answer is no server error, and a problem if it is a refusal."""
     assert response.status_code < 500, response.text
     assert response.status_code != 421, "nothing was fuzzed: the host kept it out"
     if response.status_code >= 400:

@@ -1,8 +1,7 @@
-"""Hardship over HTTP: hostile and malformed input, five times more than it can take, 500 followers
-of whom ten do not read.
+"""Hardship over HTTP: malformed input, five times the load it can take, 500 followers.
 
-`make hardship` runs these with those of test_durable.py: 25 times kill -9 under load, a full disk,
-a clock that jumps.
+Ten followers do not read. `make hardship` runs these with those of test_durable.py: 25 times
+kill -9 under load, a full disk, a clock that jumps.
 """
 
 from __future__ import annotations
@@ -111,15 +110,15 @@ def is_a_problem(status: int, said: bytes) -> None:
     ), said[:300]
 
 
-def talked(server: Server, words: bytes) -> socket.socket:
-    """A line on which something was said; whether that is ever answered is the server's affair."""
+def open_connection(server: Server, words: bytes) -> socket.socket:
+    """Send bytes over a connection; an answer is optional."""
     line = socket.create_connection(("127.0.0.1", server.port), timeout=10)
     line.sendall(words)
     return line
 
 
-def honest(server: Server, step: int) -> None:
-    """Somebody with nothing to hide, in between."""
+def push_valid_point(server: Server, step: int) -> None:
+    """Send one valid point."""
     body = json.dumps({"source": "honest", "time": START + step, "value": step % 7}).encode()
     status, said = asked(server, "POST", SUBMIT, body)
     assert status == 200 and json.loads(said)["accepted"] == 1, said[:300]
@@ -127,19 +126,19 @@ def honest(server: Server, step: int) -> None:
 
 def test_hostile_and_malformed_input_is_refused_in_a_sentence_and_disturbs_nobody():
     with serving() as server:
-        honest(server, 0)
+        push_valid_point(server, 0)
         before, steps = server.process.memory_info().rss, itertools.count(1)
         for name, body in BOMBS.items():
             status, said = asked(server, "POST", SUBMIT, body)
             assert 400 <= status < 500, (name, status, said[:300])
             is_a_problem(status, said)
-            honest(server, next(steps))
+            push_valid_point(server, next(steps))
         status, said = asked(server, "POST", SUBMIT, b" " * (33 << 20))
         assert status == 413
         for path in PATHS:
             is_a_problem(*asked(server, "GET", path))
         lines = [
-            talked(server, words) for words in TALK.values() for _ in range(10)
+            open_connection(server, words) for words in TALK.values() for _ in range(10)
         ]  # left open, all of them
         for name in HARMLESS:
             status, said = asked(
@@ -149,7 +148,7 @@ def test_hostile_and_malformed_input_is_refused_in_a_sentence_and_disturbs_nobod
                 json.dumps({"source": name, "time": START, "value": 1}).encode(),
             )
             assert status == 200 and list(json.loads(said)["sources"]) == [name], said[:300]
-        honest(server, next(steps))
+        push_valid_point(server, next(steps))
         grown, count = server.process.memory_info().rss - before, next(steps)
         assert server.ask("/health")["ready"] and grown < 150 << 20
         for line in lines:
@@ -166,7 +165,7 @@ def test_hostile_and_malformed_input_is_refused_in_a_sentence_and_disturbs_nobod
 
 
 class Flood:
-    """Two sources whose senders never wait: what is refused is sent again at once."""
+    """Two sources whose senders never pause: what is refused is sent again at once."""
 
     BODY = 10_000  # points
     SENDERS = 14  # of each source; what they have under way is more than a queue holds
@@ -260,7 +259,7 @@ def test_five_times_more_than_it_can_take_is_refused_counted_and_nothing_acknowl
 
 
 def stored(server: Server, name: str) -> np.ndarray:
-    """The times that the store has of a source, late ones too."""
+    """Return the stored times of a source, late ones included."""
     store = SqliteStore(server.store, write=False)
     found = store.points(name, limit=10**9)
     store.close()
@@ -271,10 +270,8 @@ def stored(server: Server, name: str) -> np.ndarray:
 # --- 500 followers, ten of whom do not read
 
 
-def calm(measure: Callable[[], float], limit: float) -> float:
-    """The least of up to three measurements: a machine that is busy with something else is asked
-    again.
-    """
+def least_measured(measure: Callable[[], float], limit: float) -> float:
+    """Return the least of up to three measurements, as the machine may be busy with other work."""
     found = measure()
     for _ in range(2):
         found = found if found <= limit else min(found, measure())
@@ -292,4 +289,4 @@ def test_500_followers_of_whom_ten_do_not_read_are_told_within_a_second_and_memo
         assert found.slow == 10 and found.grown < 100 and len(found.late) >= 490 * found.events
         return p99
 
-    assert calm(measured, 1.0) <= 1.0
+    assert least_measured(measured, 1.0) <= 1.0

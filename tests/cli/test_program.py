@@ -51,7 +51,7 @@ def test_it_prints_one_line_with_the_address_and_answers(tmp_path: Path) -> None
 
 
 def asked(server: Server, start: str, *lines: str, body: bytes = b"") -> tuple[int, bytes]:
-    """The status and the whole answer to a request written by hand."""
+    """Return the status and the whole answer to a request given as bytes."""
     head = [start, *lines, f"Content-Length: {len(body)}", "Connection: close"]
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as line:
         line.sendall("\r\n".join([*head, "", ""]).encode() + body)

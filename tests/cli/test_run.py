@@ -111,7 +111,7 @@ def test_what_is_exported_after_a_change_and_a_restart_begins_where_it_says(tmp_
 
 
 def take(monitor, feed, steps):
-    """The loop, so many steps of one stream long."""
+    """Run the loop for so many steps of one stream."""
     for _ in range(0, steps, 500):
         feed.due = 500.0
         monitor._take_due(feed, 0.0)
@@ -248,7 +248,7 @@ def test_an_open_address_without_a_token_is_refused(tmp_path, capsys, monkeypatc
 def test_a_token_is_shown_once_and_kept_as_a_hash(tmp_path):
     code, out = ran("token", "push", "the oven", "--file", str(tmp_path / "t"))
     assert code == 0 and out.strip() not in (tmp_path / "t").read_text()
-    assert tokens.load_tokens(str(tmp_path / "t"), None).who(out.strip()) == tokens.Token(
+    assert tokens.load_tokens(str(tmp_path / "t"), None).find(out.strip()) == tokens.Token(
         "push", tokens.hash_secret(out.strip()), "the oven"
     )
 
@@ -436,7 +436,7 @@ def test_an_incident_runs_what_the_operator_named_and_status_tells_no_secret(tmp
     until = time.monotonic() + 10
     while (not said.exists() or not service.notifier.records) and time.monotonic() < until:
         time.sleep(0.005)
-    assert json.loads(said.read_text())["stream"] == "oven" and service.notifier.rest(5)
+    assert json.loads(said.read_text())["stream"] == "oven" and service.notifier.wait_idle(5)
     audit, status = json.dumps(store.audit()), json.dumps(service.notifier.status())
     assert "action note" in audit and "s3cret" not in audit + status
     service.close()

@@ -1,6 +1,4 @@
-"""People's labels: what they say is truth, and three of them make a proposal that nobody is forced
-to take.
-"""
+"""People's labels as truth, and the settings proposed from them."""
 
 import json
 import math
@@ -46,7 +44,7 @@ def said(kind, start, end=None, **more):
 
 
 def score(applied, x):
-    """What the monitor would say of x under these settings."""
+    """Return the scores and alarm scores that the monitor gives x under these settings."""
     detector = DETECTORS[applied.detector](window=applied.window, direction=applied.direction)
     row = np.fmax.reduce(track.score_features(detector, x).score, axis=1)[:, None]
     return row[:, 0], Alarm(refractory=applied.refractory, memory=applied.habituation).update(row)[
@@ -141,7 +139,7 @@ def test_merging_equals_asking_of_each_row_who_spoke_last(spoken):
         assert (truth.anomalous[row], truth.judged[row]) == (last == MISSED_LABEL, last is not None)
 
 
-# --- what may be said
+# --- validation
 
 
 @pytest.mark.parametrize(
@@ -178,7 +176,7 @@ def test_labels_are_kept_taken_back_and_restored():
         mine.add(said(MISSED_LABEL, 3, 4, feature=1), features=2),
     )
     mine.add(said(MISSED_LABEL, 5)._replace(stream="wave"))
-    assert [label.id for label in mine.of("cpu")] == [first.id, second.id]
+    assert [label.id for label in mine.of_stream("cpu")] == [first.id, second.id]
     assert mine.remove(first.id) == first
     with pytest.raises(KeyError):
         mine.remove(first.id)
@@ -212,9 +210,7 @@ def test_one_stream_may_not_fill_the_memory(monkeypatch):
 
 
 def noisy(spikes, steps=3_000, seed=7):
-    """Gaussian noise with bumps {step: size in standard deviations}, a minute a step, without truth
-    of its own.
-    """
+    """Return noise without truth, a step a minute, with spikes {step: standard deviations}."""
     x = np.random.default_rng(seed).normal(size=(steps, 1))
     for step, size in spikes.items():
         x[step, 0] = size
@@ -271,9 +267,7 @@ def test_a_threshold_between_the_two_kinds_keeps_away_from_both():
 
 
 def by_window(peaks, fill):
-    """A scorer that gives `peaks[window]` at rows 100, 200, ... and `fill[window]` at the other
-    hundreds of a day of minutes.
-    """
+    """Return a scorer: `peaks[window]` at rows 100, 200, ..., `fill[window]` at 1000, 1010, ..."""
 
     def scorer(applied, x):
         row = np.zeros(len(x))
@@ -381,26 +375,26 @@ def test_a_proposal_on_a_simulated_stream_with_the_real_judge():
 def test_a_dismissed_proposal_comes_back_only_after_another_label():
     mine = LabelRegistry()
     for start in range(MIN_LABELS):
-        assert not mine.due("cpu")
+        assert not mine.is_proposal_due("cpu")
         newest = mine.add(said(EXPECTED_LABEL, start))
-    assert mine.due("cpu") and not mine.due("wave")
+    assert mine.is_proposal_due("cpu") and not mine.is_proposal_due("wave")
     mine.dismiss("cpu")
-    assert not mine.due("cpu")
+    assert not mine.is_proposal_due("cpu")
     mine.add(said(EXPECTED_LABEL, 9))
-    assert mine.due("cpu")
+    assert mine.is_proposal_due("cpu")
     mine.dismiss("cpu")
     mine.remove(newest.id)
-    assert mine.due("cpu")
+    assert mine.is_proposal_due("cpu")
 
 
 def test_a_dismissal_is_kept_and_taken_up_again():
     kept, rows = {}, []
-    mine = LabelRegistry(LabelPersistence(rows.append, wave=kept.__setitem__))
+    mine = LabelRegistry(LabelPersistence(rows.append, dismiss=kept.__setitem__))
     for start in range(MIN_LABELS):
         mine.add(said(EXPECTED_LABEL, start))
     mine.dismiss("cpu")
     twin = LabelRegistry()
     twin.restore(rows, kept)
-    assert not twin.due("cpu")
+    assert not twin.is_proposal_due("cpu")
     twin.add(said(EXPECTED_LABEL, 9))
-    assert twin.due("cpu")
+    assert twin.is_proposal_due("cpu")

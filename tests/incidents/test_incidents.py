@@ -1,6 +1,4 @@
-"""Incidents: what joins, when it ends, who is called, what people do about it; the same however the
-steps are cut.
-"""
+"""The grouping of alarms into incidents, what people do about them, and their rows."""
 
 import json
 import math
@@ -36,7 +34,7 @@ THRESHOLD = 3.0
 
 
 class Batch(NamedTuple):
-    """What the monitor hands on, as far as alerts look at it."""
+    """The fields of a monitor's batch that incidents use."""
 
     name: str
     first: int
@@ -49,9 +47,7 @@ class Batch(NamedTuple):
 
 
 def batch(score, called=None, name="cpu", first=0, features=None):
-    """A batch with these scores at threshold 3; `called` are the rows of its alarms, all anomalies
-    when None.
-    """
+    """Return a batch at threshold 3; `called` = the rows that are alarms, None = all anomalies."""
     score = np.asarray(score, dtype=float)
     time = START + first + np.arange(len(score))
     rows = np.flatnonzero(score > THRESHOLD).tolist()
@@ -75,7 +71,7 @@ def batch(score, called=None, name="cpu", first=0, features=None):
 
 
 def cut(whole, ends):
-    """The same steps in several batches."""
+    """Yield the same steps in several batches."""
     edges = sorted({0, *(min(end, len(whole.score)) for end in ends), len(whole.score)})
     for a, b in pairwise(edges):
         inside = [anomaly for anomaly in whole.anomalies if a <= anomaly.step - whole.first < b]
@@ -90,17 +86,17 @@ def incidents():
 
 
 def whats(changes):
-    return [(change.what, change.call) for change in changes]
+    return [(change.what, change.notify) for change in changes]
 
 
 QUIET = [0.0] * 5
 
 
-# --- what joins, and when it ends
+# --- grouping
 
 
 def test_alarms_join_until_the_score_has_been_low_for_long_enough(incidents):
-    changes = incidents.take(batch([0, 4, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0]), now=0.0)
+    changes = incidents.fold(batch([0, 4, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0]), now=0.0)
     assert whats(changes) == [("opened", True), ("worse", True), ("resolved", True)]
     (incident,) = incidents.find().incidents
     assert (incident.first, incident.last, incident.alarms, incident.anomalies) == (1, 6, 2, 2)
@@ -120,24 +116,24 @@ def test_alarms_join_until_the_score_has_been_low_for_long_enough(incidents):
 
 def test_hysteresis_a_score_above_the_release_keeps_it_open(incidents):
     dancing = [4, *[2.2, 0, 0, 0, 0] * 6]  # 2.2 is under the threshold and over 0.7 of it
-    incidents.take(batch(dancing), now=0.0)
+    incidents.fold(batch(dancing), now=0.0)
     assert incidents.find().incidents[0].state == "open"
-    incidents.take(batch([2.0] * 5, first=len(dancing)), now=0.0)
+    incidents.fold(batch([2.0] * 5, first=len(dancing)), now=0.0)
     assert incidents.find().incidents[0].state == "resolved"
 
 
 def test_steps_without_an_opinion_are_not_calm(incidents):
-    incidents.take(batch([4, *[math.nan] * 50, 0, 0, 0, 0]), now=0.0)
+    incidents.fold(batch([4, *[math.nan] * 50, 0, 0, 0, 0]), now=0.0)
     assert incidents.find().incidents[0].live
-    incidents.take(batch([0], first=55), now=0.0)
+    incidents.fold(batch([0], first=55), now=0.0)
     assert not incidents.find().incidents[0].live
 
 
 def test_what_does_not_last_long_enough_is_no_incident():
     incidents = Incidents(replace(POLICY, minimum=3))
-    assert incidents.take(batch([4, 4, *QUIET]), now=0.0) == []
+    assert incidents.fold(batch([4, 4, *QUIET]), now=0.0) == []
     assert incidents.find().total == 0
-    changes = incidents.take(batch([4, 0, 2.5, 0, *QUIET], first=30), now=0.0)
+    changes = incidents.fold(batch([4, 0, 2.5, 0, *QUIET], first=30), now=0.0)
     assert whats(changes) == [("opened", True), ("resolved", True)]
     assert changes[0].incident.history[0].time == START + 32, (
         "it opens when it has lasted, not before"
@@ -146,10 +142,10 @@ def test_what_does_not_last_long_enough_is_no_incident():
 
 
 def test_in_the_cool_down_an_alarm_is_more_of_the_same_and_calls_nobody(incidents):
-    incidents.take(batch([4, *QUIET]), now=0.0)
-    again = incidents.take(batch([0, 4, *QUIET], first=6), now=0.0)
+    incidents.fold(batch([4, *QUIET]), now=0.0)
+    again = incidents.fold(batch([0, 4, *QUIET], first=6), now=0.0)
     assert whats(again) == [("reopened", False), ("resolved", False)]
-    worse = incidents.take(batch([7, *QUIET], first=13), now=0.0)
+    worse = incidents.fold(batch([7, *QUIET], first=13), now=0.0)
     assert whats(worse) == [("worse", True), ("resolved", True)]
     (incident,) = incidents.find().incidents
     assert (
@@ -159,14 +155,14 @@ def test_in_the_cool_down_an_alarm_is_more_of_the_same_and_calls_nobody(incident
         incident.first,
         incident.last,
     ) == (3, 3, "critical", 0, 13)
-    after = incidents.take(batch([0] * 10 + [4], first=19), now=0.0)
+    after = incidents.fold(batch([0] * 10 + [4], first=19), now=0.0)
     assert whats(after) == [("opened", True)]
     assert incidents.find().total == 2
 
 
 def test_an_anomaly_without_an_alarm_begins_nothing_but_is_counted_in_what_there_is(incidents):
-    assert incidents.take(batch([4, 5, 4], called=()), now=0.0) == []
-    incidents.take(batch([4, 5, 4], called=(1,), first=3), now=0.0)
+    assert incidents.fold(batch([4, 5, 4], called=()), now=0.0) == []
+    incidents.fold(batch([4, 5, 4], called=(1,), first=3), now=0.0)
     (incident,) = incidents.find().incidents
     assert (incident.first, incident.alarms, incident.anomalies) == (4, 1, 2)
 
@@ -174,24 +170,24 @@ def test_an_anomaly_without_an_alarm_begins_nothing_but_is_counted_in_what_there
 def test_an_incident_knows_all_features_it_was_seen_in(incidents):
     three = StreamInfo("Machine", ("speed", "heat", "load"), ("%",) * 3, 1.0)
     found = batch([4, 5, 4, 4], features={0: 2, 1: 1, 2: 2, 3: 0})
-    incidents.take(found._replace(info=three), now=0.0)
+    incidents.fold(found._replace(info=three), now=0.0)
     (incident,) = incidents.find().incidents
     assert (incident.features, incident.peak.feature) == ((2, 1, 0), 1)
 
 
 def test_the_peak_is_the_strangest_by_its_own_threshold(incidents):
-    incidents.take(batch([5]), now=0.0)
+    incidents.fold(batch([5]), now=0.0)
     loose = batch([6], first=1)
     loose = loose._replace(
         applied=Settings(threshold=6.0), anomalies=[loose.anomalies[0]._replace(threshold=5.9)]
     )
-    incidents.take(loose, now=0.0)
+    incidents.fold(loose, now=0.0)
     (incident,) = incidents.find().incidents
     assert (incident.peak.score, incident.severity) == (5.0, "warning")
 
 
 def test_each_severity_is_announced_once(incidents):
-    changes = incidents.take(batch([3.1, 3.2, 4.6, 4.7, 3.1, 6.0, 9.0]), now=0.0)
+    changes = incidents.fold(batch([3.1, 3.2, 4.6, 4.7, 3.1, 6.0, 9.0]), now=0.0)
     assert [(c.what, c.incident.severity) for c in changes] == [
         ("opened", "info"),
         ("worse", "warning"),
@@ -201,14 +197,14 @@ def test_each_severity_is_announced_once(incidents):
 
 def test_the_past_of_a_stream_just_opened_calls_nobody(incidents):
     past = batch([4, 7, *QUIET, *[0] * 10, 4])._replace(live=False)
-    assert whats(incidents.take(past, now=0.0)) == [
+    assert whats(incidents.fold(past, now=0.0)) == [
         ("opened", False),
         ("worse", False),
         ("resolved", False),
         ("opened", False),
     ]
-    assert incidents.untold() == []
-    assert whats(incidents.take(batch([7], first=18), now=0.0)) == [("worse", True)], (
+    assert incidents.undelivered() == []
+    assert whats(incidents.fold(batch([7], first=18), now=0.0)) == [("worse", True)], (
         "what goes on is told as soon as it gets worse"
     )
 
@@ -217,28 +213,28 @@ def test_streams_are_strangers():
     both, alone = Incidents(POLICY), Incidents(POLICY)
     a, b = batch([4, 0, 5, *QUIET]), batch([0, 9, 0, 0, 0, 0, 0, 0], name="wave")
     both.commit([a, b], 0.0, both.save)
-    alone.take(a, 0.0)
+    alone.fold(a, 0.0)
     assert both.find(IncidentQuery(stream="cpu")).incidents == alone.find().incidents
 
 
 def test_a_calm_stream_costs_nothing(incidents):
-    incidents.take(batch([0.0] * 100), now=0.0)
+    incidents.fold(batch([0.0] * 100), now=0.0)
     assert incidents.watches == {}, "ten thousand calm streams need no watch"
 
 
 def test_the_steps_of_a_batch_count_once(incidents):
     twice = batch([0, 4, 5, 0, 0])
-    incidents.take(twice, now=0.0)
+    incidents.fold(twice, now=0.0)
     seen = incidents.find().incidents
-    assert incidents.take(twice, now=0.0) == []
-    assert incidents.take(batch([9, 9], first=3), now=0.0) == [], "steps that were folded already"
+    assert incidents.fold(twice, now=0.0) == []
+    assert incidents.fold(batch([9, 9], first=3), now=0.0) == [], "steps that were folded already"
     assert incidents.find().incidents == seen
-    assert whats(incidents.take(batch([0, 0, 9], first=3), now=0.0)) == [("worse", True)], (
+    assert whats(incidents.fold(batch([0, 0, 9], first=3), now=0.0)) == [("worse", True)], (
         "of an overlap only what is new"
     )
 
 
-# --- the same however it is cut
+# --- independence of the cuts
 
 SCORES = st.lists(
     st.sampled_from([0.0, 0.0, 0.0, 1.0, 2.2, 3.1, 4.6, 7.0, math.nan]), min_size=1, max_size=120
@@ -265,9 +261,7 @@ def test_the_same_steps_give_the_same_incidents_however_they_are_cut(score, poli
 
 
 def twin(score, policy, called):
-    """The incidents of a stream, one step and one number at a time: first, last, alarms, steps
-    above and the step of the end.
-    """
+    """Count incidents step by step: (first, last, alarms, anomalies, step of the end) of each."""
     done, live, low = [], None, 0
     for step, value in enumerate(score):
         alarm = value > THRESHOLD and step in called
@@ -296,7 +290,7 @@ def twin(score, policy, called):
 def test_the_fold_equals_a_slow_twin(score, policy, called):
     policy = replace(policy, minimum=1)
     incidents = Incidents(policy)
-    incidents.take(batch(score, called), now=0.0)
+    incidents.fold(batch(score, called), now=0.0)
     found = sorted(incidents.items.values(), key=lambda i: i.first)
     ends = [None if i.live else int(i.history[-1].time - START) for i in found]
     assert [[i.first, i.last, i.alarms, i.anomalies, end] for i, end in zip(found, ends)] == twin(
@@ -312,7 +306,7 @@ def test_the_fold_equals_a_slow_twin(score, policy, called):
     st.lists(st.integers(1, 120), max_size=6),
 )
 def test_a_replay_with_what_people_did_gives_the_same(score, step, act, ends):
-    """Acts come between batches, so only what is before and after them may be cut otherwise."""
+    """People act between batches, so only the steps before and after that may be cut otherwise."""
 
     def played(*cuts):
         incidents = Incidents(POLICY)
@@ -320,7 +314,7 @@ def test_a_replay_with_what_people_did_gives_the_same(score, step, act, ends):
             if part.first == step:
                 for incident in [i for i in incidents.items.values() if i.live]:
                     done(incidents, act, incident.id)
-            incidents.take(part, now=100.0)
+            incidents.fold(part, now=100.0)
         return list(incidents.items.values())
 
     assert repr(played()) == repr(played(*ends))
@@ -332,76 +326,76 @@ def done(incidents, act, id):
     return getattr(incidents, act)(id, "ann", 50.0)
 
 
-# --- what people do
+# --- changes by people
 
 
 def test_who_acknowledged_is_remembered_and_only_worse_calls_again(incidents):
-    (opened,) = incidents.take(batch([3.5]), now=0.0)
+    (opened,) = incidents.fold(batch([3.5]), now=0.0)
     change = incidents.acknowledge(opened.incident.id, "ann", now=7.0)
-    assert (change.incident.state, change.incident.acknowledged, change.call) == (
+    assert (change.incident.state, change.incident.acknowledged, change.notify) == (
         "acknowledged",
         "ann",
         False,
     )
     assert change.incident.history[-1] == ("acknowledged", "ann", START, 7.0, "")
-    assert incidents.take(batch([3.5], first=1), now=8.0) == []
-    assert whats(incidents.take(batch([6.5], first=2), now=8.0)) == [("worse", True)]
-    assert incidents.one(opened.incident.id).state == "acknowledged"
+    assert incidents.fold(batch([3.5], first=1), now=8.0) == []
+    assert whats(incidents.fold(batch([6.5], first=2), now=8.0)) == [("worse", True)]
+    assert incidents.get(opened.incident.id).state == "acknowledged"
 
 
 def test_a_snooze_calls_nobody_and_ends_on_the_wall_clock(incidents):
-    (opened,) = incidents.take(batch([3.5]), now=0.0)
+    (opened,) = incidents.fold(batch([3.5]), now=0.0)
     id = opened.incident.id
     incidents.snooze(id, "ann", now=0.0, length="10 min")
-    assert whats(incidents.take(batch([6.5], first=1), now=599.0)) == [("worse", False)]
-    assert incidents.wake(599.9) == []
-    (woke,) = incidents.wake(600.0)
-    assert (woke.what, woke.call, woke.incident.state, woke.incident.severity) == (
+    assert whats(incidents.fold(batch([6.5], first=1), now=599.0)) == [("worse", False)]
+    assert incidents.end_snoozes(599.9) == []
+    (woke,) = incidents.end_snoozes(600.0)
+    assert (woke.what, woke.notify, woke.incident.state, woke.incident.severity) == (
         "woke",
         True,
         "open",
         "critical",
     )
-    assert incidents.wake(601.0) == []
+    assert incidents.end_snoozes(601.0) == []
 
 
 def test_what_opens_while_its_stream_is_snoozed_is_born_snoozed(incidents):
-    (opened,) = incidents.take(batch([3.5]), now=0.0)
+    (opened,) = incidents.fold(batch([3.5]), now=0.0)
     incidents.snooze(opened.incident.id, "ann", now=0.0, length="1 h")
-    assert whats(incidents.take(batch([0] * 30, first=1), now=10.0)) == [("resolved", False)]
-    (second,) = incidents.take(batch([3.5], first=31), now=20.0)
-    assert (second.call, second.incident.state) == (False, "snoozed")
-    assert whats(incidents.wake(3_600.0)) == [("woke", True)]
+    assert whats(incidents.fold(batch([0] * 30, first=1), now=10.0)) == [("resolved", False)]
+    (second,) = incidents.fold(batch([3.5], first=31), now=20.0)
+    assert (second.notify, second.incident.state) == (False, "snoozed")
+    assert whats(incidents.end_snoozes(3_600.0)) == [("woke", True)]
 
 
 def test_until_normal_ends_with_the_incident(incidents):
-    (opened,) = incidents.take(batch([3.5]), now=0.0)
+    (opened,) = incidents.fold(batch([3.5]), now=0.0)
     incidents.snooze(opened.incident.id, "ann", now=0.0, length="until normal")
-    assert incidents.wake(1e12) == []
-    assert whats(incidents.take(batch([6.5, *[0] * 30], first=1), now=1e12)) == [
+    assert incidents.end_snoozes(1e12) == []
+    assert whats(incidents.fold(batch([6.5, *[0] * 30], first=1), now=1e12)) == [
         ("worse", False),
         ("resolved", False),
     ]
-    assert incidents.one(opened.incident.id).until == 0.0
-    assert whats(incidents.take(batch([3.5], first=32), now=10.0)) == [("opened", True)]
+    assert incidents.get(opened.incident.id).until == 0.0
+    assert whats(incidents.fold(batch([3.5], first=32), now=10.0)) == [("opened", True)]
 
 
 def test_what_a_person_resolved_stays_so_unless_it_gets_worse(incidents):
-    (opened,) = incidents.take(batch([3.5]), now=0.0)
+    (opened,) = incidents.fold(batch([3.5]), now=0.0)
     change = incidents.resolve(opened.incident.id, "ann", now=5.0, note="expected")
-    assert (change.what, change.call, change.incident.history[-1].note) == (
+    assert (change.what, change.notify, change.incident.history[-1].note) == (
         "resolved",
         True,
         "expected",
     )
-    assert incidents.take(batch([3.6, 3.7], first=1), now=6.0) == []
-    assert incidents.watches["cpu"].held == 2, "what is held back is counted"
-    (worse,) = incidents.take(batch([4.8], first=3), now=6.0)
+    assert incidents.fold(batch([3.6, 3.7], first=1), now=6.0) == []
+    assert incidents.watches["cpu"].suppressed == 2, "what is held back is counted"
+    (worse,) = incidents.fold(batch([4.8], first=3), now=6.0)
     assert worse.what == "opened" and worse.incident.id != opened.incident.id
 
 
 def test_a_resolved_incident_and_an_unknown_one_cannot_be_changed(incidents):
-    (opened, _) = incidents.take(batch([3.5, *QUIET]), now=0.0)
+    (opened, _) = incidents.fold(batch([3.5, *QUIET]), now=0.0)
     for act in ("acknowledge", "resolve", "10 min"):
         with pytest.raises(IncidentSettled, match="resolved since"):
             done(incidents, act, opened.incident.id)
@@ -412,27 +406,27 @@ def test_a_resolved_incident_and_an_unknown_one_cannot_be_changed(incidents):
 
 
 def test_a_replaced_stream_begins_anew(incidents):
-    (opened,) = incidents.take(batch([0, 0, 3.5]), now=0.0)
-    (over,) = incidents.forget("cpu", now=1.0)
+    (opened,) = incidents.fold(batch([0, 0, 3.5]), now=0.0)
+    (over,) = incidents.reset_stream("cpu", now=1.0)
     assert (over.what, over.incident.history[-1].note) == ("resolved", "the stream was replaced")
-    (again,) = incidents.take(batch([3.5]), now=2.0)
+    (again,) = incidents.fold(batch([3.5]), now=2.0)
     assert again.what == "opened" and again.incident.id != opened.incident.id
-    assert incidents.forget("wave", now=1.0) == []
+    assert incidents.reset_stream("wave", now=1.0) == []
 
 
 def test_calls_that_reached_nobody_are_known_at_the_next_start(incidents):
-    (opened,) = incidents.take(batch([3.5]), now=0.0)
-    assert [c.incident.id for c in incidents.untold()] == [opened.incident.id]
-    incidents.told(opened.incident.id, "info")
-    assert incidents.untold() == []
-    incidents.take(batch([9.0], first=1), now=0.0)
-    assert [c.incident.severity for c in incidents.untold()] == ["critical"]
-    incidents.told("long gone", "info")
+    (opened,) = incidents.fold(batch([3.5]), now=0.0)
+    assert [c.incident.id for c in incidents.undelivered()] == [opened.incident.id]
+    incidents.mark_notified(opened.incident.id, "info")
+    assert incidents.undelivered() == []
+    incidents.fold(batch([9.0], first=1), now=0.0)
+    assert [c.incident.severity for c in incidents.undelivered()] == ["critical"]
+    incidents.mark_notified("long gone", "info")
 
 
 def test_the_history_of_a_flapping_incident_is_bounded(incidents):
     for n in range(2 * MAX_HISTORY):
-        incidents.take(batch([4, *QUIET], first=6 * n), now=0.0)
+        incidents.fold(batch([4, *QUIET], first=6 * n), now=0.0)
     (incident,) = incidents.find().incidents
     assert incident.alarms == 2 * MAX_HISTORY
     assert len(incident.history) == MAX_HISTORY
@@ -444,8 +438,8 @@ def test_the_history_of_a_flapping_incident_is_bounded(incidents):
 
 def test_the_list_is_filtered_and_paged_live_ones_first(incidents):
     for n in range(7):
-        incidents.take(batch([4.0 if n % 2 else 7.0, *[0] * 30], name=f"s{n}", first=n), now=0.0)
-    incidents.take(batch([4.0], name="live"), now=0.0)
+        incidents.fold(batch([4.0 if n % 2 else 7.0, *[0] * 30], name=f"s{n}", first=n), now=0.0)
+    incidents.fold(batch([4.0], name="live"), now=0.0)
     everything = incidents.find()
     assert [i.stream for i in everything.incidents] == [
         "live",
@@ -473,8 +467,8 @@ def test_the_list_is_filtered_and_paged_live_ones_first(incidents):
 
 def test_old_resolved_incidents_leave_memory():
     incidents = Incidents(POLICY)
-    incidents.take(batch([4.0], name="live"), now=0.0)
-    incidents.take(batch([4.0, *[0] * 24] * (MAX_RESOLVED * 5 // 4 + 1)), now=0.0)
+    incidents.fold(batch([4.0], name="live"), now=0.0)
+    incidents.fold(batch([4.0, *[0] * 24] * (MAX_RESOLVED * 5 // 4 + 1)), now=0.0)
     assert MAX_RESOLVED <= len(incidents.items) <= MAX_RESOLVED * 5 // 4
     assert incidents.find(IncidentQuery(stream="live")).total == 1
 
@@ -487,8 +481,8 @@ def test_rows_are_json_and_restore_everything(incidents):
     )
     bandless = batch([0, 4, 5])
     bandless.anomalies[1] = bandless.anomalies[1]._replace(low=math.nan, high=math.nan)
-    (opened, _) = incidents.take(bandless, now=0.0)
-    incidents.take(batch([4.0, *[0] * 7], name="wave"), now=0.0)
+    (opened, _) = incidents.fold(bandless, now=0.0)
+    incidents.fold(batch([4.0, *[0] * 7], name="wave"), now=0.0)
     incidents.snooze(opened.incident.id, "ann", 3.0, "until normal")
     newest = json.loads(
         json.dumps(
@@ -503,7 +497,7 @@ def test_rows_are_json_and_restore_everything(incidents):
     twin.restore(StoredIncidents(*newest))
     assert repr(twin.find()) == repr(incidents.find())
     after = batch([0, 9, *QUIET], first=3), batch([9], name="wave", first=12)
-    assert repr([twin.take(b, 5.0) for b in after]) == repr([incidents.take(b, 5.0) for b in after])
+    assert repr([twin.fold(b, 5.0) for b in after]) == repr([incidents.fold(b, 5.0) for b in after])
     for incident in incidents.items.values():
         assert repr(
             incident_from_row(json.loads(json.dumps(incident_row(incident), allow_nan=False)))
@@ -516,18 +510,16 @@ def test_nothing_has_changed_when_it_cannot_be_written():
 
     incidents = Incidents(POLICY, full)
     with pytest.raises(OSError, match="full"):
-        incidents.take(batch([4.0]), now=0.0)
+        incidents.fold(batch([4.0]), now=0.0)
     assert incidents.find().total == 0
     (opened,) = incidents.commit([batch([4.0])], 0.0, lambda rows: None)
     with pytest.raises(OSError, match="full"):
         incidents.acknowledge(opened.incident.id, "ann", 1.0)
-    assert incidents.one(opened.incident.id).state == "open"
+    assert incidents.get(opened.incident.id).state == "open"
 
 
 def test_a_transaction_that_fails_after_all_is_made_up_for_by_the_next_one(incidents):
-    """The rows were handed over, then the commit broke: the same batches come again, perhaps with
-    newer ones.
-    """
+    """The rows were passed on, then the commit failed: the batches come again, with newer ones."""
     whole = batch([0, 4, *QUIET, *[0] * 10, 0, 5, 9, 0])
     first, second = list(cut(whole, [18]))
     lost, kept = [], []
@@ -559,23 +551,25 @@ def test_a_transaction_that_fails_after_all_is_made_up_for_by_the_next_one(incid
 
 
 def test_whatever_is_written_is_written_under_the_lock_of_the_store():
-    """Otherwise a commit that folds while the store is locked, and a person who writes, could wait
-    for each other for ever.
-    """
+    """A commit folds while it locks the store, so a change with another lock could deadlock."""
     lock, held = threading.RLock(), []
     incidents = Incidents(POLICY, lambda rows: held.append(lock._is_owned()), lock)
-    (opened,) = incidents.take(batch([4.0]), now=0.0)
+    (opened,) = incidents.fold(batch([4.0]), now=0.0)
     for length in SNOOZES:
         incidents.snooze(opened.incident.id, "ann", 0.0, length)
     incidents.acknowledge(opened.incident.id, "ann", 0.0)
-    incidents.told(opened.incident.id, "info")
-    incidents.wake(math.inf)
+    incidents.mark_notified(opened.incident.id, "info")
+    incidents.end_snoozes(math.inf)
     incidents.resolve(opened.incident.id, "ann", 0.0)
-    incidents.forget("cpu", 0.0)
+    incidents.reset_stream("cpu", 0.0)
     assert len(held) == 9 and all(held)
     reader = threading.Thread(
         target=lambda: held.append(
-            (incidents.find().total, incidents.untold(), incidents.one(opened.incident.id).state)
+            (
+                incidents.find().total,
+                incidents.undelivered(),
+                incidents.get(opened.incident.id).state,
+            )
         )
     )
     with lock:
@@ -587,20 +581,20 @@ def test_whatever_is_written_is_written_under_the_lock_of_the_store():
 def test_only_what_a_restart_would_miss_is_written():
     written = []
     incidents = Incidents(POLICY, written.append)
-    incidents.take(batch([4.0, *[0] * 20]), now=0.0)
-    incidents.take(batch([0.0] * 20, first=21), now=0.0)
+    incidents.fold(batch([4.0, *[0] * 20]), now=0.0)
+    incidents.fold(batch([0.0] * 20, first=21), now=0.0)
     assert [(len(rows.incidents), len(rows.watches)) for rows in written] == [(1, 1), (0, 0)]
 
 
-# --- words
+# --- texts
 
 
 def test_the_sentence_says_what_since_when_and_why():
     incidents = Incidents(POLICY)
-    incidents.take(batch([7.0]), now=0.0)
+    incidents.fold(batch([7.0]), now=0.0)
     (incident,) = incidents.find().incidents
     assert incident.text == "CPU is unusual since 00:00:00: 97 %, expected 20 to 45, 7.0 σ above."
-    incidents.take(batch([4.0, 8.0, *QUIET], first=1), now=0.0)
+    incidents.fold(batch([4.0, 8.0, *QUIET], first=1), now=0.0)
     (incident,) = incidents.find().incidents
     assert incident.text == (
         "CPU was unusual from 00:00:00 to 00:00:02: 98 %, expected 20 to 45, 8.0 σ above; 3 alarms."
@@ -610,9 +604,9 @@ def test_the_sentence_says_what_since_when_and_why():
 def test_the_sentence_names_the_features_of_a_stream_that_has_several():
     machine = StreamInfo("Machine", ("speed", "heat"), ("%", "%"), 1.0)
     incidents = Incidents(POLICY)
-    incidents.take(batch([7.0, *QUIET], features={0: 1})._replace(info=machine), now=0.0)
+    incidents.fold(batch([7.0, *QUIET], features={0: 1})._replace(info=machine), now=0.0)
     later = batch([7.0, 8.0], first=30, features={0: 1, 1: 0})._replace(info=machine)
-    incidents.take(later, now=0.0)
+    incidents.fold(later, now=0.0)
     second, first = incidents.find().incidents
     assert first.text.startswith("Machine, heat, was unusual at 00:00:00: 97 %")
     assert second.text.startswith("Machine, heat and speed, is unusual since 00:00:30: speed 98 %")

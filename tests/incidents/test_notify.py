@@ -1,6 +1,4 @@
-"""Channels and actions with real things: a real HTTP server that receives, real commands that run,
-secrets that must not be read.
-"""
+"""Channels and actions with a real HTTP server and real commands, and the redaction of secrets."""
 
 import json
 import logging
@@ -38,7 +36,7 @@ from redline.incidents.incident import (
     Policy,
 )
 from redline.incidents.notify import (
-    MAX_QUEUED_CALLS,
+    MAX_QUEUED_CHANGES,
     Notifier,
     NotifierContext,
     build_message,
@@ -85,7 +83,7 @@ def change(what="opened", severity="critical", stream="cpu", id="abc", **more):
 
 
 class Receiver:
-    """A real HTTP server that keeps what it is sent and answers what a test tells it to."""
+    """A real HTTP server that records requests and answers with the statuses a test sets."""
 
     def __init__(self):
         self.got, self.answers, self.turn, self.gate = (
@@ -143,7 +141,7 @@ def receiver(monkeypatch):
 
 @pytest.fixture
 def dispatch(receiver):
-    """Makes dispatches whose pauses are only noted, and ends them."""
+    """Return a function that makes notifiers, which record their pauses instead of waiting."""
     made = []
 
     def make(plan, secrets=(), **world):
@@ -153,7 +151,7 @@ def dispatch(receiver):
             secrets,
             NotifierContext(
                 **{
-                    "source": lambda name: CPU,
+                    "stream_info": lambda name: CPU,
                     "pause": paused.append,
                     "wall": lambda: 5_000.0,
                     **world,
@@ -181,11 +179,11 @@ def test_a_message_arrives_and_names_what_where_since_when(receiver, dispatch):
     told, records = [], []
     one = dispatch(
         NotificationPlan("https://red.example.org", channels=(on(receiver),)),
-        told=lambda *a: told.append(a),
+        mark_notified=lambda *a: told.append(a),
         record=records.append,
     )
-    one.tell([change()])
-    assert one.rest(PATIENCE)
+    one.notify([change()])
+    assert one.wait_idle(PATIENCE)
     ((path, body, _),) = receiver.got
     assert (path, body["title"], body["type"]) == ("/hook", "critical: CPU is unusual", "failure")
     assert body["message"].splitlines() == [
@@ -214,8 +212,8 @@ def test_a_message_arrives_and_names_what_where_since_when(receiver, dispatch):
 
 def test_the_end_is_told_too_unless_nobody_wants_to_hear_it(receiver, dispatch):
     one = dispatch(NotificationPlan(channels=(on(receiver),)))
-    one.tell([change("resolved")])
-    assert one.rest(PATIENCE)
+    one.notify([change("resolved")])
+    assert one.wait_idle(PATIENCE)
     ((_, body, _),) = receiver.got
     assert (body["title"], body["type"]) == ("resolved: CPU is normal again", "success")
     assert "since: 2026-01-05 00:00:00 UTC until 2026-01-05 00:00:06 UTC" in body["message"]
@@ -225,8 +223,8 @@ def test_the_end_is_told_too_unless_nobody_wants_to_hear_it(receiver, dispatch):
 def test_what_fails_is_sent_again_with_growing_pauses(receiver, dispatch):
     receiver.answers = [500, 503, 200]
     one = dispatch(NotificationPlan(channels=(on(receiver),)))
-    one.tell([change()])
-    assert one.rest(PATIENCE)
+    one.notify([change()])
+    assert one.wait_idle(PATIENCE)
     assert one.paused == [1.0, 4.0]
     assert dict(one.channels["team"].counts) == {"retried": 2, "delivered": 1}
     assert (one.records[0].ok, one.records[0].tries) == (True, 3)
@@ -235,9 +233,11 @@ def test_what_fails_is_sent_again_with_growing_pauses(receiver, dispatch):
 def test_what_never_arrives_is_recorded_with_its_reason_and_told_to_nobody(receiver, dispatch):
     receiver.answers = [500] * 9
     told = []
-    one = dispatch(NotificationPlan(channels=(on(receiver),)), told=lambda *a: told.append(a))
-    one.tell([change()])
-    assert one.rest(PATIENCE)
+    one = dispatch(
+        NotificationPlan(channels=(on(receiver),)), mark_notified=lambda *a: told.append(a)
+    )
+    one.notify([change()])
+    assert one.wait_idle(PATIENCE)
     assert (len(receiver.got), told) == (5, [])
     assert dict(one.channels["team"].counts) == {"retried": 4, "failed": 1}
     assert one.records[0].text.startswith(
@@ -249,15 +249,15 @@ def test_what_never_arrives_is_recorded_with_its_reason_and_told_to_nobody(recei
 
 def test_a_reason_is_never_that_of_another_channel():
     library = logging.getLogger("apprise")
-    with LogCapture("apprise") as ear:
+    with LogCapture("apprise") as capture:
         other = threading.Thread(target=library.warning, args=("the other's",))
         other.start()
         other.join(PATIENCE)
-        assert ear.heard == ""
+        assert capture.message == ""
         mine = threading.Thread(target=copy_context().run, args=(library.warning, "mine"))
         mine.start()
         mine.join(PATIENCE)
-    assert ear.heard == "mine" and ear not in library.handlers
+    assert capture.message == "mine" and capture not in library.handlers
 
 
 def test_what_waits_together_goes_out_as_one_message_and_what_does_not_fit_is_counted(
@@ -265,38 +265,39 @@ def test_what_waits_together_goes_out_as_one_message_and_what_does_not_fit_is_co
 ):
     receiver.gate.clear()
     one = dispatch(NotificationPlan(channels=(on(receiver),)))
-    one.tell([change(id="first")])
-    receiver.wait(1)  # the worker stands in the first message
-    one.tell(
+    one.notify([change(id="first")])
+    receiver.wait(1)  # the worker waits for the answer to the first message
+    one.notify(
         [
             change(id=f"n{n}", stream=f"s{n}", severity="info" if n else "warning")
-            for n in range(MAX_QUEUED_CALLS + 7)
+            for n in range(MAX_QUEUED_CHANGES + 7)
         ]
     )
     assert one.channels["team"].counts["dropped"] == 7
     receiver.gate.set()
-    assert one.rest(PATIENCE)
+    assert one.wait_idle(PATIENCE)
     body = receiver.got[1][1]
-    assert (body["title"], body["type"]) == (f"{MAX_QUEUED_CALLS} changes of incidents", "warning")
-    assert body["message"].count("?domain=s") == 20 and body["message"].endswith(
-        f"and {MAX_QUEUED_CALLS - 20} more"
+    assert (body["title"], body["type"]) == (
+        f"{MAX_QUEUED_CHANGES} changes of incidents",
+        "warning",
     )
-    assert one.records[1].incidents == tuple(f"n{n}" for n in range(MAX_QUEUED_CALLS))
+    assert body["message"].count("?domain=s") == 20 and body["message"].endswith(
+        f"and {MAX_QUEUED_CHANGES - 20} more"
+    )
+    assert one.records[1].incidents == tuple(f"n{n}" for n in range(MAX_QUEUED_CHANGES))
 
 
 def test_whoever_reports_never_waits(receiver, dispatch):
-    """The channel hangs, its queue is full, and still every call comes back from the thread that
-    made it.
-    """
+    """The channel hangs and its queue is full: every call still returns."""
     receiver.gate.clear()
     one = dispatch(NotificationPlan(channels=(on(receiver),)))
     reporter = threading.Thread(
-        target=lambda: [one.tell([change(id=str(n))]) for n in range(3 * MAX_QUEUED_CALLS)]
+        target=lambda: [one.notify([change(id=str(n))]) for n in range(3 * MAX_QUEUED_CHANGES)]
     )
     reporter.start()
     reporter.join(PATIENCE)
     assert not reporter.is_alive() and one.channels["team"].counts["dropped"] > 0
-    assert not one.rest(0.0)
+    assert not one.wait_idle(0.0)
 
 
 def test_a_channel_that_hangs_holds_up_no_other(receiver, dispatch):
@@ -308,7 +309,7 @@ def test_a_channel_that_hangs_holds_up_no_other(receiver, dispatch):
                 channels=(on(receiver), Channel("second", f"json://127.0.0.1:{other.port}/"))
             )
         )
-        one.tell([change()])
+        one.notify([change()])
         other.wait(1)
     finally:
         other.close()
@@ -319,10 +320,10 @@ def test_a_break_in_the_bookkeeping_ends_no_channel(receiver, dispatch, caplog):
         raise OSError("the disk is full")
 
     one = dispatch(NotificationPlan(channels=(on(receiver),)), record=full)
-    one.tell([change()])
-    assert one.rest(PATIENCE)
-    one.tell([change()])
-    assert one.rest(PATIENCE)
+    one.notify([change()])
+    assert one.wait_idle(PATIENCE)
+    one.notify([change()])
+    assert one.wait_idle(PATIENCE)
     assert (
         len(receiver.got) == 2
         and "an outcome could not be written: the disk is full" in caplog.text
@@ -335,8 +336,8 @@ def test_a_full_disk_keeps_no_action_from_running(tmp_path, dispatch):
         raise OSError("the disk is full")
 
     one = dispatch(NotificationPlan(actions=(script(tmp_path, "", hourly=100),)), record=full)
-    one.tell([change(id=str(n)) for n in range(4)])
-    assert one.rest(PATIENCE)
+    one.notify([change(id=str(n)) for n in range(4)])
+    assert one.wait_idle(PATIENCE)
     assert one.actions["act"].counts == {"delivered": 4}
 
 
@@ -348,7 +349,7 @@ def test_a_full_disk_keeps_no_action_from_running(tmp_path, dispatch):
         ({"severity": "warning"}, change("worse", severity="warning"), True),
         ({"streams": ("cpu", "web-*")}, change(stream="web-3"), True),
         ({"streams": ("cpu", "web-*")}, change(stream="WEB-3"), False),
-        ({}, change()._replace(call=False), False),
+        ({}, change()._replace(notify=False), False),
         ({"resolved": False}, change("resolved"), False),
     ],
 )
@@ -375,8 +376,8 @@ def test_a_command_gets_the_incident_as_json_and_its_last_words_are_kept(tmp_pat
         ),
     )
     one = dispatch(NotificationPlan("http://here", actions=(act,)))
-    one.tell([change(stream="cpu; rm -rf ~")])
-    assert one.rest(PATIENCE)
+    one.notify([change(stream="cpu; rm -rf ~")])
+    assert one.wait_idle(PATIENCE)
     got = json.loads(out.read_text())
     assert (got["id"], got["severity"], got["stream"], got["peak"]["value"]) == (
         "abc",
@@ -398,7 +399,7 @@ def test_a_command_gets_the_incident_as_json_and_its_last_words_are_kept(tmp_pat
 
 
 def test_a_command_that_takes_too_long_is_killed_with_its_children(tmp_path):
-    """The child holds a pipe of this test; that the pipe ends is how it is known to be dead."""
+    """The child holds a pipe of this test; the end of the pipe shows that the child is dead."""
     mine, theirs = os.pipe()
     child = "import signal; print('child', flush=True); signal.pause()"
     code = (
@@ -438,8 +439,8 @@ def test_what_a_command_says_is_kept_short(tmp_path, code, text):
 
 def test_a_command_that_is_not_there_is_recorded(dispatch):
     one = dispatch(NotificationPlan(actions=(Action("gone", ("/no/such/program",)),)))
-    one.tell([change()])
-    assert one.rest(PATIENCE)
+    one.notify([change()])
+    assert one.wait_idle(PATIENCE)
     assert (one.records[0].ok, one.records[0].text) == (
         False,
         "it could not be started: No such file or directory",
@@ -454,8 +455,8 @@ def test_a_webhook_is_called_with_the_incident(receiver, dispatch):
             actions=(Action("hook", url=f"http://127.0.0.1:{receiver.port}/run?key=value"),)
         )
     )
-    one.tell([change(), change(id="second")])
-    assert one.rest(PATIENCE)
+    one.notify([change(), change(id="second")])
+    assert one.wait_idle(PATIENCE)
     assert [(path, body["id"]) for path, body, _ in receiver.got] == [
         ("/run?key=value", "abc"),
         ("/run?key=value", "second"),
@@ -473,8 +474,8 @@ def test_a_webhook_that_does_not_answer_in_time_is_given_up(receiver, dispatch):
             actions=(Action("hook", url=f"http://127.0.0.1:{receiver.port}/", timeout=0.2),)
         )
     )
-    one.tell([change()])
-    assert one.rest(PATIENCE)
+    one.notify([change()])
+    assert one.wait_idle(PATIENCE)
     assert not one.records[0].ok and "timed out" in one.records[0].text
     assert one.records[0].seconds < 3
 
@@ -482,7 +483,7 @@ def test_a_webhook_that_does_not_answer_in_time_is_given_up(receiver, dispatch):
 def test_an_action_runs_once_for_an_incident_when_it_gets_severe_enough(tmp_path, dispatch):
     act = script(tmp_path, "", severity="warning")
     one = dispatch(NotificationPlan(actions=(act,)))
-    one.tell(
+    one.notify(
         [
             change(severity="info"),
             change("worse", severity="warning"),
@@ -491,10 +492,10 @@ def test_an_action_runs_once_for_an_incident_when_it_gets_severe_enough(tmp_path
             change(id="other", stream="x"),
         ]
     )
-    assert one.rest(PATIENCE)
+    assert one.wait_idle(PATIENCE)
     assert [record.incidents for record in one.records] == [("abc",), ("other",)]
-    one.repeat([change(id="third")])
-    assert one.rest(PATIENCE) and len(one.records) == 2, (
+    one.resend([change(id="third")])
+    assert one.wait_idle(PATIENCE) and len(one.records) == 2, (
         "a restart calls people again, and never runs anything again"
     )
 
@@ -510,8 +511,8 @@ def test_a_dry_run_only_records(tmp_path, dispatch):
     one = dispatch(
         NotificationPlan(actions=(script(tmp_path, f"open({str(out)!r}, 'w')", dry_run=True),))
     )
-    one.tell([change()])
-    assert one.rest(PATIENCE)
+    one.notify([change()])
+    assert one.wait_idle(PATIENCE)
     assert not out.exists()
     assert (one.records[0].ok, one.records[0].text) == (
         True,
@@ -525,8 +526,8 @@ def test_a_remedy_that_does_not_help_is_not_tried_for_ever(tmp_path, dispatch):
     one = dispatch(NotificationPlan(actions=(script(tmp_path, "", hourly=2),)), wall=lambda: now[0])
     for n, at in enumerate((1_000.0, 1_001.0, 1_002.0, 4_599.0, 4_600.0)):
         now[0] = at
-        one.tell([change(id=str(n))])
-        assert one.rest(PATIENCE)
+        one.notify([change(id=str(n))])
+        assert one.wait_idle(PATIENCE)
     assert [record.ok for record in one.records] == [True, True, False, False, True]
     assert one.records[2].text == "not run: 2 runs within an hour already"
     assert one.actions["act"].counts == {"delivered": 3, "left out": 2}
@@ -538,9 +539,7 @@ SECRETS = ("hunter2x", "T00secretpath", "qs-secret-8", "env-s3cret", "H00kpathse
 
 
 def test_no_secret_is_in_any_log_line_record_error_or_answer(receiver, dispatch, tmp_path, caplog):
-    """Every logger at its most talkative, through success, failure, a break and a command that
-    prints what it was given.
-    """
+    """All loggers at DEBUG: success, failure, an exception and a command that prints a secret."""
     caplog.set_level(logging.DEBUG)
     for name in ("apprise", "urllib3", "urllib3.connectionpool", "redline"):
         caplog.set_level(logging.DEBUG, logger=name)
@@ -557,10 +556,10 @@ def test_no_secret_is_in_any_log_line_record_error_or_answer(receiver, dispatch,
         secrets=[SECRETS[3]],
         record=audit,
     )
-    one.tell([change()])
-    assert one.rest(PATIENCE)
-    one.repeat([change(id="second")])
-    assert one.rest(PATIENCE)
+    one.notify([change()])
+    assert one.wait_idle(PATIENCE)
+    one.resend([change(id="second")])
+    assert one.wait_idle(PATIENCE)
     for address in (url, hook.url):
         logging.getLogger("somebody.else").warning("sent to %s", urlsplit(address)[2:4])
     assert all(secret in repr(receiver.got) for secret in (*SECRETS[1:3], *SECRETS[4:])), (
@@ -588,7 +587,7 @@ def test_what_came_from_the_environment_is_covered_even_where_the_library_would_
         {"NAME": "annabel", "HOST": "inside.example.org"},
     )
     one = dispatch(plan, secrets)
-    assert one.veil("annabel at inside.example.org") == "**** at ****"
+    assert one.redactor.redact("annabel at inside.example.org") == "**** at ****"
 
 
 @pytest.mark.parametrize(
@@ -603,7 +602,7 @@ def test_a_wrong_address_is_refused_without_being_repeated(url, caplog):
         Notifier(NotificationPlan(channels=(Channel("team", url),)))
     assert "secret" not in str(refused.value) + caplog.text
     logging.getLogger("redline").warning("T0secretA")
-    assert "T0secretA" in caplog.text, "the veil is off again"
+    assert "T0secretA" in caplog.text, "the redactor is uninstalled"
 
 
 @pytest.mark.parametrize(
@@ -631,17 +630,17 @@ def test_a_wrong_address_is_refused_without_being_repeated(url, caplog):
     ],
 )
 def test_what_of_an_address_is_secret(url, shown, secret, open):
-    veil = SecretRedactor(secret_pieces(url, shown))
+    redactor = SecretRedactor(secret_pieces(url, shown))
     for word in secret:
-        assert word not in veil(f"see {word} there")
+        assert word not in redactor.redact(f"see {word} there")
     for word in open:
-        assert word in veil(f"see {word} there")
-    assert url not in veil(f"see {url} there")
+        assert word in redactor.redact(f"see {word} there")
+    assert url not in redactor.redact(f"see {url} there")
 
 
-def test_the_veil_leaves_other_records_as_they_are(caplog):
-    veil = SecretRedactor(["topsecret"])
-    veil.on()
+def test_the_redactor_leaves_other_records_as_they_are(caplog):
+    redactor = SecretRedactor(["topsecret"])
+    redactor.install()
     try:
         logger = logging.getLogger("redline.test")
         try:
@@ -657,17 +656,15 @@ def test_the_veil_leaves_other_records_as_they_are(caplog):
         ) and first.exc_info
         assert (second.getMessage(), bool(second.exc_info)) == ("no **** here", True)
     finally:
-        veil.off()
+        redactor.uninstall()
     assert logging.getLogRecordFactory() is logging.LogRecord
 
 
-# --- the whole way
+# --- end to end
 
 
 def test_from_a_stream_to_a_persons_screen(receiver, dispatch, tmp_path):
-    """A spike injected into a simulated stream: monitor, detector, alarm, incident, message,
-    action, each of them the real one.
-    """
+    """A spike injected into a simulated stream passes through monitor, incidents and notifier."""
     now = [1_000.0]
     watch = Monitor(
         {"cpu": (STREAMS["cpu"](seed=3, rate=0.0), False)},
@@ -680,11 +677,11 @@ def test_from_a_stream_to_a_persons_screen(receiver, dispatch, tmp_path):
         NotificationPlan(
             "http://red", channels=(on(receiver),), actions=(script(tmp_path, "print('done')"),)
         ),
-        told=incidents.told,
-        source=lambda name: feed.stream,
+        mark_notified=incidents.mark_notified,
+        stream_info=lambda name: feed.stream,
     )
     watch.listeners.append(
-        lambda batches, committed: one.tell(incidents.commit(batches, 5_000.0, incidents.save))
+        lambda batches, committed: one.notify(incidents.commit(batches, 5_000.0, incidents.save))
     )
     watch.apply("cpu", Settings(threshold=6.0))
     watch.backfill(feed, 2_000)
@@ -692,11 +689,11 @@ def test_from_a_stream_to_a_persons_screen(receiver, dispatch, tmp_path):
     for _ in range(80):
         now[0] += BEAT_SECONDS
         watch.beat()
-    assert one.rest(PATIENCE)
+    assert one.wait_idle(PATIENCE)
     receiver.wait(1)
-    (incident,) = [i for i in incidents.find().incidents if i.announced or i.told]
+    (incident,) = [i for i in incidents.find().incidents if i.announced or i.notified_severity]
     said = receiver.got[0][1]
-    assert (incident.first, incident.peak.step, incident.severity, incident.told) == (
+    assert (incident.first, incident.peak.step, incident.severity, incident.notified_severity) == (
         step,
         step,
         "critical",
@@ -709,10 +706,10 @@ def test_from_a_stream_to_a_persons_screen(receiver, dispatch, tmp_path):
     assert [record.text for record in one.records if record.kind == "action"] == [
         "exit code 0: done"
     ]
-    assert incidents.untold() == []
+    assert incidents.undelivered() == []
 
 
-# --- words
+# --- texts
 
 
 def test_a_name_that_was_pushed_in_cannot_call_the_whole_team():
@@ -863,8 +860,8 @@ def test_an_answer_shows_what_there_is_and_no_address(receiver, dispatch):
             actions=(Action("act", ("echo", "arg-secret"), dry_run=True),),
         )
     )
-    one.tell([change()])
-    assert one.rest(PATIENCE)
+    one.notify([change()])
+    assert one.wait_idle(PATIENCE)
     team, act = one.status()
     assert (team["kind"], team["name"], team["how"], team["severity"], team["counts"]) == (
         "channel",
@@ -882,9 +879,9 @@ def test_an_answer_shows_what_there_is_and_no_address(receiver, dispatch):
 def test_what_still_waits_at_the_end_is_counted(receiver, dispatch):
     receiver.gate.clear()
     one = dispatch(NotificationPlan(channels=(on(receiver),)))
-    one.tell([change()])
+    one.notify([change()])
     receiver.wait(1)
-    one.tell([change(id="late")])
+    one.notify([change(id="late")])
     one.stop(0.0)
     receiver.gate.set()
     one.channels["team"].thread.join(PATIENCE)

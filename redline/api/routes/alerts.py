@@ -1,4 +1,4 @@
-"""Routes of incidents."""
+"""The routes of incidents."""
 
 from __future__ import annotations
 
@@ -19,6 +19,14 @@ SnoozeLength = Literal["10 min", "1 h", "until normal"]
 
 
 def connect_alerts(router: APIRouter, service: Service) -> None:
+    """Add the routes that list, show and change incidents."""
+    _connect_reads(router, service)
+    _connect_changes(router, service)
+
+
+def _connect_reads(router: APIRouter, service: Service) -> None:
+    """Add the routes that list incidents and show one."""
+
     @router.get(
         "/api/alerts", tags=["incidents"], summary="Incidents: live ones first, then the newest"
     )
@@ -31,22 +39,20 @@ def connect_alerts(router: APIRouter, service: Service) -> None:
         limit: Annotated[int, Query(ge=1, le=1_000)] = 50,
         after: Annotated[str, Query(description="`next` of the page before")] = "",
     ) -> Response:
-        page = service.incidents.find(
-            IncidentQuery(source, tuple(state or STATES), severity, limit, after)
-        )
+        query = IncidentQuery(source, tuple(state or STATES), severity, limit, after)
+        page = service.incidents.find(query)
+        documents = [incident_document(service.monitor.feeds, each) for each in page.incidents]
         return json_answer(
-            {
-                "incidents": [
-                    incident_document(service.monitor.feeds, each) for each in page.incidents
-                ],
-                "total": page.total,
-                "next": page.after or None,
-            }
+            {"incidents": documents, "total": page.total, "next": page.after or None}
         )
 
     @router.get("/api/alerts/{id}", tags=["incidents"], summary="One incident with its history")
     def alert(id: str) -> Response:
-        return json_answer(incident_document(service.monitor.feeds, service.incidents.one(id)))
+        return json_answer(incident_document(service.monitor.feeds, service.incidents.get(id)))
+
+
+def _connect_changes(router: APIRouter, service: Service) -> None:
+    """Add the routes that acknowledge, snooze and resolve an incident."""
 
     @router.post(
         "/api/alerts/{id}/acknowledge",
@@ -54,9 +60,8 @@ def connect_alerts(router: APIRouter, service: Service) -> None:
         summary="Acknowledge it: it is not sent again unless it gets worse",
     )
     def acknowledge(request: Request, id: str) -> Response:
-        return answer_change(
-            service, request, service.incidents.acknowledge(id, request.state.who, time.time())
-        )
+        change = service.incidents.acknowledge(id, request.state.who, time.time())
+        return _answer_change(service, request, change)
 
     @router.post(
         "/api/alerts/{id}/snooze",
@@ -66,20 +71,19 @@ def connect_alerts(router: APIRouter, service: Service) -> None:
     def snooze(
         request: Request, id: str, length: Annotated[SnoozeLength, Query(alias="for")] = "10 min"
     ) -> Response:
-        return answer_change(
-            service, request, service.incidents.snooze(id, request.state.who, time.time(), length)
-        )
+        change = service.incidents.snooze(id, request.state.who, time.time(), length)
+        return _answer_change(service, request, change)
 
     @router.post("/api/alerts/{id}/resolve", tags=["incidents"], summary="Resolve it by hand")
     def resolve(
         request: Request, id: str, note: Annotated[str, Query(max_length=1_000)] = ""
     ) -> Response:
-        return answer_change(
-            service, request, service.incidents.resolve(id, request.state.who, time.time(), note)
-        )
+        change = service.incidents.resolve(id, request.state.who, time.time(), note)
+        return _answer_change(service, request, change)
 
 
-def answer_change(service: Service, request: Request, change: Change) -> Response:
+def _answer_change(service: Service, request: Request, change: Change) -> Response:
+    """Publish and audit a person's change of an incident, and answer with the incident."""
     service.publish([change])
     service.audit(
         request.state.who, change.what, change.incident.stream, incident=change.incident.id

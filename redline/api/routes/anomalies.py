@@ -1,4 +1,4 @@
-"""The route that finds anomalies."""
+"""The route that lists anomalies."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from redline.api.routes.data import time_bounds
 from redline.api.service import Service
 from redline.engine.tape import BUFFER_STEPS
 from redline.engine.wording import SEVERITIES
-from redline.storage.sqlite import AnomalyQuery as Search
+from redline.storage.sqlite import AnomalyQuery
 
 SeverityName = Literal["info", "warning", "critical"]
 
 
 class AnomalyFilter(NamedTuple):
-    """Which anomalies are asked for."""
+    """Filter of a list of anomalies."""
 
     sources: tuple[str, ...] = ()  # () = all
     start: float = -np.inf  # seconds since the Unix epoch, included
@@ -29,19 +29,22 @@ class AnomalyFilter(NamedTuple):
     alarms: bool = False  # only those that raise an alarm
     after: int = 0  # id, not included
     limit: int = 100
-    forward: bool = False  # from `after` on, rather than the newest
+    forward: bool = False  # the first ones after `after` rather than the newest
 
-    def fits(self, shown: Mapping[str, Any]) -> bool:
-        rank = SEVERITIES.index(shown["severity"])
+    def matches(self, document: Mapping[str, Any]) -> bool:
+        """Return whether an anomaly's document is wanted, whatever its source."""
+        rank = SEVERITIES.index(document["severity"])
         return (
-            self.start <= shown["time"] < self.end
+            self.start <= document["time"] < self.end
             and rank >= self.rank
-            and shown["id"] > self.after
-            and (shown["alarm"] or not self.alarms)
+            and document["id"] > self.after
+            and (document["alarm"] or not self.alarms)
         )
 
 
 def connect_anomalies(router: APIRouter, service: Service) -> None:
+    """Add the route that lists anomalies."""
+
     @router.get(
         "/api/anomalies",
         tags=["anomalies"],
@@ -61,56 +64,54 @@ def connect_anomalies(router: APIRouter, service: Service) -> None:
     ) -> Response:
         for name in source or ():
             service.feed(name)
-        hunt = AnomalyFilter(
-            tuple(source or ()),
-            *time_bounds(start, end),
-            SEVERITIES.index(severity),
-            alarms,
-            after or 0,
-            limit,
-            after is not None,
+        start_time, end_time = time_bounds(start, end)
+        wanted = AnomalyFilter(
+            sources=tuple(source or ()),
+            start=start_time,
+            end=end_time,
+            rank=SEVERITIES.index(severity),
+            alarms=alarms,
+            after=after or 0,
+            limit=limit,
+            forward=after is not None,
         )
-        shown = find_anomalies(service, hunt)
-        chosen = shown[:limit] if after is not None else shown[-limit:]
+        found = find_anomalies(service, wanted)
+        chosen = found[:limit] if wanted.forward else found[-limit:]
         return json_answer({"anomalies": chosen, "next": chosen[-1]["id"] if chosen else after})
 
 
-def find_anomalies(service: Service, hunt: AnomalyFilter) -> list[dict[str, Any]]:
-    """Those that fit, by id: from the store, or out of the journals where nothing is stored."""
+def find_anomalies(service: Service, wanted: AnomalyFilter) -> list[dict[str, Any]]:
+    """Return the documents of wanted anomalies by id, from the store or, without one, journals."""
     if service.store:
-        return sorted(
-            (
-                stored_anomaly(service.monitor.feeds, each)
-                for source in hunt.sources or (None,)
-                for each in service.store.anomalies(store_query(hunt, source))
-            ),
-            key=anomaly_id,
-        )
-    feeds = [service.feed(name) for name in hunt.sources] or list(service.monitor.feeds.values())
-    shown = [
-        anomaly_document(feed.stream.names, feed.stream.units, feed.name, a)
+        found = [
+            stored_anomaly(service.monitor.feeds, row)
+            for source in wanted.sources or (None,)
+            for row in service.store.anomalies(store_query(wanted, source))
+        ]
+        return sorted(found, key=anomaly_id)
+    feeds = [service.feed(name) for name in wanted.sources] or list(service.monitor.feeds.values())
+    documents = [
+        anomaly_document(feed.stream.names, feed.stream.units, feed.name, anomaly)
         for feed in feeds
-        for a in list(feed.journal)
-        if a.id > hunt.after
+        for anomaly in list(feed.journal)
+        if anomaly.id > wanted.after
     ]
-    return sorted((each for each in shown if hunt.fits(each)), key=anomaly_id)
+    return sorted((each for each in documents if wanted.matches(each)), key=anomaly_id)
 
 
-def anomaly_id(shown: Mapping[str, Any]) -> int:
-    return int(shown["id"])
+def anomaly_id(document: Mapping[str, Any]) -> int:
+    """Return the id of an anomaly's document."""
+    return int(document["id"])
 
 
-def store_query(hunt: AnomalyFilter, source: str | None) -> Search:
-    since = None if hunt.start == -np.inf else hunt.start
-    until = None if hunt.end == np.inf else float(np.nextafter(hunt.end, -np.inf))
-    severities = SEVERITIES[hunt.rank :] if hunt.rank else ()
-    return Search(
-        source,
-        since,
-        until,
-        hunt.after if hunt.forward else None,
-        None,
-        severities,
-        hunt.alarms,
-        limit=hunt.limit,
+def store_query(wanted: AnomalyFilter, source: str | None) -> AnomalyQuery:
+    """Return the query of the store for the wanted anomalies of one source, None = of all."""
+    return AnomalyQuery(
+        stream=source,
+        since=None if wanted.start == -np.inf else wanted.start,
+        until=None if wanted.end == np.inf else float(np.nextafter(wanted.end, -np.inf)),
+        after=wanted.after if wanted.forward else None,
+        severities=SEVERITIES[wanted.rank :] if wanted.rank else (),
+        alarms=wanted.alarms,
+        limit=wanted.limit,
     )

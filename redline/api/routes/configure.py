@@ -8,8 +8,8 @@ from fastapi import APIRouter, Request, Response
 
 from redline.api.payload import BodyError
 from redline.api.problems import Problem, json_answer
-from redline.api.service import COMMIT_PATIENCE, Service
-from redline.settings import DIRECTIONS, validate_settings
+from redline.api.service import COMMIT_TIMEOUT, Service
+from redline.settings import DIRECTIONS, Settings, validate_settings
 
 
 @dataclass
@@ -27,6 +27,8 @@ class SettingsChange:
 
 
 def connect_configure(router: APIRouter, service: Service) -> None:
+    """Add the route that applies settings to a stream."""
+
     @router.post(
         "/api/configure",
         tags=["streams"],
@@ -38,22 +40,8 @@ def connect_configure(router: APIRouter, service: Service) -> None:
         if change.undo:
             service.monitor.undo(feed.name)
         else:
-            said = {
-                name: value
-                for name, value in asdict(change).items()
-                if value is not None and name not in ("source", "undo")
-            }
-            if not said:
-                raise BodyError(
-                    "body",
-                    (
-                        "a setting to change: detector, window, threshold, direction "
-                        f"({', '.join(DIRECTIONS)}), ..."
-                    ),
-                    "none",
-                )
-            service.monitor.apply(feed.name, validate_settings(replace(before, **said)))
-        if service.monitor.thread and not service.monitor.wait_until_stored(COMMIT_PATIENCE):
+            service.monitor.apply(feed.name, changed_settings(before, change))
+        if service.monitor.thread and not service.monitor.wait_until_stored(COMMIT_TIMEOUT):
             late = "they will be on the disk once it can be written; do not send them again"
             raise Problem(
                 503, f"{feed.name} runs under these settings; {late}", headers={"Retry-After": "5"}
@@ -68,3 +56,17 @@ def connect_configure(router: APIRouter, service: Service) -> None:
         return json_answer(
             {"source": feed.name, "before": asdict(before), "applied": asdict(feed.applied)}
         )
+
+
+def changed_settings(before: Settings, change: SettingsChange) -> Settings:
+    """Return the settings after a change; BodyError if it changes none."""
+    given = {
+        name: value
+        for name, value in asdict(change).items()
+        if value is not None and name not in ("source", "undo")
+    }
+    if not given:
+        directions = ", ".join(DIRECTIONS)
+        wanted = f"a setting to change: detector, window, threshold, direction ({directions}), ..."
+        raise BodyError("body", wanted, "none")
+    return validate_settings(replace(before, **given))

@@ -1,4 +1,4 @@
-"""The route that gives points and scores of a stream."""
+"""The route of a stream's points and scores."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ MAX_ANSWER_POINTS = 100_000  # points of one answer
 
 
 def time_bounds(start: str | None, end: str | None) -> tuple[float, float]:
-    """The two ends of a range as a query names them."""
-    return (-np.inf if start is None else parse_time(start, "start")), (
-        np.inf if end is None else parse_time(end, "end")
-    )
+    """Return the two ends of a query's time range in seconds since the Unix epoch; None = open."""
+    first = -np.inf if start is None else parse_time(start, "start")
+    last = np.inf if end is None else parse_time(end, "end")
+    return first, last
 
 
 def connect_data(router: APIRouter, service: Service) -> None:
+    """Add the route of a stream's points and scores."""
+
     @router.get(
         "/api/data/{source:path}",
         tags=["streams"],

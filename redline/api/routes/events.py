@@ -1,4 +1,4 @@
-"""The route that follows anomalies as server-sent events."""
+"""The route of anomalies as server-sent events."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from redline.api.service import Service
 from redline.api.sse import MAX_EVENT_CLIENTS, EventFilter
 from redline.engine.wording import SEVERITIES
 
+NO_CACHE = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+
 
 def connect_events(router: APIRouter, service: Service) -> None:
+    """Add the route of anomalies as server-sent events."""
     sse: dict[int | str, dict[str, Any]] = {}
     sse[200] = {
         "description": "server-sent events: `id`, `event: anomaly`, `data`: an anomaly as JSON",
@@ -47,10 +50,7 @@ def connect_events(router: APIRouter, service: Service) -> None:
             )
         header = request.headers.get("last-event-id", "")
         after = int(header) if header.isdecimal() and len(header) < 19 else last_event_id
-        wish = EventFilter(frozenset(source or ()), SEVERITIES.index(severity))
+        wanted = EventFilter(frozenset(source or ()), SEVERITIES.index(severity))
         return StreamingResponse(
-            service.hub.follow(wish, after), media_type="text/event-stream", headers=NO_CACHE
+            service.hub.follow(wanted, after), media_type="text/event-stream", headers=NO_CACHE
         )
-
-
-NO_CACHE = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}

@@ -1,4 +1,4 @@
-"""Routes of labels."""
+"""The routes of labels."""
 
 from __future__ import annotations
 
@@ -28,15 +28,13 @@ class LabelBody:
 
 
 def connect_labels(router: APIRouter, service: Service) -> None:
+    """Add the routes that list, add and remove labels."""
+
     @router.get("/api/labels", tags=["labels"], summary="What people said of a stream")
     def labels(source: str) -> Response:
+        found = service.labels.of_stream(service.feed(source).name)
         return json_answer(
-            {
-                "labels": [
-                    label_document(service.monitor.feeds, label)
-                    for label in service.labels.of(service.feed(source).name)
-                ]
-            }
+            {"labels": [label_document(service.monitor.feeds, label) for label in found]}
         )
 
     @router.post(
@@ -45,21 +43,23 @@ def connect_labels(router: APIRouter, service: Service) -> None:
         summary="Say that a point or span was expected, or missed",
         status_code=201,
     )
-    def say(request: Request, word: LabelBody) -> Response:
-        feed = service.feed(word.source)
+    def say(request: Request, body: LabelBody) -> Response:
+        feed = service.feed(body.source)
         names = feed.stream.names
-        if word.feature is not None and word.feature not in names:
-            raise BodyError("feature", f"one of {', '.join(names)}, or none for all", word.feature)
-        span = (
-            parse_time(word.start, "start"),
-            parse_time(word.start if word.end is None else word.end, "end"),
-        )
-        feature = None if word.feature is None else names.index(word.feature)
+        if body.feature is not None and body.feature not in names:
+            raise BodyError("feature", f"one of {', '.join(names)}, or none for all", body.feature)
         label = Label(
-            feed.name, *span, word.kind, request.state.who, time.time(), feature, word.note
+            stream=feed.name,
+            start=parse_time(body.start, "start"),
+            end=parse_time(body.start if body.end is None else body.end, "end"),
+            kind=body.kind,
+            who=request.state.who,
+            at=time.time(),
+            feature=None if body.feature is None else names.index(body.feature),
+            note=body.note,
         )
         label = service.labels.add(label, len(names))
-        service.audit(request.state.who, f"labelled {word.kind}", feed.name, id=label.id)
+        service.audit(request.state.who, f"labelled {body.kind}", feed.name, id=label.id)
         return json_answer(label_document(service.monitor.feeds, label), 201)
 
     @router.delete("/api/labels/{id}", tags=["labels"], summary="Take a label back")

@@ -1,4 +1,4 @@
-"""Routes that say how the service is."""
+"""The routes of the service's health, status and counters."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from redline.api.service import API_VERSION, Service
 from redline.engine.feed import Feed
 from redline.sources.pushed import PushedStream
 
-MAX_SILENT_SECONDS = 5.0  # seconds without a beat of the loop after which the server is called dead
+MAX_SILENT_SECONDS = 5.0  # seconds without a beat of the loop after which the server is not live
 
 
 def connect_health(router: APIRouter, service: Service) -> None:
+    """Add the routes of health, status and counters."""
+
     @router.get(
         "/health",
         tags=["state"],
@@ -33,14 +35,15 @@ def connect_health(router: APIRouter, service: Service) -> None:
 
     @router.get("/api/stats", tags=["state"], summary="What was counted, stream by stream")
     def stats(source: str | None = None) -> Response:
-        feeds = (
-            [service.feed(source)] if source is not None else list(service.monitor.feeds.values())
-        )
+        if source is not None:
+            feeds = [service.feed(source)]
+        else:
+            feeds = list(service.monitor.feeds.values())
         return json_answer({"streams": [stream_counts(feed) for feed in feeds]})
 
 
 def health_report(service: Service) -> dict[str, Any]:
-    """Live: the loop beats. Ready: it also keeps what it finds."""
+    """Return whether the service is live (its loop beats) and ready (it also stores results)."""
     monitor = service.monitor
     reasons = []
     silent = monitor.clock() - monitor.last_beat
@@ -64,34 +67,35 @@ def health_report(service: Service) -> dict[str, Any]:
 
 
 def status_report(service: Service) -> dict[str, Any]:
+    """Return the counts of all streams and the state of each part of the service."""
     feeds = list(service.monitor.feeds.values())
     points = sum(feed.points for feed in feeds)
     anomalies = sum(feed.anomalies for feed in feeds)
-    counts: dict[str, Any] = {
+    hub = service.hub
+    return {
+        "version": API_VERSION,
+        "up_seconds": time.time() - service.began,
         "streams": len(feeds),
         "points": points,
         "anomalies": anomalies,
         "alarms": sum(feed.alarms for feed in feeds),
-    }
-    counts |= {
         "rate": anomalies / points if points else 0.0,
         "failing": sorted(feed.name for feed in feeds if feed.failure),
+        "queue": queue_lengths(feeds),
+        "store": storage_report(service),
+        "events": {
+            "clients": len(hub.clients),
+            "newest": hub.newest,
+            "sent": hub.sent,
+            "slow": hub.slow,
+        },
+        "calls": service.notifier.status() if service.notifier else [],
+        "requests": {"too_often": service.rate_limiter.refused, "too_big": service.oversized},
     }
-    hub = service.hub
-    rooms: dict[str, Any] = {"queue": queue_lengths(feeds), "store": storage_report(service)}
-    rooms["events"] = {
-        "clients": len(hub.clients),
-        "newest": hub.newest,
-        "sent": hub.sent,
-        "slow": hub.slow,
-    }
-    rooms["calls"] = service.notifier.status() if service.notifier else []
-    rooms["requests"] = {"too_often": service.rate_limiter.refused, "too_big": service.oversized}
-    return {"version": API_VERSION, "up_seconds": time.time() - service.began, **counts, **rooms}
 
 
 def queue_lengths(feeds: Sequence[Feed]) -> dict[str, int]:
-    """What waits in the queues of pushed streams, and what was not simply taken."""
+    """Return the points waiting for pushed streams, and those repeated, late and refused."""
     pushed = [feed.stream for feed in feeds if isinstance(feed.stream, PushedStream)]
     counts = {
         fact: sum(stream.notes.get(fact, 0) for stream in pushed)
@@ -101,7 +105,7 @@ def queue_lengths(feeds: Sequence[Feed]) -> dict[str, int]:
 
 
 def storage_report(service: Service) -> dict[str, Any]:
-    """How the store does: batches that wait for it, batches given up, and what is wrong with it."""
+    """Return the state of the store: batches that wait for it, batches lost, and its trouble."""
     outbox = service.monitor.outbox
     trouble = outbox.trouble.text if outbox.trouble else None
     return {
@@ -113,17 +117,17 @@ def storage_report(service: Service) -> dict[str, Any]:
 
 
 def stream_counts(feed: Feed) -> dict[str, Any]:
-    """The counters of one stream since it was opened."""
+    """Return the counters of one stream since it was opened."""
     track = feed.applied_track
-    counts: dict[str, Any] = {
+    return {
         "source": feed.name,
         "points": feed.points,
         "anomalies": feed.anomalies,
         "alarms": feed.alarms,
-    }
-    counts |= {
         "rate": feed.anomalies / feed.points if feed.points else 0.0,
         "notes": dict(feed.stream.notes),
+        "microseconds_per_point": 1e6 * track.pace,
+        "scored_to": track.end,
+        "end": feed.end,
+        "waiting": feed.stream.waiting if isinstance(feed.stream, PushedStream) else 0,
     }
-    counts |= {"microseconds_per_point": 1e6 * track.pace, "scored_to": track.end, "end": feed.end}
-    return counts | {"waiting": feed.stream.waiting if isinstance(feed.stream, PushedStream) else 0}

@@ -1,4 +1,4 @@
-"""Routes that list streams."""
+"""The routes of streams and their descriptions."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from redline.sources.recording import Recording
 
 
 def connect_streams(router: APIRouter, service: Service) -> None:
+    """Add the routes that list streams and describe one."""
+
     @router.get(
         "/api/streams",
         tags=["streams"],
@@ -25,10 +27,9 @@ def connect_streams(router: APIRouter, service: Service) -> None:
         start = names.index(after) + 1 if after in names else 0
         feeds = [service.monitor.feeds[name] for name in names[start : start + limit]]
         service.wait_until_restored(feeds)
-        shown = [stream_description(feed) for feed in feeds]
         return json_answer(
             {
-                "streams": shown,
+                "streams": [stream_description(feed) for feed in feeds],
                 "total": len(names),
                 "next": names[start + limit - 1] if start + limit < len(names) else None,
             }
@@ -40,46 +41,51 @@ def connect_streams(router: APIRouter, service: Service) -> None:
 
 
 def stream_kind(feed: Feed) -> str:
+    """Return where a stream comes from: pushed, recording, live or simulated."""
     if isinstance(feed.stream, PushedStream):
         return "pushed"
-    return (
-        "recording" if isinstance(feed.stream, Recording) else "live" if feed.real else "simulated"
-    )
+    if isinstance(feed.stream, Recording):
+        return "recording"
+    return "live" if feed.real else "simulated"
 
 
 def stream_description(feed: Feed) -> dict[str, Any]:
+    """Return the document of a stream: its features, time range, counts, settings and status."""
     stream = feed.stream
     first = feed.tape.first
+    oldest = None
+    newest = None
     with feed.lock:
-        span = (
-            feed.tape.read("time", first, feed.end)[[0, -1], 0].tolist()
-            if feed.end > first
-            else [None, None]
-        )
-    features = [{"name": name, "unit": unit} for name, unit in zip(stream.names, stream.units)]
-    about: dict[str, Any] = {
+        if feed.end > first:
+            oldest, newest = feed.tape.read("time", first, feed.end)[[0, -1], 0].tolist()
+    return {
         "source": feed.name,
         "title": stream.title,
         "about": stream.about,
         "kind": stream_kind(feed),
-        "features": features,
-    }
-    about |= {
+        "features": [
+            {"name": name, "unit": unit} for name, unit in zip(stream.names, stream.units)
+        ],
         "period": stream.period,
         "points": feed.points,
         "first": first,
         "end": feed.end,
-        "from": span[0],
-        "to": span[1],
+        "from": oldest,
+        "to": newest,
+        "anomalies": feed.anomalies,
+        "alarms": feed.alarms,
+        "applied": asdict(feed.applied),
+        "status": stream_status(feed),
+        "arrived": feed.arrived,
     }
-    about |= {"anomalies": feed.anomalies, "alarms": feed.alarms, "applied": asdict(feed.applied)}
-    return about | {"status": stream_status(feed), "arrived": feed.arrived}
 
 
 def stream_status(feed: Feed) -> str:
-    """The state of a stream under its applied settings, in a few words."""
-    if feed.failure or feed.applied_track.failure:
-        return f"failed, id {(feed.failure or feed.applied_track.failure).id}"  # type: ignore[union-attr]
+    """Return the state of a stream under its applied settings, in a few words."""
+    if failure := feed.failure or feed.applied_track.failure:
+        return f"failed, id {failure.id}"
     if not feed.ready:
         return "being fetched from the store"
-    return "end of file" if is_finished(feed) else "live" if feed.end else "no points yet"
+    if is_finished(feed):
+        return "end of file"
+    return "live" if feed.end else "no points yet"

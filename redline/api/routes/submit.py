@@ -1,4 +1,4 @@
-"""The route that takes points in."""
+"""The route of submitted points."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from fastapi import APIRouter, Request, Response
 from redline.api import payload
 from redline.api.payload import SubmittedPoints
 from redline.api.problems import Problem, field_error, json_answer
-from redline.api.service import COMMIT_PATIENCE, Service
+from redline.api.service import COMMIT_TIMEOUT, Service
 from redline.sources.pushed import QueueFull, Receipt, SubmissionCounts, SubmissionRefused
 
-BIG_BODY_BYTES = (
-    65_536  # bytes of a body from which it is read in a thread, so that others do not wait
-)
-MANY_BODY_SOURCES = 20  # sources of a body from which they are handed over in a thread
+# a bigger body, or one with more sources, is handled in a thread, so that it delays no others
+BIG_BODY_BYTES = 65_536
+MANY_BODY_SOURCES = 20
 POINT_SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": ["source", "time"],
@@ -63,6 +62,8 @@ SUBMIT_BODY = {
 
 
 def connect_submit(router: APIRouter, service: Service) -> None:
+    """Add the route that takes points in."""
+
     @router.post(
         "/api/submit",
         tags=["points"],
@@ -72,31 +73,32 @@ def connect_submit(router: APIRouter, service: Service) -> None:
     async def submit(request: Request) -> Response:
         body = await request.body()
         lines = "ndjson" in request.headers.get("content-type", "")
-        parts = (
-            await asyncio.to_thread(read_body, body, lines)
-            if len(body) > BIG_BODY_BYTES
-            else read_body(body, lines)
-        )
+        if len(body) > BIG_BODY_BYTES:
+            parts = await asyncio.to_thread(read_body, body, lines)
+        else:
+            parts = read_body(body, lines)
         return await submit_points(service, parts)
 
 
 def read_body(body: bytes, lines: bool) -> list[SubmittedPoints]:
+    """Return the points of a body by source; `lines` = a JSON object a line."""
     return payload.parse_submission(payload.parse_document(body, lines))
 
 
-Submitted = tuple[
-    list[tuple[str, Receipt]], list[tuple[str, SubmissionRefused]]
-]  # by source: what will be safe, what was not taken
+# (source, receipt) of each part in a queue, (source, error) of each part refused
+Submitted = tuple[list[tuple[str, Receipt]], list[tuple[str, SubmissionRefused]]]
 
 
 async def submit_points(service: Service, parts: Sequence[SubmittedPoints]) -> Response:
-    """Hands the points over and waits until they are committed; a source that is full or wrong
-    leaves the others in.
+    """Submit points, wait until they are committed and return the answer.
+
+    The points of a source that is full or wrong are refused, those of the others are taken.
     """
     many = len(parts) > MANY_BODY_SOURCES
-    receipts, refused = (
-        await asyncio.to_thread(hand_over, service, parts) if many else hand_over(service, parts)
-    )
+    if many:
+        receipts, refused = await asyncio.to_thread(enqueue_points, service, parts)
+    else:
+        receipts, refused = enqueue_points(service, parts)
     if len(refused) == 1 == len(parts):
         raise refused[0][1]
     if receipts:
@@ -110,73 +112,75 @@ async def submit_points(service: Service, parts: Sequence[SubmittedPoints]) -> R
             f"not committed yet: {', '.join(late[:10])}; send the same again, repeats are ignored",
             headers={"Retry-After": "5"},
         )
-    told = [(source, receipt.result()) for source, receipt in receipts]
-    return (
-        await asyncio.to_thread(acknowledge_points, told, refused)
-        if many
-        else acknowledge_points(told, refused)
-    )
+    committed = [(source, receipt.result()) for source, receipt in receipts]
+    if many:
+        return await asyncio.to_thread(acknowledge_points, committed, refused)
+    return acknowledge_points(committed, refused)
 
 
-def hand_over(service: Service, parts: Sequence[SubmittedPoints]) -> Submitted:
+def enqueue_points(service: Service, parts: Sequence[SubmittedPoints]) -> Submitted:
+    """Put the points of each source into its queue."""
     receipts = []
     refused = []
     for part in parts:
         try:
-            receipts.append(
-                (part.source, service.monitor.submit(part.source, part.time, part.x, part.names))
-            )
+            receipt = service.monitor.submit(part.source, part.time, part.x, part.names)
+            receipts.append((part.source, receipt))
         except SubmissionRefused as error:
             refused.append((part.source, error))
     return receipts, refused
 
 
 async def wait_committed(receipts: Sequence[Receipt]) -> None:
-    """Waits until all are resolved, or PATIENCE is over: one call into the event loop, however many
-    there are.
+    """Wait until all receipts are resolved, COMMIT_TIMEOUT at most.
+
+    The event loop is called once, however many receipts there are.
     """
     loop = asyncio.get_running_loop()
     done = asyncio.Event()
     left = len(receipts)
     lock = threading.Lock()
 
-    def one_less(_: Any) -> None:
+    def count_down(_: Any) -> None:
         nonlocal left
         with lock:
             left -= 1
             if left:
                 return
-        with contextlib.suppress(RuntimeError):  # the loop has closed: no request waits any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed: no request waits any more
             loop.call_soon_threadsafe(done.set)
 
     for receipt in receipts:
-        receipt.add_done_callback(one_less)
+        receipt.add_done_callback(count_down)
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(done.wait(), COMMIT_PATIENCE)
+        await asyncio.wait_for(done.wait(), COMMIT_TIMEOUT)
 
 
 def acknowledge_points(
     taken: Sequence[tuple[str, SubmissionCounts]], refused: Sequence[tuple[str, SubmissionRefused]]
 ) -> Response:
-    """What became of the points, together and source by source."""
+    """Return the counts of the points taken, in total and by source.
+
+    Raises a problem with the errors, and the counts if there are any, if a source was refused.
+    """
     sources: dict[str, SubmissionCounts] = {}
-    for source, each in taken:
-        sources[source] = SubmissionCounts(
-            *(a + b for a, b in zip(sources.get(source, (0, 0, 0)), each))
-        )
-    whole = {
-        **SubmissionCounts(*map(sum, zip((0, 0, 0), *sources.values())))._asdict(),
-        "sources": {source: each._asdict() for source, each in sources.items()},
+    for source, counts in taken:
+        before = sources.get(source, (0, 0, 0))
+        sources[source] = SubmissionCounts(*(a + b for a, b in zip(before, counts)))
+    total = SubmissionCounts(*map(sum, zip((0, 0, 0), *sources.values())))
+    report = {
+        **total._asdict(),
+        "sources": {source: counts._asdict() for source, counts in sources.items()},
     }
     if not refused:
-        return json_answer(whole)
+        return json_answer(report)
     problem = Problem(
-        429 if any(isinstance(e, QueueFull) for _, e in refused) else 422,
+        429 if any(isinstance(error, QueueFull) for _, error in refused) else 422,
         f"{len(refused)} of {len(taken) + len(refused)} sources refused",
+        [
+            {"source": source, **field_error(error.field, error.wanted, error.came)}
+            for source, error in refused
+        ],
     )
-    problem.errors = [
-        {"source": source, **field_error(error.field, error.wanted, error.came)}
-        for source, error in refused
-    ]
-    problem.more = whole if taken else {}
+    problem.more = report if taken else {}
     raise problem

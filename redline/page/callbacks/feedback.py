@@ -55,7 +55,7 @@ def connect_feedback(app: dash.Dash, service: Service) -> None:
         """Return the text of the proposal and whether it is hidden; dismiss it on a click."""
         if ctx.triggered_id == "proposal-dismiss":
             await asyncio.to_thread(service.labels.dismiss, domain)
-        due = await asyncio.to_thread(service.labels.due, domain)
+        due = await asyncio.to_thread(service.labels.is_proposal_due, domain)
         if domain not in monitor.feeds or not due:
             return no_update, True
         found = await asyncio.to_thread(find_proposal, service, monitor.feeds[domain])

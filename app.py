@@ -361,7 +361,7 @@ def main(words: list[str] | None = None) -> None:
     print(f"Redline watches {streams} streams at {address} (Ctrl-C ends it)", flush=True)
     if open_browser:
         threading.Timer(1.0, webbrowser.open, [address]).start()
-    serve(app.server, sock)
+    serve(app.server, sock, service.connections)
 
 
 if __name__ == "__main__":

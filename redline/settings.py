@@ -118,6 +118,24 @@ class ServerSettings:
         Unit("requests/s"),
         doc("most requests of one client to the API, 0 = no limit"),
     ] = 1_000
+    connections: Annotated[
+        int, Interval(ge=10, le=100_000), doc("most connections at the same time")
+    ] = 2_000
+    client_connections: Annotated[
+        int, Interval(ge=1, le=100_000), doc("most connections of one address")
+    ] = 1_000
+    header_timeout: Annotated[
+        int,
+        Interval(ge=1, le=3_600),
+        Unit("s"),
+        doc("a request whose headers take longer is ended"),
+    ] = 10
+    body_timeout: Annotated[
+        int,
+        Interval(ge=1, le=3_600),
+        Unit("s"),
+        doc("a request whose body pauses for longer is ended"),
+    ] = 30
     db: Annotated[
         str, doc("the file that keeps history and settings; made where it is not there")
     ] = "redline.db"

@@ -66,50 +66,84 @@ class RequestGuard:
             await refuse(found, scope, receive, send)
             return
         scope.setdefault("state", {})["who"] = found.name if found else "local"
-        if scope["type"] == "http":
-            receive = self._limit_body(scope["path"], receive)
-        await self.app(scope, receive, send)
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        body = LimitedBody(self.service, scope["path"], client_address(scope), receive)
+        try:
+            await self.app(scope, body.receive, send)
+        finally:
+            body.release()
 
     def _check(self, scope: Any, headers: Mapping[str, str]) -> Refusal | Token | None:
         """Return the token of a request, or its refusal; None = no token is needed."""
         path = scope["path"]
         service = self.service
         found = service.authorizer.authorize(scope.get("method", "GET"), path, headers)
-        if isinstance(found, Refusal) or not path.startswith("/api/"):
+        if isinstance(found, Refusal):
             return found
-        client = scope.get("client") or ("", 0)
-        if wait := service.rate_limiter.acquire(client[0], time.monotonic()):
+        if not path.startswith("/api/"):
+            return self._check_length(path, headers.get("content-length", "0")) or found
+        if wait := service.rate_limiter.acquire(client_address(scope), time.monotonic()):
             return Refusal(
                 429,
                 f"wanted at most {service.options.rate:g} requests a second, came more",
                 (("Retry-After", f"{math.ceil(wait)}"),),
             )
-        length = headers.get("content-length", "0")
-        if length.isdecimal() and int(length) > service.options.body:
-            service.oversized += 1
-            return Refusal(
-                413,
-                (
-                    f"wanted a body of at most {service.options.body:,} bytes, came "
-                    f"{int(length):,}; send it in parts"
-                ),
+        return self._check_length(path, headers.get("content-length", "0")) or found
+
+    def _check_length(self, path: str, length: str) -> Refusal | None:
+        """Return the refusal of a body that says itself that it is too big."""
+        limit, advice = body_limit(self.service, path)
+        if not length.isdecimal() or int(length) <= limit:
+            return None
+        self.service.oversized += 1
+        came = f"wanted a body of at most {limit:,} bytes, came {int(length):,}; {advice}"
+        return Refusal(413, came)
+
+
+class LimitedBody:
+    """The body of a request, counted while it arrives."""
+
+    def __init__(self, service: Service, path: str, client: str, receive: Any) -> None:
+        self.service = service
+        self.client = client
+        self.limit, self.advice = body_limit(service, path)
+        self._receive = receive
+        self.held = 0  # bytes
+
+    async def receive(self) -> Any:
+        """Return the next message; refuse a body that is too big, or one for which no room is."""
+        message = await self._receive()
+        count = len(message.get("body", b""))
+        if self.held + count > self.limit:
+            self.service.oversized += 1
+            raise Problem(
+                413, f"wanted a body of at most {self.limit:,} bytes, came more; {self.advice}"
             )
-        return found
+        if count and not self.service.bodies.take(self.client, count):
+            raise Problem(
+                429,
+                "wanted room for the body, came more than this server holds at a time; send it "
+                "again, or in parts",
+                headers={"Retry-After": "1"},
+            )
+        self.held += count
+        return message
 
-    def _limit_body(self, path: str, receive: Any) -> Any:
-        """Return a `receive` that refuses a body without a Content-Length once it is too big."""
-        api = path.startswith("/api/")
-        limit = self.service.options.body if api else MAX_PAGE_BODY
-        advice = "send it in parts" if api else "choose a smaller file"
-        left = limit
+    def release(self) -> None:
+        """Give the room of the body back, once the request is answered."""
+        self.service.bodies.give_back(self.client, self.held)
+        self.held = 0
 
-        async def receive_limited() -> Any:
-            nonlocal left
-            message = await receive()
-            left -= len(message.get("body", b""))
-            if left < 0:
-                self.service.oversized += 1
-                raise Problem(413, f"wanted a body of at most {limit:,} bytes, came more; {advice}")
-            return message
 
-        return receive_limited
+def client_address(scope: Any) -> str:
+    """Return the address a request comes from."""
+    return str((scope.get("client") or ("", 0))[0])
+
+
+def body_limit(service: Service, path: str) -> tuple[int, str]:
+    """Return the bytes a body may have at a path, and what to do about a bigger one."""
+    if path.startswith("/api/"):
+        return service.options.body, "send it in parts"
+    return MAX_PAGE_BODY, "choose a smaller file"

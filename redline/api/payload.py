@@ -17,9 +17,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
+from redline.sources.pushed import MAX_FEATURES
+
 POINT_KEYS = frozenset(("source", "time", "value", "values"))
 SINGLE_FEATURE = ("value",)  # the one feature of a source that sends bare values
 LARGEST_SUBMITTED = 1e75  # of a value: its fourth power is still finite, so no detector overflows
+# of one body: what is parsed takes many times the bytes it came in
+MAX_CELLS = 2_000_000  # points times features, or commas
+MAX_ITEMS = 250_000  # objects, lists or lines
 MAX_SHOWN = 80  # characters of a wrong value that an answer repeats
 POINT_FORM = 'an object such as {"source": "oven", "time": 1767571200, "value": 20.5}'
 
@@ -67,8 +72,9 @@ def to_json(value: Any) -> bytes:
 def parse_document(body: bytes, lines: bool = False) -> Any:
     """Return the value of a JSON text, or the list of the values on its lines.
 
-    Raises BodyError where it is not JSON.
+    Raises BodyError where it is not JSON, or of too many parts.
     """
+    refuse_many_items(body)
     if not lines:
         try:
             return orjson.loads(body)
@@ -81,6 +87,22 @@ def parse_document(body: bytes, lines: bool = False) -> Any:
     except orjson.JSONDecodeError:
         raise find_bad_line(rows) from None
     return found
+
+
+def refuse_many_items(body: bytes) -> None:
+    """Refuse a body of more parts than fit, before it is parsed.
+
+    Brackets and commas within texts count too; a name is not made of thousands of them.
+    """
+    counts = {
+        "objects": (body.count(b"{"), MAX_ITEMS),
+        "lists": (body.count(b"["), MAX_ITEMS),
+        "lines": (body.count(b"\n"), MAX_ITEMS),
+        "values": (body.count(b","), MAX_CELLS),
+    }
+    for name, (count, most) in counts.items():
+        if count > most:
+            raise BodyError("body", f"at most {most:,} {name}; send it in parts", f"{count:,}")
 
 
 def find_bad_line(rows: list[bytes]) -> BodyError:
@@ -141,6 +163,7 @@ def points_from_columns(item: dict[str, Any], where: str) -> SubmittedPoints:
         values = {SINGLE_FEATURE[0]: values}
     if not values:
         raise BodyError(f"{where}values", "one feature or more", values)
+    refuse_many_cells(f"{where}values", len(time), len(values))
     x = np.empty((len(time), len(values)))
     for at, (name, column) in enumerate(values.items()):
         field = f"{where}values.{name}" if "values" in item else f"{where}value"
@@ -173,6 +196,7 @@ def points_from_rows(source: str, points: list[dict[str, Any]]) -> SubmittedPoin
     names = tuple(dict.fromkeys(chain.from_iterable(named)))
     if not names:
         raise BodyError(f"{where}values", "one feature or more", {})
+    refuse_many_cells(f"{where}values", len(points), len(names))
     if all(len(value) == len(names) for value in named):
         cells = map(itemgetter(*names), named)
         flat = list(cells) if len(names) == 1 else list(chain.from_iterable(cells))
@@ -181,6 +205,15 @@ def points_from_rows(source: str, points: list[dict[str, Any]]) -> SubmittedPoin
     x = number_column(flat, f"{where}{'value' if names == SINGLE_FEATURE else 'values'}")
     time = time_column([point["time"] for point in points], f"{where}time")
     return SubmittedPoints(source, names, time, x.reshape(-1, len(names)))
+
+
+def refuse_many_cells(field: str, points: int, features: int) -> None:
+    """Refuse points whose values would not fit, before room is made for them."""
+    if features > MAX_FEATURES:
+        raise BodyError(field, f"at most {MAX_FEATURES:,} features", f"{features:,}")
+    if points * features > MAX_CELLS:
+        came = f"{points:,} points of {features:,} features; send them in parts"
+        raise BodyError(field, f"at most {MAX_CELLS:,} values of a source", came)
 
 
 def number_column(column: list[Any], field: str) -> np.ndarray:

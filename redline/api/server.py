@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import socket
 from collections.abc import AsyncIterator
 
@@ -11,6 +12,7 @@ import uvicorn
 from fastapi import APIRouter, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
+from redline.api.connections import ConnectionRegistry, limited_protocol
 from redline.api.guard import HostGuard, RequestGuard
 from redline.api.problems import connect_problems, connect_unknown
 from redline.api.reference import connect_docs
@@ -27,6 +29,7 @@ from redline.api.service import API_VERSION, Service, assemble_service
 from redline.engine.monitor import Monitor
 from redline.reports.table import Table
 
+SPARE_FILES = 200  # open files besides connections: the store, the code, the log
 SEND_BUFFER_BYTES = 128 * 1024  # bytes the kernel holds for a client that does not read
 
 
@@ -67,13 +70,27 @@ def listen(host: str, port: int) -> socket.socket:
     return sock
 
 
-def serve(server: FastAPI, sock: socket.socket) -> None:
-    """Serve until Ctrl-C."""
+def serve(server: FastAPI, sock: socket.socket, registry: ConnectionRegistry) -> None:
+    """Serve until Ctrl-C, within the limits of the registry."""
+    raise_file_limit(registry.limits.connections + SPARE_FILES)
     config = uvicorn.Config(
-        server, log_level="warning", timeout_graceful_shutdown=1, access_log=False
+        server,
+        http=limited_protocol(registry),
+        log_level="warning",
+        timeout_graceful_shutdown=1,
+        access_log=False,
+        proxy_headers=False,
     )
     with contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[sock])
+
+
+def raise_file_limit(wanted: int) -> None:
+    """Raise the number of files this process may open, as far as it is allowed to."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def connect_api(server: FastAPI, service: Service) -> Service:

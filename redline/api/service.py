@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,7 @@ import numpy as np
 from redline.access.authorizer import Authorizer, RateLimiter, exposure_problem
 from redline.access.hosts import Hosts
 from redline.access.tokens import AuthError, Tokens, load_tokens
+from redline.api.connections import BodyBudget, ConnectionLimits, ConnectionRegistry
 from redline.api.documents import anomaly_document, anomaly_event, stored_anomaly
 from redline.api.problems import Problem, field_error
 from redline.api.sse import EventHub, ServerEvent
@@ -30,6 +32,7 @@ from redline.settings import ServerSettings
 from redline.storage.sqlite import AnomalyQuery, SqliteStore, StoredPoints
 
 API_VERSION = "0.1.0"
+MAX_BIG_BODIES = 2  # parsed at the same time; each takes several times its size while it is
 RESTORE_TIMEOUT = 2.0  # seconds a request waits for the past of streams
 COMMIT_TIMEOUT = 30.0  # seconds a request waits for its commit before it is refused
 
@@ -42,6 +45,7 @@ class ServerOptions(NamedTuple):
     body: int = 32 * 2**20  # bytes of one request, at most
     rate: float = 1_000.0  # requests a second and client, 0 = no limit
     hosts: Hosts = Hosts()  # names that a Host header may carry
+    connections: ConnectionLimits = ConnectionLimits()
 
 
 def server_options(
@@ -65,6 +69,12 @@ def server_options(
         body=settings.body_limit * 2**20,
         rate=settings.rate_limit,
         hosts=Hosts.from_options(settings.host, settings.allow_host),
+        connections=ConnectionLimits(
+            connections=settings.connections,
+            per_client=settings.client_connections,
+            header_seconds=settings.header_timeout,
+            body_seconds=settings.body_timeout,
+        ),
     )
 
 
@@ -86,6 +96,9 @@ class Service:
         self.hub = EventHub(
             self._stored_events if self.store else None, self.store.newest() if self.store else 0
         )
+        self.connections = ConnectionRegistry(self.options.connections)
+        self.bodies = BodyBudget()
+        self.big_bodies = asyncio.Semaphore(MAX_BIG_BODIES)
         self.oversized = 0  # requests refused for their size
 
     @property

@@ -222,6 +222,10 @@ def run(
     cors: Annotated[str | None, server_option("cors")] = None,
     body_limit: Annotated[str | None, server_option("body-limit")] = None,
     rate_limit: Annotated[str | None, server_option("rate-limit")] = None,
+    connections: Annotated[str | None, server_option("connections")] = None,
+    client_connections: Annotated[str | None, server_option("client-connections")] = None,
+    header_timeout: Annotated[str | None, server_option("header-timeout")] = None,
+    body_timeout: Annotated[str | None, server_option("body-timeout")] = None,
 ) -> None:
     """Run what Export on the page wrote, without the page."""
     from redline.cli.run import make_printer, run_settings_file

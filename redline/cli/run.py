@@ -233,7 +233,7 @@ def run_live(plan: RunPlan, server: ServerSettings, show: PrintAnomaly) -> None:
             f"Redline runs {plan.name}; the API is at "
             f"http://{server.host}:{server.port}/docs (Ctrl-C ends it)"
         )
-        serve(build_server(service), sock)
+        serve(build_server(service), sock, service.connections)
 
 
 def prepare_feed(monitor: Monitor, plan: RunPlan) -> None:

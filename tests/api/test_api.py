@@ -669,6 +669,8 @@ def test_a_body_of_the_page_that_is_too_big_is_told_the_limit_of_the_page(runnin
 
     assert running.post("/update", content=b" " * 150).json() == 150
     said = refused(running.post("/update", content=b" " * 201), 413)["detail"]
+    assert said == "wanted a body of at most 200 bytes, came 201; choose a smaller file"
+    said = refused(running.post("/update", content=iter([b" " * 101, b" " * 100])), 413)["detail"]
     assert said == "wanted a body of at most 200 bytes, came more; choose a smaller file"
 
 
@@ -885,7 +887,7 @@ def test_an_event_is_the_anomaly_of_the_list(running):
     )
 
 
-def test_the_openapi_lists_every_route_and_answers_are_quick(wave):
+def test_the_openapi_lists_every_route(wave):
     paths = wave.get("/openapi.json").json()["paths"]
     wanted = (
         "/health /api/status /api/stats /api/streams /api/data/{source} /api/anomalies "
@@ -897,9 +899,6 @@ def test_the_openapi_lists_every_route_and_answers_are_quick(wave):
         all(path in shown for path in paths) and "src=" not in shown and "@import" not in shown
     )  # it needs nothing from elsewhere
     assert "swagger" in wave.get("/docs/try").text
-    began = time.perf_counter()
-    wave.get("/api/data/iot", params={"limit": 3_000})
-    assert time.perf_counter() - began < 1
 
 
 # --- with a store

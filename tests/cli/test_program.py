@@ -131,20 +131,17 @@ def test_a_wrong_flag_gets_a_sentence(tmp_path: Path, flags: list[str], words: l
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
-def test_it_ends_within_a_second_without_complaint(how: signal.Signals) -> None:
-    took = []
-    # three attempts, because the machine may be busy with something else
-    while not took or (min(took) >= 1.0 and len(took) < 3):
-        server = Server().start()
-        with urllib.request.urlopen(server.url, timeout=10) as answer:
-            answer.read()
-        process = server.process
-        assert process is not None
-        took.append(server.stop(how))
-        log = server.log.read_text()
-        server.folder.cleanup()
-        assert process.returncode in (0, -how, 128 + how) and "Traceback" not in log, log
-    assert min(took) < 1.0, took
+def test_it_ends_soon_without_complaint(how: signal.Signals) -> None:
+    server = Server().start()
+    with urllib.request.urlopen(server.url, timeout=10) as answer:
+        answer.read()
+    process = server.process
+    assert process is not None
+    seconds = server.stop(how)
+    log = server.log.read_text()
+    server.folder.cleanup()
+    assert process.returncode in (0, -how, 128 + how) and "Traceback" not in log, log
+    assert seconds < SOON
 
 
 def test_it_ends_within_a_second_while_a_visitor_is_connected() -> None:

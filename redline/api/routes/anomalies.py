@@ -16,6 +16,7 @@ from redline.engine.tape import BUFFER_STEPS
 from redline.engine.wording import SEVERITIES
 from redline.storage.sqlite import AnomalyQuery
 
+MAX_SOURCES = 100  # streams one request may name
 SeverityName = Literal["info", "warning", "critical"]
 
 
@@ -51,7 +52,9 @@ def connect_anomalies(router: APIRouter, service: Service) -> None:
         summary="Anomalies, oldest first: the newest `limit`, or the first after an id",
     )
     def anomalies(
-        source: Annotated[list[str] | None, Query(description="only of these streams")] = None,
+        source: Annotated[
+            list[str] | None, Query(description="only of these streams", max_length=MAX_SOURCES)
+        ] = None,
         start: str | None = None,
         end: str | None = None,
         severity: SeverityName = "info",
@@ -62,11 +65,12 @@ def connect_anomalies(router: APIRouter, service: Service) -> None:
         ] = None,
         limit: Annotated[int, Query(ge=1, le=BUFFER_STEPS)] = 100,
     ) -> Response:
-        for name in source or ():
+        sources = tuple(dict.fromkeys(source or ()))
+        for name in sources:
             service.feed(name)
         start_time, end_time = time_bounds(start, end)
         wanted = AnomalyFilter(
-            sources=tuple(source or ()),
+            sources=sources,
             start=start_time,
             end=end_time,
             rank=SEVERITIES.index(severity),

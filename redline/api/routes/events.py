@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from redline.api.problems import Problem
-from redline.api.routes.anomalies import SeverityName
+from redline.api.routes.anomalies import MAX_SOURCES, SeverityName
 from redline.api.service import Service
 from redline.api.sse import MAX_EVENT_CLIENTS, EventFilter
 from redline.engine.wording import SEVERITIES
@@ -33,7 +33,9 @@ def connect_events(router: APIRouter, service: Service) -> None:
     )
     async def follow(
         request: Request,
-        source: Annotated[list[str] | None, Query(description="only of these streams")] = None,
+        source: Annotated[
+            list[str] | None, Query(description="only of these streams", max_length=MAX_SOURCES)
+        ] = None,
         severity: SeverityName = "info",
         last_event_id: Annotated[
             int | None,

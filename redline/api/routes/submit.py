@@ -74,7 +74,8 @@ def connect_submit(router: APIRouter, service: Service) -> None:
         body = await request.body()
         lines = "ndjson" in request.headers.get("content-type", "")
         if len(body) > BIG_BODY_BYTES:
-            parts = await asyncio.to_thread(read_body, body, lines)
+            async with service.big_bodies:
+                parts = await asyncio.to_thread(read_body, body, lines)
         else:
             parts = read_body(body, lines)
         return await submit_points(service, parts)

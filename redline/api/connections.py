@@ -1,0 +1,231 @@
+"""The limits of connections: their number, how long a request may take to arrive, its size.
+
+uvicorn's parser reads headers of any length and waits for them for ever. This protocol adds the
+limits, at the cost of a few comparisons for each piece that arrives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from enum import Enum
+from http import HTTPStatus
+from typing import ClassVar, NamedTuple
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from redline.api import payload
+
+SWEEP_SECONDS = 1.0  # between two looks at the deadlines
+CHUNK_OVERHEAD = 8  # bytes around a byte of a chunked body that are still no attack
+
+
+class ConnectionLimits(NamedTuple):
+    """What one connection, one client and all of them together may use."""
+
+    connections: int = 2_000
+    per_client: int = 1_000  # connections of one address
+    header_bytes: int = 65_536
+    header_seconds: float = 10.0  # from the first byte to the last of the headers
+    body_seconds: float = 30.0  # that a body may pause
+    body_rate: float = 1_024.0  # bytes a second below which a body counts as pausing
+
+
+class BodyBudget:
+    """The bytes of request bodies that are held at the moment, in all and by client."""
+
+    def __init__(self, most: int = 128 * 2**20, most_per_client: int = 64 * 2**20) -> None:
+        self.most = most
+        self.most_per_client = most_per_client
+        self.held: Counter[str] = Counter()  # client -> bytes
+        self.total = 0
+        self.refused = 0  # requests
+
+    def take(self, client: str, count: int) -> bool:
+        """Take bytes of the budget; return whether there were as many left."""
+        over = self.held[client] + count > self.most_per_client
+        if over or self.total + count > self.most:
+            self.refused += 1
+            return False
+        self.held[client] += count
+        self.total += count
+        return True
+
+    def give_back(self, client: str, count: int) -> None:
+        """Give bytes back that were taken."""
+        self.total -= count
+        self.held[client] -= count
+        if not self.held[client]:
+            del self.held[client]
+
+
+class Phase(Enum):
+    """What a connection waits for."""
+
+    HEADERS = 1
+    BODY = 2
+    ANSWER = 3  # or for the next request, which uvicorn's own time limit ends
+    CLOSED = 4
+
+
+class ConnectionRegistry:
+    """The open connections; a sweep ends those that are past their deadline."""
+
+    def __init__(self, limits: ConnectionLimits = ConnectionLimits()) -> None:  # noqa: B008
+        self.limits = limits
+        self.open: set[LimitedProtocol] = set()
+        self.by_client: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()  # reason -> connections
+        self.sweeper: asyncio.TimerHandle | None = None
+
+    def admit(self, connection: LimitedProtocol) -> str | None:
+        """Take a connection in; return why it is refused, None = it is not."""
+        if len(self.open) >= self.limits.connections:
+            return f"at most {self.limits.connections:,} connections"
+        if self.by_client[connection.address] >= self.limits.per_client:
+            return f"at most {self.limits.per_client:,} connections from one address"
+        self.open.add(connection)
+        self.by_client[connection.address] += 1
+        if self.sweeper is None:
+            self.sweeper = connection.loop.call_later(SWEEP_SECONDS, self.sweep, connection.loop)
+        return None
+
+    def release(self, connection: LimitedProtocol) -> None:
+        """Let a connection go; one that was not admitted, or is gone, is ignored."""
+        if connection in self.open:
+            self.open.remove(connection)
+            self.by_client[connection.address] -= 1
+            if not self.by_client[connection.address]:
+                del self.by_client[connection.address]
+
+    def sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        """End the connections that are past their deadline; go on while there is any."""
+        now = loop.time()
+        for connection in list(self.open):
+            connection.end_if_late(now)
+        more = bool(self.open)
+        self.sweeper = loop.call_later(SWEEP_SECONDS, self.sweep, loop) if more else None
+
+
+class LimitedProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP protocol within the limits of a registry."""
+
+    registry: ClassVar[ConnectionRegistry]
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.address = self.client[0] if self.client else ""
+        self.limits = self.registry.limits
+        self.phase = Phase.HEADERS
+        self.header_bytes = 0
+        self.raw_bytes = 0  # of the body as they came
+        self.body_bytes = 0
+        self.deadline = self.loop.time() + self.limits.header_seconds
+        refusal = self.registry.admit(self)
+        if refusal:
+            self.refuse(HTTPStatus.SERVICE_UNAVAILABLE, f"wanted {refusal}; try again later")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.registry.release(self)
+        self.phase = Phase.CLOSED
+        super().connection_lost(exc)
+
+    def handle_websocket_upgrade(self) -> None:
+        self.registry.release(self)  # another protocol takes the connection over
+        self.phase = Phase.ANSWER
+        super().handle_websocket_upgrade()
+
+    def data_received(self, data: bytes) -> None:
+        if self.phase is Phase.CLOSED:
+            return
+        if self.phase is Phase.HEADERS:
+            self.header_bytes += len(data)
+        elif self.phase is Phase.BODY:
+            self.raw_bytes += len(data)
+            self.deadline = min(
+                self.deadline + len(data) / self.limits.body_rate,
+                self.loop.time() + self.limits.body_seconds,
+            )
+        super().data_received(data)
+        self.refuse_oversized()
+
+    def refuse_oversized(self) -> None:
+        """Refuse headers that are too long, and a chunked body that consists of its frame."""
+        most = self.limits.header_bytes
+        if self.phase is Phase.HEADERS and self.header_bytes > most:
+            detail = f"wanted headers of at most {most:,} bytes; came more"
+            self.refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, detail)
+        overhead = self.raw_bytes - self.body_bytes
+        if self.phase is Phase.BODY and overhead > most + CHUNK_OVERHEAD * self.body_bytes:
+            detail = f"wanted chunks with at most {most:,} bytes around them; came more"
+            self.refuse(HTTPStatus.BAD_REQUEST, detail)
+
+    def end_if_late(self, now: float) -> None:
+        """Refuse a request whose headers or body do not arrive in time."""
+        reading = self.phase in (Phase.HEADERS, Phase.BODY) and not self.flow.read_paused
+        if not reading or now <= self.deadline:
+            return
+        if not self.header_bytes:  # a browser that connected in advance: nothing to answer
+            self.phase = Phase.CLOSED
+            self.transport.close()
+            return
+        limits = self.limits
+        detail = (
+            f"wanted all headers within {limits.header_seconds:g} s"
+            if self.phase is Phase.HEADERS
+            else f"wanted a body that does not pause for {limits.body_seconds:g} s"
+        )
+        self.refuse(HTTPStatus.REQUEST_TIMEOUT, f"{detail}; send the request again")
+
+    def refuse(self, status: HTTPStatus, detail: str) -> None:
+        """Answer with a problem, unless an answer has begun, and close the connection."""
+        self.registry.refused[status.phrase] += 1
+        self.phase = Phase.CLOSED
+        if self.cycle is None or not self.cycle.response_started:
+            problem = {
+                "type": "about:blank",
+                "title": status.phrase,
+                "status": status.value,
+                "detail": detail,
+            }
+            body = payload.to_json(problem)
+            head = (
+                f"HTTP/1.1 {status.value} {status.phrase}\r\n"
+                "content-type: application/problem+json\r\n"
+                f"content-length: {len(body)}\r\nretry-after: 5\r\nconnection: close\r\n\r\n"
+            )
+            self.transport.write(head.encode() + body)
+        self.transport.close()
+
+    # --- what the parser finds
+
+    def on_message_begin(self) -> None:
+        if self.phase is Phase.ANSWER:  # not the first request of the connection
+            self.deadline = self.loop.time() + self.limits.header_seconds
+            self.header_bytes = 0
+        self.phase = Phase.HEADERS
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.phase is Phase.HEADERS:  # later ones are trailers, which nothing here reads
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self.phase = Phase.BODY
+        self.raw_bytes = 0
+        self.body_bytes = 0
+        self.deadline = self.loop.time() + self.limits.body_seconds
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self.body_bytes += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self.phase = Phase.ANSWER
+        super().on_message_complete()
+
+
+def limited_protocol(registry: ConnectionRegistry) -> type[asyncio.Protocol]:
+    """Return the protocol class that uvicorn makes connections of."""
+    return type("RegisteredProtocol", (LimitedProtocol,), {"registry": registry})

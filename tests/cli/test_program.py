@@ -18,6 +18,8 @@ from bench.browser import ROOT, Server
 
 pytestmark = pytest.mark.service
 
+SOON = 8.0  # seconds; it takes one, but the machine may be busy with something else
+
 
 def said(*flags: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run `app.py` with flags that end it; return its output and exit code."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from redline.storage.sqlite import SqliteStore
 STEPS = 600
 START = 1.7e9  # seconds since the epoch
 PATIENCE = 10.0  # seconds after which a test fails instead of waiting for ever
+PAUSE = 0.0005  # seconds, so that no thread keeps the others from their turn
 OTHER = Settings("EWMA", 40, 1.5)
 
 
@@ -108,6 +110,7 @@ def test_threads_that_read_apply_and_append_at_once_see_whole_rows(path: Path) -
                 first, end = feed.tape.first, min(track.end, feed.end)
                 x = feed.tape.read("x", first, end)
                 score, alarm = track.scores(first, end)
+            time.sleep(PAUSE)
             if not len(x) == len(score) == len(alarm):
                 faults.append(f"{len(x)} rows, {len(score)} scores, {len(alarm)} alarm scores")
 
@@ -115,6 +118,7 @@ def test_threads_that_read_apply_and_append_at_once_see_whole_rows(path: Path) -
         while not done.is_set():
             for settings in (OTHER, Settings(threshold=1.5)):
                 monitor.apply("pump", settings)
+                time.sleep(PAUSE)
 
     threads = [threading.Thread(target=work) for work in (read, read, tune)]
     for thread in threads:

@@ -152,7 +152,7 @@ class Transducer(ABC):
         """(offset in its block, rows): x cut at the absolute multiples of `block` steps, up to
         `most` whole blocks together; moves the clock.
         """
-        clock = self._held["step"]
+        clock = self._state["step"]
         while True:
             offset = int(clock) % block
             size = (
@@ -171,13 +171,13 @@ class Transducer(ABC):
         """The rows kept under that name in the state and then x, (kept + steps, ...); as many as
         before, the last, are kept on.
         """
-        held = self._held
-        rows = np.concatenate((held[name], x))
-        held[name] = rows[len(x) :].copy()
+        state = self._state
+        rows = np.concatenate((state[name], x))
+        state[name] = rows[len(x) :].copy()
         return rows
 
     @property
-    def _held(self) -> State:
+    def _state(self) -> State:
         if self.state is None:
             raise ValueError(
                 f"{type(self).__name__} has no state yet: give it some steps first, "
@@ -193,7 +193,7 @@ class Transducer(ABC):
             np.savez(
                 file,
                 allow_pickle=False,
-                **{"_header": np.array(json.dumps(self._header())), **self._held},
+                **{"_header": np.array(json.dumps(self._header())), **self._state},
             )
 
     def load(self, path: str | Path) -> Self:
@@ -269,14 +269,14 @@ class Within:
         self.member = member
 
     def __enter__(self) -> None:
-        held = self.owner._held
+        state = self.owner._state
         n = len(self.prefix)
         self.member.state = {
-            key[n:]: held[key] for key in held if key.startswith(self.prefix)
+            key[n:]: state[key] for key in state if key.startswith(self.prefix)
         } or None
 
     def __exit__(self, *error: object) -> None:
-        self.owner._held.update(
+        self.owner._state.update(
             {self.prefix + key: value for key, value in (self.member.state or {}).items()}
         )
         self.member.state = None
@@ -396,8 +396,8 @@ def with_robust_start(advance: Callable[[Any, Any], Verdict]) -> Callable[[Any, 
         begins = self.state is None
         x = self.read(x)
         shape = (JUDGED[-1], *x.shape[1:])
-        early = np.full(shape, np.nan) if begins else self._held.pop("early")
-        clock = 0 if begins else int(self._held.pop("seen_early"))  # not all detectors move `step`
+        early = np.full(shape, np.nan) if begins else self._state.pop("early")
+        clock = 0 if begins else int(self._state.pop("seen_early"))  # not all detectors move `step`
         early[clock : clock + len(x)] = x[: len(early) - clock]
         # steps
         verdicts = []
@@ -410,7 +410,7 @@ def with_robust_start(advance: Callable[[Any, Any], Verdict]) -> Callable[[Any, 
         if done < len(x) or not verdicts:
             verdicts.append(advance(self, x[done:]))
         if clock + len(x) < len(early):
-            self._held.update(early=early, seen_early=np.array(clock + len(x)))
+            self._state.update(early=early, seen_early=np.array(clock + len(x)))
         return verdicts[0] if len(verdicts) == 1 else _one_verdict(verdicts)
 
     return robust
@@ -568,11 +568,11 @@ class Calibration(Transducer):
         return max(1, self.window // 8)
 
     def _piece(self, offset: int, raw: Array) -> Array:
-        held, (median, unit) = self._held, self._held["line"]
+        state, (median, unit) = self._state, self._state["line"]
         score: Array = np.clip(MEDIAN_ABS_GAUSSIAN + (raw - median) / unit, 0.0, CEILING)
-        step = np.arange(len(raw))[:, None] + held["step"]
+        step = np.arange(len(raw))[:, None] + state["step"]
         calm = np.concatenate(
-            (held["calm"][None], np.where(score > self.level, 0, step))
+            (state["calm"][None], np.where(score > self.level, 0, step))
         )  # (1 + steps, streams), the step of the last calm
         running_reduce(np.maximum, calm)
         self.remember(
@@ -580,15 +580,15 @@ class Calibration(Transducer):
                 step - calm[1:] <= 0, raw, np.where(step - calm[1:] > self.window, raw, np.nan)
             )
         )
-        held["calm"] = calm[-1]
+        state["calm"] = calm[-1]
         if offset + len(raw) == self._block:
             self._renew()
         return score
 
     def _renew(self) -> None:
         # (streams, window)
-        held = self._held
-        ordered = np.sort(np.moveaxis(self._held["past"], 0, -1), axis=-1)
+        state = self._state
+        ordered = np.sort(np.moveaxis(self._state["past"], 0, -1), axis=-1)
         seen = count_known(ordered)
         median = rank_quantile(ordered, seen, 0.5)
         high = rank_quantile(ordered, seen, 0.9)
@@ -599,7 +599,7 @@ class Calibration(Transducer):
                 / (P90_ABS_GAUSSIAN - MEDIAN_ABS_GAUSSIAN),
             )
         )
-        held["line"] = np.where(seen >= (self.window + 1) // 2, line, held["line"])
+        state["line"] = np.where(seen >= (self.window + 1) // 2, line, state["line"])
 
 
 @dataclass
@@ -657,45 +657,46 @@ class Alarm(Transducer):
     def update(self, scores: Any) -> Array:
         """The alarm scores of these scores, same shape."""
         scores = self.read(scores)
-        held = self._held
+        state = self._state
         steps = len(scores)
-        before = rolling_max(self.remember(np.nan_to_num(scores)), len(held["past"]))[:steps] * (
+        before = rolling_max(self.remember(np.nan_to_num(scores)), len(state["past"]))[:steps] * (
             self.refractory > 0
         )  # of the refractory steps
         loud = scores >= self.quiet
-        clock = held["step"] + np.arange(steps)[:, None]
+        clock = state["step"] + np.arange(steps)[:, None]
         last = running_reduce(
-            np.maximum, np.concatenate((held["loud"][None], np.where(loud, clock, -self.pause - 1)))
+            np.maximum,
+            np.concatenate((state["loud"][None], np.where(loud, clock, -self.pause - 1))),
         )
         growth = np.where(clock - last[:-1] <= self.pause, self.growth, 0.0)  # 0 = no alarm goes on
         alarms: Array = np.where((scores > before) | np.isnan(scores), scores, 0.0)
         for step in np.flatnonzero((loud & (alarms > 0)).any(axis=1)):
             streams = np.flatnonzero(loud[step] & (alarms[step] > 0))
-            wanted = growth[step, streams] * np.minimum(held["rise"], before[step])[streams]
+            wanted = growth[step, streams] * np.minimum(state["rise"], before[step])[streams]
             alarms[step, streams] = self._passed(
                 int(clock[step, 0]), scores[step, streams], scores[step, streams] >= wanted, streams
             )
-        held["loud"] = last[-1].copy()  # or the whole chunk would stay with it
-        held["step"] += steps
+        state["loud"] = last[-1].copy()  # or the whole chunk would stay with it
+        state["step"] += steps
         return alarms
 
     def _passed(self, now: int, scores: Array, passing: Array, streams: Array) -> Array:
         """The alarm scores of records at one step, in some of the streams."""
-        held = self._held
+        state = self._state
         alarms = np.where(passing, scores, 0.0)
         streams = streams[passing]
-        held["rise"][streams] = scores[passing]
+        state["rise"][streams] = scores[passing]
         place = np.log(scores[passing] / self.quiet) / np.log(CEILING / self.quiet) * self.bins
         place = np.clip(place.astype(int), 0, self.bins - 1)
-        peaks = held["peaks"][:, streams] * np.exp(
-            (held["counted"][streams] - now) / self.memory
+        peaks = state["peaks"][:, streams] * np.exp(
+            (state["counted"][streams] - now) / self.memory
         )  # (bins, streams)
         as_high = running_reduce(
             np.add, np.where(np.arange(self.bins)[:, None] >= place, peaks, 0.0)
         )[-1]  # in one order, however many streams
         alarms[passing] /= 1 + as_high / self.habit
         peaks[place, np.arange(len(streams))] += 1
-        held["peaks"][:, streams], held["counted"][streams] = peaks, now
+        state["peaks"][:, streams], state["counted"][streams] = peaks, now
         return alarms
 
 
@@ -747,18 +748,18 @@ class RollingZ(Expecting):
         )
 
     def _piece(self, offset: int, rows: Array) -> tuple[Array, Array]:
-        held = self._held
+        state = self._state
         size = min(len(rows), self.window)
         x = rows.reshape(-1, size, rows.shape[1])  # (blocks, steps, streams)
         tails, old = self._tails(
             offset, x
         )  # (3, blocks, steps, streams), their anchors (blocks, streams)
-        new = held["anchors"][1:]
-        fresh = held["head"][0] == 0
+        new = state["anchors"][1:]
+        fresh = state["head"][0] == 0
         if begins := np.count_nonzero(fresh):
             new = np.where(fresh, first_known(x), new)  # (blocks, streams)
         before = (
-            held["head"][:, None] if len(x) == 1 else np.zeros((3, len(x), x.shape[2]))
+            state["head"][:, None] if len(x) == 1 else np.zeros((3, len(x), x.shape[2]))
         )  # whole blocks start with nothing
         m = moments(x, new[:, None])
         heads = sums_before(before, m)
@@ -766,27 +767,27 @@ class RollingZ(Expecting):
         centre, spread = centre_and_spread(
             merge_moments(heads, shift_moments(tails, old[:, None] - anchor)), anchor, self.least
         )
-        held["anchors"][1] = new[-1]
-        np.add(heads[:, -1, -1], m[:, -1, -1], out=held["head"])
-        held["past"][offset : offset + size] = x[-1]
+        state["anchors"][1] = new[-1]
+        np.add(heads[:, -1, -1], m[:, -1, -1], out=state["head"])
+        state["past"][offset : offset + size] = x[-1]
         if offset + size == self.window:
             self._close()
         return centre.reshape(rows.shape), spread.reshape(rows.shape)
 
     def _tails(self, offset: int, x: Array) -> tuple[Array, Array]:
         """The moments of what is left of the block before, for each step, and their anchors."""
-        held = self._held
+        state = self._state
         first = offset // self._part
         last = (offset + x.shape[1] - 1) // self._part
         if offset % self._part == 0 or last > first:
             parts = [self._sums(part) for part in range(first, last + 1)]
-            held["tails"][:, : parts[-1].shape[1]] = parts[-1]
+            state["tails"][:, : parts[-1].shape[1]] = parts[-1]
             tails = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
         else:
-            tails = held["tails"]
+            tails = state["tails"]
         start = offset - first * self._part
         tails = tails[:, None, start : start + x.shape[1]]
-        anchors = held["anchors"][:1]
+        anchors = state["anchors"][:1]
         if len(x) == 1:
             return tails, anchors
         anchors = np.concatenate((anchors, first_known(x[:-1, ::-1])))
@@ -804,24 +805,24 @@ class RollingZ(Expecting):
         """The moments of all from each step of a part to the end of its block, (3, steps,
         streams).
         """
-        held = self._held
+        state = self._state
         steps = slice(part * self._part, (part + 1) * self._part)
-        m = moments(held["past"][steps, near], held["anchors"][0, near])
-        m[:, -1] += held["marks"][:, part + 1, near]
+        m = moments(state["past"][steps, near], state["anchors"][0, near])
+        m[:, -1] += state["marks"][:, part + 1, near]
         return running_reduce(np.add, m[:, ::-1])[:, ::-1]
 
     def _close(self) -> None:
         """The block is full: the head begins anew, and the marks are set for the block that
         follows.
         """
-        held = self._held
-        held["head"][:] = 0.0
-        held["anchors"][0] = last_known(held["past"], held["anchors"][0])
+        state = self._state
+        state["head"][:] = 0.0
+        state["anchors"][0] = last_known(state["past"], state["anchors"][0])
         width = max(1, CACHE_CELLS // self._part)  # streams at once
-        for i in range(0, held["past"].shape[1], width):
+        for i in range(0, state["past"].shape[1], width):
             near = slice(i, i + width)
-            for part in reversed(range(held["marks"].shape[1] - 1)):
-                held["marks"][:, part, near] = self._sums(part, near)[:, 0]
+            for part in reversed(range(state["marks"].shape[1] - 1)):
+                state["marks"][:, part, near] = self._sums(part, near)[:, 0]
 
 
 @dataclass
@@ -881,8 +882,8 @@ class Ewma(Expecting):
         """Centre and spread of some streams into `out`, (2, steps, streams), their sums moved
         on.
         """
-        sums = self._held["sums"][:, near]
-        anchor = self._held["anchor"][near]
+        sums = self._state["sums"][:, near]
+        anchor = self._state["anchor"][near]
         weights = self._weights[offset : offset + len(rows)]
         fresh = sums[0] == 0
         if np.count_nonzero(fresh):
@@ -894,13 +895,13 @@ class Ewma(Expecting):
 
     def _close(self) -> None:
         """Move the anchor to the mean and bring the weights back to 1."""
-        held = self._held
-        n, total, _ = held["sums"]
-        anchor = held["anchor"] + np.divide(total, n, out=np.zeros_like(n), where=n > 0)
-        held["sums"] = (
-            np.stack(shift_moments(held["sums"], held["anchor"] - anchor)) / self._weights[-1]
+        state = self._state
+        n, total, _ = state["sums"]
+        anchor = state["anchor"] + np.divide(total, n, out=np.zeros_like(n), where=n > 0)
+        state["sums"] = (
+            np.stack(shift_moments(state["sums"], state["anchor"] - anchor)) / self._weights[-1]
         )
-        held["anchor"] = anchor
+        state["anchor"] = anchor
 
 
 @dataclass
@@ -940,7 +941,7 @@ class Cusum(Ewma):
             z = np.subtract(rows, centre, out=centre)
             z /= np.maximum(spread, floor[near] if floor.size > 1 else floor, out=spread)
             np.minimum(np.maximum(z, -self.LIMIT, out=z), self.LIMIT, out=z)
-            self._climb(z, self._held["piled"][:, near], score[steps, near])
+            self._climb(z, self._state["piled"][:, near], score[steps, near])
         return Verdict(score)
 
     def _climb(self, z: Array, piled: Array, score: Array) -> None:

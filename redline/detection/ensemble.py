@@ -155,10 +155,10 @@ class Ensemble(Detector):
         """How far each value is from the first one its channel ever had, so that it does not matter
         where zero is.
         """
-        held = self._held
+        state = self._state
         first = np.where((x == x).any(axis=0), first_known(x[None])[0], np.nan)
-        held["first"] = np.where(held["first"] == held["first"], held["first"], first)
-        return np.asarray(x - known_or_0(held["first"]))
+        state["first"] = np.where(state["first"] == state["first"], state["first"], first)
+        return np.asarray(x - known_or_0(state["first"]))
 
     # One piece of a block: nothing here depends on where the piece begins
 
@@ -166,39 +166,39 @@ class Ensemble(Detector):
         """(steps, channels) of squared evidence, NaN = no opinion; keeps the piece until its block
         is full.
         """
-        held = self._held
+        state = self._state
         here = slice(offset, offset + len(x))
-        seasonless = x - held["expected"][here]
-        deviation = np.where(held["n"] > 0, seasonless - held["mean"], np.nan)
-        held["open"][:2, here] = x, seasonless
+        seasonless = x - state["expected"][here]
+        deviation = np.where(state["n"] > 0, seasonless - state["mean"], np.nan)
+        state["open"][:2, here] = x, seasonless
         surprise = deviation - self._guess(here)
-        shake = held["shake"][here]
-        held["open"][2, here] = surprise
+        shake = state["shake"][here]
+        state["open"][2, here] = surprise
         self._remember_cleaned(here, x, surprise, shake)
-        known = (surprise == surprise) & (held["n"] >= self.least)
+        known = (surprise == surprise) & (state["n"] >= self.least)
         lasting = self._lasting(here, np.where(known, deviation, np.nan))
         stuck = self._stuck(x)
-        sudden = sharpen(self.sided(surprise) / (shake * np.exp(held["tail"])))
+        sudden = sharpen(self.sided(surprise) / (shake * np.exp(state["tail"])))
         novel = self._novel(here, x, surprise)
         energy = np.where(
             known,
             lasting
-            + novel / held["shape"][1]
+            + novel / state["shape"][1]
             + self._loudest(sudden, known)
             + self._loudest(sharpen(stuck), known),
             np.nan,
         )
         if here.stop == LEARNING_BLOCK:
-            self._learn(int(held["step"]) + len(x))
+            self._learn(int(state["step"]) + len(x))
         return energy
 
     def _guess(self, here: slice) -> Array:
         """The deviation that two lags predict; a missing one counts as none."""
-        held = self._held
+        state = self._state
         lags = known_or_0(
-            np.concatenate((held["lags"], held["open"][1, : here.stop] - held["mean"]))
+            np.concatenate((state["lags"], state["open"][1, : here.stop] - state["mean"]))
         )
-        first, second = held["weights"]
+        first, second = state["weights"]
         return np.asarray(
             first * lags[here.start + 1 : here.stop + 1] + second * lags[here.start : here.stop]
         )
@@ -208,14 +208,14 @@ class Ensemble(Detector):
         a season later.
         """
         # MEMORY is a multiple of BLOCK, so a piece never goes over its end
-        held = self._held
-        first = int(self._held["step"]) % SEASON_MEMORY
-        reach = np.where(held["n"] >= self.least, UNLEARNED_DEVIATION, np.inf) * shake
+        state = self._state
+        first = int(self._state["step"]) % SEASON_MEMORY
+        reach = np.where(state["n"] >= self.least, UNLEARNED_DEVIATION, np.inf) * shake
         within = np.minimum(np.maximum(surprise, -reach), reach)
-        held["clean"][first : first + len(x)] = np.where(
+        state["clean"][first : first + len(x)] = np.where(
             surprise == surprise, x - (surprise - within), x
         )
-        held["shock"][first : first + len(x)] = within * within
+        state["shock"][first : first + len(x)] = within * within
 
     def _lasting(self, here: slice, deviation: Array) -> Array:
         """Squared weight of the smoothed deviation beyond its usual one; NaN = not known.
@@ -223,20 +223,22 @@ class Ensemble(Detector):
         The recurrence is a running sum of terms weighted by decay**-place, which a block keeps
         small.
         """
-        held = self._held
+        state = self._state
         decay = 1 - 1 / LASTING_STEPS
         place = decay ** np.arange(here.start + 1, here.stop + 1)[:, None]
-        terms = np.clip(known_or_0(deviation) / held["spread"], -LOUDEST, LOUDEST) / (
+        terms = np.clip(known_or_0(deviation) / state["spread"], -LOUDEST, LOUDEST) / (
             LASTING_STEPS * place
         )
         if not len(terms):
             return terms
-        terms[0] += held["carry"]
+        terms[0] += state["carry"]
         smooth = running_reduce(np.add, terms)
-        held["carry"] = smooth[-1] * (decay**LEARNING_BLOCK if here.stop == LEARNING_BLOCK else 1.0)
+        state["carry"] = smooth[-1] * (
+            decay**LEARNING_BLOCK if here.stop == LEARNING_BLOCK else 1.0
+        )
         smooth *= place
-        held["open"][4, here] = np.where(deviation == deviation, smooth, np.nan)
-        usual = LASTING**2 * held["sway"]
+        state["open"][4, here] = np.where(deviation == deviation, smooth, np.nan)
+        usual = LASTING**2 * state["sway"]
         energy = (
             LASTING
             * np.minimum(self.sided(smooth) / np.sqrt(np.maximum(usual, 1.0)), UNLEARNED_DEVIATION)
@@ -247,15 +249,15 @@ class Ensemble(Detector):
         """How rare so long a run of equal values is, in standard deviations: p = repeats **
         length.
         """
-        held = self._held
+        state = self._state
         if not len(x):
             return x
-        same = x == np.concatenate((held["last"][None], x[:-1]))
+        same = x == np.concatenate((state["last"][None], x[:-1]))
         place = np.arange(1.0, len(x) + 1)[:, None]
-        broken = np.concatenate((-held["run"][None], np.where(same, -np.inf, place)))
+        broken = np.concatenate((-state["run"][None], np.where(same, -np.inf, place)))
         length = place - running_reduce(np.maximum, broken)[1:]
-        held["last"], held["run"] = x[-1].copy(), length[-1].copy()
-        return surprisal_to_deviations(length * -np.log(np.maximum(held["repeats"], OFTEN)))
+        state["last"], state["run"] = x[-1].copy(), length[-1].copy()
+        return surprisal_to_deviations(length * -np.log(np.maximum(state["repeats"], OFTEN)))
 
     def _novel(self, here: slice, x: Array, surprise: Array) -> Array:
         """Squared weight of the distance to the nearest value ever seen over the range: a value
@@ -263,24 +265,24 @@ class Ensemble(Detector):
 
         It counts less where it is small beside the noise, or little is known yet.
         """
-        held = self._held
-        gap = self._held["open"][3, here]
+        state = self._state
+        gap = self._state["open"][3, here]
         for channel in range(x.shape[1]):
-            if held["kept"][channel]:
+            if state["kept"][channel]:
                 gap[:, channel] = nearest_distance(
-                    held["seen"][channel, : held["kept"][channel]], x[:, channel]
+                    state["seen"][channel, : state["kept"][channel]], x[:, channel]
                 )
-        low = held["low"]
-        high = held["high"]
-        shake = held["shake"][here]
-        usual = TIMID * shake * held["records"] / (FLOCK + held["records"])
+        low = state["low"]
+        high = state["high"]
+        shake = state["shake"][here]
+        usual = TIMID * shake * state["records"] / (FLOCK + state["records"])
         news = np.where(
             (x > high) | (x < low), np.minimum(gap, np.maximum(np.abs(surprise) - usual, 0.0)), gap
         )
         share = (
             news
             / np.maximum(np.fmax(high, x) - np.fmin(low, x), TINY)
-            * np.minimum(held["n"] / RECORD_HALF_LIFE, 1.0)
+            * np.minimum(state["n"] / RECORD_HALF_LIFE, 1.0)
         )
         share *= np.minimum(news / (FAMILIAR_SURPRISES * shake), 1.0) ** 2
         return np.asarray(np.where(self.sided(surprise) > 0, 2 * CEILING**2 * share, 0.0))
@@ -289,7 +291,7 @@ class Ensemble(Detector):
         """The squared evidence of each stream's loudest feature, 0 for the others: one surprise is
         told once.
         """
-        shape = (len(evidence), *self._held["shape"])
+        shape = (len(evidence), *self._state["shape"])
         if shape[2] == 1:
             return np.asarray(np.where(known, evidence * evidence, 0.0))
         each = np.where(known, evidence, -1.0).reshape(shape)
@@ -300,21 +302,21 @@ class Ensemble(Detector):
 
     def _learn(self, now: int) -> None:
         """Learn the open block, step `now` coming next."""
-        held = self._held
-        x, seasonless, surprise, gap, smooth = held["open"]
-        fresh = held["n"] == 0
-        held["mean"] = np.where(fresh, first_known(seasonless[None])[0], held["mean"])
-        deviation = seasonless - held["mean"]  # (BLOCK, channels), NaN = missing
+        state = self._state
+        x, seasonless, surprise, gap, smooth = state["open"]
+        fresh = state["n"] == 0
+        state["mean"] = np.where(fresh, first_known(seasonless[None])[0], state["mean"])
+        deviation = seasonless - state["mean"]  # (BLOCK, channels), NaN = missing
         self._learn_repeats(x)
         self._learn_novelty(x, gap)
-        calm = self._calm("held", np.abs(deviation) / held["spread"])
-        loud = np.abs(surprise) / held["shake"]
+        calm = self._calm("held", np.abs(deviation) / state["spread"])
+        loud = np.abs(surprise) / state["shake"]
         self._learn_weights(deviation, calm & ~(loud > UNLEARNED_DEVIATION + 1))
         self._learn_noise(surprise, loud)
         self._learn_sway(smooth)
         self._learn_level(deviation, calm, fresh)
-        held["open"].fill(np.nan)
-        held["edge"] = held["last"].copy()
+        state["open"].fill(np.nan)
+        state["edge"] = state["last"].copy()
         if now % SEASON_CHECK_STEPS == 0:
             self._look(now)
         self._prepare(now)
@@ -323,14 +325,14 @@ class Ensemble(Detector):
         """Which steps may be learned: those not anomalous, and all once anomalous ones were held
         back for a window.
         """
-        held = self._held
+        state = self._state
         present = deviations == deviations
-        anomalous = (deviations > UNLEARNED_DEVIATION) & (held["n"] >= self.least)
-        calm = present & ~(anomalous & (held[counter] < self.window))
+        anomalous = (deviations > UNLEARNED_DEVIATION) & (state["n"] >= self.least)
+        calm = present & ~(anomalous & (state[counter] < self.window))
         many = np.add.reduce(anomalous, dtype=np.int64)
         all_ = np.add.reduce(present, dtype=np.int64)
-        held[counter] = np.where(
-            2 * many > all_, held[counter] + many, np.maximum(held[counter] - (all_ - many), 0)
+        state[counter] = np.where(
+            2 * many > all_, state[counter] + many, np.maximum(state[counter] - (all_ - many), 0)
         )
         return np.asarray(calm)
 
@@ -344,86 +346,88 @@ class Ensemble(Detector):
 
     def _learn_level(self, deviation: Array, calm: Array, fresh: Array) -> None:
         """Mean, variance, and how far the block's mean has moved from the last one's."""
-        held = self._held
+        state = self._state
         learned = np.add.reduce(calm, dtype=np.int64)
-        pace = self._pace(learned, held["n"])
+        pace = self._pace(learned, state["n"])
         mean = masked_mean(deviation, calm)
         square = masked_mean((deviation - mean) ** 2, calm)
-        level = held["mean"] + mean
+        level = state["mean"] + mean
         solid = learned >= LEARNING_BLOCK // 2
-        held["noise"] = np.where(fresh, square, held["noise"])
-        held["mean"], held["lags"] = (
-            held["mean"] + pace * mean,
-            held["lags"] - pace * mean,
+        state["noise"] = np.where(fresh, square, state["noise"])
+        state["mean"], state["lags"] = (
+            state["mean"] + pace * mean,
+            state["lags"] - pace * mean,
         )  # or a level that moved would seem a surprise
-        held["variance"] = (1 - pace) * held["variance"] + pace * (
+        state["variance"] = (1 - pace) * state["variance"] + pace * (
             square + (1 - pace) * mean * mean
         )
-        moved = solid & (held["moves"] > 0)
-        step = np.where(moved, level - held["was"], 0.0)
+        moved = solid & (state["moves"] > 0)
+        step = np.where(moved, level - state["was"], 0.0)
         weight = np.where(
             moved,
             np.minimum(
-                np.maximum(LEARNING_BLOCK / self.window / 2, 1 / np.maximum(held["moves"], 1)), 1.0
+                np.maximum(LEARNING_BLOCK / self.window / 2, 1 / np.maximum(state["moves"], 1)), 1.0
             ),
             0.0,
         )
-        held["move"] = (1 - weight) * held["move"] + weight * step * step
-        held["moves"] += solid
-        held["was"] = np.where(solid, level, held["was"])
-        held["n"] = held["n"] + learned
+        state["move"] = (1 - weight) * state["move"] + weight * step * step
+        state["moves"] += solid
+        state["was"] = np.where(solid, level, state["was"])
+        state["n"] = state["n"] + learned
 
     def _learn_sway(self, smooth: Array) -> None:
         """The mean square of the smoothed deviation: a whole spread, with the weight of two times
         LONG steps, until it was seen.
         """
-        held = self._held
-        calm = self._calm("swayed", np.abs(smooth) / np.maximum(np.sqrt(held["sway"]), 1 / LASTING))
+        state = self._state
+        calm = self._calm(
+            "swayed", np.abs(smooth) / np.maximum(np.sqrt(state["sway"]), 1 / LASTING)
+        )
         learned = np.add.reduce(calm, dtype=np.int64)
         pace = np.maximum(
             self._fade_slow[learned],
-            learned / np.maximum(held["n"] - self.least + 2 * LASTING_STEPS + learned, 1),
+            learned / np.maximum(state["n"] - self.least + 2 * LASTING_STEPS + learned, 1),
         )
-        held["sway"] = held["sway"] + pace * (masked_mean(smooth**2, calm) - held["sway"])
+        state["sway"] = state["sway"] + pace * (masked_mean(smooth**2, calm) - state["sway"])
 
     def _learn_noise(self, surprise: Array, loud: Array) -> None:
         """The variance of surprises, how volatile they are lately, and how heavy their tail is: the
         share above 3 is brought down to RARE.
         """
-        held = self._held
-        known = (loud == loud) & (self._held["n"] >= self.least)
+        state = self._state
+        known = (loud == loud) & (self._state["n"] >= self.least)
         calm = self._calm("shaken", loud)
-        pace = self._pace(np.add.reduce(calm, dtype=np.int64), held["n"])
-        usual = held["usual"]
-        volatility = held["volatility"]
-        held["noise"] = held["noise"] + pace * (masked_mean(surprise**2, calm) - held["noise"])
+        pace = self._pace(np.add.reduce(calm, dtype=np.int64), state["n"])
+        usual = state["usual"]
+        volatility = state["volatility"]
+        state["noise"] = state["noise"] + pace * (masked_mean(surprise**2, calm) - state["noise"])
         ratio = np.where(
             usual > 0,
             np.minimum(np.abs(surprise) / np.maximum(np.sqrt(usual), TINY), CEILING) ** 2,
             1.0,
         )
         lately = masked_mean(np.minimum(ratio, UNLEARNED_DEVIATION**2 * volatility), known)
-        held["volatility"] = volatility + self._fade_fast[np.add.reduce(known, dtype=np.int64)] * (
+        state["volatility"] = volatility + self._fade_fast[np.add.reduce(known, dtype=np.int64)] * (
             lately - volatility
         )
-        shape = (LEARNING_BLOCK, *held["shape"])
+        shape = (LEARNING_BLOCK, *state["shape"])
         over = (
-            (np.where(known, loud / np.exp(held["tail"]), 0.0) > UNLEARNED_DEVIATION)
+            (np.where(known, loud / np.exp(state["tail"]), 0.0) > UNLEARNED_DEVIATION)
             .reshape(shape)
             .any(axis=-1)
             .sum(axis=0)
         )
         steps = known.reshape(shape).any(axis=-1).sum(axis=0)
-        held["tail"] = np.maximum(
-            held["tail"] + np.repeat(0.02 * (over - RARE * steps), shape[2]), 0.0
+        state["tail"] = np.maximum(
+            state["tail"] + np.repeat(0.02 * (over - RARE * steps), shape[2]), 0.0
         )
 
     def _learn_weights(self, deviation: Array, calm: Array) -> None:
         """The weights of the two lags, by least squares over a window of exponentially forgotten
         products.
         """
-        held = self._held
-        before = np.concatenate((held["lags"], deviation))  # NaN = missing, whatever the level
+        state = self._state
+        before = np.concatenate((state["lags"], deviation))  # NaN = missing, whatever the level
         lags = known_or_0(before)
         now, first, second = (
             np.where(calm, lags[2 - lag : 2 - lag + LEARNING_BLOCK], 0.0) for lag in range(3)
@@ -440,104 +444,106 @@ class Ensemble(Detector):
                 )
             ]
         )
-        held["products"] = (
-            held["products"] * (1 - self._fade[np.add.reduce(calm, dtype=np.int64)]) + new
+        state["products"] = (
+            state["products"] * (1 - self._fade[np.add.reduce(calm, dtype=np.int64)]) + new
         )
-        size = np.maximum(held["products"][0] + held["products"][2], TINY**2)
-        aa, ab, bb, ya, yb = held["products"] / size
+        size = np.maximum(state["products"][0] + state["products"][2], TINY**2)
+        aa, ab, bb, ya, yb = state["products"] / size
         aa = aa + 1e-6
         bb = bb + 1e-6
-        held["weights"] = np.clip(
+        state["weights"] = np.clip(
             np.stack((ya * bb - yb * ab, yb * aa - ya * ab)) / (aa * bb - ab * ab), -2.0, 2.0
         )
-        held["lags"] = before[-2:].copy()
+        state["lags"] = before[-2:].copy()
 
     def _learn_repeats(self, x: Array) -> None:
-        held = self._held
+        state = self._state
         present = x == x
-        same = x == np.concatenate((held["edge"][None], x[:-1]))
-        pace = self._pace(np.add.reduce(present, dtype=np.int64), held["n"])
-        held["repeats"] = held["repeats"] + pace * (
-            masked_mean(same.astype(float), present) - held["repeats"]
+        same = x == np.concatenate((state["edge"][None], x[:-1]))
+        pace = self._pace(np.add.reduce(present, dtype=np.int64), state["n"])
+        state["repeats"] = state["repeats"] + pace * (
+            masked_mean(same.astype(float), present) - state["repeats"]
         )
 
     def _learn_novelty(self, x: Array, gap: Array) -> None:
         """Add the values that stand for something new, one for each cell of the range when there
         are too many.
         """
-        held = self._held
-        records = np.add.reduce((x > held["high"]) | (x < held["low"]), dtype=np.int64)
-        held["records"] = held["records"] * (1 - self._fade[LEARNING_BLOCK]) + records
-        held["low"], held["high"] = (
-            np.fmin(held["low"], np.fmin.reduce(x)),
-            np.fmax(held["high"], np.fmax.reduce(x)),
+        state = self._state
+        records = np.add.reduce((x > state["high"]) | (x < state["low"]), dtype=np.int64)
+        state["records"] = state["records"] * (1 - self._fade[LEARNING_BLOCK]) + records
+        state["low"], state["high"] = (
+            np.fmin(state["low"], np.fmin.reduce(x)),
+            np.fmax(state["high"], np.fmax.reduce(x)),
         )
-        cell = (held["high"] - held["low"]) / RANGE_PARTS
-        new = np.where(held["kept"] > 0, gap > cell, x == x)
+        cell = (state["high"] - state["low"]) / RANGE_PARTS
+        new = np.where(state["kept"] > 0, gap > cell, x == x)
         for channel in np.flatnonzero(new.any(axis=0)):
             seen = np.union1d(
-                held["seen"][channel, : held["kept"][channel]], x[new[:, channel], channel]
+                state["seen"][channel, : state["kept"][channel]], x[new[:, channel], channel]
             )
             if len(seen) > NOVELTY_MEMORY:
                 seen = seen[
                     np.unique(
-                        np.floor((seen - held["low"][channel]) / cell[channel]), return_index=True
+                        np.floor((seen - state["low"][channel]) / cell[channel]), return_index=True
                     )[1]
                 ]
-            held["seen"][channel, : len(seen)], held["kept"][channel] = seen, len(seen)
+            state["seen"][channel, : len(seen)], state["kept"][channel] = seen, len(seen)
 
     # The season
 
     def _look(self, now: int) -> None:
         """Look for each channel's season anew; another one begins with what it would have said."""
-        held = self._held
-        past = held["clean"][np.arange(max(0, now - SEASON_MEMORY), now) % SEASON_MEMORY]
+        state = self._state
+        past = state["clean"][np.arange(max(0, now - SEASON_MEMORY), now) % SEASON_MEMORY]
         for channel in range(past.shape[1]):
-            old = int(held["season"][channel])
+            old = int(state["season"][channel])
             season = find_season(past[:, channel], old)
-            held["season"][channel] = season
+            state["season"][channel] = season
             if (
                 season != old
                 and not (old and season and abs(season - old) < 0.1 * old)
                 and not self._begin_season(channel, now)
             ):
-                held["season"][channel] = old  # the next look will tell
+                state["season"][channel] = old  # the next look will tell
 
     def _begin_season(self, channel: int, now: int) -> bool:
         """Level, variance and noise of a window of the past, seen with this season; False = too
         little was seen of late.
         """
-        held = self._held
+        state = self._state
         one = slice(channel, channel + 1)
         steps = np.arange(max(0, now - self.window), now)
-        values = held["clean"][steps % SEASON_MEMORY, one] - self._expected(steps, now, one)
+        values = state["clean"][steps % SEASON_MEMORY, one] - self._expected(steps, now, one)
         present = values == values
         if present.sum() < self.least:
             return False
-        held["mean"][one] = masked_mean(values, present)
-        held["variance"][one] = held["noise"][one] = masked_mean(
-            (values - held["mean"][one]) ** 2, present
+        state["mean"][one] = masked_mean(values, present)
+        state["variance"][one] = state["noise"][one] = masked_mean(
+            (values - state["mean"][one]) ** 2, present
         )
-        held["products"][:, one] = held["weights"][:, one] = held["lags"][:, one] = 0.0
-        held["held"][one] = held["shaken"][one] = held["moves"][one] = held["move"][one] = 0.0
-        held["volatility"][one] = 1.0
-        held["shock"][:, one] = np.nan
+        state["products"][:, one] = state["weights"][:, one] = state["lags"][:, one] = 0.0
+        state["held"][one] = state["shaken"][one] = state["moves"][one] = state["move"][one] = 0.0
+        state["volatility"][one] = 1.0
+        state["shock"][:, one] = np.nan
         return True
 
     def _prepare(self, now: int) -> None:
         """What the next block expects, and its usual squared surprise at each step."""
-        held = self._held
+        state = self._state
         steps = np.arange(now, now + LEARNING_BLOCK)
         every = slice(None)
-        wandering = held["move"] * max(
+        wandering = state["move"] * max(
             1.0, self.window / LEARNING_BLOCK
         )  # each block's step of the level taken at random
-        held["spread"] = np.maximum(np.sqrt(np.maximum(held["variance"], wandering)), held["floor"])
-        held["expected"] = self._expected(steps, now, every)
-        held["usual"][:] = held["noise"]
-        if held["season"].any():
+        state["spread"] = np.maximum(
+            np.sqrt(np.maximum(state["variance"], wandering)), state["floor"]
+        )
+        state["expected"] = self._expected(steps, now, every)
+        state["usual"][:] = state["noise"]
+        if state["season"].any():
             around = self._seasons_ago(
-                held["shock"],
+                state["shock"],
                 np.arange(now - SEASON_NEIGHBOURHOOD, now + LEARNING_BLOCK + SEASON_NEIGHBOURHOOD),
                 every,
             )  # (SEASONS, steps, channels)
@@ -550,34 +556,34 @@ class Ensemble(Detector):
                 ).sum(axis=-1)
                 for each in (total, count)
             )
-            held["usual"] = np.where(
-                (count >= SEASON_NEIGHBOURHOOD) & (held["season"] > 0),
+            state["usual"] = np.where(
+                (count >= SEASON_NEIGHBOURHOOD) & (state["season"] > 0),
                 total / np.maximum(count, 1),
-                held["usual"],
+                state["usual"],
             )
-        held["shake"] = np.maximum(
-            np.sqrt(held["usual"] * np.maximum(held["volatility"], 0.5)), held["floor"]
+        state["shake"] = np.maximum(
+            np.sqrt(state["usual"] * np.maximum(state["volatility"], 0.5)), state["floor"]
         )
 
     def _expected(self, steps: Array, now: int, channels: slice) -> Array:
         """The mean of the last seasons at the same place, 0 without a season, NaN where none of
         them was seen.
         """
-        held = self._held
-        if not held["season"][channels].any():
-            return np.zeros((len(steps), held["season"][channels].size))
-        before = self._seasons_ago(held["clean"], steps, channels)
+        state = self._state
+        if not state["season"][channels].any():
+            return np.zeros((len(steps), state["season"][channels].size))
+        before = self._seasons_ago(state["clean"], steps, channels)
         present = before == before
         mean = np.where(present, before, 0.0).sum(axis=0) / np.where(
             present.any(axis=0), present.sum(axis=0), np.nan
         )
-        return np.where(held["season"][channels] > 0, mean, 0.0)
+        return np.where(state["season"][channels] > 0, mean, 0.0)
 
     def _seasons_ago(self, ring: Array, steps: Array, channels: slice) -> Array:
         """(SEASONS, steps, channels) of a ring, whole seasons back, the nearest one that is all
         learned first.
         """
-        season = self._held["season"][channels]
+        season = self._state["season"][channels]
         near = np.ceil((LEARNING_BLOCK + SEASON_NEIGHBOURHOOD) / np.maximum(season, 1)).astype(int)
         back = (near + np.arange(SEASONS_AVERAGED)[:, None]) * season  # (SEASONS, channels)
         rows = steps[None, :, None] - back[:, None, :]

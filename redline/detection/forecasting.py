@@ -132,9 +132,9 @@ class Seasonal(MovingAverage):
         return np.concatenate([self._piece(rows) for _, rows in self.pieces(x, self.LOOK)])
 
     def _piece(self, rows: Array) -> Array:
-        held = self._held
-        clock = int(self._held["step"])
-        held["kept"][np.arange(clock, clock + len(rows)) % self.KEPT] = rows
+        state = self._state
+        clock = int(self._state["step"])
+        state["kept"][np.arange(clock, clock + len(rows)) % self.KEPT] = rows
         usual = self.usual(
             np.arange(clock - self.span, clock + len(rows))
         )  # (span + steps, streams)
@@ -148,28 +148,28 @@ class Seasonal(MovingAverage):
         without a season.
         """
         # (streams,)
-        held = self._held
-        season = self._held["season"]
+        state = self._state
+        season = self._state["season"]
         if not np.count_nonzero(season):
             return np.zeros((len(steps), len(season)))
         then = (
             steps[:, None] - season * np.arange(1, self.TURNS + 1)[:, None, None]
         )  # (turns, steps, streams)
-        values = held["kept"][then % self.KEPT, np.arange(len(season))]
+        values = state["kept"][then % self.KEPT, np.arange(len(season))]
         values = np.where(then > steps[-1] - self.KEPT, values, np.nan)
         ordered = np.sort(np.moveaxis(values, 0, -1), axis=-1)
         return np.where(season > 0, rank_quantile(ordered, count_known(ordered), 0.5), 0.0)
 
     def _look(self, clock: int) -> None:
         """Find each stream's season anew."""
-        held = self._held
+        state = self._state
         known = (
-            np.roll(held["kept"], -clock, axis=0)[-clock:]
+            np.roll(state["kept"], -clock, axis=0)[-clock:]
             if clock < self.KEPT
-            else np.roll(held["kept"], -clock, axis=0)
+            else np.roll(state["kept"], -clock, axis=0)
         )
         for stream in range(known.shape[1]):
-            held["season"][stream] = find_season(known[:, stream], int(held["season"][stream]))
+            state["season"][stream] = find_season(known[:, stream], int(state["season"][stream]))
 
 
 @dataclass
@@ -219,14 +219,14 @@ class Autoregressive(ForecastDetector):
         )
 
     def _piece(self, offset: int, rows: Array) -> Array:
-        held = self._held
-        place = int(self._held["step"]) % self._learned
-        held["kept"][place : place + len(rows)] = rows
+        state = self._state
+        place = int(self._state["step"]) % self._learned
+        state["kept"][place : place + len(rows)] = rows
         away = (
-            sliding_windows(self.remember(rows, "last"), self.LAGS) - held["level"][:, None]
+            sliding_windows(self.remember(rows, "last"), self.LAGS) - state["level"][:, None]
         )  # (steps, streams, lags)
-        centre: Array = held["level"] + np.add.reduce(
-            np.multiply(np.nan_to_num(away), held["rule"].T, order="C"), axis=-1
+        centre: Array = state["level"] + np.add.reduce(
+            np.multiply(np.nan_to_num(away), state["rule"].T, order="C"), axis=-1
         )
         if offset + len(rows) == self._block:
             self._refit(place + len(rows))
@@ -234,8 +234,8 @@ class Autoregressive(ForecastDetector):
 
     def _refit(self, place: int) -> None:
         """Least squares of each kept step on the LAGS before it, missing ones at the level."""
-        held = self._held
-        x = np.roll(held["kept"], -place, axis=0)  # (learned, streams), oldest first
+        state = self._state
+        x = np.roll(state["kept"], -place, axis=0)  # (learned, streams), oldest first
         level = mean_of_views(x.T, self.least)  # (streams,)
         away = np.nan_to_num(x - level)
         ordered = np.sort(np.abs(away.T), axis=-1)
@@ -246,7 +246,7 @@ class Autoregressive(ForecastDetector):
         square += np.maximum(self.RIDGE * np.einsum("sii->s", square), TINY)[
             :, None, None
         ] * np.eye(self.LAGS)
-        held["rule"][:] = np.linalg.solve(
+        state["rule"][:] = np.linalg.solve(
             square, np.einsum("tsi,ts->si", lags, away[self.LAGS :])[..., None]
         )[..., 0].T
-        held["level"] = level
+        state["level"] = level

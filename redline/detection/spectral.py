@@ -73,7 +73,7 @@ class WindowShapeDetector(Detector):
         """(the misfit of each step, the most it can be in the data's unit), both (steps,
         streams).
         """
-        full = carry_forward(x, self._held["filled"][-1])
+        full = carry_forward(x, self._state["filled"][-1])
         filled = self.remember(full[1:], "filled")
         runs = sliding_windows(
             np.concatenate((filled[self.window - self.width + 1 :], filled[-1:])), self.width
@@ -193,8 +193,8 @@ class Subspace(WindowShapeDetector):
 
     def misfit(self, runs: Array, streams: slice) -> Array:
         """How far the last value is from where the others and the main directions put it."""
-        weights = self._held["weights"][:, streams]
-        centre = self._held["centre"][streams]
+        weights = self._state["weights"][:, streams]
+        centre = self._state["centre"][streams]
         told = np.zeros(runs.shape[:2])
         for i in range(
             self.width - 1
@@ -209,9 +209,9 @@ class Subspace(WindowShapeDetector):
         """The main directions of the window's runs, and what they make of the last value: the least
         squares of its others on them.
         """
-        held = self._held
-        filled = self._held["filled"]
-        few = held["there"].sum(axis=0) < self.least
+        state = self._state
+        filled = self._state["filled"]
+        few = state["there"].sum(axis=0) < self.least
         first = np.where(few, 0.0, np.nan_to_num(filled[-1]))
         centre = first + np.where(few, 0.0, np.nan_to_num(filled - first)).mean(axis=0)
         runs = sliding_windows(
@@ -234,4 +234,4 @@ class Subspace(WindowShapeDetector):
         last = main[:, -1]
         rest = np.maximum(1 - (last * last).sum(axis=-1), self.LEAST)
         weights = np.einsum("sid,sd->is", main[:, :-1], last) / rest
-        held["weights"], held["centre"] = np.where(few, np.nan, weights), centre
+        state["weights"], state["centre"] = np.where(few, np.nan, weights), centre

@@ -122,7 +122,7 @@ class ThirdPartyDetector(JointDetector):
 
     def learn(self, z: Array) -> None:
         """Keep the rows; the model is fitted when it is first asked."""
-        self._held["rows"] = z
+        self._state["rows"] = z
 
     def judge(self, z: Array, known: Array) -> tuple[Array, Array]:
         """What each stream's model says of its rows."""
@@ -139,7 +139,7 @@ class ThirdPartyDetector(JointDetector):
 
     def _model(self, stream: int) -> Any:
         """The model of a stream, None before there is enough to learn from."""
-        rows = self._held["rows"][:, stream]
+        rows = self._state["rows"][:, stream]
         key = rows.tobytes()
         if self._fitted.get(stream, (b"", None))[0] != key:
             rows = np.nan_to_num(rows[(rows == rows).any(axis=-1)])

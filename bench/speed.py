@@ -1,7 +1,7 @@
 """The speed table: every figure beside its peer, measured in the same run.
 
     python bench/speed.py            all rows, about three minutes
-    python bench/speed.py tick live  some sections: tick, live, history, track, right, memory, forest
+    python bench/speed.py tick live  some of tick, live, history, track, right, memory, forest
 
 Peers come with `pip install -e .[bench]`; one that is not installed is shown as "-". Figures are
 medians unless they say otherwise.

@@ -1,10 +1,10 @@
-"""Streams give numbers, and ten simulated ones know which of theirs are anomalous.
+"""Streams: sources of numbers, among them ten simulated ones with labelled anomalies.
 
-A simulated stream is laid in two layers. The *base* is a season plus noise, made in blocks of BLOCK
-steps; a block is a pure function of (seed, block), so the numbers cannot depend on how they are cut
-into chunks, nothing is carried from step to step and nothing wears out after ten million of them.
-The *events* are the anomalies: a deck of them is dealt over each era, another pure function of
-(seed, rate, era), and laid over the base when steps are taken.
+A simulated stream has two layers. The *base* is a season plus noise, made in blocks of
+SIMULATION_BLOCK steps. A block is a pure function of (seed, block), so the numbers do not depend on
+how they are cut into chunks, and no error accumulates over ten million steps. The *events* are the
+anomalies: a shuffled deck of them is dealt over each era, another pure function of (seed, rate,
+era), and added to the base when steps are taken.
 
 >>> cpu = STREAMS["cpu"](seed=7)
 >>> chunk = cpu.take(600)
@@ -32,12 +32,10 @@ SizeRange = tuple[float, float]  # least and most
 Shape = Callable[[np.random.Generator, int], FloatArray]
 KINDS = ("none", "point", "contextual", "collective", "shift", "drift", "stuck", "dropout")
 SIMULATION_START = 1_767_571_200  # seconds since the Unix epoch: 2026-01-05T00:00:00Z, a Monday
-# steps made at once; also how far back a recurrence starts, so that a block needs only the one
-# before it
+# steps made at once; a recurrence starts one block earlier, so a block needs only the one before
 SIMULATION_BLOCK = 512
-MIN_CALM_STEPS = (
-    24  # steps without an anomaly between two events, fewer only where the rate leaves no room
-)
+# steps without an anomaly between two events, fewer only where the rate is too high for that
+MIN_CALM_STEPS = 24
 MAX_STUCK_EVENTS = 64  # stuck values remembered, more than can overlap
 
 
@@ -58,16 +56,15 @@ class Stream(ABC):
     units: tuple[str, ...]
     floors: tuple[float, ...]  # the smallest believable spread of each feature, in its unit
     period: float  # seconds per step
-    notes: Mapping[str, int] = MappingProxyType(
-        {}
-    )  # counted facts worth telling, such as "repeated times": 3
+    # counts to report to the user, such as "repeated times": 3
+    notes: Mapping[str, int] = MappingProxyType({})
 
     @abstractmethod
     def take(self, steps: int) -> Chunk:
-        """The next steps; a live source gives fewer, perhaps none."""
+        """Return the next steps; a live source may return fewer, or none."""
 
     def inject(self, kind: str, size: float) -> None:
-        """Makes an anomaly happen now; only a simulated stream can."""
+        """Add an anomaly at the next step; ValueError for a stream that is not simulated."""
         raise ValueError(
             "an anomaly can be injected into a simulated stream only; "
             f"{self.title or type(self).__name__} is real"
@@ -83,56 +80,56 @@ class Injection(NamedTuple):
 
 
 class SimulatedEvent(NamedTuple):
-    """One anomaly, drawn and ready to be laid over the base."""
+    """One anomaly, drawn and ready to be added to the base."""
 
     start: int  # absolute step
     kind: str
     features: tuple[int, ...]
-    # (length,) local noise standard deviations, signed; only its length counts for the kinds
-    # without a size
+    # (length,) local noise standard deviations, signed; of a kind without a size only the length
+    # counts
     shape: FloatArray
     offset: int = 0  # contextual: steps to the hour of the season whose value is shown
 
     @property
     def stop(self) -> int:
-        """The first step after it."""
+        """Return the first step after it."""
         return self.start + len(self.shape)
 
 
 def level(draw: np.random.Generator, length: int) -> FloatArray:
-    """A full deviation from the first step to the last."""
+    """Return a full deviation from the first step to the last."""
     return np.ones(length)
 
 
 def ramp(draw: np.random.Generator, length: int) -> FloatArray:
-    """A deviation that grows by the same amount each step."""
+    """Return a deviation that grows by the same amount each step."""
     return np.arange(1, length + 1) / length
 
 
 def wear(draw: np.random.Generator, length: int) -> FloatArray:
-    """A deviation that grows ever faster, as a bearing fails."""
+    """Return a deviation that grows ever faster, as when a bearing fails."""
     return np.asarray(np.expm1(2 * ramp(draw, length)) / np.expm1(2))
 
 
 def burst(draw: np.random.Generator, length: int) -> FloatArray:
-    """A ragged run to one side, its first step the full deviation."""
+    """Return a ragged run to one side, its first step the full deviation."""
     return np.concatenate(([1.0], draw.uniform(0.6, 1.0, length - 1)))
 
 
 def swing(draw: np.random.Generator, length: int) -> FloatArray:
-    """A ragged run to both sides in turn, its first step the full deviation."""
+    """Return a ragged run to both sides in turn, its first step the full deviation."""
     return burst(draw, length) * (-1.0) ** np.arange(length)
 
 
 def crash(draw: np.random.Generator, length: int) -> FloatArray:
-    """A full deviation at once that is won back little by little."""
+    """Return a full deviation at once that decays exponentially."""
     return np.exp(-1.5 * np.arange(length) / length)
 
 
 class Habit(NamedTuple):
-    """How a kind of anomaly behaves in a domain."""
+    """How often a kind of anomaly occurs in a domain, how long and of what shape."""
 
-    times: int  # events an era, so the rate of the kind
+    times: int  # events per era
     shortest: int  # steps
     longest: int  # steps
     shape: Shape = level
@@ -150,20 +147,24 @@ HABITS = {
 
 
 def autoregressive(z: FloatArray, memory: float) -> FloatArray:
-    """Noise that remembers `memory` of the step before: (2 BLOCK, features) of unit Gaussians in,
-    the last BLOCK out, unit spread.
+    """Return first-order autoregressive noise of unit spread.
+
+    z: (2 SIMULATION_BLOCK, features) unit Gaussians -> the last SIMULATION_BLOCK steps; memory:
+    share of the step before.
     """
+
+    def next_value(past: float, new: float) -> float:
+        return memory * past + new
+
     scaled = (z * (1 - memory**2) ** 0.5).T.tolist()
-    paths = [
-        list(accumulate(feature, lambda past, new: memory * past + new))[SIMULATION_BLOCK:]
-        for feature in scaled
-    ]
+    paths = [list(accumulate(feature, next_value))[SIMULATION_BLOCK:] for feature in scaled]
     return np.array(paths).T
 
 
 def volatility(z: FloatArray) -> FloatArray:
-    """GARCH(1, 1): (2 BLOCK, features) of unit Gaussians in, the last BLOCK spreads out, around 1;
-    a big move makes the next ones big.
+    """Return the spreads of a GARCH(1, 1) process, around 1: a big move makes the next ones big.
+
+    z: (2 SIMULATION_BLOCK, features) unit Gaussians -> the last SIMULATION_BLOCK steps.
     """
     news = 0.08
     memory = 0.9
@@ -179,33 +180,36 @@ def volatility(z: FloatArray) -> FloatArray:
 
 
 def lognormal(centre: FloatArray, z: FloatArray, sigma: float) -> tuple[FloatArray, FloatArray]:
-    """Amounts that are never negative, of mean `centre`, and their standard deviation; `sigma` is
-    the spread of the logarithm.
+    """Return log-normal amounts of mean `centre` and their standard deviation.
+
+    sigma: the standard deviation of the logarithm.
     """
     return centre * np.exp(sigma * z - sigma**2 / 2), centre * np.expm1(sigma**2) ** 0.5
 
 
 def bump(hour: FloatArray, at: float, width: float) -> FloatArray:
-    """A hill from 0 to 1 and back over the day, highest `at` that hour, about `width` hours to each
-    side.
+    """Return a bump from 0 to 1 and back over the day, highest at the hour `at`.
+
+    width: hours to each side, about.
     """
     return np.exp((np.cos((hour - at) * np.pi / 12) - 1) / (width * np.pi / 12) ** 2)
 
 
 def weekend(day: FloatArray) -> FloatArray:
-    """0 on a working day, 1 on Saturday and Sunday, with soft edges; `day` counts from Monday at
-    midnight.
+    """Return 0 on a working day, 1 on Saturday and Sunday, with soft edges.
+
+    day: days since Monday at midnight.
     """
     away = np.abs((day - 6 + 3.5) % 7 - 3.5)  # days from the midnight between the two
     return np.clip((1.1 - away) / 0.2, 0, 1)
 
 
 class Simulated(Stream):
-    """A domain that makes its own numbers and knows which of them are anomalous.
+    """Base of the simulated domains, whose anomalies are labelled.
 
-    A subclass states its features, draws one season (`profile`) and its noise (`base`), and says
-    which anomalies suit it (`habits`). Sizes are in standard deviations of the noise at that step,
-    so the same size is as hard everywhere.
+    A subclass sets its features, defines one season (`profile`) and its noise (`base`), and how its
+    anomalies occur (`habits`). Sizes are in standard deviations of the noise at that step, so the
+    same size is as hard to detect everywhere.
     """
 
     season: ClassVar[int]  # steps until the pattern repeats
@@ -239,54 +243,48 @@ class Simulated(Stream):
         self._profile = self.profile()  # (season, features)
         self._blocks: dict[int, tuple[FloatArray, FloatArray]] = {}  # the last few made
         self._decks: dict[int, list[SimulatedEvent]] = {}  # the last few dealt
-        self._injected: list[
-            SimulatedEvent
-        ] = []  # those not over yet or only just: a sensor may stick at their last value
-        self._held: dict[
-            int, FloatArray
-        ] = {}  # by first step of a stuck event: (features,) shown just before
+        # not over yet, or only just: a sensor may stick at their last value
+        self._injected: list[SimulatedEvent] = []
+        # by first step of a stuck event: (features,) the values just before it
+        self._stuck_values: dict[int, FloatArray] = {}
         for injection in injections:
             self._add(Injection(*injection))
 
     @abstractmethod
     def profile(self) -> FloatArray:
-        """(season, features): the calm value at each step of the season, which starts on Monday at
-        midnight.
+        """Return the value without noise at each step of the season, (season, features).
+
+        The season starts on Monday at midnight.
         """
 
     @abstractmethod
     def base(self, block: int, calm: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """(BLOCK, features) twice: the profile `calm` with its noise, and the standard deviation of
-        that noise.
+        """Return the profile `calm` with noise, and the standard deviation of that noise.
+
+        All three (SIMULATION_BLOCK, features).
         """
 
     def calendar(self) -> tuple[FloatArray, FloatArray]:
-        """(season,) twice: the hour of the day, and how much of a weekend it is, 0 to 1."""
+        """Return the hour of the day and the share of weekend, 0 to 1; both (season,)."""
         seconds = self.period * np.arange(self.season)
         return seconds / 3600 % 24, weekend(seconds / 86_400)
 
-    # what a user calls
+    # public methods
 
     def take(self, steps: int) -> Chunk:
-        """The next steps, all of them."""
+        """Return the next steps, all of them."""
         start = self.step
         self.skip(steps)
         stop = self.step
-        edges = (
-            start,
-            *range(start - start % SIMULATION_BLOCK + SIMULATION_BLOCK, stop, SIMULATION_BLOCK),
-            stop,
-        )
-        x, label = (
-            np.concatenate(part) for part in zip(*(self._laid(*piece) for piece in pairwise(edges)))
-        )
+        first_edge = start - start % SIMULATION_BLOCK + SIMULATION_BLOCK
+        edges = (start, *range(first_edge, stop, SIMULATION_BLOCK), stop)
+        values, labels = zip(*(self._overlay(*piece) for piece in pairwise(edges)))
         self._injected = [event for event in self._injected if event.stop >= stop]
-        return Chunk(
-            SIMULATION_START + self.period * np.arange(start, stop, dtype=np.float64), x, label
-        )
+        time = SIMULATION_START + self.period * np.arange(start, stop, dtype=np.float64)
+        return Chunk(time, np.concatenate(values), np.concatenate(labels))
 
     def skip(self, steps: int) -> None:
-        """Goes on without making the steps between, at once however many."""
+        """Advance without making the steps between; any number takes no time."""
         if steps < 0:
             raise ValueError(
                 f"wanted a number of steps, 0 or more, for a stream has no way back; got {steps}"
@@ -294,26 +292,25 @@ class Simulated(Stream):
         self.step += steps
 
     def inject(self, kind: str, size: float) -> None:
-        """Shows an anomaly from the very next step on; another in the same breath starts a step
-        later and is laid on top.
-        """
+        """Add an anomaly from the next step on; a second one at once starts a step later."""
         taken = {event.start for event in self._injected}
-        self._add(
-            Injection(next(step for step in count(self.step) if step not in taken), kind, size)
-        )
+        step = next(step for step in count(self.step) if step not in taken)
+        self._add(Injection(step, kind, size))
 
     # the base
 
     def draw(self, purpose: str, number: int) -> np.random.Generator:
-        """The generator of one purpose and one block, era or step: no two share a number, none
-        depends on another's use.
+        """Return the random generator of one purpose and one block, era or step.
+
+        All are independent of each other and of each other's use.
         """
         key = (self.seed, crc32(f"{type(self).__name__} {purpose}".encode()), number)
         return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
 
     def white(self, purpose: str, block: int) -> FloatArray:
-        """(2 BLOCK, features) independent unit Gaussians: those of the block before, for a
-        recurrence to start on, and its own.
+        """Return independent unit Gaussians, (2 SIMULATION_BLOCK, features).
+
+        The first half is the block before, on which a recurrence starts.
         """
         shape = (SIMULATION_BLOCK, len(self.names))
         return np.concatenate(
@@ -321,8 +318,9 @@ class Simulated(Stream):
         )
 
     def wander(self, block: int) -> FloatArray:
-        """(BLOCK, features) of a slow smooth stray around 0, of about unit spread: a knot at each
-        block's edge, joined softly.
+        """Return a slow smooth drift around 0 of about unit spread, (SIMULATION_BLOCK, features).
+
+        It interpolates a Gaussian at each block's edge by a smoothstep.
         """
         left, right = (
             self.draw("wander", number).standard_normal(len(self.names))
@@ -332,22 +330,22 @@ class Simulated(Stream):
         return left + (right - left) * part**2 * (3 - 2 * part)
 
     def _block(self, block: int) -> tuple[FloatArray, FloatArray]:
-        """(BLOCK, features) twice: values within their limits, and the standard deviation of their
-        noise.
+        """Return a block's values within their limits, and the standard deviation of their noise.
+
+        Both (SIMULATION_BLOCK, features).
         """
         if block not in self._blocks:
             self._blocks = {
                 number: made for number, made in self._blocks.items() if abs(number - block) == 1
             }
-            calm = self._profile[
-                np.arange(block * SIMULATION_BLOCK, (block + 1) * SIMULATION_BLOCK) % self.season
-            ]
+            steps = np.arange(block * SIMULATION_BLOCK, (block + 1) * SIMULATION_BLOCK)
+            calm = self._profile[steps % self.season]
             values, spread = self.base(block, calm)
             self._blocks[block] = np.clip(values, *np.transpose(self.limits)), spread
         return self._blocks[block]
 
     def _base(self, start: int, stop: int) -> tuple[FloatArray, FloatArray]:
-        """(stop - start, features) twice: as _block, copied, of any steps."""
+        """Return what `_block` does for any steps, as copies; both (stop - start, features)."""
         first = start // SIMULATION_BLOCK
         last = max(start, stop - 1) // SIMULATION_BLOCK
         values, spreads = zip(*(self._block(block) for block in range(first, last + 1)))
@@ -358,15 +356,16 @@ class Simulated(Stream):
 
     @cached_property
     def _era(self) -> int:
-        """Steps over which one deck of events is dealt, so that their share is `rate`."""
+        """Return the steps of one deck of events, so that the anomalous share is `rate`."""
         anomalous = sum(
             habit.times * (habit.shortest + habit.longest) / 2 for habit in self.habits.values()
         )
         return round(anomalous / self.rate)
 
     def _deck(self, era: int) -> list[SimulatedEvent]:
-        """The events of an era: a shuffled deck, dealt with uneven calm between, so they never
-        touch and every kind comes.
+        """Return the events of an era: a shuffled deck, with gaps of random length between.
+
+        So events never touch, and every kind occurs.
         """
         if era not in self._decks:
             draw = self.draw("events", era)
@@ -378,18 +377,19 @@ class Simulated(Stream):
                 for kind in kinds
             ]
             sizes = draw.uniform(*self.sizes, len(kinds)).tolist()
-            starts = self._dealt(draw, era, kinds, lasts)
+            starts = self._deal_starts(draw, era, kinds, lasts)
             self._decks = {
                 number: deck for number, deck in self._decks.items() if abs(number - era) == 1
             }
             self._decks[era] = [self._event(*card) for card in zip(starts, kinds, sizes, lasts)]
         return self._decks[era]
 
-    def _dealt(
+    def _deal_starts(
         self, draw: np.random.Generator, era: int, kinds: list[str], lasts: list[int]
     ) -> list[int]:
-        """The absolute first step of each card; a contextual one slides within its calm to where
-        the season has room for it.
+        """Return the absolute first step of each event.
+
+        A contextual one is moved within its gap to where the season allows the largest shift.
         """
         end = (era + 1) * self._era
         free = self._era - sum(lasts)
@@ -402,14 +402,15 @@ class Simulated(Stream):
             if kind == "contextual":
                 low = starts[i - 1] + lasts[i - 1] + calm if i else starts[i]
                 high = starts[i + 1] - calm - lasts[i] if i + 1 < len(kinds) else end - lasts[i]
-                room = self._room[np.arange(low, high + 1) % self.season]
-                starts[i] = low + int(draw.choice(np.flatnonzero(room >= 0.9 * room.max())))
+                shift = self._largest_shift[np.arange(low, high + 1) % self.season]
+                starts[i] = low + int(draw.choice(np.flatnonzero(shift >= 0.9 * shift.max())))
         return starts
 
     @cached_property
-    def _room(self) -> FloatArray:
-        """(season,): how far, in noise standard deviations, the farthest other hour is from each
-        step of the season.
+    def _largest_shift(self) -> FloatArray:
+        """Return the distance from each step of the season to its most different step, (season,).
+
+        In noise standard deviations, of the feature where it is largest.
         """
         _, spread = self._base(0, self.season)
         away = np.maximum(
@@ -418,7 +419,7 @@ class Simulated(Stream):
         return np.asarray((away / spread).max(1))
 
     def _event(self, start: int, kind: str, size: float, last: int = 0) -> SimulatedEvent:
-        """One event, its length, feature, side and shape drawn by a generator of its own."""
+        """Return an event; length, feature, side and shape are drawn by a generator of its own."""
         draw = self.draw("event", start)
         habit = self.habits.get(kind, HABITS[kind])
         last = last or int(draw.integers(habit.shortest, habit.longest + 1))
@@ -428,11 +429,12 @@ class Simulated(Stream):
         event = SimulatedEvent(
             start, kind, features, size * (self.sides[feature] or side) * habit.shape(draw, last)
         )
-        return self._misplaced(event, size) if kind == "contextual" else event
+        return self._as_contextual(event, size) if kind == "contextual" else event
 
-    def _misplaced(self, event: SimulatedEvent, size: float) -> SimulatedEvent:
-        """A contextual event: the feature and the other hour whose calm value is nearest to `size`
-        deviations from this one's.
+    def _as_contextual(self, event: SimulatedEvent, size: float) -> SimulatedEvent:
+        """Return a contextual event: values of another hour, in one feature.
+
+        Hour and feature are those whose profile is nearest to `size` deviations from the present.
         """
         _, spread = self._base(event.start, event.start + 1)
         now = event.start % self.season
@@ -441,7 +443,7 @@ class Simulated(Stream):
         return event._replace(features=(int(feature),), offset=int(hour) - now)
 
     def _add(self, injection: Injection) -> None:
-        """Checks an injection, notes it for a replay and makes it an event."""
+        """Check an injection, record it for a replay, and make it an event."""
         if injection.kind not in KINDS[1:]:
             raise ValueError(
                 f"wanted a kind of anomaly, one of {', '.join(KINDS[1:])}; got {injection.kind!r}"
@@ -461,34 +463,33 @@ class Simulated(Stream):
     # the two together
 
     def _events(self, start: int, stop: int) -> list[SimulatedEvent]:
-        """The events that touch these steps, those dealt before those injected."""
+        """Return the events that touch these steps, those dealt before those injected."""
         eras = range(start // self._era, (stop - 1) // self._era + 1) if self.rate else ()
         events = [event for era in eras for event in self._deck(era)] + self._injected
         return [event for event in events if event.start < stop and event.stop > start]
 
-    def _laid(self, start: int, stop: int) -> tuple[FloatArray, LabelArray]:
-        """(stop - start, features) of values and of labels: the base with every event laid over
-        it.
-        """
+    def _overlay(self, start: int, stop: int) -> tuple[FloatArray, LabelArray]:
+        """Return values and labels, the base with every event; both (stop - start, features)."""
         x, spread = self._base(start, stop)
         label = np.zeros(x.shape, np.int8)
         for event in self._events(start, stop):
             first = max(start, event.start)
             there = np.ix_(range(first - start, min(stop, event.stop) - start), event.features)
-            x[there] = self._changed(event, first, x[there], spread[there])
+            x[there] = self._apply_event(event, first, x[there], spread[there])
             label[there] = KINDS.index(event.kind)
         return x, label
 
-    def _changed(
+    def _apply_event(
         self, event: SimulatedEvent, first: int, x: FloatArray, spread: FloatArray
     ) -> FloatArray:
-        """(steps, features of the event): what it makes of the values x, the first of them at the
-        absolute step `first`.
+        """Return the values x with an event, (steps, features of the event).
+
+        first: the absolute step of the first value.
         """
         if event.kind == "dropout":
             return np.full_like(x, np.nan)
         if event.kind == "stuck":
-            return np.tile(self._hold(event.start)[list(event.features)], (len(x), 1))
+            return np.tile(self._values_before(event.start)[list(event.features)], (len(x), 1))
         if event.kind == "contextual":
             step = np.arange(first, first + len(x))
             moved = (
@@ -501,18 +502,16 @@ class Simulated(Stream):
         low, high = np.transpose([self.limits[feature] for feature in event.features])
         return np.clip(x + deviation, low, high)
 
-    def _hold(self, start: int) -> FloatArray:
-        """(features,): what a sensor that sticks at the step `start` goes on showing, the values of
-        the step before.
-        """
-        if start not in self._held:
+    def _values_before(self, start: int) -> FloatArray:
+        """Return the values before step `start`, which a stuck sensor repeats: (features,)."""
+        if start not in self._stuck_values:
             step = max(start - 1, 0)
             calm, _ = self._base(step, step + 1)
-            shown = self._laid(step, start)[0] if start else calm
-            self._held = dict(list(self._held.items())[-MAX_STUCK_EVENTS:]) | {
+            shown = self._overlay(step, start)[0] if start else calm
+            self._stuck_values = dict(list(self._stuck_values.items())[-MAX_STUCK_EVENTS:]) | {
                 start: np.where(np.isnan(shown), calm, shown)[0]
             }
-        return self._held[start]
+        return self._stuck_values[start]
 
 
 class Wave(Simulated):
@@ -700,9 +699,8 @@ class Machine(Simulated):
             % self.service
             / self.service
         )
-        worn = np.where(
-            worn < 0.96, np.expm1(3 * worn) / np.expm1(3), 22 * (1 - worn)
-        )  # (BLOCK,) 0 after a service, near 1 before
+        # (SIMULATION_BLOCK,) 0 after a service, near 1 before
+        worn = np.where(worn < 0.96, np.expm1(3 * worn) / np.expm1(3), 22 * (1 - worn))
         spread = np.tile((1.0, 0.18), (SIMULATION_BLOCK, 1))
         values = calm + spread * (2.5 * worn[:, None] + 0.3 * self.wander(block))
         return values + spread * autoregressive(self.white("noise", block), 0.5), spread

@@ -1,5 +1,4 @@
-"""The accuracy tables: every detector, with one configuration, on labelled corpora and on the
-simulated domains.
+"""The accuracy tables: every detector's defaults on labelled corpora and simulated domains.
 
     python bench/accuracy.py --data PATH                  all tables; PATH holds nab/, skab/valve1/, jumpstarter/ (bench/corpora.py says more)
     python bench/accuracy.py --data PATH --only ensemble  some detectors
@@ -8,7 +7,7 @@ simulated domains.
 
 Every detector runs with its default settings, sees each recording once and in order, and never a
 label, the file's length or its range. The part for learning is scored and learned like the rest,
-but not judged. Three rows in each table have never looked at the data: a clock, a constant, chance.
+but not counted. Three rows in each table ignore the data: a clock, a constant, chance.
 """  # noqa: E501
 
 from __future__ import annotations
@@ -34,24 +33,20 @@ from streams import KINDS, STREAMS
 Scorer = Callable[[Series], np.ndarray]  # -> (steps,), standard deviations, NaN = no opinion
 THRESHOLD = 3.5  # the page's default
 TOLERANCE = 10  # steps after an event in which an alarm still hits it
-SEEDS = (
-    301,
-    302,
-    303,
-)  # of the simulated domains; no choice was made on them, though they were looked at
-# steps of a simulated domain
-LEARN = 6144
-JUDGED = 12288
+SEEDS = (301, 302, 303)  # of the simulated domains; seen, but no setting was chosen on them
+LEARN = 6144  # steps of a simulated domain that are not counted
+JUDGED = 12288  # steps after them
 SIZES = (1, 2, 3, 4, 5, 6, 8)  # local noise standard deviations
 MISSED = ("dropout",)  # kinds that are gaps, not anomalies
 
 
-# Who is judged
+# Scorers
 
 
 def ours(name: str) -> Scorer:
-    """A detector's row scores: a joint one sees the features together, any other sees each and the
-    strangest counts.
+    """Return a scorer of rows by a detector.
+
+    A joint one sees the features together; of any other the highest score of a feature counts.
     """
 
     def score(series: Series) -> np.ndarray:
@@ -63,7 +58,7 @@ def ours(name: str) -> Scorer:
 
 
 def blind() -> dict[str, Scorer]:
-    """Rows that never look at the data."""
+    """Return scorers that ignore the data."""
 
     def clock(series: Series) -> np.ndarray:
         return np.where(np.arange(len(series.x)) % 400 == 0, 9.0, 0.0)
@@ -78,7 +73,7 @@ def blind() -> dict[str, Scorer]:
 
 
 def alarms(score: np.ndarray) -> np.ndarray:
-    """The alarm scores of row scores."""
+    """Return the alarm scores of row scores."""
     return np.asarray(Alarm().update(score[:, None])[:, 0])
 
 
@@ -86,7 +81,7 @@ def alarms(score: np.ndarray) -> np.ndarray:
 
 
 def nab_row(scorer: Scorer, series: list[Series]) -> list[str]:
-    """NAB of the alarms and of the raw score, and VUS-PR of the score."""
+    """Return NAB of the alarms and of the raw score, and VUS-PR of the score."""
     raw = [scorer(s) for s in series]
     called = [alarms(score) for score in raw]
     windows = [s.windows for s in series]
@@ -98,16 +93,14 @@ def nab_row(scorer: Scorer, series: list[Series]) -> list[str]:
     }
     halves = nab.half_splits(sheets["standard"], groups)
     low, high = np.quantile(halves, (0.025, 0.975))
-    bare = nab.half_splits(
-        nab.sheet(raw, windows, learns, nab.PROFILES["standard"], 4000), groups
-    ).mean()
-    volume = np.nanmean(
-        [
-            measures.vus_pr(score[s.learn :], s.truth[s.learn :])
-            for score, s in zip(raw, series)
-            if s.windows
-        ]
-    )
+    without_alarm = nab.sheet(raw, windows, learns, nab.PROFILES["standard"], 4000)
+    bare = nab.half_splits(without_alarm, groups).mean()
+    volumes = [
+        measures.vus_pr(score[s.learn :], s.truth[s.learn :])
+        for score, s in zip(raw, series)
+        if s.windows
+    ]
+    volume = np.nanmean(volumes)
     official = [f"{nab.official(sheet)[0]:.1f}" for sheet in sheets.values()]
     return [
         f"{halves.mean():.1f}",
@@ -133,8 +126,9 @@ NAB_HEAD = [
 
 
 def skab_row(scorer: Scorer, series: list[Series]) -> list[str]:
-    """F1 at a false-alarm rate of at most 25 %, rows after the learning part, thresholds from half
-    of the runs.
+    """Return F1 at a false-alarm rate of at most 25 %, and measures without a threshold.
+
+    Of the rows after the learning part; thresholds are chosen on the other half of the runs.
     """
     scores = [scorer(s)[s.learn :] for s in series]
     truths = [s.truth[s.learn :] for s in series]
@@ -157,7 +151,7 @@ SKAB_HEAD = ["F1", "95 % of halves", "false-alarm rate", "average precision", "V
 
 
 def services_row(scorer: Scorer, series: list[Series]) -> list[str]:
-    """Mean average precision of the score on the part that is judged."""
+    """Return the mean average precision of the score after the learning part."""
     judged = [(scorer(s)[s.learn :], s.truth[s.learn :]) for s in series]
     precision = np.array([measures.average_precision(score, truth) for score, truth in judged])
     low, high = measures.interval(precision)
@@ -177,7 +171,7 @@ SERVICES_HEAD = ["mean average precision", "95 % of services", "each service", "
 
 
 class Event(NamedTuple):
-    """A run of rows of one truth, and how far it really is from what would have been."""
+    """A run of anomalous rows, and its distance from the same steps without it."""
 
     first: int  # step
     last: int  # step, inside
@@ -194,9 +188,7 @@ class Domain(NamedTuple):
 
 
 def domain(name: str, seed: int, sizes: tuple[float, float]) -> Domain:
-    """A domain's steps with all events of these sizes, beside the same steps without events to
-    measure them.
-    """
+    """Return a domain with events of these sizes, measured against the same steps without them."""
     stream = STREAMS[name](seed=seed)
     calm = STREAMS[name](seed=seed, rate=0.0)
     steps = LEARN + JUDGED
@@ -220,7 +212,7 @@ def domain(name: str, seed: int, sizes: tuple[float, float]) -> Domain:
 
 
 def local_spread(stream: object, steps: int) -> np.ndarray:
-    """(steps, features): the standard deviation of a simulated stream's noise at each step."""
+    """Return the standard deviation of a simulated stream's noise, (steps, features)."""
     from streams import SIMULATION_BLOCK
 
     profile = stream.profile()  # type: ignore[attr-defined]
@@ -234,17 +226,15 @@ def local_spread(stream: object, steps: int) -> np.ndarray:
 
 
 class Outcome(NamedTuple):
-    """What the alarms of one recording did."""
+    """The result of the alarms of one recording."""
 
-    caught: list[tuple[Event, bool]]
-    false: int
+    caught: list[tuple[Event, bool]]  # each event, whether it was hit
+    false: int  # alarms that hit no event
     alarms: int
 
 
 def outcome(scorer: Scorer, domain: Domain) -> Outcome:
-    """Which events were hit from their first step to TOLERANCE after their last, and how many
-    alarms hit none.
-    """
+    """Return which events were hit, from their first step to TOLERANCE after their last."""
     called = np.flatnonzero(alarms(scorer(domain.series)) > THRESHOLD)
     called = called[called >= LEARN]
     covered = np.zeros(LEARN + JUDGED + TOLERANCE + 1, bool)
@@ -258,8 +248,9 @@ def outcome(scorer: Scorer, domain: Domain) -> Outcome:
 
 
 def simulated_row(scorer: Scorer, domains: list[Domain]) -> list[str]:
-    """Event recall and precision at the default threshold, of events that are really at least 6
-    deviations away, or stuck.
+    """Return event recall and precision at the default threshold.
+
+    Only events count that reach 6 deviations, or are stuck values.
     """
     found = [outcome(scorer, each) for each in domains]
     large = [
@@ -294,9 +285,7 @@ SIMULATED_HEAD = [
 
 
 def sizes_table(scorer: Scorer) -> list[tuple[str, list[str]]]:
-    """Recall by size, all events of a domain being of one size, and by domain at sizes from 6 to
-    10.
-    """
+    """Return the recall of each domain by size, all its events being of one size."""
     rows = []
     for name in STREAMS:
         cells = []
@@ -316,7 +305,7 @@ def sizes_table(scorer: Scorer) -> list[tuple[str, list[str]]]:
 
 
 def show(title: str, head: list[str], rows: list[tuple[str, list[str]]]) -> None:
-    """A table in Markdown."""
+    """Print a table in Markdown."""
     print(f"\n## {title}\n\n| | {' | '.join(head)} |\n|---|{'---|' * len(head)}", flush=True)
     for name, cells in rows:
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
@@ -325,7 +314,7 @@ def show(title: str, head: list[str], rows: list[tuple[str, list[str]]]) -> None
 def table(
     title: str, head: list[str], row: Callable[[Scorer], list[str]], scorers: Mapping[str, Scorer]
 ) -> None:
-    """One table, each row as soon as it is known, with the seconds it took."""
+    """Print a table, each row as soon as it is known, with the seconds it took."""
     show(title, [*head, "seconds"], [])
     for name, scorer in scorers.items():
         began = time.perf_counter()
@@ -334,7 +323,7 @@ def table(
 
 
 def judged(options: argparse.Namespace) -> dict[str, Scorer]:
-    """The rows of every table."""
+    """Return the scorers of the detectors asked for, and of the peers; ends for unknown names."""
     names = options.only or list(DETECTORS)
     unknown = [name for name in names if name not in DETECTORS]
     if unknown:

@@ -1,7 +1,6 @@
-"""Readers of public labelled corpora, each giving a list of `Series` from a folder whose path the
-caller gives.
+"""Readers of public labelled corpora, each of which returns a list of `Series` from a folder.
 
-The files are not part of this project. Anybody gets them from the public repositories:
+The files are not part of this project. They are in public repositories:
 
     NAB          github.com/numenta/NAB              data/<category>/<name>.csv, labels/combined_windows.json
     SKAB         github.com/waico/SKAB               data/valve1/*.csv, here expected in skab/valve1/
@@ -21,9 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-PROBATION = (
-    0.15  # NAB: this share of a file, at most of 5,000 steps, is for learning and not scored
-)
+PROBATION = 0.15  # NAB: this share of a file, at most of 5,000 steps, is for learning, not scored
 SKAB_LEARN = 400  # rows of a SKAB run that are for learning and not scored
 
 
@@ -35,15 +32,11 @@ class Series(NamedTuple):
     x: np.ndarray  # (steps, features), the file's units, NaN = missing
     truth: np.ndarray  # (steps,) bool: is this step part of an anomaly?
     learn: int  # steps
-    windows: tuple[
-        tuple[int, int], ...
-    ] = ()  # first and last step of each labelled window, both inside
+    windows: tuple[tuple[int, int], ...] = ()  # first and last step of each labelled window
 
 
 def data_folder(given: str | None) -> Path:
-    """The folder of the corpora: the path given, else REDLINE_DATA; a sentence when there is
-    none.
-    """
+    """Return the folder of the corpora: the path given, else REDLINE_DATA; exits without one."""
     name = given or os.environ.get("REDLINE_DATA")
     where = "give --data PATH or set REDLINE_DATA (bench/corpora.py says where to get them)"
     if not name:
@@ -56,7 +49,7 @@ def data_folder(given: str | None) -> Path:
 
 
 def runs(truth: np.ndarray) -> tuple[tuple[int, int], ...]:
-    """First and last step of every run of True, both inside.
+    """Return the first and the last step of every run of True.
 
     >>> runs(np.array([False, True, True, False, True]))
     ((1, 2), (4, 4))
@@ -70,9 +63,8 @@ def _nab_file(path: Path, key: str, spans: list[list[str]]) -> Series:
         rows = list(csv.reader(file))[1:]
     time = np.array([row[0] for row in rows], dtype="datetime64[s]")
     x = np.array([row[1] for row in rows], dtype=float)[:, None]
-    step = {
-        t: i for i, t in reversed(list(enumerate(time.tolist())))
-    }  # a repeated time: its first step
+    # of a repeated time the first step
+    step = {t: i for i, t in reversed(list(enumerate(time.tolist())))}
     windows = tuple(
         (step[a], step[b])
         for a, b in (np.array(span, dtype="datetime64[s]").tolist() for span in spans)
@@ -85,13 +77,13 @@ def _nab_file(path: Path, key: str, spans: list[list[str]]) -> Series:
 
 
 def nab(folder: Path) -> list[Series]:
-    """The 58 files of the Numenta Anomaly Benchmark, in the order of their names."""
+    """Read the 58 files of the Numenta Anomaly Benchmark, in the order of their names."""
     spans = json.loads((folder / "nab/labels/combined_windows.json").read_text())
     return [_nab_file(folder / "nab/data" / key, key, spans[key]) for key in sorted(spans)]
 
 
 def skab(folder: Path) -> list[Series]:
-    """The 16 runs of SKAB's valve1: 8 sensors at 1 Hz, a valve fault in each run."""
+    """Read the 16 runs of SKAB's valve1: 8 sensors at 1 Hz, a valve fault in each run."""
     found = []
     for path in sorted((folder / "skab/valve1").glob("*.csv"), key=lambda p: int(p.stem)):
         table = np.loadtxt(path, delimiter=";", skiprows=1, usecols=range(1, 10))
@@ -101,8 +93,9 @@ def skab(folder: Path) -> list[Series]:
 
 
 def jumpstarter(folder: Path) -> list[Series]:
-    """The 5 services of JumpStarter's second data set: 19 channels, 5 minutes a step; the training
-    part comes first and is not judged.
+    """Read the 5 services of JumpStarter's second data set: 19 channels, 5 minutes a step.
+
+    The training part comes first and is not counted.
     """
     found = []
     for path in sorted((folder / "jumpstarter/test").glob("*.csv")):

@@ -1,6 +1,4 @@
-"""Point-wise measures of a score against labels: average precision, VUS-PR, F1 at a bounded
-false-alarm rate, and bootstrap intervals.
-"""
+"""Measures of a score against labels: average precision, VUS-PR, F1 at a false-alarm rate."""
 
 from __future__ import annotations
 
@@ -12,7 +10,7 @@ from bench.corpora import runs
 
 
 def average_precision(score: np.ndarray, truth: np.ndarray) -> float:
-    """The area under the precision-recall steps, equal scores taken together; NaN scores come last.
+    """Return the area under the precision-recall steps, equal scores together, NaN scores last.
 
     >>> round(average_precision(np.array([0.9, 0.8, 0.7, 0.6]), np.array([True, False, True, False])), 4)
     0.8333
@@ -30,22 +28,20 @@ def average_precision(score: np.ndarray, truth: np.ndarray) -> float:
 
 
 def soft_labels(truth: np.ndarray, reach: int) -> np.ndarray:
-    """1 inside an event, falling by sqrt(1 - distance / (reach + 1)) over `reach` steps on either
-    side.
-    """
+    """Return 1 inside an event, sqrt(1 - distance / (reach + 1)) up to `reach` steps beside it."""
     steps = np.arange(len(truth))
     soft = truth.astype(float)
     for first, last in runs(truth):
         away = np.maximum(np.maximum(first - steps, steps - last), 0)
-        soft = np.maximum(
-            soft, np.where(away <= reach, np.sqrt(np.clip(1 - away / (reach + 1), 0, 1)), 0.0)
-        )
+        slope = np.sqrt(np.clip(1 - away / (reach + 1), 0, 1))
+        soft = np.maximum(soft, np.where(away <= reach, slope, 0.0))
     return soft
 
 
 def range_pr(score: np.ndarray, truth: np.ndarray, reach: int, thresholds: np.ndarray) -> float:
-    """The area under range precision and recall with labels softened over `reach` steps; recall
-    counts the share of events seen at all.
+    """Return the area under range precision and recall, labels softened over `reach` steps.
+
+    Recall is weighted by the share of events with any detection.
     """
     soft = soft_labels(truth, reach)
     order = np.argsort(score, kind="stable")
@@ -61,11 +57,10 @@ def range_pr(score: np.ndarray, truth: np.ndarray, reach: int, thresholds: np.nd
 
 
 def vus_pr(score: np.ndarray, truth: np.ndarray, widest: int = 100) -> float:
-    """Volume under the precision-recall surface: the mean area over reaches from 0 to the median
-    event, `widest` steps at most.
+    """Return the volume under the precision-recall surface.
 
-    Source: J. Paparrizos et al., Volume Under the Surface, 2022; 250 thresholds at equal ranks, 10
-    reaches.
+    That is the mean area over reaches from 0 to the median event, `widest` steps at most. Source:
+    J. Paparrizos et al., Volume Under the Surface, 2022; 250 thresholds at equal ranks, 10 reaches.
     """
     score = np.where(np.isnan(score), -np.inf, score)
     found = runs(truth)
@@ -83,25 +78,25 @@ def vus_pr(score: np.ndarray, truth: np.ndarray, widest: int = 100) -> float:
 def counts(
     scores: Sequence[np.ndarray], truths: Sequence[np.ndarray], thresholds: np.ndarray
 ) -> np.ndarray:
-    """(runs, 4, thresholds): hits, false alarms, anomalous rows, calm rows, at scores of at least
-    each threshold.
+    """Return counts at scores of at least each threshold, (runs, 4, thresholds).
+
+    The four: hits, false alarms, anomalous rows, other rows.
     """
     found = np.zeros((len(scores), 4, len(thresholds)))
     for i, (score, truth) in enumerate(zip(scores, truths)):
         score = np.where(np.isnan(score), -np.inf, score)
         for row, part in enumerate((np.sort(score[truth]), np.sort(score[~truth]))):
-            found[i, row], found[i, 2 + row] = (
-                len(part) - np.searchsorted(part, thresholds),
-                len(part),
-            )
+            found[i, row] = len(part) - np.searchsorted(part, thresholds)
+            found[i, 2 + row] = len(part)
     return found
 
 
 def f1_at_rate(
     scores: Sequence[np.ndarray], truths: Sequence[np.ndarray], rate: float = 0.25, splits: int = 50
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(F1, false-alarm rate) on unseen halves of the runs, at the threshold best on the other half
-    among those at or under the rate.
+    """Return (F1, false-alarm rate) on halves of the runs, each (2 * splits,).
+
+    The threshold is the best of the other half among those at or under the rate.
     """
     known = np.concatenate(scores)
     levels = np.unique(known[np.isfinite(known)])
@@ -130,7 +125,7 @@ def f1_at_rate(
 def interval(
     values: np.ndarray, statistic: Callable[..., np.ndarray] = np.mean, draws: int = 2000
 ) -> tuple[float, float]:
-    """The 95 % bootstrap interval of a statistic over the rows drawn again with replacement."""
+    """Return the 95 % bootstrap interval of a statistic over rows drawn with replacement."""
     rng = np.random.default_rng(0)
     drawn = values[rng.integers(0, len(values), (draws, len(values)))]
     low, high = np.quantile(statistic(drawn, axis=1), (0.025, 0.975))

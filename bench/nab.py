@@ -1,5 +1,4 @@
-"""The NAB score of a list of score series, 0 for a detector that never speaks to 100 for one that
-is right at once and never wrong.
+"""The NAB score of a list of score series: 0 = no detections, 100 = all at once and none false.
 
 Written from the published description: Lavin and Ahmad, Evaluating Real-time Anomaly Detection
 Algorithms, 2015, section II. A step whose score is at or above the threshold is a detection. In
@@ -20,7 +19,7 @@ import numpy as np
 
 
 class Profile(NamedTuple):
-    """What a true detection earns, a false one costs and a missed window costs."""
+    """The weights of a true detection, a false one and a missed window."""
 
     hit: float
     false: float
@@ -37,7 +36,7 @@ Windows = Sequence[tuple[int, int]]  # first and last step, both inside
 
 
 def scaled_sigmoid(place: np.ndarray | float) -> np.ndarray:
-    """S(y) of the module's text, -1 from 3 on.
+    """Return S(y) as defined above, -1 from 3 on.
 
     >>> [round(float(scaled_sigmoid(y)), 5) for y in (-1.0, -0.5, 0.0, 1.0, 3.0)]
     [0.98661, 0.84828, 0.0, -0.98661, -1.0]
@@ -47,20 +46,15 @@ def scaled_sigmoid(place: np.ndarray | float) -> np.ndarray:
 
 
 def step_weights(steps: int, windows: Windows, profile: Profile) -> tuple[np.ndarray, np.ndarray]:
-    """What a detection at each step is worth, and the window it is in: (steps,) floats, (steps,)
-    ints with -1 = in none.
-    """
+    """Return the weight of a detection at each step, and its window, -1 = none; both (steps,)."""
     weight = np.full(steps, -profile.false)
     inside = np.full(steps, -1)
     for k, (first, last) in enumerate(windows):
         width = last - first + 1
-        behind = np.arange(
-            1, steps - last
-        )  # steps after the window; a later window writes over its own part
+        behind = np.arange(1, steps - last)  # steps after it; a later window overwrites its part
         weight[last + 1 :] = scaled_sigmoid(behind / max(width - 1, 1)) * profile.false
-        weight[first : last + 1] = scaled_sigmoid(-np.arange(width, 0, -1) / width) * (
-            profile.hit / scaled_sigmoid(-1.0)
-        )
+        place = -np.arange(width, 0, -1) / width
+        weight[first : last + 1] = scaled_sigmoid(place) * (profile.hit / scaled_sigmoid(-1.0))
         inside[first : last + 1] = k
     return weight, inside
 
@@ -68,16 +62,16 @@ def step_weights(steps: int, windows: Windows, profile: Profile) -> tuple[np.nda
 def file_curve(
     score: np.ndarray, windows: Windows, learn: int, profile: Profile, thresholds: np.ndarray
 ) -> np.ndarray:
-    """The raw score of one file at each of the ascending thresholds; NaN scores never detect, the
-    first `learn` steps do not count.
+    """Return the raw score of one file at each of the ascending thresholds.
+
+    NaN scores never detect; the first `learn` steps do not count.
     """
     weight, inside = step_weights(len(score), windows, profile)
     score = np.where(np.isnan(score), -np.inf, score)
     outside = np.flatnonzero(inside[learn:] < 0) + learn
     order = outside[np.argsort(score[outside], kind="stable")]
-    cost = np.concatenate(
-        [np.cumsum(weight[order][::-1])[::-1], [0.0]]
-    )  # cost of all from the k-th smallest up
+    # cost of all from the k-th smallest up
+    cost = np.concatenate([np.cumsum(weight[order][::-1])[::-1], [0.0]])
     total = cost[np.searchsorted(score[order], thresholds, side="left")]
     for k in np.unique(inside[learn:]):
         if k < 0:
@@ -89,8 +83,9 @@ def file_curve(
 
 
 def limits(windows: Windows, learn: int, profile: Profile) -> tuple[float, float]:
-    """The raw score of (a detector that never speaks, a perfect one) on one file; a window that
-    ends while learning counts for neither.
+    """Return the raw scores of no detections and of perfect ones on one file.
+
+    A window that ends within the learning part counts for neither.
     """
     counted = sum(last >= learn for _, last in windows)
     return -profile.miss * counted, profile.hit * counted
@@ -99,9 +94,7 @@ def limits(windows: Windows, learn: int, profile: Profile) -> tuple[float, float
 def thresholds_of(
     scores: Sequence[np.ndarray], learns: Sequence[int], at_most: int | None = None
 ) -> np.ndarray:
-    """Every score that occurs, ascending, and one above all; `at_most` of them at equal ranks when
-    asked.
-    """
+    """Return all scores, ascending, and infinity; at most `at_most` scores, at equal ranks."""
     found = np.unique(
         np.concatenate([s[learn:][np.isfinite(s[learn:])] for s, learn in zip(scores, learns)])
     )
@@ -111,9 +104,7 @@ def thresholds_of(
 
 
 class Sheet(NamedTuple):
-    """The raw scores of all files at all thresholds, and what the null and the perfect detector
-    get.
-    """
+    """The raw scores of all files at all thresholds, and those of no and of perfect detections."""
 
     thresholds: np.ndarray  # (thresholds,) ascending
     raw: np.ndarray  # (files, thresholds)
@@ -121,7 +112,7 @@ class Sheet(NamedTuple):
     perfect: np.ndarray  # (files,)
 
     def normalised(self, files: np.ndarray) -> np.ndarray:
-        """The NAB score of these files at each threshold."""
+        """Return the NAB score of these files at each threshold."""
         null = self.null[files].sum()
         perfect = self.perfect[files].sum()
         return 100 * (self.raw[files].sum(axis=0) - null) / (perfect - null)
@@ -134,7 +125,7 @@ def sheet(
     profile: Profile,
     at_most: int | None = None,
 ) -> Sheet:
-    """Score every file at every threshold once; everything else is sums over its rows."""
+    """Score every file at every threshold."""
     thresholds = thresholds_of(scores, learns, at_most)
     raw = np.array(
         [
@@ -147,16 +138,14 @@ def sheet(
 
 
 def official(sheet: Sheet) -> tuple[float, float]:
-    """(NAB score, threshold) of the official sweep: the one threshold that is best on all files."""
+    """Return (NAB score, threshold) of the official sweep: the one best threshold for all files."""
     curve = sheet.normalised(np.arange(len(sheet.raw)))
     best = int(np.argmax(curve))
     return float(curve[best]), float(sheet.thresholds[best])
 
 
 def halves(groups: Sequence[str], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Two halves of the files, each group shared evenly; the odd one out goes to the smaller
-    half.
-    """
+    """Split the files into two halves, each group evenly; an odd one goes to the smaller half."""
     sides: tuple[list[int], list[int]] = ([], [])
     for group in sorted(set(groups)):
         members = rng.permutation([i for i, g in enumerate(groups) if g == group])
@@ -167,7 +156,7 @@ def halves(groups: Sequence[str], rng: np.random.Generator) -> tuple[np.ndarray,
 
 
 def half_splits(sheet: Sheet, groups: Sequence[str], splits: int = 50, seed: int = 0) -> np.ndarray:
-    """(2 splits,) NAB scores of one half at the threshold that was best on the other half."""
+    """Return NAB scores of one half at the best threshold of the other half, (2 * splits,)."""
     rng = np.random.default_rng(seed)
     found = []
     for _ in range(splits):

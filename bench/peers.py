@@ -1,10 +1,11 @@
-"""Other libraries' detectors as functions from one recording to scores; each is left out, and
-named, where its library is missing.
+"""Other libraries' detectors as functions from one recording to scores.
+
+Where a library is missing, its detectors are left out and its name is listed.
 
     pip install river pysad pyod scikit-learn
 
-Streaming ones learn as they go, each feature apart and the strangest feature counting; batch ones
-learn on the first part that is not judged. Scores from 0 to 1 are multiplied by 100, the scale on
+Streaming ones learn as they go, each feature apart, and the highest score counts; batch ones
+learn on the first part that is not counted. Scores from 0 to 1 are multiplied by 100, the scale on
 which `Alarm` counts peaks; their order, which is all a swept threshold sees, stays.
 """
 
@@ -19,23 +20,21 @@ import numpy as np
 
 from bench.corpora import Series
 
-Scorer = Callable[
-    [Series], np.ndarray
-]  # -> (steps,), a scale of its own up to about 100, higher = more anomalous
+# -> (steps,), a scale of its own up to about 100, higher = more anomalous
+Scorer = Callable[[Series], np.ndarray]
 
 
 def filled(x: np.ndarray) -> np.ndarray:
-    """Missing values replaced by the feature's mean of what was seen before, which these libraries
-    cannot do without.
-    """
+    """Replace missing values, which these libraries refuse, by the mean of the values before."""
     seen = x == x
     mean = np.cumsum(np.where(seen, x, 0.0), axis=0) / np.maximum(np.cumsum(seen, axis=0), 1)
     return np.where(seen, x, mean)
 
 
 def one_by_one(make: Callable[[], Any], score_then_learn: Callable[[Any, float], float]) -> Scorer:
-    """A univariate streaming model on each feature; values are scaled to 0..1 by the range of the
-    part that is not judged.
+    """Return a scorer with a univariate streaming model for each feature.
+
+    Values are scaled to 0..1 by the range of the learning part.
     """
 
     def score(series: Series) -> np.ndarray:
@@ -55,7 +54,7 @@ def one_by_one(make: Callable[[], Any], score_then_learn: Callable[[Any, float],
 def on_the_first_part(
     make: Callable[[], Any], score: Callable[[Any, np.ndarray], np.ndarray]
 ) -> Scorer:
-    """A batch model fitted once on the part that is not judged."""
+    """Return a scorer with a batch model fitted once on the learning part."""
 
     def run(series: Series) -> np.ndarray:
         x = filled(series.x)
@@ -70,9 +69,8 @@ def river_peers() -> dict[str, Scorer]:
     from river import anomaly, preprocessing
 
     def tree(model: Any, value: float) -> float:
-        model.learn_one(
-            {"x": value}
-        )  # its scaler must have seen the value, as in river's own examples
+        # learned first: its scaler must have seen the value, as in river's own examples
+        model.learn_one({"x": value})
         return float(model.score_one({"x": value}))
 
     def gauss(model: Any, value: float) -> float:
@@ -146,7 +144,7 @@ LIBRARIES = {
 
 
 def installed() -> tuple[dict[str, Scorer], list[str]]:
-    """(the peers that can run here, the libraries that are missing)."""
+    """Return the peers that can run here, and the libraries that are missing."""
     found: dict[str, Scorer] = {}
     for library, peers in LIBRARIES.items():
         if find_spec(library):

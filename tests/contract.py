@@ -1,8 +1,8 @@
-"""The promises every detector keeps, as checks that anyone can run on a class of their own.
+"""The contract of every detector, as checks that can be run on any class.
 
-`check(MyDetector)` runs them all; CHECKS is the list, each a function of the class that raises
-AssertionError with the broken promise. x is (steps, streams), for a joint detector (steps, streams,
-2 features). Nothing here knows any detector by name.
+`check(MyDetector)` runs them all. CHECKS is the list, each a function of the class that raises
+AssertionError with what is violated. x is (steps, streams), for a joint detector (steps, streams, 2
+features). No check depends on a detector's name.
 """
 
 from __future__ import annotations
@@ -34,35 +34,36 @@ def promise(check: Check) -> Check:
 
 
 def check(make: Make) -> None:
-    """Run every check on a detector class; the first broken promise is an AssertionError."""
+    """Run every check on a detector class; the first that fails raises AssertionError."""
     for each in CHECKS:
         each(make)
 
 
-# What the checks feed
+# Inputs of the checks
 
 
 def shaped(make: Make, x: Array) -> Array:
-    """(steps, streams) as the detector takes it; a joint one gets a second feature, made of the
-    same steps in another order of streams.
+    """Return (steps, streams) as the detector takes it.
+
+    A joint one gets a second feature, made of the same steps in another order of streams.
     """
-    return (
-        np.stack((x, np.roll(x, 1, axis=1) + np.roll(x, 7, axis=0) / 2), axis=-1)
-        if make.joint
-        else x
-    )
+    if not make.joint:
+        return x
+    second = np.roll(x, 1, axis=1) + np.roll(x, 7, axis=0) / 2
+    return np.stack((x, second), axis=-1)
 
 
 def noise(make: Make, steps: int, streams: int = 2, seed: int = 0, wave: float = 1.0) -> Array:
-    """Gaussian noise on a slow wave, in multiples of GRID."""
+    """Return Gaussian noise on a slow wave, in multiples of GRID."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(steps, streams)) + wave * np.sin(np.arange(steps) / 9)[:, None]
     return shaped(make, np.round(x / GRID) * GRID)
 
 
 def dirty(make: Make, steps: int, streams: int = 3, seed: int = 0) -> Array:
-    """Noise with spikes, missing steps, a long gap and a shift; off the grid, so that every sum is
-    rounded and no order of summing can hide.
+    """Return noise with spikes, missing steps, a long gap and a shift.
+
+    It is off the grid, so that every sum is rounded and another order of summing shows.
     """
     rng = np.random.default_rng(seed + 1)
     x = noise(make, steps, streams, seed) / 3
@@ -74,20 +75,20 @@ def dirty(make: Make, steps: int, streams: int = 3, seed: int = 0) -> Array:
 
 
 def flat(make: Make, *levels: tuple[int, float]) -> Array:
-    """One stream that stands at each (steps, level) in turn, all features alike."""
+    """Return one stream constant at each (steps, level) in turn, all features alike."""
     x = np.concatenate([np.full((steps, 1), level) for steps, level in levels])
     return np.repeat(x[..., None], 2, axis=-1) if make.joint else x
 
 
 def same(a: Array | None, b: Array | None) -> bool:
-    """Equal to the last bit, NaN for NaN."""
-    return (a is None and b is None) or (
-        a is not None and b is not None and a.shape == b.shape and a.tobytes() == b.tobytes()
-    )
+    """Return whether two arrays are equal to the last bit, or both None."""
+    if a is None or b is None:
+        return a is b
+    return a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
 def in_chunks(detector: Detector, x: Array, cuts: Array | list[int]) -> Verdict:
-    """The verdicts of the chunks, put together."""
+    """Return the verdicts of the chunks, concatenated."""
     columns = zip(*[detector.advance(chunk) for chunk in np.split(x, cuts)])
     return Verdict(*[None if column[0] is None else np.concatenate(column) for column in columns])
 
@@ -314,7 +315,7 @@ def nothing_learned_from_missing(make: Make) -> None:
     scores = make(window=W).update(x)
     assert not np.isnan(scores[11 * W + 3 :]).any(), "three missing steps made it forget"
     assert np.max(scores[11 * W + 3 : -1]) < 3 * LOUD, (
-        "three missing steps made plain noise strange"
+        "three missing steps made plain noise anomalous"
     )
     assert scores[-1] > LOUD, (
         "three missing steps hide a spike of 20 deviations: they were learned as numbers"
@@ -355,7 +356,7 @@ def wrong_settings_are_refused(make: Make) -> None:
 
 
 def refusal(act: Callable[[], object]) -> str:
-    """The sentence of the ValueError; empty if there was none."""
+    """Return the message of the ValueError; empty if there was none."""
     try:
         act()
     except ValueError as error:

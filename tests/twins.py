@@ -1,8 +1,8 @@
-"""Each detector's definition, slow and one number at a time, written apart from it: the fast one
-must equal it.
+"""Reference implementations of the detectors, slow and one number at a time.
 
-A twin takes one stream as plain floats (a joint one: the stream's rows) and the window, and gives
-its scores; NaN = missing, or no opinion.
+Each is written independently of the fast one, which must equal it. A twin takes one stream as plain
+floats (a joint one: the stream's rows) and the window, and returns its scores; NaN = missing, or no
+opinion.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def seen(values: Values) -> Values:
 
 
 def before(x: Values, t: int, window: int) -> Values:
-    """What was seen in the `window` steps before step t; too little of it is nothing."""
+    """Return the values seen in the `window` steps before step t, none if they are too few."""
     values = seen(x[max(0, t - window) : t])
     return values if len(values) >= max(2, (window + 1) // 2) else []
 
@@ -97,7 +97,7 @@ def percentile(x: Values, window: int) -> Values:
 
 
 def by_errors(x: Values, forecasts: Values, window: int) -> Values:
-    """Scores of forecasts in units of the 90th percentile of the errors before."""
+    """Return the scores of forecasts in units of the 90th percentile of the errors before."""
     errors = [abs(value - forecast) for value, forecast in zip(x, forecasts)]
     scores = []
     for t, value in enumerate(x):
@@ -120,7 +120,7 @@ def moving_average(x: Values, window: int) -> Values:
 
 
 def seasonal(x: Values, window: int) -> Values:
-    """The season itself is taken from redline.seasons, which has tests of its own."""
+    """Return the scores; the season is taken from `find_season`, which has tests of its own."""
     span, season, forecasts = max(6, window // 8), 0, []
     for t in range(len(x)):
         if t and t % 256 == 0:
@@ -136,8 +136,9 @@ def seasonal(x: Values, window: int) -> Values:
 
 
 def least_squares(rows: list[Values], wanted: Values) -> Values:
-    """The weights w that make sum (row . w - wanted)**2 + ridge |w|**2 least: normal equations, by
-    elimination.
+    """Return the weights w that minimise sum (row . w - wanted)**2 + ridge |w|**2.
+
+    By the normal equations and elimination.
     """
     n = len(rows[0])
     square = [
@@ -175,7 +176,7 @@ def autoregressive(x: Values, window: int) -> Values:
 
 
 def weighted(x: Values, t: int, window: int) -> tuple[float, float]:
-    """Mean and standard deviation of everything before step t, weighted by decay**age."""
+    """Return mean and standard deviation of all values before step t, weighted by decay**age."""
     decay = 1 - 2 / (window + 1)
     pairs = [(decay ** (t - 1 - i), x[i]) for i in range(t) if not isnan(x[i])]
     weight = fsum(w for w, _ in pairs)

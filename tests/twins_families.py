@@ -1,6 +1,4 @@
-"""The definitions of the detectors that live in rooms of redline/, slow and one number at a time,
-as those of tests/twins.py.
-"""
+"""Reference implementations, as those of tests/twins.py, of the distance and joint detectors."""
 
 from __future__ import annotations
 
@@ -18,8 +16,10 @@ def least(window: int) -> int:
 
 
 def calibrated(raw: Values, window: int) -> Values:
-    """Its median is 0.67 and its 90th percentile 1.64, as of the last `window` values learned;
-    renewed every window / 8 steps.
+    """Return raw scores in standard deviations by the line of `Calibration`.
+
+    The median of the last `window` values learned becomes 0.67, their 90th percentile 1.64; renewed
+    every window / 8 steps.
     """
     scores, kept, calm, block = [], [], 0, max(1, window // 8)
     median, unit = nan, nan
@@ -41,7 +41,7 @@ def calibrated(raw: Values, window: int) -> Values:
 
 
 def carried(x: Values) -> Values:
-    """Each missing value is the one before it."""
+    """Replace each missing value by the one before it."""
     out, last = [], nan
     for value in x:
         last = last if isnan(value) else value
@@ -65,25 +65,16 @@ def nearest_neighbours(x: Values, window: int) -> Values:
 def novelty(x: Values, window: int) -> Values:
     scores: Values = []
     kept: Values = []
-    records, added, up, down, fresh = (
-        0.0,
-        0.0,
-        0.0,
-        0.0,
-        [],
-    )  # of the blocks before; of each record of this block what counts of it, and its ground
+    records, added, up, down = 0.0, 0.0, 0.0, 0.0  # of the blocks before
+    fresh = []  # of each record of this block what counts of it, and its ground
     for t, value in enumerate(x):
         past = seen(x[:t])
         if t % 64 == 0:
             fade = (1 - 1 / window) ** 64
-            records, added = (
-                records * fade + len(fresh),
-                added * fade + fsum(counted for counted, _ in fresh),
-            )
-            up, down = (
-                up * fade + fsum(max(0.0, ground) for _, ground in fresh),
-                down * fade + fsum(max(0.0, -ground) for _, ground in fresh),
-            )
+            records = records * fade + len(fresh)
+            added = added * fade + fsum(counted for counted, _ in fresh)
+            up = up * fade + fsum(max(0.0, ground) for _, ground in fresh)
+            down = down * fade + fsum(max(0.0, -ground) for _, ground in fresh)
             fresh = []
         if t and t % 64 == 0 and past:
             width = (max(past) - min(past)) or 1e-150
@@ -95,10 +86,8 @@ def novelty(x: Values, window: int) -> Values:
         if isnan(value) or len(past) < least(window):
             scores.append(nan)
             continue
-        gap, width = (
-            min(abs(value - old) for old in kept + seen(x[t - t % 64 : t])),
-            max(past) - min(past),
-        )
+        gap = min(abs(value - old) for old in kept + seen(x[t - t % 64 : t]))
+        width = max(past) - min(past)
         spacing = (width or 1e-150) / len(past)
         above, below = value - max(past), min(past) - value
         if above > -up or below > -down:
@@ -121,7 +110,7 @@ def centre_and_spread(values: Values, window: int) -> tuple[float, float]:
 
 
 def in_spreads(row: Row, gauges: list[tuple[float, float]]) -> Row:
-    """Each feature's distance from its centre, NaN = missing or too little past."""
+    """Return each feature's distance from its centre, NaN = missing or too little past."""
     out = []
     for value, (centre, spread) in zip(row, gauges):
         gap = value - centre
@@ -136,7 +125,7 @@ def in_spreads(row: Row, gauges: list[tuple[float, float]]) -> Row:
 
 
 def solved(matrix: list[Row], right: Row) -> Row:
-    """The x with matrix x = right, by elimination."""
+    """Return the x with matrix x = right, by elimination."""
     rows = [[*row, value] for row, value in zip(matrix, right)]
     for i, row in enumerate(rows):
         for other in rows[i + 1 :]:
@@ -150,7 +139,7 @@ def solved(matrix: list[Row], right: Row) -> Row:
 
 
 def gaussian_tail(z: float) -> float:
-    """The negative logarithm of how often a Gaussian lies beyond +-z."""
+    """Return minus the logarithm of the probability that a Gaussian lies beyond +-z."""
     if z < 20:
         return -log(erfc(z / sqrt(2)))
     mills = z
@@ -160,7 +149,7 @@ def gaussian_tail(z: float) -> float:
 
 
 def length_tail(d: float, features: int) -> float:
-    """The same for the length of so many independent Gaussians."""
+    """Return the same for the length of so many independent Gaussians."""
     total = exp(d * d / 2 - gaussian_tail(d)) if features % 2 else 1.0
     for more in range(4 - features % 2, features + 1, 2):
         total += (d * d / 2) ** (more / 2 - 1) / gamma(more / 2)
@@ -168,7 +157,7 @@ def length_tail(d: float, features: int) -> float:
 
 
 def as_rare(d: float, features: int) -> float:
-    """The |z| as rare as that length, linear between multiples of 1/64."""
+    """Return the |z| as rare as that length, linear between multiples of 1/64."""
     if features == 1 or d > 110:
         return min(d, CEILING)
     ends = []

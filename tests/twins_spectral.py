@@ -1,6 +1,4 @@
-"""The definitions of the detectors that ask about shape, slow, one run at a time, as those of
-tests/twins.py.
-"""
+"""Reference implementations, as those of tests/twins.py, of the shape detectors."""
 
 from __future__ import annotations
 
@@ -14,16 +12,14 @@ from twins_start import with_robust_start
 
 
 def run_to(x: Values, t: int, width: int) -> Values:
-    """The values of a run that ends at step t; what was before the first value is like the last."""
+    """Return the values of a run that ends at step t; those before the first equal the last."""
     full = carried(x)
     run = [full[s] if s >= 0 else nan for s in range(t - width + 1, t + 1)]
     return [(0.0 if isnan(run[-1]) else run[-1]) if isnan(value) else value for value in run]
 
 
 def judged(x: Values, window: int, misfit) -> Values:
-    """The size of misfit(t), calibrated, for the steps that are there and have half a window behind
-    them.
-    """
+    """Return the calibrated size of misfit(t) where a value and half a window before it are."""
     raw = []
     for t, value in enumerate(x):
         known = sum(not isnan(each) for each in x[max(0, t - window) : t])
@@ -75,9 +71,7 @@ def subspace(x: Values, window: int) -> Values:
     full = carried(x)
 
     def learned(end: int) -> tuple[list[float], float] | None:
-        """(what each other value of a run says of the last, the centre), from the window before
-        step `end`.
-        """
+        """Return the weights of a run's other values, and the centre, learned before `end`."""
         steps = range(end - window, end)
         if sum(s >= 0 and not isnan(x[s]) for s in steps) < least(window):
             return None

@@ -1,6 +1,4 @@
-"""The robust start's definition, slow and one number at a time: what a detector would say had its
-first values been free of glitches.
-"""
+"""Reference implementation of the robust start: scores as if the first values had no glitches."""
 
 from __future__ import annotations
 
@@ -29,7 +27,7 @@ def without_glitches(values: list[float]) -> list[float]:
 
 
 def cleaned(steps: list[Any]) -> list[Any]:
-    """The same for plain values or for rows, each feature by itself."""
+    """Do the same for plain values or for rows, each feature by itself."""
     if not steps or not isinstance(steps[0], list):
         return without_glitches(steps)
     return [list(row) for row in zip(*map(without_glitches, map(list, zip(*steps))))]

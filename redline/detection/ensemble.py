@@ -1,6 +1,4 @@
-"""The flagship detector: four kinds of evidence on one scale, one configuration for every
-stream.
-"""
+"""The ensemble: a detector of four kinds of evidence, with one configuration for every stream."""
 
 from __future__ import annotations
 
@@ -13,39 +11,42 @@ from detectors import CEILING, Detector, State, Verdict
 from redline.detection.arrays import TINY, Array, first_known, running_reduce
 from redline.detection.seasonality import find_season
 
-# steps; it learns at absolute multiples, so that a history is scored in blocks and a tick by the
-# same lines
+# steps; it learns at absolute multiples, so that a history is scored a block at a time, and a tick
+# by the same code
 LEARNING_BLOCK = 32
-SEASON_MEMORY = 8192  # steps of cleaned past, for the season
-SEASON_CHECK_STEPS = 512  # steps between two looks for a season
+SEASON_MEMORY = 8192  # steps of cleaned past in which seasons are found; a multiple of the block
+SEASON_CHECK_STEPS = 512  # steps between two searches for a season
 SEASONS_AVERAGED = 3  # seasons before, whose mean is expected
-SEASON_NEIGHBOURHOOD = 16  # steps on either side that tell how noisy this hour of the season is
+SEASON_NEIGHBOURHOOD = 16  # steps on either side that measure the noise at a place of the season
 NOVELTY_MEMORY = 2048  # values that stand for all ever seen
 RANGE_PARTS = 1024  # parts of the range within which two values are the same
-UNLEARNED_DEVIATION = (
-    3.0  # standard deviations; what scores higher is not learned, for at most a window
-)
+# standard deviations; what scores higher is not learned, for at most a window
+UNLEARNED_DEVIATION = 3.0
 LASTING_STEPS = 16  # steps over which a deviation must last
-# windows over which it is learned how far what lasts usually strays: in one window that is seen
-# once or twice
+# windows over which the usual size of lasting deviations is learned; one window holds only one or
+# two of them
 STRAY_WINDOWS = 10
 FAMILIAR_SURPRISES = 1.5  # usual surprises; a value nearer to one ever seen is less new
-# records in a window; usual surprises: one more record is no news within half of them after so
-# many, within all after many
-FLOCK = 16.0
-TIMID = 5.0
-# values; one in n / 2 of n values is a record: from so many on that is as rare as 3 standard
-# deviations
+# After many records in a window, one more is expected to go up to TIMID usual surprises beyond the
+# range; after FLOCK records, half of that.
+FLOCK = 16.0  # records
+TIMID = 5.0  # usual surprises
+# values; the n-th is a record with probability 2 / n, from here on as rare as 3 standard deviations
 RECORD_HALF_LIFE = 740.0
-# weight of what lasts; most that one short surprise can say
-LASTING = 3.0
-LOUDEST = 8.0
-# standard deviations of a surprise that alone scores 3: a little rarer than 3, since the parts add
-# up
+LASTING = 3.0  # weight of what lasts
+LOUDEST = 8.0  # standard deviations; the most that one short surprise can score
+# standard deviations of a surprise that alone scores 3: a little more, since the parts add up
 ALONE = 3.3
 # share of steps on which the sudden part may pass 3 in a stream whose noise has a heavy tail
 RARE = 0.01
-OFTEN = 0.1  # a value repeats at least so often, as far as anybody believes
+OFTEN = 0.1  # the least share of repeated values that is assumed
+# arrays of the state, (channels,), that begin with 0 or with 1
+BEGIN_WITH_0 = (
+    *("n", "mean", "variance", "held", "move", "moves", "was"),
+    *("records", "noise", "shaken", "tail", "carry", "run", "swayed"),
+)
+BEGIN_WITH_1 = ("volatility", "repeats", "sway")
+BEGIN_MISSING = ("first", "last", "edge", "low", "high")
 
 
 @dataclass
@@ -74,77 +75,52 @@ class Ensemble(Detector):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        counts = np.arange(
-            LEARNING_BLOCK + 1
-        )  # how much so many steps count against a window of them, a fifth of it, STRAYS of it
-        reaches = (self.window, max(1.0, self.window / 5), STRAY_WINDOWS * self.window)
-        self._fade, self._fade_fast, self._fade_slow = (
-            1 - (1 - 1 / reach) ** counts for reach in reaches
-        )
+        # (steps learned,) the weight of so many steps against what was learned before
+        self._fade = exponential_weights(self.window)
+        self._fade_fast = exponential_weights(max(1.0, self.window / 5))
+        self._fade_slow = exponential_weights(STRAY_WINDOWS * self.window)
 
     @property
     def least(self) -> int:
-        """Values that must have been learned before there is an opinion: a fifth of the window."""
+        """Return the values that must be learned before there is a score: a fifth of the window."""
         return max(2, self.window // 5)
 
     def begin(self, shape: tuple[int, ...]) -> State:
-        """What is known of each channel, a channel being one feature of one stream; `open` is the
-        block that is not learned yet.
-        """
-        size = shape[0] * shape[1]
-        zeros = {
-            name: np.zeros(size)
-            for name in (
-                "n",
-                "mean",
-                "variance",
-                "held",
-                "move",
-                "moves",
-                "was",
-                "records",
-                "noise",
-                "shaken",
-                "tail",
-                "carry",
-                "run",
-                "swayed",
-            )
-        }
+        """Return what is known of each channel, one feature of one stream."""
+        size = shape[0] * shape[1]  # channels
+        per_feature = np.shape(self._floor) == shape[1:]
+        floor = self._floor if per_feature else np.reshape(self._floor, (-1, 1))
         return {
-            **zeros,
-            **{name: np.ones(size) for name in ("volatility", "repeats", "sway")},
-            **{name: np.full(size, np.nan) for name in ("first", "last", "edge", "low", "high")},
-            "lags": np.zeros((2, size)),
-            "products": np.zeros((5, size)),
-            "weights": np.zeros((2, size)),
+            **{name: np.zeros(size) for name in BEGIN_WITH_0},
+            **{name: np.ones(size) for name in BEGIN_WITH_1},
+            **{name: np.full(size, np.nan) for name in BEGIN_MISSING},
+            "lags": np.zeros((2, size)),  # the last deviations
+            "products": np.zeros((5, size)),  # of lags, for the least squares
+            "weights": np.zeros((2, size)),  # of the lags in a prediction
+            # the block not learned yet: values, values less the season, surprises, distances to the
+            # nearest value, smoothed deviations
             "open": np.full((5, LEARNING_BLOCK, size), np.nan),
-            "season": np.zeros(size, int),
-            "expected": np.zeros((LEARNING_BLOCK, size)),
-            "usual": np.zeros((LEARNING_BLOCK, size)),
-            "shake": np.full((LEARNING_BLOCK, size), TINY),
+            "season": np.zeros(size, int),  # steps, 0 = none
+            "expected": np.zeros((LEARNING_BLOCK, size)),  # the season's values in this block
+            "usual": np.zeros((LEARNING_BLOCK, size)),  # usual squared surprise at each step
+            "shake": np.full((LEARNING_BLOCK, size), TINY),  # usual surprise, at least the floor
             "spread": np.full(size, TINY),
-            "floor": np.broadcast_to(
-                self._floor
-                if np.shape(self._floor) == shape[1:]
-                else np.reshape(self._floor, (-1, 1)),
-                shape,
-            ).flatten(),
-            "clean": np.full((SEASON_MEMORY, size), np.nan),
-            "shock": np.full((SEASON_MEMORY, size), np.nan),
-            "seen": np.full((size, NOVELTY_MEMORY), np.inf),
-            "kept": np.zeros(size, int),
+            "floor": np.broadcast_to(floor, shape).flatten(),
+            "clean": np.full((SEASON_MEMORY, size), np.nan),  # ring buffer of cleaned values
+            "shock": np.full((SEASON_MEMORY, size), np.nan),  # ring buffer of squared surprises
+            "seen": np.full((size, NOVELTY_MEMORY), np.inf),  # values seen, ascending
+            "kept": np.zeros(size, int),  # how many of them
         }
 
     def advance(self, x: Any) -> Verdict:
-        """Score by the root of the summed squares; `parts` shares the score out as the squares
-        are.
-        """
+        """Score by the root of the summed squares, which `parts` shares out in proportion."""
         x = self.read(x)
-        flat = self._from_first(x.reshape(len(x), x.shape[1] * x.shape[2]))  # (steps, channels)
-        energy = np.concatenate(
-            [self._piece(offset, rows) for offset, rows in self.pieces(flat, LEARNING_BLOCK)]
-        ).reshape(x.shape)
+        # (steps, streams, features) -> (steps, channels), and back
+        channels = self._from_first(x.reshape(len(x), x.shape[1] * x.shape[2]))
+        squares = [
+            self._piece(offset, rows) for offset, rows in self.pieces(channels, LEARNING_BLOCK)
+        ]
+        energy = np.concatenate(squares).reshape(x.shape)
         known = energy == energy
         energy = np.where(known, energy, 0.0)
         total = energy.sum(axis=-1)
@@ -152,476 +128,443 @@ class Ensemble(Detector):
         return Verdict(score, parts=energy * (score / np.maximum(total, TINY))[..., None])
 
     def _from_first(self, x: Array) -> Array:
-        """How far each value is from the first one its channel ever had, so that it does not matter
-        where zero is.
-        """
-        held = self._held
+        """Subtract each channel's first value, so that the zero of the unit does not matter."""
+        state = self._state
         first = np.where((x == x).any(axis=0), first_known(x[None])[0], np.nan)
-        held["first"] = np.where(held["first"] == held["first"], held["first"], first)
-        return np.asarray(x - known_or_0(held["first"]))
+        state["first"] = np.where(state["first"] == state["first"], state["first"], first)
+        return np.asarray(x - known_or_0(state["first"]))
 
     # One piece of a block: nothing here depends on where the piece begins
 
     def _piece(self, offset: int, x: Array) -> Array:
-        """(steps, channels) of squared evidence, NaN = no opinion; keeps the piece until its block
-        is full.
+        """Return the squared evidence, (steps, channels), NaN = no opinion.
+
+        The piece is kept until its block is full, which is then learned.
         """
-        held = self._held
+        state = self._state
         here = slice(offset, offset + len(x))
-        seasonless = x - held["expected"][here]
-        deviation = np.where(held["n"] > 0, seasonless - held["mean"], np.nan)
-        held["open"][:2, here] = x, seasonless
+        seasonless = x - state["expected"][here]
+        deviation = np.where(state["n"] > 0, seasonless - state["mean"], np.nan)
+        state["open"][:2, here] = x, seasonless
         surprise = deviation - self._guess(here)
-        shake = held["shake"][here]
-        held["open"][2, here] = surprise
+        shake = state["shake"][here]
+        state["open"][2, here] = surprise
         self._remember_cleaned(here, x, surprise, shake)
-        known = (surprise == surprise) & (held["n"] >= self.least)
+        known = (surprise == surprise) & (state["n"] >= self.least)
         lasting = self._lasting(here, np.where(known, deviation, np.nan))
         stuck = self._stuck(x)
-        sudden = sharpen(self.sided(surprise) / (shake * np.exp(held["tail"])))
+        sudden = sharpen(self.sided(surprise) / (shake * np.exp(state["tail"])))
         novel = self._novel(here, x, surprise)
-        energy = np.where(
-            known,
-            lasting
-            + novel / held["shape"][1]
-            + self._loudest(sudden, known)
-            + self._loudest(sharpen(stuck), known),
-            np.nan,
-        )
+        total = lasting + novel / state["shape"][1]
+        total += self._loudest(sudden, known)
+        total += self._loudest(sharpen(stuck), known)
+        energy = np.where(known, total, np.nan)
         if here.stop == LEARNING_BLOCK:
-            self._learn(int(held["step"]) + len(x))
+            self._learn(int(state["step"]) + len(x))
         return energy
 
     def _guess(self, here: slice) -> Array:
-        """The deviation that two lags predict; a missing one counts as none."""
-        held = self._held
-        lags = known_or_0(
-            np.concatenate((held["lags"], held["open"][1, : here.stop] - held["mean"]))
-        )
-        first, second = held["weights"]
-        return np.asarray(
-            first * lags[here.start + 1 : here.stop + 1] + second * lags[here.start : here.stop]
-        )
+        """Predict the deviation at each step from the two before it; a missing one counts as 0."""
+        state = self._state
+        block = state["open"][1, : here.stop] - state["mean"]
+        lags = known_or_0(np.concatenate((state["lags"], block)))  # (2 + steps, channels)
+        first, second = state["weights"]
+        one_back = lags[here.start + 1 : here.stop + 1]
+        two_back = lags[here.start : here.stop]
+        return np.asarray(first * one_back + second * two_back)
 
     def _remember_cleaned(self, here: slice, x: Array, surprise: Array, shake: Array) -> None:
-        """Keep values with no more than an anomalous surprise in them, lest an anomaly be expected
-        a season later.
+        """Store the values with their surprises cut to what is not anomalous.
+
+        Otherwise an anomaly would be expected a season later.
         """
-        # MEMORY is a multiple of BLOCK, so a piece never goes over its end
-        held = self._held
-        first = int(self._held["step"]) % SEASON_MEMORY
-        reach = np.where(held["n"] >= self.least, UNLEARNED_DEVIATION, np.inf) * shake
+        state = self._state
+        # SEASON_MEMORY is a multiple of LEARNING_BLOCK, so a piece never wraps around
+        first = int(state["step"]) % SEASON_MEMORY
+        place = slice(first, first + len(x))
+        reach = np.where(state["n"] >= self.least, UNLEARNED_DEVIATION, np.inf) * shake
         within = np.minimum(np.maximum(surprise, -reach), reach)
-        held["clean"][first : first + len(x)] = np.where(
-            surprise == surprise, x - (surprise - within), x
-        )
-        held["shock"][first : first + len(x)] = within * within
+        state["clean"][place] = np.where(surprise == surprise, x - (surprise - within), x)
+        state["shock"][place] = within * within
 
     def _lasting(self, here: slice, deviation: Array) -> Array:
-        """Squared weight of the smoothed deviation beyond its usual one; NaN = not known.
+        """Return the squared weight of the smoothed deviation beyond its usual one.
 
-        The recurrence is a running sum of terms weighted by decay**-place, which a block keeps
-        small.
+        The recurrence is a running sum of terms weighted by decay**-place, a weight that a block
+        keeps small.
         """
-        held = self._held
+        state = self._state
         decay = 1 - 1 / LASTING_STEPS
-        place = decay ** np.arange(here.start + 1, here.stop + 1)[:, None]
-        terms = np.clip(known_or_0(deviation) / held["spread"], -LOUDEST, LOUDEST) / (
-            LASTING_STEPS * place
-        )
+        weights = decay ** np.arange(here.start + 1, here.stop + 1)[:, None]  # (steps, 1)
+        terms = np.clip(known_or_0(deviation) / state["spread"], -LOUDEST, LOUDEST)
+        terms /= LASTING_STEPS * weights
         if not len(terms):
             return terms
-        terms[0] += held["carry"]
+        terms[0] += state["carry"]
         smooth = running_reduce(np.add, terms)
-        held["carry"] = smooth[-1] * (decay**LEARNING_BLOCK if here.stop == LEARNING_BLOCK else 1.0)
-        smooth *= place
-        held["open"][4, here] = np.where(deviation == deviation, smooth, np.nan)
-        usual = LASTING**2 * held["sway"]
-        energy = (
-            LASTING
-            * np.minimum(self.sided(smooth) / np.sqrt(np.maximum(usual, 1.0)), UNLEARNED_DEVIATION)
-        ) ** 2
+        closes = here.stop == LEARNING_BLOCK  # the weights of the next block begin anew
+        state["carry"] = smooth[-1] * (decay**LEARNING_BLOCK if closes else 1.0)
+        smooth *= weights
+        state["open"][4, here] = np.where(deviation == deviation, smooth, np.nan)
+        usual = LASTING**2 * state["sway"]
+        beyond = self.sided(smooth) / np.sqrt(np.maximum(usual, 1.0))
+        energy = (LASTING * np.minimum(beyond, UNLEARNED_DEVIATION)) ** 2
         return np.asarray(np.maximum(energy - np.minimum(usual, 1.0), 0.0))
 
     def _stuck(self, x: Array) -> Array:
-        """How rare so long a run of equal values is, in standard deviations: p = repeats **
-        length.
+        """Return how rare so long a run of equal values is, in standard deviations.
+
+        Its probability is repeats ** length.
         """
-        held = self._held
+        state = self._state
         if not len(x):
             return x
-        same = x == np.concatenate((held["last"][None], x[:-1]))
+        same = x == np.concatenate((state["last"][None], x[:-1]))
         place = np.arange(1.0, len(x) + 1)[:, None]
-        broken = np.concatenate((-held["run"][None], np.where(same, -np.inf, place)))
-        length = place - running_reduce(np.maximum, broken)[1:]
-        held["last"], held["run"] = x[-1].copy(), length[-1].copy()
-        return surprisal_to_deviations(length * -np.log(np.maximum(held["repeats"], OFTEN)))
+        # (1 + steps, channels), the place of the last change before or at each step
+        changed = np.concatenate((-state["run"][None], np.where(same, -np.inf, place)))
+        length = place - running_reduce(np.maximum, changed)[1:]
+        state["last"] = x[-1].copy()
+        state["run"] = length[-1].copy()
+        return surprisal_to_deviations(length * -np.log(np.maximum(state["repeats"], OFTEN)))
 
     def _novel(self, here: slice, x: Array, surprise: Array) -> Array:
-        """Squared weight of the distance to the nearest value ever seen over the range: a value
-        that doubles the range reaches the ceiling.
+        """Return the squared weight of the distance to the nearest value ever seen, over the range.
 
-        It counts less where it is small beside the noise, or little is known yet.
+        A value that doubles the range reaches the ceiling. It counts less where it is small beside
+        the noise, or little is known yet.
         """
-        held = self._held
-        gap = self._held["open"][3, here]
-        for channel in range(x.shape[1]):
-            if held["kept"][channel]:
-                gap[:, channel] = nearest_distance(
-                    held["seen"][channel, : held["kept"][channel]], x[:, channel]
-                )
-        low = held["low"]
-        high = held["high"]
-        shake = held["shake"][here]
-        usual = TIMID * shake * held["records"] / (FLOCK + held["records"])
-        news = np.where(
-            (x > high) | (x < low), np.minimum(gap, np.maximum(np.abs(surprise) - usual, 0.0)), gap
-        )
-        share = (
-            news
-            / np.maximum(np.fmax(high, x) - np.fmin(low, x), TINY)
-            * np.minimum(held["n"] / RECORD_HALF_LIFE, 1.0)
-        )
+        state = self._state
+        gap = state["open"][3, here]  # a view: the distances are stored for learning
+        for channel, kept in enumerate(state["kept"]):
+            if kept:
+                gap[:, channel] = nearest_distance(state["seen"][channel, :kept], x[:, channel])
+        low = state["low"]
+        high = state["high"]
+        shake = state["shake"][here]
+        usual = TIMID * shake * state["records"] / (FLOCK + state["records"])
+        beyond_usual = np.maximum(np.abs(surprise) - usual, 0.0)
+        news = np.where((x > high) | (x < low), np.minimum(gap, beyond_usual), gap)
+        reach = np.maximum(np.fmax(high, x) - np.fmin(low, x), TINY)  # the range with this value
+        share = news / reach * np.minimum(state["n"] / RECORD_HALF_LIFE, 1.0)
         share *= np.minimum(news / (FAMILIAR_SURPRISES * shake), 1.0) ** 2
         return np.asarray(np.where(self.sided(surprise) > 0, 2 * CEILING**2 * share, 0.0))
 
     def _loudest(self, evidence: Array, known: Array) -> Array:
-        """The squared evidence of each stream's loudest feature, 0 for the others: one surprise is
-        told once.
+        """Return the squared evidence of each stream's loudest feature, 0 for the others.
+
+        A surprise that shows in several features counts once.
         """
-        shape = (len(evidence), *self._held["shape"])
+        shape = (len(evidence), *self._state["shape"])
         if shape[2] == 1:
             return np.asarray(np.where(known, evidence * evidence, 0.0))
+        # (steps, channels) -> (steps, streams, features), and back
         each = np.where(known, evidence, -1.0).reshape(shape)
-        first = np.arange(shape[2]) == each.argmax(axis=-1)[..., None]
-        return np.asarray(np.where(first, np.maximum(each, 0.0) ** 2, 0.0).reshape(evidence.shape))
+        loudest = np.arange(shape[2]) == each.argmax(axis=-1)[..., None]
+        squares = np.where(loudest, np.maximum(each, 0.0) ** 2, 0.0)
+        return np.asarray(squares.reshape(evidence.shape))
 
     # A full block: learn it
 
     def _learn(self, now: int) -> None:
-        """Learn the open block, step `now` coming next."""
-        held = self._held
-        x, seasonless, surprise, gap, smooth = held["open"]
-        fresh = held["n"] == 0
-        held["mean"] = np.where(fresh, first_known(seasonless[None])[0], held["mean"])
-        deviation = seasonless - held["mean"]  # (BLOCK, channels), NaN = missing
+        """Learn the open block; `now` is the next step."""
+        state = self._state
+        x, seasonless, surprise, gap, smooth = state["open"]
+        fresh = state["n"] == 0
+        state["mean"] = np.where(fresh, first_known(seasonless[None])[0], state["mean"])
+        deviation = seasonless - state["mean"]  # (BLOCK, channels), NaN = missing
         self._learn_repeats(x)
         self._learn_novelty(x, gap)
-        calm = self._calm("held", np.abs(deviation) / held["spread"])
-        loud = np.abs(surprise) / held["shake"]
+        calm = self._learnable("held", np.abs(deviation) / state["spread"])
+        loud = np.abs(surprise) / state["shake"]
         self._learn_weights(deviation, calm & ~(loud > UNLEARNED_DEVIATION + 1))
         self._learn_noise(surprise, loud)
         self._learn_sway(smooth)
         self._learn_level(deviation, calm, fresh)
-        held["open"].fill(np.nan)
-        held["edge"] = held["last"].copy()
+        state["open"].fill(np.nan)
+        state["edge"] = state["last"].copy()
         if now % SEASON_CHECK_STEPS == 0:
-            self._look(now)
+            self._update_seasons(now)
         self._prepare(now)
 
-    def _calm(self, counter: str, deviations: Array) -> Array:
-        """Which steps may be learned: those not anomalous, and all once anomalous ones were held
-        back for a window.
+    def _learnable(self, counter: str, deviations: Array) -> Array:
+        """Return which steps may be learned, (BLOCK, channels) bool.
+
+        Those not anomalous, and all once anomalous ones were held back for a window; the array
+        `counter` of the state counts the steps held back.
         """
-        held = self._held
+        state = self._state
         present = deviations == deviations
-        anomalous = (deviations > UNLEARNED_DEVIATION) & (held["n"] >= self.least)
-        calm = present & ~(anomalous & (held[counter] < self.window))
+        anomalous = (deviations > UNLEARNED_DEVIATION) & (state["n"] >= self.least)
+        calm = present & ~(anomalous & (state[counter] < self.window))
         many = np.add.reduce(anomalous, dtype=np.int64)
-        all_ = np.add.reduce(present, dtype=np.int64)
-        held[counter] = np.where(
-            2 * many > all_, held[counter] + many, np.maximum(held[counter] - (all_ - many), 0)
-        )
+        others = np.add.reduce(present, dtype=np.int64) - many
+        fewer = np.maximum(state[counter] - others, 0)
+        state[counter] = np.where(many > others, state[counter] + many, fewer)
         return np.asarray(calm)
 
     def _pace(self, learned: Array, before: Array) -> Array:
-        """How much a block counts against what was learned before: exponential forgetting, a plain
-        mean while young.
+        """Return the weight of a block against what was learned before, both in steps.
+
+        Exponential forgetting; a plain mean while little was learned.
         """
-        return np.asarray(
-            np.maximum(self._fade[learned], learned / np.maximum(before + learned, 1))
-        )
+        plain = learned / np.maximum(before + learned, 1)
+        return np.asarray(np.maximum(self._fade[learned], plain))
 
     def _learn_level(self, deviation: Array, calm: Array, fresh: Array) -> None:
-        """Mean, variance, and how far the block's mean has moved from the last one's."""
-        held = self._held
+        """Learn mean, variance, and how far the block's mean has moved from the last one's."""
+        state = self._state
         learned = np.add.reduce(calm, dtype=np.int64)
-        pace = self._pace(learned, held["n"])
+        pace = self._pace(learned, state["n"])
         mean = masked_mean(deviation, calm)
         square = masked_mean((deviation - mean) ** 2, calm)
-        level = held["mean"] + mean
+        level = state["mean"] + mean
         solid = learned >= LEARNING_BLOCK // 2
-        held["noise"] = np.where(fresh, square, held["noise"])
-        held["mean"], held["lags"] = (
-            held["mean"] + pace * mean,
-            held["lags"] - pace * mean,
-        )  # or a level that moved would seem a surprise
-        held["variance"] = (1 - pace) * held["variance"] + pace * (
-            square + (1 - pace) * mean * mean
+        state["noise"] = np.where(fresh, square, state["noise"])
+        state["mean"] = state["mean"] + pace * mean
+        state["lags"] = state["lags"] - pace * mean  # or a level that moved would be a surprise
+        added = square + (1 - pace) * mean * mean
+        state["variance"] = (1 - pace) * state["variance"] + pace * added
+        moved = solid & (state["moves"] > 0)
+        step = np.where(moved, level - state["was"], 0.0)
+        pace_of_moves = np.maximum(
+            LEARNING_BLOCK / self.window / 2, 1 / np.maximum(state["moves"], 1)
         )
-        moved = solid & (held["moves"] > 0)
-        step = np.where(moved, level - held["was"], 0.0)
-        weight = np.where(
-            moved,
-            np.minimum(
-                np.maximum(LEARNING_BLOCK / self.window / 2, 1 / np.maximum(held["moves"], 1)), 1.0
-            ),
-            0.0,
-        )
-        held["move"] = (1 - weight) * held["move"] + weight * step * step
-        held["moves"] += solid
-        held["was"] = np.where(solid, level, held["was"])
-        held["n"] = held["n"] + learned
+        weight = np.where(moved, np.minimum(pace_of_moves, 1.0), 0.0)
+        state["move"] = (1 - weight) * state["move"] + weight * step * step
+        state["moves"] += solid
+        state["was"] = np.where(solid, level, state["was"])
+        state["n"] = state["n"] + learned
 
     def _learn_sway(self, smooth: Array) -> None:
-        """The mean square of the smoothed deviation: a whole spread, with the weight of two times
-        LONG steps, until it was seen.
+        """Learn the mean square of the smoothed deviation.
+
+        It begins as a whole spread, with the weight of 2 * LASTING_STEPS steps.
         """
-        held = self._held
-        calm = self._calm("swayed", np.abs(smooth) / np.maximum(np.sqrt(held["sway"]), 1 / LASTING))
+        state = self._state
+        usual = np.maximum(np.sqrt(state["sway"]), 1 / LASTING)
+        calm = self._learnable("swayed", np.abs(smooth) / usual)
         learned = np.add.reduce(calm, dtype=np.int64)
-        pace = np.maximum(
-            self._fade_slow[learned],
-            learned / np.maximum(held["n"] - self.least + 2 * LASTING_STEPS + learned, 1),
-        )
-        held["sway"] = held["sway"] + pace * (masked_mean(smooth**2, calm) - held["sway"])
+        before = state["n"] - self.least + 2 * LASTING_STEPS
+        plain = learned / np.maximum(before + learned, 1)
+        pace = np.maximum(self._fade_slow[learned], plain)
+        state["sway"] = state["sway"] + pace * (masked_mean(smooth**2, calm) - state["sway"])
 
     def _learn_noise(self, surprise: Array, loud: Array) -> None:
-        """The variance of surprises, how volatile they are lately, and how heavy their tail is: the
-        share above 3 is brought down to RARE.
+        """Learn the variance of surprises, their recent volatility, and how heavy their tail is.
+
+        loud: (BLOCK, channels) surprises in units of the usual ones.
         """
-        held = self._held
-        known = (loud == loud) & (self._held["n"] >= self.least)
-        calm = self._calm("shaken", loud)
-        pace = self._pace(np.add.reduce(calm, dtype=np.int64), held["n"])
-        usual = held["usual"]
-        volatility = held["volatility"]
-        held["noise"] = held["noise"] + pace * (masked_mean(surprise**2, calm) - held["noise"])
-        ratio = np.where(
-            usual > 0,
-            np.minimum(np.abs(surprise) / np.maximum(np.sqrt(usual), TINY), CEILING) ** 2,
-            1.0,
-        )
-        lately = masked_mean(np.minimum(ratio, UNLEARNED_DEVIATION**2 * volatility), known)
-        held["volatility"] = volatility + self._fade_fast[np.add.reduce(known, dtype=np.int64)] * (
-            lately - volatility
-        )
-        shape = (LEARNING_BLOCK, *held["shape"])
-        over = (
-            (np.where(known, loud / np.exp(held["tail"]), 0.0) > UNLEARNED_DEVIATION)
-            .reshape(shape)
-            .any(axis=-1)
-            .sum(axis=0)
-        )
+        state = self._state
+        known = (loud == loud) & (state["n"] >= self.least)
+        calm = self._learnable("shaken", loud)
+        pace = self._pace(np.add.reduce(calm, dtype=np.int64), state["n"])
+        usual = state["usual"]
+        volatility = state["volatility"]
+        state["noise"] = state["noise"] + pace * (masked_mean(surprise**2, calm) - state["noise"])
+        relative = np.abs(surprise) / np.maximum(np.sqrt(usual), TINY)
+        relative = np.where(usual > 0, np.minimum(relative, CEILING) ** 2, 1.0)
+        lately = masked_mean(np.minimum(relative, UNLEARNED_DEVIATION**2 * volatility), known)
+        pace_fast = self._fade_fast[np.add.reduce(known, dtype=np.int64)]
+        state["volatility"] = volatility + pace_fast * (lately - volatility)
+        self._learn_tail(loud, known)
+
+    def _learn_tail(self, loud: Array, known: Array) -> None:
+        """Widen or narrow the tail until RARE of a stream's steps are above it."""
+        state = self._state
+        # (BLOCK, channels) -> (BLOCK, streams, features) -> (streams,) steps
+        shape = (LEARNING_BLOCK, *state["shape"])
+        above = np.where(known, loud / np.exp(state["tail"]), 0.0) > UNLEARNED_DEVIATION
+        over = above.reshape(shape).any(axis=-1).sum(axis=0)
         steps = known.reshape(shape).any(axis=-1).sum(axis=0)
-        held["tail"] = np.maximum(
-            held["tail"] + np.repeat(0.02 * (over - RARE * steps), shape[2]), 0.0
-        )
+        change = np.repeat(0.02 * (over - RARE * steps), shape[2])  # (channels,)
+        state["tail"] = np.maximum(state["tail"] + change, 0.0)
 
     def _learn_weights(self, deviation: Array, calm: Array) -> None:
-        """The weights of the two lags, by least squares over a window of exponentially forgotten
-        products.
-        """
-        held = self._held
-        before = np.concatenate((held["lags"], deviation))  # NaN = missing, whatever the level
+        """Learn the weights of the two lags by least squares, with exponential forgetting."""
+        state = self._state
+        before = np.concatenate((state["lags"], deviation))  # (2 + BLOCK, channels), NaN = missing
         lags = known_or_0(before)
-        now, first, second = (
-            np.where(calm, lags[2 - lag : 2 - lag + LEARNING_BLOCK], 0.0) for lag in range(3)
-        )
-        new = np.stack(
-            [
-                np.add.reduce(a * b)
-                for a, b in (
-                    (first, first),
-                    (first, second),
-                    (second, second),
-                    (now, first),
-                    (now, second),
-                )
-            ]
-        )
-        held["products"] = (
-            held["products"] * (1 - self._fade[np.add.reduce(calm, dtype=np.int64)]) + new
-        )
-        size = np.maximum(held["products"][0] + held["products"][2], TINY**2)
-        aa, ab, bb, ya, yb = held["products"] / size
+        y = np.where(calm, lags[2:], 0.0)  # each (BLOCK, channels)
+        a = np.where(calm, lags[1:-1], 0.0)
+        b = np.where(calm, lags[:-2], 0.0)
+        pairs = ((a, a), (a, b), (b, b), (y, a), (y, b))
+        new = np.stack([np.add.reduce(one * other) for one, other in pairs])  # (5, channels)
+        kept = 1 - self._fade[np.add.reduce(calm, dtype=np.int64)]
+        state["products"] = state["products"] * kept + new
+        # solve [[aa, ab], [ab, bb]] weights = [ya, yb] by Cramer's rule, with a ridge
+        size = np.maximum(state["products"][0] + state["products"][2], TINY**2)
+        aa, ab, bb, ya, yb = state["products"] / size
         aa = aa + 1e-6
         bb = bb + 1e-6
-        held["weights"] = np.clip(
-            np.stack((ya * bb - yb * ab, yb * aa - ya * ab)) / (aa * bb - ab * ab), -2.0, 2.0
-        )
-        held["lags"] = before[-2:].copy()
+        weights = np.stack((ya * bb - yb * ab, yb * aa - ya * ab)) / (aa * bb - ab * ab)
+        state["weights"] = np.clip(weights, -2.0, 2.0)
+        state["lags"] = before[-2:].copy()
 
     def _learn_repeats(self, x: Array) -> None:
-        held = self._held
+        """Learn the share of values that equal the one before."""
+        state = self._state
         present = x == x
-        same = x == np.concatenate((held["edge"][None], x[:-1]))
-        pace = self._pace(np.add.reduce(present, dtype=np.int64), held["n"])
-        held["repeats"] = held["repeats"] + pace * (
-            masked_mean(same.astype(float), present) - held["repeats"]
-        )
+        same = x == np.concatenate((state["edge"][None], x[:-1]))
+        pace = self._pace(np.add.reduce(present, dtype=np.int64), state["n"])
+        share = masked_mean(same.astype(float), present)
+        state["repeats"] = state["repeats"] + pace * (share - state["repeats"])
 
     def _learn_novelty(self, x: Array, gap: Array) -> None:
-        """Add the values that stand for something new, one for each cell of the range when there
-        are too many.
+        """Add the values farther than a cell of the range from all seen.
+
+        When there are too many, one for each cell is kept.
         """
-        held = self._held
-        records = np.add.reduce((x > held["high"]) | (x < held["low"]), dtype=np.int64)
-        held["records"] = held["records"] * (1 - self._fade[LEARNING_BLOCK]) + records
-        held["low"], held["high"] = (
-            np.fmin(held["low"], np.fmin.reduce(x)),
-            np.fmax(held["high"], np.fmax.reduce(x)),
-        )
-        cell = (held["high"] - held["low"]) / RANGE_PARTS
-        new = np.where(held["kept"] > 0, gap > cell, x == x)
+        state = self._state
+        records = np.add.reduce((x > state["high"]) | (x < state["low"]), dtype=np.int64)
+        state["records"] = state["records"] * (1 - self._fade[LEARNING_BLOCK]) + records
+        state["low"] = np.fmin(state["low"], np.fmin.reduce(x))
+        state["high"] = np.fmax(state["high"], np.fmax.reduce(x))
+        cell = (state["high"] - state["low"]) / RANGE_PARTS
+        new = np.where(state["kept"] > 0, gap > cell, x == x)
         for channel in np.flatnonzero(new.any(axis=0)):
-            seen = np.union1d(
-                held["seen"][channel, : held["kept"][channel]], x[new[:, channel], channel]
-            )
+            before = state["seen"][channel, : state["kept"][channel]]
+            seen = np.union1d(before, x[new[:, channel], channel])  # ascending
             if len(seen) > NOVELTY_MEMORY:
-                seen = seen[
-                    np.unique(
-                        np.floor((seen - held["low"][channel]) / cell[channel]), return_index=True
-                    )[1]
-                ]
-            held["seen"][channel, : len(seen)], held["kept"][channel] = seen, len(seen)
+                places = np.floor((seen - state["low"][channel]) / cell[channel])
+                _, first = np.unique(places, return_index=True)
+                seen = seen[first]
+            state["seen"][channel, : len(seen)] = seen
+            state["kept"][channel] = len(seen)
 
     # The season
 
-    def _look(self, now: int) -> None:
-        """Look for each channel's season anew; another one begins with what it would have said."""
-        held = self._held
-        past = held["clean"][np.arange(max(0, now - SEASON_MEMORY), now) % SEASON_MEMORY]
+    def _update_seasons(self, now: int) -> None:
+        """Find each channel's season anew; with another one, level and noise are measured anew."""
+        state = self._state
+        past = state["clean"][np.arange(max(0, now - SEASON_MEMORY), now) % SEASON_MEMORY]
         for channel in range(past.shape[1]):
-            old = int(held["season"][channel])
+            old = int(state["season"][channel])
             season = find_season(past[:, channel], old)
-            held["season"][channel] = season
-            if (
-                season != old
-                and not (old and season and abs(season - old) < 0.1 * old)
-                and not self._begin_season(channel, now)
-            ):
-                held["season"][channel] = old  # the next look will tell
+            state["season"][channel] = season
+            near = season == old or (old and season and abs(season - old) < 0.1 * old)
+            if not near and not self._begin_season(channel, now):
+                state["season"][channel] = old  # until the next search
 
     def _begin_season(self, channel: int, now: int) -> bool:
-        """Level, variance and noise of a window of the past, seen with this season; False = too
-        little was seen of late.
+        """Measure level, variance and noise of the last window with the channel's new season.
+
+        Returns False where too little was seen in that window.
         """
-        held = self._held
+        state = self._state
         one = slice(channel, channel + 1)
         steps = np.arange(max(0, now - self.window), now)
-        values = held["clean"][steps % SEASON_MEMORY, one] - self._expected(steps, now, one)
+        values = state["clean"][steps % SEASON_MEMORY, one] - self._expected(steps, now, one)
         present = values == values
         if present.sum() < self.least:
             return False
-        held["mean"][one] = masked_mean(values, present)
-        held["variance"][one] = held["noise"][one] = masked_mean(
-            (values - held["mean"][one]) ** 2, present
-        )
-        held["products"][:, one] = held["weights"][:, one] = held["lags"][:, one] = 0.0
-        held["held"][one] = held["shaken"][one] = held["moves"][one] = held["move"][one] = 0.0
-        held["volatility"][one] = 1.0
-        held["shock"][:, one] = np.nan
+        state["mean"][one] = masked_mean(values, present)
+        variance = masked_mean((values - state["mean"][one]) ** 2, present)
+        state["variance"][one] = variance
+        state["noise"][one] = variance
+        for name in ("products", "weights", "lags", "held", "shaken", "moves", "move"):
+            state[name][..., one] = 0.0
+        state["volatility"][one] = 1.0
+        state["shock"][:, one] = np.nan
         return True
 
     def _prepare(self, now: int) -> None:
-        """What the next block expects, and its usual squared surprise at each step."""
-        held = self._held
+        """Compute what the next block expects, and the usual surprise at each of its steps."""
+        state = self._state
         steps = np.arange(now, now + LEARNING_BLOCK)
-        every = slice(None)
-        wandering = held["move"] * max(
-            1.0, self.window / LEARNING_BLOCK
-        )  # each block's step of the level taken at random
-        held["spread"] = np.maximum(np.sqrt(np.maximum(held["variance"], wandering)), held["floor"])
-        held["expected"] = self._expected(steps, now, every)
-        held["usual"][:] = held["noise"]
-        if held["season"].any():
-            around = self._seasons_ago(
-                held["shock"],
-                np.arange(now - SEASON_NEIGHBOURHOOD, now + LEARNING_BLOCK + SEASON_NEIGHBOURHOOD),
-                every,
-            )  # (SEASONS, steps, channels)
-            present = around == around
-            total = np.where(present, around, 0.0).sum(axis=0)
-            count = present.sum(axis=0)
-            total, count = (
-                np.lib.stride_tricks.sliding_window_view(
-                    each, 2 * SEASON_NEIGHBOURHOOD + 1, axis=0
-                ).sum(axis=-1)
-                for each in (total, count)
-            )
-            held["usual"] = np.where(
-                (count >= SEASON_NEIGHBOURHOOD) & (held["season"] > 0),
-                total / np.maximum(count, 1),
-                held["usual"],
-            )
-        held["shake"] = np.maximum(
-            np.sqrt(held["usual"] * np.maximum(held["volatility"], 0.5)), held["floor"]
-        )
+        # variance of a level that takes each block's step at random, over a window
+        wandering = state["move"] * max(1.0, self.window / LEARNING_BLOCK)
+        spread = np.sqrt(np.maximum(state["variance"], wandering))
+        state["spread"] = np.maximum(spread, state["floor"])
+        state["expected"] = self._expected(steps, now, slice(None))
+        state["usual"][:] = state["noise"]
+        if state["season"].any():
+            total, count = self._surprises_around(now)
+            enough = (count >= SEASON_NEIGHBOURHOOD) & (state["season"] > 0)
+            state["usual"] = np.where(enough, total / np.maximum(count, 1), state["usual"])
+        shake = np.sqrt(state["usual"] * np.maximum(state["volatility"], 0.5))
+        state["shake"] = np.maximum(shake, state["floor"])
+
+    def _surprises_around(self, now: int) -> tuple[Array, Array]:
+        """Return sum and number of the squared surprises around each step of the next block, in the
+        last seasons; both (BLOCK, channels).
+        """
+        first = now - SEASON_NEIGHBOURHOOD
+        steps = np.arange(first, now + LEARNING_BLOCK + SEASON_NEIGHBOURHOOD)
+        around = self._seasons_ago(self._state["shock"], steps, slice(None))
+        present = around == around
+        # (seasons, steps, channels) -> (steps, channels) -> (BLOCK, channels)
+        total = sum_neighbourhoods(np.where(present, around, 0.0).sum(axis=0))
+        count = sum_neighbourhoods(present.sum(axis=0))
+        return total, count
 
     def _expected(self, steps: Array, now: int, channels: slice) -> Array:
-        """The mean of the last seasons at the same place, 0 without a season, NaN where none of
-        them was seen.
+        """Return the mean of the last seasons at the same place, (steps, channels).
+
+        0 without a season, NaN where none of them was seen.
         """
-        held = self._held
-        if not held["season"][channels].any():
-            return np.zeros((len(steps), held["season"][channels].size))
-        before = self._seasons_ago(held["clean"], steps, channels)
+        season = self._state["season"][channels]
+        if not season.any():
+            return np.zeros((len(steps), season.size))
+        before = self._seasons_ago(self._state["clean"], steps, channels)
         present = before == before
-        mean = np.where(present, before, 0.0).sum(axis=0) / np.where(
-            present.any(axis=0), present.sum(axis=0), np.nan
-        )
-        return np.where(held["season"][channels] > 0, mean, 0.0)
+        count = np.where(present.any(axis=0), present.sum(axis=0), np.nan)
+        mean = np.where(present, before, 0.0).sum(axis=0) / count
+        return np.where(season > 0, mean, 0.0)
 
     def _seasons_ago(self, ring: Array, steps: Array, channels: slice) -> Array:
-        """(SEASONS, steps, channels) of a ring, whole seasons back, the nearest one that is all
-        learned first.
+        """Return the values of a ring buffer whole seasons ago, (seasons, steps, channels).
+
+        The nearest season that is all learned comes first; NaN where the ring does not reach.
         """
-        season = self._held["season"][channels]
+        season = self._state["season"][channels]
         near = np.ceil((LEARNING_BLOCK + SEASON_NEIGHBOURHOOD) / np.maximum(season, 1)).astype(int)
         back = (near + np.arange(SEASONS_AVERAGED)[:, None]) * season  # (SEASONS, channels)
         rows = steps[None, :, None] - back[:, None, :]
         found = ring[:, channels][rows % SEASON_MEMORY, np.arange(season.size)]
-        return np.where(
-            (rows >= 0)
-            & (rows > steps[-1] - SEASON_MEMORY)
-            & (back[:, None, :] < SEASON_MEMORY - 2 * LEARNING_BLOCK),
-            found,
-            np.nan,
-        )
+        inside = (rows >= 0) & (rows > steps[-1] - SEASON_MEMORY)
+        inside &= back[:, None, :] < SEASON_MEMORY - 2 * LEARNING_BLOCK
+        return np.where(inside, found, np.nan)
+
+
+def exponential_weights(window: float) -> Array:
+    """Return the weight of 0, 1, ... LEARNING_BLOCK new steps against a window of older ones."""
+    return np.asarray(1 - (1 - 1 / window) ** np.arange(LEARNING_BLOCK + 1))
 
 
 def known_or_0(x: Array) -> Array:
-    """0 for what is missing."""
+    """Replace missing values by 0."""
     return np.asarray(np.where(x == x, x, 0.0))
 
 
 def masked_mean(x: Array, chosen: Array) -> Array:
-    """(channels,): the mean of the chosen steps, 0 where none is."""
-    return np.asarray(
-        np.add.reduce(np.where(chosen, x, 0.0))
-        / np.maximum(np.add.reduce(chosen, dtype=np.int64), 1)
-    )
+    """Return the mean of the chosen steps, 0 without any: (steps, channels) -> (channels,)."""
+    total = np.add.reduce(np.where(chosen, x, 0.0))
+    return np.asarray(total / np.maximum(np.add.reduce(chosen, dtype=np.int64), 1))
+
+
+def sum_neighbourhoods(x: Array) -> Array:
+    """Return the sum around each step: (steps + 2 * SEASON_NEIGHBOURHOOD, ...) -> (steps, ...)."""
+    width = 2 * SEASON_NEIGHBOURHOOD + 1
+    return np.asarray(np.lib.stride_tricks.sliding_window_view(x, width, axis=0).sum(axis=-1))
 
 
 def sharpen(deviations: Array) -> Array:
-    """3 stays 3, less is much less, more is more up to LOUDEST: a part is silent until it has
-    something to say.
+    """Return about 3 for 3 deviations, much less for fewer, up to LOUDEST for more.
+
+    So a part adds nothing until it is anomalous by itself.
     """
-    return np.asarray(
-        np.minimum(UNLEARNED_DEVIATION * np.minimum(deviations / ALONE, CEILING) ** 3, LOUDEST)
-    )
+    cubes = np.minimum(deviations / ALONE, CEILING) ** 3
+    return np.asarray(np.minimum(UNLEARNED_DEVIATION * cubes, LOUDEST))
 
 
 def surprisal_to_deviations(surprisal: Array) -> Array:
-    """About the |z| whose two-sided Gaussian tail is exp(-surprisal)."""
+    """Return about the |z| whose two-sided Gaussian tail is exp(-surprisal)."""
     return np.asarray(np.sqrt(np.maximum(2 * surprisal - np.log1p(2 * np.pi * surprisal), 0.0)))
 
 
 def nearest_distance(ordered: Array, x: Array) -> Array:
-    """The distance of each value to the nearest of the ordered ones; a missing value's is
-    missing.
-    """
+    """Return the distance of each value to the nearest of the ordered ones, NaN where missing."""
     place = np.searchsorted(ordered, x)
     below = ordered[np.maximum(place - 1, 0)]
     above = ordered[np.minimum(place, len(ordered) - 1)]

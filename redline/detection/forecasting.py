@@ -1,6 +1,4 @@
-"""Forecasts: detectors that predict the next value from the last ones, judged by how wrong they
-have lately been.
-"""
+"""Forecasting detectors: the error of a forecast in units of its usual errors."""
 
 from __future__ import annotations
 
@@ -25,38 +23,38 @@ from redline.detection.seasonality import find_season
 
 @dataclass
 class ForecastDetector(Expecting):
-    """A detector that writes `forecast`; its spread is the 90th percentile of its last `window`
-    absolute errors, as that of a Gaussian.
+    """Base of the detectors that define `forecast`.
+
+    The spread is the 90th percentile of the last `window` absolute errors, as that of a Gaussian.
     """
 
     @abstractmethod
     def forecast(self, x: Array) -> Array:
-        """The value expected at each step, (steps, streams), NaN = cannot tell. Then learn x."""
+        """Return the value expected at each step, (steps, streams), NaN = unknown; then learn x."""
 
     def begin(self, shape: tuple[int, ...]) -> State:
-        """The last absolute errors."""
+        """Return the last absolute errors."""
         return {"past": np.full((self.window, *shape), np.nan)}
 
     def expect(self, x: Array) -> tuple[Array, ...]:
-        """The forecast, and how wrong the forecasts before it were."""
+        """Return the forecast, and the size of the errors before it."""
+
+        def error_size(ordered: Array, seen: int | Array) -> Array:
+            return rank_quantile(ordered, seen, 0.9) / P90_ABS_GAUSSIAN
+
         centre = self.forecast(x)
         errors = sliding_windows(self.remember(np.abs(x - centre)), self.window)
-        spread, _ = rank_windows(
-            errors,
-            lambda ordered, seen: rank_quantile(ordered, seen, 0.9) / P90_ABS_GAUSSIAN,
-            self.least,
-        )
+        spread, _ = rank_windows(errors, error_size, self.least)
         return centre, spread
 
 
 def mean_of_views(views: Array, least: int = 1) -> Array:
-    """The mean along the last axis, exact where all are equal; NaN where fewer than `least` are
-    seen.
+    """Return the mean along the last axis, exact where all are equal.
+
+    NaN where fewer than `least` values are there.
     """
     low = np.fmin.reduce(views, axis=-1)
-    above = np.subtract(
-        views, low[..., None], order="C"
-    )  # one memory order, so one order of summing
+    above = np.subtract(views, low[..., None], order="C")  # one memory order: one order of summing
     missing = above != above
     if not np.count_nonzero(missing):
         return np.asarray(low + np.add.reduce(above, axis=-1) / above.shape[-1])
@@ -82,15 +80,15 @@ class MovingAverage(ForecastDetector):
 
     @property
     def span(self) -> int:
-        """Steps in the mean."""
+        """Return the steps in the mean."""
         return max(6, self.window // 8)
 
     def begin(self, shape: tuple[int, ...]) -> State:
-        """The last errors and the last values."""
+        """Return the last errors and the last values."""
         return {**super().begin(shape), "last": np.full((self.span, *shape), np.nan)}
 
     def forecast(self, x: Array) -> Array:
-        """The mean of the last steps."""
+        """Return the mean of the last steps."""
         return mean_of_views(sliding_windows(self.remember(x, "last"), self.span))
 
 
@@ -118,58 +116,53 @@ class Seasonal(MovingAverage):
     TURNS: ClassVar[int] = 3  # seasons
 
     def begin(self, shape: tuple[int, ...]) -> State:
-        """The errors, the last KEPT steps by their place in the block, and the season of each
-        stream, 0 = none.
-        """
+        """Return the errors, the last KEPT steps (a ring buffer), and each stream's season."""
         return {
             **super().begin(shape),
             "kept": np.full((self.KEPT, *shape), np.nan),
-            "season": np.zeros(shape, int),
+            "season": np.zeros(shape, int),  # steps, 0 = none
         }
 
     def forecast(self, x: Array) -> Array:
-        """The season's value and the level of late."""
+        """Return the season's value plus the recent level."""
         return np.concatenate([self._piece(rows) for _, rows in self.pieces(x, self.LOOK)])
 
     def _piece(self, rows: Array) -> Array:
-        held = self._held
-        clock = int(self._held["step"])
-        held["kept"][np.arange(clock, clock + len(rows)) % self.KEPT] = rows
-        usual = self.usual(
-            np.arange(clock - self.span, clock + len(rows))
-        )  # (span + steps, streams)
-        late = self.remember(rows, "last") - usual
-        if (clock + len(rows)) % self.LOOK == 0:
-            self._look(clock + len(rows))
-        return usual[self.span :] + mean_of_views(sliding_windows(late, self.span))
+        """Return the forecasts of a piece of a block; at its end, find the seasons anew."""
+        state = self._state
+        clock = int(state["step"])
+        end = clock + len(rows)
+        state["kept"][np.arange(clock, end) % self.KEPT] = rows
+        usual = self.usual(np.arange(clock - self.span, end))  # (span + steps, streams)
+        errors = self.remember(rows, "last") - usual
+        if end % self.LOOK == 0:
+            self._update_seasons(end)
+        return usual[self.span :] + mean_of_views(sliding_windows(errors, self.span))
 
     def usual(self, steps: Array) -> Array:
-        """The median of the values up to TURNS seasons before each of the steps; 0 in a stream
-        without a season.
+        """Return the median of the values 1 to TURNS seasons before each of the steps.
+
+        (steps,) -> (steps, streams); 0 in a stream without a season.
         """
-        # (streams,)
-        held = self._held
-        season = self._held["season"]
+        state = self._state
+        season = state["season"]  # (streams,)
         if not np.count_nonzero(season):
             return np.zeros((len(steps), len(season)))
-        then = (
-            steps[:, None] - season * np.arange(1, self.TURNS + 1)[:, None, None]
-        )  # (turns, steps, streams)
-        values = held["kept"][then % self.KEPT, np.arange(len(season))]
-        values = np.where(then > steps[-1] - self.KEPT, values, np.nan)
-        ordered = np.sort(np.moveaxis(values, 0, -1), axis=-1)
+        turns = np.arange(1, self.TURNS + 1)[:, None, None]
+        earlier = steps[:, None] - season * turns  # (turns, steps, streams)
+        values = state["kept"][earlier % self.KEPT, np.arange(len(season))]
+        values = np.where(earlier > steps[-1] - self.KEPT, values, np.nan)
+        ordered = np.sort(np.moveaxis(values, 0, -1), axis=-1)  # (steps, streams, turns)
         return np.where(season > 0, rank_quantile(ordered, count_known(ordered), 0.5), 0.0)
 
-    def _look(self, clock: int) -> None:
-        """Find each stream's season anew."""
-        held = self._held
-        known = (
-            np.roll(held["kept"], -clock, axis=0)[-clock:]
-            if clock < self.KEPT
-            else np.roll(held["kept"], -clock, axis=0)
-        )
+    def _update_seasons(self, clock: int) -> None:
+        """Find each stream's season anew in the kept steps."""
+        state = self._state
+        known = np.roll(state["kept"], -clock, axis=0)  # oldest first
+        if clock < self.KEPT:
+            known = known[-clock:]
         for stream in range(known.shape[1]):
-            held["season"][stream] = find_season(known[:, stream], int(held["season"][stream]))
+            state["season"][stream] = find_season(known[:, stream], int(state["season"][stream]))
 
 
 @dataclass
@@ -196,57 +189,51 @@ class Autoregressive(ForecastDetector):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._block = max(4, self.window // 2)  # steps
-        self._learned = self._block * -(
-            -max(4 * self.window, 5 * self.LAGS) // self._block
-        )  # steps
+        least = max(4 * self.window, 5 * self.LAGS)
+        self._learned = -(-least // self._block) * self._block  # steps, whole blocks
 
     def begin(self, shape: tuple[int, ...]) -> State:
-        """The errors, the last values, those learned from by their place in the block, the rule and
-        the level it is about.
-        """
-        sizes = {"last": self.LAGS, "kept": self._learned}
+        """Return the errors, the last values, those to learn from, and the rule about a level."""
         return {
             **super().begin(shape),
-            **{name: np.full((size, *shape), np.nan) for name, size in sizes.items()},
+            "last": np.full((self.LAGS, *shape), np.nan),
+            "kept": np.full((self._learned, *shape), np.nan),  # ring buffer
             "rule": np.zeros((self.LAGS, *shape)),  # oldest lag first
             "level": np.full(shape, np.nan),
         }
 
     def forecast(self, x: Array) -> Array:
-        """The rule on the last steps."""
+        """Apply the rule to the last steps."""
         return np.concatenate(
             [self._piece(offset, rows) for offset, rows in self.pieces(x, self._block)]
         )
 
     def _piece(self, offset: int, rows: Array) -> Array:
-        held = self._held
-        place = int(self._held["step"]) % self._learned
-        held["kept"][place : place + len(rows)] = rows
-        away = (
-            sliding_windows(self.remember(rows, "last"), self.LAGS) - held["level"][:, None]
-        )  # (steps, streams, lags)
-        centre: Array = held["level"] + np.add.reduce(
-            np.multiply(np.nan_to_num(away), held["rule"].T, order="C"), axis=-1
-        )
+        """Return the forecasts of a piece of a block; at its end, refit the rule."""
+        state = self._state
+        place = int(state["step"]) % self._learned
+        state["kept"][place : place + len(rows)] = rows
+        lags = sliding_windows(self.remember(rows, "last"), self.LAGS)  # (steps, streams, lags)
+        away = np.nan_to_num(lags - state["level"][:, None])
+        terms = np.multiply(away, state["rule"].T, order="C")
+        centre: Array = state["level"] + np.add.reduce(terms, axis=-1)
         if offset + len(rows) == self._block:
             self._refit(place + len(rows))
         return centre
 
     def _refit(self, place: int) -> None:
-        """Least squares of each kept step on the LAGS before it, missing ones at the level."""
-        held = self._held
-        x = np.roll(held["kept"], -place, axis=0)  # (learned, streams), oldest first
+        """Fit each kept step by the LAGS before it, missing values counting as the level."""
+        state = self._state
+        x = np.roll(state["kept"], -place, axis=0)  # (learned, streams), oldest first
         level = mean_of_views(x.T, self.least)  # (streams,)
         away = np.nan_to_num(x - level)
         ordered = np.sort(np.abs(away.T), axis=-1)
         reach = 4 / P90_ABS_GAUSSIAN * rank_quantile(ordered, ordered.shape[-1], 0.9)
         away = np.clip(away, -reach, reach)
         lags = sliding_windows(away, self.LAGS)  # (learned - LAGS, streams, LAGS)
-        square = np.einsum("tsi,tsj->sij", lags, lags)
-        square += np.maximum(self.RIDGE * np.einsum("sii->s", square), TINY)[
-            :, None, None
-        ] * np.eye(self.LAGS)
-        held["rule"][:] = np.linalg.solve(
-            square, np.einsum("tsi,ts->si", lags, away[self.LAGS :])[..., None]
-        )[..., 0].T
-        held["level"] = level
+        square = np.einsum("tsi,tsj->sij", lags, lags)  # (streams, LAGS, LAGS)
+        ridge = np.maximum(self.RIDGE * np.einsum("sii->s", square), TINY)
+        square += ridge[:, None, None] * np.eye(self.LAGS)
+        products = np.einsum("tsi,ts->si", lags, away[self.LAGS :])
+        state["rule"][:] = np.linalg.solve(square, products[..., None])[..., 0].T
+        state["level"] = level

@@ -1,6 +1,4 @@
-"""Detectors that look across the features of a stream: a step may be anomalous though each of its
-numbers is not.
-"""
+"""Joint detectors: a step may be anomalous although each of its features alone is not."""
 
 from __future__ import annotations
 
@@ -23,66 +21,67 @@ from redline.detection.arrays import (
     first_known,
 )
 
-MAX_SPREADS = 1000.0  # spreads: farther from the centre is no more anomalous
-MAX_SQUARED_DISTANCE = 1e12  # spreads squared: without any neighbour
+MAX_SPREADS = 1000.0  # spreads; a value farther from the centre is no more anomalous
+MAX_SQUARED_DISTANCE = 1e12  # spreads squared, the distance to what is no neighbour
 RARITY_GRID = 64  # cells per unit of distance in the table that turns distances into deviations
 
 
 @dataclass
 class JointDetector(Detector):
-    """A joint detector that learns in blocks: it writes `learn` and `judge`, both in spreads from
-    the centre of each feature.
+    """Base of the joint detectors that learn in blocks.
 
-    Centre and spread (mean and standard deviation of the last `window` steps) and all that is
-    learned are renewed at the absolute multiples of window / `refits` steps. A step is missing when
-    all its features are; a feature with too little past counts as missing. A feature on the
+    A subclass defines `learn` and `judge`; both take values in spreads from the centre of each
+    feature. Centre and spread (mean and standard deviation of the last `window` steps) and all that
+    is learned are renewed at the absolute multiples of window / `refits` steps. A step is missing
+    when all its features are; a feature with too little past counts as missing. A feature on the
     unwatched side counts as at its centre.
     """
 
     joint: ClassVar[bool] = True
-    refits: ClassVar[int] = 8  # a window
+    refits: ClassVar[int] = 8  # renewals per window
     reach: ClassVar[int] = 1  # windows learned from
 
     @abstractmethod
     def learn(self, z: Array) -> None:
-        """Take in the last windows, z (steps, streams, features), NaN = missing."""
+        """Learn the last windows, z (steps, streams, features), NaN = missing."""
 
     @abstractmethod
     def judge(self, z: Array, known: Array) -> tuple[Array, Array]:
-        """(raw scores (steps, streams), shares (steps, streams, features), in any unit) of z
-        (steps, streams, features), 0 where not `known`.
+        """Return raw scores (steps, streams) and shares (steps, streams, features), in any unit.
+
+        z: (steps, streams, features), 0 where not `known`.
         """
 
     def features(self, x: Array) -> Array:
-        """What it looks at in a chunk."""
+        """Return the features that are judged, from those of a chunk."""
         return x
 
     def deviations(self, raw: Array) -> Array:
-        """Return the raw scores of a whole chunk, NaN = no opinion, in standard deviations."""
+        """Convert the raw scores of a whole chunk, NaN = no opinion, to standard deviations."""
         return raw
 
     @property
     def block(self) -> int:
-        """Steps from one renewal to the next."""
+        """Return the steps from one renewal to the next."""
         return max(1, self.window // self.refits)
 
     def begin(self, shape: tuple[int, ...]) -> State:
-        """The last windows, each step in its place by the clock; each feature's centre as a value
-        it had and the mean's distance from it.
+        """Return the last windows as a ring buffer, and the centre and spread of each feature.
+
+        The centre is `anchor`, a value the feature had, plus `mean`, the distance from it.
         """
-        gauge = {
-            "anchor": np.full(shape, np.nan),
+        return {
+            "past": np.full((self.reach * self.window, *shape), np.nan),
+            "anchor": np.full(shape, np.nan),  # NaN = too little past
             "mean": np.zeros(shape),
             "spread": np.ones(shape),
-        }  # NaN = too little past
-        return {"past": np.full((self.reach * self.window, *shape), np.nan), **gauge}
+        }
 
     def spreads(self, x: Array) -> Array:
-        """How many spreads from the centre, NaN where missing or not known."""
-        held = self._held
-        return np.clip(
-            (x - held["anchor"] - held["mean"]) / held["spread"], -MAX_SPREADS, MAX_SPREADS
-        )
+        """Return the distances from the centre in spreads, NaN where missing or too little past."""
+        state = self._state
+        deviation = x - state["anchor"] - state["mean"]
+        return np.clip(deviation / state["spread"], -MAX_SPREADS, MAX_SPREADS)
 
     def advance(self, x: Any) -> Verdict:
         """Score each block by what was learned before it, then learn it."""
@@ -91,39 +90,43 @@ class JointDetector(Detector):
             [self._piece(offset, rows) for offset, rows in self.pieces(x, self.block)]
         )
         score = self.deviations(raw)
-        total = shares.sum(axis=-1, keepdims=True)
-        shares = np.where(total > 0, shares, 1.0) / np.where(total > 0, total, shares.shape[-1])
+        total = shares.sum(axis=-1, keepdims=True)  # (steps, streams, 1)
+        some = total > 0  # where not, all features share alike
+        shares = np.where(some, shares, 1.0) / np.where(some, total, shares.shape[-1])
         return Verdict(score, parts=shares * score[..., None])
 
     def _piece(self, offset: int, rows: Array) -> tuple[Array, Array]:
-        held = self._held
+        """Judge a piece of a block, then store it; at the end of the block, learn."""
+        state = self._state
         z = self.spreads(rows)
         known = z == z
-        if self.direction != "both":
-            z = np.maximum(z, 0.0) if self.direction == "high" else np.minimum(z, 0.0)
+        if self.direction == "high":
+            z = np.maximum(z, 0.0)
+        elif self.direction == "low":
+            z = np.minimum(z, 0.0)
         score, shares = self.judge(np.where(known, z, 0.0), known)
         score[~known.any(axis=-1)] = np.nan
-        held["past"][(int(held["step"]) + np.arange(len(rows))) % len(held["past"])] = rows
+        past = state["past"]
+        steps = int(state["step"]) + np.arange(len(rows))
+        past[steps % len(past)] = rows
         if offset + len(rows) == self.block:
             self.renew()
         return score, shares
 
     def renew(self) -> None:
-        """Learn the last windows."""
-        held = self._held
-        past = self._held["past"]
+        """Compute centre and spread of the last windows, then learn them."""
+        state = self._state
+        past = state["past"]  # (steps, streams, features)
         seen = past == past
-        n = seen.sum(axis=0)
+        n = seen.sum(axis=0)  # (streams, features)
         anchor = first_known(past.reshape(1, len(past), -1))[0].reshape(past.shape[1:])
         x = np.where(seen, past - anchor, 0.0)
         mean = x.sum(axis=0) / np.maximum(n, 1)
         x = np.where(seen, x - mean, 0.0)
         spread = np.sqrt((x * x).sum(axis=0) / np.maximum(n, 1))
-        held["anchor"], held["mean"], held["spread"] = (
-            np.where(n < self.least, np.nan, anchor),
-            mean,
-            np.maximum(spread, self._floor),
-        )
+        state["anchor"] = np.where(n < self.least, np.nan, anchor)
+        state["mean"] = mean
+        state["spread"] = np.maximum(spread, self._floor)
         self.learn(self.spreads(past))
 
 
@@ -148,55 +151,56 @@ class Mahalanobis(JointDetector):
     array([ 0.6, 13.4])
     """
 
-    SHRINK: ClassVar[float] = (
-        1e-3  # of a correlation; features that always moved as one keep a believable difference
-    )
+    # share of a correlation; features that always moved together keep a believable difference
+    SHRINK: ClassVar[float] = 1e-3
 
     def begin(self, shape: tuple[int, ...]) -> State:
-        """R**-1/2 and R**-1 of each stream."""
+        """Return R**-1/2 and R**-1 of each stream besides the last windows."""
         unit = np.broadcast_to(np.eye(shape[1]), (*shape, shape[1]))
         return {**super().begin(shape), "whiten": unit.copy(), "precision": unit.copy()}
 
     def learn(self, z: Array) -> None:
-        """The roots of the correlations, a missing feature being at its centre."""
-        held = self._held
+        """Compute R**-1/2 and R**-1; a missing feature counts as at its centre."""
+        state = self._state
         features = z.shape[-1]
-        seen = (z == z).any(axis=-1).sum(axis=0)
-        few = 1 + 2 * (features - 1) / np.maximum(seen, 1)
+        seen = (z == z).any(axis=-1).sum(axis=0)  # (streams,) steps
+        inflation = 1 + 2 * (features - 1) / np.maximum(seen, 1)  # R is estimated from few steps
         z = np.nan_to_num(z)
-        products = np.einsum("wsf,wsg->sfg", z, z)
+        products = np.einsum("wsf,wsg->sfg", z, z)  # (streams, features, features)
         size = np.sqrt(np.einsum("sff->sf", products))  # 0 = never moved
         size[size == 0] = 1.0
         shrunk = (1 - self.SHRINK) * products / (size[:, :, None] * size[:, None, :])
         shrunk[:, range(features), range(features)] = 1.0
         values, vectors = np.linalg.eigh(shrunk)
-        values = (np.maximum(values, self.SHRINK / 2) * few[:, None])[:, None, :]
-        held["whiten"] = np.einsum("sfe,sge->sfg", vectors / np.sqrt(values), vectors)
-        held["precision"] = np.einsum("sfe,sge->sfg", vectors / values, vectors)
+        # (streams, features) -> (streams, 1, features), one for each eigenvector
+        values = (np.maximum(values, self.SHRINK / 2) * inflation[:, None])[:, None, :]
+        state["whiten"] = np.einsum("sfe,sge->sfg", vectors / np.sqrt(values), vectors)
+        state["precision"] = np.einsum("sfe,sge->sfg", vectors / values, vectors)
 
     def judge(self, z: Array, known: Array) -> tuple[Array, Array]:
-        """The length of the whitened deviation, as rare as a Gaussian's."""
+        """Return the |z| as rare as the length of the whitened deviation, and its squares."""
         partly: Array = np.logical_and(known.any(axis=-1), ~known.all(axis=-1))
         if partly.any():
-            z[partly] = self._expected(z, known, partly)
-        white = span_of(self._held["whiten"], z)
+            z[partly] = self._complete(z, known, partly)
+        white = multiply_in_order(self._state["whiten"], z)
         squares = white * white
-        squared = squares.sum(axis=-1)
-        return distance_to_deviations(np.sqrt(squared), known.sum(axis=-1)), squares
+        distance = np.sqrt(squares.sum(axis=-1))
+        return distance_to_deviations(distance, known.sum(axis=-1)), squares
 
-    def _expected(self, z: Array, known: Array, partly: Array) -> Array:
-        """The rows that are partly known, (rows, features), completed by the conditional mean of
-        the rest.
+    def _complete(self, z: Array, known: Array, partly: Array) -> Array:
+        """Return the partly known steps, (rows, features), completed by the conditional mean.
+
+        partly: (steps, streams) bool, which they are.
         """
-        precision = np.broadcast_to(self._held["precision"], (*z.shape, z.shape[-1]))[
-            partly
-        ]  # (rows, features, features)
+        features = z.shape[-1]
+        rows = z[partly]  # (steps, streams, features) -> (rows, features)
         gone = ~known[partly]
-        pull = -span_of(precision[None], z[partly])
-        system = np.where(gone[:, :, None] & gone[:, None, :], precision, np.eye(z.shape[-1]))
-        filled: Array = (
-            z[partly] + np.linalg.solve(system, np.where(gone, pull, 0.0)[..., None])[..., 0]
-        )
+        # (rows, features, features), that of each row's stream
+        precision = np.broadcast_to(self._state["precision"], (*z.shape, features))[partly]
+        pull = -multiply_in_order(precision[None], rows)
+        system = np.where(gone[:, :, None] & gone[:, None, :], precision, np.eye(features))
+        missing = np.linalg.solve(system, np.where(gone, pull, 0.0)[..., None])[..., 0]
+        filled: Array = rows + missing
         return filled
 
 
@@ -224,49 +228,47 @@ class LocalOutlierFactor(JointDetector):
     refits: ClassVar[int] = 4
     NEAR: ClassVar[float] = 0.05  # spreads; nothing is nearer
     SAME: ClassVar[float] = 1e-9  # of a distance: what differs by less, differs by rounding
-    RARE: ClassVar[float] = (
-        # deviations per log LOF of one feature; measured on Gaussian noise, as is the root of their
-        # number
-        2.25
-    )
+    # deviations per log LOF of one feature; measured on Gaussian noise, as is the root of features
+    RARE: ClassVar[float] = 2.25
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._nearest = max(1, min(self.neighbours, self.least - 1))
 
     def begin(self, shape: tuple[int, ...]) -> State:
-        """The window in spreads, far away where nothing was seen; each step's distance to its last
-        neighbour, and its density.
-        """
+        """Return the window in spreads, and what is known of each of its steps."""
         streams, features = shape
         size = (streams, self.window)
         return {
             **super().begin(shape),
             "points": np.zeros((features, *size)),
-            "gone": np.zeros(size),
-            "reach": np.ones(size),
+            "gone": np.zeros(size),  # added to squared distances, large where the step is missing
+            "reach": np.ones(size),  # distance to its last neighbour
             "density": np.ones(size),
         }
 
     def learn(self, z: Array) -> None:
-        """The density around each step of the window, without that step; a missing feature is at
-        its centre.
+        """Compute the density around each step of the window, itself left out.
+
+        A missing feature counts as at its centre.
         """
-        held = self._held
-        self_away = np.eye(self.window) * MAX_SQUARED_DISTANCE
-        held["gone"] = np.where((z == z).any(axis=-1), 0.0, MAX_SQUARED_DISTANCE).T.copy()
-        held["points"] = np.ascontiguousarray(np.nan_to_num(z).transpose(2, 1, 0))
+        state = self._state
+        self_away = np.eye(self.window) * MAX_SQUARED_DISTANCE  # no step is its own neighbour
+        state["gone"] = np.where((z == z).any(axis=-1), 0.0, MAX_SQUARED_DISTANCE).T.copy()
+        # (steps, streams, features) -> (features, streams, window)
+        state["points"] = np.ascontiguousarray(np.nan_to_num(z).transpose(2, 1, 0))
         for stream in range(z.shape[1]):
-            squares = sum((each[:, None] - each) ** 2 for each in held["points"][:, stream])
-            distance = np.sqrt(squares + self_away + held["gone"][stream])
+            # (window, window), summed over the features
+            squares = sum((each[:, None] - each) ** 2 for each in state["points"][:, stream])
+            distance = np.sqrt(squares + self_away + state["gone"][stream])
             last, weight = self._neighbours(distance)
-            held["reach"][stream] = np.maximum(last[:, 0], self.NEAR)
-            held["density"][stream] = self._nearest / (
-                weight * np.maximum(distance, held["reach"][stream])
-            ).sum(axis=-1)
+            reach = np.maximum(last[:, 0], self.NEAR)  # (window,)
+            total = (weight * np.maximum(distance, reach)).sum(axis=-1)
+            state["reach"][stream] = reach
+            state["density"][stream] = self._nearest / total
 
     def judge(self, z: Array, known: Array) -> tuple[Array, Array]:
-        """The logarithm of the factor, some streams at a time."""
+        """Return deviations from the logarithm of the factor, a cacheful of streams at a time."""
         raw = np.empty(z.shape[:2])
         shares = np.empty(z.shape)
         for near in cache_tiles(z.shape[:2], self.window):
@@ -274,33 +276,37 @@ class LocalOutlierFactor(JointDetector):
         return raw, shares
 
     def _neighbours(self, distance: Array) -> tuple[Array, Array]:
-        """(distance to the last of the nearest (..., 1), how much each counts (..., window)): those
-        as far as the last share the places left.
+        """Return the distance to the last neighbour, (..., 1), and the weights, (..., window).
+
+        Those as far as the last neighbour share the places that are left.
         """
         last = np.sort(distance, axis=-1)[..., self._nearest - 1, None]
         nearer = distance < last * (1 - self.SAME)
         tied = (distance <= last * (1 + self.SAME)) & ~nearer
         left = self._nearest - np.count_nonzero(nearer, axis=-1)
-        weight: Array = nearer + tied * (left / np.count_nonzero(tied, axis=-1))[..., None]
+        share = left / np.count_nonzero(tied, axis=-1)  # of a place, for each of those tied
+        weight: Array = nearer + tied * share[..., None]
         return last, weight
 
     def _factor(self, z: Array, known: Array, streams: slice) -> tuple[Array, Array]:
-        held = {
-            name: self._held[name][..., streams, :]
-            for name in ("points", "gone", "reach", "density")
-        }
-        gaps = [
+        """Return what `judge` does for some streams, z (steps, streams, features)."""
+        state = self._state
+        features = known.sum(axis=-1)  # (steps, streams), how many are known
+        # one for each feature, (steps, streams, window)
+        squares = [
             known[..., i, None] * (z[..., i, None] - points) ** 2
-            for i, points in enumerate(held["points"])
-        ]  # each (steps, streams, window)
-        weight = z.shape[-1] / np.maximum(known.sum(axis=-1), 1)
-        distance = np.sqrt(sum(gaps[1:], gaps[0]) * weight[..., None] + held["gone"])
-        _, count = self._neighbours(distance)
-        reach = (count * np.maximum(distance, held["reach"])).sum(axis=-1)
-        density = (count * held["density"]).sum(axis=-1)
-        shares = np.stack([(count * gap).sum(axis=-1) for gap in gaps], axis=-1)
+            for i, points in enumerate(state["points"][:, streams])
+        ]
+        rescale = z.shape[-1] / np.maximum(features, 1)  # for the features that are missing
+        squared = sum(squares[1:], squares[0]) * rescale[..., None]
+        distance = np.sqrt(squared + state["gone"][streams])
+        _, weight = self._neighbours(distance)
+        # (steps, streams, window) -> (steps, streams)
+        reach = (weight * np.maximum(distance, state["reach"][streams])).sum(axis=-1)
+        density = (weight * state["density"][streams]).sum(axis=-1)
+        shares = np.stack([(weight * square).sum(axis=-1) for square in squares], axis=-1)
         factor = np.log(density * reach / self._nearest**2)
-        return np.clip(self.RARE * np.sqrt(known.sum(axis=-1)) * factor, 0.0, CEILING), shares
+        return np.clip(self.RARE * np.sqrt(features) * factor, 0.0, CEILING), shares
 
 
 @dataclass
@@ -332,199 +338,195 @@ class HalfSpaceTrees(JointDetector):
     refits: ClassVar[int] = 1
     reach: ClassVar[int] = 2
     SPAN: ClassVar[int] = 8  # renewals whose range the trees are laid over
-    FEW: ClassVar[int] = (
-        3  # features a tree looks at; more where the trees could not look at all otherwise
-    )
-    FULL: ClassVar[float] = 0.1  # of the steps; a fuller place is halved
-    EMPTY: ClassVar[float] = 2.0**-4  # steps
+    # features a tree looks at; more where the trees together would not look at all of them
+    FEW: ClassVar[int] = 3
+    FULL: ClassVar[float] = 0.1  # share of the steps; a fuller place is halved
+    EMPTY: ClassVar[float] = 2.0**-4  # steps counted where there are none
     BEYOND: ClassVar[float] = 48.0  # halvings per range
-    CALM: ClassVar[float] = 4.0  # halvings; so little has no parts but even ones
+    CALM: ClassVar[float] = 4.0  # halvings; up to so little, all features share alike
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._floor = (
-            np.concatenate((self._floor, self._floor), axis=-1) if self._floor.ndim else self._floor
-        )
+        if self._floor.ndim:  # of each feature, and the same of its changes
+            self._floor = np.concatenate((self._floor, self._floor), axis=-1)
         self._scale = Calibration(window=4 * self.window)
 
     def begin(self, shape: tuple[int, ...]) -> State:
-        """The last values; ranges so far, and of now; where each tree begins, how fine it is along
-        its features, and the emptiness of each leaf.
-        """
+        """Return the last values, the ranges, and the place and the leaves of each tree."""
         streams = shape[0]
-        features = 2 * shape[1]
+        features = 2 * shape[1]  # values, then changes
         both = (streams, features)
-        grid = np.zeros((streams, *self._plan(features).feature.shape))
-        ranges = {
-            "ranges": np.full((self.SPAN, 2, *both), np.nan),
-            "low": np.zeros(both),
-            "wide": np.ones(both),
+        per_tree = (streams, *self._plan(features).feature.shape)
+        return {
+            **super().begin(both),
+            "last": np.full(shape, np.nan),  # the last value seen
+            "ranges": np.full((self.SPAN, 2, *both), np.nan),  # lowest, highest value
+            "low": np.zeros(both),  # spreads
+            "wide": np.ones(both),  # spreads
+            "start": np.zeros(per_tree),  # where the tree begins, spreads
+            "fine": np.zeros(per_tree),  # cells per spread
+            "leaves": np.zeros((streams, self.trees, 1 << self.depth), np.float32),  # emptiness
         }
-        trees = {
-            "start": grid,
-            "fine": grid.copy(),
-            "leaves": np.zeros((streams, self.trees, 1 << self.depth), np.float32),
-        }
-        return {**super().begin(both), "last": np.full(shape, np.nan), **ranges, **trees}
 
     def features(self, x: Array) -> Array:
-        """Each value, and its change since the last one seen."""
-        rows = carry_forward(x, self._held["last"])
-        self._held["last"] = rows[-1].copy()
+        """Return each value, and its change since the last one seen."""
+        rows = carry_forward(x, self._state["last"])
+        self._state["last"] = rows[-1].copy()
         return np.concatenate((x, x - rows[:-1]), axis=-1)
 
     def deviations(self, raw: Array) -> Array:
-        """Calibrated; the root, because the logarithm of a Gaussian's density falls with the
-        square.
-        """
+        """Calibrate the root: the logarithm of a Gaussian's density falls with the square."""
         with self.inside("scale", self._scale):
             return np.asarray(self._scale.update(np.sqrt(raw)))
 
     def learn(self, z: Array) -> None:
-        """Lay the trees over the ranges, drop the steps into them."""
-        held = self._held
+        """Lay the trees over the ranges of the last renewals, and drop the steps into them."""
+        state = self._state
         plan = self._plan(z.shape[-1])
-        past = self._held["past"]
-        held["ranges"] = np.concatenate(
-            (held["ranges"][1:], [[np.fmin.reduce(past), np.fmax.reduce(past)]])
-        )
-        ranges = self.spreads(held["ranges"])  # (renewals, 2, streams, features)
+        past = state["past"]
+        newest = [[np.fmin.reduce(past), np.fmax.reduce(past)]]  # (1, 2, streams, features)
+        state["ranges"] = np.concatenate((state["ranges"][1:], newest))
+        ranges = self.spreads(state["ranges"])  # (renewals, 2, streams, features)
         low = np.nan_to_num(np.fmin.reduce(ranges[:, 0]))
         high = np.nan_to_num(np.fmax.reduce(ranges[:, 1]))
         wide = np.maximum(high - low, 1.0)
-        held["low"], held["wide"] = (
-            low - wide / 64,
-            wide * (1 + 2 / 64),
-        )  # spreads; what was seen lies inside the edges
-        wide = held["wide"][:, plan.feature]  # (streams, trees, features of a tree)
-        held["start"], held["fine"] = (
-            held["low"][:, plan.feature] + plan.begin * wide,
-            plan.fine / wide,
-        )
+        # widened, so that all that was seen lies inside the edges
+        state["low"] = low - wide / 64
+        state["wide"] = wide * (1 + 2 / 64)
+        # (streams, features) -> (streams, trees, features of a tree)
+        low_by_tree = state["low"][:, plan.feature]
+        wide_by_tree = state["wide"][:, plan.feature]
+        state["start"] = low_by_tree + plan.begin * wide_by_tree
+        state["fine"] = plan.fine / wide_by_tree
+        streams = np.arange(z.shape[1])
         most = max(1, CACHE_CELLS // self.window)  # streams at once
         for i in range(0, z.shape[1], most):
             near = slice(i, i + most)
-            held["leaves"][near] = self._leaves(z[:, near], np.arange(z.shape[1])[near])
+            state["leaves"][near] = self._leaves(z[:, near], streams[near])
 
     def judge(self, z: Array, known: Array) -> tuple[Array, Array]:
-        """The mean over the trees, and how much less it is without each feature."""
-        half = z.shape[-1] // 2
-        plan = self._plan(z.shape[-1])
+        """Return the mean emptiness over the trees, and its reduction without each feature."""
+        half = z.shape[-1] // 2  # values, then changes
         if self.direction != "both":
             z[..., half:] = 0.0
-        outside = np.maximum(
-            (z - self._held["low"]) / self._held["wide"] - 1,
-            (self._held["low"] - z) / self._held["wide"],
-        )
-        beyond = (
-            self.BEYOND * plan.feature.shape[1] / z.shape[-1] * np.maximum(outside, 0.0)
-        )  # the share of the trees that look at it
+        beyond = self._beyond(z)
         raw = np.empty(z.shape[:2])
         shares = np.zeros((*z.shape[:2], half))
+        streams = np.arange(z.shape[1])
         for near in cache_tiles(z.shape[:2], 4 * self.trees):
-            leaf = leaf_numbers(self._places(z[near], np.arange(z.shape[1])[near[1]]))
-            raw[near] = self._found(leaf, np.arange(z.shape[1])[near[1]]).sum(axis=-1) / self.trees
+            leaf = leaf_numbers(self._places(z[near], streams[near[1]]))
+            raw[near] = self._emptiness(leaf, streams[near[1]]).sum(axis=-1) / self.trees
         raw += beyond.sum(axis=-1)
         step, stream = np.nonzero(raw > self.CALM)
         if len(step):
-            less = self._less(z[step, stream], stream) + beyond[step, stream]
+            less = self._reductions(z[step, stream], stream) + beyond[step, stream]
             shares[step, stream] = less[:, :half] + less[:, half:]
         return raw, shares
 
-    def _less(self, z: Array, streams: Array) -> Array:
-        """How much less the mean over the trees is without each feature, (rows, features), of z
-        (rows, features) in these streams.
+    def _beyond(self, z: Array) -> Array:
+        """Return the emptiness of lying outside of a feature's range, same shape as z."""
+        state = self._state
+        above = (z - state["low"]) / state["wide"] - 1  # ranges
+        below = (state["low"] - z) / state["wide"]
+        looking = self._plan(z.shape[-1]).feature.shape[1]  # features of a tree
+        outside = np.maximum(np.maximum(above, below), 0.0)
+        # times the share of the trees that look at the feature
+        beyond: Array = self.BEYOND * looking / z.shape[-1] * outside
+        return beyond
+
+    def _reductions(self, z: Array, streams: Array) -> Array:
+        """Return how much less the mean emptiness is without each feature, (rows, features).
+
+        z: (rows, features); streams: (rows,), the stream of each row.
         """
-        # (rows, trees, features of a tree)
         plan = self._plan(z.shape[-1])
-        places = self._places(z, streams)
-        leaf = leaf_numbers(places)
-        instead = self._places(np.zeros_like(z), streams) - places
-        found = self._found(leaf, streams)
+        places = self._places(z, streams)  # (rows, trees, features of a tree)
+        leaf = leaf_numbers(places)  # (rows, trees)
+        to_centre = self._places(np.zeros_like(z), streams) - places
+        emptiness = self._emptiness(leaf, streams)
         less = [
-            found - self._found(leaf + instead[..., i], streams) for i in range(places.shape[-1])
+            emptiness - self._emptiness(leaf + to_centre[..., i], streams)
+            for i in range(places.shape[-1])
         ]
+        # (rows, trees, features of a tree) -> (rows, trees * features of a tree)
         each: Array = np.maximum(np.stack(less, axis=-1), 0.0).reshape(len(z), -1) / self.trees
         return np.add.reduceat(each[:, plan.order], plan.first, axis=-1)
 
     def _plan(self, features: int) -> TreePlan:
-        return tree_plan(
-            self.seed,
-            self.trees,
-            self.depth,
-            min(features, max(self.FEW, -(-features // self.trees))),
-            features,
-        )
+        few = min(features, max(self.FEW, -(-features // self.trees)))
+        return tree_plan(self.seed, self.trees, self.depth, few, features)
 
     def _places(self, z: Array, streams: Array) -> Array:
-        """What each of a tree's features adds to the number of the leaf, (..., trees, features of a
-        tree), of z (..., features) in these streams.
+        """Return what each of a tree's features adds to the number of the leaf.
+
+        z: (..., features) of these streams -> (..., trees, features of a tree).
         """
         plan = self._plan(z.shape[-1])
-        held = self._held
+        state = self._state
         cell = np.take(z, plan.feature, axis=-1)
-        cell -= held["start"][streams]
-        cell *= held["fine"][streams]
-        return plan.place(
-            np.minimum(np.maximum(cell, 0.0, out=cell), plan.last, out=cell).astype(np.intp)
-        )
+        cell -= state["start"][streams]
+        cell *= state["fine"][streams]
+        np.maximum(cell, 0.0, out=cell)
+        np.minimum(cell, plan.last, out=cell)
+        return plan.place(cell.astype(np.intp))
 
-    def _found(self, leaf: Array, streams: Array) -> Array:
-        """The emptiness of these leaves, (..., trees), in these streams."""
-        leaves = self._held["leaves"]  # (streams, trees, leaves)
+    def _emptiness(self, leaf: Array, streams: Array) -> Array:
+        """Return the emptiness of leaves, (..., trees), of these streams."""
+        leaves = self._state["leaves"]  # (streams, trees, leaves)
         first = (streams[:, None] * self.trees + np.arange(self.trees)) * leaves.shape[-1]
         found: Array = np.take(leaves, first + leaf).astype(np.float64)
         return found
 
     def _leaves(self, z: Array, streams: Array) -> Array:
-        """The emptiness of each leaf, (streams, trees, leaves), when z (steps, streams, features)
-        is dropped into the trees.
+        """Return the emptiness of each leaf, (streams, trees, leaves), with z dropped in.
+
+        z: (steps, streams, features).
         """
-        seen = (z == z).any(axis=-1)
-        leaf = leaf_numbers(self._places(np.nan_to_num(z), streams))
-        size = (1 << self.depth, z.shape[1], self.trees)
-        leaf = leaf * (size[1] * size[2]) + np.arange(size[1] * size[2]).reshape(size[1:])
-        layers = [
-            np.bincount(leaf[seen].ravel(), minlength=math.prod(size))
-            .reshape(size)
-            .astype(np.float32)
-        ]  # steps
+        seen = (z == z).any(axis=-1)  # (steps, streams)
+        size = (1 << self.depth, z.shape[1], self.trees)  # leaves, streams, trees
+        column = np.arange(size[1] * size[2]).reshape(size[1:])  # (streams, trees)
+        leaf = leaf_numbers(self._places(np.nan_to_num(z), streams))  # (steps, streams, trees)
+        place = leaf * (size[1] * size[2]) + column  # in an array of that size, flattened
+        counts = np.bincount(place[seen].ravel(), minlength=math.prod(size))
+        # the steps in each place, from the leaves up to the root; each half the length
+        layers = [counts.reshape(size).astype(np.float32)]
         for _ in range(self.depth):
             layers.append(layers[-1][::2] + layers[-1][1::2])
         few = (self.FULL * seen.sum(axis=0)[:, None]).astype(np.float32)
-        full = np.maximum(
-            layers[-1], np.float32(self.EMPTY)
-        )  # density; a place that is not halved hands its own down
+        # density, from the root down to the leaves; a place that is not halved hands its own down
+        density = np.maximum(layers[-1], np.float32(self.EMPTY))
         for depth, (above, steps) in enumerate(pairwise(reversed(layers)), start=1):
-            own = np.maximum(steps, np.float32(self.EMPTY)).reshape(
-                len(above), 2, *size[1:]
-            ) * np.float32(1 << depth)
-            full = np.where((above <= few)[:, None], full[:, None], own).reshape(steps.shape)
-        return np.moveaxis(np.log2(full.max(axis=0) / full), 0, -1)
+            halves = (len(above), 2, *size[1:])
+            own = np.maximum(steps, np.float32(self.EMPTY)).reshape(halves) * np.float32(1 << depth)
+            kept = (above <= few)[:, None]
+            density = np.where(kept, density[:, None], own).reshape(steps.shape)
+        # (leaves, streams, trees) -> (streams, trees, leaves)
+        return np.moveaxis(np.log2(density.max(axis=0) / density), 0, -1)
 
 
 def leaf_numbers(places: Array) -> Array:
-    """The number of each leaf, from what each of its tree's features adds; whole arrays added, for
-    the features are few.
+    """Return the number of each leaf: the sum over its tree's features, the last axis.
+
+    Whole arrays are added, since a tree has few features.
     """
     return reduce(np.add, np.moveaxis(places, -1, 0))
 
 
 class TreePlan(NamedTuple):
-    """The random part of a forest; all but the last two (trees, features of a tree, ...)."""
+    """The random part of a forest; all but the last two are (trees, features of a tree, ...)."""
 
-    feature: Array  # which
-    begin: Array  # where the tree begins, of the feature's range
+    feature: Array  # the index of the feature
+    begin: Array  # where the tree begins, in ranges of the feature
     fine: Array  # cells per range
-    last: Array  # cell
-    # (.., cells) what a cell adds to the number of the leaf: its bits, put where the tree halves
+    last: Array  # the last cell
+    # (..., cells) what a cell adds to the number of the leaf: its bits, put where the tree halves
     # this feature
     places: Array
     order: Array  # (trees * features of a tree,) by feature
     first: Array  # (features,) of each feature in that order
 
     def place(self, cell: Array) -> Array:
-        """What these cells add, (..., trees, features of a tree)."""
+        """Return what these cells add to the number of the leaf, same shape as `cell`."""
         first = np.arange(self.feature.size).reshape(self.feature.shape) * self.places.shape[-1]
         found: Array = np.take(self.places, cell + first)
         return found
@@ -532,28 +534,31 @@ class TreePlan(NamedTuple):
 
 @lru_cache(maxsize=32)
 def tree_plan(seed: int, trees: int, depth: int, few: int, features: int) -> TreePlan:
-    """Features are dealt to the trees until all are dealt, then again; the rest depends on the seed
+    """Draw the random part of a forest.
+
+    Features are dealt to the trees until all are dealt, then again; the rest depends on the seed
     and each tree's number alone.
     """
     rounds = -(-trees * few // features)
-    feature = np.concatenate(
-        [np.random.default_rng((seed, trees, deal)).permutation(features) for deal in range(rounds)]
-    )[: trees * few]
+    deals = [
+        np.random.default_rng((seed, trees, number)).permutation(features)
+        for number in range(rounds)
+    ]
+    feature = np.concatenate(deals)[: trees * few]
     draws = [np.random.default_rng((seed, tree)) for tree in range(trees)]
-    halved = np.stack([draw.integers(few, size=depth) for draw in draws])[
-        :, None
-    ]  # (trees, 1, levels)
-    centre = np.stack([draw.random(few) for draw in draws])
+    # (trees, levels) -> (trees, 1, levels), which of its features a tree halves at each level
+    halved = np.stack([draw.integers(few, size=depth) for draw in draws])[:, None]
+    centre = np.stack([draw.random(few) for draw in draws])  # (trees, features of a tree)
     reach = 2 * np.maximum(centre, 1 - centre)  # so that one end of the range is an edge of a place
     mine = halved == np.arange(few)[:, None]  # (trees, features of a tree, levels)
-    bit = mine[..., ::-1].cumsum(axis=-1)[..., ::-1] - 1  # of the cell, that stands at this level
+    # the bit of the cell that counts at each level: the levels after it that halve the feature
+    bit = mine[..., ::-1].cumsum(axis=-1)[..., ::-1] - 1
     cells = 2.0 ** mine.sum(axis=-1)
     cell = np.arange(1 << depth)
     places = np.zeros((trees, few, 1 << depth), np.intp)
     for level in range(depth):
-        places += (mine[..., level, None] & (cell >> np.maximum(bit[..., level, None], 0))) << (
-            depth - 1 - level
-        )
+        shift = np.maximum(bit[..., level, None], 0)
+        places += (mine[..., level, None] & (cell >> shift)) << (depth - 1 - level)
     order = np.argsort(feature, kind="stable")
     first = np.searchsorted(feature[order], np.arange(features))
     return TreePlan(
@@ -567,9 +572,10 @@ def tree_plan(seed: int, trees: int, depth: int, few: int, features: int) -> Tre
     )
 
 
-def span_of(matrix: Array, z: Array) -> Array:
-    """matrix (..., features, features) times z (..., features), one feature after another, so that
-    no bit depends on the number of steps.
+def multiply_in_order(matrix: Array, z: Array) -> Array:
+    """Multiply matrix (..., features, features) by z (..., features), one feature after another.
+
+    A matrix product's bits would depend on the number of steps.
     """
     out = matrix[..., 0] * z[..., :1]
     for feature in range(1, z.shape[-1]):
@@ -578,8 +584,9 @@ def span_of(matrix: Array, z: Array) -> Array:
 
 
 def distance_to_deviations(distance: Array, features: Array) -> Array:
-    """The |z| that is exceeded as rarely as the length of so many independent Gaussians exceeds
-    `distance`; linear between multiples of 1 / GRID.
+    """Return the |z| exceeded as rarely as the length of independent Gaussians exceeds `distance`.
+
+    features: how many Gaussians, same shape. Linear between multiples of 1 / RARITY_GRID.
     """
     table = rarity_table(int(features.max(initial=1)))
     place = np.minimum(distance * RARITY_GRID, table.shape[1] - 1.001)
@@ -593,29 +600,30 @@ def distance_to_deviations(distance: Array, features: Array) -> Array:
 
 @lru_cache(maxsize=8)
 def rarity_table(features: int) -> Array:
-    """(features, cells): |z| for each length, for 1, 2, ... features; from the logarithms of the
-    tails.
+    """Return the |z| for each length and 1, 2, ... features, (features, cells).
+
+    Computed from the logarithms of the tails, for the tails themselves underflow.
     """
-    length, z = (
-        np.arange(2 * int(CEILING) * cells) / cells for cells in (RARITY_GRID, 16 * RARITY_GRID)
-    )
+    fine = 16 * RARITY_GRID
+    length = np.arange(2 * int(CEILING) * RARITY_GRID) / RARITY_GRID
+    z = np.arange(2 * int(CEILING) * fine) / fine
     half = length**2 / 2
-    one = log_tail(z)
-    tails = [one[::16], -half]
+    log_tail_z = log_tail(z)
+    # of the length of 1, 2, ... Gaussians; each from the one two before
+    tails = [log_tail_z[::16], -half]
     with np.errstate(divide="ignore"):
         for more in range(3, features + 1):
-            tails.append(
-                np.logaddexp(
-                    tails[-2], (more / 2 - 1) * np.log(half) - half - math.lgamma(more / 2)
-                )
-            )
-    return np.stack([length, *(np.interp(-tail, -one, z) for tail in tails[1:])])[:features]
+            term = (more / 2 - 1) * np.log(half) - half - math.lgamma(more / 2)
+            tails.append(np.logaddexp(tails[-2], term))
+    others = (np.interp(-tail, -log_tail_z, z) for tail in tails[1:])
+    return np.stack([length, *others])[:features]
 
 
 def log_tail(z: Array) -> Array:
-    """The logarithm of how often a Gaussian lies beyond +-z; z ascending from 0."""
+    """Return the logarithm of the probability that a Gaussian lies beyond +-z, z ascending."""
     near, far = np.split(z, [np.searchsorted(z, 30.0)])
-    tail = -(far**2) / 2 - np.log(far * math.sqrt(math.pi / 2)) + np.log1p(-1 / far**2 + 3 / far**4)
-    return np.concatenate(
-        ([math.log(math.erfc(each / math.sqrt(2))) for each in near.tolist()], tail)
-    )
+    exact = [math.log(math.erfc(each / math.sqrt(2))) for each in near.tolist()]
+    # the asymptotic series, where erfc underflows
+    series = np.log1p(-1 / far**2 + 3 / far**4)
+    tail = -(far**2) / 2 - np.log(far * math.sqrt(math.pi / 2)) + series
+    return np.concatenate((exact, tail))

@@ -1,6 +1,4 @@
-"""Detectors that ask how far the nearest past is: a step is anomalous when nothing like it was
-before.
-"""
+"""Detectors by distance to the past: a step is anomalous when nothing like it was before."""
 
 from __future__ import annotations
 
@@ -41,10 +39,10 @@ class NearestNeighbours(Detector):
     array([ 0.5,  0.5, 11.6, 12.1,  9.5,  6.9,  2.9])
     """
 
-    lags: int = 4  # steps
-    neighbours: int = 5  # runs
-    MEMORY: ClassVar[int] = 4  # windows
-    FADE: ClassVar[float] = 0.6  # of a gap squared, for each step it is back
+    lags: int = 4  # steps in a run
+    neighbours: int = 5  # runs; the distance to the last of them counts
+    MEMORY: ClassVar[int] = 4  # windows of runs
+    FADE: ClassVar[float] = 0.6  # weight of a squared gap, for each step it is back
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,7 +52,7 @@ class NearestNeighbours(Detector):
         self._scale = Calibration(window=4 * self.window)
 
     def begin(self, shape: tuple[int, ...]) -> State:
-        """As many values as all the runs hold, and the last one seen before them."""
+        """Return the values that all the runs hold, and the last one seen before them."""
         return {
             "past": np.full((self._runs + self.lags - 1, *shape), np.nan),
             "last": np.full(shape, np.nan),
@@ -66,26 +64,29 @@ class NearestNeighbours(Detector):
         distance, side = self._nearest(x)
         with self.inside("scale", self._scale):
             score = np.minimum(self._scale.update(np.sqrt(distance)), distance / self._floor)
-        return Verdict(
-            score
-            if self.direction == "both"
-            else np.where(self.sided(side) > 0, score, 0.0 * score)
-        )
+        if self.direction != "both":
+            score = np.where(self.sided(side) > 0, score, 0.0 * score)  # NaN stays NaN
+        return Verdict(score)
 
     def _nearest(self, x: Array) -> tuple[Array, Array]:
-        """(the distance of each step, its own distance from the end of the nearest run), both
-        (steps, streams).
+        """Return each step's distance to the runs before, and by how much it lies above the end of
+        the nearest one; both (steps, streams), the second only with a direction.
         """
-        held = self._held
+        state = self._state
         steps = len(x)
         seen = self.remember(x)
-        full = carry_forward(seen, held["last"])[1:]
-        held["last"] = full[steps - 1].copy() if steps else held["last"]
+        full = carry_forward(seen, state["last"])[1:]
+        if steps:
+            state["last"] = full[steps - 1].copy()
+        # each (steps, streams, runs): the last values of the runs before a step, the values one
+        # step before them, and so on
         runs = [
             sliding_windows(full[lag : len(full) - self.lags + 1 + lag], self._runs)
             for lag in reversed(range(self.lags))
-        ]  # the ends first
+        ]
+        # 0, NaN where the run ends in a missing value
         ends = sliding_windows(np.where(seen == seen, 0.0, np.nan)[self.lags - 1 :], self._runs)
+        rank = min(self.neighbours, self.least) - 1
         distance = np.empty_like(x)
         side = np.empty_like(x)
         for near in cache_tiles(x.shape, self._runs):
@@ -95,15 +96,12 @@ class NearestNeighbours(Detector):
                 squares += self._weights[lag] * (run[near] - now[..., None]) ** 2
             if self.direction != "both":
                 nearest = np.where(squares == squares, squares, np.inf).argmin(axis=-1)
-                side[near] = (
-                    x[near] - np.take_along_axis(runs[0][near], nearest[..., None], axis=-1)[..., 0]
-                )
-            squares.sort(axis=-1)
+                end = np.take_along_axis(runs[0][near], nearest[..., None], axis=-1)[..., 0]
+                side[near] = x[near] - end
+            squares.sort(axis=-1)  # NaN last
             few = np.isnan(squares[..., self.least - 1])
-            distance[near] = np.where(
-                few, np.nan, np.sqrt(squares[..., min(self.neighbours, self.least) - 1])
-            )
-        return distance + 0.0 * x, side
+            distance[near] = np.where(few, np.nan, np.sqrt(squares[..., rank]))
+        return distance + 0.0 * x, side  # NaN where x is
 
 
 @dataclass
@@ -128,114 +126,104 @@ class Novelty(Detector):
     KEPT: ClassVar[int] = 2048  # values; a new one nearer than 1 / KEPT of the range is not kept
     BLOCK: ClassVar[int] = 64  # steps
     HORIZON: ClassVar[int] = 10_000  # steps; more do not make a gap more anomalous
-    FLOCK: ClassVar[float] = (
-        # records; so many in a window, and half of what they usually add is expected of the next
-        16.0
-    )
-    MOST: ClassVar[float] = (
-        10.0  # even gaps; what one record added counts as no more, lest one fault hide the next
-    )
+    # records; after so many in a window, the next may add half of what they usually add
+    FLOCK: ClassVar[float] = 16.0
+    # even gaps; what one record adds counts as no more, lest one fault hide the next
+    MOST: ClassVar[float] = 10.0
     RATE: ClassVar[float] = 0.8  # measured on Gaussian noise
 
     def begin(self, shape: tuple[int, ...]) -> State:
-        """The values remembered, ascending, the rest infinite; the open block; the range and the
-        steps so far; the records and what they added.
+        """Return the values remembered, the open block, the range, and the records so far.
+
+        Records: their number, what counts of what they added, and the ground gained up and down.
         """
-        kept = np.full((*shape, self.KEPT), np.inf)
-        ends = np.stack((np.full(shape, np.inf), np.full(shape, -np.inf)))
-        records = {
-            "records": np.zeros((4, *shape)),
-            "fresh": np.zeros((4, *shape)),
-        }  # before the open block, and in it
         return {
-            "kept": kept,
+            "kept": np.full((*shape, self.KEPT), np.inf),  # ascending, the rest infinite
             "block": np.full((self.BLOCK, *shape), np.nan),
-            "ends": ends,
-            "seen": np.zeros(shape, int),
-            **records,
+            "ends": np.stack((np.full(shape, np.inf), np.full(shape, -np.inf))),  # lowest, highest
+            "seen": np.zeros(shape, int),  # steps
+            "records": np.zeros((4, *shape)),  # before the open block
+            "fresh": np.zeros((4, *shape)),  # in the open block
         }
 
     def advance(self, x: Any) -> Verdict:
-        """Score by the distance to all before, then remember it."""
+        """Score by the distance to all values before, then remember them."""
         x = self.read(x)
-        return Verdict(
-            np.concatenate(
-                [self._piece(offset, rows) for offset, rows in self.pieces(x, self.BLOCK)]
-            )
-        )
+        scores = [self._piece(offset, rows) for offset, rows in self.pieces(x, self.BLOCK)]
+        return Verdict(np.concatenate(scores))
 
     def _piece(self, offset: int, rows: Array) -> Array:
-        held = self._held
+        """Return the scores of a piece of a block; at its end, learn the block."""
+        state = self._state
         steps = len(rows)
-        held["block"][offset : offset + steps] = rows
-        low = np.fmin.accumulate(np.concatenate((held["ends"][:1], rows)))
-        high = np.fmax.accumulate(np.concatenate((held["ends"][1:], rows)))
-        seen = np.concatenate((held["seen"][None], rows == rows)).cumsum(axis=0)
+        state["block"][offset : offset + steps] = rows
+        # (1 + steps, streams): what was seen before each step, then after the last
+        low = np.fmin.accumulate(np.concatenate((state["ends"][:1], rows)))
+        high = np.fmax.accumulate(np.concatenate((state["ends"][1:], rows)))
+        seen = np.concatenate((state["seen"][None], rows == rows)).cumsum(axis=0)
+        # (steps, streams)
         reach = np.maximum(high - low, TINY)[:-1]
         n = np.where(seen < self.least, np.nan, np.minimum(seen, self.HORIZON))[:-1]
         distance = self._distance(offset, rows)
         spacing = self._spacing(reach / n, rows, low[:-1], high[:-1])
         score = np.minimum(self.RATE * np.sqrt(distance / spacing), distance / self._floor)
-        held["ends"], held["seen"] = np.stack((low[-1], high[-1])), seen[-1]
+        state["ends"] = np.stack((low[-1], high[-1]))
+        state["seen"] = seen[-1]
         if offset + steps == self.BLOCK:
             self._keep()
         return np.asarray(np.minimum(score, CEILING))
 
     def _spacing(self, even: Array, rows: Array, low: Array, high: Array) -> Array:
-        """The gap that would be no news: the even one; on ground gained lately what records usually
-        add, as far as they come in flocks.
+        """Return the gap that is expected of each step, and count the records; (steps, streams).
+
+        It is the even one; on ground gained lately what records usually add, as far as they come in
+        flocks.
         """
-        held = self._held
-        records, added, up, down = held["records"]
+        state = self._state
+        records, added, up, down = state["records"]
         gained = (rows > high - up) | (rows < low + down)
         spacing = np.where(gained, np.maximum(even, added / (self.FLOCK + records)), even)
         above = np.maximum(rows - high, 0.0)
         below = np.maximum(low - rows, 0.0)
         record = (above + below > 0) & (even == even)
-        fresh = np.where(
-            record,
-            np.stack(
-                (np.ones_like(rows), np.minimum(above + below, self.MOST * spacing), above, below)
-            ),
-            0.0,
-        )
-        held["fresh"] = running_reduce(
-            np.add, np.concatenate((held["fresh"][:, None], fresh), axis=1)
-        )[:, -1].copy()
+        counted = np.minimum(above + below, self.MOST * spacing)
+        # (4, steps, streams), as in `begin`
+        fresh = np.where(record, np.stack((np.ones_like(rows), counted, above, below)), 0.0)
+        sums = running_reduce(np.add, np.concatenate((state["fresh"][:, None], fresh), axis=1))
+        state["fresh"] = sums[:, -1].copy()  # a copy, or all the sums would stay in memory
         return np.asarray(spacing)
 
     def _distance(self, offset: int, rows: Array) -> Array:
-        """Of each row to the nearest value before it; 0 where that lies on the watched side."""
-        held = self._held
+        """Return the distance to the nearest value before, 0 where it is on the watched side."""
+        state = self._state
         out = np.empty_like(rows)
-        early = np.arange(self.BLOCK) < offset + np.arange(len(rows))[:, None]  # (steps, BLOCK)
-        recent = np.where(
-            early[:, None], np.moveaxis(held["block"], 0, -1), np.nan
-        )  # (steps, streams, BLOCK)
+        earlier = np.arange(self.BLOCK) < offset + np.arange(len(rows))[:, None]  # (steps, BLOCK)
+        # (BLOCK, streams) -> (steps, streams, BLOCK), NaN from the step itself on
+        recent = np.where(earlier[:, None], np.moveaxis(state["block"], 0, -1), np.nan)
         for near in cache_tiles(rows.shape, self.KEPT + self.BLOCK):
-            gaps = [
-                rows[near][..., None] - values for values in (held["kept"][near[1]], recent[near])
-            ]
-            above, below = (
-                np.minimum(
-                    *(np.where(side * gap >= 0, side * gap, np.inf).min(axis=-1) for gap in gaps)
-                )
-                for side in (1, -1)
-            )
+            x = rows[near][..., None]
+            gaps = (x - state["kept"][near[1]], x - recent[near])
+            above = np.minimum(*(least_positive(gap) for gap in gaps))
+            below = np.minimum(*(least_positive(-gap) for gap in gaps))
             out[near] = self.sided(np.where(above <= below, above, -below))
         return np.where(rows == rows, out, np.nan)
 
     def _keep(self) -> None:
-        """The lowest value of each place that has one; the open block's records join those before,
-        which fade.
-        """
-        held = self._held
-        held["records"] = held["records"] * (1 - 1 / self.window) ** self.BLOCK + held["fresh"]
-        held["fresh"] = np.zeros_like(held["fresh"])
-        low, high = np.where(held["seen"] > 0, held["ends"], 0.0)[..., None]
-        values = np.concatenate((held["kept"], np.moveaxis(held["block"], 0, -1)), axis=-1)
+        """Keep the lowest value of each place that has one, and let the records fade."""
+        state = self._state
+        state["records"] = state["records"] * (1 - 1 / self.window) ** self.BLOCK + state["fresh"]
+        state["fresh"] = np.zeros_like(state["fresh"])
+        low, high = np.where(state["seen"] > 0, state["ends"], 0.0)[..., None]
+        # (streams, KEPT + BLOCK), ascending
+        values = np.concatenate((state["kept"], np.moveaxis(state["block"], 0, -1)), axis=-1)
         values = np.sort(np.where(values == values, values, np.inf), axis=-1)
         place = np.floor((values - low) / np.maximum(high - low, TINY) * (self.KEPT - 1))
         known = values < np.inf
-        known[..., 1:] &= place[..., 1:] != place[..., :-1]
-        held["kept"] = np.sort(np.where(known, values, np.inf), axis=-1)[..., : self.KEPT]
+        known[..., 1:] &= place[..., 1:] != place[..., :-1]  # the first of each place
+        state["kept"] = np.sort(np.where(known, values, np.inf), axis=-1)[..., : self.KEPT]
+
+
+def least_positive(gaps: Array) -> Array:
+    """Return the smallest gap that is not negative along the last axis, infinite without one."""
+    least: Array = np.where(gaps >= 0, gaps, np.inf).min(axis=-1)
+    return least

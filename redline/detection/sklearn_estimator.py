@@ -1,4 +1,4 @@
-"""Our detectors as a scikit-learn estimator, for pipelines and searches that speak its language."""
+"""A scikit-learn estimator around any detector, for its pipelines and searches."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ except ImportError as error:
 
 
 class RedlineOutlier(OutlierMixin, BaseEstimator):  # type: ignore[misc]
-    """Any of DETECTORS by scikit-learn's verbs: the rows of X are steps in the order of time, its
-    columns are the features of one stream.
+    """A scikit-learn outlier detector that wraps one of DETECTORS.
 
-    `fit` learns a history. All other methods judge X as the steps that would follow it, each
-    learned before the next is judged, and then forget X. So rows in another order, or a part of
-    them, are another stream and score otherwise. The sign is scikit-learn's: `score_samples` is
+    The rows of X are steps in order of time, its columns the features of one stream. `fit` learns a
+    history. All other methods score X as the steps that would follow it, each learned before the
+    next is scored, and then forget X; rows in another order, or a part of them, score differently.
+    The sign is scikit-learn's: `score_samples` is
     minus the score in standard deviations, so higher is more normal; `decision_function` is below 0
     where `predict` says -1. A row without an opinion is NaN and counts as normal, +1. Missing
     values (NaN) are allowed. `contamination` is the share of the history's own rows that `predict`
@@ -56,33 +56,36 @@ class RedlineOutlier(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     def fit(self, X: Any, y: Any = None) -> Self:
         """Forget everything, then learn the history X (steps, features); y is ignored."""
         x = validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan")
-        self.detector_ = self._made().fit(self._shaped(x))
-        self.offset_ = -(
-            self.threshold if self.contamination is None else self._threshold(x, self.contamination)
-        )
+        self.detector_ = self._make_detector().fit(self._as_input(x))
+        threshold = self.threshold
+        if self.contamination is not None:
+            threshold = self._threshold(x, self.contamination)
+        self.offset_ = -threshold
         return self
 
     def score_samples(self, X: Any) -> Array:
-        """Minus the score of each row, (steps,), standard deviations <= 0: higher is more normal,
-        NaN = no opinion.
+        """Return minus the score of each row, (steps,), NaN = no opinion.
+
+        Standard deviations <= 0: higher is more normal.
         """
         check_is_fitted(self)
-        return -self._scores(
-            validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=False)
-        )
+        x = validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=False)
+        return -self._scores(x)
 
     def decision_function(self, X: Any) -> Array:
-        """By how much each row is more normal than the threshold, (steps,), standard deviations;
-        below 0 is an anomaly.
+        """Return `score_samples` plus the threshold, (steps,), standard deviations.
+
+        Below 0 is an anomaly.
         """
         decision: Array = self.score_samples(X) - self.offset_
         return decision
 
     def predict(self, X: Any) -> Array:
-        """-1 for an anomaly, +1 for all else, (steps,)."""
+        """Return -1 for an anomaly, +1 for all else, (steps,)."""
         return np.where(self.decision_function(X) < 0, -1, 1)
 
     def _threshold(self, x: Array, contamination: float) -> float:
+        """Return the threshold above which that share of the history's rows score."""
         scores = self._scores(x)
         if np.isnan(scores).all():
             raise ValueError(
@@ -91,25 +94,23 @@ class RedlineOutlier(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             )
         return threshold_for(scores, contamination)
 
-    def _made(self) -> Detector:
+    def _make_detector(self) -> Detector:
         if self.detector not in DETECTORS:
             raise ValueError(
                 f"there is no detector {self.detector!r}; there are {', '.join(DETECTORS)}"
             )
-        settings: dict[str, Any] = {"direction": self.direction} | (
-            {} if self.window is None else {"window": self.window}
-        )
+        settings: dict[str, Any] = {"direction": self.direction}
+        if self.window is not None:
+            settings["window"] = self.window
         return DETECTORS[self.detector](**settings)
 
-    def _shaped(self, x: Array) -> Array:
-        """A joint detector looks across the features, for any other each is a stream of its own."""
+    def _as_input(self, x: Array) -> Array:
+        """Return rows as one stream of a joint detector, else as one stream per feature."""
         return x[:, None, :] if DETECTORS[self.detector].joint else x
 
     def _scores(self, x: Array) -> Array:
-        """The row scores of what would follow the history: the most anomalous feature's, NaN where
-        none has an opinion.
-        """
-        verdict: Verdict = self.detector_.preview(self._shaped(x))
+        """Return the scores of rows that follow the history, each its most anomalous feature's."""
+        verdict: Verdict = self.detector_.preview(self._as_input(x))
         scores: Array = np.fmax.reduce(verdict.score, axis=1)
         return scores
 

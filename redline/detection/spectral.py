@@ -1,6 +1,4 @@
-"""Shapes: detectors that ask whether the last values go together as the window's values do, in its
-spectrum or in its main directions.
-"""
+"""Shape detectors: the last values against the window's spectrum or its main directions."""
 
 from __future__ import annotations
 
@@ -22,11 +20,9 @@ from redline.detection.arrays import (
 
 @dataclass
 class WindowShapeDetector(Detector):
-    """A detector that writes `misfit`; its score is the size of that on the one scale, by the
-    shared calibration.
+    """Base of the detectors that define `misfit`; the score is its size, calibrated.
 
-    A missing value counts as the one before it. No score is above the misfit, or the step from the
-    last value seen, in floors.
+    A missing value counts as the one before it. No score is above `size` in floors.
     """
 
     def __post_init__(self) -> None:
@@ -35,25 +31,26 @@ class WindowShapeDetector(Detector):
 
     @property
     def width(self) -> int:
-        """Steps of a run, the one judged among them."""
+        """Return the steps of a run, with the one judged."""
         return self.window
 
     @property
     def block(self) -> int:
-        """Steps from one `learn` to the next."""
+        """Return the steps from one `learn` to the next."""
         return self.window
 
     @abstractmethod
     def misfit(self, runs: Array, streams: slice) -> Array:
-        """How badly the last of each run, (steps, streams, width) without gaps, fits the others:
-        (steps, streams), any unit, signed.
+        """Return how badly the last value of each run fits the others, signed, in any unit.
+
+        runs: (steps, streams, width) without gaps -> (steps, streams).
         """
 
     def learn(self) -> None:
-        """Called at the absolute multiples of `block` steps."""
+        """Learn the window; called at the absolute multiples of `block` steps."""
 
     def begin(self, shape: tuple[int, ...]) -> State:
-        """The last values, the missing ones filled, and which of them were seen."""
+        """Return the last values, missing ones filled, and which of them were seen."""
         return {
             "filled": np.full((self.window, *shape), np.nan),
             "there": np.zeros((self.window, *shape), bool),
@@ -70,29 +67,33 @@ class WindowShapeDetector(Detector):
         return Verdict(np.minimum(score, step / self._floor))
 
     def _piece(self, offset: int, x: Array) -> tuple[Array, Array]:
-        """(the misfit of each step, the most it can be in the data's unit), both (steps,
-        streams).
+        """Return the misfit and the size of each step of a piece of a block; both (steps, streams).
+
+        At the end of the block, learn.
         """
-        full = carry_forward(x, self._held["filled"][-1])
+        full = carry_forward(x, self._state["filled"][-1])
         filled = self.remember(full[1:], "filled")
-        runs = sliding_windows(
-            np.concatenate((filled[self.window - self.width + 1 :], filled[-1:])), self.width
-        )  # (steps, streams, width)
-        seen = sliding_windows(self.remember(x == x, "there"), self.window).sum(
-            axis=-1
-        )  # before each step
+        # a run ends with the step itself, so the last window has one row more: (steps, streams,
+        # width)
+        rows = np.concatenate((filled[self.window - self.width + 1 :], filled[-1:]))
+        runs = sliding_windows(rows, self.width)
+        # how many values were seen in the window before each step
+        seen = sliding_windows(self.remember(x == x, "there"), self.window).sum(axis=-1)
         raw = np.empty(x.shape)
         for here in cache_tiles(x.shape, 4 * self.width):
-            run = np.where(
-                np.isnan(runs[here]), np.nan_to_num(runs[here][..., -1:]), runs[here]
-            )  # what was before the first value is like now
-            raw[here] = self.misfit(run, here[1])
+            run = runs[here]
+            last = np.nan_to_num(run[..., -1:])  # in place of what was before the first value
+            raw[here] = self.misfit(np.where(np.isnan(run), last, run), here[1])
         if offset + len(x) == self.block:
             self.learn()
-        return np.where((seen >= self.least) & (x == x), raw, np.nan), self.size(raw, x - full[:-1])
+        known = (seen >= self.least) & (x == x)
+        return np.where(known, raw, np.nan), self.size(raw, x - full[:-1])
 
     def size(self, raw: Array, step: Array) -> Array:
-        """What a floor is compared with, >= 0, the data's unit."""
+        """Return what a floor is compared with, >= 0, in the data's unit: the misfit itself.
+
+        step: the difference from the last value seen.
+        """
         return np.abs(raw)
 
 
@@ -116,31 +117,26 @@ class SpectralResidual(WindowShapeDetector):
     SMOOTH: ClassVar[int] = 3  # frequencies
 
     def misfit(self, runs: Array, streams: slice) -> Array:
-        """Saliency over its mean, to the side of the step."""
+        """Return the saliency over its mean, with the sign of the step from the value before."""
         centred = runs - runs[..., -1:]
         centred = centred - centred.mean(axis=-1, keepdims=True)
         size = np.sqrt(np.mean(centred * centred, axis=-1, keepdims=True))
-        spectrum = np.fft.rfft(centred / np.where(size > 0, size, 1.0), axis=-1)[
-            ..., 1:
-        ]  # nothing stands still
+        scaled = centred / np.where(size > 0, size, 1.0)
+        spectrum = np.fft.rfft(scaled, axis=-1)[..., 1:]  # without the constant, which is 0
         amplitude = np.abs(spectrum) + 1e-6
         level = np.log(amplitude)
         padded = np.concatenate((level[..., :1], level, level[..., -1:]), axis=-1)
         smooth = (padded[..., :-2] + padded[..., 1:-1] + padded[..., 2:]) / self.SMOOTH
         residual = spectrum / amplitude * np.exp(level - smooth)
-        saliency = np.abs(
-            np.fft.irfft(
-                np.concatenate((residual[..., :1] * 0.0, residual), axis=-1),
-                n=runs.shape[-1],
-                axis=-1,
-            )
-        )
-        usual = saliency.mean(axis=-1)
-        size = np.where(size[..., 0] > 0, saliency[..., -1] / np.where(usual > 0, usual, 1.0), 0.0)
-        return np.asarray(np.copysign(size, runs[..., -1] - runs[..., -2]))
+        whole = np.concatenate((residual[..., :1] * 0.0, residual), axis=-1)
+        saliency = np.abs(np.fft.irfft(whole, n=runs.shape[-1], axis=-1))
+        usual = saliency.mean(axis=-1)  # (steps, streams)
+        relative = saliency[..., -1] / np.where(usual > 0, usual, 1.0)
+        relative = np.where(size[..., 0] > 0, relative, 0.0)
+        return np.asarray(np.copysign(relative, runs[..., -1] - runs[..., -2]))
 
     def size(self, raw: Array, step: Array) -> Array:
-        """The step from the last value seen."""
+        """Return the size of the step from the last value seen."""
         return np.abs(step)
 
 
@@ -165,73 +161,67 @@ class Subspace(WindowShapeDetector):
     """
 
     RANK: ClassVar[int] = 3  # directions
-    FAINT: ClassVar[float] = (
-        # of the strongest direction's energy: what is no direction, and no difference between two
-        1e-9
-    )
-    LEAST: ClassVar[float] = 0.05  # of the last value's length that lies outside of them
+    # share of the strongest direction's energy; less is no direction, and no difference of two
+    FAINT: ClassVar[float] = 1e-9
+    LEAST: ClassVar[float] = 0.05  # least share of the last value outside of the directions
 
     @property
     def width(self) -> int:
-        """Steps of a run."""
+        """Return the steps of a run."""
         return max(2, min(self.window, max(4, self.window // 8)))
 
     @property
     def block(self) -> int:
-        """Steps from one renewal to the next."""
+        """Return the steps from one renewal to the next."""
         return max(1, self.window // 8)
 
     def begin(self, shape: tuple[int, ...]) -> State:
-        """What each of the other values of a run says of the last one, (width - 1, streams), and
-        the window's centre; NaN = nothing yet.
-        """
+        """Return the window, its centre, and the weights that predict a run's last value."""
         return {
             **super().begin(shape),
-            "weights": np.full((self.width - 1, *shape), np.nan),
+            "weights": np.full((self.width - 1, *shape), np.nan),  # NaN = not learned yet
             "centre": np.zeros(shape),
         }
 
     def misfit(self, runs: Array, streams: slice) -> Array:
-        """How far the last value is from where the others and the main directions put it."""
-        weights = self._held["weights"][:, streams]
-        centre = self._held["centre"][streams]
-        told = np.zeros(runs.shape[:2])
-        for i in range(
-            self.width - 1
-        ):  # one after another, so that no bit depends on the number of steps
-            told = told + weights[i] * (runs[..., i] - centre)
-        own = runs[..., -1] - centre
-        return np.where(
-            np.abs(own - told) > self.FAINT * (np.abs(own) + np.abs(told)), own - told, 0.0
-        )
+        """Return the distance of the last value from its prediction by the others of the run."""
+        weights = self._state["weights"][:, streams]
+        centre = self._state["centre"][streams]
+        predicted = np.zeros(runs.shape[:2])
+        # one after another: the bits of a matrix product would depend on the number of steps
+        for i in range(self.width - 1):
+            predicted = predicted + weights[i] * (runs[..., i] - centre)
+        last = runs[..., -1] - centre
+        away = last - predicted
+        rounding = self.FAINT * (np.abs(last) + np.abs(predicted))
+        return np.where(np.abs(away) > rounding, away, 0.0)
 
     def learn(self) -> None:
-        """The main directions of the window's runs, and what they make of the last value: the least
-        squares of its others on them.
+        """Find the main directions of the window's runs, and from them the weights.
+
+        The prediction is the least-squares fit of the other values by the directions, extended to
+        the last value.
         """
-        held = self._held
-        filled = self._held["filled"]
-        few = held["there"].sum(axis=0) < self.least
+        state = self._state
+        filled = state["filled"]  # (window, streams)
+        few = state["there"].sum(axis=0) < self.least
         first = np.where(few, 0.0, np.nan_to_num(filled[-1]))
         centre = first + np.where(few, 0.0, np.nan_to_num(filled - first)).mean(axis=0)
-        runs = sliding_windows(
-            np.concatenate((np.nan_to_num(filled - centre), filled[-1:] * 0.0)), self.width
-        )  # (runs, streams, width)
-        products = np.einsum("rsi,rsj->sij", runs, runs)
-        values, vectors = np.linalg.eigh(products)
+        # the view leaves out the last row, so one is appended: (runs, streams, width)
+        rows = np.concatenate((np.nan_to_num(filled - centre), filled[-1:] * 0.0))
+        runs = sliding_windows(rows, self.width)
+        products = np.einsum("rsi,rsj->sij", runs, runs)  # (streams, width, width)
+        values, vectors = np.linalg.eigh(products)  # ascending
         rank = min(self.RANK, self.width - 1)
-        # (streams, 1, directions), (streams, 1, 1)
-        used = values[:, None, -rank:]
-        next_ = values[:, None, -rank - 1, None]
-        share = np.where(
-            used > self.FAINT * values[:, None, -1:],
-            1 - (1 + self.FAINT) * next_ / np.where(used > 0, used, 1.0),
-            0.0,
-        )
+        used = values[:, None, -rank:]  # (streams, 1, directions)
+        next_value = values[:, None, -rank - 1, None]  # (streams, 1, 1)
+        above_next = 1 - (1 + self.FAINT) * next_value / np.where(used > 0, used, 1.0)
+        share = np.where(used > self.FAINT * values[:, None, -1:], above_next, 0.0)
         main = vectors[..., -rank:] * np.sqrt(
             np.maximum(share, 0.0)
         )  # (streams, width, directions)
-        last = main[:, -1]
-        rest = np.maximum(1 - (last * last).sum(axis=-1), self.LEAST)
-        weights = np.einsum("sid,sd->is", main[:, :-1], last) / rest
-        held["weights"], held["centre"] = np.where(few, np.nan, weights), centre
+        last = main[:, -1]  # (streams, directions)
+        outside = np.maximum(1 - (last * last).sum(axis=-1), self.LEAST)
+        weights = np.einsum("sid,sd->is", main[:, :-1], last) / outside
+        state["weights"] = np.where(few, np.nan, weights)
+        state["centre"] = centre

@@ -1,6 +1,4 @@
-"""Other libraries' outlier models as detectors of ours, so that they stand beside them on one
-scale.
-"""
+"""Outlier models of other libraries as detectors, calibrated to standard deviations."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ from redline.detection.arrays import TINY, Array
 from redline.detection.multivariate import JointDetector
 
 MISSING_LIBRARY = "{} needs {}, which is not installed: pip install 'redline[learned]'"
-THIRD_PARTY = {  # the name a person reads: (the library it needs, the class)
+THIRD_PARTY = {  # display name: (the library it needs, the class)
     "isolation forest": ("sklearn", "IsolationForest"),
     "LOF of scikit-learn": ("sklearn", "DensityFactor"),
     "one-class SVM": ("sklearn", "OneClassSvm"),
@@ -27,8 +25,9 @@ THIRD_PARTY = {  # the name a person reads: (the library it needs, the class)
 
 
 def register_available(listing: DetectorList = DETECTORS) -> list[str]:
-    """Lists those whose library is installed, after all others, and gives their names; no library
-    is imported before a model is fitted.
+    """List the detectors whose library is installed, and return their names.
+
+    No library is imported before a model is fitted.
     """
     found = {
         name: f"redline.detection.third_party:{kind}"
@@ -40,43 +39,32 @@ def register_available(listing: DetectorList = DETECTORS) -> list[str]:
 
 
 def missing_library(name: str) -> str | None:
-    """What to install for one of these whose library is not there; None of any other name."""
+    """Return what to install for a detector whose library is missing; None for any other name."""
     library, kind = THIRD_PARTY.get(name, ("", ""))
-    return (
-        MISSING_LIBRARY.format(name, globals()[kind].library)
-        if library and not find_spec(library)
-        else None
-    )
+    if not library or find_spec(library):
+        return None
+    return MISSING_LIBRARY.format(name, globals()[kind].library)
 
 
 @dataclass
 class ThirdPartyDetector(JointDetector):
-    """A borrowed model, fitted anew for each stream every REFIT windows on the last `reach`
-    windows; it writes `made` and `judged`.
+    """Base of the detectors around another library's model.
 
-    The model sees spreads from each feature's centre; a missing feature is at its centre. Its own
-    score, higher = more anomalous, goes through the shared calibration. The state holds the rows it
-    was fitted on, never the model: a loaded state fits it again, to the same bits. `parts` share
-    the score out as the squared deviations of the features are.
+    A subclass defines `make_model` and `score_rows`. The model of each stream is fitted every REFIT
+    windows on the last `reach` windows, in spreads from each feature's centre; a missing feature
+    counts as at its centre. Its own score, higher = more anomalous, goes through the calibration.
+    The state holds the rows it was fitted on, never the model: a loaded state fits it again, to the
+    same bits. `parts` share the score out in proportion to the features' squared deviations.
     """
 
     seed: int = 0
     reach: ClassVar[int] = 4
     REFIT: ClassVar[int] = 2  # windows
-    SHORTEST: ClassVar[int] = (
-        # steps; in a shorter window the model sees too little to call a spike of 20 deviations
-        # anomalous
-        2
-    )
-    GRAIN: ClassVar[float] = (
-        2.0**-7
-        # spreads; nothing finer is a difference, or a model that knows no unit would not believe
-        # the
-        # floor
-    )
-    ALONE: ClassVar[bool] = (
-        False  # the model mixes the rows it is asked about, so it is asked about one at a time
-    )
+    # steps; in a shorter window the model sees too little to find a spike of 20 deviations
+    SHORTEST: ClassVar[int] = 2
+    # spreads; nothing finer counts, or the floor would mean nothing to a model without units
+    GRAIN: ClassVar[float] = 2.0**-7
+    ALONE: ClassVar[bool] = False  # score one row at a time: the model mixes the rows it is given
     library: ClassVar[str] = "scikit-learn"
 
     def __post_init__(self) -> None:
@@ -87,59 +75,61 @@ class ThirdPartyDetector(JointDetector):
                 f"which learns from {self.reach} of them; got {self.window}"
             )
         self._scale = Calibration(window=self.reach * self.window)
-        self._fitted: dict[
-            int, tuple[bytes, Any]
-        ] = {}  # of each stream: the rows as bytes, the model fitted on them
+        # by stream: the rows as bytes, the model fitted on them
+        self._fitted: dict[int, tuple[bytes, Any]] = {}
 
     @abstractmethod
-    def made(self) -> Any:
-        """A new model with `fit(rows)`, rows (steps, features) without NaN."""
+    def make_model(self) -> Any:
+        """Return a new model with `fit(rows)`, rows (steps, features) without NaN."""
 
     @abstractmethod
-    def judged(self, model: Any, rows: Array) -> Array:
-        """Return how anomalous each of the rows is, (rows,), any unit in which a Gaussian's tail is
-        no heavier than |z|.
+    def score_rows(self, model: Any, rows: Array) -> Array:
+        """Return how anomalous each of the rows is, (rows,).
+
+        In any unit in which a Gaussian's tail is no heavier than that of |z|.
         """
 
     @property
     def block(self) -> int:
-        """Steps from one fit to the next."""
+        """Return the steps from one fit to the next."""
         return self.REFIT * self.window
 
     def begin(self, shape: tuple[int, ...]) -> State:
-        """The rows the models are fitted on, in spreads, NaN = missing."""
+        """Return the rows that the models are fitted on, in spreads, NaN = missing."""
         return {**super().begin(shape), "rows": np.full((self.reach * self.window, *shape), np.nan)}
 
     def spreads(self, x: Array) -> Array:
-        """How many spreads from the centre, in grains."""
+        """Return the distances from the centre in spreads, rounded to GRAIN."""
         rounded: Array = np.round(super().spreads(x) / self.GRAIN) * self.GRAIN
         return rounded
 
     def deviations(self, raw: Array) -> Array:
-        """Calibrated."""
+        """Calibrate the models' scores."""
         with self.inside("scale", self._scale):
             return self._scale.update(raw)
 
     def learn(self, z: Array) -> None:
-        """Keep the rows; the model is fitted when it is first asked."""
-        self._held["rows"] = z
+        """Keep the rows; a model is fitted when it is first needed."""
+        self._state["rows"] = z
 
     def judge(self, z: Array, known: Array) -> tuple[Array, Array]:
-        """What each stream's model says of its rows."""
+        """Return the scores of each stream's model, NaN without one, and the squared deviations."""
         raw = np.full(z.shape[:2], np.nan)
         for stream in range(z.shape[1]):
             model = self._model(stream)
-            for rows in self._asked(len(z)) if model is not None else ():
-                raw[rows, stream] = self.judged(model, z[rows, stream])
+            if model is not None:
+                for rows in self._batches(len(z)):
+                    raw[rows, stream] = self.score_rows(model, z[rows, stream])
         return raw, z * z
 
-    def _asked(self, steps: int) -> Iterator[slice]:
+    def _batches(self, steps: int) -> Iterator[slice]:
+        """Return the slices of rows that are scored in one call."""
         step = 1 if self.ALONE else max(1, steps)
         return (slice(i, i + step) for i in range(0, steps, step))
 
     def _model(self, stream: int) -> Any:
-        """The model of a stream, None before there is enough to learn from."""
-        rows = self._held["rows"][:, stream]
+        """Return the model of a stream, None before there is enough to learn from."""
+        rows = self._state["rows"][:, stream]  # (steps, features)
         key = rows.tobytes()
         if self._fitted.get(stream, (b"", None))[0] != key:
             rows = np.nan_to_num(rows[(rows == rows).any(axis=-1)])
@@ -147,14 +137,14 @@ class ThirdPartyDetector(JointDetector):
         return self._fitted[stream][1]
 
     def _fit(self, rows: Array) -> Any:
-        model = self.made()
+        model = self.make_model()
         model.fit(rows)
         return model
 
-    def borrowed(self, room: str) -> Any:
-        """A module of the library; missing, an ImportError that says how to get it."""
+    def import_library(self, module: str) -> Any:
+        """Import a module of the library; the ImportError says what to install."""
         try:
-            return import_module(room)
+            return import_module(module)
         except ImportError as error:
             raise ImportError(MISSING_LIBRARY.format(type(self).__name__, self.library)) from error
 
@@ -175,12 +165,12 @@ class IsolationForest(ThirdPartyDetector):
     trees: int = 50
     SHORTEST: ClassVar[int] = 32
 
-    def made(self) -> Any:
-        return self.borrowed("sklearn.ensemble").IsolationForest(
+    def make_model(self) -> Any:
+        return self.import_library("sklearn.ensemble").IsolationForest(
             n_estimators=self.trees, random_state=self.seed
         )
 
-    def judged(self, model: Any, rows: Array) -> Array:
+    def score_rows(self, model: Any, rows: Array) -> Array:
         anomalous = np.round(-np.asarray(model.score_samples(rows)), 9)  # finer is rounding
         return -1 / anomalous if rows.shape[1] == 1 else anomalous
 
@@ -199,13 +189,13 @@ class DensityFactor(ThirdPartyDetector):
 
     neighbours: int = 20  # steps
 
-    def made(self) -> Any:
+    def make_model(self) -> Any:
         nearest = max(1, min(self.neighbours, self.least - 1))
-        return self.borrowed("sklearn.neighbors").LocalOutlierFactor(
+        return self.import_library("sklearn.neighbors").LocalOutlierFactor(
             n_neighbors=nearest, algorithm="kd_tree", novelty=True
         )
 
-    def judged(self, model: Any, rows: Array) -> Array:
+    def score_rows(self, model: Any, rows: Array) -> Array:
         factor: Array = np.maximum(np.log(-np.asarray(model.score_samples(rows))), 0.0)
         return np.sqrt(factor) if rows.shape[1] > 1 else factor**0.25
 
@@ -226,13 +216,12 @@ class OneClassSvm(ThirdPartyDetector):
     nu: float = 0.8  # share of the steps that are support vectors at least
     FLAT: ClassVar[float] = 1e-9  # of -log of the mean kernel; smaller is rounding
 
-    def made(self) -> Any:
-        return self.borrowed("sklearn.svm").OneClassSVM(nu=self.nu, gamma="auto")
+    def make_model(self) -> Any:
+        return self.import_library("sklearn.svm").OneClassSVM(nu=self.nu, gamma="auto")
 
-    def judged(self, model: Any, rows: Array) -> Array:
-        near = (
-            np.asarray(model.score_samples(rows)) / model.dual_coef_.sum()
-        )  # 1 = all support vectors are where the row is
+    def score_rows(self, model: Any, rows: Array) -> Array:
+        # mean kernel; 1 = all support vectors are where the row is
+        near = np.asarray(model.score_samples(rows)) / model.dual_coef_.sum()
         anomalous: Array = np.log(np.maximum(-np.log(np.maximum(near, TINY)), self.FLAT))
         return anomalous
 
@@ -254,8 +243,8 @@ class Ecod(ThirdPartyDetector):
     library: ClassVar[str] = "PyOD"
     ALONE: ClassVar[bool] = True
 
-    def made(self) -> Any:
-        return self.borrowed("pyod.models.ecod").ECOD()
+    def make_model(self) -> Any:
+        return self.import_library("pyod.models.ecod").ECOD()
 
-    def judged(self, model: Any, rows: Array) -> Array:
+    def score_rows(self, model: Any, rows: Array) -> Array:
         return np.asarray(model.decision_function(rows))

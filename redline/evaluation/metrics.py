@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, overload
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -164,8 +165,8 @@ def compute_metrics(
     hits = int((~np.isnan(delays)).sum())
     false = int((raised & _outside(truth)).sum())
     return counts._replace(
-        **_precision_recall_f1("row", right, wrong, truth.anomalous.sum()),
-        **_precision_recall_f1("event", hits, false, len(delays)),
+        **_precision_recall_f1("row", right, wrong, truth.anomalous.sum(), ratio),
+        **_precision_recall_f1("event", hits, false, len(delays), ratio),
         events=len(delays),
         hits=hits,
         false_alarms=false,
@@ -196,8 +197,8 @@ def threshold_curve(
     false = _above(alarm[_outside(truth)], thresholds)
     with np.errstate(invalid="ignore"):
         return counts._replace(
-            **_precision_recall_f1("row", right, wrong, truth.anomalous.sum()),
-            **_precision_recall_f1("event", hits, false, len(runs)),
+            **_precision_recall_f1("row", right, wrong, truth.anomalous.sum(), ratios),
+            **_precision_recall_f1("event", hits, false, len(runs), ratios),
             hits=hits,
             false_alarms=false,
         )
@@ -337,33 +338,29 @@ def _cumulative_counts(score: np.ndarray, label: np.ndarray) -> tuple[np.ndarray
 
 
 def _precision_recall_f1(
-    unit: str, right: float | np.ndarray, wrong: float | np.ndarray, wanted: float
+    unit: str, right: Any, wrong: Any, wanted: float, divide: Callable[[Any, Any], Any]
 ) -> dict[str, Any]:
-    """Return the fields of Metrics (or, of arrays, ThresholdCurve) for a unit, "row" or "event".
+    """Return precision, recall and F1 as fields for a unit, "row" or "event".
 
-    right, wrong: detections that are true and false; wanted: how many there are to detect.
+    right, wrong: detections that are true and false; wanted: how many there are to detect. divide:
+    `ratio` for the numbers of Metrics, `ratios` for the arrays of a ThresholdCurve.
     """
     return {
-        f"{unit}_precision": ratio(right, right + wrong),
-        f"{unit}_recall": ratio(right, wanted),
-        f"{unit}_f1": ratio(2 * right, right + wrong + wanted),
+        f"{unit}_precision": divide(right, right + wrong),
+        f"{unit}_recall": divide(right, wanted),
+        f"{unit}_f1": divide(2 * right, right + wrong + wanted),
     }
 
 
-@overload
-def ratio(part: float, whole: float) -> float: ...
+def ratio(part: float, whole: float) -> float:
+    """Return part / whole, NaN where whole is 0."""
+    return float(part / whole) if whole else float("nan")
 
 
-@overload
-def ratio(part: float | np.ndarray, whole: float | np.ndarray) -> float | np.ndarray: ...
-
-
-def ratio(part: float | np.ndarray, whole: float | np.ndarray) -> float | np.ndarray:
-    """Return part / whole, elementwise for arrays; NaN where whole is 0."""
-    if np.ndim(part) == 0 and np.ndim(whole) == 0:
-        return float(part / whole) if whole else float("nan")
-    whole = np.broadcast_to(whole, np.shape(part))
-    shares: np.ndarray = np.full(np.shape(part), np.nan)
+def ratios(part: np.ndarray, whole: np.ndarray | float) -> np.ndarray:
+    """Return part / whole elementwise, same shape as `part`, NaN where whole is 0."""
+    whole = np.broadcast_to(whole, part.shape)
+    shares: np.ndarray = np.full(part.shape, np.nan)
     np.divide(part, whole, out=shares, where=whole != 0)
     return shares
 

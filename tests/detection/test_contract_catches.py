@@ -56,9 +56,9 @@ class LearnsFirst(MedianMad):
 class Grows(MedianMad):
     def advance(self, x: Any) -> Verdict:
         verdict = super().advance(x)
-        held = self._held
-        held["log"] = np.concatenate(
-            (held.get("log", np.zeros((0, verdict.score.shape[1]))), verdict.score)
+        state = self._state
+        state["log"] = np.concatenate(
+            (state.get("log", np.zeros((0, verdict.score.shape[1]))), verdict.score)
         )
         return verdict
 
@@ -70,7 +70,7 @@ class RunningTotals(RollingZ):
     """
 
     def expect(self, x: Array) -> tuple[Array, Array]:
-        kept = self._held["past"]
+        kept = self._state["past"]
         rows = np.concatenate((kept, x))
         kept[:] = rows[len(x) :]
         totals = np.nancumsum(np.stack((rows, rows**2, rows == rows)), axis=1)
@@ -162,7 +162,7 @@ class KeepsTheInput(MedianMad):
     def remember(self, x: Array, name: str = "past") -> Array:
         rows = super().remember(x, name)
         if len(x) >= self.window:
-            self._held[name] = x[-self.window :]
+            self._state[name] = x[-self.window :]
         return rows
 
 
@@ -170,8 +170,8 @@ class KeepsTheInput(MedianMad):
 class HandsOutItsState(MedianMad):
     def advance(self, x: Any) -> Verdict:
         verdict = super().advance(x)
-        held = self._held
-        held["seen"] = verdict.score
+        state = self._state
+        state["seen"] = verdict.score
         return verdict
 
 
@@ -280,7 +280,7 @@ class NeverAccepts(MedianMad):
         return out[0], out[1]
 
     def gauge_now(self) -> Array:
-        past = np.sort(self._held["past"].T, axis=-1)
+        past = np.sort(self._state["past"].T, axis=-1)
         seen = (past == past).sum(axis=-1)
         return np.where(seen < self.least, np.nan, np.stack(self.gauge(past, seen)))
 
@@ -309,10 +309,10 @@ class HoldsBackForEver(MedianMad):
     """What lies far from the first 32 values is a glitch, however many they are."""
 
     def expect(self, x: Array) -> tuple[Array, ...]:
-        held = self._held
-        if "first" not in held:
-            held["first"] = np.median(x[:32], axis=0)
-        return super().expect(np.where(np.abs(x - held["first"]) > 100, held["first"], x))
+        state = self._state
+        if "first" not in state:
+            state["first"] = np.median(x[:32], axis=0)
+        return super().expect(np.where(np.abs(x - state["first"]) > 100, state["first"], x))
 
     def advance(self, x: Any) -> Verdict:
         centre, spread = self.expect(x := self.read(x))

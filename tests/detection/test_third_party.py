@@ -55,10 +55,10 @@ class Nearest:
 class Borrowed(ThirdPartyDetector):
     """How far the tenth nearest of the last windows is."""
 
-    def made(self) -> Nearest:
+    def make_model(self) -> Nearest:
         return Nearest()
 
-    def judged(self, model: Any, rows: Array) -> Array:
+    def score_rows(self, model: Any, rows: Array) -> Array:
         return np.log(np.maximum(-model.score_samples(rows), 1e-3))
 
 
@@ -161,8 +161,8 @@ def test_a_window_that_shows_a_model_too_little_is_refused(kind: type[ThirdParty
 def test_a_model_that_mixes_the_rows_it_is_asked_about_is_asked_one_by_one(
     kind: type[ThirdPartyDetector],
 ) -> None:
-    assert [(each.start, each.stop) for each in kind()._asked(3)] == [(0, 1), (1, 2), (2, 3)]
-    assert list(Borrowed()._asked(3)) == [slice(0, 3)] and not list(Borrowed()._asked(0))
+    assert [(each.start, each.stop) for each in kind()._batches(3)] == [(0, 1), (1, 2), (2, 3)]
+    assert list(Borrowed()._batches(3)) == [slice(0, 3)] and not list(Borrowed()._batches(0))
     if kind is Asked:
         x = stream(2, 26 * W)
         assert contract.same(Asked(window=W).update(x), Borrowed(window=W).update(x))

@@ -510,7 +510,7 @@ def test_memory_stays_bounded():
     for _ in range(20):
         made.inject("stuck", 5)
         made.take(3000)
-    held = made._blocks, made._decks, made._held, made._injected
+    held = made._blocks, made._decks, made._stuck_values, made._injected
     assert [
         len(part) <= most for part, most in zip(held, (3, 3, streams.MAX_STUCK_EVENTS + 1, 0))
     ] == [True] * 4

@@ -74,7 +74,8 @@ from redline.sources.csv import read_csv
 from redline.sources.csv_cells import CsvError
 from redline.sources.machine import ThisMachine
 from redline.storage.errors import StoreError
-from redline.storage.sqlite import Retention, SqliteStore, UnavailableStore
+from redline.storage.retention import Retention
+from redline.storage.sqlite import SqliteStore, UnavailableStore
 from streams import STREAMS, Stream
 
 SERVED = ("host", "allow-host", "port")  # where, and under which names, the page is served

@@ -25,7 +25,8 @@ from redline.incidents.incident import Change
 from redline.incidents.notify import DeliveryRecord, Notifier, NotifierContext
 from redline.incidents.recorder import IncidentRecorder
 from redline.incidents.registry import Incidents, StoredIncidents
-from redline.storage.sqlite import AnomalyQuery, SqliteStore, StoredPoints
+from redline.storage.reading import AnomalyQuery, StoredPoints
+from redline.storage.sqlite import SqliteStore
 
 API_VERSION = "0.1.0"
 WAKE_SECONDS = 2.0  # seconds a request may wait for the past of streams

@@ -53,7 +53,8 @@ from redline.settings import (
 from redline.sources.csv import read_csv
 from redline.sources.machine import ThisMachine
 from redline.storage.errors import StoreError
-from redline.storage.sqlite import Retention, SqliteStore, UnavailableStore
+from redline.storage.retention import Retention
+from redline.storage.sqlite import SqliteStore, UnavailableStore
 from streams import STREAMS, Stream
 
 NUMBERS = {  # element id -> what stands beside it

@@ -13,7 +13,8 @@ import numpy as np
 from redline.api import payload
 from redline.engine.feed import Feed
 from redline.storage.errors import StoreError
-from redline.storage.sqlite import AnomalyQuery, SqliteStore
+from redline.storage.reading import AnomalyQuery
+from redline.storage.sqlite import SqliteStore
 
 JSON_PIECE_POINTS = 5_000  # points written at once, so that a long answer does not delay others
 MEDIA_TYPES = {

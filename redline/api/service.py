@@ -29,7 +29,8 @@ from redline.incidents.notify import DeliveryRecord, Notifier, NotifierContext
 from redline.incidents.recorder import IncidentRecorder
 from redline.incidents.registry import Incidents, StoredIncidents
 from redline.settings import ServerSettings
-from redline.storage.sqlite import AnomalyQuery, SqliteStore, StoredPoints
+from redline.storage.reading import AnomalyQuery, StoredPoints
+from redline.storage.sqlite import SqliteStore
 
 API_VERSION = "0.1.0"
 MAX_BIG_BODIES = 2  # parsed at the same time; each takes several times its size while it is

@@ -32,7 +32,8 @@ from redline.settings import (
 from redline.sources.csv import read_csv
 from redline.sources.machine import ThisMachine
 from redline.sources.recording import Columns, Recording
-from redline.storage.sqlite import Retention, SqliteStore
+from redline.storage.retention import Retention
+from redline.storage.sqlite import SqliteStore
 from streams import STREAMS, Stream
 
 MACHINE_STREAM = "this-machine"

@@ -37,7 +37,7 @@ from redline.api.sse import EventFilter, EventHub, ServerEvent
 from redline.detection.third_party import IsolationForest
 from redline.engine.monitor import Monitor
 from redline.engine.wording import SEVERITIES
-from redline.storage import sqlite
+from redline.storage import reading
 from redline.storage.sqlite import SqliteStore
 from streams import STREAMS
 
@@ -1075,7 +1075,7 @@ def test_points_that_cannot_be_read_from_the_store_are_not_passed_off_as_all_the
     whole = client.get("/api/data/oven", params={"limit": 500})
     assert len(whole.json()["points"]) == 301
     with monkeypatch.context() as patched:
-        patched.setattr(sqlite, "last_chunks", broken)
+        patched.setattr(reading, "last_chunks", broken)
         answer = client.get("/api/data/oven", params={"limit": 500})
         problem = refused(answer, 503)
         assert answer.headers["retry-after"] == "5"

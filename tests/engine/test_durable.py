@@ -27,7 +27,8 @@ import pytest
 from redline.engine.monitor import Monitor
 from redline.settings import Settings
 from redline.sources.pushed import QueueFull, SubmissionRefused
-from redline.storage.sqlite import AnomalyQuery, SqliteStore
+from redline.storage.reading import AnomalyQuery
+from redline.storage.sqlite import SqliteStore
 
 pytestmark = pytest.mark.service
 ROOT = Path(__file__).parents[2]

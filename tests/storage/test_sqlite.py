@@ -22,9 +22,11 @@ from redline.engine.monitor import Limits, Monitor
 from redline.incidents.incident import Policy
 from redline.settings import Settings
 from redline.sources.pushed import QueueFull, SubmissionCounts, SubmissionRefused
-from redline.storage import backup, encoding, errors, schema, sqlite
+from redline.storage import backup, encoding, errors, retention, schema
 from redline.storage.errors import StoreError
-from redline.storage.sqlite import AnomalyQuery, Retention, SqliteStore
+from redline.storage.reading import AnomalyQuery
+from redline.storage.retention import Retention
+from redline.storage.sqlite import SqliteStore
 from streams import STREAMS, Chunk, Stream
 
 START = 1_700_000_000.0  # seconds since the epoch
@@ -657,12 +659,12 @@ def test_retention_leaves_what_a_restart_needs(path):
     time, x = numbers(40_000)
     kept = SqliteStore(path, Retention(rows=15_000))
     push(watching(kept), "pump", time, x, [250])
-    while kept.sweep(0.0):
+    while kept.sweeper.sweep(0.0):
         pass
     left = kept.points("pump", limit=50_000)
     assert 15_000 - 500 <= len(left.time) <= 15_000 and left.time[-1] == time[-1]
-    kept.keep = Retention(days=1.0)
-    while kept.sweep(5e9):
+    kept.sweeper.keep = Retention(days=1.0)
+    while kept.sweeper.sweep(5e9):
         pass
     assert (
         10_000 <= len(kept.points("pump", limit=50_000).time) <= 12_750
@@ -685,8 +687,8 @@ def test_retention_keeps_up_with_many_times_a_transaction_a_pass(path, monkeypat
     """The real loop on the real store; a pass each half second, 100 chunks a transaction, many more
     written meanwhile.
     """
-    monkeypatch.setattr(sqlite, "SWEEP_EVERY", 0.5)
-    monkeypatch.setattr(sqlite, "SWEEP_CHUNKS", 100)
+    monkeypatch.setattr(retention, "SWEEP_EVERY", 0.5)
+    monkeypatch.setattr(retention, "SWEEP_CHUNKS", 100)
     monkeypatch.setattr("redline.engine.monitor.BUFFER_STEPS", 1_000)
     monkeypatch.setattr(loop, "MANY_SOURCES", 0)  # buffers of 100 steps
     names, limit, size = (
@@ -731,48 +733,48 @@ def test_a_pass_of_the_retention_goes_on_in_short_turns(path, monkeypatch):
         now["wall"] += 0.01
         return now["tick"]
 
-    monkeypatch.setattr(sqlite.time, "monotonic", ticking)
-    monkeypatch.setattr(sqlite.time, "time", lambda: now["wall"])
-    monkeypatch.setattr(sqlite, "SWEEP_CHUNKS", 10)
-    kept.swept, left = (0.0, 1e9 - 100.0), [stored(path)]
-    while not left[1:] or kept.unfinished:
-        kept.sweep_now_and_then()
+    monkeypatch.setattr(retention.time, "monotonic", ticking)
+    monkeypatch.setattr(retention.time, "time", lambda: now["wall"])
+    monkeypatch.setattr(retention, "SWEEP_CHUNKS", 10)
+    kept.sweeper.last_turn, left = (0.0, 1e9 - 100.0), [stored(path)]
+    while not left[1:] or kept.sweeper.unfinished:
+        kept.sweeper.run_if_due()
         left.append(stored(path))
         assert len(left) < 1_000
     assert 15_000 - 250 <= left[-1] <= 15_000
     turns = np.flatnonzero(np.diff(left))
     assert len(turns) > 1 and np.diff(turns).min() > 1  # between two turns it rests
     assert np.abs(np.diff(left)).max() <= 6 * 10 * 250  # and each is short
-    kept.sweep_now_and_then()
+    kept.sweeper.run_if_due()
     assert stored(path) == left[-1]
     kept.close()
 
 
 def test_chunks_that_a_restart_needs_hold_up_no_others(path, monkeypatch):
-    monkeypatch.setattr(sqlite, "SWEEP_CHUNKS", 10)
+    monkeypatch.setattr(retention, "SWEEP_CHUNKS", 10)
     kept = SqliteStore(path, Retention(rows=25_000))
     monitor = watching(kept)
     push(monitor, "still", *numbers(10_000), [250])  # 40 chunks, all of them needed
     push(monitor, "pump", *numbers(40_000), [250])
-    kept.sweep(0.0)
-    while kept.unfinished:
-        kept.sweep(0.0)
+    kept.sweeper.sweep(0.0)
+    while kept.sweeper.unfinished:
+        kept.sweeper.sweep(0.0)
     assert stored(path) <= 25_000 and len(kept.points("still", limit=50_000).time) == 10_000
     kept.close()
 
 
 def test_anomalies_and_late_points_too_old_go_in_small_transactions(path, monkeypatch):
-    monkeypatch.setattr(sqlite, "SWEEP_CHUNKS", 10)
+    monkeypatch.setattr(retention, "SWEEP_CHUNKS", 10)
     kept = SqliteStore(path, Retention(days=1.0))
     monitor, (time, x) = watching(kept), numbers(3_000)
     push(monitor, "pump", time[1::2], x[1::2], [250])
     push(monitor, "pump", time[:100:2], x[:100:2], [25])  # late
     found = len(kept.anomalies(AnomalyQuery(limit=1_000)))
     assert found > 15
-    kept.sweep(5e9)
+    kept.sweeper.sweep(5e9)
     assert len(kept.anomalies(AnomalyQuery(limit=1_000))) == found - 9
-    while kept.unfinished:
-        kept.sweep(5e9)
+    while kept.sweeper.unfinished:
+        kept.sweeper.sweep(5e9)
     with closing(sqlite3.connect(path)) as c:
         assert c.execute("SELECT count(*) FROM late").fetchone()[0] == 0
     assert len(kept.anomalies()) == 1
@@ -786,7 +788,7 @@ def test_small_chunks_are_joined_though_the_retention_took_the_first(path, monke
     monitor, (time, x) = watching(kept), numbers(4_000)
     for end in range(20, 4_001, 20):
         push(monitor, "pump", time[end - 20 : end], x[end - 20 : end], [20])
-        kept.sweep(0.0)
+        kept.sweeper.sweep(0.0)
         left = kept.points("pump", limit=5_000)
         assert min(end, 100) <= len(left.x) and np.array_equal(left.x, x[end - len(left.x) : end])
         assert left.first == end - len(left.x)
@@ -794,11 +796,11 @@ def test_small_chunks_are_joined_though_the_retention_took_the_first(path, monke
 
 
 def test_a_commit_that_fails_does_not_count_its_points(kept):
-    kept.keep = Retention(rows=1_000)
+    kept.sweeper.keep = Retention(rows=1_000)
     monitor = watching(kept)
     push(monitor, "pump", *numbers(500), [250])
-    kept.sweep(0.0)
-    before = kept.total
+    kept.sweeper.sweep(0.0)
+    before = kept.batch_writer.total
 
     def failing(*_):
         raise StoreError("no room")
@@ -808,7 +810,7 @@ def test_a_commit_that_fails_does_not_count_its_points(kept):
     time, x = numbers(700)
     monitor.submit("pump", time[500:], x[500:])
     monitor.process_pushed()
-    assert kept.total == before == 500
+    assert kept.batch_writer.total == before == 500
 
 
 def test_a_closed_store_refuses_instead_of_opening_the_file_again(path, tmp_path):
@@ -871,16 +873,16 @@ def test_a_loop_that_outlives_the_service_writes_and_acknowledges_nothing(
 
 
 def test_a_clock_that_jumps_deletes_nothing(kept, monkeypatch):
-    kept.keep = Retention(days=1.0)
+    kept.sweeper.keep = Retention(days=1.0)
     push(watching(kept), "pump", *numbers(40_000), [250])
     now = {"tick": 100.0, "wall": 1e9}
-    monkeypatch.setattr(sqlite.time, "monotonic", lambda: now["tick"])
-    monkeypatch.setattr(sqlite.time, "time", lambda: now["wall"])
-    kept.swept, swept = (100.0, 1e9), []
-    monkeypatch.setattr(kept, "sweep", swept.append)
+    monkeypatch.setattr(retention.time, "monotonic", lambda: now["tick"])
+    monkeypatch.setattr(retention.time, "time", lambda: now["wall"])
+    kept.sweeper.last_turn, swept = (100.0, 1e9), []
+    monkeypatch.setattr(kept.sweeper, "sweep", swept.append)
     for tick, wall in ((61.0, 61.0), (61.0, 1e8), (61.0, -2e8), (61.0, 61.5)):
         now = {"tick": now["tick"] + tick, "wall": now["wall"] + wall}
-        kept.sweep_now_and_then()
+        kept.sweeper.run_if_due()
     assert len(swept) == 2
 
 

@@ -14,7 +14,7 @@ from redline.api.routes.data import time_bounds
 from redline.api.service import Service
 from redline.engine.tape import BUFFER_STEPS
 from redline.engine.wording import SEVERITIES
-from redline.storage.sqlite import AnomalyQuery
+from redline.storage.reading import AnomalyQuery
 
 MAX_SOURCES = 100  # streams one request may name
 SeverityName = Literal["info", "warning", "critical"]

@@ -1,0 +1,47 @@
+"""The stored incidents."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import sqlalchemy as sa
+
+from redline.storage.schema import incidents_table, watches_table
+
+
+def write_incidents(c: sa.Connection, rows: Any) -> None:
+    """Insert or replace incidents and the state of their grouping.
+
+    Args:
+        c: a connection within a transaction.
+        rows: has `incidents` (each with id, stream, state, start) and `watches` (each with stream);
+            a later row replaces an earlier one with the same key.
+    """
+    now = time.time()
+    for row in rows.incidents:
+        c.execute(incidents_table.delete().where(incidents_table.c.id == row["id"]))
+        columns = {name: row[name] for name in ("id", "stream", "state", "start")}
+        c.execute(incidents_table.insert().values(**columns, body=json.dumps(row), changed=now))
+    for row in rows.watches:
+        c.execute(watches_table.delete().where(watches_table.c.stream == row["stream"]))
+        c.execute(watches_table.insert().values(stream=row["stream"], body=json.dumps(row)))
+
+
+def read_incidents(
+    c: sa.Connection, limit: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return (incidents, watches): all unresolved incidents and the last `limit`, oldest first."""
+    unresolved = sa.select(incidents_table.c.id).where(incidents_table.c.state != "resolved")
+    last = sa.select(incidents_table.c.id).order_by(incidents_table.c.start.desc()).limit(limit)
+    incidents = (
+        sa.select(incidents_table.c.body)
+        .where(incidents_table.c.id.in_(unresolved) | incidents_table.c.id.in_(last))
+        .order_by(incidents_table.c.start)
+    )
+    watches = sa.select(watches_table.c.body)
+    return (
+        [json.loads(body) for body in c.execute(incidents).scalars()],
+        [json.loads(body) for body in c.execute(watches).scalars()],
+    )

@@ -1,0 +1,89 @@
+"""The stored labels, with the proposals that were dismissed for them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from redline.storage.schema import labels_table, meta_table
+
+HIGHEST_LABEL_ID = "newest label"  # in the table meta: the highest id a label ever had
+DISMISSED_PREFIX = "dismissed "  # in the table meta, before the name of a stream
+
+
+def insert_label(
+    c: sa.Connection,
+    stream: str,
+    span: tuple[float, float],
+    kind: str,
+    detail: Mapping[str, Any],
+) -> int:
+    """Store a label of a span (seconds since the epoch, both ends included); return its row id.
+
+    `detail["id"]`, where given, is the label's own id.
+    """
+    row = {
+        "stream": stream,
+        "start": span[0],
+        "end": span[1],
+        "kind": kind,
+        "body": json.dumps(dict(detail)),
+        "at": time.time(),
+    }
+    key = c.execute(labels_table.insert().values(row)).inserted_primary_key
+    _raise_highest_label_id(c, detail.get("id", 0))
+    return int(key[0]) if key else 0
+
+
+def delete_label_row(c: sa.Connection, id: int) -> bool:
+    """Delete the label with this row id; return whether there was one."""
+    own = labels_table.c.id == id
+    body: Any = c.execute(sa.select(labels_table.c.body).where(own)).scalar()
+    if body is None:
+        return False
+    # files of an older version hold the highest id only in the labels themselves
+    _raise_highest_label_id(c, json.loads(body).get("id", 0))
+    return c.execute(labels_table.delete().where(own)).rowcount > 0
+
+
+def read_labels(c: sa.Connection, stream: str | None) -> list[dict[str, Any]]:
+    """Return the labels of a stream, or of all, oldest first."""
+    query = sa.select(labels_table).order_by(labels_table.c.start)
+    if stream is not None:
+        query = query.where(labels_table.c.stream == stream)
+    rows = c.execute(query).mappings()
+    return [dict(row) | {"body": json.loads(row["body"])} for row in rows]
+
+
+def highest_label_id(c: sa.Connection) -> int:
+    """Return the highest id that a label ever had; 0 = none is known."""
+    query = sa.select(meta_table.c.value).where(meta_table.c.name == HIGHEST_LABEL_ID)
+    return int(c.execute(query).scalar() or 0)
+
+
+def _raise_highest_label_id(c: sa.Connection, id: int) -> None:
+    """Store the id as the highest one where it is, so that no id is given twice."""
+    own = meta_table.c.name == HIGHEST_LABEL_ID
+    highest = c.execute(sa.select(meta_table.c.value).where(own)).scalar()
+    if highest is None:
+        c.execute(meta_table.insert().values(name=HIGHEST_LABEL_ID, value=str(id)))
+    elif id > int(highest):
+        c.execute(meta_table.update().where(own).values(value=str(id)))
+
+
+def write_dismissed_proposal(c: sa.Connection, stream: str, ids: Sequence[int]) -> None:
+    """Store the ids of the labels for which a stream's proposal of settings was dismissed."""
+    name = DISMISSED_PREFIX + stream
+    c.execute(meta_table.delete().where(meta_table.c.name == name))
+    c.execute(meta_table.insert().values(name=name, value=json.dumps(list(ids))))
+
+
+def read_dismissed_proposals(c: sa.Connection) -> dict[str, list[int]]:
+    """Return the label ids of each stream whose proposal was dismissed."""
+    own = meta_table.c.name.startswith(DISMISSED_PREFIX, autoescape=True)
+    rows = c.execute(sa.select(meta_table).where(own)).all()
+    return {row.name.removeprefix(DISMISSED_PREFIX): json.loads(row.value) for row in rows}

@@ -1,0 +1,301 @@
+"""Queries of what the loop has stored: streams, points, anomalies, applied settings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import sqlalchemy as sa
+
+from redline.engine.results import RestoredStream
+from redline.storage.encoding import (
+    ROW_HEADER,
+    decode_rows,
+    journal_row,
+    late_matrix,
+    settings_from_json,
+    unpack_state,
+)
+from redline.storage.errors import StoreError
+from redline.storage.schema import (
+    anomalies_table,
+    applied_table,
+    late_table,
+    points_table,
+    snapshots_table,
+    streams_table,
+)
+
+RESTORED_ANOMALIES = 1_000  # newest anomalies of a stream that a restart reads
+
+
+class StoredPoints(NamedTuple):
+    """Points of one stream, oldest first."""
+
+    names: tuple[str, ...]
+    time: np.ndarray  # (n,) seconds since the epoch
+    x: np.ndarray  # (n, features), NaN = missing
+    score: np.ndarray  # (n,) standard deviations, NaN = no opinion, also for late points
+    alarm: np.ndarray  # (n,) alarm scores
+    # absolute number of the first step; None = unknown, because late points are among them
+    first: int | None = None
+
+
+class AnomalyQuery(NamedTuple):
+    """Filters of stored anomalies; all given ones must hold."""
+
+    stream: str | None = None
+    since: float | None = None  # seconds since the epoch
+    until: float | None = None
+    after: int | None = None  # an id: those found after it, oldest first
+    before: int | None = None  # an id: those found before it, for the next page
+    severities: tuple[str, ...] = ()
+    alarms: bool = False  # only those that raised an alarm
+    feature: str | None = None
+    limit: int = 100
+
+
+# --- for the loop
+
+
+def last_anomaly_id(c: sa.Connection) -> int:
+    """Return the highest id of an anomaly; 0 = there is none."""
+    return int(c.execute(sa.select(sa.func.max(anomalies_table.c.id))).scalar() or 0)
+
+
+def list_pushed_streams(c: sa.Connection) -> list[tuple[str, tuple[str, ...], tuple[str, ...]]]:
+    """Return (name, features, units) of the streams that clients push, last committed first."""
+    query = (
+        sa.select(streams_table.c.name, streams_table.c.names, streams_table.c.units)
+        .where(streams_table.c.pushed)
+        .order_by(streams_table.c.seen.desc(), streams_table.c.id)
+    )
+    return [
+        (row.name, tuple(json.loads(row.names)), tuple(json.loads(row.units)))
+        for row in c.execute(query)
+    ]
+
+
+def load_stream(c: sa.Connection, name: str, path: Path) -> RestoredStream | None:
+    """Return a stream's oldest snapshot with the rows since; None = the stream is unknown.
+
+    Raises:
+        StoreError: steps are missing; it names the file by `path`.
+    """
+    stream = c.execute(sa.select(streams_table).where(streams_table.c.name == name)).first()
+    if stream is None:
+        return None
+    snapshot = c.execute(
+        sa.select(snapshots_table)
+        .where(snapshots_table.c.stream == stream.id)
+        .order_by(snapshots_table.c.step)
+        .limit(1)
+    ).first()
+    first = snapshot.step if snapshot else stream.end
+    names = tuple(json.loads(stream.names))
+    rows = _rows_since(c, stream.id, first, len(names))
+    if rows is None:
+        rows = decode_rows([], len(names))
+    elif len(rows) != stream.end - first:
+        raise StoreError(
+            f"{path} is damaged: {name} lacks steps between {first} and "
+            f"{stream.end}; restore a backup"
+        )
+    newest = (
+        sa.select(anomalies_table)
+        .where(anomalies_table.c.stream == name)
+        .order_by(anomalies_table.c.id.desc())
+        .limit(RESTORED_ANOMALIES)
+    )
+    return RestoredStream(
+        end=stream.end,
+        first=first,
+        state=unpack_state(snapshot.state if snapshot else b""),
+        time=rows[:, 0],
+        x=rows[:, ROW_HEADER:],
+        applied=settings_from_json(stream.applied),
+        undone=[settings_from_json(json.dumps(each)) for each in json.loads(stream.undone)],
+        names=names,
+        units=tuple(json.loads(stream.units)),
+        origin=stream.origin,
+        counts=json.loads(stream.counts),
+        anomalies=[journal_row(row) for row in c.execute(newest)][::-1],
+    )
+
+
+def _rows_since(c: sa.Connection, id: int, first: int, features: int) -> np.ndarray | None:
+    """Return the rows (n, 3 + features) of a stream from step `first` on; None = no chunk."""
+    chunks = c.execute(
+        sa.select(points_table.c.first, points_table.c.rows)
+        .where(points_table.c.stream == id, points_table.c.first + points_table.c.n > first)
+        .order_by(points_table.c.first)
+    ).all()
+    if not chunks:
+        return None
+    return decode_rows([chunk.rows for chunk in chunks], features)[first - chunks[0].first :]
+
+
+def match_stored_times(c: sa.Connection, name: str, times: np.ndarray) -> np.ndarray:
+    """Return (n,) bool: whether the stream has a point at these times (n,), epoch seconds."""
+    found = np.zeros(len(times), bool)
+    stream = _find_stream(c, name)
+    if stream is None or not len(times):
+        return found
+    low = float(times.min())
+    high = float(times.max())
+    width = len(json.loads(stream.names))
+    overlapping = (
+        (points_table.c.stream == stream.id)
+        & (points_table.c.newest >= low)
+        & (points_table.c.oldest <= high)
+    )
+    for (rows,) in c.execute(sa.select(points_table.c.rows).where(overlapping)):
+        found |= np.isin(times, decode_rows([rows], width)[:, 0])
+    late = sa.select(late_table.c.time).where(
+        late_table.c.stream == stream.id, late_table.c.time.between(low, high)
+    )
+    return found | np.isin(times, c.execute(late).scalars().all())
+
+
+# --- for people and programs
+
+
+def read_points(
+    c: sa.Connection, name: str, since: float | None, until: float | None, limit: int
+) -> StoredPoints | None:
+    """Return points of a stream between two times, late ones among them; None = no such stream.
+
+    At most `limit`: the first ones from `since` on, or without it the last ones.
+    """
+    stream = _find_stream(c, name)
+    if stream is None:
+        return None
+    names = tuple(json.loads(stream.names))
+    start = -np.inf if since is None else since
+    end = np.inf if until is None else until
+    if since is not None:
+        chunks = first_chunks(c, stream.id, (start, end), limit)
+    else:
+        chunks = last_chunks(c, stream.id, end, limit)
+    rows = decode_rows([chunk.rows for chunk in chunks], len(names))
+    inside = (rows[:, 0] >= start) & (rows[:, 0] <= end)
+    first = chunks[0].first + int(inside.argmax()) if inside.any() else None
+    rows = rows[inside]
+    if since is None and len(rows) >= limit:  # late points before these rows would be cut off
+        start = float(rows[0, 0])
+    late = late_points(c, stream.id, (start, end), limit)
+    if late:
+        first = None
+        rows = np.concatenate([rows, late_matrix(late, len(names))])
+        rows = rows[np.argsort(rows[:, 0], kind="stable")]
+    skip = max(0, len(rows) - limit) if since is None else 0
+    rows = rows[skip : skip + limit]
+    return StoredPoints(
+        names=names,
+        time=rows[:, 0],
+        x=rows[:, ROW_HEADER:],
+        score=rows[:, 1],
+        alarm=rows[:, 2],
+        first=None if first is None else first + skip,
+    )
+
+
+def _find_stream(c: sa.Connection, name: str) -> Any:
+    """Return id and names (JSON) of a stream; None = unknown."""
+    query = sa.select(streams_table.c.id, streams_table.c.names)
+    return c.execute(query.where(streams_table.c.name == name)).first()
+
+
+def first_chunks(c: sa.Connection, id: int, span: tuple[float, float], limit: int) -> list[Any]:
+    """Return the chunks, in order of time, that hold the first `limit` points of a span."""
+    overlapping = (
+        (points_table.c.stream == id)
+        & (points_table.c.newest >= span[0])
+        & (points_table.c.oldest <= span[1])
+    )
+    query = sa.select(points_table).where(overlapping).order_by(points_table.c.newest)
+    return fetch_chunks(c.execute(query), limit, span[0])
+
+
+def last_chunks(c: sa.Connection, id: int, until: float, limit: int) -> list[Any]:
+    """Return the chunks, in order of time, that hold the last `limit` points up to a time."""
+    own = sa.select(points_table).where(points_table.c.stream == id)
+    newest = points_table.c.newest
+    across = own.where(newest > until, points_table.c.oldest <= until).order_by(newest).limit(1)
+    before = own.where(newest <= until).order_by(newest.desc())
+    edge = c.execute(across).all()
+    return fetch_chunks(c.execute(before), limit, None)[::-1] + list(edge)
+
+
+def fetch_chunks(result: sa.CursorResult[Any], limit: int, since: float | None) -> list[Any]:
+    """Return chunks until they hold `limit` points; one that begins before `since` counts as 0."""
+    chunks = []
+    held = 0
+    for chunk in result:
+        chunks.append(chunk)
+        if since is None or chunk.oldest >= since:
+            held += chunk.n
+        if held >= limit:
+            break
+    result.close()
+    return chunks
+
+
+def late_points(c: sa.Connection, id: int, span: tuple[float, float], limit: int) -> list[Any]:
+    """Return the late points of a span, the newest first, at most `limit`."""
+    inside = (
+        (late_table.c.stream == id)
+        & (late_table.c.time >= span[0])
+        & (late_table.c.time <= span[1])
+    )
+    query = sa.select(late_table.c.time, late_table.c.x).where(inside)
+    return list(c.execute(query.order_by(late_table.c.time.desc()).limit(limit)))
+
+
+def read_anomalies(c: sa.Connection, query: AnomalyQuery) -> list[dict[str, Any]]:
+    """Return anomalies, the newest first, or after an id the oldest first."""
+    t = anomalies_table.c
+    conditions = []
+    if query.stream is not None:
+        conditions.append(t.stream == query.stream)
+    if query.since is not None:
+        conditions.append(t.time >= query.since)
+    if query.until is not None:
+        conditions.append(t.time <= query.until)
+    if query.after is not None:
+        conditions.append(t.id > query.after)
+    if query.before is not None:
+        conditions.append(t.id < query.before)
+    if query.severities:
+        conditions.append(t.severity.in_(query.severities))
+    if query.alarms:
+        conditions.append(t.alarm)
+    if query.feature is not None:
+        conditions.append(t.feature == query.feature)
+    order = t.id if query.after is not None else t.id.desc()
+    selected = sa.select(anomalies_table).where(*conditions).order_by(order).limit(query.limit)
+    return [dict(row) for row in c.execute(selected).mappings()]
+
+
+def count_anomalies_by_day(c: sa.Connection, stream: str, days: int) -> list[tuple[int, int]]:
+    """Return (days since the epoch, anomalies) by the stream's own time, oldest first."""
+    day = sa.cast(anomalies_table.c.time / 86_400, sa.Integer)
+    query = (
+        sa.select(day, sa.func.count())
+        .where(anomalies_table.c.stream == stream)
+        .group_by(day)
+        .order_by(day.desc())
+        .limit(days)
+    )
+    return [(int(number), int(count)) for number, count in c.execute(query)][::-1]
+
+
+def read_applied_settings(c: sa.Connection, stream: str | None, limit: int) -> list[dict[str, Any]]:
+    """Return applied settings, the newest first: at (wall seconds), stream, settings."""
+    query = sa.select(applied_table).order_by(applied_table.c.id.desc()).limit(limit)
+    if stream is not None:
+        query = query.where(applied_table.c.stream == stream)
+    rows = c.execute(query).mappings()
+    return [dict(row) | {"settings": json.loads(row["settings"])} for row in rows]

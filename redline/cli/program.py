@@ -370,7 +370,7 @@ def doctor(
     as_json: Json = False,
     **options: Any,
 ) -> None:
-    """Find what would keep a server from starting, or from staying up."""
+    """Find what would keep a server from starting or running."""
     from redline.cli.doctor import print_diagnosis
 
     given = {  # an option that may be given again is [] where it is absent

@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 SHELL := /bin/sh
-.PHONY: run test fast hardship lint types docs bench browser clean
+.PHONY: run test fast hardship lint types docs bench lock locked sbom audit browser clean
 
 run: .venv/run
 	$(BIN)/python app.py $(ARGS)
@@ -29,12 +29,32 @@ docs: .venv/run
 	$(BIN)/python docs/tables.py
 	$(BIN)/python docs/pages.py
 	$(BIN)/python docs/tuning.py
+	$(BIN)/python docs/licences.py
 
 bench: .venv/test browser
 	$(BIN)/python -m bench.speed
 	$(BIN)/python -m bench.page
 	$(BIN)/python -m bench.service
 	$(BIN)/python -m bench.accuracy --tables simulated
+
+# The exact versions of everything, with their hashes; those that it has stay: make lock ARGS=--upgrade
+lock: build/supply/made
+	build/supply/bin/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --custom-compile-command "make lock" --quiet --output-file requirements.lock $(ARGS)
+
+# Into .venv, what the lock file names, every download checked against its hash
+locked: .venv/bin/python
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+
+sbom: build/supply/made
+	build/supply/bin/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --output-reproducible \
+	  --output-format JSON --output-file build/sbom.json
+	@echo "wrote build/sbom.json"
+
+audit:
+	@$(MAKE) --no-print-directory build/supply/made >/dev/null 2>&1 \
+	  && build/supply/bin/python .ci/audit.py build/supply/bin/pip-audit requirements.lock \
+	  || { test -e build/supply/made && exit 1; echo "not audited: pip-audit cannot be installed from here"; }
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -46,6 +66,12 @@ clean:
 
 .venv/test: pyproject.toml requirements.txt .venv/run
 	$(BIN)/python -m pip install --quiet --editable ".[test]"
+	@touch $@
+
+# The tools of the supply chain, apart from what Redline itself runs on
+build/supply/made: Makefile | .venv/bin/python
+	$(BIN)/python -m venv build/supply
+	build/supply/bin/python -m pip install --quiet "uv>=0.13,<1" "pip-audit>=2.10,<3" "cyclonedx-bom>=7,<8"
 	@touch $@
 
 .venv/bin/python:

@@ -7,9 +7,10 @@ standard error. Each command imports its modules when it runs, so that all of th
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,7 +20,7 @@ from typer import Argument, Option
 from typer.core import TyperGroup
 
 from redline.cli.errors import UsageError
-from redline.settings import SETTINGS_BY_NAME
+from redline.settings import SERVER_SETTINGS, SETTINGS_BY_NAME
 from streams import STREAMS
 
 EXITS = "exit codes: 0 it ran; 1 it ran and failed; 2 wrong usage or bad input; 130 interrupted"
@@ -77,6 +78,26 @@ def server_option(name: str) -> Any:
     row = SETTINGS_BY_NAME[name]
     default = False if row.default is None else str(row.default)
     return Option(f"--{name}", metavar=name.upper(), help=row.help, show_default=default)
+
+
+def accept_server_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for every server setting, in place of its `**options`."""
+    signature = inspect.signature(function, eval_str=True)
+    *own, _ = signature.parameters.values()
+    settings = [
+        inspect.Parameter(
+            name.replace("-", "_"),
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                list[str] | None if isinstance(row.default, tuple) else str | None,
+                server_option(name),
+            ],
+        )
+        for name, row in SERVER_SETTINGS.items()
+    ]
+    function.__signature__ = signature.replace(parameters=[*own, *settings])  # type: ignore[attr-defined]
+    return function
 
 
 def domain_name(name: str) -> str:
@@ -232,7 +253,8 @@ def run(
     from redline.cli.settings_file import headless_settings
 
     names = [row.name for row in headless_settings()]
-    options = {name: context.params[name.replace("-", "_")] or None for name in names}
+    given = {name: context.params[name.replace("-", "_")] for name in names}
+    options = {name: None if value == [] else value for name, value in given.items()}
     run_settings_file(config, csv, steps, make_printer(as_json, alarms), options)
 
 
@@ -342,3 +364,22 @@ def restore(path: Backup, db: Db = STORE) -> None:
     from redline.cli.admin import restore_store
 
     restore_store(path, db)
+
+
+@command()
+@accept_server_options
+def doctor(
+    config: Annotated[
+        Path | None, Option(help="the settings file that `run` would be given")
+    ] = None,
+    as_json: Json = False,
+    **options: Any,
+) -> None:
+    """Find what would keep a server from starting or running."""
+    from redline.cli.doctor import print_diagnosis
+
+    given = {  # an option that may be given again is [] where it is absent
+        name.replace("_", "-"): None if value == [] else value for name, value in options.items()
+    }
+    if not print_diagnosis(config, given, as_json):
+        raise typer.Exit(1)

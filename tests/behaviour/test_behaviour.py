@@ -241,7 +241,7 @@ print(json.dumps(told))
 """
 COMMANDS = (
     "evaluate generate detectors domains run replay status streams anomalies init token "
-    "backup restore"
+    "backup restore doctor"
 )
 
 

@@ -19,7 +19,7 @@ from redline.cli import program
 from redline.incidents.channels_file import read_channels_file
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 BENCH_OPTIONS = {"--peers"}  # of bench/accuracy.py
 MAX_NOT_RUN = 0  # Python examples that are marked as not run, in all documents
 BLOCK = re.compile(

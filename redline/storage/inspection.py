@@ -1,0 +1,90 @@
+"""What a store file holds and whether it is whole, read without changing it.
+
+>>> inspect_store(Path("there is no such file.db")) is None
+True
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from redline.storage.errors import translate_errors
+
+REPORTED_FAULTS = 10  # faults of integrity_check that are read; one is enough to restore a backup
+
+
+class StoreReport(NamedTuple):
+    """What `inspect_store` found."""
+
+    faults: tuple[str, ...]  # of SQLite's integrity_check; empty = the file is whole
+    version: int | None  # of the tables; None = the file is no store of Redline
+    bytes: int  # size of the file
+    free_bytes: int  # of its pages that hold nothing
+    committed: float | None  # wall seconds of the newest commit of a stream; None = there is none
+    newest: float | None  # seconds since the epoch, of the newest stored point
+
+
+def inspect_store(path: Path) -> StoreReport | None:
+    """Return what a store file is like, whether or not a server has it open; None = no such file.
+
+    Raises:
+        StoreError: the file cannot be read, or is damaged beyond the questions.
+    """
+    if not path.exists():
+        return None
+    with translate_errors(path), closing(_open_unchanged(path)) as database:
+        faults = [row[0] for row in _ask(database, f"PRAGMA integrity_check({REPORTED_FAULTS})")]
+        tables = {row[0] for row in _ask(database, "SELECT name FROM sqlite_master")}
+        sizes = {name: _value(database, f"PRAGMA {name}") for name in ("page_size", "page_count")}
+        free = _value(database, "PRAGMA freelist_count")
+        whole = faults == ["ok"]
+        known = whole and {"meta", "streams", "points"} <= tables
+        version = _value(database, "SELECT value FROM meta WHERE name = 'version'") if known else ""
+        return StoreReport(
+            faults=() if whole else tuple(faults),
+            version=int(version) if str(version or "").isdecimal() else None,
+            bytes=sizes["page_size"] * sizes["page_count"],
+            free_bytes=sizes["page_size"] * free,
+            committed=_value(database, "SELECT max(seen) FROM streams") if known else None,
+            newest=_value(database, "SELECT max(newest) FROM points") if known else None,
+        )
+
+
+def is_owned(path: Path) -> bool:
+    """Return whether a running Redline holds a store: the lock that `acquire_owner_lock` takes."""
+    lock = Path(f"{path}-owner")
+    if not lock.exists():
+        return False
+    try:
+        with closing(sqlite3.connect(f"{_address(lock)}?mode=ro", uri=True, timeout=0)) as database:
+            _ask(database, "SELECT name FROM sqlite_master")
+    except sqlite3.OperationalError as error:
+        return "locked" in str(error)
+    return False
+
+
+def _open_unchanged(path: Path) -> sqlite3.Connection:
+    """Return a connection that leaves no side file behind.
+
+    Without a write-ahead log the file is opened as immutable: a plain reader would create the log
+    and its index, which would then belong to whoever asks, perhaps not to the server's user. A log
+    without its index, as in a copy, still gets one.
+    """
+    mode = "mode=ro" if Path(f"{path}-wal").exists() else "mode=ro&immutable=1"
+    return sqlite3.connect(f"{_address(path)}?{mode}", uri=True)
+
+
+def _address(path: Path) -> str:
+    return path.absolute().as_uri()
+
+
+def _ask(database: sqlite3.Connection, question: str) -> list[tuple[Any, ...]]:
+    return database.execute(question).fetchall()
+
+
+def _value(database: sqlite3.Connection, question: str) -> Any:
+    rows = _ask(database, question)
+    return rows[0][0] if rows else None

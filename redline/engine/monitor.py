@@ -437,13 +437,14 @@ class Monitor:
         feed.failure = None
 
     def process_pushed(self) -> None:
-        """Score what clients pushed and commit it.
+        """Score what clients pushed, and commit it with changed settings.
 
         While commits fail nothing is taken, so that the queues fill and refuse: backpressure.
+        What other threads apply or push meanwhile is left to the next call, so that this one ends.
         """
         now = self.clock()
         applied_count = self.applied_count
-        while self.unsaved_settings:
+        for _ in range(len(self.unsaved_settings)):
             feed = self.unsaved_settings.popleft()
             self._isolated(feed, feed.emit_settings)
         feeds = self._arrived_feeds(now)

@@ -157,6 +157,27 @@ def test_an_apply_counts_as_stored_only_after_a_turn_that_began_after_it(watched
     assert watched.wait_until_stored(0.0)
 
 
+def test_a_turn_stores_only_the_settings_queued_when_it_began(watched):
+    class Refilled(deque):
+        """Stands for a thread that applies settings as fast as the loop takes them."""
+
+        taken = 0
+
+        def popleft(self):
+            self.taken += 1
+            assert self.taken < 100, "the turn does not end"
+            watched.apply("cpu", Settings("EWMA", 40, 3.0 + self.taken % 2))
+            return super().popleft()
+
+    watched.unsaved_settings = Refilled()
+    watched.apply("cpu", Settings("EWMA", 40))
+    watched.process_pushed()
+    assert (watched.unsaved_settings.taken, len(watched.unsaved_settings)) == (1, 1)
+    assert watched.stored_count == 1 and watched.applied_count == 2
+    watched.process_pushed()
+    assert watched.stored_count == 2
+
+
 def test_an_apply_is_taken_back_and_the_threshold_alone_makes_no_track(watched):
     first = watched.feeds["cpu"].applied
     watched.apply("cpu", Settings(first.detector, first.window, 7.0))

@@ -368,6 +368,7 @@ class Monitor:
                 feed.stream.abandon(ConnectionAbortedError(ended))
 
     def restore_all(self) -> None:
+        """Restore or backfill every stream that is not pushed; pushed ones wait for a request."""
         for feed in list(self.clocked.values()):
             if not self.stopping.is_set() and not (feed.own_clock and feed.ready):
                 self._isolated(feed, partial(self.restore_feed, feed))

@@ -9,6 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from redline.storage.checksums import seal_row, verify_row
 from redline.storage.schema import audit_table
 
 
@@ -23,7 +24,7 @@ def insert_audit_line(
         "stream": stream,
         "detail": json.dumps(dict(detail)),
     }
-    c.execute(audit_table.insert().values(row))
+    c.execute(audit_table.insert().values(seal_row(audit_table, row)))
 
 
 def read_audit_log(c: sa.Connection, limit: int, before: int | None) -> list[dict[str, Any]]:
@@ -31,5 +32,5 @@ def read_audit_log(c: sa.Connection, limit: int, before: int | None) -> list[dic
     query = sa.select(audit_table).order_by(audit_table.c.id.desc()).limit(limit)
     if before is not None:
         query = query.where(audit_table.c.id < before)
-    rows = c.execute(query).mappings()
-    return [dict(row) | {"detail": json.loads(row["detail"])} for row in rows]
+    rows = [verify_row(audit_table, row) for row in c.execute(query).mappings()]
+    return [row | {"detail": json.loads(row["detail"])} for row in rows]

@@ -11,9 +11,14 @@ import sqlalchemy as sa
 
 
 class StoreError(OSError):
-    """The store cannot do what it should: a sentence for a person, with what to do."""
+    """The store cannot do its work; says why and what to do."""
 
 
+class StoreDamaged(StoreError):
+    """What is stored is not what was written."""
+
+
+DAMAGED = "is damaged"
 ERROR_CAUSES = (
     (
         ("is locked", "busy"),
@@ -27,7 +32,7 @@ ERROR_CAUSES = (
     ),
     (
         ("malformed", "not a database", "corrupt"),
-        "is damaged",
+        DAMAGED,
         "restore a backup with `python -m redline restore BACKUP`, or move it away to begin anew",
     ),
     (
@@ -39,17 +44,18 @@ ERROR_CAUSES = (
 
 
 def explain_error(path: Path, error: Exception) -> StoreError:
-    """What went wrong with the file, and what to do, as a sentence."""
+    """Return what went wrong with the file, and what to do, in a sentence."""
     said = str(getattr(error, "orig", None) or error)
     for signs, what, todo in ERROR_CAUSES:
         if any(sign in said.lower() for sign in signs):
-            return StoreError(f"{path} {what} ({said}); {todo}")
+            kind = StoreDamaged if what == DAMAGED else StoreError
+            return kind(f"{path} {what} ({said}); {todo}")
     return StoreError(f"{path} cannot be used ({said})")
 
 
 @contextmanager
 def translate_errors(path: Path) -> Iterator[None]:
-    """Turns the errors of the database into sentences."""
+    """Raise the errors of the database as StoreErrors."""
     try:
         yield
     except (sa.exc.DBAPIError, sqlite3.Error) as error:

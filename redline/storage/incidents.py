@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from redline.storage.checksums import seal_row, verify_row
 from redline.storage.schema import incidents_table, watches_table
 
 
@@ -23,10 +24,12 @@ def write_incidents(c: sa.Connection, rows: Any) -> None:
     for row in rows.incidents:
         c.execute(incidents_table.delete().where(incidents_table.c.id == row["id"]))
         columns = {name: row[name] for name in ("id", "stream", "state", "start")}
-        c.execute(incidents_table.insert().values(**columns, body=json.dumps(row), changed=now))
+        columns |= {"body": json.dumps(row), "changed": now}
+        c.execute(incidents_table.insert().values(seal_row(incidents_table, columns)))
     for row in rows.watches:
         c.execute(watches_table.delete().where(watches_table.c.stream == row["stream"]))
-        c.execute(watches_table.insert().values(stream=row["stream"], body=json.dumps(row)))
+        columns = {"stream": row["stream"], "body": json.dumps(row)}
+        c.execute(watches_table.insert().values(seal_row(watches_table, columns)))
 
 
 def read_incidents(
@@ -36,12 +39,13 @@ def read_incidents(
     unresolved = sa.select(incidents_table.c.id).where(incidents_table.c.state != "resolved")
     last = sa.select(incidents_table.c.id).order_by(incidents_table.c.start.desc()).limit(limit)
     incidents = (
-        sa.select(incidents_table.c.body)
+        sa.select(incidents_table)
         .where(incidents_table.c.id.in_(unresolved) | incidents_table.c.id.in_(last))
         .order_by(incidents_table.c.start)
     )
-    watches = sa.select(watches_table.c.body)
-    return (
-        [json.loads(body) for body in c.execute(incidents).scalars()],
-        [json.loads(body) for body in c.execute(watches).scalars()],
+    queries = ((incidents_table, incidents), (watches_table, sa.select(watches_table)))
+    found_incidents, found_watches = (
+        [json.loads(verify_row(table, row)["body"]) for row in c.execute(query).mappings()]
+        for table, query in queries
     )
+    return found_incidents, found_watches

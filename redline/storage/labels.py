@@ -9,6 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from redline.storage.checksums import seal_row, verify_row, write_meta
 from redline.storage.schema import labels_table, meta_table
 
 HIGHEST_LABEL_ID = "newest label"  # in the table meta: the highest id a label ever had
@@ -34,7 +35,7 @@ def insert_label(
         "body": json.dumps(dict(detail)),
         "at": time.time(),
     }
-    key = c.execute(labels_table.insert().values(row)).inserted_primary_key
+    key = c.execute(labels_table.insert().values(seal_row(labels_table, row))).inserted_primary_key
     _raise_highest_label_id(c, detail.get("id", 0))
     return int(key[0]) if key else 0
 
@@ -55,8 +56,8 @@ def read_labels(c: sa.Connection, stream: str | None) -> list[dict[str, Any]]:
     query = sa.select(labels_table).order_by(labels_table.c.start)
     if stream is not None:
         query = query.where(labels_table.c.stream == stream)
-    rows = c.execute(query).mappings()
-    return [dict(row) | {"body": json.loads(row["body"])} for row in rows]
+    rows = [verify_row(labels_table, row) for row in c.execute(query).mappings()]
+    return [row | {"body": json.loads(row["body"])} for row in rows]
 
 
 def highest_label_id(c: sa.Connection) -> int:
@@ -69,21 +70,19 @@ def _raise_highest_label_id(c: sa.Connection, id: int) -> None:
     """Store the id as the highest one where it is, so that no id is given twice."""
     own = meta_table.c.name == HIGHEST_LABEL_ID
     highest = c.execute(sa.select(meta_table.c.value).where(own)).scalar()
-    if highest is None:
-        c.execute(meta_table.insert().values(name=HIGHEST_LABEL_ID, value=str(id)))
-    elif id > int(highest):
-        c.execute(meta_table.update().where(own).values(value=str(id)))
+    if highest is None or id > int(highest):
+        write_meta(c, HIGHEST_LABEL_ID, str(id))
 
 
 def write_dismissed_proposal(c: sa.Connection, stream: str, ids: Sequence[int]) -> None:
     """Store the ids of the labels for which a stream's proposal of settings was dismissed."""
-    name = DISMISSED_PREFIX + stream
-    c.execute(meta_table.delete().where(meta_table.c.name == name))
-    c.execute(meta_table.insert().values(name=name, value=json.dumps(list(ids))))
+    write_meta(c, DISMISSED_PREFIX + stream, json.dumps(list(ids)))
 
 
 def read_dismissed_proposals(c: sa.Connection) -> dict[str, list[int]]:
     """Return the label ids of each stream whose proposal was dismissed."""
     own = meta_table.c.name.startswith(DISMISSED_PREFIX, autoescape=True)
     rows = c.execute(sa.select(meta_table).where(own)).all()
+    for row in rows:
+        verify_row(meta_table, row._mapping)
     return {row.name.removeprefix(DISMISSED_PREFIX): json.loads(row.value) for row in rows}

@@ -10,6 +10,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from redline.engine.results import RestoredStream
+from redline.storage.checksums import verify_row
 from redline.storage.encoding import (
     ROW_HEADER,
     decode_rows,
@@ -84,15 +85,16 @@ def load_stream(c: sa.Connection, name: str, path: Path) -> RestoredStream | Non
     Raises:
         StoreError: steps are missing; it names the file by `path`.
     """
-    stream = c.execute(sa.select(streams_table).where(streams_table.c.name == name)).first()
+    stream = _find_stream(c, name)
     if stream is None:
         return None
-    snapshot = c.execute(
+    snapshots = (
         sa.select(snapshots_table)
         .where(snapshots_table.c.stream == stream.id)
         .order_by(snapshots_table.c.step)
         .limit(1)
-    ).first()
+    )
+    snapshot = next(iter(_verified(c, snapshots_table, snapshots)), None)
     first = snapshot.step if snapshot else stream.end
     names = tuple(json.loads(stream.names))
     rows = _rows_since(c, stream.id, first, len(names))
@@ -121,17 +123,24 @@ def load_stream(c: sa.Connection, name: str, path: Path) -> RestoredStream | Non
         units=tuple(json.loads(stream.units)),
         origin=stream.origin,
         counts=json.loads(stream.counts),
-        anomalies=[journal_row(row) for row in c.execute(newest)][::-1],
+        anomalies=[journal_row(row) for row in _verified(c, anomalies_table, newest)][::-1],
     )
+
+
+def _verified(c: sa.Connection, table: sa.Table, query: sa.Select[Any]) -> list[Any]:
+    """Return the rows of a query for whole rows of a table; StoreDamaged where one is damaged."""
+    rows = list(c.execute(query))
+    for row in rows:
+        verify_row(table, row._mapping)
+    return rows
 
 
 def _rows_since(c: sa.Connection, id: int, first: int, features: int) -> np.ndarray | None:
     """Return the rows (n, 3 + features) of a stream from step `first` on; None = no chunk."""
-    chunks = c.execute(
-        sa.select(points_table.c.first, points_table.c.rows)
-        .where(points_table.c.stream == id, points_table.c.first + points_table.c.n > first)
-        .order_by(points_table.c.first)
-    ).all()
+    since = (points_table.c.stream == id) & (points_table.c.first + points_table.c.n > first)
+    chunks = _verified(
+        c, points_table, sa.select(points_table).where(since).order_by(points_table.c.first)
+    )
     if not chunks:
         return None
     return decode_rows([chunk.rows for chunk in chunks], features)[first - chunks[0].first :]
@@ -151,8 +160,8 @@ def match_stored_times(c: sa.Connection, name: str, times: np.ndarray) -> np.nda
         & (points_table.c.newest >= low)
         & (points_table.c.oldest <= high)
     )
-    for (rows,) in c.execute(sa.select(points_table.c.rows).where(overlapping)):
-        found |= np.isin(times, decode_rows([rows], width)[:, 0])
+    for chunk in _verified(c, points_table, sa.select(points_table).where(overlapping)):
+        found |= np.isin(times, decode_rows([chunk.rows], width)[:, 0])
     late = sa.select(late_table.c.time).where(
         late_table.c.stream == stream.id, late_table.c.time.between(low, high)
     )
@@ -203,9 +212,9 @@ def read_points(
 
 
 def _find_stream(c: sa.Connection, name: str) -> Any:
-    """Return id and names (JSON) of a stream; None = unknown."""
-    query = sa.select(streams_table.c.id, streams_table.c.names)
-    return c.execute(query.where(streams_table.c.name == name)).first()
+    """Return the row of a stream; None = unknown."""
+    own = sa.select(streams_table).where(streams_table.c.name == name)
+    return next(iter(_verified(c, streams_table, own)), None)
 
 
 def first_chunks(c: sa.Connection, id: int, span: tuple[float, float], limit: int) -> list[Any]:
@@ -234,6 +243,7 @@ def fetch_chunks(result: sa.CursorResult[Any], limit: int, since: float | None) 
     chunks = []
     held = 0
     for chunk in result:
+        verify_row(points_table, chunk._mapping)
         chunks.append(chunk)
         if since is None or chunk.oldest >= since:
             held += chunk.n
@@ -250,8 +260,8 @@ def late_points(c: sa.Connection, id: int, span: tuple[float, float], limit: int
         & (late_table.c.time >= span[0])
         & (late_table.c.time <= span[1])
     )
-    query = sa.select(late_table.c.time, late_table.c.x).where(inside)
-    return list(c.execute(query.order_by(late_table.c.time.desc()).limit(limit)))
+    query = sa.select(late_table).where(inside).order_by(late_table.c.time.desc()).limit(limit)
+    return _verified(c, late_table, query)
 
 
 def read_anomalies(c: sa.Connection, query: AnomalyQuery) -> list[dict[str, Any]]:
@@ -276,7 +286,7 @@ def read_anomalies(c: sa.Connection, query: AnomalyQuery) -> list[dict[str, Any]
         conditions.append(t.feature == query.feature)
     order = t.id if query.after is not None else t.id.desc()
     selected = sa.select(anomalies_table).where(*conditions).order_by(order).limit(query.limit)
-    return [dict(row) for row in c.execute(selected).mappings()]
+    return [verify_row(anomalies_table, row) for row in c.execute(selected).mappings()]
 
 
 def count_anomalies_by_day(c: sa.Connection, stream: str, days: int) -> list[tuple[int, int]]:
@@ -297,5 +307,5 @@ def read_applied_settings(c: sa.Connection, stream: str | None, limit: int) -> l
     query = sa.select(applied_table).order_by(applied_table.c.id.desc()).limit(limit)
     if stream is not None:
         query = query.where(applied_table.c.stream == stream)
-    rows = c.execute(query).mappings()
-    return [dict(row) | {"settings": json.loads(row["settings"])} for row in rows]
+    rows = [verify_row(applied_table, row) for row in c.execute(query).mappings()]
+    return [row | {"settings": json.loads(row["settings"])} for row in rows]

@@ -9,16 +9,23 @@ import sqlalchemy as sa
 
 from redline.storage.errors import StoreError
 
-SCHEMA_VERSION = 1  # of the tables below
+SCHEMA_VERSION = 2  # of the tables below
 tables = sa.MetaData()
-Id = sa.BigInteger().with_variant(
-    sa.Integer, "sqlite"
-)  # SQLite counts its own rows by INTEGER only
+# SQLite counts its own rows by INTEGER only
+Id = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+
+
+def checksum_column() -> sa.Column[int]:
+    """Return the column of a row's checksum; NULL in rows of version 1."""
+    return sa.Column("crc", sa.BigInteger)
+
+
 meta_table = sa.Table(
     "meta",
     tables,
     sa.Column("name", sa.String, primary_key=True),
     sa.Column("value", sa.String, nullable=False),
+    checksum_column(),
 )
 streams_table = sa.Table(
     "streams",
@@ -34,6 +41,7 @@ streams_table = sa.Table(
     sa.Column("end", sa.BigInteger, nullable=False),  # steps committed
     sa.Column("pushed", sa.Boolean, nullable=False),  # whether programs push it in
     sa.Column("seen", sa.Float, nullable=False),  # wall seconds of the last commit
+    checksum_column(),
 )
 points_table = sa.Table(
     "points",
@@ -48,6 +56,7 @@ points_table = sa.Table(
     sa.Column(
         "rows", sa.LargeBinary, nullable=False
     ),  # (n, 3 + features) little-endian float64: time, score, alarm, values
+    checksum_column(),
     sa.Index("points_step", "stream", "first", unique=True),
     sa.Index("points_time", "stream", "newest", "n"),
 )
@@ -58,6 +67,7 @@ late_table = sa.Table(
     sa.Column("time", sa.Float, primary_key=True),  # seconds since the epoch
     sa.Column("arrived", sa.Float, nullable=False),
     sa.Column("x", sa.LargeBinary, nullable=False),  # (features,) little-endian float64
+    checksum_column(),
 )
 anomalies_table = sa.Table(
     "anomalies",
@@ -81,6 +91,7 @@ anomalies_table = sa.Table(
     sa.Column("severity", sa.String, nullable=False),
     sa.Column("reason", sa.String, nullable=False),
     sa.Column("found", sa.Float, nullable=False),  # wall seconds
+    checksum_column(),
     sa.Index("anomalies_stream", "stream", "time"),
     sa.Index("anomalies_time", "time"),
 )
@@ -93,6 +104,7 @@ incidents_table = sa.Table(
     sa.Column("start", sa.Float, nullable=False),  # seconds since the epoch
     sa.Column("body", sa.String, nullable=False),  # JSON, all of it
     sa.Column("changed", sa.Float, nullable=False),  # wall seconds
+    checksum_column(),
     sa.Index("incidents_stream", "stream", "start"),
     sa.Index("incidents_state", "state", "start"),
 )
@@ -101,6 +113,7 @@ watches_table = sa.Table(
     tables,
     sa.Column("stream", sa.String, primary_key=True),
     sa.Column("body", sa.String, nullable=False),  # JSON, where the joining of alarms stands
+    checksum_column(),
 )
 labels_table = sa.Table(
     "labels",
@@ -112,6 +125,7 @@ labels_table = sa.Table(
     sa.Column("kind", sa.String, nullable=False),
     sa.Column("body", sa.String, nullable=False),  # JSON: who, why
     sa.Column("at", sa.Float, nullable=False),  # wall seconds
+    checksum_column(),
     sa.Index("labels_stream", "stream", "start"),
 )
 applied_table = sa.Table(
@@ -121,6 +135,7 @@ applied_table = sa.Table(
     sa.Column("at", sa.Float, nullable=False),  # wall seconds
     sa.Column("stream", sa.String, nullable=False),
     sa.Column("settings", sa.String, nullable=False),  # JSON
+    checksum_column(),
     sa.Index("applied_stream", "stream", "at"),
 )
 audit_table = sa.Table(
@@ -132,6 +147,7 @@ audit_table = sa.Table(
     sa.Column("what", sa.String, nullable=False),
     sa.Column("stream", sa.String),
     sa.Column("detail", sa.String, nullable=False),  # JSON
+    checksum_column(),
 )
 snapshots_table = sa.Table(
     "snapshots",
@@ -141,14 +157,20 @@ snapshots_table = sa.Table(
     sa.Column(
         "state", sa.LargeBinary, nullable=False
     ),  # named arrays; empty = a new track begins here
+    checksum_column(),
 )
-MIGRATIONS: tuple[
-    Sequence[str], ...
-] = ()  # the statements that lead from version 1 to 2, from 2 to 3, ...
+# the statements that lead from version 1 to 2, from 2 to 3, ...
+MIGRATIONS: tuple[Sequence[str], ...] = (
+    tuple(f"ALTER TABLE {name} ADD COLUMN crc BIGINT" for name in tables.tables),
+)
 
 
 def prepare_schema(c: sa.Connection, path: Path) -> None:
-    """Makes the tables, or brings those of an older version up to this one."""
+    """Create the tables, or migrate those of an older version.
+
+    Raises:
+        StoreError: the file is of another program, or of a newer version.
+    """
     there = set(sa.inspect(c).get_table_names())
     if not there:
         tables.create_all(c)

@@ -7,6 +7,7 @@ Points are stored in chunks, a blob of float64 rows each: 200,000 points a secon
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import threading
@@ -20,7 +21,8 @@ import sqlalchemy as sa
 
 from redline.engine.results import Batch, RestoredStream, ResultStore
 from redline.storage.audit import insert_audit_line, read_audit_log
-from redline.storage.errors import StoreError, translate_errors
+from redline.storage.checksums import verify_store
+from redline.storage.errors import StoreDamaged, StoreError, translate_errors
 from redline.storage.incidents import read_incidents, write_incidents
 from redline.storage.labels import (
     delete_label_row,
@@ -46,11 +48,20 @@ from redline.storage.retention import Retention, RetentionSweeper
 from redline.storage.schema import prepare_schema
 from redline.storage.writing import BatchWriter
 
+VERIFIED_AT_START = 16 * 2**20  # bytes of a file that is verified before it is used
+SMALLEST_PAGE = 512  # bytes of a database that holds something
+MAX_WAL_BYTES = 16 * 2**20  # that the log of the database keeps after it was written back
 LOCK_TIMEOUT = 2.0  # seconds a commit waits for another program's lock
-WRITER_PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "cache_size=-16000")
+WRITER_PRAGMAS = (
+    "journal_mode=WAL",
+    "synchronous=FULL",
+    "cache_size=-16000",
+    f"journal_size_limit={MAX_WAL_BYTES}",
+)
 READER_PRAGMAS = ("query_only=ON",)
 DEFAULT_RETENTION = Retention()
 ALL_ANOMALIES = AnomalyQuery()
+_log = logging.getLogger("redline")
 # is called within the transaction, with the function that writes rows of incidents
 ExtraWrites = Callable[[Callable[[Any], None]], None]
 
@@ -78,6 +89,53 @@ def open_engine(path: Path, write: bool) -> sa.Engine:
     return engine
 
 
+def file_identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from another one of the same name; None = it is gone."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def refuse_cut(path: Path, write: bool) -> None:
+    """Raise a StoreError where there is nothing to read, or a store that was cut."""
+    if not write and not path.exists():
+        raise StoreError(f"{path} does not exist; name the file that `python app.py --db` writes")
+    if not path.is_file():
+        return
+    size = path.stat().st_size
+    log = Path(f"{path}-wal")
+    if size < stored_size(path) and not (log.exists() and log.stat().st_size):
+        raise StoreDamaged(
+            f"{path} is damaged: it was cut to {size:,} bytes; restore a backup with "
+            "`python -m redline restore BACKUP`"
+        )
+    owner = owner_file(path)
+    if size < SMALLEST_PAGE and owner.exists():  # the database would take it for a new one
+        raise StoreDamaged(
+            f"{path} held a store and is empty now; restore a backup with `python -m redline "
+            f"restore BACKUP`, or delete it and {owner} to begin anew"
+        )
+
+
+def stored_size(path: Path) -> int:
+    """Return the bytes that a database says it has, in its header; 0 = it says nothing."""
+    with path.open("rb") as file:
+        header = file.read(32)
+    if len(header) < 32 or not header.startswith(b"SQLite format 3\0"):
+        return 0
+    page_size = int.from_bytes(header[16:18], "big")
+    pages = int.from_bytes(header[28:32], "big")
+    return pages * (65_536 if page_size == 1 else page_size)
+
+
+def owner_file(path: Path) -> Path:
+    """Return the file that is locked while a store is in use, the same for every link to it."""
+    whole = path.resolve()
+    return whole.with_name(whole.name + "-owner")
+
+
 def acquire_owner_lock(path: Path) -> sqlite3.Connection:
     """Lock the file for this process until the connection is closed or the process ends.
 
@@ -87,7 +145,7 @@ def acquire_owner_lock(path: Path) -> sqlite3.Connection:
         StoreError: another process has the lock.
     """
     lock = sqlite3.connect(
-        f"{path}-owner", timeout=0, isolation_level=None, check_same_thread=False
+        owner_file(path), timeout=0, isolation_level=None, check_same_thread=False
     )
     try:
         lock.execute("BEGIN EXCLUSIVE")
@@ -122,11 +180,9 @@ class SqliteStore(ResultStore):
         self.closed = False
         self.batch_writer = BatchWriter()
         self.sweeper = RetentionSweeper(keep, self.batch_writer, self.writing)
+        self.damage: StoreDamaged | None = None  # found while reading
         with translate_errors(self.path):
-            if not write and not self.path.exists():
-                raise StoreError(
-                    f"{self.path} does not exist; name the file that `python app.py --db` writes"
-                )
+            refuse_cut(self.path, write)
             self.owner = acquire_owner_lock(self.path) if write else None
             try:
                 self._open(write)
@@ -142,6 +198,24 @@ class SqliteStore(ResultStore):
         with self.writer.begin() as c:
             prepare_schema(c, self.path)
             self.batch_writer.load_streams(c)
+        self.identities = self._file_identities()
+        if self.path.stat().st_size <= VERIFIED_AT_START:
+            self.verify(deep=True)
+        else:
+            threading.Thread(target=self._verify_aside, name="verify", daemon=True).start()
+
+    def verify(self, deep: bool) -> None:
+        """Verify every row and the structure of the file; raise StoreDamaged."""
+        with self.reading() as c:
+            verify_store(c, deep)
+
+    def _verify_aside(self) -> None:
+        """Verify a large file while it is in use; what is found is kept as `damage`."""
+        try:
+            self.verify(deep=False)
+        except StoreError as error:
+            if not self.closed:
+                _log.error("%s", error)
 
     def close(self) -> None:
         """Close the file once a transaction under way has ended; later calls are refused."""
@@ -158,15 +232,33 @@ class SqliteStore(ResultStore):
         """Open a transaction of the writer: all of it is stored or nothing."""
         with self.lock:
             self.refuse_closed()
+            self.refuse_replaced()
             with translate_errors(self.path), self.writer.begin() as c:
                 yield c
+            self.refuse_replaced()  # else what was just stored would be gone with the file
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         """Open a transaction of a reader: it sees the file as it was when it began."""
         self.refuse_closed()
-        with translate_errors(self.path), self.reader.begin() as c:
-            yield c
+        try:
+            with translate_errors(self.path), self.reader.begin() as c:
+                yield c
+        except StoreDamaged as error:
+            self.damage = error
+            raise
+
+    def refuse_replaced(self) -> None:
+        """Raise a StoreError if the file is no longer the one that was opened."""
+        if self._file_identities() != self.identities:
+            raise StoreError(
+                f"{self.path} was removed or replaced while Redline used it, so nothing is "
+                "stored any more; put the file back, or restore a backup, and start again"
+            )
+
+    def _file_identities(self) -> list[tuple[int, int] | None]:
+        """Return what tells this file and its log from others of the same names."""
+        return [file_identity(self.path), file_identity(Path(f"{self.path}-wal"))]
 
     def refuse_closed(self) -> None:
         """Raise a StoreError once the store is closed.

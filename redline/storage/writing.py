@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from redline.engine.results import Anomaly, Batch, Snapshot
 from redline.settings import Settings
+from redline.storage.checksums import seal_row, verify_row
 from redline.storage.encoding import (
     encode_chunks,
     finite_or_none,
@@ -51,10 +52,10 @@ class BatchWriter:
 
     def load_streams(self, c: sa.Connection) -> None:
         """Read which streams are stored."""
-        columns = streams_table.c
-        query = sa.select(columns.id, columns.name, columns.end, columns.applied)
-        for id, name, end, settings in c.execute(query):
-            self.known_streams[name] = KnownStream(id, end, settings_from_json(settings))
+        for row in c.execute(sa.select(streams_table)):
+            verify_row(streams_table, row._mapping)
+            settings = settings_from_json(row.applied)
+            self.known_streams[row.name] = KnownStream(row.id, row.end, settings)
 
     @contextmanager
     def undo_on_error(self) -> Iterator[None]:
@@ -83,10 +84,13 @@ class BatchWriter:
         write_snapshots(c, snapshots)
         late = [row for batch in batches for row in self._late_rows(batch)]
         if late:
-            c.execute(late_table.insert().prefix_with("OR IGNORE", dialect="sqlite"), late)
+            ignoring = late_table.insert().prefix_with("OR IGNORE", dialect="sqlite")
+            c.execute(ignoring, [seal_row(late_table, row) for row in late])
         anomalies = [_anomaly_row(batch, each) for batch in batches for each in batch.anomalies]
         if anomalies:
-            c.execute(anomalies_table.insert(), anomalies)
+            c.execute(
+                anomalies_table.insert(), [seal_row(anomalies_table, row) for row in anomalies]
+            )
 
     def _write_streams(self, c: sa.Connection, by_name: Mapping[str, Sequence[Batch]]) -> None:
         """Write position, counters and settings of each stream after its newest batch.
@@ -98,7 +102,7 @@ class BatchWriter:
         now = time.time()
         for name, batches in by_name.items():
             known = self.known_streams.get(name)
-            row = _stream_row(batches[-1], now)
+            row = seal_row(streams_table, _stream_row(batches[-1], now))
             restarted = any(batch.first == 0 and len(batch.time) for batch in batches)
             if known is not None and known.end and restarted:
                 delete_stream_rows(c, name, known.id)
@@ -113,7 +117,8 @@ class BatchWriter:
             for batch in batches:
                 if batch.applied != settings:
                     settings = batch.applied
-                    history.append({"at": now, "stream": name, "settings": settings_json(settings)})
+                    line = {"at": now, "stream": name, "settings": settings_json(settings)}
+                    history.append(seal_row(applied_table, line))
             self.known_streams[name] = known._replace(end=row["end"], settings=settings)
         if changed:
             columns: dict[str, Any] = {
@@ -132,7 +137,7 @@ class BatchWriter:
             for name, batches in by_name.items()
         }
         rows = [
-            chunk | {"stream": self.known_streams[name].id, "arrived": now}
+            seal_row(points_table, chunk | {"stream": self.known_streams[name].id, "arrived": now})
             for name, chunks in new_chunks.items()
             for chunk in chunks
         ]
@@ -180,7 +185,10 @@ def _extend_tail(known: KnownStream, chunks: Sequence[Mapping[str, Any]]) -> Kno
 def merge_chunks(c: sa.Connection, id: int, first: int) -> None:
     """Merge a stream's chunks from a step on; the retention may have deleted the first of them."""
     selected = (points_table.c.stream == id) & (points_table.c.first >= first)
-    old = c.execute(sa.select(points_table).where(selected).order_by(points_table.c.first)).all()
+    query = sa.select(points_table).where(selected).order_by(points_table.c.first)
+    old = c.execute(query).all()
+    for row in old:
+        verify_row(points_table, row._mapping)
     if len(old) < 2:
         return
     merged = {
@@ -193,7 +201,7 @@ def merge_chunks(c: sa.Connection, id: int, first: int) -> None:
         "rows": b"".join(row.rows for row in old),
     }
     c.execute(points_table.delete().where(selected))
-    c.execute(points_table.insert().values(merged))
+    c.execute(points_table.insert().values(seal_row(points_table, merged)))
 
 
 def write_snapshots(c: sa.Connection, snapshots: Sequence[tuple[int, Snapshot]]) -> None:
@@ -210,7 +218,7 @@ def write_snapshots(c: sa.Connection, snapshots: Sequence[tuple[int, Snapshot]])
     if void:
         c.execute(snapshots_table.delete().where(same_stream), void)
     rows = [
-        {"stream": id, "step": new.step, "state": pack_state(new.state)}
+        seal_row(snapshots_table, {"stream": id, "step": new.step, "state": pack_state(new.state)})
         for id, kept in by_stream.items()
         for new in kept
     ]

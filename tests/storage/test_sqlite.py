@@ -542,7 +542,7 @@ def test_files_that_are_no_store_are_named_with_what_to_do(path, tmp_path):
     said = {
         damaged: "is damaged",
         foreign: "a database of another program",
-        newer: "newer Redline .tables 99, this one knows 1",
+        newer: "newer Redline .tables 99, this one knows 2",
         tmp_path: "cannot be",
     }
     for file, words in said.items():
@@ -566,19 +566,17 @@ def test_one_file_has_one_redline(kept, path):
 
 def test_an_older_store_is_brought_up_to_date_in_one_transaction(path, monkeypatch):
     SqliteStore(path).close()
-    monkeypatch.setattr(schema, "SCHEMA_VERSION", 3)
-    monkeypatch.setattr(
-        schema,
-        "MIGRATIONS",
-        (["CREATE TABLE new (a)"], ["ALTER TABLE new ADD b", "ALTER TABLE nowhere ADD c"]),
-    )
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", 4)
+    create, alter = ["CREATE TABLE new (a)"], ["ALTER TABLE new ADD b"]
+    broken = [*alter, "ALTER TABLE nowhere ADD c"]
+    monkeypatch.setattr(schema, "MIGRATIONS", ([], create, broken))
     with pytest.raises(StoreError, match="nowhere"):
         SqliteStore(path)
-    monkeypatch.setattr(schema, "MIGRATIONS", (["CREATE TABLE new (a)"], ["ALTER TABLE new ADD b"]))
+    monkeypatch.setattr(schema, "MIGRATIONS", ([], create, alter))
     migrated = SqliteStore(path)
     with migrated.reading() as c:
         assert c.exec_driver_sql("SELECT a, b FROM new").all() == []
-        assert c.exec_driver_sql("SELECT value FROM meta").scalar() == "3"
+        assert c.exec_driver_sql("SELECT value FROM meta").scalar() == "4"
     migrated.close()
 
 

@@ -56,11 +56,14 @@ def health_report(service: Service) -> dict[str, Any]:
     trouble = monitor.outbox.trouble
     if trouble:
         reasons.append(f"the store: {trouble.text}")
+    damage = service.store.damage if service.store else None
+    if damage:
+        reasons.append(f"the store: {damage}")
     failing = sorted(feed.name for feed in list(monitor.feeds.values()) if feed.failure)
     notes = [f"{name} failed, the other streams go on" for name in failing[:10]]
     return {
         "live": live,
-        "ready": live and started and not trouble,
+        "ready": live and started and not trouble and not damage,
         "reasons": reasons,
         "notes": notes,
     }

@@ -1,0 +1,87 @@
+"""Checksums of stored rows: added when a row is written, verified when it is read."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import sqlalchemy as sa
+
+from redline.storage.errors import StoreDamaged
+from redline.storage.schema import meta_table, tables
+
+VERIFIED_ROWS = 1_000  # rows fetched at once when the whole store is verified
+LARGEST_EXACT = 2**53  # whole numbers up to it are equal to their floats
+
+
+@cache
+def _sealed_columns(table: sa.Table) -> tuple[str, ...]:
+    """Return the columns a checksum covers: not the row's own number, which the database gives."""
+    return tuple(column.name for column in table.columns if column.name not in ("id", "crc"))
+
+
+def _canonical(value: Any) -> Any:
+    """Return a value as it is after the database: numbers as floats, bytes as their checksum."""
+    if isinstance(value, bytes):
+        return len(value), zlib.crc32(value)
+    if isinstance(value, int | float) and abs(value) <= LARGEST_EXACT:
+        return float(value)
+    return value
+
+
+def row_checksum(table: sa.Table, row: Mapping[str, Any]) -> int:
+    """Return the CRC-32 of a row's columns."""
+    values = tuple(_canonical(row[name]) for name in _sealed_columns(table))
+    return zlib.crc32(repr(values).encode("utf-8", "surrogatepass"))
+
+
+def seal_row(table: sa.Table, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row to be written, with its checksum."""
+    return {**row, "crc": row_checksum(table, row)}
+
+
+def verify_row(table: sa.Table, row: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return a row that was read, without its checksum.
+
+    Raises:
+        StoreDamaged: the row is not what was written. A row of an older version has no checksum.
+    """
+    values = dict(row)
+    crc = values.pop("crc")
+    if crc is not None and crc != row_checksum(table, values):
+        raise StoreDamaged(
+            f"the store is damaged: a row of its table {table.name} does not match its checksum; "
+            "restore a backup with `python -m redline restore BACKUP`"
+        )
+    return values
+
+
+def write_meta(c: sa.Connection, name: str, value: str) -> None:
+    """Insert or replace a row of the table meta."""
+    c.execute(meta_table.delete().where(meta_table.c.name == name))
+    c.execute(meta_table.insert().values(seal_row(meta_table, {"name": name, "value": value})))
+
+
+def verify_store(c: sa.Connection, deep: bool) -> None:
+    """Verify every row, and the structure of the file.
+
+    Args:
+        c: a connection that reads.
+        deep: whether to compare the indices with their tables too, which takes longer.
+
+    Raises:
+        StoreDamaged: something is not as it was written.
+    """
+    verdict = c.exec_driver_sql(f"PRAGMA {'integrity_check' if deep else 'quick_check'}(1)")
+    found = str(verdict.scalar())
+    if found != "ok":
+        raise StoreDamaged(
+            f"the store is damaged ({found.splitlines()[0]}); restore a backup with "
+            "`python -m redline restore BACKUP`"
+        )
+    for table in tables.sorted_tables:
+        rows = c.execute(sa.select(table).execution_options(yield_per=VERIFIED_ROWS))
+        for row in rows.mappings():
+            verify_row(table, row)

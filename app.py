@@ -24,7 +24,7 @@ from detectors import DETECTORS
 from redline.api.server import listen, serve
 from redline.api.service import ServerOptions, Service, assemble_service, server_options
 from redline.detection import third_party
-from redline.engine.feed import Feed
+from redline.engine.feed import Feed, MonitoredStream
 from redline.engine.monitor import Limits, Monitor
 from redline.engine.results import ResultStore
 from redline.page import figure, layout
@@ -55,7 +55,7 @@ from redline.sources.machine import ThisMachine
 from redline.storage.errors import StoreError
 from redline.storage.retention import Retention
 from redline.storage.sqlite import SqliteStore, UnavailableStore
-from streams import STREAMS, Stream
+from streams import STREAMS
 
 NUMBERS = {  # element id -> what stands beside it
     "alarms": "alarms",
@@ -290,10 +290,10 @@ def nothing_to_draw(monitor: Monitor, domain: str) -> dict[str, Any]:
 
 def build_monitor(settings: ServerSettings, store: ResultStore | None) -> Monitor:
     """Return the monitor with the simulated domains, this machine and the file of --csv."""
-    streams: dict[str, tuple[Stream, bool]] = {
-        name: (stream(seed=settings.seed), False) for name, stream in STREAMS.items()
+    streams = {
+        name: MonitoredStream(stream(seed=settings.seed)) for name, stream in STREAMS.items()
     }
-    streams[layout.THIS_MACHINE] = (ThisMachine(), True)
+    streams[layout.THIS_MACHINE] = MonitoredStream(ThisMachine(), own_clock=True)
     limits = Limits(bool(settings.create), settings.streams)
     monitor = Monitor(streams, store=store, limits=limits)
     if settings.csv:

@@ -57,7 +57,7 @@ def history_rows(feed: Feed, store: SqliteStore | None, asked: HistoryRange) -> 
     buffer alone would look like the whole range.
     """
     found = None
-    if store and feed.real:
+    if store and feed.stores_points:
         try:
             found = rows_from_store(store, feed.name, asked)
         except StoreError as error:

@@ -94,9 +94,8 @@ class Service:
         self.began = time.time()
         self.rate_limiter = RateLimiter(self.options.rate)
         self.authorizer = Authorizer(self.options.tokens, self.rate_limiter, self.options.cors)
-        self.hub = EventHub(
-            self._stored_events if self.store else None, self.store.newest() if self.store else 0
-        )
+        last_id = self.store.last_anomaly_id() if self.store else 0
+        self.hub = EventHub(self._stored_events if self.store else None, last_id)
         self.connections = ConnectionRegistry(self.options.connections)
         self.bodies = BodyBudget()
         self.big_bodies = asyncio.Semaphore(MAX_BIG_BODIES)

@@ -18,7 +18,7 @@ from redline.api.service import Service, assemble_service, server_options
 from redline.cli.client import fetch_json
 from redline.cli.errors import usage_errors
 from redline.cli.output import anomaly_line, print_status, progress_bar
-from redline.engine.feed import Feed
+from redline.engine.feed import Feed, MonitoredStream
 from redline.engine.monitor import Limits, Monitor
 from redline.engine.results import Anomaly, Batch
 from redline.settings import (
@@ -49,7 +49,7 @@ class RunPlan(NamedTuple):
     name: str
     first: int  # the step it begins at
     settings: Settings
-    real: bool = False  # comes in real time, at its own pace
+    own_clock: bool = False  # its steps come in real time
     pushed: tuple[str, ...] = ()  # features of a stream that programs push points into
 
 
@@ -89,7 +89,7 @@ def run_settings_file(
     with usage_errors():
         source, settings = import_settings(text)
         plan = plan_run(source, settings, config, csv)
-    if isinstance(plan.stream, Recording) or (steps and not plan.real):
+    if isinstance(plan.stream, Recording) or (steps and not plan.own_clock):
         started = time.perf_counter()
         *_, tally = score_plan(plan, steps or None, show)
         print_status(tally_sentence(tally, time.perf_counter() - started))
@@ -123,7 +123,7 @@ def plan_run(
         stream.skip(first)
         return RunPlan(stream, name, first, settings)
     pushed = () if name == MACHINE_STREAM else tuple(source.get("features", ("value",)))
-    return RunPlan(ThisMachine(), name, 0, settings, real=True, pushed=pushed)
+    return RunPlan(ThisMachine(), name, 0, settings, own_clock=True, pushed=pushed)
 
 
 def open_recording(source: Mapping[str, Any], config: Path, csv: Path | None) -> Recording:
@@ -157,7 +157,7 @@ def score_plan(plan: RunPlan, steps: int | None, show: PrintAnomaly) -> Iterator
 
     Without `steps`, to the end of the stream. The counts are also yielded before the first chunk.
     """
-    feed = Feed(plan.name, plan.stream, plan.real, applied=plan.settings)
+    feed = Feed(plan.name, plan.stream, plan.own_clock, applied=plan.settings)
     feed.tape = feed.empty_tape(plan.first)
     tally = Tally()
     yield tally
@@ -217,7 +217,7 @@ def run_live(plan: RunPlan, server: ServerSettings, show: PrintAnomaly) -> None:
         if server.db:
             store = SqliteStore(server.db, Retention(server.retention_days, server.retention_rows))
             stack.callback(store.close)
-        streams = {} if plan.pushed else {plan.name: (plan.stream, plan.real)}
+        streams = {} if plan.pushed else {plan.name: MonitoredStream(plan.stream, plan.own_clock)}
         limits = Limits(bool(server.create), server.streams)
         with usage_errors():
             service = assemble_service(
@@ -242,7 +242,7 @@ def prepare_feed(monitor: Monitor, plan: RunPlan) -> None:
     if plan.pushed and plan.name not in monitor.feeds:
         monitor.add_source(plan.name, plan.pushed)
     feed = monitor.feeds[plan.name]
-    if not plan.real:
+    if not plan.own_clock:
         feed.tape = feed.empty_tape(plan.first)
     feed.applied = plan.settings
     if feed.ready:

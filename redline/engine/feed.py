@@ -36,6 +36,13 @@ MAX_UNDO = 20  # settings applied before that an undo can go back to
 SNAPSHOTS_PER_BUFFER = 4  # snapshots of a track's state while the buffer fills once
 
 
+class MonitoredStream(NamedTuple):
+    """A stream for the monitor to watch."""
+
+    stream: Stream
+    own_clock: bool = False  # its steps come in real time; the monitor plays any other
+
+
 class SnapshotMark(NamedTuple):
     """Which snapshot was taken last."""
 
@@ -62,7 +69,7 @@ class Feed:
 
     name: str
     stream: Stream
-    real: bool = False  # has its own clock; any other is played at SIMULATED_PACE steps a second
+    own_clock: bool = False  # False: the monitor plays it at SIMULATED_PACE steps a second
     capacity: int = BUFFER_STEPS  # steps
     applied: Settings = field(default_factory=Settings)
     undone: list[Settings] = field(default_factory=list)  # applied before, newest last
@@ -114,6 +121,11 @@ class Feed:
         return isinstance(self.stream, PushedStream)
 
     @property
+    def stores_points(self) -> bool:
+        """Whether the store keeps its points, since the stream cannot give them a second time."""
+        return self.own_clock
+
+    @property
     def info(self) -> StreamInfo:
         stream = self.stream
         return StreamInfo(stream.title, stream.names, stream.units, stream.period)
@@ -156,7 +168,7 @@ class Feed:
         with self.lock:
             if self.tracks.get(track.settings.key) is track:
                 del self.tracks[track.settings.key]
-                self.track(track.settings).wanted = track.wanted
+                self.track(track.settings).requested_at = track.requested_at
 
     def store_scores(self, track: Track, rows: Mapping[str, np.ndarray]) -> None:
         """Keep the scores of a track's next steps; those of the applied track become final."""
@@ -170,21 +182,24 @@ class Feed:
                 self._finalize(track, score, rows["alarm"][new - first :, 0])
 
     def _finalize(self, track: Track, score: np.ndarray, alarm: np.ndarray) -> None:
-        """Make the newest steps (n,) of the applied track final under the present threshold."""
-        first = track.end - len(score)
+        """Make the newest steps (n,) of the applied track final.
+
+        Here a step is compared with the applied threshold and becomes an anomaly or not. What
+        the page draws is compared with the previewed threshold, in redline/page/view.py.
+        """
         self.finalized = track.end
-        above = score > self.applied.threshold
-        found = self._collect_anomalies(track, first, score, alarm) if above.any() else []
+        above = score > self.applied.threshold  # (n,) bool
+        found = self._collect_anomalies(track, above, score, alarm) if above.any() else []
         self.run = self.run if above[-1] else 0
-        self.emit(score, alarm, found)
+        self._emit(score, alarm, found)
 
     def _collect_anomalies(
-        self, track: Track, first: int, score: np.ndarray, alarm: np.ndarray
+        self, track: Track, above: np.ndarray, score: np.ndarray, alarm: np.ndarray
     ) -> list[Anomaly]:
-        """Count and remember the anomalies among the steps (n,) from `first` on."""
+        """Count and remember the steps that are `above`, of the newest steps (n,) of the track."""
         threshold = self.applied.threshold
-        end = first + len(score)
-        above = score > threshold
+        end = track.end
+        first = end - len(score)
         low, high = track.bounds(threshold, first, end)  # (n, features)
         parts = track.read("parts", first, end)
         assert parts is not None
@@ -216,7 +231,7 @@ class Feed:
         self.journal.extend(anomalies)
         return anomalies
 
-    def emit(
+    def _emit(
         self,
         score: np.ndarray,
         alarm: np.ndarray,
@@ -225,7 +240,7 @@ class Feed:
     ) -> None:
         """Put the newest final steps (n,) into the outbox; n = 0 for settings or late points."""
         first = self.finalized - len(score)
-        self.outbox.put(
+        self.outbox.enqueue(
             Batch(
                 name=self.name,
                 first=first,
@@ -236,7 +251,7 @@ class Feed:
                 anomalies=found,
                 applied=self.applied,
                 snapshot=self.snapshot(),
-                kept=self.real,
+                stored=self.stores_points,
                 live=self.live,
                 names=self.stream.names,
                 units=self.stream.units,
@@ -244,16 +259,21 @@ class Feed:
                 counts=self.counts(),
                 undone=tuple(self.undone),
                 late=late,
-                owed=self.pushed,
+                awaited=self.pushed,
                 title=self.stream.title,
                 period=self.stream.period,
             )
         )
 
-    def emit_settings(self, late: tuple[Chunk, ...] = ()) -> None:
-        """Put the applied settings and late points into the outbox."""
+    def emit_settings(self) -> None:
+        """Put the applied settings into the outbox."""
         with self.lock:
-            self.emit(np.empty(0), np.empty(0), [], late)
+            self._emit(np.empty(0), np.empty(0), [])
+
+    def emit_late(self, late: tuple[Chunk, ...]) -> None:
+        """Put points older than the newest into the outbox; they are stored without a score."""
+        with self.lock:
+            self._emit(np.empty(0), np.empty(0), [], late)
 
     def snapshot(self) -> Snapshot | None:
         """Return where a restart may begin, now and then; None = an older snapshot will do.
@@ -268,7 +288,7 @@ class Feed:
         begins = anew and not track.skips and track.begun == track.start >= self.tape.first
         step = track.start if begins else track.end
         self.last_snapshot = SnapshotMark(track, track.skips, step)
-        state = {} if begins else track.saved()
+        state = {} if begins else track.copy_state()
         return Snapshot(step, state, anew, since=self.finalized - self.capacity)
 
     def origin_document(self) -> str:
@@ -295,7 +315,7 @@ class Feed:
         """Return whether this is the stream that the store knows, so that its steps go on."""
         before = json.loads(old.origin)
         before.pop("injections", None)
-        endless = self.real or isinstance(self.stream, Simulated)
+        endless = self.own_clock or isinstance(self.stream, Simulated)
         return old.end > 0 and endless and before == self.origin
 
     def restore(self, old: RestoredStream, now: float) -> None:
@@ -309,7 +329,7 @@ class Feed:
         track = Track(old.applied, tuple(self.stream.floors), old.first, self.capacity)
         mark: SnapshotMark | None = None  # None: the next snapshot is taken at once
         try:
-            track.load(old.state)
+            track.load_state(old.state)
             track.begun = old.counts["begun"]
             mark = SnapshotMark(track, 0, old.first)
         except ValueError as error:

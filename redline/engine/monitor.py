@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from redline.engine.feed import MAX_UNDO, Feed
+from redline.engine.feed import MAX_UNDO, Feed, MonitoredStream
 from redline.engine.outbox import Outbox
 from redline.engine.results import (
     Batch,
@@ -87,7 +87,7 @@ class Monitor:
 
     def __init__(
         self,
-        streams: Mapping[str, tuple[Stream, bool]],
+        streams: Mapping[str, MonitoredStream],
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         store: ResultStore | None = None,
@@ -96,7 +96,7 @@ class Monitor:
         """Make the feeds; `start` runs the loop.
 
         Args:
-            streams: by name, a stream and whether it has its own clock.
+            streams: by name; pushed sources are not among them, they are added later.
             clock: returns monotonic seconds.
             wall: returns seconds since the epoch.
             store: where results are committed; None = they are final at once.
@@ -109,13 +109,13 @@ class Monitor:
         self.speed = 1.0
         self.last_beat = clock()
         self.outbox = Outbox(store)
-        self.next_id = itertools.count(1 + (store.newest() if store else 0)).__next__
+        self.next_id = itertools.count(1 + (store.last_anomaly_id() if store else 0)).__next__
         self.feeds: dict[str, Feed] = {}
         self.clocked: dict[str, Feed] = {}  # all but the pushed ones: they give steps by the clock
         self.viewed: dict[str, Feed] = {}  # pushed ones of which a track was requested lately
         self.arrivals: deque[str] = deque()  # pushed ones with something to process
         self.failed_sources: set[str] = set()  # pushed ones to be tried again at a later round
-        self.changed: deque[Feed] = deque()  # feeds whose settings the store does not know yet
+        self.unsaved_settings: deque[Feed] = deque()  # feeds whose settings are to be stored
         self.applied_count = 0  # times that settings were applied
         self.stored_count = 0  # how many of them are in the store
         self.unacknowledged: dict[str, PushedStream] = {}  # those with receipts to resolve
@@ -126,8 +126,8 @@ class Monitor:
         self.stopping = threading.Event()
         self.thread: threading.Thread | None = None
         self._totals = (-np.inf, Totals(0, 0, 0, 0.0))  # monotonic seconds of the counting, counts
-        for name, (stream, real) in streams.items():
-            self._add_feed(self._make_feed(name, stream, real, ready=store is None))
+        for name, (stream, own_clock) in streams.items():
+            self._add_feed(self._make_feed(name, stream, own_clock, ready=store is None))
         self._add_known_sources()
 
     # --- what readers and visitors may ask for
@@ -154,7 +154,7 @@ class Monitor:
         feed = self.feeds[name]
         with feed.lock:
             track = feed.track(validate_settings(settings))
-            track.wanted = self.clock()
+            track.requested_at = self.clock()
         if feed.pushed:
             self.viewed[name] = feed
             if not feed.ready:
@@ -193,7 +193,7 @@ class Monitor:
 
     def _settings_changed(self, feed: Feed) -> None:
         """Have the loop store the applied settings."""
-        self.changed.append(feed)  # before counting: what is counted must be in the queue
+        self.unsaved_settings.append(feed)  # before counting: what is counted must be in the queue
         self.applied_count += 1
 
     def wait_until_stored(self, patience: float = 2.0) -> bool:
@@ -226,7 +226,7 @@ class Monitor:
 
         The same file again keeps its settings.
         """
-        feed = self._make_feed(name, stream, False, about=about)
+        feed = self._make_feed(name, stream, own_clock=False, about=about)
         old = self._restore_quietly(name)
         if old is not None and json.loads(old.origin) == feed.origin:
             feed.applied = old.applied
@@ -239,7 +239,7 @@ class Monitor:
     def _restore_quietly(self, name: str) -> RestoredStream | None:
         """Return what the store knows of a stream; None also where it cannot answer now."""
         try:
-            return self.store.restore(name) if self.store else None
+            return self.store.load_stream(name) if self.store else None
         except OSError as error:
             log.warning("%s starts under the default settings: %s", name, error)
             return None
@@ -302,11 +302,12 @@ class Monitor:
         many = len(self.feeds) - len(self.clocked) >= MANY_SOURCES
         most = BUFFER_STEPS // 10 if many else BUFFER_STEPS
         capacity = max(BUFFER_STEPS // 10, min(most, 20 * BUFFER_STEPS // len(names)))
-        return self._add_feed(self._make_feed(name, stream, True, capacity=capacity, ready=ready))
+        feed = self._make_feed(name, stream, own_clock=True, capacity=capacity, ready=ready)
+        return self._add_feed(feed)
 
     def _add_known_sources(self) -> None:
         """Add the pushed sources of the store; their past is restored on the first request."""
-        for name, names, units in self.store.pushed() if self.store else ():
+        for name, names, units in self.store.pushed_streams() if self.store else ():
             if name not in self.feeds:
                 self.add_source(name, names, units, ready=False)
 
@@ -315,11 +316,11 @@ class Monitor:
         tape = self.feeds[name].tape
         found = np.isin(times, tape.read("time", tape.first, tape.end)[:, 0])
         if self.store and not found.all():
-            found[~found] = self.store.known(name, times[~found])
+            found[~found] = self.store.match_times(name, times[~found])
         return found
 
-    def _make_feed(self, name: str, stream: Stream, real: bool, **fields: Any) -> Feed:
-        return Feed(name, stream, real, outbox=self.outbox, next_id=self.next_id, **fields)
+    def _make_feed(self, name: str, stream: Stream, own_clock: bool, **fields: Any) -> Feed:
+        return Feed(name, stream, own_clock, outbox=self.outbox, next_id=self.next_id, **fields)
 
     def _add_feed(self, feed: Feed) -> Feed:
         if not feed.pushed:
@@ -367,8 +368,9 @@ class Monitor:
                 feed.stream.abandon(ConnectionAbortedError(ended))
 
     def restore_all(self) -> None:
+        """Restore or backfill every stream that is not pushed; pushed ones wait for a request."""
         for feed in list(self.clocked.values()):
-            if not self.stopping.is_set() and not (feed.real and feed.ready):
+            if not self.stopping.is_set() and not (feed.own_clock and feed.ready):
                 self._isolated(feed, partial(self.restore_feed, feed))
 
     def _work_until(self, until: float) -> None:
@@ -385,14 +387,14 @@ class Monitor:
 
     def restore_feed(self, feed: Feed) -> None:
         """Restore a feed from the store; backfill one that the store does not know."""
-        old = self.store.restore(feed.name) if self.store and not feed.ready else None
+        old = self.store.load_stream(feed.name) if self.store and not feed.ready else None
         if old is not None:
             with feed.lock:
                 feed.applied = validate_settings(old.applied)
                 feed.undone = list(old.undone)
         if old is not None and feed.continues(old):
             feed.restore(old, self.wall())
-        elif not feed.real:
+        elif not feed.own_clock:
             self.backfill(feed, BUFFER_STEPS)
         feed.ready = True
         feed.failure = None
@@ -425,25 +427,26 @@ class Monitor:
         if not feed.ready:
             self.restore_feed(feed)
         feed.due += elapsed * SIMULATED_PACE * self.speed
-        steps = BUFFER_STEPS if feed.real else int(feed.due)
+        steps = BUFFER_STEPS if feed.own_clock else int(feed.due)
         feed.due -= int(feed.due)
         if steps:
             with feed.lock:  # an injection must not come between
                 chunk = feed.stream.take(steps)
                 if len(chunk.x):
                     feed.append(chunk, self.wall())
-        feed.catch_up(feed.applied_track, feed.applied_track.slice)
+        feed.catch_up(feed.applied_track, feed.applied_track.steps_per_slice)
         feed.failure = None
 
     def process_pushed(self) -> None:
-        """Score what clients pushed and commit it.
+        """Score what clients pushed, and commit it with changed settings.
 
         While commits fail nothing is taken, so that the queues fill and refuse: backpressure.
+        What other threads apply or push meanwhile is left to the next call, so that this one ends.
         """
         now = self.clock()
         applied_count = self.applied_count
-        while self.changed:
-            feed = self.changed.popleft()
+        for _ in range(len(self.unsaved_settings)):
+            feed = self.unsaved_settings.popleft()
             self._isolated(feed, feed.emit_settings)
         feeds = self._arrived_feeds(now)
         while feeds:
@@ -477,7 +480,7 @@ class Monitor:
         if stream.late:
             late = tuple(stream.late)
             stream.late = []
-            feed.emit_settings(late)
+            feed.emit_late(late)
         feed.failure = None
         if not len(chunk.time):
             return False
@@ -524,8 +527,9 @@ class Monitor:
                 feed.stored = max(feed.stored, batch.end)
         if self.trouble is None:
             self._resolve_receipts()
-        while self.outbox.holes:
-            self.feeds[self.outbox.holes.pop()].applied_track.skips += 1
+        while self.outbox.streams_with_gaps:
+            name = self.outbox.streams_with_gaps.pop()
+            self.feeds[name].applied_track.skips += 1
         for listener in self.listeners if unpublished else ():
             self._publish(listener, unpublished)
 
@@ -545,7 +549,7 @@ class Monitor:
         """Advance the last requested track that lags by one slice; False = none lags."""
         now = self.clock()
         lagging = [
-            (track.wanted, feed, track)
+            (track.requested_at, feed, track)
             for feed, track in self._tracks()
             if track.end < feed.end and now >= track.retry
         ]
@@ -553,7 +557,7 @@ class Monitor:
             return False
         _, feed, track = max(lagging, key=lambda item: item[0])
         try:
-            feed.catch_up(track, track.slice)
+            feed.catch_up(track, track.steps_per_slice)
         except Exception as error:  # noqa: BLE001  logged, shown, tried again: the others go on
             track = feed.tracks.get(track.settings.key, track)
             track.failure = log_failure(f"{track.settings.detector} on {feed.name}", error)
@@ -572,18 +576,18 @@ class Monitor:
     def evict_idle_tracks(self, now: float) -> None:
         """Evict tracks not requested for a while, and the oldest ones when there are too many."""
         spare = [
-            (track.wanted, feed, track.settings.key)
+            (track.requested_at, feed, track.settings.key)
             for feed, track in self._tracks()
             if track.settings.key != feed.applied.key
         ]
         spare.sort(key=lambda item: item[0])
         excess = len(spare) + len(self._active_feeds()) - MAX_TRACKS
-        for i, (wanted, feed, key) in enumerate(spare):
-            if i < excess or wanted < now - IDLE_SECONDS:
+        for i, (requested_at, feed, key) in enumerate(spare):
+            if i < excess or requested_at < now - IDLE_SECONDS:
                 with feed.lock:
                     feed.tracks.pop(key, None)
         for feed in list(self.viewed.values()):
-            if len(feed.tracks) < 2 and feed.applied_track.wanted < now - IDLE_SECONDS:
+            if len(feed.tracks) < 2 and feed.applied_track.requested_at < now - IDLE_SECONDS:
                 del self.viewed[feed.name]
 
     def _isolated(self, feed: Feed, work: Callable[[], _T]) -> _T | None:

@@ -23,14 +23,15 @@ class Outbox:
         self.waiting: deque[Batch] = deque()
         self.lock = threading.Lock()
         self.trouble: Failure | None = None
-        self.failing_since = 0.0  # monotonic seconds, as the next two
-        self.retry = 0.0
-        self.committed = 0.0
+        self.failing_since = 0.0  # monotonic seconds
+        self.retry = 0.0  # monotonic seconds before which no commit is tried again
+        self.committed = 0.0  # monotonic seconds of the last commit
         self.published = 0  # how many of those waiting the listeners have got already
         self.lost = 0  # batches dropped
-        self.holes: set[str] = set()  # streams of which a batch was dropped
+        self.streams_with_gaps: set[str] = set()  # those of which a batch was dropped
 
-    def put(self, batch: Batch) -> None:
+    def enqueue(self, batch: Batch) -> None:
+        """Add a batch, from any thread."""
         with self.lock:
             self.waiting.append(batch)
 
@@ -62,8 +63,8 @@ class Outbox:
         return batches, unpublished
 
     def _is_due(self, batches: list[Batch], now: float) -> bool:
-        late = now - self.committed >= MAX_COMMIT_DELAY
-        return now >= self.retry and (late or any(batch.urgent for batch in batches))
+        overdue = now - self.committed >= MAX_COMMIT_DELAY
+        return now >= self.retry and (overdue or any(batch.urgent for batch in batches))
 
     def _fail(self, error: Exception, now: float) -> list[Batch]:
         """Note a failed commit; return the batches that listeners should get without it."""
@@ -80,17 +81,17 @@ class Outbox:
         return unpublished
 
     def _drop_oldest(self) -> None:
-        """Drop the oldest batches beyond the limit, never those owed to a client."""
+        """Drop the oldest batches beyond the limit, never those a client waits for."""
         with self.lock:
             excess = len(self.waiting) - MAX_WAITING_BATCHES
             kept: deque[Batch] = deque()
             published = self.published
             for place, batch in enumerate(self.waiting):
-                if excess <= 0 or batch.owed:
+                if excess <= 0 or batch.awaited:
                     kept.append(batch)
                     continue
                 excess -= 1
                 self.lost += 1
                 self.published -= place < published
-                self.holes.add(batch.name)
+                self.streams_with_gaps.add(batch.name)
             self.waiting = kept

@@ -18,7 +18,11 @@ log = logging.getLogger("redline")
 
 
 class Anomaly(NamedTuple):
-    """One step whose score was above the threshold: one type from the engine to the page."""
+    """One step above the *applied* threshold when it was scored.
+
+    It is recorded once and later settings do not change it. The marks of the chart are not these:
+    see `redline.page.view.Mark`.
+    """
 
     number: int  # counts the anomalies of its stream
     step: int
@@ -91,7 +95,7 @@ class Batch(NamedTuple):
     anomalies: list[Anomaly]
     applied: Settings  # the settings that the scores were made under
     snapshot: Snapshot | None
-    kept: bool  # whether the points are stored; a simulator or a file can give its own again
+    stored: bool  # whether the store keeps the points; a simulator or a file can repeat its own
     live: bool  # False: the backfill of a stream that was just opened, for which nothing is sent
     names: tuple[str, ...]  # of the features
     units: tuple[str, ...]
@@ -99,7 +103,7 @@ class Batch(NamedTuple):
     counts: dict[str, Any]  # the stream's counters after this batch
     undone: Sequence[Settings] = ()  # applied before, newest last
     late: tuple[Chunk, ...] = ()  # points older than the newest
-    owed: bool = False  # whether a client waits for these points to be acknowledged
+    awaited: bool = False  # whether a client waits for these points to be acknowledged
     title: str = ""
     period: float = 1.0  # seconds per step
 
@@ -110,7 +114,8 @@ class Batch(NamedTuple):
     @property
     def urgent(self) -> bool:
         """Whether its commit must not wait: points to acknowledge, anomalies, new settings."""
-        return bool(self.anomalies or self.late or self.snapshot or not len(self.time) or self.kept)
+        no_steps = not len(self.time)
+        return bool(self.anomalies or self.late or self.snapshot or no_steps or self.stored)
 
     @property
     def info(self) -> StreamInfo:
@@ -118,7 +123,7 @@ class Batch(NamedTuple):
 
 
 class RestoredStream(NamedTuple):
-    """What a restart needs of a stream: its oldest snapshot with the rows since."""
+    """The stored state of a stream: its oldest snapshot with the rows since."""
 
     end: int  # steps committed
     first: int  # the step of the snapshot, and the first of the rows
@@ -135,29 +140,32 @@ class RestoredStream(NamedTuple):
 
 
 class ResultStore(ABC):
-    """Where results are durable. Every method raises OSError with a sentence when it cannot."""
+    """The interface of a store of results.
+
+    Every method raises OSError when it cannot answer; its text is shown to people.
+    """
 
     @abstractmethod
     def commit(self, batches: Sequence[Batch]) -> None:
         """Store batches in one transaction: all of it or nothing."""
 
     @abstractmethod
-    def restore(self, name: str) -> RestoredStream | None:
-        """Return what a restart needs of a stream; None = it is not known."""
+    def load_stream(self, name: str) -> RestoredStream | None:
+        """Return a stream's oldest snapshot with the rows since; None = the stream is unknown."""
 
     @abstractmethod
-    def pushed(self) -> Sequence[tuple[str, tuple[str, ...], tuple[str, ...]]]:
+    def pushed_streams(self) -> Sequence[tuple[str, tuple[str, ...], tuple[str, ...]]]:
         """Return (name, features, units) of every stream whose points clients push."""
 
     @abstractmethod
-    def newest(self) -> int:
+    def last_anomaly_id(self) -> int:
         """Return the highest id of an anomaly; 0 = there is none."""
 
     @abstractmethod
-    def known(self, name: str, times: np.ndarray) -> np.ndarray:
-        """Return (n,) bool: whether a point of that time (seconds since the epoch) is stored."""
+    def match_times(self, name: str, times: np.ndarray) -> np.ndarray:
+        """Return (n,) bool: whether the stream has a point at these times (n,), epoch seconds."""
 
 
-BatchListener = Callable[[list[Batch], bool], None]
 # gets every batch once, in the loop's thread, and whether it is committed (False while commits
 # have been failing for FAILING_PATIENCE); it must not block
+BatchListener = Callable[[list[Batch], bool], None]

@@ -51,7 +51,7 @@ class Track:
             ) from error
         self.alarm = Alarm(refractory=settings.refractory, memory=settings.habituation)
         self.tape: Tape | None = None  # made when the first verdict shows which columns there are
-        self.wanted = 0.0  # monotonic seconds of the last request
+        self.requested_at = 0.0  # monotonic seconds of the last request
         self.seconds = 0.0  # spent scoring
         self.scored = 0  # steps
         self.failure: Failure | None = None
@@ -67,8 +67,8 @@ class Track:
         return self.seconds / self.scored if self.scored else 0.0
 
     @property
-    def slice(self) -> int:
-        """Steps that fit into one slice of time."""
+    def steps_per_slice(self) -> int:
+        """Steps that can be scored in SLICE_SECONDS."""
         return int(min(max(SLICE_SECONDS / self.pace, 64), 5_000)) if self.scored > 64 else 1_000
 
     def advance(self, x: np.ndarray) -> dict[str, np.ndarray]:
@@ -136,8 +136,8 @@ class Track:
         assert score is not None and alarm is not None
         return score[:, 0], alarm[:, 0]
 
-    def saved(self) -> dict[str, np.ndarray]:
-        """Return all it remembers, as named arrays of their own."""
+    def copy_state(self) -> dict[str, np.ndarray]:
+        """Return copies of the arrays that the detector and the alarm filter remember."""
         parts = {"detector": self.detector.state or {}, "alarm": self.alarm.state or {}}
         arrays = {
             f"{part}.{name}": value.copy()
@@ -146,8 +146,8 @@ class Track:
         }
         return {"format": np.array(STATE_FORMAT)} | arrays
 
-    def load(self, state: Mapping[str, np.ndarray]) -> None:
-        """Take up what `saved` returned; {} is the state before the first step.
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Load what `copy_state` returned; {} is the state before the first step.
 
         Raises:
             ValueError: the state is of another format.

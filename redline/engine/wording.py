@@ -23,7 +23,7 @@ ORDINALS = (
 
 
 def severity(score: float, threshold: float) -> str:
-    """info from the threshold, warning from 1.5 times, critical from 2 times.
+    """Return info from the threshold on, warning from 1.5 times it, critical from 2 times it.
 
     >>> severity(7.0, 3.5)
     'critical'
@@ -32,13 +32,12 @@ def severity(score: float, threshold: float) -> str:
 
 
 def decimals_for(spread: float) -> int:
-    """Decimals that show the first digit of a spread."""
+    """Return how many decimals show the first digit of a spread."""
     return max(0, -math.floor(math.log10(spread))) if spread > 0 and math.isfinite(spread) else 0
 
 
 def format_number(value: float, spread: float = math.nan) -> str:
-    """A number as a person writes it: as fine as its spread asks for, else three significant
-    digits.
+    """Format a number with the decimals that its spread asks for, else three significant digits.
 
     >>> format_number(1013.26, 0.5), format_number(0.012345), format_number(48210.0)
     ('1,013.3', '0.0123', '48,210')
@@ -56,7 +55,7 @@ def format_number(value: float, spread: float = math.nan) -> str:
 
 
 def format_quantity(value: float, unit: str, spread: float = math.nan) -> str:
-    """A number with its unit, with an SI prefix where the unit takes one.
+    """Format a number with its unit, with an SI prefix where the unit takes one.
 
     >>> format_quantity(97.04, "%", 5.0), format_quantity(1_234_567.0, "B/s"), format_quantity(4.0, "")
     ('97 %', '1.23 MB/s', '4.00')
@@ -66,8 +65,9 @@ def format_quantity(value: float, unit: str, spread: float = math.nan) -> str:
 
 
 def si_scale(value: float, unit: str) -> tuple[float, str]:
-    """What to divide by, with the unit under its SI prefix, so that a value is short; a unit that
-    takes no prefix stays as it is.
+    """Return what to divide a value by, and the unit with the SI prefix that goes with it.
+
+    A unit that takes no prefix stays as it is.
 
     >>> si_scale(-28_630_988.0, "B/s"), si_scale(4_000.0, "lots")
     ((1000000, 'MB/s'), (1, 'lots'))
@@ -79,7 +79,7 @@ def si_scale(value: float, unit: str) -> tuple[float, str]:
 
 
 def format_time(time: float, period: float) -> str:
-    """The time of a step, UTC, as fine as its period, with the day where a view spans days.
+    """Format the time of a step, UTC, as fine as its period, with the day if the period is long.
 
     >>> format_time(1767571200.0, 1.0), format_time(1767571200.25, 0.1), format_time(1767571200.0, 300.0), format_time(1767571200.0, 3600.0)
     ('00:00:00', '00:00:00.2', 'Mon 00:00', '5 Jan 00:00')
@@ -98,7 +98,7 @@ def format_time(time: float, period: float) -> str:
 def anomaly_reason(
     value: float, expected: tuple[float, float], score: float, unit: str, run: int = 1
 ) -> str:
-    """Why a step is anomalous, in the detector's own numbers.
+    """Return why a step is anomalous, in the detector's own numbers.
 
     >>> anomaly_reason(97.0, (20.0, 45.0), 5.1, "%", 3)
     '97 %, expected 20 to 45, 5.1 σ above, third in a row'

@@ -40,17 +40,17 @@ class IncidentRecorder(ResultStore):
         assert self.store is not None
         self.store.commit(batches, lambda save: self._fold(batches, save))
 
-    def restore(self, name: str) -> RestoredStream | None:
-        return self.store.restore(name) if self.store else None
+    def load_stream(self, name: str) -> RestoredStream | None:
+        return self.store.load_stream(name) if self.store else None
 
-    def pushed(self) -> Sequence[tuple[str, tuple[str, ...], tuple[str, ...]]]:
-        return self.store.pushed() if self.store else ()
+    def pushed_streams(self) -> Sequence[tuple[str, tuple[str, ...], tuple[str, ...]]]:
+        return self.store.pushed_streams() if self.store else ()
 
-    def newest(self) -> int:
-        return self.store.newest() if self.store else 0
+    def last_anomaly_id(self) -> int:
+        return self.store.last_anomaly_id() if self.store else 0
 
-    def known(self, name: str, times: np.ndarray) -> np.ndarray:
-        return self.store.known(name, times) if self.store else np.zeros(len(times), bool)
+    def match_times(self, name: str, times: np.ndarray) -> np.ndarray:
+        return self.store.match_times(name, times) if self.store else np.zeros(len(times), bool)
 
     def on_batches(self, batches: Sequence[Batch], committed: bool) -> None:
         """Publish the changes of incidents in batches; the monitor calls it after each commit."""

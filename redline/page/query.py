@@ -75,7 +75,7 @@ class ViewQuery:
         self.ready = self.feed_end - self.track_end < READY_LAG
         newest = self.track_end if self.ready else self.feed_end
         # whether the store has steps older than the buffer
-        self.has_stored_past = self.feed.real and service.store is not None
+        self.has_stored_past = self.feed.stores_points and service.store is not None
         self.oldest = 0 if at is not None and self.has_stored_past else self.feed.tape.first  # step
         self.end = newest if at is None else max(min(at, newest), self.oldest + 1)
         half = max(span // 2, 1)
@@ -355,7 +355,7 @@ def heartbeat(monitor: Monitor, feed: Feed | None, at: int | None) -> dict[str, 
     arrived = (feed.arrived or 0.0) if feed else monitor.totals.arrived
     return {
         "age": monitor.wall() - arrived if arrived else None,
-        "period": feed.stream.period if feed and feed.real else 0,
+        "period": feed.stream.period if feed and feed.own_clock else 0,
         "at": at,
         "waiting": 0 if feed is None or at is None else max(0, feed.end - at),
         "end": feed.end if feed else 0,
@@ -389,7 +389,7 @@ def export_source(feed: Feed, name: str, settings: Settings, seed: int) -> dict[
             part: getattr(columns, part) or "" for part in ("time", "clock", "stamps", "label")
         }
         return {**source, "csv": feed.stream.title, "features": list(columns.features), **parts}
-    if feed.real:
+    if feed.own_clock:
         return {**source, "features": list(feed.stream.names)}
     injections = [
         {"step": i.step, "kind": i.kind, "size": i.size}

@@ -20,7 +20,10 @@ MIN_SPAN_STEPS = 10  # steps in a row from which an anomaly is one shaded span
 
 
 class Mark(NamedTuple):
-    """One anomalous step of one feature."""
+    """One feature of a step above the *previewed* threshold.
+
+    The anomalies that are stored and notified are not these: see `redline.engine.results.Anomaly`.
+    """
 
     row: int  # index into the view
     feature: int

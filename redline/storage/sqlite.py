@@ -281,22 +281,22 @@ class SqliteStore(ResultStore):
                 extra_writes(lambda rows: write_incidents(c, rows))
         self.sweeper.run_if_due()
 
-    def newest(self) -> int:
+    def last_anomaly_id(self) -> int:
         """Return the highest id of an anomaly; 0 = there is none."""
         with self.reading() as c:
             return last_anomaly_id(c)
 
-    def pushed(self) -> list[tuple[str, tuple[str, ...], tuple[str, ...]]]:
+    def pushed_streams(self) -> list[tuple[str, tuple[str, ...], tuple[str, ...]]]:
         """Return (name, features, units) of the streams that clients push, newest first."""
         with self.reading() as c:
             return list_pushed_streams(c)
 
-    def restore(self, name: str) -> RestoredStream | None:
+    def load_stream(self, name: str) -> RestoredStream | None:
         """Return a stream's oldest snapshot with the rows since; None = the stream is unknown."""
         with self.reading() as c:
             return load_stream(c, name, self.path)
 
-    def known(self, name: str, times: np.ndarray) -> np.ndarray:
+    def match_times(self, name: str, times: np.ndarray) -> np.ndarray:
         """Return (n,) bool: whether the stream has a point at these times (n,), epoch seconds."""
         with self.reading() as c:
             return match_stored_times(c, name, times)
@@ -448,19 +448,19 @@ class UnavailableStore(ResultStore):
         """Raise the reason."""
         raise self.reason
 
-    def restore(self, name: str) -> RestoredStream | None:
+    def load_stream(self, name: str) -> RestoredStream | None:
         """Return None: no stream is known."""
         return None
 
-    def pushed(self) -> list[tuple[str, tuple[str, ...], tuple[str, ...]]]:
+    def pushed_streams(self) -> list[tuple[str, tuple[str, ...], tuple[str, ...]]]:
         """Return no streams."""
         return []
 
-    def newest(self) -> int:
+    def last_anomaly_id(self) -> int:
         """Return 0: there are no anomalies."""
         return 0
 
-    def known(self, name: str, times: np.ndarray) -> np.ndarray:
+    def match_times(self, name: str, times: np.ndarray) -> np.ndarray:
         """Return (n,) bool, all False."""
         return np.zeros(len(times), bool)
 

@@ -133,7 +133,7 @@ class BatchWriter:
         """Write one chunk for each run of steps; merge the small ones now and then."""
         now = time.time()
         new_chunks = {
-            name: encode_chunks([batch for batch in batches if batch.kept and len(batch.time)])
+            name: encode_chunks([batch for batch in batches if batch.stored and len(batch.time)])
             for name, batches in by_name.items()
         }
         rows = [
@@ -244,7 +244,7 @@ def _stream_row(newest: Batch, now: float) -> dict[str, Any]:
         "undone": f"[{', '.join(map(settings_json, newest.undone))}]",
         "counts": json.dumps(newest.counts),
         "end": newest.end,
-        "pushed": newest.owed,
+        "pushed": newest.awaited,
         "seen": now,
     }
 

@@ -35,6 +35,7 @@ from redline.api.server import connect_api
 from redline.api.service import ServerOptions, assemble_service
 from redline.api.sse import EventFilter, EventHub, ServerEvent
 from redline.detection.third_party import IsolationForest
+from redline.engine.feed import MonitoredStream
 from redline.engine.monitor import Monitor
 from redline.engine.wording import SEVERITIES
 from redline.storage import reading
@@ -60,7 +61,10 @@ def served(monitor, **options):
 def wave():
     """Return a simulated stream with a past that does not move."""
     monitor = Monitor(
-        {"wave": (STREAMS["wave"](seed=3), False), "iot": (STREAMS["iot"](seed=3), False)}
+        {
+            "wave": MonitoredStream(STREAMS["wave"](seed=3)),
+            "iot": MonitoredStream(STREAMS["iot"](seed=3)),
+        }
     )
     for feed in monitor.feeds.values():
         monitor.backfill(feed, 3_000)

@@ -9,6 +9,7 @@ from hypothesis.errors import Unsatisfiable
 
 from redline.api.server import connect_api, routes_table
 from redline.api.service import ServerOptions, assemble_service
+from redline.engine.feed import MonitoredStream
 from redline.engine.monitor import Monitor
 from redline.storage.sqlite import SqliteStore
 from streams import STREAMS
@@ -23,7 +24,7 @@ ENDLESS = "/api/stream/anomalies"  # its answer has no end
 def server(tmp_path_factory):
     """Return a server with a store, a simulated stream and a pushed one."""
     store = SqliteStore(tmp_path_factory.mktemp("fuzz") / "redline.db")
-    streams = {"wave": (STREAMS["wave"](seed=3), False)}
+    streams = {"wave": MonitoredStream(STREAMS["wave"](seed=3))}
     service = assemble_service(
         lambda store: Monitor(streams, store=store), store, ServerOptions(rate=0)
     )

@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 import app
 from redline import settings
 from redline.api.service import ServerOptions, assemble_service
+from redline.engine.feed import MonitoredStream
 from redline.engine.monitor import Monitor
 from redline.sources.machine import ThisMachine
 from redline.storage.sqlite import SqliteStore
@@ -28,8 +29,8 @@ def served_page(body_limit: int = ServerOptions().body) -> TestClient:
 
     The loop is not started, so every stream stands still and every answer can be repeated.
     """
-    simulated = {name: (STREAMS[name](seed=SEED), False) for name in ("wave", "iot")}
-    monitor = Monitor({**simulated, "this-machine": (ThisMachine(), True)})
+    simulated = {name: MonitoredStream(STREAMS[name](seed=SEED)) for name in ("wave", "iot")}
+    monitor = Monitor({**simulated, "this-machine": MonitoredStream(ThisMachine(), own_clock=True)})
     for name in simulated:
         monitor.backfill(monitor.feeds[name], PAST)
     options = ServerOptions(body=body_limit)

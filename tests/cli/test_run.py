@@ -19,6 +19,7 @@ from redline.api.server import build_server, listen
 from redline.api.service import ServerOptions, assemble_service, server_options
 from redline.cli import program as shell
 from redline.cli import settings_file
+from redline.engine.feed import MonitoredStream
 from redline.engine.monitor import Monitor
 from redline.page.query import export_source
 from redline.settings import Settings, export_settings, import_settings
@@ -57,7 +58,7 @@ def marked(feed, settings):
 
 @pytest.mark.parametrize("name", ["wave", "iot", "fraud"])
 def test_what_was_exported_flags_the_very_same_time_stamps(tmp_path, name):
-    monitor = Monitor({name: (STREAMS[name](seed=11, rate=0.02), False)})
+    monitor = Monitor({name: MonitoredStream(STREAMS[name](seed=11, rate=0.02))})
     feed = monitor.feeds[name]
     monitor.backfill(feed, 8_000)
     monitor.inject(name, "point", 9.0)
@@ -84,7 +85,9 @@ def test_what_was_exported_flags_the_very_same_time_stamps(tmp_path, name):
 def test_what_is_exported_after_a_change_and_a_restart_begins_where_it_says(tmp_path):
     for life in range(2):
         kept = SqliteStore(tmp_path / "r.db")
-        monitor = Monitor({"wave": (STREAMS["wave"](seed=11, rate=0.02), False)}, store=kept)
+        monitor = Monitor(
+            {"wave": MonitoredStream(STREAMS["wave"](seed=11, rate=0.02))}, store=kept
+        )
         feed = monitor.feeds["wave"]
         monitor.restore_feed(feed)
         if not life:
@@ -296,7 +299,7 @@ def running(monitor, options=ServerOptions(), store=None):  # noqa: B008
 
 @pytest.fixture(scope="module")
 def served():
-    monitor = Monitor({"wave": (STREAMS["wave"](seed=3), False)})
+    monitor = Monitor({"wave": MonitoredStream(STREAMS["wave"](seed=3))})
     with running(monitor) as (service, url):
         while monitor.feeds["wave"].finalized < 10_000:
             time.sleep(0.005)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from detectors import DETECTORS, Alarm
 from redline.engine import monitor as room
+from redline.engine.feed import MonitoredStream
 from redline.engine.monitor import MAX_TRACKS, Monitor
 from redline.engine.tape import BUFFER_STEPS, Tape
 from redline.engine.track import Track
@@ -52,7 +53,7 @@ def clock():
 def watched(clock):
     """A monitor on the wave and the CPU, filled back."""
     made = Monitor(
-        {name: (STREAMS[name](seed=3), False) for name in ("wave", "cpu")},
+        {name: MonitoredStream(STREAMS[name](seed=3)) for name in ("wave", "cpu")},
         clock=clock,
         wall=lambda: 5_000.0,
     )
@@ -143,17 +144,38 @@ def test_totals_are_of_all_streams_and_counted_now_and_then(watched, clock):
     assert watched.totals.points == 4_001
 
 
-def test_an_apply_is_kept_only_once_the_ledger_was_told(watched):
+def test_an_apply_counts_as_stored_only_after_a_turn_that_began_after_it(watched):
     class Slow(deque):
         def append(self, feed):
             watched.process_pushed()
             super().append(feed)
 
-    watched.changed = Slow()
+    watched.unsaved_settings = Slow()
     watched.apply("cpu", Settings("EWMA", 40))
     assert not watched.wait_until_stored(0.0)
     watched.process_pushed()
     assert watched.wait_until_stored(0.0)
+
+
+def test_a_turn_stores_only_the_settings_queued_when_it_began(watched):
+    class Refilled(deque):
+        """Stands for a thread that applies settings as fast as the loop takes them."""
+
+        taken = 0
+
+        def popleft(self):
+            self.taken += 1
+            assert self.taken < 100, "the turn does not end"
+            watched.apply("cpu", Settings("EWMA", 40, 3.0 + self.taken % 2))
+            return super().popleft()
+
+    watched.unsaved_settings = Refilled()
+    watched.apply("cpu", Settings("EWMA", 40))
+    watched.process_pushed()
+    assert (watched.unsaved_settings.taken, len(watched.unsaved_settings)) == (1, 1)
+    assert watched.stored_count == 1 and watched.applied_count == 2
+    watched.process_pushed()
+    assert watched.stored_count == 2
 
 
 def test_an_apply_is_taken_back_and_the_threshold_alone_makes_no_track(watched):
@@ -166,7 +188,7 @@ def test_an_apply_is_taken_back_and_the_threshold_alone_makes_no_track(watched):
 
 
 def test_a_new_track_is_filled_in_slices_and_says_how_far_it_is(watched, monkeypatch):
-    monkeypatch.setattr(Track, "slice", property(lambda track: 500))
+    monkeypatch.setattr(Track, "steps_per_slice", property(lambda track: 500))
     track = watched.request_track("wave", Settings("rolling z-score", 33))
     shares = []
     while watched.fill_tracks():
@@ -189,7 +211,9 @@ def test_there_are_at_most_so_many_tracks_and_the_applied_ones_stay(watched, clo
 
 def test_one_stream_that_fails_is_said_and_tried_again_while_the_others_go_on(clock, caplog):
     broken = Broken()
-    made = Monitor({"broken": (broken, False), "wave": (STREAMS["wave"](), False)}, clock=clock)
+    made = Monitor(
+        {"broken": MonitoredStream(broken), "wave": MonitoredStream(STREAMS["wave"]())}, clock=clock
+    )
     beats(made, clock, 30)
     failure = made.feeds["broken"].failure
     assert "the cable is out" in failure.text and failure.id in caplog.text

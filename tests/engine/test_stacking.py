@@ -81,7 +81,9 @@ def test_together_is_to_the_bit_what_each_says_alone(name, features, alone):
         assert all(same(rows[i], track.advance(part[:, i])) for i, track in others.items()), at
         at, seen[size] = at + size, seen[size] + 1
         if seen[size] < 4 or at == 680:
-            assert all(same(beside[i].saved(), track.saved()) for i, track in others.items()), at
+            assert all(
+                same(beside[i].copy_state(), track.copy_state()) for i, track in others.items()
+            ), at
     assert at == 680
     assert all(
         value.base is None for track in beside for value in track.detector.state.values()

@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from redline.engine.feed import MonitoredStream
 from redline.engine.monitor import BEAT_SECONDS, Monitor
 from redline.incidents import actions
 from redline.incidents.actions import run_command
@@ -667,7 +668,7 @@ def test_from_a_stream_to_a_persons_screen(receiver, dispatch, tmp_path):
     """A spike injected into a simulated stream passes through monitor, incidents and notifier."""
     now = [1_000.0]
     watch = Monitor(
-        {"cpu": (STREAMS["cpu"](seed=3, rate=0.0), False)},
+        {"cpu": MonitoredStream(STREAMS["cpu"](seed=3, rate=0.0))},
         clock=lambda: now[0],
         wall=lambda: 5_000.0,
     )

@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 import app
 from detectors import DETECTORS
 from redline.api.service import assemble_service
+from redline.engine.feed import MonitoredStream
 from redline.engine.monitor import Monitor
 from redline.feedback.labels import Label
 from redline.page import layout, panels, query, redraw, upload
@@ -39,7 +40,7 @@ CSV = b"time,load (%)\n" + b"".join(
 
 @pytest.fixture
 def monitor():
-    made = Monitor({"wave": (STREAMS["wave"](seed=3), False)})
+    made = Monitor({"wave": MonitoredStream(STREAMS["wave"](seed=3))})
     made.backfill(made.feeds["wave"], 3_000)
     return made
 
@@ -159,7 +160,7 @@ def test_who_looks_at_a_stream_that_stands_sees_a_label_at_once(service, monitor
 
 def test_a_browser_that_fell_behind_the_buffer_gets_the_whole_plot(monkeypatch):
     monkeypatch.setattr("redline.engine.monitor.BUFFER_STEPS", 1_000)
-    monitor = Monitor({"wave": (STREAMS["wave"](seed=2), False)})
+    monitor = Monitor({"wave": MonitoredStream(STREAMS["wave"](seed=2))})
     service = assemble_service(lambda store: monitor)
     feed = monitor.feeds["wave"]
     feed.capacity = 1_000

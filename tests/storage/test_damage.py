@@ -48,12 +48,17 @@ def answers(path: Path) -> str:
     """Return everything the store answers, as text."""
     with closing(SqliteStore(path)) as store:
         found: list[object] = [store.anomalies(), store.labels(), store.history(), store.audit()]
-        found += [store.newest(), sorted(store.pushed()), store.incidents(), store.dismissed()]
+        found += [
+            store.last_anomaly_id(),
+            sorted(store.pushed_streams()),
+            store.incidents(),
+            store.dismissed(),
+        ]
         for name in STREAMS:
             points = store.points(name)
             assert points is not None
             found += [points.names, *(column.tolist() for column in points[1:5])]
-            old = store.restore(name)
+            old = store.load_stream(name)
             assert old is not None
             found += [old.end, old.first, old.time.tolist(), old.x.tolist(), old.applied]
             found += [{name: value.tobytes() for name, value in sorted(old.state.items())}]

@@ -18,6 +18,7 @@ from redline.api.server import build_server
 from redline.api.service import assemble_service
 from redline.engine import monitor as loop
 from redline.engine import outbox, tape, track
+from redline.engine.feed import MonitoredStream
 from redline.engine.monitor import Limits, Monitor
 from redline.incidents.incident import Policy
 from redline.settings import Settings
@@ -127,7 +128,7 @@ def test_a_restart_at_any_point_goes_on_to_the_same_bits(path):
 
 
 def simulated(name="cpu", seed=4):
-    return {name: (STREAMS[name](seed=seed), False)}
+    return {name: MonitoredStream(STREAMS[name](seed=seed))}
 
 
 def rounds(monitor, count):
@@ -436,7 +437,7 @@ def test_a_hole_in_what_is_kept_of_a_live_stream_takes_a_new_snapshot(path, monk
     monkeypatch.setattr(outbox, "MAX_WAITING_BATCHES", 20)
     kept = SqliteStore(path)
     front = Failing(kept)
-    monitor = watching(front, {"tick": (Ticking(), True)})
+    monitor = watching(front, {"tick": MonitoredStream(Ticking(), own_clock=True)})
     rounds(monitor, 30)
     front.broken = True
     rounds(monitor, 100)
@@ -446,7 +447,7 @@ def test_a_hole_in_what_is_kept_of_a_live_stream_takes_a_new_snapshot(path, monk
     assert monitor.outbox.lost > 50
     kept.close()
     kept = SqliteStore(path)
-    feed = watching(kept, {"tick": (Ticking(), True)}).feeds["tick"]
+    feed = watching(kept, {"tick": MonitoredStream(Ticking(), own_clock=True)}).feeds["tick"]
     assert feed.end == before.end and feed.failure is None
     first = feed.tape.first
     assert np.array_equal(
@@ -482,7 +483,7 @@ def test_a_full_disk_is_said_and_the_commit_goes_through_once_there_is_room(kept
 
 def test_a_snooze_that_ends_while_the_disk_is_full_silences_nobody(kept):
     """A spike on one stream while the snooze on the other is over, and neither can be written."""
-    streams = {name: (STREAMS[name](seed=3, rate=0.0), False) for name in ("cpu", "wave")}
+    streams = {name: MonitoredStream(STREAMS[name](seed=3, rate=0.0)) for name in ("cpu", "wave")}
     service = assemble_service(lambda store: watching(store, streams), kept)
     monitor, heard = service.monitor, []
     service.incidents.policy = Policy(quiet=5_000)  # so that the first is still live
@@ -559,7 +560,7 @@ def test_one_file_has_one_redline(kept, path):
     ):
         SqliteStore(path)
     looked = SqliteStore(path, write=False)  # who only reads may
-    assert looked.newest() == 0
+    assert looked.last_anomaly_id() == 0
     looked.close()
 
 
@@ -850,7 +851,10 @@ def test_a_loop_that_outlives_the_service_writes_and_acknowledges_nothing(
 
     receipts = []
     kept = SqliteStore(path)
-    service = assemble_service(lambda store: Monitor({"stuck": (Stuck(), True)}, store=store), kept)
+    service = assemble_service(
+        lambda store: Monitor({"stuck": MonitoredStream(Stuck(), own_clock=True)}, store=store),
+        kept,
+    )
     monitor = service.monitor
     time, x = numbers(200)
     with TestClient(build_server(service)):
@@ -939,7 +943,7 @@ def test_incidents_stand_in_the_transaction_of_their_batches(kept):
     assert (
         owed.done()
         and kept.points("pump").time.size == 10
-        and kept.pushed() == [("pump", ("value",), ("",))]
+        and kept.pushed_streams() == [("pump", ("value",), ("",))]
     )
 
 
@@ -973,7 +977,7 @@ def test_the_state_of_every_detector_comes_back(kept, name, monkeypatch):
         each.apply("pump", Settings(name, 30))
         push(each, "pump", time[1:2_600], x[1:2_600], [650])
     assert receipt.done()
-    state = monitor.feeds["pump"].applied_track.saved()
+    state = monitor.feeds["pump"].applied_track.copy_state()
     back = encoding.unpack_state(encoding.pack_state(state))
     assert set(back) == set(state) and all(
         np.array_equal(back[key], state[key], equal_nan=back[key].dtype.kind == "f")
@@ -983,7 +987,7 @@ def test_the_state_of_every_detector_comes_back(kept, name, monkeypatch):
     for each in (again, whole):
         push(each, "pump", time[2_600:], x[2_600:], [7])
     ends = [each.feeds["pump"].applied_track.read("score", 2_600, 2_700) for each in (again, whole)]
-    assert kept.restore("pump").first > 2_000
+    assert kept.load_stream("pump").first > 2_000
     assert np.array_equal(*ends, equal_nan=True)
 
 

@@ -46,7 +46,7 @@ def stream_kind(feed: Feed) -> str:
         return "pushed"
     if isinstance(feed.stream, Recording):
         return "recording"
-    return "live" if feed.real else "simulated"
+    return "live" if feed.own_clock else "simulated"
 
 
 def stream_description(feed: Feed) -> dict[str, Any]:

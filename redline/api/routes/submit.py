@@ -104,13 +104,14 @@ async def submit_points(service: Service, parts: Sequence[SubmittedPoints]) -> R
         raise refused[0][1]
     if receipts:
         await wait_committed([receipt for _, receipt in receipts])
-    late = sorted(
+    uncommitted = sorted(
         {source for source, receipt in receipts if not receipt.done() or receipt.exception()}
     )
-    if late:
+    if uncommitted:
+        some = ", ".join(uncommitted[:10])
         raise Problem(
             503,
-            f"not committed yet: {', '.join(late[:10])}; send the same again, repeats are ignored",
+            f"not committed yet: {some}; send the same again, repeats are ignored",
             headers={"Retry-After": "5"},
         )
     committed = [(source, receipt.result()) for source, receipt in receipts]

@@ -17,7 +17,7 @@ from hypothesis.extra.numpy import arrays
 from redline.sources.csv import read_csv
 from redline.sources.csv_cells import CsvError
 from redline.sources.machine import MachineReading, ThisMachine, read_machine
-from redline.sources.recording import Columns, gap_mask, write_csv
+from redline.sources.recording import Columns, write_csv
 from redline.sources.timestamps import TIMESTAMP_FORMATS
 from streams import KINDS, STREAMS, Chunk, Stream
 
@@ -289,14 +289,6 @@ def test_nothing_is_sorted_inserted_or_dropped():
     np.testing.assert_array_equal(recording.x[:, 0], clock)
     assert recording.period == 60
     assert recording.notes == {"repeated times": 1, "backward times": 1, "jumps in time": 1}
-    np.testing.assert_array_equal(recording.breaks, [0, 0, 0, 0, 0, 0, 0, 1, 0])
-
-
-def test_gaps_are_over_one_and_a_half_periods_either_way():
-    np.testing.assert_array_equal(
-        gap_mask(np.array([0, 1, 2.5, 4.1, 2.0, 2.0]), 1.0), [0, 0, 0, 1, 1, 0]
-    )
-    assert gap_mask(np.empty(0), 1.0).shape == (0,)
 
 
 def test_recording_plays_once_whatever_the_chunks():
@@ -720,10 +712,7 @@ def test_sleeping_machine_leaves_one_gap(fake, machine):
     assert len(machine.take(10).time) == 0
     fake.on(1, disk=500.0)
     after = machine.take(10)
-    np.testing.assert_array_equal(
-        gap_mask(np.array([START + 1, back.time[0], after.time[0]]), machine.period),
-        [False, True, False],
-    )
+    assert [back.time[0], after.time[0]] == [START + 3601, START + 3602]
     np.testing.assert_allclose(after.x[0, 2], 500)
     assert machine.notes == {"pauses": 1}
 
@@ -767,7 +756,8 @@ def test_machine_without_disk_counters(fake, machine, monkeypatch):
 
 def test_the_real_machine_answers():
     machine = ThisMachine()
-    machine.at, machine.second = machine.at - 1, machine.second - 1
+    machine.read_at -= 1
+    machine.second -= 1
     chunk = machine.take(10)
     assert chunk.x.shape == (1, 4)
     assert 0 <= chunk.x[0, 0] <= 100

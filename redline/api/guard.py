@@ -47,7 +47,7 @@ async def refuse(refusal: Refusal, scope: Any, receive: Any, send: Any) -> None:
 class RequestGuard:
     """Refuses requests that are not authorized, too frequent or too big.
 
-    A request that passes has the name of its token as `request.state.who`.
+    A request that passes has the name of its token in its `state.who`.
     """
 
     def __init__(self, app: Any, service: Service) -> None:

@@ -1,4 +1,4 @@
-"""The commands `generate`, `detectors` and `domains`: built-in domains and detectors."""
+"""The commands generate, detectors and domains: built-in domains and detectors."""
 
 from __future__ import annotations
 

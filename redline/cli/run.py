@@ -45,12 +45,12 @@ PrintAnomaly = Callable[[Feed, Anomaly], None]
 class RunPlan(NamedTuple):
     """The stream of a settings file, and the settings it runs under."""
 
-    stream: Stream
+    stream: Stream | None  # None: programs push its points
     name: str
     first: int  # the step it begins at
     settings: Settings
     own_clock: bool = False  # its steps come in real time
-    pushed: tuple[str, ...] = ()  # features of a stream that programs push points into
+    features: tuple[str, ...] = ()  # of a pushed stream
 
 
 class Tally:
@@ -104,6 +104,8 @@ def plan_run(
 ) -> RunPlan:
     """Return the stream of the table [source], at its first step, with its settings.
 
+    A name that is neither a file's, a simulated stream's nor this machine's is a pushed stream.
+
     Raises:
         ValueError: the table is incomplete, or its file does not exist.
     """
@@ -122,8 +124,10 @@ def plan_run(
         stream = STREAMS[name](source.get("seed", 0), source.get("rate", 0.01), injections)
         stream.skip(first)
         return RunPlan(stream, name, first, settings)
-    pushed = () if name == MACHINE_STREAM else tuple(source.get("features", ("value",)))
-    return RunPlan(ThisMachine(), name, 0, settings, own_clock=True, pushed=pushed)
+    if name == MACHINE_STREAM:
+        return RunPlan(ThisMachine(), name, 0, settings, own_clock=True)
+    features = tuple(source.get("features", ())) or ("value",)
+    return RunPlan(None, name, 0, settings, own_clock=True, features=features)
 
 
 def open_recording(source: Mapping[str, Any], config: Path, csv: Path | None) -> Recording:
@@ -157,13 +161,15 @@ def score_plan(plan: RunPlan, steps: int | None, show: PrintAnomaly) -> Iterator
 
     Without `steps`, to the end of the stream. The counts are also yielded before the first chunk.
     """
-    feed = Feed(plan.name, plan.stream, plan.own_clock, applied=plan.settings)
+    stream = plan.stream
+    assert stream is not None, "a pushed stream is scored live only"
+    feed = Feed(plan.name, stream, plan.own_clock, applied=plan.settings)
     feed.tape = feed.empty_tape(plan.first)
     tally = Tally()
     yield tally
     while steps is None or tally.rows < steps:
         wanted = CHUNK_STEPS if steps is None else min(CHUNK_STEPS, steps - tally.rows)
-        chunk = plan.stream.take(wanted)
+        chunk = stream.take(wanted)
         rows = len(chunk.time)
         if not rows:
             return
@@ -217,7 +223,9 @@ def run_live(plan: RunPlan, server: ServerSettings, show: PrintAnomaly) -> None:
         if server.db:
             store = SqliteStore(server.db, Retention(server.retention_days, server.retention_rows))
             stack.callback(store.close)
-        streams = {} if plan.pushed else {plan.name: MonitoredStream(plan.stream, plan.own_clock)}
+        streams = {}
+        if plan.stream is not None:
+            streams[plan.name] = MonitoredStream(plan.stream, plan.own_clock)
         limits = Limits(bool(server.create), server.streams)
         with usage_errors():
             service = assemble_service(
@@ -230,17 +238,25 @@ def run_live(plan: RunPlan, server: ServerSettings, show: PrintAnomaly) -> None:
         service.monitor.listeners.append(
             lambda batches, committed: print_batches(service, batches, show)
         )
-        print_status(
-            f"Redline runs {plan.name}; the API is at "
-            f"http://{server.host}:{server.port}/docs (Ctrl-C ends it)"
-        )
+        print_status(live_sentence(plan, f"http://{server.host}:{server.port}"))
         serve(build_server(service), sock, service.connections)
+
+
+def live_sentence(plan: RunPlan, url: str) -> str:
+    """Say what runs, where its points come from if programs push them, and where the API is."""
+    end = f"the API is at {url}/docs (Ctrl-C ends it)"
+    if plan.stream is not None:
+        return f"Redline runs {plan.name}; {end}"
+    return (
+        f"Redline waits for points of {plan.name} ({', '.join(plan.features)}), which is not a "
+        f"simulated stream: push them to {url}/api/submit; {end}"
+    )
 
 
 def prepare_feed(monitor: Monitor, plan: RunPlan) -> None:
     """Apply the settings of the file to the stream, whatever the store holds."""
-    if plan.pushed and plan.name not in monitor.feeds:
-        monitor.add_source(plan.name, plan.pushed)
+    if plan.stream is None and plan.name not in monitor.feeds:
+        monitor.add_source(plan.name, plan.features)
     feed = monitor.feeds[plan.name]
     if not plan.own_clock:
         feed.tape = feed.empty_tape(plan.first)

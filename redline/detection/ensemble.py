@@ -519,7 +519,7 @@ class Ensemble(Detector):
         """
         season = self._state["season"][channels]
         near = np.ceil((LEARNING_BLOCK + SEASON_NEIGHBOURHOOD) / np.maximum(season, 1)).astype(int)
-        back = (near + np.arange(SEASONS_AVERAGED)[:, None]) * season  # (SEASONS, channels)
+        back = (near + np.arange(SEASONS_AVERAGED)[:, None]) * season  # (seasons, channels)
         rows = steps[None, :, None] - back[:, None, :]
         found = ring[:, channels][rows % SEASON_MEMORY, np.arange(season.size)]
         inside = (rows >= 0) & (rows > steps[-1] - SEASON_MEMORY)

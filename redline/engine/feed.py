@@ -372,8 +372,8 @@ class Feed:
             self.stream.skip(old.first)
             return self.stream.take(old.end - old.first)
         if isinstance(stream, PushedStream):
-            last = float(old.time[-1]) if len(old.time) else -np.inf
-            stream.resume(old.end, last, old.counts["period"], old.counts["notes"])
+            newest_time = float(old.time[-1]) if len(old.time) else -np.inf
+            stream.resume(old.end, newest_time, old.counts["period"], old.counts["notes"])
         return Chunk(old.time, old.x, None)
 
 

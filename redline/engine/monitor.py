@@ -269,7 +269,7 @@ class Monitor:
         if self.stopping.is_set():
             wanted = "a service that runs"
             raise SubmissionRefused("points", wanted, "them while it ends; send again")
-        receipt = feed.stream.put(time, feed.stream.aligned(x, names))
+        receipt = feed.stream.enqueue(time, feed.stream.to_columns(x, names))
         self.arrivals.append(name)
         self.wake.set()
         return receipt
@@ -477,9 +477,8 @@ class Monitor:
             feed.catch_up(feed.applied_track, BUFFER_STEPS)
         chunk = stream.take(feed.capacity // 2)
         self.unacknowledged[feed.name] = stream
-        if stream.late:
-            late = tuple(stream.late)
-            stream.late = []
+        late = stream.take_late()
+        if late:
             feed.emit_late(late)
         feed.failure = None
         if not len(chunk.time):
@@ -536,7 +535,7 @@ class Monitor:
     def _resolve_receipts(self) -> None:
         for name, stream in list(self.unacknowledged.items()):
             stream.resolve(self.feeds[name].stored)
-            if not stream.open:
+            if not stream.unresolved:
                 del self.unacknowledged[name]
 
     def _publish(self, listener: BatchListener, batches: list[Batch]) -> None:
@@ -603,7 +602,7 @@ class Monitor:
 
 
 def _has_more(feed: Feed) -> bool:
-    return isinstance(feed.stream, PushedStream) and feed.stream.more
+    return isinstance(feed.stream, PushedStream) and feed.stream.has_more
 
 
 def _catch_up(feed: Feed) -> None:

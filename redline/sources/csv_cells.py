@@ -1,4 +1,4 @@
-"""Cells of a CSV file: its text cut into rows and columns, and the numbers in them."""
+"""The cells of a CSV file: its text is split into rows and columns of numbers and words."""
 
 import csv
 import io
@@ -18,12 +18,10 @@ MAX_FILE_BYTES = 50_000_000  # bytes of a file
 MAX_LINE_LENGTH = 131_072  # characters of a line; the csv module's own limit for one cell
 MAX_COLUMNS = 1_000  # columns of a file
 MAX_ROWS = 5_000_000  # lines of a file
-CELLS_AT_ONCE = (
-    1 << 15
-)  # cells converted at once, so that a file's text is never held as a million lists
-# rows and cells the guess looks at, at most
-HEAD = 500
-SEEN = 25_000
+BLOCK_CELLS = 1 << 15  # cells of a block: few enough that a large file needs little memory
+HEAD_ROWS = 500  # first rows that the guesses look at, at most
+HEAD_CELLS = 25_000  # cells of them after which no more rows are read
+MAX_COLUMN_NAME = 80  # characters of a column name
 EMPTY_FILE = "the file is empty; wanted a line of column names and rows of numbers"
 MISSING_CELLS = frozenset(
     ("", "nan", "null", "na", "n/a", "#n/a", "none", "nil", "-", "--", "?", "missing")
@@ -40,27 +38,29 @@ BYTE_ORDER_MARKS = (
     (b"\xff\xfe", "utf-16"),
     (b"\xfe\xff", "utf-16"),
 )
-FIRST_LINE = re.compile(
-    rb"(?:\A|[\r\n])[ \t]*(?!#|sep=[^\r\n][\r\n])[^\s]"
-)  # a line that is not blank, not a comment and not Excel's sep=
-DELIMITERS = {
-    "\t": "tabs",
-    ";": "semicolons",
-    "|": "bars",
-    ",": "commas",
-}  # in the order they are tried
+# a line that is not blank, not a comment and not Excel's sep=
+FIRST_LINE = re.compile(rb"(?:\A|[\r\n])[ \t]*(?!#|sep=[^\r\n][\r\n])[^\s]")
+# in the order in which they are tried
+DELIMITERS = {"\t": "tabs", ";": "semicolons", "|": "bars", ",": "commas"}
 
 
 class CsvError(ValueError):
-    """A file that cannot be read, in a sentence for the person who gave it; `names` are its columns
-    where that much was understood.
+    """A file that cannot be read; the message is a sentence for the user.
+
+    `names` are the columns of the file, if it was read that far.
     """
 
     names: tuple[str, ...] = ()
 
 
 def load_bytes(data: bytes | str | Path) -> bytes:
-    """The bytes of a file, at most LIMIT of them."""
+    """Return the bytes of a file.
+
+    data: the bytes, or the path of the file.
+
+    Raises:
+        CsvError: it cannot be opened, is larger than MAX_FILE_BYTES or is not text.
+    """
     if isinstance(data, bytes):
         raw = data
     else:
@@ -68,10 +68,9 @@ def load_bytes(data: bytes | str | Path) -> bytes:
             with open(data, "rb") as file:
                 raw = file.read(MAX_FILE_BYTES + 1)
         except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
             raise CsvError(
-                f"cannot open {str(data)!r}: "
-                f"{getattr(error, 'strerror', None) or error}; give the path of a CSV "
-                "file"
+                f"cannot open {str(data)!r}: {reason}; give the path of a CSV file"
             ) from error
     if len(raw) > MAX_FILE_BYTES:
         raise CsvError(
@@ -84,8 +83,10 @@ def load_bytes(data: bytes | str | Path) -> bytes:
 
 
 def decode_text(raw: bytes) -> tuple[bytes, str]:
-    """The text as UTF-8 without its byte order mark, with a remark where the encoding was a
-    guess.
+    """Return the text as UTF-8 without a byte order mark, and a remark if the encoding is a guess.
+
+    Raises:
+        CsvError: the text is not in the encoding that its byte order mark or its zeros announce.
     """
     encoding = next((name for mark, name in BYTE_ORDER_MARKS if raw.startswith(mark)), "utf-8-sig")
     if encoding == "utf-8-sig" and raw[:4096].count(0) * 3 > len(raw[:4096]):
@@ -105,8 +106,10 @@ def decode_text(raw: bytes) -> tuple[bytes, str]:
 
 
 def check_text(text: bytes) -> bytes:
-    """The text up to its last filled line, once it is known to be text in lines of a bearable
-    length.
+    """Return the text up to its last filled line.
+
+    Raises:
+        CsvError: the text is empty, holds control bytes, or has too many or too long lines.
     """
     filled = len(text.rstrip(b"\r\n\t ,;|\x1a"))
     if not filled:
@@ -135,20 +138,20 @@ def check_text(text: bytes) -> bytes:
 
 
 def count_lines(text: bytes) -> int:
-    """Line ends of any make."""
+    """Return the number of line ends: LF, CR or CR LF."""
     return text.count(b"\n") + text.count(b"\r") - text.count(b"\r\n")
 
 
 class CellBlock(NamedTuple):
-    """Some rows of a file as text."""
+    """Consecutive rows of a file as text."""
 
-    rows: list[list[str]]  # the steps, each of the table's width
-    raw: list[list[str]]  # the same lists among the blank rows that are no steps
-    before: int  # lines of the file before them
+    rows: list[list[str]]  # the rows that are steps, each as wide as the table
+    raw: list[list[str]]  # the same lists, with the blank rows that are not steps
+    lines_before: int  # lines of the file before the block
 
     def line(self, index: int) -> int:
-        """The line of the file on which a row begins, the first being 1."""
-        line = self.before + 1
+        """Return the line of the file, from 1 on, on which a row of `rows` begins."""
+        line = self.lines_before + 1
         for row in self.raw:
             if row is self.rows[index]:
                 break
@@ -158,58 +161,58 @@ class CellBlock(NamedTuple):
 
 @dataclass(frozen=True)
 class CsvTable:
-    """The text of a file and how it falls into rows and cells."""
+    """The text of a file, with how it is split into rows and cells."""
 
     text: bytes  # UTF-8, from the header on
-    before: int  # lines of the file before it
+    lines_before: int  # lines of the file before the header
     delimiter: str
     decimal: str = "."
     names: tuple[str, ...] = ()
-    header: bool = False
-    blank: bool = False  # a row without a filled cell is a step: its values are missing
+    header: bool = False  # whether the first row holds the names
+    blank: bool = False  # whether a row of empty cells is a step, with missing values
 
     def reader(self) -> Any:
-        """Every record from the header on."""
+        """Return a csv reader at the header."""
         return csv.reader(
             io.TextIOWrapper(io.BytesIO(self.text), "utf-8", newline=""),
             delimiter=self.delimiter,
             skipinitialspace=True,
         )
 
-    def records(self, reader: Any, most: int) -> list[list[str]]:
-        """The next records, at most so many; none at the end."""
+    def records(self, reader: Any, limit: int) -> list[list[str]]:
+        """Return at most `limit` further rows of a csv reader; none at the end."""
         try:
-            return list(islice(reader, most))
+            return list(islice(reader, limit))
         except csv.Error as error:
             what = "a quote is opened and not closed" if "limit" in str(error) else str(error)
             raise CsvError(
-                f"row {self.before + reader.line_num}: {what}; wanted cells separated "
+                f"row {self.lines_before + reader.line_num}: {what}; wanted cells separated "
                 f"by {DELIMITERS[self.delimiter]}"
             ) from None
 
     def blocks(self) -> Iterator[CellBlock]:
-        """The rows, some at a time; all of the table's width."""
+        """Yield all rows under the header, a block at a time."""
         reader = self.reader()
         width = len(self.names)
         while self.header and not any(*self.records(reader, 1)):
             pass
-        before = reader.line_num
-        while raw := self.records(reader, max(1, CELLS_AT_ONCE // width)):
-            block = CellBlock(self.steps(raw, width), raw, self.before + before)
-            self.square(block, width)
+        lines_read = reader.line_num
+        while raw := self.records(reader, max(1, BLOCK_CELLS // width)):
+            block = CellBlock(self.step_rows(raw, width), raw, self.lines_before + lines_read)
+            self.check_widths(block, width)
             yield block
-            before = reader.line_num
+            lines_read = reader.line_num
 
-    def steps(self, raw: list[list[str]], width: int) -> list[list[str]]:
-        """The rows that are steps: all filled ones, and the blank ones where `blank` says so."""
-        if self.blank and width == 1:
+    def step_rows(self, raw: list[list[str]], width: int) -> list[list[str]]:
+        """Return the rows that are steps: those with a filled cell, and blank ones if `blank`."""
+        if self.blank and width == 1:  # a blank line of a single column is an empty cell
             for row in raw:
                 if not row:
                     row.append("")
         return [row for row in raw if any(row) or (self.blank and len(row) == width)]
 
-    def square(self, block: CellBlock, width: int) -> None:
-        """Cuts empty cells beyond the last column, and refuses a row with more or fewer."""
+    def check_widths(self, block: CellBlock, width: int) -> None:
+        """Remove empty cells beyond the last column; CsvError for a row of another width."""
         if set(map(len, block.rows)) <= {width}:
             return
         for index, row in enumerate(block.rows):
@@ -223,7 +226,7 @@ class CsvTable:
                 )
 
     def fail(self, step: int, column: str, wanted: str) -> NoReturn:
-        """Raises the error that names one cell."""
+        """Raise the CsvError that names the cell of a step in a column."""
         for block in self.blocks():
             if step < len(block.rows):
                 cell = quote_cell(block.rows[step][self.names.index(column)])
@@ -236,15 +239,15 @@ class CsvTable:
 
 
 def quote_cell(cell: str) -> str:
-    """A cell in an error: quoted, and cut where it is long."""
+    """Return a cell for an error message: quoted, and cut at 40 characters."""
     words = " ".join(cell[:200].split())
-    return (
-        "an empty cell" if not words else f'"{words}"' if len(words) <= 40 else f'"{words[:40]}..."'
-    )
+    if not words:
+        return "an empty cell"
+    return f'"{words}"' if len(words) <= 40 else f'"{words[:40]}..."'
 
 
 def detect_table(text: bytes) -> tuple[CsvTable, list[list[str]]]:
-    """How the text falls into rows and columns, with the first rows under the header."""
+    """Find the delimiter, the decimal sign and the header; return the first rows under it too."""
     first = FIRST_LINE.search(text)
     if not first:
         raise CsvError(EMPTY_FILE)
@@ -269,26 +272,31 @@ def detect_table(text: bytes) -> tuple[CsvTable, list[list[str]]]:
 
 
 def first_rows(table: CsvTable) -> list[list[str]]:
-    """The first filled rows, as wide as the first of them."""
+    """Return the first filled rows, each cut to the width of the first; shorter ones are left out.
+
+    Raises:
+        CsvError: there are none, or they have too many columns.
+    """
     reader = table.reader()
     rows: list[list[str]] = []
-    while len(rows) < HEAD and (more := table.records(reader, 20)):
+    while len(rows) < HEAD_ROWS and (more := table.records(reader, 20)):
         rows += [row for row in more if any(row)]
-        if len(rows) * len(rows[0] if rows else ()) > SEEN:
+        if len(rows) * len(rows[0] if rows else ()) > HEAD_CELLS:
             break
     if not rows:
         raise CsvError(EMPTY_FILE)
     if len(rows[0]) > MAX_COLUMNS:
         raise CsvError(
-            f"row {table.before + 1} has {len(rows[0]):,} columns, wanted at most "
+            f"row {table.lines_before + 1} has {len(rows[0]):,} columns, wanted at most "
             f"{MAX_COLUMNS:,}; write one row a step"
         )
     return [row[: len(rows[0])] for row in rows if len(row) >= len(rows[0])]
 
 
 def last_comment(top: bytes) -> str:
-    """The last line above the rows that begins with #, without it: column names, as some programs
-    write them.
+    """Return the last line that begins with #, without it: some programs write the names there.
+
+    top: the text above the rows.
     """
     lines = [
         line
@@ -299,32 +307,30 @@ def last_comment(top: bytes) -> str:
 
 
 def guess_delimiter(top: bytes) -> str:
-    """The first separator that cuts the first lines all like the first of them; else the one seen
-    most.
+    """Return the delimiter of the first rows.
+
+    It is the first one that splits at least 90 % of the rows into the same number of cells, two or
+    more, as the first row; else the one that splits the rows into most cells.
     """
     head = list(islice(io.StringIO(top.decode(errors="ignore"), newline=""), 51))
-    head = (
-        head[:-1] if len(head) > 1 and len(top) == MAX_LINE_LENGTH else head
-    )  # the last line may be cut
-    widths: dict[str, list[int]] = {}
+    if len(head) > 1 and len(top) == MAX_LINE_LENGTH:
+        head = head[:-1]  # it may be cut
+    widths: dict[str, list[int]] = {}  # cells of each row
     for delimiter in DELIMITERS:
         try:
-            cut = [
-                len(row)
-                for row in csv.reader(head, delimiter=delimiter, skipinitialspace=True)
-                if any(row)
-            ]
+            rows = csv.reader(head, delimiter=delimiter, skipinitialspace=True)
+            width = [len(row) for row in rows if any(row)] or [1]
         except csv.Error:
-            cut = []
-        widths[delimiter] = cut = cut or [1]
-        if cut[0] > 1 and cut.count(cut[0]) >= 0.9 * len(cut):
+            width = [1]
+        widths[delimiter] = width
+        if width[0] > 1 and width.count(width[0]) >= 0.9 * len(width):
             return delimiter
-    most = max(widths, key=lambda delimiter: sum(widths[delimiter]))
-    return most if sum(widths[most]) > len(widths[most]) else ","
+    best = max(widths, key=lambda delimiter: sum(widths[delimiter]))
+    return best if sum(widths[best]) > len(widths[best]) else ","
 
 
 def guess_decimal(rows: list[list[str]], delimiter: str) -> str:
-    """A comma when more numbers of the first rows have one than have a point."""
+    """Return a comma if more numbers have a decimal comma than a decimal point, else a point."""
     cells = [cell.strip() for row in rows for cell in row]
     commas = sum(COMMA_DECIMAL.fullmatch(cell) is not None for cell in cells)
     points = sum(POINT_DECIMAL.fullmatch(cell) is not None for cell in cells)
@@ -333,22 +339,26 @@ def guess_decimal(rows: list[list[str]], delimiter: str) -> str:
 
 
 def has_header(rows: list[list[str]], decimal: str) -> bool:
-    """The first row is names when a column has a word there over numbers or time stamps, or when it
-    holds nothing but words.
+    """Return whether the first row holds column names.
+
+    It does if a column has a word there above numbers or timestamps, or if it holds only words.
     """
     first = [cell_kind(cell, decimal) for cell in rows[0]]
-    for at, sort in enumerate(first):
-        below = [kind for row in rows[1:] if (kind := cell_kind(row[at], decimal)) != "missing"]
-        if sort == "text" and below and below.count("text") * 2 < len(below):
+    for column in range(len(first)):
+        if first[column] != "text":
+            continue
+        below = [cell_kind(row[column], decimal) for row in rows[1:]]
+        filled = [kind for kind in below if kind != "missing"]
+        if filled and filled.count("text") * 2 < len(filled):
             return True
     return set(first) <= {"text", "missing"} and "text" in first
 
 
 def unique_names(cells: Iterable[str]) -> tuple[str, ...]:
-    """Column names: a nameless one is numbered, a repeated one gets a number."""
-    names: dict[str, int] = {}  # how often each was asked for
-    for at, cell in enumerate(cells):
-        plain = name = " ".join(cell.split())[:80] or f"column {at + 1}"
+    """Return column names: an empty one becomes "column 3", a repeated one gets a number."""
+    names: dict[str, int] = {}  # how often each occurred
+    for i, cell in enumerate(cells):
+        plain = name = " ".join(cell.split())[:MAX_COLUMN_NAME] or f"column {i + 1}"
         while name in names:
             names[plain] = names.get(plain, 1) + 1
             name = f"{plain} {names[plain]}"
@@ -357,7 +367,7 @@ def unique_names(cells: Iterable[str]) -> tuple[str, ...]:
 
 
 def cell_kind(cell: str, decimal: str) -> str:
-    """What a cell looks like: missing, number, stamp or text."""
+    """Return what a cell looks like: missing, number, stamp (a timestamp) or text."""
     value = parse_number(cell, decimal)
     if value is not None:
         return "missing" if value != value and cell.strip().lower() in MISSING_CELLS else "number"
@@ -374,7 +384,7 @@ THOUSANDS = {
 
 
 def parse_number(cell: str, decimal: str = ".") -> float | None:
-    """The value of a cell: NaN where it is missing, None where it is no number."""
+    """Return the value of a cell; NaN if it is missing, None if it is not a number."""
     word = cell.strip()
     if word.lower() in MISSING_CELLS:
         return np.nan
@@ -390,50 +400,52 @@ def parse_number(cell: str, decimal: str = ".") -> float | None:
 
 
 class NumberReader:
-    """A column of values, read a block at a time."""
+    """Reads a column of numbers, a block of cells at a time."""
 
     def __init__(self, decimal: str) -> None:
         self.decimal = decimal
         self.values: list[FloatArray] = []
-        self.filled = self.bad = self.steps = 0
-        self.first = -1  # the step of the first cell that is no number
+        self.steps = 0
+        self.filled = 0  # cells that are not missing
+        self.bad = 0  # cells that are not numbers
+        self.first_bad = -1  # the step of the first of them; -1 = there is none
 
     @property
     def text(self) -> bool:
-        """Most filled cells are no numbers."""
+        """Whether most filled cells are not numbers."""
         return self.bad * 2 > self.filled
 
     def add(self, cells: tuple[str, ...]) -> None:
-        """Learns a block; a column that is text is given up."""
+        """Read a block; skip it in a column that has proved to be text."""
         try:
-            values = np.fromiter(map(float, self.pointed(cells)), float, len(cells))
+            values = np.fromiter(map(float, self.with_decimal_points(cells)), float, len(cells))
             self.values.append(values)
             self.filled += int(np.count_nonzero(values == values))
         except ValueError:
             if not (self.text and self.bad > 1000):
-                self.sift(cells)
+                self.read_one_by_one(cells)
         self.steps += len(cells)
 
-    def pointed(self, cells: tuple[str, ...]) -> Iterable[str]:
-        """The cells as Python writes numbers, where that is only a comma away."""
+    def with_decimal_points(self, cells: tuple[str, ...]) -> Iterable[str]:
+        """Return the cells with decimal points; none if they hold points, as between thousands."""
         if self.decimal == ".":
             return cells
-        return (
-            () if any("." in cell for cell in cells) else (cell.replace(",", ".") for cell in cells)
-        )
+        if any("." in cell for cell in cells):
+            return ()
+        return (cell.replace(",", ".") for cell in cells)
 
-    def sift(self, cells: tuple[str, ...]) -> None:
-        """Learns a block cell by cell: missing ones, thousands, text."""
+    def read_one_by_one(self, cells: tuple[str, ...]) -> None:
+        """Read a block whose cells are not all plain numbers: missing ones, thousands, text."""
         values = [parse_number(cell, self.decimal) for cell in cells]
-        wrong = [at for at, value in enumerate(values) if value is None]
-        if wrong and self.first < 0:
-            self.first = self.steps + wrong[0]
+        wrong = [i for i, value in enumerate(values) if value is None]
+        if wrong and self.first_bad < 0:
+            self.first_bad = self.steps + wrong[0]
         self.bad += len(wrong)
         self.filled += sum(value is None or value == value for value in values)
         self.values.append(np.array([np.nan if value is None else value for value in values]))
 
     def finish(self, table: CsvTable, column: str) -> FloatArray:
-        """The values (steps,), NaN = missing; refuses a cell that is no number."""
+        """Return the values (steps,), NaN = missing; CsvError for a cell that is not a number."""
         if self.bad:
-            table.fail(self.first, column, "a number or an empty cell")
+            table.fail(self.first_bad, column, "a number or an empty cell")
         return np.concatenate(self.values)

@@ -1,4 +1,4 @@
-"""The stream of this machine: processor, memory, disk and network, each second."""
+"""The stream of this machine: the load of processor, memory, disk and network each second."""
 
 import time as wall
 from collections.abc import Callable
@@ -11,16 +11,16 @@ from streams import Chunk, Stream
 
 
 class MachineReading(NamedTuple):
-    """What the operating system says at one moment."""
+    """The load and the counters of the operating system at one moment."""
 
-    cpu: float  # % of all cores since the reading before
+    cpu: float  # % of all cores since the previous reading
     memory: float  # %
-    disk: float | None  # bytes read and written since the start; None: not known here
-    network: float | None  # bytes received and sent since the start; None: not known here
+    disk: float | None  # bytes read and written since the start; None = not available
+    network: float | None  # bytes received and sent since the start; None = not available
 
 
 def read_machine() -> MachineReading:
-    """Asks the operating system."""
+    """Read the load and the counters from the operating system."""
     return MachineReading(
         psutil.cpu_percent(),
         psutil.virtual_memory().percent,
@@ -30,8 +30,9 @@ def read_machine() -> MachineReading:
 
 
 def read_counter(what: str) -> float | None:
-    """Bytes through all disks or network cards; None where the system does not say, as in some
-    containers.
+    """Return the bytes through all disks ("disk") or network cards ("network").
+
+    None where the system does not say, as in some containers.
     """
     try:
         if what == "disk":
@@ -44,12 +45,11 @@ def read_counter(what: str) -> float | None:
 
 
 class ThisMachine(Stream):
-    """The load of the machine this runs on, a row for each second of the wall clock in which
-    they are taken.
+    """The load of the machine this runs on: one row for each second in which `take` is called.
 
-    After more than ASLEEP seconds without a row there is one gap and no burst: the first row back
-    has memory only, because an average over a sleep says nothing about now. Shorter pauses are
-    averaged over their true length.
+    After more than MAX_PAUSE seconds without a row, as when the machine slept, there is one gap:
+    the next row has memory only, because an average over the pause says nothing about now. The
+    rates after a shorter pause are averages over its length.
     """
 
     title = "This machine"
@@ -58,7 +58,7 @@ class ThisMachine(Stream):
     units = ("%", "%", "B/s", "B/s")
     floors = (2.0, 0.2, 50_000.0, 10_000.0)
     period = 1.0
-    ASLEEP = 5.0  # seconds
+    MAX_PAUSE = 5.0  # seconds between two readings over which rates are averaged
 
     def __init__(
         self,
@@ -67,33 +67,37 @@ class ThisMachine(Stream):
     ) -> None:
         self.clock = clock
         self.read = read
-        self.at = clock()  # seconds since the Unix epoch of the reading before
-        self.second = np.floor(self.at)  # of the row before
-        self.before = read()
+        self.read_at = clock()  # seconds since the Unix epoch, of the previous reading
+        self.second = np.floor(self.read_at)  # seconds since the Unix epoch, of the previous row
+        self.previous = read()
         self.notes: dict[str, int] = {}
 
     def take(self, steps: int) -> Chunk:
-        """One row when a second has begun since the last one; else none. A clock set back starts
-        anew from there.
+        """Return one row if a new second has begun since the previous one, else none.
+
+        After the clock is set back, rows continue from the new time.
         """
         now = self.clock()
         second = np.floor(now)
-        early = 0 <= now - self.at < self.period / 2  # too soon after the reading before for a rate
-        if steps < 1 or early or self.second - self.period <= second <= self.second:
+        too_soon = 0 <= now - self.read_at < self.period / 2  # for a rate
+        if steps < 1 or too_soon or self.second - self.period <= second <= self.second:
             return Chunk(np.empty(0), np.empty((0, 4)), None)
         reading = self.read()
-        row = self.row(reading, now - self.at)
-        self.at = now
+        row = self.row(reading, now - self.read_at)
+        self.read_at = now
         self.second = second
-        self.before = reading
+        self.previous = reading
         return Chunk(np.array([second]), np.array([row]), None)
 
     def row(self, new: MachineReading, elapsed: float) -> list[float]:
-        """CPU, memory, disk and network (features,), NaN = missing, after so many seconds."""
-        if not 0 < elapsed <= self.ASLEEP:
+        """Return the row (features,) of a reading, NaN = missing.
+
+        elapsed: seconds since the previous reading.
+        """
+        if not 0 < elapsed <= self.MAX_PAUSE:
             self.note("pauses" if elapsed > 0 else "clock set back")
             return [np.nan, new.memory, np.nan, np.nan]
-        old = self.before
+        old = self.previous
         return [
             new.cpu,
             new.memory,
@@ -102,7 +106,7 @@ class ThisMachine(Stream):
         ]
 
     def rate(self, what: str, old: float | None, new: float | None, elapsed: float) -> float:
-        """Bytes per second between two readings; NaN, counted, where there is none."""
+        """Return the bytes per second between two counters; NaN, counted, if one is unusable."""
         if new is None or old is None:
             self.note(f"{what} not known")
         elif new < old:
@@ -111,6 +115,6 @@ class ThisMachine(Stream):
             return (new - old) / elapsed
         return np.nan
 
-    def note(self, fact: str) -> None:
-        """Counts a fact."""
-        self.notes[fact] = self.notes.get(fact, 0) + 1
+    def note(self, event: str) -> None:
+        """Count an event."""
+        self.notes[event] = self.notes.get(event, 0) + 1

@@ -1,10 +1,14 @@
-"""What programs push in: each source's bounded queue, and the receipt that says when its points are
-safe.
+"""The streams that programs push points into: a bounded queue of submissions per source.
 
-A source's time goes forward strictly. A point whose time is known already is a *repeat*: ignored
-and counted. One that comes after a newer one is *late*: kept for the history, never scored, and
-counted. When a queue is full the whole submission is *refused* and counted: nothing is dropped in
-silence.
+The monitor reads a queue, compares each point's time with the newest time of the source before it,
+and sorts the points into three kinds:
+
+- *fresh*: newer than all points before it. It is scored and stored.
+- *repeated*: not newer, and the source already has a point at this time. It is ignored and counted.
+- *late*: not newer, and the first point at this time. It is stored without a score and counted.
+
+Each submission has a receipt, which resolves to these counts once its points are committed. A
+submission that does not fit into the queue is refused as a whole and counted.
 """
 
 from __future__ import annotations
@@ -21,16 +25,17 @@ from streams import Chunk, Stream
 
 SOURCE_QUEUE_POINTS = 100_000  # points one source may have waiting
 TOTAL_QUEUE_POINTS = 1_000_000  # points all sources together may have waiting
-PERIOD_SAMPLE = 64  # points that tell how long a step takes
+PERIOD_SAMPLE = 64  # first intervals between points, whose median is the period
 MAX_NAME_LENGTH = 200  # characters of a name
 MAX_FEATURES = 1_000  # features of a source
-# seconds that a time may lie ahead of the clock here: a stray 2099 would make all that follows late
+# seconds that a time may lie ahead of this machine's clock: after one point from 2099 every other
+# point would be late
 MAX_SECONDS_AHEAD = 86_400.0
 EARLIEST_TIME = -62_135_596_800.0  # seconds since the Unix epoch: the year 1
 
 
 class SubmissionRefused(ValueError):
-    """A submission that was not taken: names the field, what was wanted and what came."""
+    """A submission that was not queued; names the field, what was wanted and what came."""
 
     def __init__(self, field: str, wanted: str, came: str) -> None:
         super().__init__(f"{field}: wanted {wanted}; came {came}")
@@ -40,31 +45,51 @@ class SubmissionRefused(ValueError):
 
 
 class QueueFull(SubmissionRefused):
-    """The queue has no room now: send the same points again in a while."""
+    """A submission that does not fit into the queue now; it can be sent again later."""
 
 
 class SubmissionCounts(NamedTuple):
-    """What became of the points of one submission."""
+    """The points of one submission, counted by kind."""
 
-    accepted: int  # scored and kept
-    repeated: int  # known already, ignored
-    late: int  # kept unscored
+    accepted: int  # fresh: scored and stored
+    repeated: int  # ignored
+    late: int  # stored without a score
 
 
 class Receipt(Future[SubmissionCounts]):
-    """Resolves when the points it stands for are committed; where there is no ledger, when they are
-    scored.
+    """The future counts of a submission.
+
+    It resolves when the points are committed; without a store, when they are scored.
     """
 
 
 class Submission(NamedTuple):
+    """Points of one source that were sent together."""
+
     time: np.ndarray  # (n,) seconds since the Unix epoch, in the order they were sent
     x: np.ndarray  # (n, features), NaN = missing
     receipt: Receipt
 
 
+class UnresolvedReceipt(NamedTuple):
+    """A receipt that resolves to `counts` once all steps before `end` are stored."""
+
+    end: int  # absolute step
+    receipt: Receipt
+    counts: SubmissionCounts
+
+
 def validate_points(time: np.ndarray, x: np.ndarray, now: float) -> tuple[np.ndarray, np.ndarray]:
-    """The arrays as floats, (n,) and (n, features), or Refused."""
+    """Return the points as floats: times (n,) and values (n, features).
+
+    Args:
+        time: seconds since the Unix epoch.
+        x: (n, features), or (n,) for one feature; NaN = missing.
+        now: seconds since the Unix epoch, to refuse times more than a day ahead.
+
+    Raises:
+        SubmissionRefused: a shape, a time or the number of points is not allowed.
+    """
     time = np.asarray(time, dtype=np.float64).reshape(-1)
     x = np.asarray(x, dtype=np.float64)
     x = x[:, None] if x.ndim == 1 else x
@@ -74,12 +99,12 @@ def validate_points(time: np.ndarray, x: np.ndarray, now: float) -> tuple[np.nda
             f"one row of 1 to {MAX_FEATURES:,} features for each of {len(time)} times",
             f"the shape {x.shape}",
         )
-    right = (time >= EARLIEST_TIME) & (time <= now + MAX_SECONDS_AHEAD)  # false for a NaN too
-    if not right.all():
+    valid = (time >= EARLIEST_TIME) & (time <= now + MAX_SECONDS_AHEAD)  # False for NaN too
+    if not valid.all():
         raise SubmissionRefused(
             "time",
             "seconds since the Unix epoch, at most a day ahead of the clock here",
-            repr(float(time[~right][0])),
+            repr(float(time[~valid][0])),
         )
     if len(time) > SOURCE_QUEUE_POINTS:
         raise SubmissionRefused(
@@ -91,7 +116,10 @@ def validate_points(time: np.ndarray, x: np.ndarray, now: float) -> tuple[np.nda
 
 
 def validate_source_name(name: str, names: Sequence[str]) -> None:
-    """Refuse a source or feature name that is not readable."""
+    """Raise SubmissionRefused for a source or feature name that is empty, too long or unprintable.
+
+    Feature names must also differ from each other.
+    """
     for field, each in (("source", name), *(("values", each) for each in names)):
         if (
             not isinstance(each, str)
@@ -109,28 +137,29 @@ def validate_source_name(name: str, names: Sequence[str]) -> None:
 
 
 class QueueBudget:
-    """The points that all sources together have waiting."""
+    """A limit on the points that wait in the queues of all sources together."""
 
     def __init__(self, limit: int = TOTAL_QUEUE_POINTS) -> None:
         self.limit = limit
         self.waiting = 0
         self.lock = threading.Lock()
 
-    def enter(self, points: int) -> bool:
-        """Whether there was room; if so it is taken."""
+    def reserve(self, points: int) -> bool:
+        """Reserve space for so many points; return False, and reserve nothing, if there is less."""
         with self.lock:
             if self.waiting + points > self.limit:
                 return False
             self.waiting += points
             return True
 
-    def leave(self, points: int) -> None:
+    def release(self, points: int) -> None:
+        """Release the space of points that left a queue."""
         with self.lock:
             self.waiting -= points
 
 
 class PushedStream(Stream):
-    """A source that programs push into; its features are those of its first submission."""
+    """A source that programs push points into; its features are those of its first submission."""
 
     about = "Pushed in by a program."
     period = 1.0
@@ -150,7 +179,7 @@ class PushedStream(Stream):
             names: its features.
             units: their units; none where left out.
             budget: the queue space it shares with other sources.
-            known: returns (n,) bool, which of these times (n,) were accepted before.
+            known: returns (n,) bool, at which of these times (n,) the source has a point.
         """
         self.title = title
         self.names = tuple(names)
@@ -158,34 +187,35 @@ class PushedStream(Stream):
         self.floors = (0.0,) * len(self.names)
         self.notes: Counter[str] = Counter()
         self.known = known or (lambda times: np.zeros(len(times), bool))
-        self.last = -np.inf  # seconds since the epoch, of the newest point given
-        self.gaps: list[float] = []  # seconds between its first points
-        self.given = 0  # points given by `take`, ever: the absolute step of the next
+        self.newest_time = -np.inf  # seconds since the Unix epoch, of the newest fresh point
+        self.intervals: list[float] = []  # seconds between its first points
+        self.end = 0  # fresh points ever: the absolute step of the next one
         self.queue: deque[Submission] = deque()
-        self.waiting = 0  # points queued and not given yet
+        self.waiting = 0  # points queued, or sorted and not taken yet
         self.budget = budget or QueueBudget()
         self.lock = threading.Lock()
-        self.rest = self.nothing = Chunk(
-            np.empty(0), np.empty((0, len(self.names))), None
-        )  # sorted out, not given yet
-        self.late: list[Chunk] = []  # late points, until the monitor fetches them
-        self.aside: set[float] = set()  # times of late points that the ledger may not know yet
-        self.open: deque[tuple[int, Receipt, SubmissionCounts]] = (
-            deque()
-        )  # receipts waiting for that step to be safe
+        self.empty = Chunk(np.empty(0), np.empty((0, len(self.names))), None)
+        self.sorted_rest = self.empty  # fresh points that are not taken yet
+        self.late: list[Chunk] = []  # late points that are not taken yet
+        self.late_times: set[float] = set()  # of late points that may not be stored yet
+        self.unresolved: deque[UnresolvedReceipt] = deque()  # by increasing end
 
-    def resume(self, given: int, last: float, period: float, notes: Mapping[str, int]) -> None:
-        """Continue after `given` points, the newest at `last` (seconds since the epoch)."""
-        self.given = given
-        self.last = last
+    def resume(self, end: int, newest_time: float, period: float, notes: Mapping[str, int]) -> None:
+        """Continue at step `end`, after a point at `newest_time` (seconds since the Unix epoch)."""
+        self.end = end
+        self.newest_time = newest_time
         self.period = period
         self.notes.update(notes)
 
-    # any thread
+    # --- for any thread
 
-    def aligned(self, x: np.ndarray, names: Sequence[str]) -> np.ndarray:
-        """The columns in this source's order, NaN where a feature was left out; a feature it does
-        not have is refused.
+    def to_columns(self, x: np.ndarray, names: Sequence[str]) -> np.ndarray:
+        """Return x (n, names) with the columns of this source, NaN for features not in `names`.
+
+        Without `names`, x must have all features in this source's order.
+
+        Raises:
+            SubmissionRefused: a feature that this source does not have.
         """
         if tuple(names) == self.names or (not names and x.shape[1] == len(self.names)):
             return x
@@ -196,152 +226,168 @@ class PushedStream(Stream):
                 f"features of {self.title}: {', '.join(self.names)}",
                 ", ".join(unknown) or f"{x.shape[1]} columns",
             )
-        whole = np.full((len(x), len(self.names)), np.nan)
-        whole[:, [self.names.index(name) for name in names]] = x
-        return whole
+        columns = np.full((len(x), len(self.names)), np.nan)
+        columns[:, [self.names.index(name) for name in names]] = x
+        return columns
 
-    def put(self, time: np.ndarray, x: np.ndarray) -> Receipt:
-        """Queues points (n,), (n, features); Full when they do not fit."""
+    def enqueue(self, time: np.ndarray, x: np.ndarray) -> Receipt:
+        """Queue validated points: times (n,) and values (n, features).
+
+        Raises:
+            QueueFull: they do not fit.
+        """
         receipt = Receipt()
+        points = len(time)
         with self.lock:
-            if self.waiting + len(time) > SOURCE_QUEUE_POINTS or not self.budget.enter(len(time)):
-                self.notes["refused"] += len(time)
-                full = (
+            if self.waiting + points > SOURCE_QUEUE_POINTS or not self.budget.reserve(points):
+                self.notes["refused"] += points
+                came = (
                     f"{self.waiting:,} of {SOURCE_QUEUE_POINTS:,} waiting here and "
-                    f"{self.budget.waiting:,} of {self.budget.limit:,} in all; send again "
-                    "later"
+                    f"{self.budget.waiting:,} of {self.budget.limit:,} in all; send again later"
                 )
-                raise QueueFull(
-                    "points", f"room for {len(time):,} in the queue of {self.title}", full
-                )
+                raise QueueFull("points", f"room for {points:,} in the queue of {self.title}", came)
             self.queue.append(Submission(time, x, receipt))
-            self.waiting += len(time)
+            self.waiting += points
         return receipt
 
-    # the monitor's thread
+    # --- for the monitor's thread
 
     def take(self, steps: int) -> Chunk:
-        """At most so many of the points waiting, those in order and new."""
-        if not len(self.rest.time) and self.queue:
-            self.rest = self.gathered()
-        time, x, _ = chunk = self.rest
-        if len(time) <= steps:
-            self.rest = self.nothing
+        """Return at most so many fresh points."""
+        if not len(self.sorted_rest.time) and self.queue:
+            self.sorted_rest = self.sort_queue()
+        chunk = self.sorted_rest
+        if len(chunk.time) <= steps:
+            self.sorted_rest = self.empty
         else:
-            chunk = Chunk(time[:steps], x[:steps], None)
-            self.rest = Chunk(time[steps:], x[steps:], None)
-        self.leave(len(chunk.time))
+            self.sorted_rest = Chunk(chunk.time[steps:], chunk.x[steps:], None)
+            chunk = Chunk(chunk.time[:steps], chunk.x[:steps], None)
+        self.release(len(chunk.time))
         return chunk
 
-    @property
-    def more(self) -> bool:
-        """Whether something is sorted out and not given; what is queued meanwhile waits its turn,
-        or no round would ever end.
-        """
-        return len(self.rest.time) > 0
+    def take_late(self) -> tuple[Chunk, ...]:
+        """Return the late points that were sorted out since the last call."""
+        late = tuple(self.late)
+        self.late = []
+        return late
 
-    def leave(self, points: int) -> None:
+    @property
+    def has_more(self) -> bool:
+        """Whether sorted points are left to take.
+
+        Points queued since then do not count: else a round of the monitor might never end.
+        """
+        return len(self.sorted_rest.time) > 0
+
+    def release(self, points: int) -> None:
+        """Release the queue space of points that were taken or are not scored."""
         with self.lock:
             self.waiting -= points
-        self.budget.leave(points)
+        self.budget.release(points)
 
-    def gathered(self) -> Chunk:
-        """Everything queued, sorted out; each receipt learns what became of its points."""
+    def sort_queue(self) -> Chunk:
+        """Empty the queue into fresh, repeated and late points; return the fresh ones."""
         submissions = list(self.queue)
-        one = submissions[0]
-        time = (
-            np.concatenate([each.time for each in submissions])
-            if len(submissions) > 1
-            else one.time
-        )
-        x = np.concatenate([each.x for each in submissions]) if len(submissions) > 1 else one.x
-        newest = np.maximum.accumulate(
-            np.concatenate(([self.last], time))
-        )  # (1 + n,) before each point
+        time = submissions[0].time
+        x = submissions[0].x
+        if len(submissions) > 1:
+            time = np.concatenate([submission.time for submission in submissions])
+            x = np.concatenate([submission.x for submission in submissions])
+        # (1 + n,) the newest time before each point, then the newest of all
+        newest = np.maximum.accumulate(np.concatenate(([self.newest_time], time)))
         fresh = time > newest[:-1]
-        late = np.zeros(len(time), bool) if fresh.all() else self.parted(time, fresh)
-        self.answer(submissions, fresh, late)
+        late = np.zeros(len(time), bool) if fresh.all() else self.late_mask(time, fresh)
+        self.defer_receipts(submissions, fresh, late)
         if not fresh.all():
-            self.put_aside(time[late], x[late])
-            self.count(len(time) - int(fresh.sum()), int(late.sum()))
+            self.set_aside_late(time[late], x[late])
+            self.count_unscored(len(time) - int(fresh.sum()), int(late.sum()))
             time = time[fresh]
             x = x[fresh]
-        self.rate(time)
-        self.last = float(newest[-1])
+        self.update_period(time)
+        self.newest_time = float(newest[-1])
         return Chunk(time, x, None)
 
-    def answer(
+    def defer_receipts(
         self, submissions: Sequence[Submission], fresh: np.ndarray, late: np.ndarray
     ) -> None:
-        """What each receipt will say, once the steps up to its last are safe."""
-        start = 0
-        for each in submissions:
-            self.queue.popleft()
-            span = slice(start, start := start + len(each.time))
-            accepted = int(np.count_nonzero(fresh[span]))
-            after = int(np.count_nonzero(late[span]))
-            self.given += accepted
-            self.open.append(
-                (
-                    self.given,
-                    each.receipt,
-                    SubmissionCounts(accepted, len(each.time) - accepted - after, after),
-                )
-            )
+        """Move the submissions' receipts from the queue to `unresolved`, with their counts.
 
-    def parted(self, time: np.ndarray, fresh: np.ndarray) -> np.ndarray:
-        """Which of the points that are not fresh are late (n,); the others repeat a time that was
-        kept.
+        Args:
+            submissions: the first ones of the queue.
+            fresh: (n,) bool, which of their points are fresh.
+            late: (n,) bool, which of their points are late.
         """
+        start = 0
+        for submission in submissions:
+            self.queue.popleft()
+            points = len(submission.time)
+            span = slice(start, start + points)
+            start += points
+            accepted = int(np.count_nonzero(fresh[span]))
+            late_points = int(np.count_nonzero(late[span]))
+            counts = SubmissionCounts(accepted, points - accepted - late_points, late_points)
+            self.end += accepted
+            self.unresolved.append(UnresolvedReceipt(self.end, submission.receipt, counts))
+
+    def late_mask(self, time: np.ndarray, fresh: np.ndarray) -> np.ndarray:
+        """Return which points are late (n,); those neither fresh nor late are repeated."""
         old = np.flatnonzero(~fresh)
+        old_time = time[old]
         seen = (
-            np.isin(time[old], time[fresh])
-            | np.isin(time[old], list(self.aside))
-            | self.known(time[old])
+            np.isin(old_time, time[fresh])
+            | np.isin(old_time, list(self.late_times))
+            | self.known(old_time)
         )
-        first = np.zeros(len(old), bool)
-        first[np.unique(time[old], return_index=True)[1]] = True
+        first = np.zeros(len(old), bool)  # of several old points at one time, the first
+        first[np.unique(old_time, return_index=True)[1]] = True
         late = np.zeros(len(time), bool)
         late[old[first & ~seen]] = True
         return late
 
-    def put_aside(self, time: np.ndarray, x: np.ndarray) -> None:
+    def set_aside_late(self, time: np.ndarray, x: np.ndarray) -> None:
+        """Keep late points (n,), (n, features) for `take_late`."""
         if len(time):
             self.late.append(Chunk(time, x, None))
-            self.aside.update(time.tolist())
+            self.late_times.update(time.tolist())
 
-    def rate(self, fresh: np.ndarray) -> None:
-        """The seconds a step takes, by the first of them."""
-        if self.given < PERIOD_SAMPLE and len(fresh):
-            before = [self.last] if np.isfinite(self.last) else []
-            self.gaps = [*self.gaps, *np.diff([*before, *fresh[:PERIOD_SAMPLE]]).tolist()][
-                :PERIOD_SAMPLE
-            ]
-            self.period = float(np.median(self.gaps)) if self.gaps else 1.0
+    def update_period(self, fresh: np.ndarray) -> None:
+        """Set the period to the median interval between the first points; `fresh` are times (n,).
 
-    def count(self, old: int, late: int) -> None:
-        """Those that are not given leave the queue; repeats and late ones are counted."""
-        self.leave(old)
-        for fact, number in (("repeated", old - late), ("late", late)):
-            if number:
-                self.notes[fact] += number
+        Call it before `newest_time` is updated.
+        """
+        if self.end < PERIOD_SAMPLE and len(fresh):
+            before = [self.newest_time] if np.isfinite(self.newest_time) else []
+            new = np.diff([*before, *fresh[:PERIOD_SAMPLE]]).tolist()
+            self.intervals = [*self.intervals, *new][:PERIOD_SAMPLE]
+            self.period = float(np.median(self.intervals)) if self.intervals else 1.0
+
+    def count_unscored(self, old: int, late: int) -> None:
+        """Count repeated and late points and release their queue space.
+
+        Args:
+            old: the points of both kinds.
+            late: how many of them are late.
+        """
+        self.release(old)
+        for kind, points in (("repeated", old - late), ("late", late)):
+            if points:
+                self.notes[kind] += points
 
     def resolve(self, stored: int) -> None:
-        """Answers the receipts whose points are safe, now that all steps before `stored` are."""
-        self.aside.clear()
-        while self.open and self.open[0][0] <= stored:
-            _, receipt, taken = self.open.popleft()
+        """Resolve the receipts whose points are stored, now that all steps before `stored` are."""
+        self.late_times.clear()
+        while self.unresolved and self.unresolved[0].end <= stored:
+            _, receipt, counts = self.unresolved.popleft()
             if receipt.set_running_or_notify_cancel():
-                receipt.set_result(taken)
+                receipt.set_result(counts)
 
     def abandon(self, error: BaseException) -> None:
-        """Fails every receipt that still waits: its points are not acknowledged."""
+        """Fail every receipt that is not resolved: its points are not acknowledged."""
         with self.lock:
-            waiting = [each.receipt for each in self.queue] + [
-                receipt for _, receipt, _ in self.open
-            ]
+            receipts = [submission.receipt for submission in self.queue]
+            receipts += [unresolved.receipt for unresolved in self.unresolved]
             self.queue.clear()
-        self.open.clear()
-        for receipt in waiting:
+        self.unresolved.clear()
+        for receipt in receipts:
             if receipt.set_running_or_notify_cancel():
                 receipt.set_exception(error)

@@ -1,6 +1,7 @@
-"""A recorded stream: the rows of a file, played as they are."""
+"""The stream of a file: its rows are played back as they are."""
 
 import csv
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,47 +12,40 @@ import numpy as np
 
 from streams import KINDS, Chunk, FloatArray, Stream
 
-GAP_PERIODS = 1.5  # periods between two rows, above which the drawn line breaks
+GAP_PERIODS = 1.5  # periods between two rows above which they count as a jump in time
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which column of a file is what; pass a corrected one to `read_csv`."""
+    """The role of each column of a file; pass a corrected one to `read_csv`."""
 
     time: str | None  # None: the file has no time, each row is one second
     features: tuple[str, ...]
-    label: str | None = None  # None: the truth is unknown
+    label: str | None = None  # None: the anomalies are not known
     clock: str | None = None  # the time of day, where `time` is only the date
-    stamps: str = ""  # one of STAMPS; "" = guess
-    names: tuple[str, ...] = ()  # every column of the file, in its order; filled in by read_csv
-    guess: str = ""  # how the file was understood, for a person; filled in by read_csv
+    stamps: str = ""  # one of TIMESTAMP_FORMATS; "" = guess
+    names: tuple[str, ...] = ()  # every column of the file, in order; set by read_csv
+    guess: str = ""  # how the file was read, for display; set by read_csv
 
 
 UNIT = re.compile(r"(?s)(.*\S)\s*[(\[]([^()\[\]]*)[)\]]")
 
 
 def split_unit(name: str) -> tuple[str, str]:
-    """Name and unit of a header such as "temp (°C)" or "temp [°C]"."""
+    """Return the name and the unit of a header such as "temp (°C)" or "temp [°C]"."""
     found = UNIT.fullmatch(name)
     return (found[1], found[2].strip()) if found else (name, "")
 
 
 def typical_period(time: FloatArray) -> float:
-    """The median step in seconds of those that go forward; 1 where none does."""
+    """Return the median of the forward time steps in seconds; 1 if there is none."""
     steps = np.diff(time)
     forward = steps[steps > 0]
     return max(float(np.round(np.median(forward), 6)), 1e-6) if len(forward) else 1.0
 
 
-def gap_mask(time: FloatArray, period: float) -> np.ndarray:
-    """Where the drawn line breaks before a row (steps,): a jump of more than BREAK periods, either
-    way.
-    """
-    return np.abs(np.diff(time, prepend=time[:1])) > GAP_PERIODS * period
-
-
 class Recording(Stream):
-    """A file played back, a row a step: nothing inserted, sorted or dropped."""
+    """A file played back, one row per step; no row is inserted, sorted or dropped."""
 
     about = "A file of your own, played back."
 
@@ -61,14 +55,13 @@ class Recording(Stream):
         self.time, self.x, self.label = rows
         for array in (self.time, self.x, *(() if self.label is None else (self.label,))):
             array.setflags(write=False)
-        pairs = [split_unit(name) for name in columns.features]
-        if len({name for name, _ in pairs}) < len(pairs):
-            pairs = [(whole, "") for whole in columns.features]
+        pairs = [split_unit(heading) for heading in columns.features]
+        if len({name for name, _ in pairs}) < len(pairs):  # they differ only in their units
+            pairs = [(heading, "") for heading in columns.features]
         self.names = tuple(name for name, _ in pairs)
         self.units = tuple(unit for _, unit in pairs)
         self.floors = (0.0,) * len(self.names)
         self.period = typical_period(self.time)
-        self.breaks = gap_mask(self.time, self.period)  # (steps,)
         self.position = 0  # rows played
         step = np.diff(self.time)
         counted = {
@@ -80,16 +73,16 @@ class Recording(Stream):
 
     @property
     def total(self) -> int:
-        """All rows."""
+        """Number of rows."""
         return len(self.time)
 
     @property
     def rest(self) -> int:
-        """Rows not played yet."""
+        """Number of rows that are not played yet."""
         return self.total - self.position
 
     def take(self, steps: int) -> Chunk:
-        """The next rows; fewer at the end, then none."""
+        """Return the next rows; fewer at the end, then none."""
         rows = slice(self.position, min(self.position + max(int(steps), 0), self.total))
         self.position = rows.stop
         return Chunk(
@@ -98,8 +91,9 @@ class Recording(Stream):
 
 
 def write_csv(stream: Stream, steps: int, file: str | Path | TextIO) -> int:
-    """Writes the next steps of a stream, labelled where it knows the truth, for `read_csv` to read
-    back exactly; returns the rows written.
+    """Write the next steps of a stream; return the number of rows, fewer at the stream's end.
+
+    `read_csv` reads the same numbers back. Labels are written if the stream has them.
     """
     if isinstance(file, str | Path):
         with open(file, "w", encoding="utf-8", newline="") as opened:
@@ -108,37 +102,37 @@ def write_csv(stream: Stream, steps: int, file: str | Path | TextIO) -> int:
     written = 0
     while written < steps and len((chunk := stream.take(min(steps - written, 10_000))).time):
         if not written:
-            rows.writerow(
-                [
-                    "time",
-                    *map(column_heading, stream.names, stream.units),
-                    *(["label"] if chunk.label is not None else []),
-                ]
-            )
+            headings = ["time", *map(column_heading, stream.names, stream.units)]
+            rows.writerow(headings if chunk.label is None else [*headings, "label"])
         rows.writerows(csv_rows(chunk))
         written += len(chunk.time)
     return written
 
 
 def column_heading(name: str, unit: str) -> str:
-    """A column name that `parted` takes apart again."""
+    """Return a column name that `split_unit` splits again."""
     return f"{name} ({unit})" if unit or UNIT.fullmatch(name) else name
 
 
 def csv_rows(chunk: Chunk) -> Iterator[list[str]]:
-    """The rows of a chunk: time, values, and the kinds of its features, one word where they agree,
-    else with / between.
+    """Yield the rows of a chunk: time, values and, if labelled, the label.
+
+    The label is the kind of anomaly of each feature, with / between, or one kind if all are equal.
     """
-    for at, stamp in enumerate(iso_timestamps(chunk.time)):
-        cells = [stamp, *("" if value != value else repr(value) for value in chunk.x[at].tolist())]
+    for i, timestamp in enumerate(iso_timestamps(chunk.time)):
+        values = chunk.x[i].tolist()
+        cells = [timestamp, *("" if math.isnan(value) else repr(value) for value in values)]
         if chunk.label is not None:
-            kinds = [KINDS[kind] for kind in chunk.label[at].tolist()]
+            kinds = [KINDS[kind] for kind in chunk.label[i].tolist()]
             cells.append(kinds[0] if len(set(kinds)) == 1 else "/".join(kinds))
         yield cells
 
 
 def iso_timestamps(time: FloatArray) -> list[str]:
-    """ISO stamps in UTC, with as many decimals as it takes to give the same float back."""
+    """Return ISO 8601 times in UTC, with the decimals needed to read the same floats back.
+
+    time: seconds since the Unix epoch.
+    """
     whole = np.floor(time)
     for digits in (0, 1, 3, 6, 9):
         part = np.round((time - whole) * 10**digits).astype(np.int64)

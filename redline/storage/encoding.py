@@ -31,7 +31,7 @@ def pack_state(state: Mapping[str, np.ndarray]) -> bytes:
 
 
 def unpack_state(data: bytes) -> dict[str, np.ndarray]:
-    """The way back from `packed`."""
+    """Return the arrays that `pack_state` packed."""
     state: dict[str, np.ndarray] = {}
     at = 4 + int.from_bytes(data[:4], "little")
     for name, kind, shape in json.loads(data[4:at]) if data else ():

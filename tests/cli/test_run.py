@@ -18,12 +18,13 @@ from redline.access import tokens
 from redline.api.server import build_server, listen
 from redline.api.service import ServerOptions, assemble_service, server_options
 from redline.cli import program as shell
-from redline.cli import settings_file
+from redline.cli import run, settings_file
 from redline.engine.feed import MonitoredStream
 from redline.engine.monitor import Monitor
 from redline.page.query import export_source
 from redline.settings import Settings, export_settings, import_settings
 from redline.sources.csv import read_csv
+from redline.sources.machine import ThisMachine
 from redline.sources.recording import Columns, write_csv
 from redline.storage.sqlite import SqliteStore
 from streams import STREAMS
@@ -373,6 +374,37 @@ def test_a_token_is_taken_from_the_environment(monkeypatch):
         assert ran("status", "--url", url)[0] == 2
         monkeypatch.setenv("REDLINE_TOKEN", "abc")
         assert ran("status", "--url", url)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("source", "features"),
+    [
+        ({"stream": "oven", "features": ["temp", "door"]}, ("temp", "door")),
+        ({"stream": "oven", "features": []}, ("value",)),
+        ({"stream": "wvae", "seed": 3, "rate": 0.01}, ("value",)),  # a misspelt simulated stream
+    ],
+)
+def test_a_name_that_is_neither_simulated_nor_this_machine_is_a_pushed_stream(source, features):
+    plan = run.plan_run(source, TUNED, Path("tuned.toml"), None)
+    assert plan == run.RunPlan(None, source["stream"], 0, TUNED, True, features)
+    monitor = Monitor({})
+    run.prepare_feed(monitor, plan)
+    feed = monitor.feeds[plan.name]
+    assert feed.pushed and feed.stream.names == features and feed.applied == TUNED
+    said = run.live_sentence(plan, "http://127.0.0.1:8060")
+    assert said == (
+        f"Redline waits for points of {plan.name} ({', '.join(features)}), which is not a "
+        "simulated stream: push them to http://127.0.0.1:8060/api/submit; the API is at "
+        "http://127.0.0.1:8060/docs (Ctrl-C ends it)"
+    )
+
+
+def test_this_machine_runs_live():
+    plan = run.plan_run({"stream": "this-machine"}, TUNED, Path("tuned.toml"), None)
+    assert isinstance(plan.stream, ThisMachine) and plan.own_clock and not plan.features
+    assert run.live_sentence(plan, "http://h:1") == (
+        "Redline runs this-machine; the API is at http://h:1/docs (Ctrl-C ends it)"
+    )
 
 
 @pytest.mark.service

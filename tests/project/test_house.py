@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import ast
 import importlib
+import io
 import re
 import sys
+import tokenize
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,6 +58,15 @@ VAGUE = {
 PRIVATE_WORDS = re.compile(  # they are no terms of the field
     r"\b(strange\w*|nobody|somebody|lent|homely|heeded|overheard)\b", re.IGNORECASE
 )
+TERMS = {  # words in capitals that are not names in the code
+    *("ADTK", "ARIA", "CUSUM", "EWMA", "GARCH", "HTML", "HTTP", "JSON", "TOML"),
+    *("INTEGER", "LOCALHOST", "NULL", "POST"),
+    *("NAME", "PATH", "TOKEN"),  # placeholders
+    "REDLINE_PORT",  # an environment variable
+}
+CAPITALS = re.compile(r"\b[A-Z][A-Z0-9_]{3,}\b")
+QUOTED_NAME = re.compile(r"`([A-Za-z_]\w*(?:\.\w+)*)(?:\([^`\n]*\))?`")  # with or without a call
+SUPPRESSION = re.compile(r"noqa: [A-Z0-9, ]+")
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -151,8 +162,61 @@ def public_names(source: Source) -> Iterator[str]:
             yield node.target.id
 
 
+def prose(source: Source) -> Iterator[tuple[int, str]]:
+    """Yield the docstrings and comments of a file with the line each begins on."""
+    for node in ast.walk(source.tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, *Function.__args__)):
+            docstring = ast.get_docstring(node, clean=False)
+            if docstring:
+                yield node.body[0].lineno, docstring
+    for token in tokenize.generate_tokens(io.StringIO(source.text).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], SUPPRESSION.sub("", token.string)
+
+
+def defined_names(tree: ast.Module) -> set[str]:
+    """Return what a file defines for others: functions, classes, constants and attributes."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.ClassDef, *Function.__args__)):
+            found.add(node.name)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            found.add(node.attr)
+        if isinstance(node, ast.Module | ast.ClassDef):
+            targets = [
+                target
+                for part in node.body
+                if isinstance(part, ast.Assign | ast.AnnAssign)
+                for target in (part.targets if isinstance(part, ast.Assign) else [part.target])
+            ]
+            names = (name for target in targets for name in ast.walk(target))
+            found |= {name.id for name in names if isinstance(name, ast.Name)}
+    return found
+
+
+def used_names(tree: ast.Module) -> set[str]:
+    """Return the names that occur in a file: variables, parameters, attributes, imports, keys."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            found.add(node.id)
+        elif isinstance(node, ast.Attribute):
+            found.add(node.attr)
+        elif isinstance(node, ast.arg | ast.keyword):
+            found.add(node.arg or "")
+        elif isinstance(node, ast.alias):
+            found |= {*node.name.split("."), node.asname or ""}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found |= {node.value} if node.value.isidentifier() else set()
+    return found
+
+
 def named(source: Source) -> str:
     return source.path
+
+
+DEFINED = {name for source in PRODUCT for name in defined_names(source.tree)}
+DEFINED |= {part for module in MODULES for part in module.split(".")}
 
 
 @pytest.mark.parametrize("source", PRODUCT, ids=named)
@@ -225,6 +289,18 @@ def test_the_words_are_terms_of_the_field(source: Source) -> None:
     for number, line in enumerate(source.text.splitlines(), 1):
         found = PRIVATE_WORDS.search(line)
         assert not found, f"{source.path}:{number}: {found.group() if found else ''!r} is no term"
+
+
+@pytest.mark.parametrize("source", PRODUCT, ids=named)
+def test_what_docstrings_and_comments_name_exists(source: Source) -> None:
+    known = DEFINED | used_names(source.tree) | defined_names(source.tree)
+    for number, text in prose(source):
+        quoted = [name for name in QUOTED_NAME.findall(text) if not (ROOT / name).is_file()]
+        parts = [part for name in quoted for part in name.split(".")]
+        stale = {*parts, *CAPITALS.findall(text)} - known - TERMS
+        assert not stale, (
+            f"{source.path}:{number} names {sorted(stale)}, not to be found in the code"
+        )
 
 
 @pytest.mark.parametrize("source", EVERYTHING, ids=named)

@@ -1,6 +1,4 @@
-"""Every labelled series that is at hand, and two small ones of our own, read as they are and
-compared with a slow reading.
-"""
+"""The labelled series of the data folder, and three made here, compared with a slow reader."""
 
 import csv
 import os
@@ -17,7 +15,7 @@ ROOT = Path(os.environ.get("REDLINE_DATA") or Path(__file__).parents[3] / "share
 
 
 def own_univariate() -> str:
-    """A series in NAB's form, whose clock repeats once, goes back once and jumps once."""
+    """Return a series in NAB's form, whose times repeat once, go back once and jump once."""
     minutes = [*range(0, 200, 5), 195, *range(190, 400, 5), *range(700, 1000, 5)]
     stamps = [
         f"{datetime.fromtimestamp(1_767_571_200 + 60 * minute, UTC):%Y-%m-%d %H:%M:%S}"
@@ -29,33 +27,26 @@ def own_univariate() -> str:
 
 
 def own_multivariate() -> str:
-    """A run in SKAB's form: semicolons, labels as 0.0 and 1.0, Windows line ends, two seconds
-    missing.
-    """
+    """Return a run in SKAB's form: semicolons, labels 0.0 and 1.0, CR LF, two seconds missing."""
     lines = ["datetime;Current;Volume Flow RateRMS;anomaly;changepoint"]
     for second in range(300):
         if second not in (50, 51):
-            strange = 100 <= second < 140 or second == 200
+            anomalous = 100 <= second < 140 or second == 200
+            values = f"{1 + second % 7 / 10};{32 - 9 * anomalous}"
             stamp = f"{datetime.fromtimestamp(1_767_571_200 + second, UTC):%Y-%m-%d %H:%M:%S}"
-            lines.append(
-                f"{stamp};{1 + second % 7 / 10};{32 - 9 * strange};{float(strange)};{float(second == 100)}"  # noqa: E501
-            )
+            lines.append(f"{stamp};{values};{float(anomalous)};{float(second == 100)}")
     return "\r\n".join(lines) + "\r\n"
 
 
 def at_hand(pattern: str, own: str) -> list:
-    """Our own series, then the files of the corpus that are there."""
-    return [
-        pytest.param(own.encode(), id="own"),
-        *(
-            pytest.param(path, id=str(path.relative_to(ROOT)))
-            for path in sorted(ROOT.glob(pattern))
-        ),
-    ]
+    """Return the series made here, then the files of the data folder that exist."""
+    paths = sorted(ROOT.glob(pattern))
+    files = [pytest.param(path, id=str(path.relative_to(ROOT))) for path in paths]
+    return [pytest.param(own.encode(), id="own"), *files]
 
 
 def slowly(data: bytes | Path, delimiter: str) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Column names, seconds and values, a cell at a time by the standard library."""
+    """Return column names, seconds and values, read cell by cell with the standard library."""
     text = data.decode() if isinstance(data, bytes) else data.read_text()
     header, *rows = list(csv.reader(text.splitlines(), delimiter=delimiter))
     time = [datetime.fromisoformat(row[0]).replace(tzinfo=UTC).timestamp() for row in rows]
@@ -80,7 +71,7 @@ def test_univariate_series(data):
         "backward times": np.sum(step < 0),
         "jumps in time": np.sum(step > GAP_PERIODS * recording.period),
     }
-    assert recording.notes == {fact: count for fact, count in counts.items() if count}
+    assert recording.notes == {note: count for note, count in counts.items() if count}
 
 
 @pytest.mark.parametrize("data", at_hand("skab/valve1/*.csv", own_multivariate()))
@@ -108,13 +99,9 @@ def test_series_without_header_or_time(data):
 
 @pytest.mark.slow
 def test_uneven_clocks_of_the_corpus_are_all_seen():
-    """Of NAB's 58 series 8 repeat or turn back a time and 24 jump over one: 25 have a clock that is
-    not even.
-    """
-    notes = [
-        read_csv(param.values[0]).notes for param in at_hand("nab/data/*/*.csv", own_univariate())
-    ]
-    own, corpus = notes[0], notes[1:]
+    """Of NAB's 58 series 25 are uneven: in 8 times repeat or go back, in 24 they jump."""
+    series = at_hand("nab/data/*/*.csv", own_univariate())
+    own, *corpus = [read_csv(param.values[0]).notes for param in series]
     assert own == {"repeated times": 1, "backward times": 1, "jumps in time": 1}
     turned = sum("repeated times" in each or "backward times" in each for each in corpus)
     jumped = sum("jumps in time" in each for each in corpus)

@@ -7,12 +7,14 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from redline.access.actor import acting
 from redline.access.authorizer import Refusal
 from redline.access.hosts import Hosts, host_refusal
 from redline.access.tokens import Token
 from redline.api.problems import Problem
 from redline.api.service import Service
 
+EVENT_PATHS = "/api/stream/"  # answers that last as long as the client wants
 MAX_PAGE_BODY = 100 * 2**20  # bytes of a body that the page sends: an uploaded file as text
 
 
@@ -47,7 +49,7 @@ async def refuse(refusal: Refusal, scope: Any, receive: Any, send: Any) -> None:
 class RequestGuard:
     """Refuses requests that are not authorized, too frequent or too big.
 
-    A request that passes has the name of its token as `request.state.who`.
+    A request that passes has the name of its token as `request.state.who` and as its actor.
     """
 
     def __init__(self, app: Any, service: Service) -> None:
@@ -68,16 +70,19 @@ class RequestGuard:
         scope.setdefault("state", {})["who"] = found.name if found else "local"
         if scope["type"] == "http":
             receive = self._limit_body(scope["path"], receive)
-        await self.app(scope, receive, send)
+        if found is not None and scope["path"].startswith(EVENT_PATHS):
+            send = self._end_with_token(found, send)
+        with acting(found.name if found else None):
+            await self.app(scope, receive, send)
 
     def _check(self, scope: Any, headers: Mapping[str, str]) -> Refusal | Token | None:
         """Return the token of a request, or its refusal; None = no token is needed."""
         path = scope["path"]
         service = self.service
-        found = service.authorizer.authorize(scope.get("method", "GET"), path, headers)
+        client = scope.get("client") or ("", 0)
+        found = service.authorizer.authorize(scope.get("method", "GET"), path, headers, client[0])
         if isinstance(found, Refusal) or not path.startswith("/api/"):
             return found
-        client = scope.get("client") or ("", 0)
         if wait := service.rate_limiter.acquire(client[0], time.monotonic()):
             return Refusal(
                 429,
@@ -95,6 +100,21 @@ class RequestGuard:
                 ),
             )
         return found
+
+    def _end_with_token(self, token: Token, send: Any) -> Any:
+        """Return a `send` that ends an answer without end once its token is not valid any more."""
+        ended = False
+
+        async def send_while_valid(message: Any) -> None:
+            nonlocal ended
+            if ended:
+                return
+            body = message["type"] == "http.response.body"
+            tokens = self.service.authorizer.tokens
+            ended = body and not tokens.is_valid(token, time.time())
+            await send({**message, "body": b"", "more_body": False} if ended else message)
+
+        return send_while_valid
 
     def _limit_body(self, path: str, receive: Any) -> Any:
         """Return a `receive` that refuses a body without a Content-Length once it is too big."""

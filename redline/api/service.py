@@ -55,7 +55,7 @@ def server_options(
     """
     try:
         tokens = load_tokens(settings.tokens or None, environment.get("REDLINE_TOKEN"))
-    except (AuthError, OSError) as error:
+    except OSError as error:
         raise AuthError(f"--tokens {settings.tokens}: {error}") from None
     if problem := exposure_problem(settings.host, tokens):
         raise AuthError(problem)

@@ -317,11 +317,14 @@ def token(
     file: Annotated[Path, Option(help="the token file, which keeps only its hash")] = Path(
         "redline.tokens"
     ),
+    days: Annotated[
+        float | None, Option(metavar="N", help="it expires after this many days (default: never)")
+    ] = None,
 ) -> None:
     """Make a token for the API."""
     from redline.cli.admin import create_token
 
-    create_token(role, name, file)
+    create_token(role, name, file, days)
 
 
 @command()

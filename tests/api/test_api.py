@@ -626,27 +626,45 @@ def test_incidents_are_acknowledged_snoozed_and_resolved(running):
 # --- the guard
 
 
+READ_TOKEN = "the token of a reader"
+PUSH_TOKEN = "the token of a pusher"
+
+
+def bearer(secret):
+    return {"authorization": f"Bearer {secret}"}
+
+
 def test_a_token_opens_what_its_role_may_do():
     tokens = Tokens(
-        [Token("read", hash_secret("r"), "reader"), Token("push", hash_secret("p"), "pusher")]
+        [
+            Token("read", hash_secret(READ_TOKEN), "reader"),
+            Token("push", hash_secret(PUSH_TOKEN), "pusher"),
+        ]
     )
     with served(Monitor({}), tokens=tokens) as client:
         client.service.monitor.start()
         assert client.get("/health").status_code == 200
         answer = client.get("/api/status")
         assert refused(answer, 401) and "Basic" in answer.headers["www-authenticate"]
-        assert client.get("/api/status", headers={"authorization": "Bearer r"}).status_code == 200
-        assert refused(
-            client.post("/api/submit", json={}, headers={"authorization": "Bearer r"}), 403
-        )
+        assert client.get("/api/status", headers=bearer(READ_TOKEN)).status_code == 200
+        assert refused(client.post("/api/submit", json={}, headers=bearer(READ_TOKEN)), 403)
         point = {"source": "a", "time": 0, "value": 1}
-        assert (
-            client.post(
-                "/api/submit", json=point, headers={"authorization": "Bearer p"}
-            ).status_code
-            == 200
-        )
+        assert client.post("/api/submit", json=point, headers=bearer(PUSH_TOKEN)).status_code == 200
         client.service.monitor.stop()
+
+
+def test_wrong_tokens_are_held_back_and_counted():
+    tokens = Tokens([Token("read", hash_secret(READ_TOKEN), "reader")])
+    with served(Monitor({}), tokens=tokens) as client:
+        assert client.get("/api/status", headers=bearer(READ_TOKEN)).status_code == 200
+        for path in ("/api/status", "/", "/docs"):
+            answers = [
+                client.get(path, headers=bearer(f"wrong token {path} {i}")) for i in range(100)
+            ]
+        assert refused(answers[-1], 429) and 1 <= int(answers[-1].headers["retry-after"]) <= 5
+        counted = client.get("/api/status", headers=bearer(READ_TOKEN)).json()["requests"]
+        assert counted["wrong_token"] + counted["throttled"] == 300
+        assert counted["wrong_token"] < 12 and client.get("/health").status_code != 429
 
 
 def test_a_body_too_big_is_refused_also_where_it_does_not_say_so(running):
@@ -703,7 +721,7 @@ def test_a_page_whose_name_was_pointed_here_gets_nothing_and_changes_nothing(wav
 
 
 def test_behind_a_proxy_or_on_every_address_a_name_is_allowed_and_a_token_is_still_needed():
-    tokens = Tokens([Token("operate", hash_secret("secret"), "me")])
+    tokens = Tokens([Token("operate", hash_secret(READ_TOKEN), "me")])
     hosts = Hosts.from_options("0.0.0.0", ["redline.example"])
     with served(Monitor({}), tokens=tokens, hosts=hosts, cors=("*",)) as client:
         for host, status in (
@@ -711,7 +729,7 @@ def test_behind_a_proxy_or_on_every_address_a_name_is_allowed_and_a_token_is_sti
             ("10.0.0.4:8050", 200),
             ("evil.example", 421),
         ):
-            headers = {"Host": host, "Authorization": "Bearer secret"}
+            headers = {"Host": host, **bearer(READ_TOKEN)}
             assert client.get("/api/status", headers=headers).status_code == status
         assert client.get("/api/status", headers={"Host": "redline.example"}).status_code == 401
         asked = {

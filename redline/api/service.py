@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from redline.access.authorizer import Authorizer, RateLimiter, exposure_problem
-from redline.access.hosts import Hosts
+from redline.access.hosts import Hosts, parse_proxies
 from redline.access.tokens import AuthError, Tokens, load_tokens
 from redline.api.documents import anomaly_document, anomaly_event, stored_anomaly
 from redline.api.problems import Problem, field_error
@@ -42,6 +42,7 @@ class ServerOptions(NamedTuple):
     body: int = 32 * 2**20  # bytes of one request, at most
     rate: float = 1_000.0  # requests a second and client, 0 = no limit
     hosts: Hosts = Hosts()  # names that a Host header may carry
+    proxies: tuple[str, ...] = ()  # addresses whose X-Forwarded-For and -Proto are believed
 
 
 def server_options(
@@ -50,8 +51,8 @@ def server_options(
     """Return the access rules and limits of the API.
 
     Raises:
-        ValueError: the file of tokens cannot be read, other machines could reach the server
-            without a token, or a host name is not valid.
+        ValueError: the tokens cannot be used, other machines could reach the server without a
+            token, or a host name or the address of a proxy is not valid.
     """
     try:
         tokens = load_tokens(settings.tokens or None, environment.get("REDLINE_TOKEN"))
@@ -65,6 +66,7 @@ def server_options(
         body=settings.body_limit * 2**20,
         rate=settings.rate_limit,
         hosts=Hosts.from_options(settings.host, settings.allow_host),
+        proxies=parse_proxies(settings.trust_proxy),
     )
 
 

@@ -211,6 +211,7 @@ def run(
     alarms: AlarmsOnly = False,
     host: Annotated[str | None, server_option("host")] = None,
     allow_host: Annotated[list[str] | None, server_option("allow-host")] = None,
+    trust_proxy: Annotated[list[str] | None, server_option("trust-proxy")] = None,
     port: Annotated[str | None, server_option("port")] = None,
     db: Annotated[str | None, server_option("db")] = None,
     retention_days: Annotated[str | None, server_option("retention-days")] = None,

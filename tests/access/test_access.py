@@ -15,7 +15,7 @@ from redline.access.authorizer import (
     exposure_problem,
     presented_secret,
 )
-from redline.access.hosts import HostError, Hosts, host_name, host_refusal
+from redline.access.hosts import HostError, Hosts, host_name, host_refusal, parse_proxies
 from redline.access.throttle import FREE_WRONG_TOKENS, WRONG_TOKEN_SECONDS, TokenThrottle
 from redline.access.tokens import (
     MIN_TOKEN_LENGTH,
@@ -483,6 +483,13 @@ def test_an_allowed_host_is_a_plain_name(name):
 def test_allowed_hosts_are_a_list():
     with pytest.raises(HostError, match="wanted a list"):
         Hosts.from_options("127.0.0.1", 7)
+
+
+def test_a_trusted_proxy_is_an_address_or_a_network():
+    assert parse_proxies(["10.0.0.7", "::1", "10.0.0.7/8"]) == ("10.0.0.7", "::1", "10.0.0.0/8")
+    for name in ("*", "", "proxy.example", "10.0.0.4:80", "10.0.0.0/33"):
+        with pytest.raises(HostError, match="--trust-proxy: wanted an address"):
+            parse_proxies([name])
 
 
 def test_a_client_has_an_allowance_of_its_own_that_grows_with_time():

@@ -15,7 +15,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -110,6 +110,8 @@ def create_engine(path: Path, write: bool) -> sa.Engine:
     """
 
     def connect() -> sqlite3.Connection:
+        if write:
+            create_private(path)
         connection = sqlite3.connect(
             path, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False
         )
@@ -131,10 +133,19 @@ def create_engine(path: Path, write: bool) -> sa.Engine:
     return made
 
 
+def create_private(path: Path) -> None:
+    """Create a file that only its owner may read, unless it is there; SQLite would leave that to
+    the umask. The files beside it (-wal, -shm) take its mode.
+    """
+    with suppress(OSError):  # SQLite says what is wrong, in its words
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+
+
 def acquire_owner_lock(path: Path) -> sqlite3.Connection:
     """Holds the file for this process: a second Redline on it would write every step twice. The
     lock goes with the process, whatever ends it.
     """
+    create_private(Path(f"{path}-owner"))
     lock = sqlite3.connect(
         f"{path}-owner", timeout=0, isolation_level=None, check_same_thread=False
     )
@@ -956,6 +967,7 @@ class SqliteStore(ResultStore):
             raise StoreError(f"{target} is there already; name a new file for the backup")
         part = target.with_name(target.name + ".part")
         part.unlink(missing_ok=True)
+        create_private(part)
         with translate_errors(target), self.reader.connect() as c:
             raw = c.connection.driver_connection
             assert raw is not None

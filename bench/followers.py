@@ -86,8 +86,8 @@ class Delivery(NamedTuple):
 
 
 @contextmanager
-def serving() -> Iterator[Server]:
-    """`python -m redline run` with what programs push."""
+def serving(*options: str) -> Iterator[Server]:
+    """`python -m redline run` with what programs push, and further options."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         port = free_port()
@@ -102,6 +102,7 @@ def serving() -> Iterator[Server]:
             str(port),
             "--rate-limit",
             "0",
+            *options,
         ]
         with (folder / "log").open("w") as log:
             process = subprocess.Popen(

@@ -445,7 +445,9 @@ class Notifier:
         # of it are secret: all are masked until then
         provisional = secret_pieces(channel.url) - self.redactor.secrets
         self.redactor.add(provisional)
-        service: Any = apprise.Apprise.instantiate(channel.url)
+        # an address with `redirect=yes` still follows redirects
+        asset = apprise.AppriseAsset(http_redirects=False)
+        service: Any = apprise.Apprise.instantiate(channel.url, asset=asset)
         if service is None:
             schema = channel.url.split("://", 1)[0] if "://" in channel.url else ""
             raise ChannelError(

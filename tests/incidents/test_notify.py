@@ -507,6 +507,18 @@ def test_a_webhook_follows_no_redirect(receiver, dispatch, status):
     assert one.records[0].text == f"status {status}; redirects are not followed"
 
 
+def test_a_channel_follows_no_redirect_unless_its_address_says_so(receiver, dispatch):
+    receiver.headers = {"Location": f"http://127.0.0.1:{receiver.port}/inside"}
+    for path, paths in (("/hook", {"/hook"}), ("/hook?redirect=yes", {"/hook", "/inside"})):
+        receiver.answers = [302] * 5
+        receiver.got.clear()
+        one = dispatch(NotificationPlan(channels=(on(receiver, path),)))
+        one.notify([change()])
+        assert one.wait_idle(PATIENCE)
+        one.stop(PATIENCE)
+        assert {asked for asked, *_ in receiver.got} == paths
+
+
 def test_what_a_webhook_answers_is_shown_to_no_reader(dispatch):
     """Neither a body nor a status line that is none, as of a service that speaks no HTTP."""
     for answer in (

@@ -28,7 +28,7 @@ from redline.engine.feed import Feed, MonitoredStream
 from redline.engine.monitor import Limits, Monitor
 from redline.engine.results import ResultStore
 from redline.page import figure, layout
-from redline.page.actions import PAGE_ACTOR, find_proposal
+from redline.page.actions import find_proposal, page_actor
 from redline.page.callbacks.actions import connect_actions
 from redline.page.callbacks.browser import connect_browser
 from redline.page.callbacks.feedback import connect_feedback
@@ -215,10 +215,10 @@ def apply_settings(service: Service, feed: Feed, settings: Settings | None) -> d
     """Apply settings to a stream, for every visitor; None undoes the last change."""
     if settings is None:
         back = service.monitor.undo(feed.name)
-        service.audit(PAGE_ACTOR, "took settings back", feed.name)
+        service.audit(page_actor(), "took settings back", feed.name)
         return {**preview_fields(back), "acted": "Back to the settings before."}
     service.monitor.apply(feed.name, settings)
-    service.audit(PAGE_ACTOR, "applied settings", feed.name, **preview_fields(settings))
+    service.audit(page_actor(), "applied settings", feed.name, **preview_fields(settings))
     return {"acted": f"{feed.stream.title} now runs under these settings, for everybody."}
 
 

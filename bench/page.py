@@ -75,7 +75,10 @@ def p95(values: list[float]) -> float:
 
 def opened(browser: Any, url: str, **view: Any) -> Any:
     """A page of a browser of its own, once its plot stands."""
-    page = browser.new_context(viewport={"width": 1400, "height": 1180}).new_page()
+    page = browser.new_context(
+        viewport={"width": 1400, "height": 1180},
+        bypass_csp=True,  # `wait_for_function` evaluates text in the page
+    ).new_page()
     page.add_init_script(WATCH)
     page.goto(f"{url}/?{'&'.join(f'{name}={value}' for name, value in view.items())}")
     page.wait_for_selector("#chart .scatterlayer path.js-line")

@@ -39,7 +39,7 @@ NEWEST = """(() => {
 
 def taken(browser: Any, url: str, name: str, look: dict[str, Any]) -> None:
     """One picture: the page as it stands a little after an injected spike was caught."""
-    context = browser.new_context(**look)
+    context = browser.new_context(**look, bypass_csp=True)  # for `wait_for_function`
     page = context.new_page()
     page.goto(url)
     page.wait_for_function(f"{MARKS} > 0 && {SETTLED}")

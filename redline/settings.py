@@ -86,6 +86,13 @@ class ServerSettings:
             "may be given again"
         ),
     ] = ()
+    trust_proxy: Annotated[
+        Names,
+        doc(
+            "the address or network of a reverse proxy whose X-Forwarded-For and "
+            "X-Forwarded-Proto are believed; may be given again"
+        ),
+    ] = ()
     port: Annotated[int, Interval(ge=1, le=65_535), doc("port the page is served on")] = 8050
     interval: Annotated[
         int, Interval(ge=100, le=60_000), Unit("ms"), doc("time between two redraws of the page")

@@ -13,11 +13,14 @@ from __future__ import annotations
 import base64
 import binascii
 import ipaddress
-from collections import OrderedDict
+import math
+import time
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from redline.access.tokens import ROLES, Token, Tokens
+from redline.access.throttle import TokenThrottle
+from redline.access.tokens import ROLES, Token, Tokens, format_expiry, hash_secret
 
 PUBLIC_PATHS = ("/health",)  # paths that need no token, for probes
 MAX_RATED_CLIENTS = 10_000  # clients whose rate is kept; the least recent one is dropped first
@@ -121,12 +124,18 @@ class Authorizer:
         self.tokens = tokens
         self.rate_limiter = rate_limiter
         self.origins = origins
+        self.throttle = TokenThrottle()
+        self.refused: Counter[str] = Counter()  # requests: no_token, forbidden (origin or role)
 
     def authorize(
-        self, method: str, path: str, headers: Mapping[str, str]
+        self, method: str, path: str, headers: Mapping[str, str], client: str = ""
     ) -> Refusal | Token | None:
-        """Return the token of a request, or its refusal; None = no token is needed."""
+        """Return the token of a request, or its refusal; None = no token is needed.
+
+        client: the address it comes from.
+        """
         if method not in ("GET", "HEAD", "OPTIONS") and not self._same_origin(headers):
+            self.refused["forbidden"] += 1
             return Refusal(
                 403,
                 f"a page of {headers['origin']} may not change anything here; "
@@ -136,15 +145,37 @@ class Authorizer:
         if not self.tokens or role is None:
             return None
         secret = presented_secret(headers)
-        token = self.tokens.find(secret) if secret is not None else None
-        if token is None:
-            came = "one that is not known" if secret else "none"
-            return Refusal(401, f"wanted a token that may {role}, came {came}", (CHALLENGE,))
-        if ROLES.index(token.role) < ROLES.index(role):
+        if not secret:
+            self.refused["no_token"] += 1
+            return Refusal(401, f"wanted a token that may {role}, came none", (CHALLENGE,))
+        token = self._look_up(secret, role, client, f"{method} {path[:200]!r}")
+        if isinstance(token, Token) and ROLES.index(token.role) < ROLES.index(role):
+            self.refused["forbidden"] += 1
             return Refusal(
                 403, f"wanted a token that may {role}; the one of {token.name} may {token.role}"
             )
         return token
+
+    def _look_up(self, secret: str, role: str, client: str, request: str) -> Token | Refusal:
+        """Return the token of a secret, or a refusal where it is wrong, or too many were."""
+        now = time.monotonic()
+        digest = hash_secret(secret)
+        if wait := self.throttle.wait(client, digest, now):
+            self.throttle.hold_back(client, request, now)
+            return Refusal(
+                429,
+                "too many wrong tokens came from this address; wait before the next one",
+                (("Retry-After", f"{math.ceil(wait)}"),),
+            )
+        token = self.tokens.find(secret)
+        if token is not None and not token.is_expired(time.time()):
+            self.throttle.accept(client, digest)
+            return token
+        self.throttle.refuse(client, digest, request, now)
+        came = "one that is not known"
+        if token is not None and token.until is not None:
+            came = f"one that expired at {format_expiry(token.until)}"
+        return Refusal(401, f"wanted a token that may {role}, came {came}", (CHALLENGE,))
 
     def _same_origin(self, headers: Mapping[str, str]) -> bool:
         """Return whether a request comes from the server's own page, an allowed one or a program.

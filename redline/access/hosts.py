@@ -50,6 +50,24 @@ def allowed_host_name(text: str) -> str | None:
     return host_name(f"{text}:0") or host_name(f"[{text.partition('%')[0]}]:0")
 
 
+def parse_proxies(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the addresses and networks that an option names.
+
+    Raises HostError for one that is neither, also for `*`: any client could then choose its
+    address.
+    """
+    found = []
+    for name in names:
+        try:
+            network = ipaddress.ip_network(name, strict=False)
+        except ValueError:
+            wanted = "an address such as 10.0.0.4, or a network such as 10.0.0.0/8"
+            raise HostError(f"--trust-proxy: wanted {wanted}; came {name!r}") from None
+        single = network.num_addresses == 1
+        found.append(str(network.network_address if single else network))
+    return tuple(found)
+
+
 class Hosts(NamedTuple):
     """The hosts a server answers for, besides LOOPBACK_NAMES."""
 

@@ -7,12 +7,14 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from redline.access.actor import acting
 from redline.access.authorizer import Refusal
 from redline.access.hosts import Hosts, host_refusal
 from redline.access.tokens import Token
 from redline.api.problems import Problem
 from redline.api.service import Service
 
+EVENT_PATHS = "/api/stream/"  # answers that last as long as the client wants
 MAX_PAGE_BODY = 100 * 2**20  # bytes of a body that the page sends: an uploaded file as text
 
 
@@ -47,7 +49,7 @@ async def refuse(refusal: Refusal, scope: Any, receive: Any, send: Any) -> None:
 class RequestGuard:
     """Refuses requests that are not authorized, too frequent or too big.
 
-    A request that passes has the name of its token in its `state.who`.
+    A request that passes has the name of its token as `request.state.who` and as its actor.
     """
 
     def __init__(self, app: Any, service: Service) -> None:
@@ -69,9 +71,12 @@ class RequestGuard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if found is not None and scope["path"].startswith(EVENT_PATHS):
+            send = self._end_with_token(found, send)
         body = LimitedBody(self.service, scope["path"], client_address(scope), receive)
         try:
-            await self.app(scope, body.receive, send)
+            with acting(found.name if found else None):
+                await self.app(scope, body.receive, send)
         finally:
             body.release()
 
@@ -79,12 +84,13 @@ class RequestGuard:
         """Return the token of a request, or its refusal; None = no token is needed."""
         path = scope["path"]
         service = self.service
-        found = service.authorizer.authorize(scope.get("method", "GET"), path, headers)
+        client = client_address(scope)
+        found = service.authorizer.authorize(scope.get("method", "GET"), path, headers, client)
         if isinstance(found, Refusal):
             return found
         if not path.startswith("/api/"):
             return self._check_length(path, headers.get("content-length", "0")) or found
-        if wait := service.rate_limiter.acquire(client_address(scope), time.monotonic()):
+        if wait := service.rate_limiter.acquire(client, time.monotonic()):
             return Refusal(
                 429,
                 f"wanted at most {service.options.rate:g} requests a second, came more",
@@ -100,6 +106,21 @@ class RequestGuard:
         self.service.oversized += 1
         came = f"wanted a body of at most {limit:,} bytes, came {int(length):,}; {advice}"
         return Refusal(413, came)
+
+    def _end_with_token(self, token: Token, send: Any) -> Any:
+        """Return a `send` that ends an answer without end once its token is not valid any more."""
+        ended = False
+
+        async def send_while_valid(message: Any) -> None:
+            nonlocal ended
+            if ended:
+                return
+            body = message["type"] == "http.response.body"
+            tokens = self.service.authorizer.tokens
+            ended = body and not tokens.is_valid(token, time.time())
+            await send({**message, "body": b"", "more_body": False} if ended else message)
+
+        return send_while_valid
 
 
 class LimitedBody:

@@ -1,65 +1,100 @@
-"""The reference page of the API, generated from its OpenAPI document."""
+"""The reference page of the API, generated from its OpenAPI document, with forms to try it.
+
+It needs nothing from elsewhere: its one script and its style come from this server.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Response
-from fastapi.openapi.docs import get_swagger_ui_html
+
+from redline.api.headers import html_answer, inline_source, page_policy
+
+SCRIPT_FILE = Path(__file__).with_name("reference.js")
+SCRIPT_PATH = "/docs/reference.js"
+BODY_EXAMPLES = {  # what stands in the form of a route at first
+    "/api/submit": {"source": "oven", "time": "2026-01-05T00:00:00Z", "value": 180.4},
+    "/api/configure": {"source": "oven", "threshold": 4},
+    "/api/labels": {"source": "oven", "kind": "expected", "start": "2026-01-05T00:00:00Z"},
+}
 
 
 def connect_docs(server: FastAPI) -> None:
-    """Add `/docs`, which needs no network, and `/docs/try`, Swagger UI from another server."""
+    """Add `/docs`, the reference with forms that send requests, and its script."""
     server.router.routes[:] = [
         route
         for route in server.router.routes
         if not str(getattr(route, "path", "")).startswith(("/docs", "/redoc"))
     ]
+    policy = page_policy(styles=[inline_source(REFERENCE_STYLE)])
+    script = SCRIPT_FILE.read_text(encoding="utf-8")
 
     @server.get("/docs", include_in_schema=False)
     def docs() -> Response:
-        return Response(reference_page(server.openapi()), media_type="text/html; charset=utf-8")
+        return html_answer(reference_page(server.openapi()), policy)
 
-    @server.get("/docs/try", include_in_schema=False)
-    def attempt() -> Response:
-        return get_swagger_ui_html(openapi_url="/openapi.json", title="Redline")
+    @server.get(SCRIPT_PATH, include_in_schema=False)
+    def docs_script() -> Response:
+        return Response(script, media_type="text/javascript; charset=utf-8")
 
 
 def reference_page(openapi: Mapping[str, Any]) -> str:
-    """Return an HTML page of every route with its parameters."""
+    """Return an HTML page of every route with its parameters and a form that sends it."""
     parts = [
         _operation_section(path, method, operation)
         for path, operations in openapi["paths"].items()
         for method, operation in operations.items()
     ]
-    links = (
-        "<a href='/openapi.json'>openapi.json</a> · <a href='/docs/try'>try it (Swagger "
-        "UI, fetched from jsdelivr.net)</a>"
-    )
     return (
-        "<!doctype html><html lang=en><meta charset=utf-8><title>Redline "
-        f"API</title>{REFERENCE_STYLE}<h1>Redline API</h1><p>{links}{''.join(parts)}"
+        "<!doctype html><html lang=en><meta charset=utf-8><title>Redline API</title>"
+        "<link rel=icon href='data:,'>"
+        '<meta name=viewport content="width=device-width, initial-scale=1">'
+        f"<style>{REFERENCE_STYLE}</style><h1>Redline API</h1>"
+        "<p><a href='/openapi.json'>openapi.json</a> · <i>Send</i> sends a request from this page "
+        f"with the token that your browser has.{''.join(parts)}"
+        f"<script src='{SCRIPT_PATH}'></script>"
     )
 
 
 def _operation_section(path: str, method: str, operation: Mapping[str, Any]) -> str:
     """Return the HTML of one operation of the OpenAPI document."""
-    rows = ""
-    for p in operation.get("parameters", []):
-        needed = "needed" if p.get("required") else ""
-        cells = (p["name"], p["in"], p.get("description", ""), needed)
-        rows += "<tr>" + "".join(f"<td>{escape(cell)}" for cell in cells)
+    rows = "".join(_parameter_row(parameter) for parameter in operation.get("parameters", []))
     body = ""
     if "requestBody" in operation:
-        body = "<p>Body: JSON, see <a href='/openapi.json'>the schema</a>."
+        example = json.dumps(BODY_EXAMPLES.get(path, {}))
+        body = (
+            "<label>Body: JSON, see <a href='/openapi.json'>the schema</a>"
+            f"<textarea rows=3 spellcheck=false>{escape(example)}</textarea></label>"
+        )
     return (
         f"<h2><code>{method.upper()} {escape(path)}</code></h2>"
-        f"<p>{escape(operation['summary'])}.{body}<table>{rows}</table>"
+        f'<p>{escape(operation["summary"])}.<form data-method={method.upper()} data-path="'
+        f'{escape(path)}"><table>{rows}</table>{body}'
+        "<button>Send</button><output></output></form>"
     )
 
 
-REFERENCE_STYLE = """<style>:root { color-scheme: light dark } body { font: 15px/1.5 system-ui, sans-serif; max-width: 50rem;
-margin: 2rem auto; padding: 0 1rem }
-h2 { font-size: 1rem; margin: 2rem 0 0 } td { padding: .1rem 1rem .1rem 0; vertical-align: top }</style>"""  # noqa: E501
+def _parameter_row(parameter: Mapping[str, Any]) -> str:
+    """Return the row of one parameter with its input."""
+    name = escape(parameter["name"])
+    needed = " required" if parameter.get("required") else ""
+    cells = (
+        name,
+        escape(parameter["in"]),
+        f'<input name="{name}" data-in={escape(parameter["in"])} aria-label="{name}"{needed}>',
+        escape(parameter.get("description", "")),
+    )
+    return "<tr>" + "".join(f"<td>{cell}" for cell in cells)
+
+
+REFERENCE_STYLE = """:root { color-scheme: light dark } body { font: 15px/1.5 system-ui, sans-serif;
+max-width: 50rem; margin: 2rem auto; padding: 0 1rem } h2 { font-size: 1rem; margin: 2rem 0 0 }
+td { padding: .1rem 1rem .1rem 0; vertical-align: top } textarea { display: block; width: 100%;
+box-sizing: border-box; font: 13px/1.4 monospace } output { font: 13px/1.4 monospace;
+display: block; white-space: pre-wrap; overflow-wrap: anywhere;
+max-height: 20rem; overflow-y: auto }"""

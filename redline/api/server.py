@@ -11,9 +11,11 @@ from collections.abc import AsyncIterator
 import uvicorn
 from fastapi import APIRouter, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from redline.api.connections import ConnectionRegistry, limited_protocol
 from redline.api.guard import HostGuard, RequestGuard
+from redline.api.headers import SecurityHeaders
 from redline.api.problems import connect_problems, connect_unknown
 from redline.api.reference import connect_docs
 from redline.api.routes.alerts import connect_alerts
@@ -79,7 +81,8 @@ def serve(server: FastAPI, sock: socket.socket, registry: ConnectionRegistry) ->
         log_level="warning",
         timeout_graceful_shutdown=1,
         access_log=False,
-        proxy_headers=False,
+        proxy_headers=False,  # by default it trusts every program on this machine
+        server_header=False,
     )
     with contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[sock])
@@ -126,7 +129,11 @@ def connect_api(server: FastAPI, service: Service) -> Service:
             allow_methods=["*"],
             allow_headers=["*"],
         )
-    server.add_middleware(HostGuard, hosts=service.options.hosts)  # added last = runs first
+    server.add_middleware(HostGuard, hosts=service.options.hosts)
+    server.add_middleware(SecurityHeaders)
+    if service.options.proxies:
+        server.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(service.options.proxies))
+    # added last = runs first
     service.monitor.listeners.append(service.publish_anomalies)
     return service
 

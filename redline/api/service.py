@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from redline.access.authorizer import Authorizer, RateLimiter, exposure_problem
-from redline.access.hosts import Hosts
+from redline.access.hosts import Hosts, parse_proxies
 from redline.access.tokens import AuthError, Tokens, load_tokens
 from redline.api.connections import BodyBudget, ConnectionLimits, ConnectionRegistry
 from redline.api.documents import anomaly_document, anomaly_event, stored_anomaly
@@ -47,6 +47,7 @@ class ServerOptions(NamedTuple):
     rate: float = 1_000.0  # requests a second and client, 0 = no limit
     hosts: Hosts = Hosts()  # names that a Host header may carry
     connections: ConnectionLimits = ConnectionLimits()
+    proxies: tuple[str, ...] = ()  # addresses whose X-Forwarded-For and -Proto are believed
 
 
 def server_options(
@@ -55,12 +56,12 @@ def server_options(
     """Return the access rules and limits of the API.
 
     Raises:
-        ValueError: the file of tokens cannot be read, other machines could reach the server
-            without a token, or a host name is not valid.
+        ValueError: the tokens cannot be used, other machines could reach the server without a
+            token, or a host name or the address of a proxy is not valid.
     """
     try:
         tokens = load_tokens(settings.tokens or None, environment.get("REDLINE_TOKEN"))
-    except (AuthError, OSError) as error:
+    except OSError as error:
         raise AuthError(f"--tokens {settings.tokens}: {error}") from None
     if problem := exposure_problem(settings.host, tokens):
         raise AuthError(problem)
@@ -76,6 +77,7 @@ def server_options(
             header_seconds=settings.header_timeout,
             body_seconds=settings.body_timeout,
         ),
+        proxies=parse_proxies(settings.trust_proxy),
     )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
-from redline.access.tokens import append_token, mint_token
+from redline.access.tokens import append_token, expiry_after, format_expiry, mint_token
 from redline.cli.errors import UsageError, usage_errors
 from redline.cli.output import print_status
 from redline.cli.settings_file import commented_settings
@@ -22,12 +23,14 @@ def write_settings_file(path: Path, stream: str, force: bool) -> None:
     print_status(f"wrote {path}; start it with `python -m redline run --config {path}`")
 
 
-def create_token(role: str, name: str, file: Path) -> None:
-    """Print a new token, and append its hash to the token file."""
+def create_token(role: str, name: str, file: Path, days: float | None) -> None:
+    """Print a new token, and append its hash to the token file; without `days` it never expires."""
     with usage_errors():
-        secret, line = mint_token(role, name)
-    append_token(file, line)
-    print_status(f"added to {file}; this is the only time the token is shown:")
+        until = None if days is None else expiry_after(days, time.time())
+        secret, line = mint_token(role, name, until)
+        append_token(file, line)
+    expiry = "" if until is None else f", valid until {format_expiry(until)}"
+    print_status(f"added to {file}{expiry}; this is the only time the token is shown:")
     print(secret)
 
 

@@ -232,6 +232,7 @@ def run(
     alarms: AlarmsOnly = False,
     host: Annotated[str | None, server_option("host")] = None,
     allow_host: Annotated[list[str] | None, server_option("allow-host")] = None,
+    trust_proxy: Annotated[list[str] | None, server_option("trust-proxy")] = None,
     port: Annotated[str | None, server_option("port")] = None,
     db: Annotated[str | None, server_option("db")] = None,
     retention_days: Annotated[str | None, server_option("retention-days")] = None,
@@ -343,11 +344,14 @@ def token(
     file: Annotated[Path, Option(help="the token file, which keeps only its hash")] = Path(
         "redline.tokens"
     ),
+    days: Annotated[
+        float | None, Option(metavar="N", help="it expires after this many days (default: never)")
+    ] = None,
 ) -> None:
     """Make a token for the API."""
     from redline.cli.admin import create_token
 
-    create_token(role, name, file)
+    create_token(role, name, file, days)
 
 
 @command()

@@ -242,7 +242,8 @@ class Notifier:
         self.context = context
         self.records: deque[DeliveryRecord] = deque(maxlen=MAX_RECORDS)
         self.stopping = threading.Event()
-        self.redactor = SecretRedactor(secrets)
+        self.secrets = frozenset(secrets)
+        self.redactor = SecretRedactor(self.secrets)
         self.redactor.install()
         try:
             self.senders = {channel.name: self._sender(channel) for channel in plan.channels}
@@ -357,8 +358,10 @@ class Notifier:
         run_times.append(now)
         link = incident_link(self.plan.base, incident)
         incident_json = json.dumps(incident_row(incident) | {"link": link})
-        run = run_command if action.command else call_webhook
-        ok, text = run(action, incident_json)
+        if action.command:
+            ok, text = run_command(action, incident_json, self.secrets)
+        else:
+            ok, text = call_webhook(action, incident_json)
         return "delivered" if ok else "failed", text
 
     def _record(self, record: DeliveryRecord) -> None:
@@ -442,7 +445,9 @@ class Notifier:
         # of it are secret: all are masked until then
         provisional = secret_pieces(channel.url) - self.redactor.secrets
         self.redactor.add(provisional)
-        service: Any = apprise.Apprise.instantiate(channel.url)
+        # an address with `redirect=yes` still follows redirects
+        asset = apprise.AppriseAsset(http_redirects=False)
+        service: Any = apprise.Apprise.instantiate(channel.url, asset=asset)
         if service is None:
             schema = channel.url.split("://", 1)[0] if "://" in channel.url else ""
             raise ChannelError(

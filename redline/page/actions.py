@@ -1,7 +1,4 @@
-"""The actions of a person at the page, on incidents, labels and proposals.
-
-The page serves one person on this machine, who needs no token.
-"""
+"""The actions of a person at the page, on incidents, labels and proposals."""
 
 from __future__ import annotations
 
@@ -10,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from redline.access.actor import current_actor
 from redline.api.service import Service
 from redline.engine.feed import Feed
 from redline.engine.track import score_history
@@ -20,7 +18,12 @@ from redline.feedback.proposals import LabelledHistory, Proposal
 from redline.incidents.incident import SNOOZES, Change, IncidentSettled, UnknownIncident
 from redline.settings import Settings
 
-PAGE_ACTOR = "page"  # who acts, in the audit log
+PAGE_ACTOR = "page"  # who acts, in the audit log, where no token is needed
+
+
+def page_actor() -> str:
+    """Return who acts at the page: the name of the token that the browser sent."""
+    return current_actor(PAGE_ACTOR)
 
 
 def act_on_incident(service: Service, id: str, act: str) -> None:
@@ -33,7 +36,7 @@ def act_on_incident(service: Service, id: str, act: str) -> None:
     except (IncidentSettled, UnknownIncident):
         return
     service.publish([change])
-    service.audit(PAGE_ACTOR, change.what, change.incident.stream, incident=id)
+    service.audit(page_actor(), change.what, change.incident.stream, incident=id)
 
 
 def change_incident(service: Service, id: str, act: str, now: float) -> Change:
@@ -45,14 +48,14 @@ def change_incident(service: Service, id: str, act: str, now: float) -> Change:
     """
     incidents = service.incidents
     if act == "acknowledge":
-        return incidents.acknowledge(id, PAGE_ACTOR, now)
+        return incidents.acknowledge(id, page_actor(), now)
     if act.startswith("snooze ") and act.removeprefix("snooze ") in SNOOZES:
-        return incidents.snooze(id, PAGE_ACTOR, now, act.removeprefix("snooze "))
+        return incidents.snooze(id, page_actor(), now, act.removeprefix("snooze "))
     if act == "expected":
         found = incidents.get(id)
         feed = service.monitor.feeds[found.stream]
         add_label(service, feed, (found.start, found.end), EXPECTED_LABEL)
-    return incidents.resolve(id, PAGE_ACTOR, now, act)
+    return incidents.resolve(id, page_actor(), now, act)
 
 
 def add_label(service: Service, feed: Feed, span: tuple[float, float] | None, kind: str) -> None:
@@ -60,9 +63,9 @@ def add_label(service: Service, feed: Feed, span: tuple[float, float] | None, ki
     if span is None:
         return
     label = service.labels.add(
-        Label(feed.name, *span, kind, PAGE_ACTOR, time.time()), len(feed.stream.names)
+        Label(feed.name, *span, kind, page_actor(), time.time()), len(feed.stream.names)
     )
-    service.audit(PAGE_ACTOR, f"labelled {kind}", feed.name, id=label.id)
+    service.audit(page_actor(), f"labelled {kind}", feed.name, id=label.id)
 
 
 def find_proposal(service: Service, feed: Feed) -> Proposal | None:

@@ -10,11 +10,12 @@ from typing import Any
 
 import dash
 
+from redline.api.headers import connect_index, inline_source, page_policy
 from redline.api.problems import connect_unknown_paths
 from redline.api.server import build_server
 from redline.api.service import Service
 from redline.engine.results import log_failure
-from redline.page.layout import INDEX_HTML
+from redline.page.layout import INDEX_HTML, THEME_SCRIPT
 
 
 def create_dash(service: Service, assets: Path, layout: Callable[[], Any]) -> dash.Dash:
@@ -25,9 +26,15 @@ def create_dash(service: Service, assets: Path, layout: Callable[[], Any]) -> da
         layout: called for each visit of the page.
     """
     require_one_process()
+    server = build_server(service)
+    connect_index(
+        server,
+        lambda: app.index(),  # type: ignore[no-untyped-call]
+        lambda: content_policy(app),
+    )
     app = dash.Dash(
         "redline",
-        server=build_server(service),  # type: ignore[arg-type]
+        server=server,  # type: ignore[arg-type]
         assets_folder=str(assets),
         title="Redline",
         update_title="",
@@ -35,7 +42,19 @@ def create_dash(service: Service, assets: Path, layout: Callable[[], Any]) -> da
         index_string=INDEX_HTML,
     )
     app.layout = layout
+    # Dash has put its middleware first, which reads whole bodies: the guards come before it
+    server.user_middleware.append(server.user_middleware.pop(0))
     return app
+
+
+def content_policy(app: dash.Dash) -> str:
+    """Return the Content-Security-Policy of the page.
+
+    Its scripts are files of this server, and inline ones known by their hash. Inline styles are
+    allowed, because Plotly writes them.
+    """
+    scripts = [inline_source(THEME_SCRIPT), *app.csp_hashes()]
+    return page_policy(scripts, ["'unsafe-inline'"])
 
 
 def register_routes(app: dash.Dash) -> None:

@@ -314,13 +314,17 @@ def overlays() -> html.Div:
     )
 
 
-INDEX_HTML = """<!doctype html>
+# runs before the first paint, so that a dark page does not flash white
+THEME_SCRIPT = """
+document.documentElement.dataset.theme = localStorage.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")
+"""  # noqa: E501
+_HEAD = """<!doctype html>
 <html lang="en"><head>{%metas%}<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">
 <title>{%title%}</title>{%favicon%}<link rel="preload" as="script" href="/_dash-component-suites/plotly/package_data/plotly.min.js">
-<script>
-document.documentElement.dataset.theme = localStorage.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")
-</script>
-{%css%}</head><body>{%app_entry%}<footer>{%config%}{%scripts%}{%renderer%}</footer></body></html>"""  # noqa: E501
+<script>"""  # noqa: E501
+_BODY = """</script>
+{%css%}</head><body>{%app_entry%}<footer>{%config%}{%scripts%}{%renderer%}</footer></body></html>"""
+INDEX_HTML = _HEAD + THEME_SCRIPT + _BODY
 
 
 def proposal_box() -> html.Div:

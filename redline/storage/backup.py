@@ -9,7 +9,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from redline.storage.errors import StoreError, translate_errors
-from redline.storage.sqlite import SqliteStore, acquire_owner_lock
+from redline.storage.sqlite import SqliteStore, acquire_owner_lock, create_private
 
 
 def restore_backup(backup: str | Path, path: str | Path) -> None:
@@ -29,6 +29,8 @@ def restore_backup(backup: str | Path, path: str | Path) -> None:
     with translate_errors(target):
         owner = acquire_owner_lock(target)
     part = target.with_name(target.name + ".part")
+    part.unlink(missing_ok=True)
+    create_private(part)
     shutil.copyfile(source, part)
     with open(part, "rb+") as file:
         os.fsync(file.fileno())

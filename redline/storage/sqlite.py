@@ -12,7 +12,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,8 @@ def open_engine(path: Path, write: bool) -> sa.Engine:
     """
 
     def connect() -> sqlite3.Connection:
+        if write:
+            create_private(path)
         connection = sqlite3.connect(
             path, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False
         )
@@ -136,6 +138,14 @@ def owner_file(path: Path) -> Path:
     return whole.with_name(whole.name + "-owner")
 
 
+def create_private(path: Path) -> None:
+    """Create a file that only its owner may read, unless it is there; SQLite would leave that to
+    the umask. The files beside it (-wal, -shm) take its mode.
+    """
+    with suppress(OSError):  # SQLite says what is wrong, in its words
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+
+
 def acquire_owner_lock(path: Path) -> sqlite3.Connection:
     """Lock the file for this process until the connection is closed or the process ends.
 
@@ -144,6 +154,7 @@ def acquire_owner_lock(path: Path) -> sqlite3.Connection:
     Raises:
         StoreError: another process has the lock.
     """
+    create_private(Path(f"{path}-owner"))
     lock = sqlite3.connect(
         owner_file(path), timeout=0, isolation_level=None, check_same_thread=False
     )
@@ -421,6 +432,7 @@ class SqliteStore(ResultStore):
             raise StoreError(f"{target} is there already; name a new file for the backup")
         part = target.with_name(target.name + ".part")
         part.unlink(missing_ok=True)
+        create_private(part)
         with translate_errors(target), self.reader.connect() as c:
             connection = c.connection.driver_connection
             assert connection is not None

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import math
+import re
 import sqlite3
 import time
 from contextlib import contextmanager
@@ -19,9 +20,11 @@ from starlette.testclient import TestClient
 
 from detectors import DETECTORS
 from docs.tables import filled
+from redline.access.actor import current_actor
 from redline.access.hosts import Hosts
 from redline.access.tokens import Token, Tokens, hash_secret
 from redline.api import guard, payload, sse
+from redline.api.guard import RequestGuard
 from redline.api.history import (
     HistoryRange,
     HistoryRows,
@@ -630,27 +633,45 @@ def test_incidents_are_acknowledged_snoozed_and_resolved(running):
 # --- the guard
 
 
+READ_TOKEN = "the token of a reader"
+PUSH_TOKEN = "the token of a pusher"
+
+
+def bearer(secret):
+    return {"authorization": f"Bearer {secret}"}
+
+
 def test_a_token_opens_what_its_role_may_do():
     tokens = Tokens(
-        [Token("read", hash_secret("r"), "reader"), Token("push", hash_secret("p"), "pusher")]
+        [
+            Token("read", hash_secret(READ_TOKEN), "reader"),
+            Token("push", hash_secret(PUSH_TOKEN), "pusher"),
+        ]
     )
     with served(Monitor({}), tokens=tokens) as client:
         client.service.monitor.start()
         assert client.get("/health").status_code == 200
         answer = client.get("/api/status")
         assert refused(answer, 401) and "Basic" in answer.headers["www-authenticate"]
-        assert client.get("/api/status", headers={"authorization": "Bearer r"}).status_code == 200
-        assert refused(
-            client.post("/api/submit", json={}, headers={"authorization": "Bearer r"}), 403
-        )
+        assert client.get("/api/status", headers=bearer(READ_TOKEN)).status_code == 200
+        assert refused(client.post("/api/submit", json={}, headers=bearer(READ_TOKEN)), 403)
         point = {"source": "a", "time": 0, "value": 1}
-        assert (
-            client.post(
-                "/api/submit", json=point, headers={"authorization": "Bearer p"}
-            ).status_code
-            == 200
-        )
+        assert client.post("/api/submit", json=point, headers=bearer(PUSH_TOKEN)).status_code == 200
         client.service.monitor.stop()
+
+
+def test_wrong_tokens_are_held_back_and_counted():
+    tokens = Tokens([Token("read", hash_secret(READ_TOKEN), "reader")])
+    with served(Monitor({}), tokens=tokens) as client:
+        assert client.get("/api/status", headers=bearer(READ_TOKEN)).status_code == 200
+        for path in ("/api/status", "/", "/docs"):
+            answers = [
+                client.get(path, headers=bearer(f"wrong token {path} {i}")) for i in range(100)
+            ]
+        assert refused(answers[-1], 429) and 1 <= int(answers[-1].headers["retry-after"]) <= 5
+        counted = client.get("/api/status", headers=bearer(READ_TOKEN)).json()["requests"]
+        assert counted["wrong_token"] + counted["throttled"] == 300
+        assert counted["wrong_token"] < 12 and client.get("/health").status_code != 429
 
 
 def test_a_body_too_big_is_refused_also_where_it_does_not_say_so(running):
@@ -709,7 +730,7 @@ def test_a_page_whose_name_was_pointed_here_gets_nothing_and_changes_nothing(wav
 
 
 def test_behind_a_proxy_or_on_every_address_a_name_is_allowed_and_a_token_is_still_needed():
-    tokens = Tokens([Token("operate", hash_secret("secret"), "me")])
+    tokens = Tokens([Token("operate", hash_secret(READ_TOKEN), "me")])
     hosts = Hosts.from_options("0.0.0.0", ["redline.example"])
     with served(Monitor({}), tokens=tokens, hosts=hosts, cors=("*",)) as client:
         for host, status in (
@@ -717,7 +738,7 @@ def test_behind_a_proxy_or_on_every_address_a_name_is_allowed_and_a_token_is_sti
             ("10.0.0.4:8050", 200),
             ("evil.example", 421),
         ):
-            headers = {"Host": host, "Authorization": "Bearer secret"}
+            headers = {"Host": host, **bearer(READ_TOKEN)}
             assert client.get("/api/status", headers=headers).status_code == status
         assert client.get("/api/status", headers={"Host": "redline.example"}).status_code == 401
         asked = {
@@ -729,6 +750,72 @@ def test_behind_a_proxy_or_on_every_address_a_name_is_allowed_and_a_token_is_sti
         assert (
             preflight.status_code == 421 and "access-control-allow-origin" not in preflight.headers
         )
+
+
+def test_an_event_stream_ends_with_its_token():
+    async def run():
+        sent = []
+
+        async def send(message):
+            sent.append(message)
+
+        tokens = Tokens([Token("read", hash_secret(READ_TOKEN), "reader")])
+        service = assemble_service(lambda store: Monitor({}), options=ServerOptions(tokens))
+
+        async def events(scope, receive, send):
+            assert scope["state"]["who"] == current_actor("nobody") == "reader"
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            for i in range(5):
+                await send({"type": "http.response.body", "body": b"event", "more_body": True})
+                if i == 1:
+                    tokens.tokens = ()  # as when its line is removed from the file
+
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": "/api/stream/anomalies",
+            "headers": [(b"authorization", f"Bearer {READ_TOKEN}".encode())],
+        }
+        await RequestGuard(events, service)(scope, None, send)
+        return [(message.get("body"), message.get("more_body")) for message in sent]
+
+    assert asyncio.run(run())[1:] == [(b"event", True), (b"event", True), (b"", False)]
+    assert current_actor("page") == "page"
+
+
+def test_every_answer_has_the_security_headers(wave):
+    evil = {"Host": "evil.example:8050"}
+    for answer in (
+        wave.get("/api/status"),
+        wave.get("/api/nothing"),
+        wave.get("/docs"),
+        wave.get("/docs/reference.js"),
+        wave.get("/openapi.json"),
+        wave.post("/api/submit", content=b"{"),
+        wave.get("/api/status", headers=evil),
+    ):
+        headers = answer.headers
+        policy = headers["content-security-policy"]
+        assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy
+        assert "unsafe" not in policy
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["x-frame-options"] == "DENY"
+        assert headers["referrer-policy"] == "same-origin"
+        assert headers["cross-origin-opener-policy"] == "same-origin"
+    assert "script-src 'self';" in wave.get("/docs").headers["content-security-policy"]
+
+
+def test_only_a_proxy_that_is_trusted_says_who_asks():
+    forged = [{"X-Forwarded-For": f"10.1.1.{i}"} for i in range(12)]
+    for proxies, count in (((), 0), (("10.0.0.4",), 0), (("10.0.0.0/24", "127.0.0.1"), 12)):
+        with served(Monitor({}), rate=2, proxies=proxies) as client:
+            client = TestClient(client.app, "http://localhost", client=("127.0.0.1", 5_000))
+            answers = [client.get("/api/status", headers=each).status_code for each in forged]
+            assert answers.count(200) == max(count, 4), proxies
+            through = {"X-Forwarded-For": "10.9.9.9, 10.0.0.7"}  # the first one may be forged
+            if count:
+                codes = [client.get("/api/status", headers=through).status_code for _ in forged]
+                assert codes.count(200) == 4
 
 
 def test_other_pages_may_ask_only_where_the_operator_says_so(wave):
@@ -899,10 +986,9 @@ def test_the_openapi_lists_every_route(wave):
     )
     assert set(wanted.split()) <= set(paths)
     shown = wave.get("/docs").text
-    assert (
-        all(path in shown for path in paths) and "src=" not in shown and "@import" not in shown
-    )  # it needs nothing from elsewhere
-    assert "swagger" in wave.get("/docs/try").text
+    assert all(path in shown for path in paths) and "@import" not in shown
+    assert re.findall(r"src=\S+|https?:", shown) == ["src='/docs/reference.js'></script>"]
+    assert wave.get("/docs/reference.js").headers["content-type"].startswith("text/javascript")
 
 
 # --- with a store

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from bench.followers import Server, deliver, serving
+from redline.access.tokens import append_token, mint_token
 from redline.storage.sqlite import SqliteStore
 
 pytestmark = [pytest.mark.service, pytest.mark.hardship]
@@ -290,3 +291,76 @@ def test_500_followers_of_whom_ten_do_not_read_are_told_within_a_second_and_memo
         return p99
 
     assert least_measured(measured, 1.0) <= 1.0
+
+
+# --- who may
+
+
+def test_wrong_tokens_at_full_speed_are_held_back_counted_and_logged_once_a_second(tmp_path):
+    secret, line = mint_token("operate", "me")
+    append_token(tmp_path / "tokens", line)
+    with serving("--tokens", str(tmp_path / "tokens")) as server:
+        right = {"Authorization": f"Bearer {secret}"}
+        codes: Counter[int] = Counter()
+        slowest, began = 0.0, time.monotonic()
+        client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+        forged = ({}, {"X-Forwarded-For": "10.0.0.%d"})  # a proxy that nobody trusts
+        for i in itertools.count():
+            name = {key: value % (i % 250) for key, value in forged[i % 2].items()}
+            headers = {"Authorization": f"Bearer wrong token number {i:08}", **name}
+            client.request("GET", "/api/status", headers=headers)
+            codes[(answer := client.getresponse()).status] += 1
+            answer.read()
+            if i % 500 == 0:
+                asked_at = time.monotonic()
+                assert server.ask("/health")["live"]
+                slowest = max(slowest, time.monotonic() - asked_at)
+            if time.monotonic() > began + 5:
+                break
+        assert answer.status == 429 and int(answer.headers["Retry-After"]) >= 1
+        client.request("GET", "/api/status", headers={**right, "X-Forwarded-For": "10.0.0.1"})
+        assert client.getresponse().status == 429, "the address waits, whatever it claims to be"
+        client.close()
+        seconds = time.monotonic() - began
+    lines = [line for line in server.said if "wrong token" in line]
+    print(
+        f"\nwrong tokens: {sum(codes.values()) / seconds:,.0f} a second came, {codes[401]} were "
+        f"looked up in {seconds:.0f} s, {len(lines)} lines logged, /health within {slowest:.2f} s"
+    )
+    assert set(codes) == {401, 429} and codes[401] <= 10 + seconds / 5 + 1
+    assert 1 <= len(lines) <= seconds + 2 and slowest < 1
+    assert not any("number" in line for line in lines)
+
+
+def test_a_token_is_revoked_and_an_open_event_stream_ends_without_a_restart(tmp_path):
+    path = tmp_path / "tokens"
+    (kept, keep), (lost, lose) = mint_token("push", "sensor"), mint_token("read", "wallboard")
+    append_token(path, keep)
+    append_token(path, lose)
+
+    def status(server, secret):
+        client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+        client.request("GET", "/api/status", headers={"Authorization": f"Bearer {secret}"})
+        found = client.getresponse().status
+        client.close()
+        return found
+
+    with serving("--tokens", str(path)) as server:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as listener:
+            ask = f"GET /api/stream/anomalies HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {lost}\r\n\r\n"  # noqa: E501
+            listener.sendall(ask.encode())
+            assert b"200 OK" in listener.recv(65_536)
+            assert status(server, lost) == status(server, kept) == 200
+            path.write_text(keep + "\n")
+            revoked = time.monotonic()
+            while status(server, lost) != 401:
+                assert time.monotonic() < revoked + 5
+                time.sleep(0.05)
+            gone = time.monotonic() - revoked
+            said = b""
+            while not said.endswith(b"0\r\n\r\n"):  # the end of a chunked answer
+                said += listener.recv(65_536)
+            ended = time.monotonic() - revoked
+        assert status(server, kept) == 200
+    print(f"\nrevoked: refused after {gone:.2f} s, its event stream ended after {ended:.1f} s")
+    assert gone < 2 and ended < 16

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
-from playwright.sync_api import TimeoutError
+from playwright.sync_api import Error
 
 EYES = """
 window.eyes = {
@@ -43,6 +44,7 @@ window.fetch = async (...asked) => {
 };
 """  # noqa: E501
 PATIENCE = 30_000  # ms a test waits for anything
+POLL = 20  # ms between two looks at what is waited for
 
 
 class Visitor:
@@ -74,17 +76,29 @@ class Visitor:
         Raises:
             AssertionError: it stays false; says what was waited for and what the page shows.
         """
+        # `wait_for_function` would evaluate text in the page, which the page's policy forbids
+        end = time.monotonic() + (PATIENCE / 1_000 if seconds is None else seconds)
+        while True:
+            value = self._see_or_none(condition)
+            if value:
+                return value
+            if time.monotonic() > end:
+                break
+            self.page.wait_for_timeout(POLL)
+        elements = ("status", "explain", "trouble", "age", "acted", "upload-said")
+        shown = " | ".join(f"{name}: {self.text(name)}" for name in elements)
+        raise AssertionError(
+            f"waited for {condition}; the page shows {shown}; console: {self.console_errors}"
+        )
+
+    def _see_or_none(self, expression: str) -> Any:
+        """Return the value of an expression, None while the page is being replaced."""
         try:
-            return self.page.wait_for_function(
-                condition, timeout=None if seconds is None else 1000 * seconds
-            ).json_value()
-        except TimeoutError as error:
-            elements = ("status", "explain", "trouble", "age", "acted", "upload-said")
-            shown = " | ".join(f"{name}: {self.text(name)}" for name in elements)
-            raise AssertionError(
-                f"waited for {condition}; the page shows {shown}; {error}; "
-                f"console: {self.console_errors}"
-            ) from None
+            return self.see(expression)
+        except Error as error:
+            if "context was destroyed" in error.message or "navigat" in error.message:
+                return None
+            raise
 
     def see(self, expression: str) -> Any:
         """Return the value of a JavaScript expression in the page."""

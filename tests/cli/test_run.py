@@ -257,6 +257,18 @@ def test_a_token_is_shown_once_and_kept_as_a_hash(tmp_path):
     )
 
 
+def test_a_token_may_expire_and_is_not_added_to_a_file_for_all(tmp_path, capsys):
+    path = tmp_path / "t"
+    assert ran("token", "push", "the oven", "--file", str(path), "--days", "7")[0] == 0
+    (token,) = tokens.parse_token_file(path)
+    assert token.name == "the oven" and 6.99 < (token.until - time.time()) / 86_400 < 7.01
+    assert "valid until 20" in capsys.readouterr().err
+    assert ran("token", "push", "the oven", "--file", str(path), "--days", "0")[0] == 2
+    path.chmod(0o644)
+    assert ran("token", "push", "the oven", "--file", str(path))[0] == 2
+    assert f"chmod 600 {path}" in capsys.readouterr().err
+
+
 def test_a_backup_is_restored(tmp_path):
     db, copy = tmp_path / "redline.db", tmp_path / "copy.db"
     store = SqliteStore(db)
@@ -368,11 +380,11 @@ def test_a_server_that_refuses_or_is_not_there_is_said(served, capsys):
 def test_a_token_is_taken_from_the_environment(monkeypatch):
     with running(
         Monitor({}),
-        ServerOptions(tokens.Tokens([tokens.Token("read", tokens.hash_secret("abc"), "me")])),
+        ServerOptions(tokens.Tokens([tokens.Token("read", tokens.hash_secret("abc" * 9), "me")])),
     ) as (_, url):
         monkeypatch.delenv("REDLINE_TOKEN", raising=False)
         assert ran("status", "--url", url)[0] == 2
-        monkeypatch.setenv("REDLINE_TOKEN", "abc")
+        monkeypatch.setenv("REDLINE_TOKEN", "abc" * 9)
         assert ran("status", "--url", url)[0] == 0
 
 

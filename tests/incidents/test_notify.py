@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import select
+import socket
 import sys
 import threading
 import time
@@ -94,9 +95,15 @@ class Receiver:
             threading.Event(),
         )
         self.gate.set()
+        self.headers = {}  # further ones of every answer
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                with receiver.turn:
+                    receiver.got.append((self.path, None, dict(self.headers)))
+                self.send_error(404)
+
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 with receiver.turn:
@@ -106,6 +113,8 @@ class Receiver:
                 receiver.gate.wait(PATIENCE)
                 self.send_response(status)
                 self.send_header("Content-Length", "2")
+                for name, value in receiver.headers.items():
+                    self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(b"ok")
 
@@ -399,6 +408,25 @@ def test_a_command_gets_the_incident_as_json_and_its_last_words_are_kept(tmp_pat
     )
 
 
+def test_a_command_gets_no_secret_of_ours(tmp_path, dispatch, monkeypatch):
+    monkeypatch.setenv("REDLINE_TOKEN", "the operator's token")
+    monkeypatch.setenv("MAIL_PASSWORD", "hunter2x")
+    monkeypatch.setenv("SAME_AGAIN", "hunter2x")
+    monkeypatch.setenv("UNIT", "orders")
+    file = tmp_path / "environment.json"
+    act = script(
+        tmp_path, f"import json, os; json.dump(dict(os.environ), open({str(file)!r}, 'w'))"
+    )
+    text = "[channels.a]\nurl = 'json://me:${MAIL_PASSWORD}@127.0.0.1/'\nstreams = ['none']\n"
+    plan, secrets = read_channels_file(text)
+    one = dispatch(plan._replace(actions=(act,)), secrets)
+    one.notify([change()])
+    assert one.wait_idle(PATIENCE)
+    got = json.loads(file.read_text())
+    assert got["UNIT"] == "orders" and got["PATH"] == os.environ["PATH"]
+    assert not {"REDLINE_TOKEN", "MAIL_PASSWORD", "SAME_AGAIN"} & set(got)
+
+
 def test_a_command_that_takes_too_long_is_killed_with_its_children(tmp_path):
     """The child holds a pipe of this test; the end of the pipe shows that the child is dead."""
     mine, theirs = os.pipe()
@@ -463,9 +491,60 @@ def test_a_webhook_is_called_with_the_incident(receiver, dispatch):
         ("/run?key=value", "second"),
     ]
     assert [(record.ok, record.text) for record in one.records] == [
-        (True, "status 200: ok"),
+        (True, "status 200"),
         (False, "status 404"),
     ]
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_webhook_follows_no_redirect(receiver, dispatch, status):
+    receiver.answers = [status]
+    receiver.headers = {"Location": f"http://127.0.0.1:{receiver.port}/inside"}
+    address = f"http://127.0.0.1:{receiver.port}/hook"
+    one = dispatch(NotificationPlan(actions=(Action("hook", url=address),)))
+    one.notify([change()])
+    assert one.wait_idle(PATIENCE)
+    assert [path for path, *_ in receiver.got] == ["/hook"]
+    assert one.records[0].text == f"status {status}; redirects are not followed"
+
+
+def test_a_channel_follows_no_redirect_unless_its_address_says_so(receiver, dispatch):
+    receiver.headers = {"Location": f"http://127.0.0.1:{receiver.port}/inside"}
+    for path, paths in (("/hook", {"/hook"}), ("/hook?redirect=yes", {"/hook", "/inside"})):
+        receiver.answers = [302] * 5
+        receiver.got.clear()
+        one = dispatch(NotificationPlan(channels=(on(receiver, path),)))
+        one.notify([change()])
+        assert one.wait_idle(PATIENCE)
+        one.stop(PATIENCE)
+        assert {asked for asked, *_ in receiver.got} == paths
+
+
+def test_what_a_webhook_answers_is_shown_to_no_reader(dispatch):
+    """Neither a body nor a status line that is none, as of a service that speaks no HTTP."""
+    for answer in (
+        b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nhunter2",
+        b"hunter2 ready\r\n",
+        b"HTTP/1.1 500 hunter2\r\nContent-Length: 7\r\n\r\nhunter2",
+    ):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+
+            def reply(listener=listener, answer=answer):
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(65_536)
+                    connection.sendall(answer)
+
+            thread = threading.Thread(target=reply)
+            thread.start()
+            address = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+            one = dispatch(NotificationPlan(actions=(Action("hook", url=address),)))
+            one.notify([change()])
+            assert one.wait_idle(PATIENCE)
+            thread.join()
+        one.stop(PATIENCE)
+        assert len(one.records) == 1 and one.records[0].text.startswith(("status", "no valid"))
+        assert "hunter2" not in repr(one.records) + json.dumps(one.status())
 
 
 def test_a_webhook_that_does_not_answer_in_time_is_given_up(receiver, dispatch):

@@ -14,7 +14,8 @@ from starlette.testclient import TestClient
 
 import app
 from detectors import DETECTORS
-from redline.api.service import assemble_service
+from redline.access.tokens import Token, Tokens, hash_secret
+from redline.api.service import ServerOptions, assemble_service
 from redline.engine.feed import MonitoredStream
 from redline.engine.monitor import Monitor
 from redline.feedback.labels import Label
@@ -103,6 +104,27 @@ def test_no_part_of_the_page_is_served_under_the_name_of_another_site(service):
         assert answer.status_code == 421 and answer.json()["status"] == 421
         local = client.post("/_dash-update-component", json=body)
         assert local.status_code not in (400, 421), "only the host must be refused"
+
+
+def test_no_body_of_the_page_is_read_before_the_guards_let_it_in(monitor):
+    """Dash reads whole bodies in a middleware of its own, which must come after ours."""
+    tokens = Tokens([Token("operate", hash_secret("a" * 20), "me")])
+    service = assemble_service(lambda store: monitor, options=ServerOptions(tokens))
+    server = app.build_app(service).server
+    read = []
+
+    def body():
+        for _ in range(100):
+            read.append(1)
+            yield b" " * 1_000
+
+    with TestClient(server, base_url="http://localhost", raise_server_exceptions=False) as client:
+        for headers, status in (({}, 401), ({"Host": "evil.example"}, 421)):
+            headers = {**headers, "Content-Type": "application/json"}
+            answer = client.post("/_dash-update-component", content=body(), headers=headers)
+            assert answer.status_code == status and len(read) <= 1, len(read)
+            assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+            read.clear()
 
 
 def test_a_browser_is_sent_only_what_it_lacks_and_both_ways_show_the_same(service, monitor):

@@ -2,7 +2,9 @@
 migrations, backup, trouble.
 """
 
+import os
 import sqlite3
+import stat
 import threading
 import time
 from contextlib import closing
@@ -1030,3 +1032,24 @@ def test_the_document_names_every_table_and_quotes_what_is_said():
         and f"{outbox.MAX_WAITING_BATCHES:,} batches" in text
         and f"{outbox.FAILING_PATIENCE:g} seconds" in text
     )
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of files are POSIX's")
+def test_the_files_of_the_store_are_for_their_owner_alone(tmp_path):
+    path = tmp_path / "redline.db"
+    before = os.umask(0o022)
+    try:
+        store = SqliteStore(path)
+        store.record("me", "was here")
+        store.backup(tmp_path / "copy.db")
+        files = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
+        store.close()
+        backup.restore_backup(tmp_path / "copy.db", path)
+    finally:
+        os.umask(before)
+    names = {"redline.db", "redline.db-wal", "redline.db-shm", "redline.db-owner", "copy.db"}
+    assert names <= set(files) and set(files.values()) == {0o600}, files
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.chmod(0o640)  # as an operator may want it
+    SqliteStore(path).close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640

@@ -93,15 +93,25 @@ def status_report(service: Service) -> dict[str, Any]:
             "slow": hub.slow,
         },
         "calls": service.notifier.status() if service.notifier else [],
-        "requests": {
-            "too_often": service.rate_limiter.refused,
-            "too_big": service.oversized,
-            "no_room": service.bodies.refused,
-        },
+        "requests": refused_requests(service),
         "connections": {
             "open": len(service.connections.open),
             "refused": dict(service.connections.refused),
         },
+    }
+
+
+def refused_requests(service: Service) -> dict[str, int]:
+    """Return how many requests were refused, by reason."""
+    authorizer = service.authorizer
+    return {
+        "too_often": service.rate_limiter.refused,
+        "too_big": service.oversized,
+        "no_room": service.bodies.refused,
+        "no_token": authorizer.refused["no_token"],
+        "wrong_token": authorizer.throttle.wrong,
+        "throttled": authorizer.throttle.throttled,  # wrong tokens too often
+        "forbidden": authorizer.refused["forbidden"],
     }
 
 

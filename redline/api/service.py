@@ -87,6 +87,7 @@ class Service:
             self._stored_events if self.store else None, self.store.newest() if self.store else 0
         )
         self.oversized = 0  # requests refused for their size
+        self.malformed = 0  # calls of the page's callbacks refused for a value
 
     @property
     def incidents(self) -> Incidents:

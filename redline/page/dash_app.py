@@ -14,6 +14,7 @@ from redline.api.problems import connect_unknown_paths
 from redline.api.server import build_server
 from redline.api.service import Service
 from redline.engine.results import log_failure
+from redline.page.callback_guard import CallbackGuard
 from redline.page.layout import INDEX_HTML
 
 
@@ -35,7 +36,20 @@ def create_dash(service: Service, assets: Path, layout: Callable[[], Any]) -> da
         index_string=INDEX_HTML,
     )
     app.layout = layout
+    guard_callbacks(app, service)
     return app
+
+
+def guard_callbacks(app: dash.Dash, service: Service) -> None:
+    """Put the guard of the callbacks before Dash, and both behind the guards of the API.
+
+    Dash puts itself before them: it would read the body of a request whose host, token and size
+    were not checked yet.
+    """
+    server = app.server
+    server.add_middleware(CallbackGuard, dash_app=app, service=service)
+    ours, dashs, *guards = server.user_middleware
+    server.user_middleware[:] = [*guards, ours, dashs]
 
 
 def register_routes(app: dash.Dash) -> None:

@@ -90,7 +90,11 @@ def status_report(service: Service) -> dict[str, Any]:
             "slow": hub.slow,
         },
         "calls": service.notifier.status() if service.notifier else [],
-        "requests": {"too_often": service.rate_limiter.refused, "too_big": service.oversized},
+        "requests": {
+            "too_often": service.rate_limiter.refused,
+            "too_big": service.oversized,
+            "malformed": service.malformed,
+        },
     }
 
 

@@ -12,7 +12,7 @@ from redline.page.layout import INJECT_NAMES
 from redline.page.preview import PREVIEW_STATE, previewed_settings
 from redline.page.query import export_source
 from redline.settings import export_settings
-from streams import KINDS
+from streams import KINDS, STREAMS
 
 
 def connect_actions(app: dash.Dash, service: Service, seed: int) -> None:
@@ -26,6 +26,8 @@ def connect_actions(app: dash.Dash, service: Service, seed: int) -> None:
     )
     async def inject(size: float, domain: str, **_: Any) -> str:
         kind = str(ctx.triggered_id).removeprefix("inject-")
+        if domain not in STREAMS or domain not in monitor.feeds:
+            return "only simulated streams can be injected into"
         monitor.inject(domain, kind, float(size))
         return f"{INJECT_NAMES.get(kind, kind)} injected"
 

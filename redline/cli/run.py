@@ -31,11 +31,11 @@ from redline.settings import (
 )
 from redline.sources.csv import read_csv
 from redline.sources.machine import ThisMachine
+from redline.sources.pushed import THIS_MACHINE, validate_source_name
 from redline.sources.recording import Columns, Recording
 from redline.storage.sqlite import Retention, SqliteStore
 from streams import STREAMS, Stream
 
-MACHINE_STREAM = "this-machine"
 CHUNK_STEPS = 2_000  # steps taken and scored at once
 
 PrintAnomaly = Callable[[Feed, Anomaly], None]
@@ -104,7 +104,7 @@ def plan_run(
     """Return the stream of the table [source], at its first step, with its settings.
 
     Raises:
-        ValueError: the table is incomplete, or its file does not exist.
+        ValueError: the table is incomplete, its name is reserved, or its file does not exist.
     """
     name = source.get("stream")
     first = source.get("first", 0)
@@ -121,7 +121,9 @@ def plan_run(
         stream = STREAMS[name](source.get("seed", 0), source.get("rate", 0.01), injections)
         stream.skip(first)
         return RunPlan(stream, name, first, settings)
-    pushed = () if name == MACHINE_STREAM else tuple(source.get("features", ("value",)))
+    pushed = () if name == THIS_MACHINE else tuple(source.get("features", ("value",)))
+    if pushed:
+        validate_source_name(name, pushed)
     return RunPlan(ThisMachine(), name, 0, settings, real=True, pushed=pushed)
 
 

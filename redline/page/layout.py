@@ -9,11 +9,9 @@ from dash import dcc, html
 from redline.engine.monitor import SPEEDS, Monitor
 from redline.page.panels import aria_attribute, data_attribute
 from redline.settings import SETTINGS_BY_NAME
+from redline.sources.pushed import OVERVIEW, THIS_MACHINE, YOUR_DATA
 from streams import KINDS, STREAMS
 
-THIS_MACHINE = "this-machine"
-YOUR_DATA = "your-data"
-OVERVIEW = "overview"
 TAB_TITLES = {
     OVERVIEW: "Overview",
     **{name: stream.title for name, stream in STREAMS.items()},

@@ -13,9 +13,9 @@ from dash import Input, Output, State, ctx, dcc, html, no_update
 from redline.api.service import Service
 from redline.engine.feed import Feed
 from redline.engine.monitor import Monitor
-from redline.page.layout import YOUR_DATA
 from redline.sources.csv import read_csv
 from redline.sources.csv_cells import CsvError
+from redline.sources.pushed import YOUR_DATA
 from redline.sources.recording import Columns, Recording
 from redline.sources.timestamps import TIMESTAMP_FORMATS
 

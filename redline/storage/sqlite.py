@@ -38,6 +38,7 @@ from redline.storage.encoding import (
     unpack_state,
 )
 from redline.storage.errors import StoreError, translate_errors
+from redline.storage.renaming import DISMISSED_PREFIX, rename_reserved_sources
 from redline.storage.schema import (
     anomalies_table,
     applied_table,
@@ -57,7 +58,6 @@ MERGED_CHUNKS = (
     64  # chunks of a stream that become one, so that points pushed one by one are read back fast
 )
 NEWEST_LABEL = "newest label"  # in the table meta: the highest id that a person's label ever had
-DISMISSED_PREFIX = "dismissed "  # before the name of a stream, in the table meta
 RESTORED_ANOMALIES = 1_000  # anomalies a restart shows again
 SWEEP_CHUNKS = (
     500  # chunks, late points and anomalies that one transaction of the retention looks at
@@ -201,6 +201,7 @@ class SqliteStore(ResultStore):
         self.writer = create_engine(self.path, write=True)
         with self.writer.begin() as c:
             prepare_schema(c, self.path)
+            rename_reserved_sources(c)
             for id, name, end, settings in c.execute(
                 sa.select(
                     streams_table.c.id,

@@ -25,6 +25,7 @@ from redline.page.query import ViewQuery
 from redline.settings import Settings
 from redline.sources import csv
 from redline.sources.csv_cells import CsvError
+from redline.sources.pushed import RESERVED_NAMES
 from redline.storage.sqlite import SqliteStore
 from streams import KINDS, STREAMS
 
@@ -74,6 +75,7 @@ def test_the_ids_that_outside_scripts_rely_on_are_there(monitor):
 def test_the_tabs_are_the_overview_the_streams_with_the_wave_first_this_machine_and_your_data():
     assert list(layout.TAB_TITLES) == ["overview", *STREAMS, "this-machine", "your-data"]
     assert next(iter(STREAMS)) == "wave"
+    assert set(layout.TAB_TITLES) <= RESERVED_NAMES, "no source may have the name of a tab"
 
 
 def test_an_unknown_path_is_a_problem_and_never_the_page(service):

@@ -51,12 +51,54 @@ DELIMITERS = {
 }  # in the order they are tried
 
 
+FORMULA_CELL = re.compile(r"'*[=+\-@\t\r]")  # a spreadsheet calculates what begins like this
+DEFUSED_CELL = re.compile(r"'+[=+\-@\t\r]")
+
+
 class CsvError(ValueError):
     """A file that cannot be read, in a sentence for the person who gave it; `names` are its columns
     where that much was understood.
     """
 
     names: tuple[str, ...] = ()
+
+
+def defuse_formula(cell: str) -> str:
+    """Return a cell of text that no spreadsheet calculates; `restore_formula` reads it back.
+
+    A number stays as it is.
+
+    >>> [defuse_formula(cell) for cell in ("=1+1", "-2.5", "-x", "'=1", "it's", "load")]
+    ["'=1+1", '-2.5', "'-x", "''=1", "it's", 'load']
+    """
+    if not FORMULA_CELL.match(cell):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
+
+
+def csv_quote(cell: str) -> str:
+    """Return a cell of text as it is written: no formula, in quotes where a separator demands it.
+
+    >>> csv_quote("load"), csv_quote("a,b"), csv_quote("=1\\r")
+    ('load', '"a,b"', '"\'=1\\r"')
+    """
+    cell = defuse_formula(cell)
+    if any(c in cell for c in ',"\r\n'):
+        return '"' + cell.replace('"', '""') + '"'
+    return cell
+
+
+def restore_formula(cell: str) -> str:
+    """Return a cell as it was before `defuse_formula`.
+
+    >>> [restore_formula(cell) for cell in ("'=1+1", "''=1", "it's", "'quoted'")]
+    ['=1+1', "'=1", "it's", "'quoted'"]
+    """
+    return cell[1:] if DEFUSED_CELL.match(cell) else cell
 
 
 def load_bytes(data: bytes | str | Path) -> bytes:
@@ -348,7 +390,7 @@ def unique_names(cells: Iterable[str]) -> tuple[str, ...]:
     """Column names: a nameless one is numbered, a repeated one gets a number."""
     names: dict[str, int] = {}  # how often each was asked for
     for at, cell in enumerate(cells):
-        plain = name = " ".join(cell.split())[:80] or f"column {at + 1}"
+        plain = name = restore_formula(" ".join(cell.split()))[:80] or f"column {at + 1}"
         while name in names:
             names[plain] = names.get(plain, 1) + 1
             name = f"{plain} {names[plain]}"

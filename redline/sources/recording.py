@@ -9,6 +9,7 @@ from typing import TextIO
 
 import numpy as np
 
+from redline.sources.csv_cells import defuse_formula
 from streams import KINDS, Chunk, FloatArray, Stream
 
 GAP_PERIODS = 1.5  # periods between two rows, above which the drawn line breaks
@@ -111,7 +112,7 @@ def write_csv(stream: Stream, steps: int, file: str | Path | TextIO) -> int:
             rows.writerow(
                 [
                     "time",
-                    *map(column_heading, stream.names, stream.units),
+                    *map(defuse_formula, map(column_heading, stream.names, stream.units)),
                     *(["label"] if chunk.label is not None else []),
                 ]
             )

@@ -84,8 +84,8 @@
   function drawSparklines(data) {
     makeTabsFocusable(); // a new tab cannot be reached by keys yet
     for (const [name, spark] of Object.entries(data || {})) {
-      document.querySelectorAll(`[data-spark="${name}"]`).forEach((el) => drawSparkline(el, spark));
-      document.querySelectorAll(`[data-open="${name}"]`).forEach((el) => (el.textContent = spark.open ? spark.open : ""));
+      document.querySelectorAll(`[data-spark="${CSS.escape(name)}"]`).forEach((el) => drawSparkline(el, spark));
+      document.querySelectorAll(`[data-open="${CSS.escape(name)}"]`).forEach((el) => (el.textContent = spark.open ? spark.open : ""));
     }
     return noUpdate();
   }

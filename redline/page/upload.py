@@ -14,7 +14,7 @@ from redline.api.service import Service
 from redline.engine.feed import Feed
 from redline.engine.monitor import Monitor
 from redline.sources.csv import read_csv
-from redline.sources.csv_cells import CsvError
+from redline.sources.csv_cells import CsvError, visible_text
 from redline.sources.pushed import YOUR_DATA
 from redline.sources.recording import Columns, Recording
 from redline.sources.timestamps import TIMESTAMP_FORMATS
@@ -145,7 +145,7 @@ def receive_file(monitor: Monitor, contents: str, name: str | None) -> None:
     Raises:
         CsvError: it is no file, or no CSV that can be read.
     """
-    name = name or "a file"
+    name = visible_text(name or "") or "a file"
     try:
         raw = base64.b64decode(contents.partition(",")[2], validate=True)
     except ValueError as error:  # no base64, or no ASCII

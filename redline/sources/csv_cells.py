@@ -83,8 +83,8 @@ def defuse_formula(cell: str) -> str:
 def csv_quote(cell: str) -> str:
     """Return a cell of text as it is written: no formula, in quotes where a separator demands it.
 
-    >>> csv_quote("load"), csv_quote("a,b"), csv_quote("=1\\r")
-    ('load', '"a,b"', '"\'=1\\r"')
+    >>> csv_quote("load"), csv_quote("a,b"), csv_quote("-x")
+    ('load', '"a,b"', "'-x")
     """
     cell = defuse_formula(cell)
     if any(c in cell for c in ',"\r\n'):
@@ -99,6 +99,15 @@ def restore_formula(cell: str) -> str:
     ['=1+1', "'=1", "it's", "'quoted'"]
     """
     return cell[1:] if DEFUSED_CELL.match(cell) else cell
+
+
+def visible_text(text: str) -> str:
+    """Return text on one line without what cannot be seen, such as marks that turn its direction.
+
+    >>> visible_text("a \\n b"), visible_text("load\\u202efdp.exe")
+    ('a b', 'loadfdp.exe')
+    """
+    return "".join(filter(str.isprintable, " ".join(text.split())))
 
 
 def load_bytes(data: bytes | str | Path) -> bytes:
@@ -390,7 +399,7 @@ def unique_names(cells: Iterable[str]) -> tuple[str, ...]:
     """Column names: a nameless one is numbered, a repeated one gets a number."""
     names: dict[str, int] = {}  # how often each was asked for
     for at, cell in enumerate(cells):
-        plain = name = restore_formula(" ".join(cell.split()))[:80] or f"column {at + 1}"
+        plain = name = restore_formula(visible_text(cell))[:80] or f"column {at + 1}"
         while name in names:
             names[plain] = names.get(plain, 1) + 1
             name = f"{plain} {names[plain]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import dash
@@ -13,6 +14,15 @@ from redline.page.preview import PREVIEW_STATE, previewed_settings
 from redline.page.query import export_source
 from redline.settings import export_settings
 from streams import KINDS, STREAMS
+
+
+def file_name(text: str) -> str:
+    """Return a name as a part of a file's name: anything that a path or a shell reads is a hyphen.
+
+    >>> file_name("this-machine"), file_name("../<b>öl 2</b>")
+    ('this-machine', '---b-öl-2--b-')
+    """
+    return re.sub(r"[^\w-]", "-", text)
 
 
 def connect_actions(app: dash.Dash, service: Service, seed: int) -> None:
@@ -46,5 +56,5 @@ def connect_actions(app: dash.Dash, service: Service, seed: int) -> None:
         source = export_source(feed, domain, settings, seed)
         return {
             "content": export_settings(source, settings),
-            "filename": f"redline-{domain}.toml",
+            "filename": f"redline-{file_name(domain)}.toml",
         }

@@ -52,6 +52,7 @@ from redline.settings import (
 )
 from redline.sources.csv import read_csv
 from redline.sources.machine import ThisMachine
+from redline.sources.pushed import OVERVIEW, THIS_MACHINE
 from redline.storage.errors import StoreError
 from redline.storage.retention import Retention
 from redline.storage.sqlite import SqliteStore, UnavailableStore
@@ -282,7 +283,7 @@ def connect_chart(app: dash.Dash, service: Service) -> None:
 def nothing_to_draw(monitor: Monitor, domain: str) -> dict[str, Any]:
     """Return what is shown where no stream is: the overview, or a tab that waits for a file."""
     pulse = heartbeat(monitor, None, None)
-    if domain == layout.OVERVIEW:
+    if domain == OVERVIEW:
         return {**overview_cards(monitor), "pulse": pulse}
     explain = "Nothing here yet: drop a file."
     return {"explain": explain, "status": "no file yet", "pulse": pulse}
@@ -293,7 +294,7 @@ def build_monitor(settings: ServerSettings, store: ResultStore | None) -> Monito
     streams = {
         name: MonitoredStream(stream(seed=settings.seed)) for name, stream in STREAMS.items()
     }
-    streams[layout.THIS_MACHINE] = MonitoredStream(ThisMachine(), own_clock=True)
+    streams[THIS_MACHINE] = MonitoredStream(ThisMachine(), own_clock=True)
     limits = Limits(bool(settings.create), settings.streams)
     monitor = Monitor(streams, store=store, limits=limits)
     if settings.csv:

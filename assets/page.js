@@ -84,8 +84,8 @@
   function drawSparklines(data) {
     makeTabsFocusable(); // a new tab cannot be reached by keys yet
     for (const [name, spark] of Object.entries(data || {})) {
-      document.querySelectorAll(`[data-spark="${name}"]`).forEach((el) => drawSparkline(el, spark));
-      document.querySelectorAll(`[data-open="${name}"]`).forEach((el) => (el.textContent = spark.open ? spark.open : ""));
+      document.querySelectorAll(`[data-spark="${CSS.escape(name)}"]`).forEach((el) => drawSparkline(el, spark));
+      document.querySelectorAll(`[data-open="${CSS.escape(name)}"]`).forEach((el) => (el.textContent = spark.open ? spark.open : ""));
     }
     return noUpdate();
   }
@@ -145,11 +145,12 @@
   function updateAddress(domain, detector, window_, threshold, direction, range, at, served) {
     const now = new URLSearchParams(location.search);
     if (now.get("seed") && Number(now.get("seed")) !== served.seed && !state.linkChecked) showTrouble(`This link was made with --seed ${now.get("seed")}; this server runs --seed ${served.seed}, so its streams differ.`);
-    if (now.get("at") && !state.linkChecked) setTimeout(() => setProps("goto", { data: { step: Number(now.get("at")), asked: 0 } }), 600);
+    const step = Math.round(Number(now.get("at") || NaN));
+    if (Number.isSafeInteger(step) && !state.linkChecked) setTimeout(() => setProps("goto", { data: { step, asked: 0 } }), 600);
     state.linkChecked = true;
     Object.assign(state, { interval: served.interval, seed: served.seed });
     const view = new URLSearchParams({ domain, detector, window: window_, threshold, direction, range, seed: served.seed });
-    if (at) view.set("at", at.end - range / 2);
+    if (at) view.set("at", Math.round(at.end - range / 2));
     if (domain) history.replaceState(null, "", "?" + view);
     return "copy a link to this view";
   }

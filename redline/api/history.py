@@ -12,6 +12,7 @@ import numpy as np
 
 from redline.api import payload
 from redline.engine.feed import Feed
+from redline.sources.csv_cells import csv_quote
 from redline.storage.errors import StoreError
 from redline.storage.reading import AnomalyQuery
 from redline.storage.sqlite import SqliteStore
@@ -183,10 +184,3 @@ def history_csv(names: Sequence[str], found: HistoryRows) -> bytes:
         cells = ["" if value != value else repr(value) for value in (*x, score)]
         lines.append(f"{step},{at!r},{','.join(cells)},{int(anomaly)}")
     return ("\n".join(lines) + "\n").encode()
-
-
-def csv_quote(head: str) -> str:
-    """Return a cell, in quotes if it contains a separator or a quote."""
-    if any(c in head for c in ',"\r\n'):
-        return '"' + head.replace('"', '""') + '"'
-    return head

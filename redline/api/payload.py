@@ -26,6 +26,7 @@ LARGEST_SUBMITTED = 1e75  # of a value: its fourth power is still finite, so no 
 MAX_CELLS = 2_000_000  # points times features, or commas
 MAX_ITEMS = 250_000  # objects, lists or lines
 MAX_SHOWN = 80  # characters of a wrong value that an answer repeats
+COMPACT_DATE_DIGITS = (8, 12, 14)  # of a date YYYYMMDD without a time, with HHMM, with HHMMSS
 POINT_FORM = 'an object such as {"source": "oven", "time": 1767571200, "value": 20.5}'
 
 
@@ -248,14 +249,20 @@ def time_column(column: Sequence[Any], field: str) -> np.ndarray:
 def parse_time(value: Any, field: str) -> float:
     """Return one time in seconds since the Unix epoch; an ISO time without a zone is UTC.
 
+    A text of 8, 12 or 14 digits is a date, as in a CSV file; of any other number of digits, seconds.
+
     >>> parse_time("2026-01-05T00:00:00Z", "time"), parse_time("2026-01-05 01:00+01:00", "time"), parse_time("1767571200.5", "start")
     (1767571200.0, 1767571200.0, 1767571200.5)
+    >>> parse_time("20260105", "time"), parse_time("20260105063000", "time"), parse_time(20260105, "time")
+    (1767571200.0, 1767594600.0, 20260105.0)
     """  # noqa: E501
     if type(value) in (int, float):
         return float(value)
     try:
         if not isinstance(value, str):
             raise ValueError
+        if value.isdecimal() and len(value) in COMPACT_DATE_DIGITS:
+            return parse_iso(f"{value[:8]}T{value[8:] or '00'}")
         if value.replace(".", "", 1).lstrip("-").isdecimal():
             return float(value)
         return parse_iso(value)

@@ -31,12 +31,12 @@ from redline.settings import (
 )
 from redline.sources.csv import read_csv
 from redline.sources.machine import ThisMachine
+from redline.sources.pushed import THIS_MACHINE, validate_source_name
 from redline.sources.recording import Columns, Recording
 from redline.storage.retention import Retention
 from redline.storage.sqlite import SqliteStore
 from streams import STREAMS, Stream
 
-MACHINE_STREAM = "this-machine"
 CHUNK_STEPS = 2_000  # steps taken and scored at once
 
 PrintAnomaly = Callable[[Feed, Anomaly], None]
@@ -107,7 +107,7 @@ def plan_run(
     A name that is neither a file's, a simulated stream's nor this machine's is a pushed stream.
 
     Raises:
-        ValueError: the table is incomplete, or its file does not exist.
+        ValueError: the table is incomplete, its name is reserved, or its file does not exist.
     """
     name = source.get("stream")
     first = source.get("first", 0)
@@ -124,9 +124,10 @@ def plan_run(
         stream = STREAMS[name](source.get("seed", 0), source.get("rate", 0.01), injections)
         stream.skip(first)
         return RunPlan(stream, name, first, settings)
-    if name == MACHINE_STREAM:
+    if name == THIS_MACHINE:
         return RunPlan(ThisMachine(), name, 0, settings, own_clock=True)
     features = tuple(source.get("features", ())) or ("value",)
+    validate_source_name(name, features)
     return RunPlan(None, name, 0, settings, own_clock=True, features=features)
 
 

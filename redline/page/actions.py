@@ -53,7 +53,9 @@ def change_incident(service: Service, id: str, act: str, now: float) -> Change:
         return incidents.snooze(id, page_actor(), now, act.removeprefix("snooze "))
     if act == "expected":
         found = incidents.get(id)
-        feed = service.monitor.feeds[found.stream]
+        feed = service.monitor.feeds.get(found.stream)
+        if feed is None:  # a stream of an earlier run
+            raise UnknownIncident(f"no stream is called {found.stream!r} any more")
         add_label(service, feed, (found.start, found.end), EXPECTED_LABEL)
     return incidents.resolve(id, page_actor(), now, act)
 
@@ -100,7 +102,8 @@ def selected_span(zoom: Any, click: Any) -> tuple[float, float] | None:
     The span zoomed to, else the point clicked.
     """
     if zoom and zoom.get("range"):
-        return axis_seconds(zoom["range"][0]), axis_seconds(zoom["range"][1])
+        start, end = sorted(map(axis_seconds, zoom["range"]))
+        return start, end
     if not click:
         return None
     clicked = axis_seconds(click["points"][0]["x"])

@@ -15,6 +15,7 @@ from redline.api.problems import connect_unknown_paths
 from redline.api.server import build_server
 from redline.api.service import Service
 from redline.engine.results import log_failure
+from redline.page.callback_guard import CallbackGuard
 from redline.page.layout import INDEX_HTML, THEME_SCRIPT
 
 
@@ -42,8 +43,7 @@ def create_dash(service: Service, assets: Path, layout: Callable[[], Any]) -> da
         index_string=INDEX_HTML,
     )
     app.layout = layout
-    # Dash has put its middleware first, which reads whole bodies: the guards come before it
-    server.user_middleware.append(server.user_middleware.pop(0))
+    guard_callbacks(app, service)
     return app
 
 
@@ -55,6 +55,18 @@ def content_policy(app: dash.Dash) -> str:
     """
     scripts = [inline_source(THEME_SCRIPT), *app.csp_hashes()]
     return page_policy(scripts, ["'unsafe-inline'"])
+
+
+def guard_callbacks(app: dash.Dash, service: Service) -> None:
+    """Put the guard of the callbacks before Dash, and both behind the guards of the API.
+
+    Dash puts itself before them: it would read the body of a request whose host, token and size
+    were not checked yet.
+    """
+    server = app.server
+    server.add_middleware(CallbackGuard, dash_app=app, service=service)
+    ours, dashs, *guards = server.user_middleware
+    server.user_middleware[:] = [*guards, ours, dashs]
 
 
 def register_routes(app: dash.Dash) -> None:

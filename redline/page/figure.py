@@ -57,6 +57,7 @@ GAP = 0.035  # between two lanes, as a share of the height
 BAND_REACH = 0.5  # of the values' range that a wide band may add to the axis
 # The weight of a value on its axis falls to exp(-FADE) when it left the view one span ago.
 FADE = 12
+MARKUP = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 FigureDict = dict[str, Any]
 LINE_STYLE = {"type": "scatter", "mode": "lines", "connectgaps": False}
 TRANSPARENT = {"paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)"}
@@ -64,6 +65,15 @@ EMPTY_FIGURE: FigureDict = {
     "data": [],
     "layout": {**TRANSPARENT, "xaxis": {"visible": False}, "yaxis": {"visible": False}},
 }
+
+
+def plain_text(text: str) -> str:
+    """Return text from outside so that plotly shows it as it is: no markup, link or template.
+
+    >>> plain_text('<a href="x">%{y}</a> & 5 %')
+    '&lt;a href="x"&gt;&#37;{y}&lt;/a&gt; &amp; 5 %'
+    """
+    return " ".join(text.translate(MARKUP).replace("%{", "&#37;{").split())
 
 
 def build_figure(view: View, theme: str, span: int, revision: str) -> FigureDict:
@@ -100,7 +110,7 @@ def _band_traces(
     view: View, feature: int, colours: dict[str, str], row: int
 ) -> list[dict[str, Any]]:
     """Return the lower and the upper edge of the expected range; NaN without a band."""
-    unit = f" {view.units[feature]}".rstrip()
+    unit = f" {plain_text(view.units[feature])}".rstrip()
     none = np.full(len(view.time), np.nan)
     edges = []
     for bound, values, fill in (
@@ -125,8 +135,8 @@ def _band_traces(
 
 
 def _value_trace(view: View, feature: int, colours: dict[str, str], row: int) -> dict[str, Any]:
-    name = view.names[feature]
-    unit = f" {view.units[feature]}".rstrip()
+    name = plain_text(view.names[feature])
+    unit = f" {plain_text(view.units[feature])}".rstrip()
     return {
         **LINE_STYLE,
         "name": name,
@@ -216,7 +226,7 @@ def _symbol(mark: Mark) -> str:
 
 def _mark_text(mark: Mark) -> str:
     outcome = f", {mark.outcome}" if mark.outcome else ""
-    return f"{mark.severity}{outcome}: {mark.reason}"
+    return plain_text(f"{mark.severity}{outcome}: {mark.reason}")
 
 
 def _truth_trace(view: View, colours: dict[str, str]) -> dict[str, Any]:
@@ -396,6 +406,7 @@ def layout_annotations(view: View, theme: str) -> list[dict[str, Any]]:
     names = [f"{name}, {unit}" if unit else name for name, unit in zip(view.names, view.units)]
     if view.low is None:
         names = [f"{name}, no band" for name in names]
+    names = list(map(plain_text, names))
     tops = [high for _, high in lane_domains(n)]
     above = {**text, "x": 1, "xanchor": "right", "yref": "paper", "yanchor": "bottom"}
     return [line, *({**above, "y": top, "text": name} for top, name in zip(tops, names))]

@@ -9,11 +9,9 @@ from dash import dcc, html
 from redline.engine.monitor import SPEEDS, Monitor
 from redline.page.panels import aria_attribute, data_attribute
 from redline.settings import SETTINGS_BY_NAME
+from redline.sources.pushed import OVERVIEW, THIS_MACHINE, YOUR_DATA
 from streams import KINDS, STREAMS
 
-THIS_MACHINE = "this-machine"
-YOUR_DATA = "your-data"
-OVERVIEW = "overview"
 TAB_TITLES = {
     OVERVIEW: "Overview",
     **{name: stream.title for name, stream in STREAMS.items()},
@@ -23,6 +21,7 @@ TAB_TITLES = {
 VIEW_SPANS = {300: "300 steps", 600: "600 steps", 2_000: "2,000 steps", 10_000: "10,000 steps"}
 # ways to pick a threshold
 THRESHOLD_PICKS = {"best": "best F1", "one-percent": "about 1 % of steps"}
+FAULT_SIZES = (1.0, 20.0)  # least and largest size of an injected fault, standard deviations
 INJECT_NAMES = {"point": "spike"}  # label of an inject button where it is not the kind's name
 # lower tab -> the element that shows its content
 PANEL_ELEMENTS = {
@@ -30,6 +29,7 @@ PANEL_ELEMENTS = {
     "table": "rows",
     **{name: name for name in ("incidents", "days", "settings", "log")},
 }
+PANEL_NAMES = ("history", *PANEL_ELEMENTS)  # the lower tabs
 SLOW_INTERVAL_MS = 2_000  # between two renewals of the sparklines and of the open lower panel
 MAX_PUSHED_TABS = 24  # tabs for streams that programs push
 
@@ -223,7 +223,7 @@ def inject_row() -> html.Div:
         for kind in KINDS
         if kind != "none"
     ]
-    size = dcc.Slider(1, 20, 0.5, value=12, id="size", marks=None, allow_direct_input=False)
+    size = dcc.Slider(*FAULT_SIZES, 0.5, value=12, id="size", marks=None, allow_direct_input=False)
     return html.Div(
         [
             html.Span("Inject"),

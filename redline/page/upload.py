@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import time
 from typing import Any
 
@@ -14,9 +13,9 @@ from dash import Input, Output, State, ctx, dcc, html, no_update
 from redline.api.service import Service
 from redline.engine.feed import Feed
 from redline.engine.monitor import Monitor
-from redline.page.layout import YOUR_DATA
 from redline.sources.csv import read_csv
-from redline.sources.csv_cells import CsvError
+from redline.sources.csv_cells import CsvError, visible_text
+from redline.sources.pushed import YOUR_DATA
 from redline.sources.recording import Columns, Recording
 from redline.sources.timestamps import TIMESTAMP_FORMATS
 
@@ -135,7 +134,7 @@ def handle_upload(
         replay_file(monitor, trigger == "show-all")
 
 
-def receive_file(monitor: Monitor, contents: str, name: str) -> None:
+def receive_file(monitor: Monitor, contents: str, name: str | None) -> None:
     """Open a dropped file as *Your data*, in place of an earlier one.
 
     Args:
@@ -146,9 +145,10 @@ def receive_file(monitor: Monitor, contents: str, name: str) -> None:
     Raises:
         CsvError: it is no file, or no CSV that can be read.
     """
+    name = visible_text(name or "") or "a file"
     try:
         raw = base64.b64decode(contents.partition(",")[2], validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # no base64, or no ASCII
         raise CsvError(
             f"{name}: the browser sent something that is no file ({error}); drop it again"
         ) from error
@@ -172,15 +172,23 @@ def corrected_columns(boxes: dict[str, Any]) -> Columns:
     )
 
 
+def uploaded_feed(monitor: Monitor) -> Feed:
+    """Return the feed of *Your data*; CsvError = no file was dropped yet."""
+    feed = monitor.feeds.get(YOUR_DATA)
+    if feed is None:
+        raise CsvError("there is no file yet; drop one")
+    return feed
+
+
 def reread_file(monitor: Monitor, columns: Columns) -> None:
     """Read the file of *Your data* again with corrected columns."""
-    feed = monitor.feeds[YOUR_DATA]
+    feed = uploaded_feed(monitor)
     show_recording(monitor, read_csv(feed.about, columns, title=feed.stream.title), feed.about)
 
 
 def replay_file(monitor: Monitor, whole: bool) -> None:
     """Open the file of *Your data* again: from its first row, or the whole at once."""
-    feed = monitor.feeds[YOUR_DATA]
+    feed = uploaded_feed(monitor)
     recording = read_csv(feed.about, feed.stream.columns, title=feed.stream.title)  # type: ignore[attr-defined]
     show_recording(monitor, recording, feed.about, recording.total if whole else 0)
 

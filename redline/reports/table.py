@@ -8,10 +8,10 @@ CUSUM        -
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from typing import NamedTuple
+
+from redline.sources.csv_cells import csv_quote
 
 Cell = str | float | None  # of a table; int and bool are floats to a type checker
 
@@ -42,16 +42,22 @@ class Table(NamedTuple):
         return "\n".join([lines[0], f"|{'|'.join(rules)}|", *lines[1:]])
 
     def csv(self) -> str:
-        """Return one line a row, numbers with all digits, an undefined cell empty."""
-        file = io.StringIO()
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(self.heads)
-        writer.writerows([["" if is_absent(cell) else cell for cell in row] for row in self.rows])
-        return file.getvalue().rstrip("\n")
+        """Return one line a row, numbers with all digits, an undefined cell empty.
+
+        A spreadsheet calculates none of its texts.
+        """
+        rows = (self.heads, *self.rows)
+        return "\n".join(",".join(map(_csv_cell, row)) for row in rows).rstrip("\n")
 
     def _is_numeric(self, column: int) -> bool:
         known = [row[column] for row in self.rows if row[column] is not None]
         return bool(known) and all(isinstance(cell, int | float) for cell in known)
+
+
+def _csv_cell(cell: Cell) -> str:
+    if is_absent(cell):
+        return ""
+    return csv_quote(cell) if isinstance(cell, str) else str(cell)
 
 
 def is_absent(value: Cell) -> bool:

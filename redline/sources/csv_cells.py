@@ -44,6 +44,10 @@ FIRST_LINE = re.compile(rb"(?:\A|[\r\n])[ \t]*(?!#|sep=[^\r\n][\r\n])[^\s]")
 DELIMITERS = {"\t": "tabs", ";": "semicolons", "|": "bars", ",": "commas"}
 
 
+FORMULA_CELL = re.compile(r"'*[=+\-@\t\r]")  # a spreadsheet calculates what begins like this
+DEFUSED_CELL = re.compile(r"'+[=+\-@\t\r]")
+
+
 class CsvError(ValueError):
     """A file that cannot be read; the message is a sentence for the user.
 
@@ -51,6 +55,53 @@ class CsvError(ValueError):
     """
 
     names: tuple[str, ...] = ()
+
+
+def defuse_formula(cell: str) -> str:
+    """Return a cell of text that no spreadsheet calculates; `restore_formula` reads it back.
+
+    A number stays as it is.
+
+    >>> [defuse_formula(cell) for cell in ("=1+1", "-2.5", "-x", "'=1", "it's", "load")]
+    ["'=1+1", '-2.5', "'-x", "''=1", "it's", 'load']
+    """
+    if not FORMULA_CELL.match(cell):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
+
+
+def csv_quote(cell: str) -> str:
+    """Return a cell of text as it is written: no formula, in quotes where a separator demands it.
+
+    >>> csv_quote("load"), csv_quote("a,b"), csv_quote("-x")
+    ('load', '"a,b"', "'-x")
+    """
+    cell = defuse_formula(cell)
+    if any(c in cell for c in ',"\r\n'):
+        return '"' + cell.replace('"', '""') + '"'
+    return cell
+
+
+def restore_formula(cell: str) -> str:
+    """Return a cell as it was before `defuse_formula`.
+
+    >>> [restore_formula(cell) for cell in ("'=1+1", "''=1", "it's", "'quoted'")]
+    ['=1+1', "'=1", "it's", "'quoted'"]
+    """
+    return cell[1:] if DEFUSED_CELL.match(cell) else cell
+
+
+def visible_text(text: str) -> str:
+    """Return text on one line without what cannot be seen, such as marks that turn its direction.
+
+    >>> visible_text("a \\n b"), visible_text("load\\u202efdp.exe")
+    ('a b', 'loadfdp.exe')
+    """
+    return "".join(filter(str.isprintable, " ".join(text.split())))
 
 
 def load_bytes(data: bytes | str | Path) -> bytes:
@@ -358,7 +409,7 @@ def unique_names(cells: Iterable[str]) -> tuple[str, ...]:
     """Return column names: an empty one becomes "column 3", a repeated one gets a number."""
     names: dict[str, int] = {}  # how often each occurred
     for i, cell in enumerate(cells):
-        plain = name = " ".join(cell.split())[:MAX_COLUMN_NAME] or f"column {i + 1}"
+        plain = name = restore_formula(visible_text(cell))[:MAX_COLUMN_NAME] or f"column {i + 1}"
         while name in names:
             names[plain] = names.get(plain, 1) + 1
             name = f"{plain} {names[plain]}"

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from streams import Chunk, Stream
+from streams import STREAMS, Chunk, Stream
 
 SOURCE_QUEUE_POINTS = 100_000  # points one source may have waiting
 TOTAL_QUEUE_POINTS = 1_000_000  # points all sources together may have waiting
@@ -31,6 +31,11 @@ MAX_FEATURES = 1_000  # features of a source
 # seconds that a time may lie ahead of this machine's clock: after one point from 2099 every other
 # point would be late
 MAX_SECONDS_AHEAD = 86_400.0
+OVERVIEW = "overview"
+THIS_MACHINE = "this-machine"
+YOUR_DATA = "your-data"
+# names that the page uses for its own tabs: a source with one of them would be taken for that tab
+RESERVED_NAMES = frozenset((OVERVIEW, THIS_MACHINE, YOUR_DATA, *STREAMS))
 EARLIEST_TIME = -62_135_596_800.0  # seconds since the Unix epoch: the year 1
 
 
@@ -116,7 +121,7 @@ def validate_points(time: np.ndarray, x: np.ndarray, now: float) -> tuple[np.nda
 
 
 def validate_source_name(name: str, names: Sequence[str]) -> None:
-    """Raise SubmissionRefused for a source or feature name that is empty, too long or unprintable.
+    """Raise SubmissionRefused for a name that is empty, too long, unprintable or reserved.
 
     Feature names must also differ from each other.
     """
@@ -132,6 +137,10 @@ def validate_source_name(name: str, names: Sequence[str]) -> None:
                 f"a name of 1 to {MAX_NAME_LENGTH} printable characters",
                 repr(each)[: MAX_NAME_LENGTH + 20],
             )
+    if name.strip().casefold() in RESERVED_NAMES:
+        wanted = "a name that Redline does not use itself"
+        came = f"{name!r}, which is a tab of its page; choose another, such as {name + '-1'!r}"
+        raise SubmissionRefused("source", wanted, came)
     if len(set(names)) < len(names):
         raise SubmissionRefused("values", "every feature once", ", ".join(names)[:MAX_NAME_LENGTH])
 

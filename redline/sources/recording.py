@@ -10,6 +10,7 @@ from typing import TextIO
 
 import numpy as np
 
+from redline.sources.csv_cells import defuse_formula
 from streams import KINDS, Chunk, FloatArray, Stream
 
 GAP_PERIODS = 1.5  # periods between two rows above which they count as a jump in time
@@ -102,7 +103,8 @@ def write_csv(stream: Stream, steps: int, file: str | Path | TextIO) -> int:
     written = 0
     while written < steps and len((chunk := stream.take(min(steps - written, 10_000))).time):
         if not written:
-            headings = ["time", *map(column_heading, stream.names, stream.units)]
+            names = map(column_heading, stream.names, stream.units)
+            headings = ["time", *map(defuse_formula, names)]
             rows.writerow(headings if chunk.label is None else [*headings, "label"])
         rows.writerows(csv_rows(chunk))
         written += len(chunk.time)

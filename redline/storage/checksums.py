@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -56,6 +56,20 @@ def verify_row(table: sa.Table, row: Mapping[Any, Any]) -> dict[str, Any]:
             "restore a backup with `python -m redline restore BACKUP`"
         )
     return values
+
+
+def rewrite_rows(
+    c: sa.Connection,
+    table: sa.Table,
+    condition: sa.ColumnElement[bool],
+    change: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+) -> None:
+    """Change columns of rows; `change` returns the new values of a row."""
+    for found in c.execute(sa.select(table).where(condition)).mappings().all():
+        row = verify_row(table, found)
+        key = sa.and_(*(column == row[column.name] for column in table.primary_key.columns))
+        changed = seal_row(table, {**row, **change(row)})
+        c.execute(table.update().where(key).values(changed))
 
 
 def write_meta(c: sa.Connection, name: str, value: str) -> None:

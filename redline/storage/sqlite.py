@@ -44,6 +44,7 @@ from redline.storage.reading import (
     read_applied_settings,
     read_points,
 )
+from redline.storage.renaming import rename_reserved_sources
 from redline.storage.retention import Retention, RetentionSweeper
 from redline.storage.schema import prepare_schema
 from redline.storage.writing import BatchWriter
@@ -208,6 +209,7 @@ class SqliteStore(ResultStore):
         self.writer = open_engine(self.path, write=True)
         with self.writer.begin() as c:
             prepare_schema(c, self.path)
+            rename_reserved_sources(c)
             self.batch_writer.load_streams(c)
         self.identities = self._file_identities()
         if self.path.stat().st_size <= VERIFIED_AT_START:

@@ -41,6 +41,7 @@ from redline.detection.third_party import IsolationForest
 from redline.engine.feed import MonitoredStream
 from redline.engine.monitor import Monitor
 from redline.engine.wording import SEVERITIES
+from redline.sources.csv import read_csv
 from redline.storage import reading
 from redline.storage.sqlite import SqliteStore
 from streams import STREAMS
@@ -201,6 +202,28 @@ def test_a_body_that_does_not_fit_names_field_wanted_and_came(body, field):
         and caught.value.wanted
         and len(caught.value.came) <= 2 * payload.MAX_SHOWN
     )
+
+
+@pytest.mark.parametrize(
+    ("came", "seconds"),
+    [
+        ("20260105", NOON),
+        ("202601050630", NOON + 23_400),
+        ("20260105063007", NOON + 23_407),
+        ("20260105.0", 20_260_105.0),
+        (20260105, 20_260_105.0),
+        ("1767571200", NOON),
+        ("-20260105", -20_260_105.0),
+    ],
+)
+def test_a_text_of_as_many_digits_as_a_date_is_a_date(came, seconds):
+    assert payload.parse_time(came, "time") == seconds
+
+
+@pytest.mark.parametrize("came", ["20261305", "00000000", "202601052460", "٢٠٢٦٠١٠٥"])
+def test_a_text_of_as_many_digits_as_a_date_that_is_none_is_refused(came):
+    with pytest.raises(BodyError, match="time"):
+        payload.parse_time(came, "time")
 
 
 anything = st.recursive(
@@ -392,11 +415,15 @@ def test_missing_values_are_empty_cells_and_no_bucket_is_lost():
     steps = np.arange(40)
     x = np.where(steps[:, None] % 2, np.nan, steps[:, None] * 1.0)
     found = HistoryRows(steps, steps * 1.0, x, np.full(40, np.nan), np.zeros(40, bool))
+    two = found._replace(x=np.ones((40, 2)))
     assert history_csv(["a,b"], found).decode().splitlines()[:3] == [
         'step,time,"a,b",score,anomaly',
         "0,0.0,0.0,,0",
         "1,1.0,,,0",
     ]
+    heads = history_csv(["=cmd|' /C calc'!A0", "-1"], found).decode().splitlines()[0]
+    assert heads == "step,time,'=cmd|' /C calc'!A0,-1,score,anomaly", "no formula"
+    assert read_csv(history_csv(["=a", "@b"], two)).columns.names[2:4] == ("=a", "@b")
     assert thin_rows(found, 10).step.tolist() == [0, 6, 8, 14, 16, 22, 24, 30, 32, 38]
     assert select_rows(found, HistoryRange(10, 20, 3)).step.tolist() == [
         17,

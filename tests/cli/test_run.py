@@ -196,6 +196,8 @@ def test_a_replay_runs_a_file_under_the_settings_of_another(tmp_path):
         '[source]\nstream = "wave"\n[settings]\nthreshold = 99\n',
         '[source]\nstream = "wave"\n[settings]\nthreshhold = 3\n',
         '[source]\nstream = "x"\ncsv = "nowhere.csv"\n[settings]\n',
+        '[source]\nstream = "overview"\n[settings]\n',
+        '[source]\nstream = "your-data"\nfeatures = ["load"]\n[settings]\n',
     ],
 )
 def test_a_settings_file_that_cannot_be_run_is_refused_in_a_sentence(tmp_path, capsys, text):

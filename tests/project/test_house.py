@@ -46,7 +46,7 @@ HOMES = {  # a library that only these may import
     "typer": ("redline.cli",),
     "rich": ("redline.cli",),
     "tomli_w": ("redline.settings", "redline.cli"),
-    "pydantic": ("redline.settings", "redline.incidents"),
+    "pydantic": ("redline.settings", "redline.incidents", "redline.page"),
 }
 EXTRAS = {"redline.detection.sklearn_estimator": "sklearn"}  # inherits from it; nothing imports it
 GIVEN = {"dash": {"dash", "fastapi", "starlette", "uvicorn"}}  # what a requirement brings along

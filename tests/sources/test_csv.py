@@ -76,9 +76,11 @@ def test_simulated_stream_is_read_back_exactly(name, seed, rate, steps):
     assert recording.period == STREAMS[name].period
 
 
-texts = st.text(
-    st.characters(codec="utf-8", categories=("L", "N", "P", "S")), min_size=1, max_size=8
-).map(lambda text: f"v{text}")
+texts = st.builds(  # some of which a spreadsheet would calculate
+    "{}v{}".format,
+    st.sampled_from(("", "", "=", "+", "-", "@", "'=", "'")),
+    st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S")), min_size=1, max_size=8),
+)
 values = st.floats(-1e75, 1e75) | st.just(float("nan"))
 shapes = st.tuples(st.integers(1, 12), st.integers(1, 4))  # (steps, features)
 
@@ -109,6 +111,17 @@ def test_features_with_different_labels_share_a_cell():
         "2026-01-05T00:00:01Z,1.0,1.0,drift\n"
     )
     assert read_csv(file.getvalue().encode()).names == ("a", "b (c)")
+
+
+def test_a_column_name_is_no_formula_to_a_spreadsheet_and_is_read_back():
+    names = ("=1+1", "+a", "-a", "@a", "'=a")
+    chunk = Chunk(START + np.arange(2.0), np.full((2, 5), -1.0), None)
+    file = io.StringIO()
+    write_csv(Table(names, ("", "%", "", "", ""), chunk), 9, file)
+    head, first, _ = file.getvalue().splitlines()
+    assert head == "time,'=1+1,'+a (%),'-a,'@a,''=a"
+    assert first.endswith(",-1.0,-1.0,-1.0,-1.0,-1.0"), "numbers stay as they are"
+    assert read_csv(file.getvalue().encode()).names == names
 
 
 def test_unlabelled_stream_has_no_label_column(tmp_path):

@@ -22,8 +22,11 @@ from redline.engine import monitor as loop
 from redline.engine import outbox, tape, track
 from redline.engine.feed import MonitoredStream
 from redline.engine.monitor import Limits, Monitor
+from redline.feedback.labels import Label
 from redline.incidents.incident import Policy
+from redline.incidents.registry import IncidentQuery
 from redline.settings import Settings
+from redline.sources import pushed
 from redline.sources.pushed import QueueFull, SubmissionCounts, SubmissionRefused
 from redline.storage import backup, encoding, errors, retention, schema
 from redline.storage.errors import StoreError
@@ -33,6 +36,7 @@ from redline.storage.sqlite import SqliteStore
 from streams import STREAMS, Chunk, Stream
 
 START = 1_700_000_000.0  # seconds since the epoch
+LIST_ALL = IncidentQuery(limit=100)
 
 
 @pytest.fixture
@@ -1053,3 +1057,63 @@ def test_the_files_of_the_store_are_for_their_owner_alone(tmp_path):
     path.chmod(0o640)  # as an operator may want it
     SqliteStore(path).close()
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+# --- names that the page uses itself
+
+
+@pytest.mark.parametrize("name", ["overview", "your-data", "this-machine", "wave", "Wave", " iot "])
+def test_a_source_cannot_have_a_name_that_the_page_uses(kept, name):
+    monitor = watching(kept)
+    with pytest.raises(SubmissionRefused, match=r"does not use itself.*choose another"):
+        monitor.submit(name, *numbers(3))
+    assert not monitor.feeds
+
+
+@pytest.fixture
+def colliding(path, monkeypatch):
+    """A store of before names were reserved: its points, and the texts of its incidents."""
+    with monkeypatch.context() as patch, closing(SqliteStore(path)) as older:
+        patch.setattr(pushed, "RESERVED_NAMES", frozenset())
+        service = assemble_service(lambda ledger: watching(ledger), older)
+        time, x = numbers(400)
+        x[350] += 40.0
+        for name in ("your-data", "your-data (pushed)"):
+            receipt = service.monitor.submit(name, time, x)
+            service.monitor.beat()
+            assert receipt.result(1).accepted == 400
+        service.monitor.apply("your-data", Settings(window=80))
+        service.labels.add(Label("your-data", START, START + 5, "expected", "ann", 0.0), 1)
+        service.labels.dismiss("your-data")
+        service.monitor.beat()
+        found = [incident.text for incident in service.incidents.find(LIST_ALL).incidents]
+        assert found and older.history("your-data")
+        return older.points("your-data", None, None, 1_000), found
+
+
+def test_a_stored_source_with_a_name_of_the_page_goes_on_under_another(path, colliding, caplog):
+    points, texts = colliding
+    renamed = "your-data (pushed 2)"
+    with closing(SqliteStore(path)) as store:
+        service = assemble_service(lambda ledger: watching(ledger), store)
+        feeds = service.monitor.feeds
+        assert set(feeds) == {renamed, "your-data (pushed)"}
+        after = store.points(renamed, None, None, 1_000)
+        assert np.array_equal(points.time, after.time) and np.array_equal(points.x, after.x)
+        assert np.array_equal(points.score, after.score, equal_nan=True)
+        assert store.anomalies(AnomalyQuery(renamed)) and store.history(renamed)
+        assert [each.stream for each in service.labels.of_stream(renamed)] == [renamed]
+        assert set(store.dismissed()) == {renamed}
+        found = service.incidents.find(LIST_ALL).incidents
+        assert [incident.text for incident in found] == texts
+        assert {incident.stream for incident in found} == set(feeds)
+        assert {watch["stream"] for watch in store.incidents()[1]} <= set(feeds)
+        assert store.audit(1)[0]["detail"] == {"from": "your-data"}
+        receipt = service.monitor.submit(renamed, points.time + 400, points.x)
+        service.monitor.beat()
+        assert receipt.result(1).accepted == 400 and feeds[renamed].applied.window == 80
+        with pytest.raises(SubmissionRefused, match="your-data"):
+            service.monitor.submit("your-data", points.time, points.x)
+    assert f"{renamed!r}; push to that name" in caplog.text
+    with closing(SqliteStore(path)) as store:
+        assert [name for name, *_ in store.pushed_streams()].count(renamed) == 1, "renamed once"

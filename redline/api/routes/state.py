@@ -108,6 +108,7 @@ def refused_requests(service: Service) -> dict[str, int]:
         "too_often": service.rate_limiter.refused,
         "too_big": service.oversized,
         "no_room": service.bodies.refused,
+        "malformed": service.malformed,
         "no_token": authorizer.refused["no_token"],
         "wrong_token": authorizer.throttle.wrong,
         "throttled": authorizer.throttle.throttled,  # wrong tokens too often

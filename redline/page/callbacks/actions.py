@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import dash
@@ -12,7 +13,16 @@ from redline.page.layout import INJECT_NAMES
 from redline.page.preview import PREVIEW_STATE, previewed_settings
 from redline.page.query import export_source
 from redline.settings import export_settings
-from streams import KINDS
+from streams import KINDS, STREAMS
+
+
+def file_name(text: str) -> str:
+    """Return a name as a part of a file's name: anything that a path or a shell reads is a hyphen.
+
+    >>> file_name("this-machine"), file_name("../<b>öl 2</b>")
+    ('this-machine', '---b-öl-2--b-')
+    """
+    return re.sub(r"[^\w-]", "-", text)
 
 
 def connect_actions(app: dash.Dash, service: Service, seed: int) -> None:
@@ -26,6 +36,8 @@ def connect_actions(app: dash.Dash, service: Service, seed: int) -> None:
     )
     async def inject(size: float, domain: str, **_: Any) -> str:
         kind = str(ctx.triggered_id).removeprefix("inject-")
+        if domain not in STREAMS or domain not in monitor.feeds:
+            return "only simulated streams can be injected into"
         monitor.inject(domain, kind, float(size))
         return f"{INJECT_NAMES.get(kind, kind)} injected"
 
@@ -44,5 +56,5 @@ def connect_actions(app: dash.Dash, service: Service, seed: int) -> None:
         source = export_source(feed, domain, settings, seed)
         return {
             "content": export_settings(source, settings),
-            "filename": f"redline-{domain}.toml",
+            "filename": f"redline-{file_name(domain)}.toml",
         }

@@ -32,13 +32,12 @@ def connect_feedback(app: dash.Dash, service: Service) -> None:
     )
     async def act(act: Any, domain: str, zoom: Any, click: Any, **_: Any) -> Any:
         """Act on an incident or add a label."""
-        if ctx.triggered_id == "act":
+        feed = monitor.feeds.get(domain)
+        if ctx.triggered_id == "act" and act:
             await asyncio.to_thread(act_on_incident, service, act["incident"], act["act"])
-        else:
+        elif ctx.triggered_id != "act" and feed:
             kind = str(ctx.triggered_id).removeprefix("label-")
-            await asyncio.to_thread(
-                add_label, service, monitor.feeds[domain], selected_span(zoom, click), kind
-            )
+            await asyncio.to_thread(add_label, service, feed, selected_span(zoom, click), kind)
         return monitor.clock()  # a new value each time, so that the open panel is renewed
 
     @app.callback(
@@ -53,10 +52,13 @@ def connect_feedback(app: dash.Dash, service: Service) -> None:
     )
     async def propose(domain: str, **_: Any) -> tuple[Any, bool]:
         """Return the text of the proposal and whether it is hidden; dismiss it on a click."""
+        feed = monitor.feeds.get(domain)
+        if feed is None:
+            return no_update, True
         if ctx.triggered_id == "proposal-dismiss":
             await asyncio.to_thread(service.labels.dismiss, domain)
         due = await asyncio.to_thread(service.labels.is_proposal_due, domain)
-        if domain not in monitor.feeds or not due:
+        if not due:
             return no_update, True
-        found = await asyncio.to_thread(find_proposal, service, monitor.feeds[domain])
+        found = await asyncio.to_thread(find_proposal, service, feed)
         return (f"{found.text}." if found else no_update), found is None

@@ -33,7 +33,7 @@ def connect_navigation(app: dash.Dash, service: Service) -> None:
     ) -> tuple[Any, Any]:
         """Return the step the view ends at, None = live, and a reset zoom."""
         feed = monitor.feeds.get(domain)
-        if feed is None or not seen:
+        if feed is None or not seen or (ctx.triggered_id == "goto" and not goto):
             return no_update, no_update
         no_zoom = {"revision": (zoom or {}).get("revision", 0) + 1}
         settings = previewed_settings(feed.applied, rest)

@@ -13,10 +13,11 @@ from redline.engine.feed import Feed
 from redline.incidents.incident import OPEN, RESOLVED
 from redline.incidents.registry import IncidentQuery
 from redline.page import panels
-from redline.page.layout import OVERVIEW, PANEL_ELEMENTS, stream_tiles, tab_row, tab_titles
+from redline.page.layout import PANEL_ELEMENTS, stream_tiles, tab_row, tab_titles
 from redline.page.preview import PREVIEW_INPUTS, previewed_settings
 from redline.page.query import ViewQuery, sparkline
 from redline.settings import Settings
+from redline.sources.pushed import OVERVIEW
 
 RECENT_STEPS = 240  # those of the sparkline on a tab
 

@@ -67,10 +67,10 @@ EMPTY_FIGURE: FigureDict = {
 }
 
 
-def plain_text(text: str) -> str:
+def plot_text(text: str) -> str:
     """Return text from outside so that plotly shows it as it is: no markup, link or template.
 
-    >>> plain_text('<a href="x">%{y}</a> & 5 %')
+    >>> plot_text('<a href="x">%{y}</a> & 5 %')
     '&lt;a href="x"&gt;&#37;{y}&lt;/a&gt; &amp; 5 %'
     """
     return " ".join(text.translate(MARKUP).replace("%{", "&#37;{").split())
@@ -110,7 +110,7 @@ def _band_traces(
     view: View, feature: int, colours: dict[str, str], row: int
 ) -> list[dict[str, Any]]:
     """Return the lower and the upper edge of the expected range; NaN without a band."""
-    unit = f" {plain_text(view.units[feature])}".rstrip()
+    unit = f" {plot_text(view.units[feature])}".rstrip()
     none = np.full(len(view.time), np.nan)
     edges = []
     for bound, values, fill in (
@@ -135,8 +135,8 @@ def _band_traces(
 
 
 def _value_trace(view: View, feature: int, colours: dict[str, str], row: int) -> dict[str, Any]:
-    name = plain_text(view.names[feature])
-    unit = f" {plain_text(view.units[feature])}".rstrip()
+    name = plot_text(view.names[feature])
+    unit = f" {plot_text(view.units[feature])}".rstrip()
     return {
         **LINE_STYLE,
         "name": name,
@@ -226,7 +226,7 @@ def _symbol(mark: Mark) -> str:
 
 def _mark_text(mark: Mark) -> str:
     outcome = f", {mark.outcome}" if mark.outcome else ""
-    return plain_text(f"{mark.severity}{outcome}: {mark.reason}")
+    return plot_text(f"{mark.severity}{outcome}: {mark.reason}")
 
 
 def _truth_trace(view: View, colours: dict[str, str]) -> dict[str, Any]:
@@ -406,7 +406,7 @@ def layout_annotations(view: View, theme: str) -> list[dict[str, Any]]:
     names = [f"{name}, {unit}" if unit else name for name, unit in zip(view.names, view.units)]
     if view.low is None:
         names = [f"{name}, no band" for name in names]
-    names = list(map(plain_text, names))
+    names = list(map(plot_text, names))
     tops = [high for _, high in lane_domains(n)]
     above = {**text, "x": 1, "xanchor": "right", "yref": "paper", "yanchor": "bottom"}
     return [line, *({**above, "y": top, "text": name} for top, name in zip(tops, names))]

@@ -16,11 +16,11 @@ from redline.settings import export_settings
 from streams import KINDS, STREAMS
 
 
-def file_name(text: str) -> str:
+def safe_file_name(text: str) -> str:
     """Return a name as a part of a file's name: anything that a path or a shell reads is a hyphen.
 
-    >>> file_name("this-machine"), file_name("../<b>öl 2</b>")
-    ('this-machine', '---b-öl-2--b-')
+    >>> safe_file_name("this-machine"), safe_file_name("../<b>öl 2</b>")
+    ('this-machine', '----b-öl-2--b-')
     """
     return re.sub(r"[^\w-]", "-", text)
 
@@ -56,5 +56,5 @@ def connect_actions(app: dash.Dash, service: Service, seed: int) -> None:
         source = export_source(feed, domain, settings, seed)
         return {
             "content": export_settings(source, settings),
-            "filename": f"redline-{file_name(domain)}.toml",
+            "filename": f"redline-{safe_file_name(domain)}.toml",
         }

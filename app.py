@@ -320,7 +320,7 @@ def parse_arguments(words: list[str] | None = None) -> tuple[ServerSettings, boo
     """
     parser = argparse.ArgumentParser(
         prog="app.py",
-        description=(__doc__ or "").splitlines()[0],
+        description="Watch streams of numbers on a page, live, with their anomalies in red.",
         epilog="Each option may also be an environment variable: REDLINE_PORT for --port.",
     )
     for row in SERVER_SETTINGS.values():
@@ -363,7 +363,7 @@ def main(words: list[str] | None = None) -> None:
     print(f"Redline watches {streams} streams at {address} (Ctrl-C ends it)", flush=True)
     if open_browser:
         threading.Timer(1.0, webbrowser.open, [address]).start()
-    serve(app.server, sock, service.connections)
+    serve(app.server, sock, service)
 
 
 if __name__ == "__main__":

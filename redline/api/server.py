@@ -13,7 +13,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from redline.api.connections import ConnectionRegistry, limited_protocol
+from redline.api.connections import limited_protocol
 from redline.api.guard import HostGuard, RequestGuard
 from redline.api.headers import SecurityHeaders
 from redline.api.problems import connect_problems, connect_unknown
@@ -72,8 +72,21 @@ def listen(host: str, port: int) -> socket.socket:
     return sock
 
 
-def serve(server: FastAPI, sock: socket.socket, registry: ConnectionRegistry) -> None:
-    """Serve until Ctrl-C, within the limits of the registry."""
+class EndingServer(uvicorn.Server):
+    """A server that ends the streams of events when it is told to stop, not after them."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self.service = service
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.service.hub.close()
+        await super().shutdown(sockets)
+
+
+def serve(server: FastAPI, sock: socket.socket, service: Service) -> None:
+    """Serve until Ctrl-C, within the limits of the service's connections."""
+    registry = service.connections
     raise_file_limit(registry.limits.connections + SPARE_FILES)
     config = uvicorn.Config(
         server,
@@ -85,7 +98,7 @@ def serve(server: FastAPI, sock: socket.socket, registry: ConnectionRegistry) ->
         server_header=False,
     )
     with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[sock])
+        EndingServer(config, service).run(sockets=[sock])
 
 
 def raise_file_limit(wanted: int) -> None:

@@ -240,7 +240,7 @@ def run_live(plan: RunPlan, server: ServerSettings, show: PrintAnomaly) -> None:
             lambda batches, committed: print_batches(service, batches, show)
         )
         print_status(live_sentence(plan, f"http://{server.host}:{server.port}"))
-        serve(build_server(service), sock, service.connections)
+        serve(build_server(service), sock, service)
 
 
 def live_sentence(plan: RunPlan, url: str) -> str:

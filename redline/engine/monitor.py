@@ -35,6 +35,7 @@ from redline.sources.pushed import (
     QueueBudget,
     Receipt,
     SubmissionRefused,
+    latest_time,
     validate_points,
     validate_source_name,
 )
@@ -260,8 +261,10 @@ class Monitor:
         Raises:
             SubmissionRefused: says what is wrong; QueueFull: send the same again later.
         """
-        time, x = validate_points(time, x, self.wall())
-        feed = self.feeds.get(name) or self._create_source(name, tuple(names), x.shape[1])
+        known = self.feeds.get(name)
+        latest = latest_time(self.wall(), known.stream.period if known else 0.0)
+        time, x = validate_points(time, x, latest)
+        feed = known or self._create_source(name, tuple(names), x.shape[1])
         if not isinstance(feed.stream, PushedStream):
             wanted = "a source that programs push into"
             came = f"{name!r}, which Redline feeds itself; choose another name"

@@ -28,8 +28,10 @@ TOTAL_QUEUE_POINTS = 1_000_000  # points all sources together may have waiting
 PERIOD_SAMPLE = 64  # first intervals between points, whose median is the period
 MAX_NAME_LENGTH = 200  # characters of a name
 MAX_FEATURES = 1_000  # features of a source
-# seconds that a time may lie ahead of this machine's clock: after one point from 2099 every other
-# point would be late
+# How far a time may lie ahead of this machine's clock: after a point from tomorrow every other one
+# until then would be late. A slow source may be ahead by more than a fast one.
+SECONDS_AHEAD = 600.0
+PERIODS_AHEAD = 60.0  # periods of the source
 MAX_SECONDS_AHEAD = 86_400.0
 OVERVIEW = "overview"
 THIS_MACHINE = "this-machine"
@@ -84,13 +86,15 @@ class UnresolvedReceipt(NamedTuple):
     counts: SubmissionCounts
 
 
-def validate_points(time: np.ndarray, x: np.ndarray, now: float) -> tuple[np.ndarray, np.ndarray]:
+def validate_points(
+    time: np.ndarray, x: np.ndarray, latest: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the points as floats: times (n,) and values (n, features).
 
     Args:
         time: seconds since the Unix epoch.
         x: (n, features), or (n,) for one feature; NaN = missing.
-        now: seconds since the Unix epoch, to refuse times more than a day ahead.
+        latest: seconds since the Unix epoch, the last time that is allowed.
 
     Raises:
         SubmissionRefused: a shape, a time or the number of points is not allowed.
@@ -104,12 +108,13 @@ def validate_points(time: np.ndarray, x: np.ndarray, now: float) -> tuple[np.nda
             f"one row of 1 to {MAX_FEATURES:,} features for each of {len(time)} times",
             f"the shape {x.shape}",
         )
-    valid = (time >= EARLIEST_TIME) & (time <= now + MAX_SECONDS_AHEAD)  # False for NaN too
+    valid = (time >= EARLIEST_TIME) & (time <= latest)  # False for NaN too
     if not valid.all():
         raise SubmissionRefused(
             "time",
-            "seconds since the Unix epoch, at most a day ahead of the clock here",
-            repr(float(time[~valid][0])),
+            f"seconds since the Unix epoch, at most {latest:.0f}, which is a little ahead of the "
+            "clock here",
+            f"{float(time[~valid][0])!r}; check the clock and the unit of the sender",
         )
     if len(time) > SOURCE_QUEUE_POINTS:
         raise SubmissionRefused(
@@ -118,6 +123,15 @@ def validate_points(time: np.ndarray, x: np.ndarray, now: float) -> tuple[np.nda
             f"{len(time):,}; send them in parts",
         )
     return time, x
+
+
+def latest_time(now: float, period: float) -> float:
+    """Return the last time that a source may send, all in seconds.
+
+    >>> latest_time(0, 1), latest_time(0, 60), latest_time(0, 86_400)
+    (600.0, 3600.0, 86400.0)
+    """
+    return now + min(max(SECONDS_AHEAD, PERIODS_AHEAD * period), MAX_SECONDS_AHEAD)
 
 
 def validate_source_name(name: str, names: Sequence[str]) -> None:
@@ -364,7 +378,8 @@ class PushedStream(Stream):
 
         Call it before `newest_time` is updated.
         """
-        if self.end < PERIOD_SAMPLE and len(fresh):
+        first_points = self.end - len(fresh) < PERIOD_SAMPLE  # those before are counted in `end`
+        if first_points and len(fresh):
             before = [self.newest_time] if np.isfinite(self.newest_time) else []
             new = np.diff([*before, *fresh[:PERIOD_SAMPLE]]).tolist()
             self.intervals = [*self.intervals, *new][:PERIOD_SAMPLE]

@@ -16,6 +16,7 @@ from redline.engine.monitor import MAX_TRACKS, Monitor
 from redline.engine.tape import BUFFER_STEPS, Tape
 from redline.engine.track import Track
 from redline.settings import Settings, SettingsError
+from redline.sources.pushed import SubmissionRefused
 from streams import STREAMS, Chunk, Stream
 
 
@@ -280,3 +281,29 @@ def test_a_buffer_that_outruns_a_track_leaves_a_hole_not_a_shift(watched, clock)
         and track.read("score", done, feed.tape.first + 1).shape[0] == feed.tape.first + 1 - done
     )
     assert np.isfinite(track.read("score", feed.end - 5, feed.end)).all()
+
+
+# --- pushed points
+
+
+def test_a_time_ahead_of_the_clock_is_refused_unless_the_source_is_that_slow():
+    made = Monitor({}, wall=lambda: 1e6)
+    hours = 1e6 - 3_600.0 * np.arange(20, 0, -1)
+    made.submit("slow", hours, np.ones(20))
+    made.process_pushed()
+    assert made.feeds["slow"].stream.period == 3_600
+    made.submit("slow", np.array([1e6 + 80_000]), np.ones(1))
+    for name in ("fast", "slow"):
+        with pytest.raises(SubmissionRefused, match=r"a little ahead.*check the clock"):
+            made.submit(name, np.array([1e6 + 82_800 + 3_601]), np.ones(1))
+    made.submit("fast", np.array([1e6 + 599]), np.ones(1))
+    with pytest.raises(SubmissionRefused):
+        made.submit("other", np.array([1e6 + 601]), np.ones(1))
+
+
+@pytest.mark.parametrize("count", [2, 63, 64, 65, 500])
+def test_the_period_is_that_of_the_first_points_however_many_come_at_once(count):
+    made = Monitor({}, wall=lambda: 1e6)
+    made.submit("minutes", 60.0 * np.arange(count), np.ones(count))
+    made.process_pushed()
+    assert made.feeds["minutes"].stream.period == 60

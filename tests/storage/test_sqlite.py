@@ -289,10 +289,7 @@ def test_a_full_queue_refuses_the_whole_and_loses_nothing(kept):
             [np.nan],
             [1.0],
             (),
-            (
-                "time: wanted seconds since the Unix epoch, at most a day ahead of the "
-                "clock here; came nan"
-            ),
+            "time: wanted seconds since the Unix epoch, at most ",
         ),
         ("pump", [4e9], [1.0], (), "time: wanted seconds"),
         (

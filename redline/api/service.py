@@ -145,8 +145,7 @@ class Service:
         """Return a stream's feed with its past restored; raise a 404 problem if there is none."""
         feed = self.monitor.feeds.get(name)
         if feed is None:
-            error = field_error("source", "the name of a stream", name)
-            raise Problem(404, f"no stream is called {name!r}; /api/streams lists them", [error])
+            raise unknown_stream(name)
         self.wait_until_restored([feed])
         return feed
 
@@ -173,6 +172,12 @@ class Service:
     def stored_points(self, name: str, until: float, limit: int) -> StoredPoints | None:
         """Return a stream's last stored points up to a time; None = none are stored."""
         return self.store.points(name, None, until, limit) if self.store else None
+
+
+def unknown_stream(name: str) -> Problem:
+    """Return the problem of a name that no stream has."""
+    error = field_error("source", "the name of a stream", name)
+    return Problem(404, f"no stream is called {name!r}; /api/streams lists them", [error])
 
 
 def assemble_service(

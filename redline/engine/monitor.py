@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -117,6 +118,7 @@ class Monitor:
         self.arrivals: deque[str] = deque()  # pushed ones with something to process
         self.failed_sources: set[str] = set()  # pushed ones to be tried again at a later round
         self.unsaved_settings: deque[Feed] = deque()  # feeds whose settings are to be stored
+        self.removals: deque[tuple[str, Future[None]]] = deque()  # sources to be removed
         self.applied_count = 0  # times that settings were applied
         self.stored_count = 0  # how many of them are in the store
         self.unacknowledged: dict[str, PushedStream] = {}  # those with receipts to resolve
@@ -308,6 +310,54 @@ class Monitor:
         feed = self._make_feed(name, stream, own_clock=True, capacity=capacity, ready=ready)
         return self._add_feed(feed)
 
+    def remove_source(self, name: str) -> Future[None]:
+        """Remove a pushed source with its points, from any thread.
+
+        The future resolves when the loop has removed it, and fails with the error of the store.
+        Points that wait in its queue are refused.
+
+        Raises:
+            SubmissionRefused: the stream is not a pushed source.
+        """
+        feed = self.feeds[name]
+        if not isinstance(feed.stream, PushedStream):
+            wanted = "a source that programs push into"
+            raise SubmissionRefused("source", wanted, f"{name!r}, which Redline feeds itself")
+        removed: Future[None] = Future()
+        self.removals.append((name, removed))
+        self.wake.set()
+        return removed
+
+    def _remove_sources(self) -> None:
+        """Remove the sources that were asked to be removed, once nothing of them waits."""
+        for _ in range(len(self.removals)):
+            name, removed = self.removals.popleft()
+            try:
+                self._remove_source(name)
+            except OSError as error:
+                removed.set_exception(error)
+            else:
+                removed.set_result(None)
+
+    def _remove_source(self, name: str) -> None:
+        """Commit what waits, delete what is stored of a source, then forget it."""
+        feed = self.feeds.get(name)
+        if feed is None:  # asked for twice
+            return
+        self.commit_results(force=True)
+        if self.trouble is not None:
+            raise OSError(f"{name} was not removed: {self.trouble.text}")
+        if self.store:
+            self.store.remove_stream(name)
+        del self.feeds[name]
+        self.viewed.pop(name, None)
+        self.unacknowledged.pop(name, None)
+        self.failed_sources.discard(name)
+        stream = feed.stream
+        assert isinstance(stream, PushedStream)
+        stream.abandon(SubmissionRefused("source", "a source that is there", f"{name!r}, removed"))
+        stream.release(stream.waiting)
+
     def _add_known_sources(self) -> None:
         """Add the pushed sources of the store; their past is restored on the first request."""
         for name, names, units in self.store.pushed_streams() if self.store else ():
@@ -420,9 +470,11 @@ class Monitor:
         for feed in list(self.clocked.values()):
             if feed.failure is None or now >= feed.retry:
                 self._isolated(feed, partial(self._take_due, feed, elapsed))
-        self.arrivals.extend(name for name in self.failed_sources if now >= self.feeds[name].retry)
+        due = [name for name in self.failed_sources if now >= self.feeds[name].retry]
+        self.arrivals.extend(due)
         self.failed_sources.difference_update(self.arrivals)
         self.process_pushed()
+        self._remove_sources()
         self.evict_idle_tracks(now)
 
     def _take_due(self, feed: Feed, elapsed: float) -> None:
@@ -450,7 +502,8 @@ class Monitor:
         applied_count = self.applied_count
         for _ in range(len(self.unsaved_settings)):
             feed = self.unsaved_settings.popleft()
-            self._isolated(feed, feed.emit_settings)
+            if self.feeds.get(feed.name) is feed:  # else it was removed
+                self._isolated(feed, feed.emit_settings)
         feeds = self._arrived_feeds(now)
         while feeds:
             feeds = [feed for feed in feeds if self._isolated(feed, partial(self._receive, feed))]
@@ -465,7 +518,7 @@ class Monitor:
         if self.trouble is not None:
             return []
         names = {self.arrivals.popleft() for _ in range(len(self.arrivals))}
-        feeds = [self.feeds[name] for name in names]
+        feeds = [self.feeds[name] for name in names if name in self.feeds]  # others were removed
         waiting = (feed.name for feed in feeds if feed.failure is not None and now < feed.retry)
         self.failed_sources.update(waiting)
         return [feed for feed in feeds if feed.name not in self.failed_sources]
@@ -531,7 +584,8 @@ class Monitor:
             self._resolve_receipts()
         while self.outbox.streams_with_gaps:
             name = self.outbox.streams_with_gaps.pop()
-            self.feeds[name].applied_track.skips += 1
+            if name in self.feeds:
+                self.feeds[name].applied_track.skips += 1
         for listener in self.listeners if unpublished else ():
             self._publish(listener, unpublished)
 

@@ -165,6 +165,10 @@ class ResultStore(ABC):
     def match_times(self, name: str, times: np.ndarray) -> np.ndarray:
         """Return (n,) bool: whether the stream has a point at these times (n,), epoch seconds."""
 
+    @abstractmethod
+    def remove_stream(self, name: str) -> None:
+        """Delete everything that is stored of a stream; an unknown one is no error."""
+
 
 # gets every batch once, in the loop's thread, and whether it is committed (False while commits
 # have been failing for FAILING_PATIENCE); it must not block

@@ -52,6 +52,10 @@ class IncidentRecorder(ResultStore):
     def match_times(self, name: str, times: np.ndarray) -> np.ndarray:
         return self.store.match_times(name, times) if self.store else np.zeros(len(times), bool)
 
+    def remove_stream(self, name: str) -> None:
+        if self.store:
+            self.store.remove_stream(name)
+
     def on_batches(self, batches: Sequence[Batch], committed: bool) -> None:
         """Publish the changes of incidents in batches; the monitor calls it after each commit."""
         if self.store is None or not committed:

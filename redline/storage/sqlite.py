@@ -314,6 +314,14 @@ class SqliteStore(ResultStore):
         with self.reading() as c:
             return match_stored_times(c, name, times)
 
+    def remove_stream(self, name: str) -> None:
+        """Delete everything that is stored of a stream; an unknown one is no error.
+
+        Incidents, labels and the audit log stay: they say what happened.
+        """
+        with self.lock, self.batch_writer.undo_on_error(), self.writing() as c:
+            self.batch_writer.delete_stream(c, name)
+
     # --- for people and programs
 
     def points(
@@ -477,6 +485,10 @@ class UnavailableStore(ResultStore):
     def match_times(self, name: str, times: np.ndarray) -> np.ndarray:
         """Return (n,) bool, all False."""
         return np.zeros(len(times), bool)
+
+    def remove_stream(self, name: str) -> None:
+        """Raise the reason."""
+        raise self.reason
 
     def close(self) -> None:
         """Do nothing: nothing is open."""

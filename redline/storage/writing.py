@@ -92,6 +92,14 @@ class BatchWriter:
                 anomalies_table.insert(), [seal_row(anomalies_table, row) for row in anomalies]
             )
 
+    def delete_stream(self, c: sa.Connection, name: str) -> None:
+        """Delete a stream with its points, snapshots and anomalies."""
+        known = self.known_streams.pop(name, None)
+        if known is not None:
+            delete_stream_rows(c, name, known.id)
+            c.execute(streams_table.delete().where(streams_table.c.id == known.id))
+            self.total = None
+
     def _write_streams(self, c: sa.Connection, by_name: Mapping[str, Sequence[Batch]]) -> None:
         """Write position, counters and settings of each stream after its newest batch.
 

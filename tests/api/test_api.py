@@ -8,7 +8,7 @@ import math
 import re
 import sqlite3
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +39,7 @@ from redline.api.service import ServerOptions, assemble_service
 from redline.api.sse import EventFilter, EventHub, ServerEvent
 from redline.detection.third_party import IsolationForest
 from redline.engine.feed import MonitoredStream
-from redline.engine.monitor import Monitor
+from redline.engine.monitor import Limits, Monitor
 from redline.engine.wording import SEVERITIES
 from redline.sources.csv import read_csv
 from redline.storage import reading
@@ -1225,3 +1225,59 @@ def test_labels_that_do_not_fit_are_refused(running):
 def test_the_routes_in_the_document_are_those_there_are():
     text = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
     assert filled(text) == text, "docs/api.md is stale: run `make docs`"
+
+
+# --- sources that are removed
+
+
+def test_a_source_is_removed_with_its_points_and_may_come_again(tmp_path):
+    with closing(SqliteStore(tmp_path / "redline.db")) as store:
+        monitor = Monitor({"wave": MonitoredStream(STREAMS["wave"](seed=1))}, store=store)
+        monitor.start()
+        with served(monitor) as client:
+            client.service.store = store
+            body = {"source": "oven", "time": list(range(300)), "value": [1.0] * 299 + [90.0]}
+            assert client.post("/api/submit", json=body).json()["accepted"] == 300
+            assert store.anomalies(reading.AnomalyQuery("oven"))
+            assert client.delete("/api/streams/oven").json() == {"removed": "oven"}
+            refused(client.get("/api/streams/oven"), 404)
+            assert store.anomalies(reading.AnomalyQuery("oven")) == []
+            assert store.points("oven") is None and store.pushed_streams() == []
+            assert store.audit(1)[0]["what"] == "remove" and store.audit(1)[0]["stream"] == "oven"
+            assert client.post("/api/submit", json=body).json()["accepted"] == 300, "as if new"
+            refused(client.delete("/api/streams/wave"), 422)
+            refused(client.delete("/api/streams/nothing"), 404)
+        monitor.stop()
+    with closing(SqliteStore(tmp_path / "redline.db")) as store:
+        assert [name for name, *_ in store.pushed_streams()] == ["oven"]
+
+
+def test_many_names_fill_the_table_only_until_they_are_removed():
+    monitor = Monitor({}, limits=Limits(streams=5))
+    monitor.start()
+    with served(monitor) as client:
+        for name in "abcde":
+            client.post("/api/submit", json={"source": name, "time": 1, "value": 1}).json()
+        full = client.post("/api/submit", json={"source": "f", "time": 1, "value": 1})
+        assert "at most 5 pushed sources" in refused(full, 422)["detail"]
+        client.delete("/api/streams/c")
+        again = client.post("/api/submit", json={"source": "f", "time": 1, "value": 1})
+        assert again.json()["accepted"] == 1
+    monitor.stop()
+
+
+def test_a_list_of_streams_restores_only_some_of_them(tmp_path):
+    names = [f"s{i}" for i in range(120)]
+    with closing(SqliteStore(tmp_path / "redline.db")) as store:
+        older = Monitor({}, store=store)
+        for name in names:
+            older.submit(name, np.arange(3.0), np.ones(3))
+        older.process_pushed()
+    with closing(SqliteStore(tmp_path / "redline.db")) as store:
+        monitor = Monitor({}, store=store)
+        monitor.start()
+        with served(monitor) as client:
+            listed = client.get("/api/streams", params={"limit": 1_000}).json()["streams"]
+        asleep = sum(feed.ready for feed in monitor.feeds.values())
+        monitor.stop()
+    assert len(listed) == 120 and asleep <= 50

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 
-from redline.api.problems import json_answer
-from redline.api.service import Service
+from redline.api.problems import Problem, json_answer
+from redline.api.service import COMMIT_TIMEOUT, Service, unknown_stream
 from redline.engine.feed import Feed, is_finished
 from redline.sources.pushed import PushedStream
 from redline.sources.recording import Recording
+from redline.storage.errors import StoreError
 
 RESTORED_AT_ONCE = 50  # streams whose past one request has restored; the next one continues
 
@@ -41,6 +43,27 @@ def connect_streams(router: APIRouter, service: Service) -> None:
     @router.get("/api/streams/{source:path}", tags=["streams"], summary="One stream")
     def stream(source: Annotated[str, Path(max_length=1_000)]) -> Response:
         return json_answer(stream_description(service.feed(source)))
+
+    @router.delete(
+        "/api/streams/{source:path}",
+        tags=["streams"],
+        summary="Remove a source that programs push, with its points and anomalies",
+    )
+    def remove(request: Request, source: Annotated[str, Path(max_length=1_000)]) -> Response:
+        if source not in service.monitor.feeds:
+            raise unknown_stream(source)
+        try:
+            service.monitor.remove_source(source).result(COMMIT_TIMEOUT)
+        except TimeoutError:
+            detail = f"{source} is not removed yet; the loop is busy, send the same again"
+            raise Problem(503, detail, headers={"Retry-After": "5"}) from None
+        except StoreError:
+            raise
+        except OSError as error:
+            raise Problem(503, str(error), headers={"Retry-After": "5"}) from error
+        service.publish(service.incidents.reset_stream(source, time.time()))
+        service.audit(request.state.who, "remove", source)
+        return json_answer({"removed": source})
 
 
 def stream_kind(feed: Feed) -> str:

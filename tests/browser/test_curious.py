@@ -38,7 +38,8 @@ def test_within_ten_seconds_red_is_seen_moved_and_injected(
     visitor.slide("threshold", 2.0)
     visitor.until(f"eyes.marks().length > {len(before)} && eyes.text('alarms') !== '{alarms}'")
     assert all("→" in visitor.text(number) for number in ("alarms", "precision", "recall"))
-    assert set(before) <= set(visitor.marks())
+    oldest = min(visitor.marks())  # on a busy machine older ones have left the plot meanwhile
+    assert {mark for mark in before if mark >= oldest} <= set(visitor.marks())
     visitor.slide("threshold", 3.5)
     visitor.until("!eyes.text('alarms').includes('→')")
     newest = visitor.see("eyes.x('signal').at(-1)")

@@ -59,8 +59,8 @@ class Case(NamedTuple):
         SqliteStore(path).close()
         add = (
             "INSERT INTO streams VALUES (1, 'oven', '[]', '[]', '{}', '{}', '[]', '{}', 1, 1, "
-            f"{NOW})",
-            f"INSERT INTO points VALUES (1, 1, 0, 1, {NOW}, {NOW}, {NOW}, x'00')",
+            f"{NOW}, NULL)",
+            f"INSERT INTO points VALUES (1, 1, 0, 1, {NOW}, {NOW}, {NOW}, x'00', NULL)",
         )
         with closing(sqlite3.connect(path)) as database, database:
             for statement in (*add, *statements):

@@ -295,7 +295,7 @@ def build_monitor(settings: ServerSettings, store: ResultStore | None) -> Monito
         name: MonitoredStream(stream(seed=settings.seed)) for name, stream in STREAMS.items()
     }
     streams[THIS_MACHINE] = MonitoredStream(ThisMachine(), own_clock=True)
-    limits = Limits(bool(settings.create), settings.streams)
+    limits = Limits(bool(settings.create), settings.streams, settings.features)
     monitor = Monitor(streams, store=store, limits=limits)
     if settings.csv:
         raw = Path(settings.csv).read_bytes()

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bench.followers import deliver, pushed
-from redline.engine.monitor import Monitor
+from redline.engine.monitor import Limits, Monitor
 from redline.storage.sqlite import SqliteStore
 
 ROOT = Path(__file__).parents[1]
@@ -42,7 +42,8 @@ def watched() -> Iterator[tuple[Monitor, SqliteStore]]:
     """A monitor on a fresh store, its loop played by the caller, so that one core does it all."""
     with tempfile.TemporaryDirectory() as folder:
         store = SqliteStore(Path(folder) / "redline.db")
-        yield Monitor({}, wall=lambda: START + 1e9, store=store), store
+        limits = Limits(streams=10_000, features=10_000)
+        yield Monitor({}, wall=lambda: START + 1e9, store=store, limits=limits), store
         store.close()
 
 

@@ -165,7 +165,12 @@ class ServerSettings:
     ] = 1
     streams: Annotated[
         int, Interval(ge=1, le=1_000_000), doc("most sources that programs may push")
-    ] = 10_000
+    ] = 5_000
+    features: Annotated[
+        int,
+        Interval(ge=1, le=10_000_000),
+        doc("most features of all pushed sources together, at about 16 to 160 kB each"),
+    ] = 5_000
     csv: Annotated[str | None, doc("a CSV file shown under Your data from the start")] = None
 
 

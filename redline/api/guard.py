@@ -49,7 +49,7 @@ async def refuse(refusal: Refusal, scope: Any, receive: Any, send: Any) -> None:
 class RequestGuard:
     """Refuses requests that are not authorized, too frequent or too big.
 
-    A request that passes has the name of its token as `request.state.who` and as its actor.
+    A request that passes has the name of its token in its `state.who` and as its actor.
     """
 
     def __init__(self, app: Any, service: Service) -> None:

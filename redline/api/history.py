@@ -5,7 +5,7 @@ It can be thinned, after scoring, and is written as JSON, JSON lines or CSV.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from redline.storage.errors import StoreError
 from redline.storage.reading import AnomalyQuery
 from redline.storage.sqlite import SqliteStore
 
-JSON_PIECE_POINTS = 5_000  # points written at once, so that a long answer does not delay others
+PIECE_CELLS = 25_000  # values written at once, so that a long answer takes little memory
 MEDIA_TYPES = {
     "json": "application/json",
     "csv": "text/csv; charset=utf-8",
@@ -136,51 +136,55 @@ def thin_rows(found: HistoryRows, most: int) -> HistoryRows:
     return found.at(keep)
 
 
-def format_rows(feed: Feed, found: HistoryRows, form: HistoryFormat) -> bytes:
-    """Return rows of a stream as the bytes of an answer."""
+def format_rows(feed: Feed, found: HistoryRows, form: HistoryFormat) -> Iterator[bytes]:
+    """Yield rows of a stream as the pieces of an answer.
+
+    One piece holds about PIECE_CELLS values, however wide the rows are.
+    """
     names = feed.stream.names
+    rows_at_once = max(1, PIECE_CELLS // (len(names) + 4))
+    starts = range(0, len(found.step), rows_at_once)
+    pieces = (found.at(slice(start, start + rows_at_once)) for start in starts)
     if form == "csv":
-        return history_csv(names, found)
-    rows = zip(
-        found.step.tolist(),
-        found.time.tolist(),
-        found.x.tolist(),
-        found.score.tolist(),
-        found.anomaly.tolist(),
-    )
-    if names == payload.SINGLE_FEATURE:
-        points = [
-            {"step": s, "time": t, "value": x[0], "score": z, "anomaly": a}
-            for s, t, x, z, a in rows
-        ]
+        yield csv_heading(names)
+        yield from map(csv_lines, pieces)
+    elif form == "ndjson":
+        for piece in pieces:
+            points = ({"source": feed.name, **point} for point in point_documents(names, piece))
+            yield b"".join(payload.to_json(point) + b"\n" for point in points)
     else:
-        points = [
-            {"step": s, "time": t, "values": dict(zip(names, x)), "score": z, "anomaly": a}
-            for s, t, x, z, a in rows
-        ]
-    if form == "ndjson":
-        return b"".join(payload.to_json({"source": feed.name, **point}) + b"\n" for point in points)
-    head = payload.to_json(
-        {"source": feed.name, "names": list(names), "units": list(feed.stream.units)}
-    )
-    pieces = [
-        payload.to_json(points[i : i + JSON_PIECE_POINTS])[1:-1]
-        for i in range(0, len(points), JSON_PIECE_POINTS)
+        about = {"source": feed.name, "names": list(names), "units": list(feed.stream.units)}
+        yield payload.to_json(about)[:-1] + b',"points":['
+        for number, piece in enumerate(pieces):
+            yield b"," * (number > 0) + payload.to_json(point_documents(names, piece))[1:-1]
+        yield b"]}"
+
+
+def point_documents(names: Sequence[str], rows: HistoryRows) -> list[dict[str, Any]]:
+    """Return rows as objects; a stream of one unnamed feature has a value, others have values."""
+    single = tuple(names) == payload.SINGLE_FEATURE
+    return [
+        {
+            "step": step,
+            "time": at,
+            **({"value": x[0]} if single else {"values": dict(zip(names, x))}),
+            "score": score,
+            "anomaly": anomaly,
+        }
+        for step, at, x, score, anomaly in zip(*(column.tolist() for column in rows))
     ]
-    return head[:-1] + b',"points":[' + b",".join(pieces) + b"]}"
 
 
-def history_csv(names: Sequence[str], found: HistoryRows) -> bytes:
-    """Return a header and a line a step; an empty cell is a missing value or no score."""
-    heads = ["step", "time", *names, "score", "anomaly"]
-    lines = [",".join(csv_quote(head) for head in heads)]
-    for step, at, x, score, anomaly in zip(
-        found.step.tolist(),
-        found.time.tolist(),
-        found.x.tolist(),
-        found.score.tolist(),
-        found.anomaly.tolist(),
-    ):
+def csv_heading(names: Sequence[str]) -> bytes:
+    """Return the first line of a CSV."""
+    heads = ("step", "time", *names, "score", "anomaly")
+    return (",".join(map(csv_quote, heads)) + "\n").encode()
+
+
+def csv_lines(rows: HistoryRows) -> bytes:
+    """Return a line a step; an empty cell is a missing value or no score."""
+    lines = []
+    for step, at, x, score, anomaly in zip(*(column.tolist() for column in rows)):
         cells = ["" if value != value else repr(value) for value in (*x, score)]
-        lines.append(f"{step},{at!r},{','.join(cells)},{int(anomaly)}")
-    return ("\n".join(lines) + "\n").encode()
+        lines.append(f"{step},{at!r},{','.join(cells)},{int(anomaly)}\n")
+    return "".join(lines).encode()

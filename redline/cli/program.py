@@ -239,6 +239,7 @@ def run(
     retention_rows: Annotated[str | None, server_option("retention-rows")] = None,
     create: Annotated[str | None, server_option("create")] = None,
     streams: Annotated[str | None, server_option("streams")] = None,
+    features: Annotated[str | None, server_option("features")] = None,
     alerts: Annotated[str | None, server_option("alerts")] = None,
     tokens: Annotated[str | None, server_option("tokens")] = None,
     cors: Annotated[str | None, server_option("cors")] = None,
@@ -255,7 +256,8 @@ def run(
 
     names = [row.name for row in headless_settings()]
     given = {name: context.params[name.replace("-", "_")] for name in names}
-    options = {name: None if value == [] else value for name, value in given.items()}
+    # an option that may be repeated is an empty sequence when it is absent
+    options = {name: value for name, value in given.items() if value or value == ""}
     run_settings_file(config, csv, steps, make_printer(as_json, alarms), options)
 
 

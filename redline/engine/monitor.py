@@ -78,7 +78,8 @@ class Limits(NamedTuple):
     """What clients that push points may do."""
 
     create: bool = True  # whether a new source is opened at its first submission
-    streams: int = 10_000  # pushed sources
+    streams: int = 5_000  # pushed sources
+    features: int = 5_000  # of all pushed sources together; each has its buffer
 
 
 NO_LIMITS = Limits()
@@ -296,7 +297,20 @@ class Monitor:
             if len(self.feeds) - len(self.clocked) >= self.limits.streams:
                 wanted = f"at most {self.limits.streams:,} pushed sources, by the setting streams"
                 raise SubmissionRefused("source", wanted, f"another, {name!r}")
+            self._refuse_features(name, len(names))
             return self.add_source(name, names)
+
+    def _refuse_features(self, name: str, width: int) -> None:
+        """Refuse a source for whose features there is no room."""
+        pushed = [feed for feed in list(self.feeds.values()) if feed.pushed]
+        taken = sum(len(feed.stream.names) for feed in pushed)
+        if taken + width > self.limits.features:
+            raise SubmissionRefused(
+                "values",
+                f"at most {self.limits.features:,} features of all pushed sources, by the setting "
+                "features",
+                f"{width:,} more, of {name!r}, beside {taken:,}",
+            )
 
     def add_source(
         self, name: str, names: Sequence[str], units: Sequence[str] = (), ready: bool = True

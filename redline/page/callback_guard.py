@@ -31,7 +31,7 @@ from redline.sources.timestamps import TIMESTAMP_FORMATS
 
 DASH_PATHS = "/_dash-"  # what begins like this and is posted is a callback
 BIG_CALL_BYTES = 65_536  # a larger call, such as an uploaded file, is checked in a thread
-LOG_SECONDS = 1.0  # between two log lines about refused callbacks
+CALL_LOG_SECONDS = 1.0  # between two log lines about refused callbacks
 MAX_WHOLE = 2**53  # the largest whole number that a browser counts without a gap
 MAX_TABS = 1_000  # names of tabs a browser may hold
 MAX_KEY = 20  # parts of what identifies a track
@@ -336,7 +336,7 @@ def _short(value: Any) -> Any:
 class CallbackGuard:
     """Refuses a call of a callback with a value that its rule does not allow, as a 400 problem.
 
-    What is refused is counted, and logged at most once a LOG_SECONDS. What passes holds nothing
+    What is refused is counted, and logged at most once a CALL_LOG_SECONDS. What passes holds nothing
     but checked values. WebSockets are refused: no callback of this page uses one.
     """
 
@@ -344,7 +344,7 @@ class CallbackGuard:
         self.app = app
         self.service = service
         self.calls = page_calls(dash_app)
-        self.logged = -LOG_SECONDS  # monotonic seconds of the last log line
+        self.logged = -CALL_LOG_SECONDS  # monotonic seconds of the last log line
         self.unlogged = 0  # refusals since then
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -395,7 +395,7 @@ class CallbackGuard:
         """Count a refused call, and log it unless one was logged just now."""
         self.service.malformed += 1
         now = time.monotonic()
-        if now - self.logged < LOG_SECONDS:
+        if now - self.logged < CALL_LOG_SECONDS:
             self.unlogged += 1
             return
         more = f"; {self.unlogged:,} more since the last such line" if self.unlogged else ""

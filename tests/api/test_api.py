@@ -23,12 +23,13 @@ from docs.tables import filled
 from redline.access.actor import current_actor
 from redline.access.hosts import Hosts
 from redline.access.tokens import Token, Tokens, hash_secret
-from redline.api import guard, payload, sse
+from redline.api import guard, history, payload, sse
 from redline.api.guard import RequestGuard
 from redline.api.history import (
     HistoryRange,
     HistoryRows,
-    history_csv,
+    csv_heading,
+    csv_lines,
     rows_from_buffer,
     select_rows,
     thin_rows,
@@ -42,11 +43,17 @@ from redline.engine.feed import MonitoredStream
 from redline.engine.monitor import Limits, Monitor
 from redline.engine.wording import SEVERITIES
 from redline.sources.csv import read_csv
+from redline.sources.pushed import SubmissionRefused
 from redline.storage import reading
 from redline.storage.sqlite import SqliteStore
 from streams import STREAMS
 
 NOON = 1_767_571_200.0  # 5 January 2026, 00:00 UTC
+
+
+def history_csv(names, rows):
+    """Return rows as a whole CSV."""
+    return csv_heading(names) + csv_lines(rows)
 
 
 @contextmanager
@@ -1227,6 +1234,28 @@ def test_the_routes_in_the_document_are_those_there_are():
     assert filled(text) == text, "docs/api.md is stale: run `make docs`"
 
 
+# --- wide answers
+
+
+def test_a_wide_answer_is_limited_by_its_values_and_written_in_pieces(tmp_path, monkeypatch):
+    names = [f"f{i}" for i in range(100)]
+    monitor = Monitor({})
+    x = np.random.default_rng(1).normal(size=(900, 100))
+    monitor.submit("wide", np.arange(900.0), x, names)
+    monitor.process_pushed()
+    with served(monitor) as client:
+        problem = refused(client.get("/api/data/wide", params={"limit": 20_001}), 422)
+        assert "at most 20,000 points of 100 features" in problem["detail"]
+        whole = client.get("/api/data/wide", params={"limit": 900}).json()["points"]
+        assert [list(point["values"].values()) for point in whole] == x[-len(whole) :].tolist()
+        for form in ("json", "ndjson", "csv"):
+            one = client.get("/api/data/wide", params={"limit": 900, "format": form}).content
+            with monkeypatch.context() as patch:
+                patch.setattr(history, "PIECE_CELLS", 500)
+                pieces = client.get("/api/data/wide", params={"limit": 900, "format": form})
+            assert pieces.content == one
+
+
 # --- sources that are removed
 
 
@@ -1264,6 +1293,14 @@ def test_many_names_fill_the_table_only_until_they_are_removed():
         again = client.post("/api/submit", json={"source": "f", "time": 1, "value": 1})
         assert again.json()["accepted"] == 1
     monitor.stop()
+
+
+def test_features_have_a_limit_over_all_sources():
+    monitor = Monitor({}, limits=Limits(features=10))
+    monitor.submit("a", np.arange(3.0), np.ones((3, 6)))
+    with pytest.raises(SubmissionRefused, match="at most 10 features of all pushed sources"):
+        monitor.submit("b", np.arange(3.0), np.ones((3, 5)))
+    monitor.submit("b", np.arange(3.0), np.ones((3, 4)))
 
 
 def test_a_list_of_streams_restores_only_some_of_them(tmp_path):

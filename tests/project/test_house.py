@@ -59,10 +59,11 @@ PRIVATE_WORDS = re.compile(  # they are no terms of the field
     r"\b(strange\w*|nobody|somebody|lent|homely|heeded|overheard)\b", re.IGNORECASE
 )
 TERMS = {  # words in capitals that are not names in the code
-    *("ADTK", "ARIA", "CUSUM", "EWMA", "GARCH", "HTML", "HTTP", "JSON", "TOML"),
+    *("ADTK", "ARIA", "ASCII", "CUSUM", "EWMA", "GARCH", "HTML", "HTTP", "JSON", "TOML"),
     *("INTEGER", "LOCALHOST", "NULL", "POST"),
     *("NAME", "PATH", "TOKEN"),  # placeholders
-    "REDLINE_PORT",  # an environment variable
+    *("REDLINE_BODY_LIMIT", "REDLINE_PORT", "REDLINE_TOKEN"),  # environment variables
+    *("HHMM", "HHMMSS", "YYYYMMDD"),  # forms of a time
 }
 CAPITALS = re.compile(r"\b[A-Z][A-Z0-9_]{3,}\b")
 QUOTED_NAME = re.compile(r"`([A-Za-z_]\w*(?:\.\w+)*)(?:\([^`\n]*\))?`")  # with or without a call

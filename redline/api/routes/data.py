@@ -6,12 +6,14 @@ from typing import Annotated
 
 import numpy as np
 from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.responses import StreamingResponse
 
 from redline.api.history import MEDIA_TYPES, HistoryFormat, HistoryRange, format_rows, history_rows
-from redline.api.payload import parse_time
+from redline.api.payload import BodyError, parse_time
 from redline.api.service import Service
 
 MAX_ANSWER_POINTS = 100_000  # points of one answer
+MAX_ANSWER_CELLS = 2_000_000  # points times features of one answer
 
 
 def time_bounds(start: str | None, end: str | None) -> tuple[float, float]:
@@ -19,6 +21,15 @@ def time_bounds(start: str | None, end: str | None) -> tuple[float, float]:
     first = -np.inf if start is None else parse_time(start, "start")
     last = np.inf if end is None else parse_time(end, "end")
     return first, last
+
+
+def refuse_wide_answer(features: int, limit: int) -> None:
+    """Refuse an answer of more values than are read at once, before any of them is read."""
+    most = MAX_ANSWER_CELLS // features
+    if limit > most:
+        raise BodyError(
+            "limit", f"at most {most:,} points of {features:,} features at once", f"{limit:,}"
+        )
 
 
 def connect_data(router: APIRouter, service: Service) -> None:
@@ -54,6 +65,7 @@ def connect_data(router: APIRouter, service: Service) -> None:
         format: HistoryFormat = "json",
     ) -> Response:
         feed = service.feed(source)
+        refuse_wide_answer(len(feed.stream.names), limit)
         asked = HistoryRange(*time_bounds(start, end), limit, start is not None, thin)
         found = history_rows(feed, service.store, asked)
-        return Response(format_rows(feed, found, format), media_type=MEDIA_TYPES[format])
+        return StreamingResponse(format_rows(feed, found, format), media_type=MEDIA_TYPES[format])

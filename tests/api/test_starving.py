@@ -1,0 +1,167 @@
+"""Attacks that once took gigabytes or minutes: memory stays bounded and `/health` answers."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import psutil
+import pytest
+
+from bench.followers import Server, serving
+
+pytestmark = [pytest.mark.service, pytest.mark.hardship]
+MAX_MEMORY = 600 * 2**20  # bytes of the server's process
+MAX_SILENCE = 1.0  # seconds `/health` may take
+START = 1_700_000_000.0  # seconds since the epoch
+
+
+class Watcher:
+    """The memory of a server and the times of `/health` while an attack goes on."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.memory = 0  # bytes, the highest seen
+        self.slowest = 0.0  # seconds
+        self.ending = threading.Event()
+
+    def look(self) -> None:
+        while not self.ending.wait(0.02):
+            with suppress(psutil.Error):
+                self.memory = max(self.memory, self.server.process.memory_info().rss)
+
+    def ask(self) -> None:
+        while not self.ending.wait(0.1):
+            began = time.monotonic()
+            with suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{self.server.port}/health", timeout=20)
+            self.slowest = max(self.slowest, time.monotonic() - began)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        threads = [threading.Thread(target=work) for work in (self.look, self.ask)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self.ending.set()
+            for thread in threads:
+                thread.join()
+
+
+def request(server: Server, method: str, path: str, body: bytes | None = None) -> int:
+    """Send one request; return its status, 0 = the connection was ended without one."""
+    line = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    try:
+        line.request(method, path, body, {"Content-Type": "application/json"})
+        answer = line.getresponse()
+        answer.read()
+        return answer.status
+    except (OSError, http.client.HTTPException):
+        return 0
+    finally:
+        line.close()
+
+
+def together(count: int, work: Callable[[int], object]) -> None:
+    """Do something in many threads at once."""
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def endless_headers(server: Server) -> set[int]:
+    def send(_: int) -> None:
+        with socket.create_connection(("127.0.0.1", server.port)) as line, suppress(OSError):
+            line.sendall(b"GET / HTTP/1.1\r\nX: ")
+            for _ in range(300):
+                line.sendall(b"a" * 100_000)
+
+    together(20, send)
+    return {431}
+
+
+def a_feature_for_each_point(server: Server) -> set[int]:
+    points = [{"source": "wide", "time": i, "values": {f"f{i}": 1}} for i in range(15_000)]
+    return {request(server, "POST", "/api/submit", json.dumps(points).encode())}
+
+
+def many_small_parts(server: Server) -> set[int]:
+    bodies = [b"[" + part * (31_000_000 // len(part)) + b"1]" for part in PARTS]
+    return {request(server, "POST", "/api/submit", body) for body in bodies}
+
+
+PARTS = (b"{},", b"[],", b'"",', b"1.5,", b"[[", b"\n")
+
+
+def big_bodies_at_once(server: Server) -> set[int]:
+    found: set[int] = set()
+    body = b"[" + b"9" * 31_000_000 + b"]"
+    together(12, lambda _: found.add(request(server, "POST", "/api/submit", body)))
+    return found
+
+
+def one_parameter_often(server: Server) -> set[int]:
+    return {request(server, "GET", "/api/anomalies?" + "&".join(["source=x"] * 1_000))}
+
+
+def wide_sources(server: Server) -> set[int]:
+    """300 sources of 1,000 features, each filled; then all of them are read."""
+    found: set[int] = set()
+    names = [f"f{i}" for i in range(1_000)]
+    for number in range(300):
+        values = {name: [1.5] * 300 for name in names}
+        body = {"source": f"wide {number}", "time": list(range(300)), "values": values}
+        found.add(request(server, "POST", "/api/submit", json.dumps(body).encode()))
+    together(8, lambda i: request(server, "GET", f"/api/data/wide%20{i % 5}?limit=2000"))
+    return found
+
+
+def half_open_requests(server: Server) -> set[int]:
+    lines = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(500)]
+    for line in lines:
+        line.sendall(b"POST /api/submit HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
+    time.sleep(2)
+    ended = 0
+    for line in lines:
+        line.settimeout(60)
+        with suppress(OSError):
+            ended += line.recv(100).startswith(b"HTTP/1.1 408")
+        line.close()
+    assert ended == 500, "each was ended"
+    return {408}
+
+
+ATTACKS = {
+    endless_headers: {431},
+    a_feature_for_each_point: {422},
+    many_small_parts: {422},
+    big_bodies_at_once: {0, 422, 429},
+    one_parameter_often: {422},
+    wide_sources: {200, 422},
+    half_open_requests: {408},
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
+def test_memory_is_bounded_and_health_answers(attack: Callable[[Server], set[int]]) -> None:
+    options = ("--header-timeout", "2", "--body-timeout", "2")
+    with serving(*options) as server:
+        watcher = Watcher(server)
+        with watcher.watching():
+            statuses = attack(server)
+        grown = watcher.memory >> 20
+        print(f"\n{attack.__name__}: at most {grown} MiB, /health {watcher.slowest:.2f} s")
+        assert statuses <= ATTACKS[attack], statuses
+        assert watcher.memory < MAX_MEMORY
+        assert watcher.slowest < MAX_SILENCE
+        assert server.ask("/health")["ready"]

@@ -336,8 +336,8 @@ def _short(value: Any) -> Any:
 class CallbackGuard:
     """Refuses a call of a callback with a value that its rule does not allow, as a 400 problem.
 
-    What is refused is counted, and logged at most once a CALL_LOG_SECONDS. What passes holds nothing
-    but checked values. WebSockets are refused: no callback of this page uses one.
+    What is refused is counted, and logged once in CALL_LOG_SECONDS at most. What passes holds
+    nothing but checked values. WebSockets are refused: no callback of this page uses one.
     """
 
     def __init__(self, app: Any, dash_app: dash.Dash, service: Service) -> None:

@@ -62,7 +62,7 @@ TERMS = {  # words in capitals that are not names in the code
     *("ADTK", "ARIA", "ASCII", "CUSUM", "EWMA", "GARCH", "HTML", "HTTP", "JSON", "TOML"),
     *("INTEGER", "LOCALHOST", "NULL", "POST"),
     *("NAME", "PATH", "TOKEN"),  # placeholders
-    *("REDLINE_BODY_LIMIT", "REDLINE_PORT", "REDLINE_TOKEN"),  # environment variables
+    *("REDLINE_", "REDLINE_BODY_LIMIT", "REDLINE_PORT", "REDLINE_TOKEN"),  # environment variables
     *("HHMM", "HHMMSS", "YYYYMMDD"),  # forms of a time
 }
 CAPITALS = re.compile(r"\b[A-Z][A-Z0-9_]{3,}\b")

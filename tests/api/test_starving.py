@@ -32,7 +32,9 @@ class Watcher:
         self.ending = threading.Event()
 
     def look(self) -> None:
-        while not self.ending.wait(0.02):
+        over = False
+        while not over:
+            over = self.ending.wait(0.02)
             with suppress(psutil.Error):
                 self.memory = max(self.memory, self.server.process.memory_info().rss)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import sys
 import threading
 import time
@@ -51,6 +52,7 @@ RETRY_SECONDS = 5.0  # seconds until a failed stream is tried again
 STOP_SECONDS = 5.0  # seconds that ending the loop may take
 SPEEDS = (1, 2, 5, 10, 20, 50, 100)
 # pushed streams with a whole buffer; those beyond it keep a tenth, the rest is in the store
+TURN_SECONDS = 0.5  # that full queues may keep the other streams waiting
 MANY_SOURCES = 100
 # seconds per stream for which totals are good, so that counting takes a hundredth of the time
 COUNTING_SECONDS = 5e-5
@@ -443,7 +445,7 @@ class Monitor:
     def _work_until(self, until: float) -> None:
         """Process pushed points and fill requested tracks until `until`, monotonic seconds."""
         while not self.stopping.is_set():
-            self.process_pushed()
+            self.process_pushed(self.clock() + TURN_SECONDS)
             busy = self.fill_tracks() or bool(self.arrivals)
             left = until - self.clock()
             if left <= 0:
@@ -487,7 +489,7 @@ class Monitor:
         due = [name for name in self.failed_sources if now >= self.feeds[name].retry]
         self.arrivals.extend(due)
         self.failed_sources.difference_update(self.arrivals)
-        self.process_pushed()
+        self.process_pushed(self.clock() + TURN_SECONDS)
         self._remove_sources()
         self.evict_idle_tracks(now)
 
@@ -506,11 +508,14 @@ class Monitor:
         feed.catch_up(feed.applied_track, feed.applied_track.steps_per_slice)
         feed.failure = None
 
-    def process_pushed(self) -> None:
+    def process_pushed(self, until: float = math.inf) -> None:
         """Score what clients pushed, and commit it with changed settings.
 
         While commits fail nothing is taken, so that the queues fill and refuse: backpressure.
         What other threads apply or push meanwhile is left to the next call, so that this one ends.
+
+        Args:
+            until: monotonic seconds after which the rest is left to the next call.
         """
         now = self.clock()
         applied_count = self.applied_count
@@ -518,11 +523,15 @@ class Monitor:
             feed = self.unsaved_settings.popleft()
             if self.feeds.get(feed.name) is feed:  # else it was removed
                 self._isolated(feed, feed.emit_settings)
-        feeds = self._arrived_feeds(now)
+        arrived = feeds = self._arrived_feeds(now)
         while feeds:
             feeds = [feed for feed in feeds if self._isolated(feed, partial(self._receive, feed))]
             self._score_received(feeds)
             feeds = [feed for feed in feeds if feed.failure is None and _has_more(feed)]
+            if self.clock() >= until:
+                break
+        # those with a rest, and with what was queued behind it
+        self.arrivals.extend(feed.name for feed in arrived if not feed.failure and _waits(feed))
         self.commit_results()
         if self.trouble is None:
             self.stored_count = applied_count
@@ -670,6 +679,10 @@ class Monitor:
             if feed.pushed:
                 self.failed_sources.add(feed.name)
             return None
+
+
+def _waits(feed: Feed) -> bool:
+    return isinstance(feed.stream, PushedStream) and feed.stream.waiting > 0
 
 
 def _has_more(feed: Feed) -> bool:

@@ -37,7 +37,7 @@ SOURCES = {"pump": ("flow", "heat"), "pipe": ("value",), "wheel": ("value",)}
 SETTINGS = {"wheel": Settings("EWMA", 40, 3.0)}
 TUNED = 500  # steps sent before they are applied
 KILLS = 25
-BACK = 2.0  # seconds from the start of the process to the first acknowledgement
+BACK = 6.0  # seconds until a restarted service acknowledges, half of the time; it takes under one
 LENGTH = 1_000_000  # points of a source, more than a test sends
 
 
@@ -258,6 +258,7 @@ def test_a_full_disk_acknowledges_nothing_it_cannot_keep_and_goes_on_when_there_
             "its disk is full or its size is limited" in process.said("trouble")[0]
             and "make room" in process.said("trouble")[0]
         )
+        time.sleep(0.3)  # for words that are under way
         stood = dict(acked)
         time.sleep(0.3)
         assert acked == stood  # nothing is acknowledged while nothing can be written
@@ -293,7 +294,7 @@ def test_a_locked_file_is_waited_for(tmp_path):
     same_bits(path, checked(path, acked))
 
 
-def test_a_file_damaged_under_way_is_said_and_acknowledges_nothing_more(tmp_path):
+def test_a_damaged_file_is_refused_at_the_start_and_acknowledges_nothing_more(tmp_path):
     path, acked = tmp_path / "redline.db", {}
     process = Process(path, 3, acked)
     process.until(lambda: sum(acked.values()) > 20_000)
@@ -310,14 +311,7 @@ def test_a_file_damaged_under_way_is_said_and_acknowledges_nothing_more(tmp_path
         file.write(b"\xff" * page)
     stood = dict(acked)
     process = Process(path, 4, acked)
-    process.until(
-        lambda: (
-            process.said("trouble")
-            or process.said("failed")
-            or time.monotonic() - process.began > 4
-        )
-    )
-    assert process.process.poll() is None and acked == stood
+    assert process.process.wait(20) == 1 and acked == stood
     process.kill()
 
 

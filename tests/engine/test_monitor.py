@@ -307,3 +307,23 @@ def test_the_period_is_that_of_the_first_points_however_many_come_at_once(count)
     made.submit("minutes", 60.0 * np.arange(count), np.ones(count))
     made.process_pushed()
     assert made.feeds["minutes"].stream.period == 60
+
+
+def test_a_full_queue_is_scored_in_turns_to_the_same_bits():
+    x = np.random.default_rng(5).normal(size=40_000)
+    found = []
+    for seconds in (np.inf, 0.0):
+        made = Monitor({}, wall=lambda: 1e6)
+        receipt = made.submit("full", np.arange(30_000.0), x[:30_000])
+        turns = 0
+        while not receipt.done() and turns < 100:
+            made.process_pushed(made.clock() + seconds)
+            turns += 1
+            if turns == 1:  # queued behind what is left
+                receipt = made.submit("full", np.arange(30_000.0, 40_000.0), x[30_000:])
+        feed = made.feeds["full"]
+        score, _ = feed.applied_track.scores(feed.tape.first, feed.end)
+        found.append((turns, feed.end, feed.anomalies, score))
+    (once, *whole), (often, *parts) = found
+    assert once == 2 and 100 > often >= 8 and whole[:2] == parts[:2]
+    assert np.array_equal(whole[2], parts[2], equal_nan=True)

@@ -118,6 +118,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self.limits = self.registry.limits
         self.phase = Phase.HEADERS
         self.header_bytes = 0
+        self.piece_bytes = 0  # that came last
         self.raw_bytes = 0  # of the body as they came
         self.body_bytes = 0
         self.deadline = self.loop.time() + self.limits.header_seconds
@@ -138,6 +139,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.phase is Phase.CLOSED:
             return
+        self.piece_bytes = len(data)
         if self.phase is Phase.HEADERS:
             self.header_bytes += len(data)
         elif self.phase is Phase.BODY:
@@ -181,7 +183,8 @@ class LimitedProtocol(HttpToolsProtocol):
         """Answer with a problem, unless an answer has begun, and close the connection."""
         self.registry.refused[status.phrase] += 1
         self.phase = Phase.CLOSED
-        if self.cycle is None or not self.cycle.response_started:
+        answering = self.cycle is not None and not self.cycle.response_complete
+        if not (answering and self.cycle.response_started):
             problem = {
                 "type": "about:blank",
                 "title": status.phrase,
@@ -202,7 +205,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         if self.phase is Phase.ANSWER:  # not the first request of the connection
             self.deadline = self.loop.time() + self.limits.header_seconds
-            self.header_bytes = 0
+            self.header_bytes = self.piece_bytes
         self.phase = Phase.HEADERS
         super().on_message_begin()
 

@@ -122,6 +122,15 @@ def test_headers_that_never_end_are_ended(server, begun):
 
 
 @pytest.mark.service
+def test_a_second_request_of_a_connection_that_never_ends_its_headers_is_ended_too(server):
+    line = server.open()
+    line.send(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+    assert line.answer()[0] == 200
+    line.send(b"GET /health HTTP/1.1\r\nHost:")
+    assert line.answer()[0] == 408
+
+
+@pytest.mark.service
 def test_a_body_that_drips_is_ended_and_one_that_flows_is_not(server):
     drip, flow = server.open(), server.open()
     body = json.dumps([{"source": "oven", "time": i, "value": 1} for i in range(100)]).encode()

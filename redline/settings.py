@@ -224,7 +224,6 @@ def setting_rows(group: type[Settings] | type[ServerSettings]) -> Iterator[Setti
 STREAM_SETTINGS = {row.name: row for row in setting_rows(Settings)}
 SERVER_SETTINGS = {row.name: row for row in setting_rows(ServerSettings)}
 SETTINGS_BY_NAME = {**STREAM_SETTINGS, **SERVER_SETTINGS}
-SETTINGS_TABLE = tuple(SETTINGS_BY_NAME.values())
 
 
 ADAPTERS: dict[Any, TypeAdapter[Any]] = {

@@ -120,9 +120,8 @@ class RateLimiter:
 class Authorizer:
     """Decides by origin and token whether a request may be made."""
 
-    def __init__(self, tokens: Tokens, rate_limiter: RateLimiter, origins: tuple[str, ...] = ()):
+    def __init__(self, tokens: Tokens, origins: tuple[str, ...] = ()):
         self.tokens = tokens
-        self.rate_limiter = rate_limiter
         self.origins = origins
         self.throttle = TokenThrottle()
         self.refused: Counter[str] = Counter()  # requests: no_token, forbidden (origin or role)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
-import logging
 from collections import OrderedDict
+
+from redline.access.refusal_log import RefusalLog
 
 FREE_WRONG_TOKENS = 10  # wrong tokens that a client may present before it has to wait
 WRONG_TOKEN_SECONDS = 5.0  # seconds after which it may present one more
 MAX_ALLOWANCES = 20_000  # clients and wrong tokens kept; the least recent is dropped first
 MAX_KNOWN_PAIRS = 10_000  # pairs of client and token kept that worked
-LOG_SECONDS = 1.0  # seconds between two lines of the log
 NETWORK_BITS = 64  # of an IPv6 address: one client has as many addresses as it likes within
-_log = logging.getLogger("redline")
 
 
 def client_network(client: str) -> str:
@@ -49,8 +48,7 @@ class TokenThrottle:
         self.known: OrderedDict[tuple[str, str], None] = OrderedDict()
         self.wrong = 0  # tokens that were looked up and not found
         self.throttled = 0  # tokens that were not looked up
-        self.logged = float("-inf")  # when the last line was logged
-        self.unlogged = 0  # refusals since then
+        self.log = RefusalLog()
 
     def wait(self, client: str, digest: str, now: float) -> float:
         """Return the seconds a client has to wait before it presents a token; 0 = none.
@@ -98,17 +96,5 @@ class TokenThrottle:
         return min(left + (now - then) / WRONG_TOKEN_SECONDS, float(FREE_WRONG_TOKENS))
 
     def _report(self, client: str, request: str, now: float) -> None:
-        """Log a refusal, with those since the last line, unless that was just now."""
-        self.unlogged += 1
-        if now - self.logged < LOG_SECONDS:
-            return
-        _log.warning(
-            "wrong token from %s for %s; %d since the last such line, %d in all, %d held back",
-            client or "an unknown address",
-            request,
-            self.unlogged,
-            self.wrong + self.throttled,
-            self.throttled,
-        )
-        self.logged = now
-        self.unlogged = 0
+        """Log a refusal, unless one was logged just now."""
+        self.log.add(f"wrong token from {client or 'an unknown address'} for {request}", now)

@@ -14,9 +14,11 @@ from typing import ClassVar, NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from redline.api import payload
+from redline.api.problems import Problem
 
 SWEEP_SECONDS = 1.0  # between two looks at the deadlines
+MAX_PAGE_BODY = 100 * 2**20  # bytes of a body that the page sends: an uploaded file as text
+MAX_BODIES = 128 * 2**20  # bytes of all bodies that are held at a time
 CHUNK_OVERHEAD = 8  # bytes around a byte of a chunked body that are still no attack
 
 
@@ -34,7 +36,7 @@ class ConnectionLimits(NamedTuple):
 class BodyBudget:
     """The bytes of request bodies that are held at the moment, in all and by client."""
 
-    def __init__(self, most: int = 128 * 2**20, most_per_client: int = 64 * 2**20) -> None:
+    def __init__(self, most: int = MAX_BODIES, most_per_client: int = MAX_PAGE_BODY) -> None:
         self.most = most
         self.most_per_client = most_per_client
         self.held: Counter[str] = Counter()  # client -> bytes
@@ -185,19 +187,14 @@ class LimitedProtocol(HttpToolsProtocol):
         self.phase = Phase.CLOSED
         answering = self.cycle is not None and not self.cycle.response_complete
         if not (answering and self.cycle.response_started):
-            problem = {
-                "type": "about:blank",
-                "title": status.phrase,
-                "status": status.value,
-                "detail": detail,
-            }
-            body = payload.to_json(problem)
-            head = (
-                f"HTTP/1.1 {status.value} {status.phrase}\r\n"
-                "content-type: application/problem+json\r\n"
-                f"content-length: {len(body)}\r\nretry-after: 5\r\nconnection: close\r\n\r\n"
-            )
-            self.transport.write(head.encode() + body)
+            headers = {"Connection": "close"}
+            if status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.SERVICE_UNAVAILABLE):
+                headers["Retry-After"] = "5"
+            path = (self.scope or {}).get("path", "")
+            response = Problem(status.value, detail, headers=headers).response(path)
+            fields = b"".join(b"%b: %b\r\n" % pair for pair in response.raw_headers)
+            head = f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() + fields
+            self.transport.write(head + b"\r\n" + bytes(response.body))
         self.transport.close()
 
     # --- what the parser finds

@@ -11,11 +11,11 @@ from redline.access.actor import acting
 from redline.access.authorizer import Refusal
 from redline.access.hosts import Hosts, host_refusal
 from redline.access.tokens import Token
+from redline.api.connections import MAX_PAGE_BODY
 from redline.api.problems import Problem
 from redline.api.service import Service
 
 EVENT_PATHS = "/api/stream/"  # answers that last as long as the client wants
-MAX_PAGE_BODY = 100 * 2**20  # bytes of a body that the page sends: an uploaded file as text
 
 
 class HostGuard:

@@ -95,7 +95,7 @@ class Service:
     def __post_init__(self) -> None:
         self.began = time.time()
         self.rate_limiter = RateLimiter(self.options.rate)
-        self.authorizer = Authorizer(self.options.tokens, self.rate_limiter, self.options.cors)
+        self.authorizer = Authorizer(self.options.tokens, self.options.cors)
         last_id = self.store.last_anomaly_id() if self.store else 0
         self.hub = EventHub(self._stored_events if self.store else None, last_id)
         self.connections = ConnectionRegistry(self.options.connections)

@@ -14,13 +14,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, Validat
 
 from detectors import DETECTORS
 from redline.access.authorizer import Refusal
+from redline.access.refusal_log import RefusalLog
 from redline.api import payload
 from redline.api.guard import refuse
 from redline.api.payload import BodyError
 from redline.api.problems import Problem, field_error
 from redline.api.service import Service
 from redline.engine.monitor import SPEEDS
-from redline.engine.results import log
 from redline.incidents.incident import SNOOZES
 from redline.page.actions import axis_seconds
 from redline.page.layout import FAULT_SIZES, PANEL_NAMES, VIEW_SPANS
@@ -31,7 +31,6 @@ from redline.sources.timestamps import TIMESTAMP_FORMATS
 
 DASH_PATHS = "/_dash-"  # what begins like this and is posted is a callback
 BIG_CALL_BYTES = 65_536  # a larger call, such as an uploaded file, is checked in a thread
-CALL_LOG_SECONDS = 1.0  # between two log lines about refused callbacks
 MAX_WHOLE = 2**53  # the largest whole number that a browser counts without a gap
 MAX_TABS = 1_000  # names of tabs a browser may hold
 MAX_KEY = 20  # parts of what identifies a track
@@ -336,16 +335,15 @@ def _short(value: Any) -> Any:
 class CallbackGuard:
     """Refuses a call of a callback with a value that its rule does not allow, as a 400 problem.
 
-    What is refused is counted, and logged once in CALL_LOG_SECONDS at most. What passes holds
-    nothing but checked values. WebSockets are refused: no callback of this page uses one.
+    What is refused is counted and logged. What passes holds nothing but checked values.
+    WebSockets are refused: no callback of this page uses one.
     """
 
     def __init__(self, app: Any, dash_app: dash.Dash, service: Service) -> None:
         self.app = app
         self.service = service
         self.calls = page_calls(dash_app)
-        self.logged = -CALL_LOG_SECONDS  # monotonic seconds of the last log line
-        self.unlogged = 0  # refusals since then
+        self.log = RefusalLog()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "websocket":
@@ -394,14 +392,7 @@ class CallbackGuard:
     def _note(self, detail: str) -> None:
         """Count a refused call, and log it unless one was logged just now."""
         self.service.malformed += 1
-        now = time.monotonic()
-        if now - self.logged < CALL_LOG_SECONDS:
-            self.unlogged += 1
-            return
-        more = f"; {self.unlogged:,} more since the last such line" if self.unlogged else ""
-        log.warning("a callback of the page was refused: %s%s", detail, more)
-        self.logged = now
-        self.unlogged = 0
+        self.log.add(f"a callback of the page was refused: {detail}", time.monotonic())
 
 
 def receive_read(body: bytes, receive: Any) -> Any:

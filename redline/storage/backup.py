@@ -8,24 +8,21 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from redline.storage.checksums import verify_store
 from redline.storage.errors import StoreError, translate_errors
-from redline.storage.sqlite import SqliteStore, acquire_owner_lock, create_private
+from redline.storage.files import acquire_owner_lock, create_private
+from redline.storage.sqlite import SqliteStore
 
 
 def restore_backup(backup: str | Path, path: str | Path) -> None:
-    """Puts a backup in the place of a store that is not open; the one that was there is kept
-    beside it as PATH.before.
+    """Replace a store that is not open by a backup; the old one stays beside it as PATH.before.
+
+    Raises:
+        StoreError: the backup is damaged or no store, or the store is in use.
     """
     source = Path(backup)
-    target = Path(path)
-    with translate_errors(source):
-        checked = SqliteStore(source, write=False)
-        with checked.reader.connect() as c:
-            verdict = c.exec_driver_sql("PRAGMA integrity_check(1)").scalar()
-            there = set(sa.inspect(c).get_table_names())
-        checked.close()
-    if verdict != "ok" or "meta" not in there:
-        raise StoreError(f"{source} is no whole backup of a store ({verdict}); choose another")
+    target = Path(path).resolve()
+    refuse_damaged(source)
     with translate_errors(target):
         owner = acquire_owner_lock(target)
     part = target.with_name(target.name + ".part")
@@ -40,3 +37,20 @@ def restore_backup(backup: str | Path, path: str | Path) -> None:
         Path(f"{target}{side}").unlink(missing_ok=True)
     part.replace(target)
     owner.close()
+
+
+def refuse_damaged(backup: Path) -> None:
+    """Raise a StoreError if a file is not a whole backup of a store."""
+    store = SqliteStore(backup, write=False)
+    try:
+        with store.reading() as c:
+            verify_store(c, deep=True)
+            known = "meta" in sa.inspect(c).get_table_names()
+    except StoreError as error:
+        raise StoreError(
+            f"{backup} is no whole backup of a store ({error}); choose another"
+        ) from error
+    finally:
+        store.close()
+    if not known:
+        raise StoreError(f"{backup} is no backup of a store; choose another")

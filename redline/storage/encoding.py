@@ -17,7 +17,7 @@ ROW_HEADER = 3  # columns of a row of points before the features: time, score, a
 
 
 def pack_state(state: Mapping[str, np.ndarray]) -> bytes:
-    """Named arrays as bytes; {} is no bytes."""
+    """Return named arrays as bytes; {} is no bytes."""
     if not state:
         return b""
     head = json.dumps(
@@ -36,24 +36,23 @@ def unpack_state(data: bytes) -> dict[str, np.ndarray]:
     at = 4 + int.from_bytes(data[:4], "little")
     for name, kind, shape in json.loads(data[4:at]) if data else ():
         value = np.frombuffer(data, kind, int(np.prod(shape)), at).reshape(shape)
-        state[name], at = value, at + value.nbytes
+        state[name] = value
+        at += value.nbytes
     return state
 
 
 def encode_rows(batch: Batch) -> bytes:
-    """The points of a batch as rows (n, 3 + features) of float64."""
+    """Return the points of a batch as rows (n, 3 + features) of float64."""
     rows = np.empty((len(batch.time), ROW_HEADER + batch.x.shape[1]), "<f8")
-    rows[:, 0], rows[:, 1], rows[:, 2], rows[:, ROW_HEADER:] = (
-        batch.time,
-        batch.score,
-        batch.alarm,
-        batch.x,
-    )
+    rows[:, 0] = batch.time
+    rows[:, 1] = batch.score
+    rows[:, 2] = batch.alarm
+    rows[:, ROW_HEADER:] = batch.x
     return rows.tobytes()
 
 
 def encode_chunks(batches: Sequence[Batch]) -> list[dict[str, Any]]:
-    """Batches of one stream as chunks, those that follow one another as one."""
+    """Return batches of one stream as chunks; contiguous ones become one."""
     chunks: list[dict[str, Any]] = []
     for batch in batches:
         if chunks and chunks[-1]["first"] + chunks[-1]["n"] == batch.first:
@@ -73,36 +72,33 @@ def encode_chunks(batches: Sequence[Batch]) -> list[dict[str, Any]]:
 
 @lru_cache(maxsize=1_000)
 def settings_json(value: Settings | tuple[str, ...]) -> str:
-    """Settings or names as JSON."""
+    """Return settings or names as JSON."""
     return json.dumps(asdict(value) if isinstance(value, Settings) else value)
 
 
 def decode_rows(chunks: Sequence[bytes], features: int) -> np.ndarray:
-    """(n, 3 + features) out of blobs."""
+    """Return the rows (n, 3 + features) of some chunks."""
     return np.frombuffer(b"".join(chunks), "<f8").reshape(-1, ROW_HEADER + features)
 
 
 def settings_from_json(text: str) -> Settings:
-    """Settings out of JSON; what another version knew and this one does not is left out."""
+    """Return the settings in a JSON text, without those that this version does not know."""
     known = {field.name for field in fields(Settings)}
     return Settings(**{name: value for name, value in json.loads(text).items() if name in known})
 
 
 def finite_or_none(value: float) -> float | None:
-    """NaN as NULL."""
+    """Return a number, or None for NaN, which the database stores as NULL."""
     return None if value != value else float(value)
 
 
 def none_to_nan(value: float | None) -> float:
+    """Return a number, or NaN for None."""
     return float("nan") if value is None else value
 
 
-def none_to_bound(value: float | None, bound: float) -> float:
-    return bound if value is None else value
-
-
 def journal_row(row: Any) -> tuple[Any, ...]:
-    """A row of the anomalies as the fields of the loop's Anomaly."""
+    """Return a stored row as the fields of an Anomaly."""
     place = (
         row.number,
         row.step,
@@ -115,9 +111,10 @@ def journal_row(row: Any) -> tuple[Any, ...]:
     return (*place, row.score, row.threshold, row.run, row.alarm, row.id)
 
 
-def late_matrix(aside: Sequence[Any], features: int) -> np.ndarray:
-    """Late points as rows (n, 3 + features), without a score."""
-    rows = np.full((len(aside), ROW_HEADER + features), np.nan)
-    for row, each in zip(rows, aside):
-        row[0], row[ROW_HEADER:] = each.time, np.frombuffer(each.x, "<f8")
+def late_matrix(points: Sequence[Any], features: int) -> np.ndarray:
+    """Return late points as rows (n, 3 + features), without a score."""
+    rows = np.full((len(points), ROW_HEADER + features), np.nan)
+    for row, point in zip(rows, points):
+        row[0] = point.time
+        row[ROW_HEADER:] = np.frombuffer(point.x, "<f8")
     return rows

@@ -11,7 +11,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from redline.storage.errors import translate_errors
+import sqlalchemy as sa
+
+from redline.storage.checksums import verify_rows
+from redline.storage.errors import StoreDamaged, translate_errors
+from redline.storage.files import log_file, owner_file
 
 REPORTED_FAULTS = 10  # faults of integrity_check that are read; one is enough to restore a backup
 
@@ -19,7 +23,7 @@ REPORTED_FAULTS = 10  # faults of integrity_check that are read; one is enough t
 class StoreReport(NamedTuple):
     """What `inspect_store` found."""
 
-    faults: tuple[str, ...]  # of SQLite's integrity_check; empty = the file is whole
+    faults: tuple[str, ...]  # of the structure and of the rows; empty = the file is whole
     version: int | None  # of the tables; None = the file is no store of Redline
     bytes: int  # size of the file
     free_bytes: int  # of its pages that hold nothing
@@ -40,11 +44,12 @@ def inspect_store(path: Path) -> StoreReport | None:
         tables = {row[0] for row in _ask(database, "SELECT name FROM sqlite_master")}
         sizes = {name: _value(database, f"PRAGMA {name}") for name in ("page_size", "page_count")}
         free = _value(database, "PRAGMA freelist_count")
-        whole = faults == ["ok"]
+        faults = [] if faults == ["ok"] else faults
+        whole = not faults
         known = whole and {"meta", "streams", "points"} <= tables
         version = _value(database, "SELECT value FROM meta WHERE name = 'version'") if known else ""
         return StoreReport(
-            faults=() if whole else tuple(faults),
+            faults=(*faults, *(_damaged_rows(path) if known else ())),
             version=int(version) if str(version or "").isdecimal() else None,
             bytes=sizes["page_size"] * sizes["page_count"],
             free_bytes=sizes["page_size"] * free,
@@ -53,9 +58,22 @@ def inspect_store(path: Path) -> StoreReport | None:
         )
 
 
+def _damaged_rows(path: Path) -> list[str]:
+    """Return what the checksums of the rows say, empty = they match."""
+    engine = sa.create_engine("sqlite://", creator=lambda: _open_unchanged(path))
+    try:
+        with engine.connect() as c:
+            verify_rows(c)
+    except StoreDamaged as error:
+        return [str(error)]
+    finally:
+        engine.dispose()
+    return []
+
+
 def is_owned(path: Path) -> bool:
     """Return whether a running Redline holds a store: the lock that `acquire_owner_lock` takes."""
-    lock = Path(f"{path}-owner")
+    lock = owner_file(path)
     if not lock.exists():
         return False
     try:
@@ -73,7 +91,7 @@ def _open_unchanged(path: Path) -> sqlite3.Connection:
     and its index, which would then belong to whoever asks, perhaps not to the server's user. A log
     without its index, as in a copy, still gets one.
     """
-    mode = "mode=ro" if Path(f"{path}-wal").exists() else "mode=ro&immutable=1"
+    mode = "mode=ro" if log_file(path).exists() else "mode=ro&immutable=1"
     return sqlite3.connect(f"{_address(path)}?{mode}", uri=True)
 
 

@@ -12,7 +12,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,13 @@ from redline.engine.results import Batch, RestoredStream, ResultStore
 from redline.storage.audit import insert_audit_line, read_audit_log
 from redline.storage.checksums import verify_store
 from redline.storage.errors import StoreDamaged, StoreError, translate_errors
+from redline.storage.files import (
+    acquire_owner_lock,
+    create_private,
+    file_identity,
+    log_file,
+    refuse_cut,
+)
 from redline.storage.incidents import read_incidents, write_incidents
 from redline.storage.labels import (
     delete_label_row,
@@ -50,7 +57,6 @@ from redline.storage.schema import prepare_schema
 from redline.storage.writing import BatchWriter
 
 VERIFIED_AT_START = 16 * 2**20  # bytes of a file that is verified before it is used
-SMALLEST_PAGE = 512  # bytes of a database that holds something
 MAX_WAL_BYTES = 16 * 2**20  # that the log of the database keeps after it was written back
 LOCK_TIMEOUT = 2.0  # seconds a commit waits for another program's lock
 WRITER_PRAGMAS = (
@@ -90,85 +96,6 @@ def open_engine(path: Path, write: bool) -> sa.Engine:
     begin = "BEGIN IMMEDIATE" if write else "BEGIN"
     sa.event.listen(engine, "begin", lambda c: c.exec_driver_sql(begin))
     return engine
-
-
-def file_identity(path: Path) -> tuple[int, int] | None:
-    """Return what tells a file from another one of the same name; None = it is gone."""
-    try:
-        found = os.stat(path)
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def refuse_cut(path: Path, write: bool) -> None:
-    """Raise a StoreError where there is nothing to read, or a store that was cut."""
-    if not write and not path.exists():
-        raise StoreError(f"{path} does not exist; name the file that `python app.py --db` writes")
-    if not path.is_file():
-        return
-    size = path.stat().st_size
-    log = Path(f"{path}-wal")
-    if size < stored_size(path) and not (log.exists() and log.stat().st_size):
-        raise StoreDamaged(
-            f"{path} is damaged: it was cut to {size:,} bytes; restore a backup with "
-            "`python -m redline restore BACKUP`"
-        )
-    owner = owner_file(path)
-    if size < SMALLEST_PAGE and owner.exists():  # the database would take it for a new one
-        raise StoreDamaged(
-            f"{path} held a store and is empty now; restore a backup with `python -m redline "
-            f"restore BACKUP`, or delete it and {owner} to begin anew"
-        )
-
-
-def stored_size(path: Path) -> int:
-    """Return the bytes that a database says it has, in its header; 0 = it says nothing."""
-    with path.open("rb") as file:
-        header = file.read(32)
-    if len(header) < 32 or not header.startswith(b"SQLite format 3\0"):
-        return 0
-    page_size = int.from_bytes(header[16:18], "big")
-    pages = int.from_bytes(header[28:32], "big")
-    return pages * (65_536 if page_size == 1 else page_size)
-
-
-def owner_file(path: Path) -> Path:
-    """Return the file that is locked while a store is in use, the same for every link to it."""
-    whole = path.resolve()
-    return whole.with_name(whole.name + "-owner")
-
-
-def create_private(path: Path) -> None:
-    """Create a file that only its owner may read, unless it is there; SQLite would leave that to
-    the umask. The files beside it (-wal, -shm) take its mode.
-    """
-    with suppress(OSError):  # SQLite says what is wrong, in its words
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-
-
-def acquire_owner_lock(path: Path) -> sqlite3.Connection:
-    """Lock the file for this process until the connection is closed or the process ends.
-
-    Two Redlines on one file would store every step twice.
-
-    Raises:
-        StoreError: another process has the lock.
-    """
-    create_private(Path(f"{path}-owner"))
-    lock = sqlite3.connect(
-        owner_file(path), timeout=0, isolation_level=None, check_same_thread=False
-    )
-    try:
-        lock.execute("BEGIN EXCLUSIVE")
-    except sqlite3.OperationalError as error:
-        lock.close()
-        if "locked" not in str(error):
-            raise
-        raise StoreError(
-            f"{path} is in use by another Redline; stop that one, or choose another file with --db"
-        ) from error
-    return lock
 
 
 class SqliteStore(ResultStore):
@@ -271,7 +198,7 @@ class SqliteStore(ResultStore):
 
     def _file_identities(self) -> list[tuple[int, int] | None]:
         """Return what tells this file and its log from others of the same names."""
-        return [file_identity(self.path), file_identity(Path(f"{self.path}-wal"))]
+        return [file_identity(self.path), file_identity(log_file(self.path))]
 
     def refuse_closed(self) -> None:
         """Raise a StoreError once the store is closed.

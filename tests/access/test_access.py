@@ -62,7 +62,7 @@ def test_a_file_keeps_only_hashes_and_only_for_its_owner(made):
 
 def test_each_role_may_do_what_those_before_it_may(made):
     path, secrets = made
-    authorizer = Authorizer(load_tokens(str(path), None), RateLimiter(0))
+    authorizer = Authorizer(load_tokens(str(path), None))
     asked = {
         "read": ("GET", "/api/streams"),
         "push": ("POST", "/api/submit"),
@@ -85,7 +85,7 @@ def test_each_role_may_do_what_those_before_it_may(made):
 
 def test_without_a_right_token_everything_but_health_is_closed(made):
     path, secrets = made
-    authorizer = Authorizer(load_tokens(str(path), "from the environment"), RateLimiter(0))
+    authorizer = Authorizer(load_tokens(str(path), "from the environment"))
     assert authorizer.authorize("GET", "/health", {}) is None
     for headers in (
         {},
@@ -239,7 +239,7 @@ def test_a_token_expires(tmp_path):
         until = expiry_after(1, now + (days - 1) * 86_400)
         secret, line = mint_token("read", name, until)
         append_token(path, line)
-        authorizer = Authorizer(load_tokens(str(path), None), RateLimiter(0))
+        authorizer = Authorizer(load_tokens(str(path), None))
         found = authorizer.authorize("GET", "/api/status", bearer(secret))
         if name == "lasts":
             assert found.name == name and found.until == pytest.approx(until, abs=1)
@@ -259,7 +259,7 @@ def test_a_token_expires(tmp_path):
 
 def test_wrong_tokens_have_to_wait_and_a_right_one_is_not_found_among_them(made):
     path, secrets = made
-    authorizer = Authorizer(load_tokens(str(path), None), RateLimiter(0))
+    authorizer = Authorizer(load_tokens(str(path), None))
 
     def ask(secret, client="10.0.0.4"):
         found = authorizer.authorize("GET", "/api/status", bearer(secret), client)
@@ -279,7 +279,7 @@ def test_wrong_tokens_have_to_wait_and_a_right_one_is_not_found_among_them(made)
 
 def test_a_forgotten_program_with_an_old_token_shuts_out_no_other_behind_its_address(made):
     path, secrets = made
-    authorizer = Authorizer(load_tokens(str(path), None), RateLimiter(0))
+    authorizer = Authorizer(load_tokens(str(path), None))
 
     def ask(secret):
         return authorizer.authorize("GET", "/api/status", bearer(secret), "10.0.0.4")
@@ -321,7 +321,7 @@ def test_wrong_tokens_are_logged_once_a_second_with_their_number_and_without_the
 
 def test_a_path_cannot_forge_a_line_of_the_log(made, caplog):
     path, _ = made
-    authorizer = Authorizer(load_tokens(str(path), None), RateLimiter(0))
+    authorizer = Authorizer(load_tokens(str(path), None))
     authorizer.authorize("GET", "/api/x\nERROR forged" + "y" * 9_000, bearer("w" * 20), "10.0.0.4")
     assert "\n" not in caplog.records[0].getMessage() and len(caplog.records[0].getMessage()) < 500
 
@@ -337,7 +337,7 @@ def test_no_other_address_is_served_without_a_token():
 
 def test_a_page_from_elsewhere_changes_nothing_unless_it_is_listed():
     authorizer, there = (
-        Authorizer(Tokens(), RateLimiter(0), ("https://ops.example",)),
+        Authorizer(Tokens(), ("https://ops.example",)),
         {"host": "localhost:8050"},
     )
     judged = {

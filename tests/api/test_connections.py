@@ -13,7 +13,7 @@ import pytest
 
 from bench.followers import Server, serving
 from redline.api import payload
-from redline.api.connections import BodyBudget, ConnectionRegistry
+from redline.api.connections import MAX_PAGE_BODY, BodyBudget, ConnectionRegistry
 from redline.api.payload import BodyError
 
 HEAD = b"POST /api/submit HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
@@ -178,6 +178,10 @@ def test_bodies_share_a_budget_and_a_client_has_a_part_of_it():
     budget.give_back("a", 60)
     assert budget.take("c", 60) and budget.total == 100 and budget.refused == 2
     assert set(budget.held) == {"b", "c"}
+
+
+def test_there_is_room_for_the_largest_upload_of_the_page():
+    assert BodyBudget().take("visitor", MAX_PAGE_BODY)
 
 
 @pytest.mark.parametrize(

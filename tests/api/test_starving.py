@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 import psutil
 import pytest
 
+from bench import browser
+from bench.browser import ROOT
 from bench.followers import Server, serving
 
 pytestmark = [pytest.mark.service, pytest.mark.hardship]
@@ -56,6 +58,14 @@ class Watcher:
             self.ending.set()
             for thread in threads:
                 thread.join()
+
+
+@contextmanager
+def page() -> Iterator[Server]:
+    """Run `python app.py`."""
+    with browser.Server() as made:
+        assert made.process is not None
+        yield Server(made.port, psutil.Process(made.process.pid), ROOT / "redline.db", [])
 
 
 def request(server: Server, method: str, path: str, body: bytes | None = None) -> int:
@@ -112,6 +122,14 @@ def big_bodies_at_once(server: Server) -> set[int]:
     return found
 
 
+def big_calls_of_the_page(server: Server) -> set[int]:
+    found: set[int] = set()
+    body = b'{"output": "' + b"9" * 100_000_000 + b'"}'
+    path = "/_dash-update-component"
+    together(3, lambda _: found.add(request(server, "POST", path, body)))
+    return found
+
+
 def one_parameter_often(server: Server) -> set[int]:
     return {request(server, "GET", "/api/anomalies?" + "&".join(["source=x"] * 1_000))}
 
@@ -148,6 +166,7 @@ ATTACKS = {
     a_feature_for_each_point: {422},
     many_small_parts: {422},
     big_bodies_at_once: {0, 422, 429},
+    big_calls_of_the_page: {0, 400, 429},
     one_parameter_often: {422},
     wide_sources: {200, 422},
     half_open_requests: {408},
@@ -157,7 +176,7 @@ ATTACKS = {
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
 def test_memory_is_bounded_and_health_answers(attack: Callable[[Server], set[int]]) -> None:
     options = ("--header-timeout", "2", "--body-timeout", "2")
-    with serving(*options) as server:
+    with page() if attack is big_calls_of_the_page else serving(*options) as server:
         watcher = Watcher(server)
         with watcher.watching():
             statuses = attack(server)

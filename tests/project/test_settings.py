@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from redline.settings import (
+    SERVER_SETTINGS,
     SETTINGS_BY_NAME,
-    SETTINGS_TABLE,
+    STREAM_SETTINGS,
     ServerSettings,
     Settings,
     SettingsError,
@@ -75,7 +76,8 @@ def test_a_file_that_is_no_settings_file_is_refused_with_a_sentence(text, senten
 def test_the_defaults_lie_within_their_own_bounds():
     assert validate_settings(Settings()) == Settings()
     assert load_server_settings({}, environment={}) == ServerSettings()
-    assert len(SETTINGS_BY_NAME) == len(SETTINGS_TABLE) and all(row.help for row in SETTINGS_TABLE)
+    assert len(SETTINGS_BY_NAME) == len(STREAM_SETTINGS) + len(SERVER_SETTINGS)
+    assert all(row.help for row in SETTINGS_BY_NAME.values())
 
 
 def test_the_command_line_comes_before_the_environment_the_file_and_the_default():

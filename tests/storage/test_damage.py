@@ -16,7 +16,9 @@ from redline.api.service import assemble_service
 from redline.engine.monitor import Monitor
 from redline.feedback.labels import Label
 from redline.storage import sqlite
+from redline.storage.backup import restore_backup
 from redline.storage.errors import StoreDamaged, StoreError
+from redline.storage.inspection import inspect_store, is_owned
 from redline.storage.sqlite import SqliteStore
 
 START = 1_700_000_000.0  # seconds since the epoch
@@ -158,9 +160,31 @@ def test_nothing_is_acknowledged_once_the_file_is_gone(path: Path, side: str, ag
 def test_a_link_to_a_store_in_use_is_in_use(path: Path, tmp_path: Path) -> None:
     link = tmp_path / "elsewhere.db"
     link.symlink_to(path)
-    with closing(SqliteStore(path)), pytest.raises(StoreError, match="in use by another"):
-        SqliteStore(link)
-    SqliteStore(link).close()
+    with closing(SqliteStore(path)):
+        assert is_owned(link)
+        with pytest.raises(StoreError, match="in use by another"):
+            SqliteStore(link)
+    with closing(SqliteStore(link)) as store:
+        Path(f"{path}-wal").unlink()
+        with pytest.raises(StoreError, match="was removed or replaced"):
+            store.record("me", "looked")
+    assert not [file.name for file in tmp_path.glob("elsewhere.db-*")]
+
+
+def test_a_damaged_value_is_found_in_a_backup_and_by_the_doctor(path: Path, tmp_path: Path) -> None:
+    backup = tmp_path / "backup.db"
+    with closing(SqliteStore(path)) as store:
+        store.backup(backup)
+    report = inspect_store(backup)
+    assert report is not None and report.faults == ()
+    with closing(sqlite3.connect(backup)) as other, other:
+        other.execute("UPDATE anomalies SET value = 1.0 WHERE id = 3")
+    report = inspect_store(backup)
+    assert report is not None and "its table anomalies" in report.faults[0]
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match=r"no whole backup.*its table anomalies"):
+        restore_backup(backup, path)
+    assert path.read_bytes() == before
 
 
 def test_a_store_of_version_1_is_taken_up(path: Path) -> None:

@@ -40,20 +40,20 @@ bench: .venv/test browser
 # The exact versions of everything, with their hashes; those that it has stay: make lock ARGS=--upgrade
 lock: build/supply/made
 	build/supply/bin/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --custom-compile-command "make lock" --quiet --output-file requirements.lock $(ARGS)
+	  --no-emit-index-url --custom-compile-command "make lock" --quiet --output-file deploy/requirements.lock $(ARGS)
 
 # Into .venv, what the lock file names, every download checked against its hash
 locked: .venv/bin/python
-	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --require-hashes -r deploy/requirements.lock
 
 sbom: build/supply/made
-	build/supply/bin/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --output-reproducible \
+	build/supply/bin/cyclonedx-py requirements deploy/requirements.lock --pyproject pyproject.toml --output-reproducible \
 	  --output-format JSON --output-file build/sbom.json
 	@echo "wrote build/sbom.json"
 
 audit:
 	@$(MAKE) --no-print-directory build/supply/made >/dev/null 2>&1 \
-	  && build/supply/bin/python .ci/audit.py build/supply/bin/pip-audit requirements.lock \
+	  && build/supply/bin/python .ci/audit.py build/supply/bin/pip-audit deploy/requirements.lock \
 	  || { test -e build/supply/made && exit 1; echo "not audited: pip-audit cannot be installed from here"; }
 
 clean:

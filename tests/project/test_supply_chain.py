@@ -50,7 +50,7 @@ def test_the_lock_file_names_no_host_and_no_file() -> None:
 @pytest.mark.parametrize("need", declared(), ids=str)
 def test_what_is_declared_is_locked_in_a_version_that_fits(need: Requirement) -> None:
     versions = re.findall(rf"^{re.escape(canonicalize_name(need.name))}==([^ ]+)", LOCK, re.M)
-    assert versions, f"{need.name} is not in requirements.lock: run `make lock`"
+    assert versions, f"{need.name} is not in deploy/requirements.lock: run `make lock`"
     assert all(need.specifier.contains(version) for version in versions), versions
 
 

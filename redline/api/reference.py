@@ -92,9 +92,16 @@ def _parameter_row(parameter: Mapping[str, Any]) -> str:
     return "<tr>" + "".join(f"<td>{cell}" for cell in cells)
 
 
-REFERENCE_STYLE = """:root { color-scheme: light dark } body { font: 15px/1.5 system-ui, sans-serif;
-max-width: 50rem; margin: 2rem auto; padding: 0 1rem } h2 { font-size: 1rem; margin: 2rem 0 0 }
-td { padding: .1rem 1rem .1rem 0; vertical-align: top } textarea { display: block; width: 100%;
-box-sizing: border-box; font: 13px/1.4 monospace } output { font: 13px/1.4 monospace;
-display: block; white-space: pre-wrap; overflow-wrap: anywhere;
-max-height: 20rem; overflow-y: auto }"""
+REFERENCE_STYLE = """:root { color-scheme: light dark; --line: #8884; --soft: #788596 }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 50rem; margin: 2rem auto; padding: 0 1rem }
+h1 { font-size: 1.3rem } h1::before { content: ""; display: inline-block; width: 18px; height: 3px;
+margin-right: 9px; vertical-align: middle; border-radius: 2px; background: #d6001c }
+h2 { font-size: 1rem; margin: 1.6rem 0 0; padding-top: 1.2rem; border-top: 1px solid var(--line) }
+p { margin: .3rem 0 .6rem } td { padding: .1rem 1rem .1rem 0; vertical-align: top }
+td + td { color: var(--soft) } input, textarea, button { font: inherit; color: inherit;
+background: none; border: 1px solid var(--line); border-radius: 8px; padding: .2rem .6rem }
+button { margin-top: .5rem; padding: .2rem .9rem; cursor: pointer }
+button:hover { background: var(--line) } textarea { display: block; width: 100%;
+box-sizing: border-box } textarea, output { font: 13px/1.4 monospace } output { display: block;
+margin-top: .5rem; white-space: pre-wrap; overflow-wrap: anywhere; max-height: 20rem;
+overflow-y: auto }"""

@@ -685,6 +685,7 @@ def stored(path):
         return c.execute("SELECT coalesce(sum(n), 0) FROM points").fetchone()[0]
 
 
+@pytest.mark.slow
 def test_retention_keeps_up_with_many_times_a_transaction_a_pass(path, monkeypatch):
     """The real loop on the real store; a pass each half second, 100 chunks a transaction, many more
     written meanwhile.

@@ -81,7 +81,7 @@ class Feed:
     alarms: int = 0
     run: int = 0  # anomalous steps in a row, up to the newest
     finalized: int = 0  # step up to which results are final; no later change counts them again
-    stored: int = 0  # step up to which results are in the store
+    committed: int = 0  # step up to which results are in the store
     last_snapshot: SnapshotMark | None = None
     due: float = 0.0  # steps owed by the clock
     arrived: float | None = None  # wall seconds at which the newest step came
@@ -251,7 +251,7 @@ class Feed:
                 anomalies=found,
                 applied=self.applied,
                 snapshot=self.snapshot(),
-                stored=self.stores_points,
+                stores_points=self.stores_points,
                 live=self.live,
                 names=self.stream.names,
                 units=self.stream.units,
@@ -282,14 +282,17 @@ class Feed:
         """
         track = self.applied_track
         last = self.last_snapshot
-        anew = last is None or (last.track, last.skips) != (track, track.skips)
-        if last and not anew and track.end - last.step < self.capacity // SNAPSHOTS_PER_BUFFER:
+        voids_older = last is None or (last.track, last.skips) != (track, track.skips)
+        recent = last and track.end - last.step < self.capacity // SNAPSHOTS_PER_BUFFER
+        if recent and not voids_older:
             return None
-        begins = anew and not track.skips and track.begun == track.start >= self.tape.first
-        step = track.start if begins else track.end
+        # whether the buffer still has every step that the track has learned from
+        complete = not track.skips and track.learned_since == track.start >= self.tape.first
+        from_start = voids_older and complete
+        step = track.start if from_start else track.end
         self.last_snapshot = SnapshotMark(track, track.skips, step)
-        state = {} if begins else track.copy_state()
-        return Snapshot(step, state, anew, since=self.finalized - self.capacity)
+        state = {} if from_start else track.copy_state()
+        return Snapshot(step, state, voids_older, since=self.finalized - self.capacity)
 
     def origin_document(self) -> str:
         """Return what the numbers depend on, with the injected faults, as JSON."""
@@ -306,7 +309,7 @@ class Feed:
             "anomalies": self.anomalies,
             "alarms": self.alarms,
             "run": self.run,
-            "begun": self.applied_track.begun,
+            "begun": self.applied_track.learned_since,
             "notes": dict(self.stream.notes),
             "period": self.stream.period,
         }
@@ -330,7 +333,7 @@ class Feed:
         mark: SnapshotMark | None = None  # None: the next snapshot is taken at once
         try:
             track.load_state(old.state)
-            track.begun = old.counts["begun"]
+            track.learned_since = old.counts["begun"]
             mark = SnapshotMark(track, 0, old.first)
         except ValueError as error:
             log.warning("%s learns anew from step %d on: %s", self.name, old.first, error)
@@ -348,7 +351,7 @@ class Feed:
         self.tape = tape
         self.tracks = {old.applied.key: track}
         self.finalized = old.end
-        self.stored = old.end
+        self.committed = old.end
         self.points = old.counts["points"]
         self.anomalies = old.counts["anomalies"]
         self.alarms = old.counts["alarms"]

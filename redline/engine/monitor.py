@@ -118,12 +118,12 @@ class Monitor:
         self.feeds: dict[str, Feed] = {}
         self.clocked: dict[str, Feed] = {}  # all but the pushed ones: they give steps by the clock
         self.viewed: dict[str, Feed] = {}  # pushed ones of which a track was requested lately
-        self.arrivals: deque[str] = deque()  # pushed ones with something to process
-        self.failed_sources: set[str] = set()  # pushed ones to be tried again at a later round
+        self.sources_to_process: deque[str] = deque()  # pushed ones with something to process
+        self.sources_to_retry: set[str] = set()  # pushed ones to be tried again at a later round
         self.unsaved_settings: deque[Feed] = deque()  # feeds whose settings are to be stored
         self.removals: deque[tuple[str, Future[None]]] = deque()  # sources to be removed
-        self.applied_count = 0  # times that settings were applied
-        self.stored_count = 0  # how many of them are in the store
+        self.settings_applied = 0  # times that settings were applied
+        self.settings_stored = 0  # how many of them are in the store
         self.unacknowledged: dict[str, PushedStream] = {}  # those with receipts to resolve
         self.listeners: list[BatchListener] = []
         self.budget = QueueBudget()
@@ -164,7 +164,7 @@ class Monitor:
         if feed.pushed:
             self.viewed[name] = feed
             if not feed.ready:
-                self.arrivals.append(name)
+                self.sources_to_process.append(name)
         if track.end < feed.end or not feed.ready:
             self.wake.set()
         return track
@@ -200,18 +200,18 @@ class Monitor:
     def _settings_changed(self, feed: Feed) -> None:
         """Have the loop store the applied settings."""
         self.unsaved_settings.append(feed)  # before counting: what is counted must be in the queue
-        self.applied_count += 1
+        self.settings_applied += 1
 
     def wait_until_stored(self, patience: float = 2.0) -> bool:
         """Wait until all settings applied by now are stored; False = not within `patience` seconds.
 
         Not for the loop's own thread.
         """
-        wanted = self.applied_count
+        wanted = self.settings_applied
         until = self.clock() + patience
-        while self.stored_count < wanted and self.clock() < until:
+        while self.settings_stored < wanted and self.clock() < until:
             time.sleep(0.002)
-        return self.stored_count >= wanted
+        return self.settings_stored >= wanted
 
     def _wait_until_restored(self, feed: Feed) -> None:
         """Wait a moment for a stream whose past is being restored."""
@@ -278,7 +278,7 @@ class Monitor:
             wanted = "a service that runs"
             raise SubmissionRefused("points", wanted, "them while it ends; send again")
         receipt = feed.stream.enqueue(time, feed.stream.to_columns(x, names))
-        self.arrivals.append(name)
+        self.sources_to_process.append(name)
         self.wake.set()
         return receipt
 
@@ -368,7 +368,7 @@ class Monitor:
         del self.feeds[name]
         self.viewed.pop(name, None)
         self.unacknowledged.pop(name, None)
-        self.failed_sources.discard(name)
+        self.sources_to_retry.discard(name)
         stream = feed.stream
         assert isinstance(stream, PushedStream)
         stream.abandon(SubmissionRefused("source", "a source that is there", f"{name!r}, removed"))
@@ -446,7 +446,7 @@ class Monitor:
         """Process pushed points and fill requested tracks until `until`, monotonic seconds."""
         while not self.stopping.is_set():
             self.process_pushed(self.clock() + TURN_SECONDS)
-            busy = self.fill_tracks() or bool(self.arrivals)
+            busy = self.fill_tracks() or bool(self.sources_to_process)
             left = until - self.clock()
             if left <= 0:
                 return
@@ -486,9 +486,9 @@ class Monitor:
         for feed in list(self.clocked.values()):
             if feed.failure is None or now >= feed.retry:
                 self._isolated(feed, partial(self._take_due, feed, elapsed))
-        due = [name for name in self.failed_sources if now >= self.feeds[name].retry]
-        self.arrivals.extend(due)
-        self.failed_sources.difference_update(self.arrivals)
+        due = [name for name in self.sources_to_retry if now >= self.feeds[name].retry]
+        self.sources_to_process.extend(due)
+        self.sources_to_retry.difference_update(self.sources_to_process)
         self.process_pushed(self.clock() + TURN_SECONDS)
         self._remove_sources()
         self.evict_idle_tracks(now)
@@ -518,7 +518,7 @@ class Monitor:
             until: monotonic seconds after which the rest is left to the next call.
         """
         now = self.clock()
-        applied_count = self.applied_count
+        applied = self.settings_applied
         for _ in range(len(self.unsaved_settings)):
             feed = self.unsaved_settings.popleft()
             if self.feeds.get(feed.name) is feed:  # else it was removed
@@ -531,20 +531,22 @@ class Monitor:
             if self.clock() >= until:
                 break
         # those with a rest, and with what was queued behind it
-        self.arrivals.extend(feed.name for feed in arrived if not feed.failure and _waits(feed))
+        self.sources_to_process.extend(
+            feed.name for feed in arrived if not feed.failure and _waits(feed)
+        )
         self.commit_results()
         if self.trouble is None:
-            self.stored_count = applied_count
+            self.settings_stored = applied
 
     def _arrived_feeds(self, now: float) -> list[Feed]:
         """Return the pushed feeds with something to process, without those that failed lately."""
         if self.trouble is not None:
             return []
-        names = {self.arrivals.popleft() for _ in range(len(self.arrivals))}
+        names = {self.sources_to_process.popleft() for _ in range(len(self.sources_to_process))}
         feeds = [self.feeds[name] for name in names if name in self.feeds]  # others were removed
         waiting = (feed.name for feed in feeds if feed.failure is not None and now < feed.retry)
-        self.failed_sources.update(waiting)
-        return [feed for feed in feeds if feed.name not in self.failed_sources]
+        self.sources_to_retry.update(waiting)
+        return [feed for feed in feeds if feed.name not in self.sources_to_retry]
 
     def _receive(self, feed: Feed) -> bool:
         """Append what was pushed into one source, or a part of it; return whether there was any."""
@@ -602,7 +604,7 @@ class Monitor:
         for batch in committed:
             if batch.name in self.feeds:
                 feed = self.feeds[batch.name]
-                feed.stored = max(feed.stored, batch.end)
+                feed.committed = max(feed.committed, batch.end)
         if self.trouble is None:
             self._resolve_receipts()
         while self.outbox.streams_with_gaps:
@@ -614,7 +616,7 @@ class Monitor:
 
     def _resolve_receipts(self) -> None:
         for name, stream in list(self.unacknowledged.items()):
-            stream.resolve(self.feeds[name].stored)
+            stream.resolve(self.feeds[name].committed)
             if not stream.unresolved:
                 del self.unacknowledged[name]
 
@@ -677,7 +679,7 @@ class Monitor:
             feed.failure = log_failure(feed.name, error)
             feed.retry = self.clock() + RETRY_SECONDS
             if feed.pushed:
-                self.failed_sources.add(feed.name)
+                self.sources_to_retry.add(feed.name)
             return None
 
 

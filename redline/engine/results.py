@@ -79,7 +79,7 @@ class Snapshot(NamedTuple):
 
     step: int
     state: dict[str, np.ndarray]  # {} = a new track that begins here
-    anew: bool  # all older snapshots are void
+    voids_older: bool  # whether older snapshots are of another track, and useless
     since: int  # the oldest step that a restart shows again
 
 
@@ -95,7 +95,9 @@ class Batch(NamedTuple):
     anomalies: list[Anomaly]
     applied: Settings  # the settings that the scores were made under
     snapshot: Snapshot | None
-    stored: bool  # whether the store keeps the points; a simulator or a file can repeat its own
+    stores_points: (
+        bool  # whether the store keeps the points; a simulator or a file can repeat its own
+    )
     live: bool  # False: the backfill of a stream that was just opened, for which nothing is sent
     names: tuple[str, ...]  # of the features
     units: tuple[str, ...]
@@ -115,7 +117,7 @@ class Batch(NamedTuple):
     def urgent(self) -> bool:
         """Whether its commit must not wait: points to acknowledge, anomalies, new settings."""
         no_steps = not len(self.time)
-        return bool(self.anomalies or self.late or self.snapshot or no_steps or self.stored)
+        return bool(self.anomalies or self.late or self.snapshot or no_steps or self.stores_points)
 
     @property
     def info(self) -> StreamInfo:

@@ -38,7 +38,7 @@ class Track:
         self.floors = floors
         self.start = start
         self.capacity = capacity
-        self.begun = start  # where its detector began to learn; a restart moves only `start`
+        self.learned_since = start  # its first step ever; after a restart `start` is a later one
         self.skips = 0  # times that steps were left out
         try:
             self.detector = DETECTORS[settings.detector](
@@ -102,9 +102,9 @@ class Track:
 
     def skip(self, steps: int) -> None:
         """Leave out steps that the buffer has lost: they get no opinion."""
-        if self.tape is None and self.begun == self.start:
+        if self.tape is None and self.learned_since == self.start:
             self.start += steps
-            self.begun = self.start
+            self.learned_since = self.start
             return
         self.skips += 1
         if self.tape is None:

@@ -118,7 +118,7 @@ class _Look(_Held):
 
 class _Seen(_Held):
     look: _Look
-    sheet: Whole
+    plot_first: Whole
     end: Whole
     number: Count
     whole: bool

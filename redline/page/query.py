@@ -382,7 +382,7 @@ def export_source(feed: Feed, name: str, settings: Settings, seed: int) -> dict[
 
     A headless run with them reads the same numbers.
     """
-    source: dict[str, Any] = {"stream": name, "first": feed.track(settings).begun}
+    source: dict[str, Any] = {"stream": name, "first": feed.track(settings).learned_since}
     if isinstance(feed.stream, Recording):
         columns = feed.stream.columns
         parts = {

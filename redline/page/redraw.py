@@ -36,7 +36,7 @@ def chart_update(query: ViewQuery, look: dict[str, Any], held: dict[str, Any] | 
         held
         and held["whole"]
         and held["look"] == look
-        and (held["sheet"], held["end"]) == (query.plot_first, query.end)
+        and (held["plot_first"], held["end"]) == (query.plot_first, query.end)
     ):
         return no_update
     since = held["end"] if held and can_append(held, query, look) else None
@@ -50,7 +50,7 @@ def chart_update(query: ViewQuery, look: dict[str, Any], held: dict[str, Any] | 
 
 def can_append(held: dict[str, Any], query: ViewQuery, look: dict[str, Any]) -> bool:
     """Return whether the browser holds this plot except for its newest steps."""
-    same_plot = held["look"] == look and held["sheet"] == query.plot_first
+    same_plot = held["look"] == look and held["plot_first"] == query.plot_first
     live = query.at is None and query.ready
     recent = query.first <= held["end"] <= query.end <= held["end"] + query.span // 2
     return bool(same_plot and live and recent)
@@ -123,7 +123,7 @@ def redraw(
         "chart": chart_update(query, look, held),
         "seen": {
             "look": look,
-            "sheet": query.plot_first,
+            "plot_first": query.plot_first,
             "end": query.end,
             "number": newest_anomaly,
             "whole": query.ready,

@@ -48,7 +48,7 @@ class RetentionSweeper:
         self.keep = keep
         self.batch_writer = batch_writer
         self.transaction = transaction
-        self.cursor = 0  # id of the last chunk looked at; 0 = start with the oldest
+        self.cursor: int | None = None  # id of the last chunk a pass has looked at; None = no pass
         self.unfinished = False  # whether the pass goes on
         self.next_turn = 0.0  # monotonic seconds before which an unfinished pass rests
         self.last_turn = (time.monotonic(), time.time())  # monotonic and wall seconds
@@ -97,14 +97,14 @@ class RetentionSweeper:
             c.exec_driver_sql("PRAGMA incremental_vacuum(1000)")
         self.batch_writer.total = total
         self.cursor = cursor
-        self.unfinished = more_late or more_anomalies or cursor > 0
+        self.unfinished = more_late or more_anomalies or cursor is not None
         return deleted
 
-    def _sweep_points(self, c: sa.Connection, oldest_kept: float) -> tuple[int, int, int]:
+    def _sweep_points(self, c: sa.Connection, oldest_kept: float) -> tuple[int, int | None, int]:
         """Delete chunks from the oldest on.
 
-        Returns the points left, the chunk to go on after (0 = the pass is done) and how many
-        chunks were deleted.
+        Returns the points left, the id of the chunk to go on after (None = no chunk is left to
+        look at) and how many chunks were deleted.
         """
         restart_step = (
             sa.select(sa.func.min(snapshots_table.c.step))
@@ -119,27 +119,26 @@ class RetentionSweeper:
         smallest_total = total - SWEEP_POINTS
         chunks = c.execute(
             sa.select(points_table.c.id, points_table.c.n, points_table.c.arrived, deletable)
-            .where(points_table.c.id > self.cursor)
+            .where(points_table.c.id > (self.cursor or 0))
             .order_by(points_table.c.id)
             .limit(SWEEP_CHUNKS)
         ).all()
-        deleted: list[int] = []
+        finished = len(chunks) < SWEEP_CHUNKS  # the newest chunk is among them
         cursor = self.cursor
+        deleted: list[int] = []
         for chunk in chunks:
             if chunk.arrived >= oldest_kept and total <= self.keep.rows:
-                cursor = 0
+                finished = True  # the newer ones are kept too
                 break
             if total <= smallest_total:
+                finished = False  # enough for one transaction; the next one goes on here
                 break
             cursor = chunk.id
             if chunk.deletable:
                 deleted.append(chunk.id)
                 total -= chunk.n
-        else:
-            if len(chunks) < SWEEP_CHUNKS:  # the newest chunk was among them
-                cursor = 0
         c.execute(points_table.delete().where(points_table.c.id.in_(deleted)))
-        return total, cursor, len(deleted)
+        return total, None if finished else cursor, len(deleted)
 
 
 def sweep_late_points(c: sa.Connection, oldest_kept: float) -> bool:

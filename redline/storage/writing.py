@@ -141,7 +141,9 @@ class BatchWriter:
         """Write one chunk for each run of steps; merge the small ones now and then."""
         now = time.time()
         new_chunks = {
-            name: encode_chunks([batch for batch in batches if batch.stored and len(batch.time)])
+            name: encode_chunks(
+                [batch for batch in batches if batch.stores_points and len(batch.time)]
+            )
             for name, batches in by_name.items()
         }
         rows = [
@@ -216,13 +218,13 @@ def write_snapshots(c: sa.Connection, snapshots: Sequence[tuple[int, Snapshot]])
     """Write new (stream id, snapshot) in order; delete those that no restart begins at now."""
     by_stream: dict[int, list[Snapshot]] = {}
     for id, new in snapshots:
-        before = [] if new.anew else by_stream.get(id, [])
+        before = [] if new.voids_older else by_stream.get(id, [])
         by_stream[id] = [*before, new]
     if not by_stream:
         return
     same_stream = snapshots_table.c.stream == sa.bindparam("id")
     step = snapshots_table.c.step
-    void = [{"id": id} for id, new in snapshots if new.anew]
+    void = [{"id": id} for id, new in snapshots if new.voids_older]
     if void:
         c.execute(snapshots_table.delete().where(same_stream), void)
     rows = [

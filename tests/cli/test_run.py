@@ -99,7 +99,7 @@ def test_what_is_exported_after_a_change_and_a_restart_begins_where_it_says(tmp_
         kept.close()
     about = export_source(feed, "wave", TUNED, 11)
     assert (
-        feed.applied == TUNED and about["first"] == feed.applied_track.begun > 3_000
+        feed.applied == TUNED and about["first"] == feed.applied_track.learned_since > 3_000
     )  # the buffer's oldest step when it was first scored
     (tmp_path / "tuned.toml").write_text(export_settings(about, TUNED))
     code, out = ran(

@@ -174,9 +174,9 @@ def test_a_turn_stores_only_the_settings_queued_when_it_began(watched):
     watched.apply("cpu", Settings("EWMA", 40))
     watched.process_pushed()
     assert (watched.unsaved_settings.taken, len(watched.unsaved_settings)) == (1, 1)
-    assert watched.stored_count == 1 and watched.applied_count == 2
+    assert watched.settings_stored == 1 and watched.settings_applied == 2
     watched.process_pushed()
-    assert watched.stored_count == 2
+    assert watched.settings_stored == 2
 
 
 def test_an_apply_is_taken_back_and_the_threshold_alone_makes_no_track(watched):

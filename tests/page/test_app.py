@@ -194,7 +194,7 @@ def test_a_browser_that_fell_behind_the_buffer_gets_the_whole_plot(monkeypatch):
     for _ in range(16):
         monitor.backfill(feed, 100)
     answer = redrawn(service, first, span=10_000)
-    assert answer["seen"]["sheet"] == first["sheet"]
+    assert answer["seen"]["plot_first"] == first["plot_first"]
     assert b'"operations"' not in orjson.dumps(answer["chart"])
 
 

@@ -109,13 +109,13 @@ def test_a_restart_at_any_point_goes_on_to_the_same_bits(path):
     feed, other = watching(kept).feeds["pump"], whole.feeds["pump"]
     monitor.store = kept
     monitor.restore_feed(feed)
-    assert feed.end == feed.stored == len(time) and feed.points == len(time)
+    assert feed.end == feed.committed == len(time) and feed.points == len(time)
     assert (feed.anomalies, feed.alarms, feed.run) == (
         other.anomalies,
         other.alarms,
         other.run,
     ) and feed.run > 1
-    assert feed.applied_track.begun == other.applied_track.begun == 0
+    assert feed.applied_track.learned_since == other.applied_track.learned_since == 0
     for name in ("score", "alarm", "centre", "spread", "parts"):
         assert np.array_equal(
             feed.applied_track.read(name, 4_000, 14_000),
@@ -217,7 +217,7 @@ def test_what_is_applied_survives_with_the_way_back_and_the_scores_of_the_new_tr
     feed, other = monitor.feeds["pump"], whole.feeds["pump"]
     assert (
         feed.applied == Settings("EWMA", 40, 4.5)
-        and feed.applied_track.begun == other.applied_track.begun
+        and feed.applied_track.learned_since == other.applied_track.learned_since
     )
     for name, value in columns(feed.applied_track, 5_000, 9_000).items():
         assert np.array_equal(
@@ -1010,7 +1010,7 @@ def test_after_a_state_of_another_version_a_stream_learns_anew_and_loses_nothing
         feed = monitor.feeds["pump"]
         assert feed.failure is None and feed.points == end and feed.anomalies >= counted[-1]
         counted.append(feed.anomalies)
-        begun.append(feed.applied_track.begun)
+        begun.append(feed.applied_track.learned_since)
         kept.close()
     assert (
         begun[0] == 0 < 2_000 < begun[1] == begun[2]

@@ -867,9 +867,10 @@ class Cusum(Ewma):
     where a run ended, not which step was anomalous. Source: E. S. Page, Continuous Inspection
     Schemes, 1954.
 
-    >>> bool(Cusum(window=40).update(np.r_[np.tile([0.0, 1.0], 100), np.tile([1.0, 2.0], 10)][:, None])[-1] > 3)
+    >>> x = np.r_[np.tile([0.0, 1.0], 100), np.tile([1.0, 2.0], 10)]
+    >>> bool(Cusum(window=40).update(x[:, None])[-1] > 3)
     True
-    """  # noqa: E501
+    """
 
     slack: float = 0.5  # standard deviations a step may deviate for nothing
     LIMIT: ClassVar[float] = 8.0  # standard deviations one step can add

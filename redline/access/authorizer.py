@@ -41,9 +41,11 @@ class Refusal(NamedTuple):
 def is_loopback(host: str) -> bool:
     """Return whether a host is this machine only.
 
-    >>> [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "192.168.1.7", "example.org")]
-    [True, True, True, False, False, False]
-    """  # noqa: E501
+    >>> [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost")]
+    [True, True, True]
+    >>> [is_loopback(host) for host in ("0.0.0.0", "192.168.1.7", "example.org")]
+    [False, False, False]
+    """
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -77,9 +79,13 @@ def presented_secret(headers: Mapping[str, str]) -> str | None:
 def required_role(method: str, path: str) -> str | None:
     """Return the role a request needs; None = none.
 
-    >>> [required_role(*r) for r in (("GET", "/health"), ("GET", "/api/data/cpu"), ("POST", "/api/submit"), ("POST", "/api/configure"), ("GET", "/"))]
-    [None, 'read', 'push', 'operate', 'operate']
-    """  # noqa: E501
+    >>> required_role("GET", "/health"), required_role("GET", "/api/data/cpu")
+    (None, 'read')
+    >>> required_role("POST", "/api/submit"), required_role("POST", "/api/configure")
+    ('push', 'operate')
+    >>> required_role("GET", "/")
+    'operate'
+    """
     if path in PUBLIC_PATHS:
         return None
     if method in ("GET", "HEAD", "OPTIONS") and path.startswith(

@@ -1,8 +1,9 @@
 """The bodies of requests and answers: JSON, and submitted points (one, a list, columns, lines).
 
->>> [(p.source, p.names, p.x.tolist()) for p in parse_submission({"source": "oven", "time": [0, 60], "values": {"temp": [20.5, None]}})]
+>>> columns = {"source": "oven", "time": [0, 60], "values": {"temp": [20.5, None]}}
+>>> [(p.source, p.names, p.x.tolist()) for p in parse_submission(columns)]
 [('oven', ('temp',), [[20.5], [nan]])]
-"""  # noqa: E501
+"""
 
 from __future__ import annotations
 
@@ -249,13 +250,14 @@ def time_column(column: Sequence[Any], field: str) -> np.ndarray:
 def parse_time(value: Any, field: str) -> float:
     """Return one time in seconds since the Unix epoch; an ISO time without a zone is UTC.
 
-    A text of 8, 12 or 14 digits is a date, as in a CSV file; of any other number of digits, seconds.
+    A text of 8, 12 or 14 digits is a date, as in a CSV file; of any other number, seconds.
 
-    >>> parse_time("2026-01-05T00:00:00Z", "time"), parse_time("2026-01-05 01:00+01:00", "time"), parse_time("1767571200.5", "start")
-    (1767571200.0, 1767571200.0, 1767571200.5)
-    >>> parse_time("20260105", "time"), parse_time("20260105063000", "time"), parse_time(20260105, "time")
-    (1767571200.0, 1767594600.0, 20260105.0)
-    """  # noqa: E501
+    >>> iso = "2026-01-05T00:00:00Z", "2026-01-05 01:00+01:00", "1767571200.5"
+    >>> [parse_time(text, "time") for text in iso]
+    [1767571200.0, 1767571200.0, 1767571200.5]
+    >>> [parse_time(value, "time") for value in ("20260105", "20260105063000", 20260105)]
+    [1767571200.0, 1767594600.0, 20260105.0]
+    """
     if type(value) in (int, float):
         return float(value)
     try:

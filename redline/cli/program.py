@@ -96,7 +96,8 @@ def accept_server_options(function: Callable[..., None]) -> Callable[..., None]:
         )
         for name, row in SERVER_SETTINGS.items()
     ]
-    function.__signature__ = signature.replace(parameters=[*own, *settings])  # type: ignore[attr-defined]
+    with_settings = signature.replace(parameters=[*own, *settings])
+    function.__signature__ = with_settings  # type: ignore[attr-defined]
     return function
 
 

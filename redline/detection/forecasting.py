@@ -74,9 +74,10 @@ class MovingAverage(ForecastDetector):
     Moving Averages, 1960 (the idea of judging a forecast by its errors); ADTK, Anomaly Detection
     Toolkit, 2019 (level shift against a short window).
 
-    >>> MovingAverage(window=4).update([[1.0], [2.0], [3.0], [2.0], [1.0], [2.0], [9.0]]).ravel().round(3)
+    >>> x = np.array([1.0, 2.0, 3.0, 2.0, 1.0, 2.0, 9.0])
+    >>> MovingAverage(window=4).update(x[:, None]).ravel().round(3)
     array([  nan,   nan,   nan, 0.   , 1.175, 0.244, 8.732])
-    """  # noqa: E501
+    """
 
     @property
     def span(self) -> int:

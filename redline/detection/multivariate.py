@@ -219,10 +219,12 @@ class LocalOutlierFactor(JointDetector):
     is an outlier. Source: M. M. Breunig, H.-P. Kriegel, R. T. Ng, J. Sander, LOF: Identifying
     Density-Based Local Outliers, 2000.
 
-    >>> x = np.random.default_rng(1).normal(size=(400, 1, 2)) + np.where(np.arange(400) % 2, 0, 20)[:, None, None]
-    >>> LocalOutlierFactor().fit(x).score([[[0.0, 0.0]], [[10.0, 10.0]], [[20.0, 20.0]]]).ravel().round(1)
+    >>> x = np.random.default_rng(1).normal(size=(400, 1, 2))
+    >>> x[::2] += 20
+    >>> y = [[[0.0, 0.0]], [[10.0, 10.0]], [[20.0, 20.0]]]
+    >>> LocalOutlierFactor().fit(x).score(y).ravel().round(1)
     array([0. , 8.2, 0.3])
-    """  # noqa: E501
+    """
 
     neighbours: int = 10  # steps
     refits: ClassVar[int] = 4

@@ -234,7 +234,7 @@ class Incidents:
             raise UnknownIncident(f"incident: wanted the id of a known one; came {id!r}")
         return found
 
-    def find(self, wanted: IncidentQuery = IncidentQuery()) -> IncidentPage:  # noqa: B008  a tuple of constants
+    def find(self, wanted: IncidentQuery = IncidentQuery()) -> IncidentPage:  # noqa: B008
         """Return a page of the incidents in memory that match: live ones first, then the newest."""
         least = SEVERITIES.index(wanted.severity)
         found = [

@@ -316,12 +316,14 @@ def overlays() -> html.Div:
 
 # runs before the first paint, so that a dark page does not flash white
 THEME_SCRIPT = """
-document.documentElement.dataset.theme = localStorage.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")
-"""  # noqa: E501
+const dark = matchMedia("(prefers-color-scheme: dark)").matches;
+document.documentElement.dataset.theme = localStorage.theme || (dark ? "dark" : "light");
+"""
 _HEAD = """<!doctype html>
-<html lang="en"><head>{%metas%}<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">
-<title>{%title%}</title>{%favicon%}<link rel="preload" as="script" href="/_dash-component-suites/plotly/package_data/plotly.min.js">
-<script>"""  # noqa: E501
+<html lang="en"><head>{%metas%}<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark"><title>{%title%}</title>{%favicon%}
+<link rel="preload" as="script" href="/_dash-component-suites/plotly/package_data/plotly.min.js">
+<script>"""
 _BODY = """</script>
 {%css%}</head><body>{%app_entry%}<footer>{%config%}{%scripts%}{%renderer%}</footer></body></html>"""
 INDEX_HTML = _HEAD + THEME_SCRIPT + _BODY

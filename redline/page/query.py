@@ -395,7 +395,8 @@ def export_source(feed: Feed, name: str, settings: Settings, seed: int) -> dict[
         {"step": i.step, "kind": i.kind, "size": i.size}
         for i in getattr(feed.stream, "injections", [])
     ]
-    return {**source, "seed": seed, "rate": feed.stream.rate, "injections": injections}  # type: ignore[attr-defined]
+    rate = feed.stream.rate  # type: ignore[attr-defined]
+    return {**source, "seed": seed, "rate": rate, "injections": injections}
 
 
 def view_end(move: str, query: ViewQuery, goto: Any) -> int | None:

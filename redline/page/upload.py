@@ -189,7 +189,8 @@ def reread_file(monitor: Monitor, columns: Columns) -> None:
 def replay_file(monitor: Monitor, whole: bool) -> None:
     """Open the file of *Your data* again: from its first row, or the whole at once."""
     feed = uploaded_feed(monitor)
-    recording = read_csv(feed.about, feed.stream.columns, title=feed.stream.title)  # type: ignore[attr-defined]
+    columns = feed.stream.columns  # type: ignore[attr-defined]
+    recording = read_csv(feed.about, columns, title=feed.stream.title)
     show_recording(monitor, recording, feed.about, recording.total if whole else 0)
 
 

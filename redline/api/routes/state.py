@@ -48,7 +48,7 @@ def health_report(service: Service) -> dict[str, Any]:
     reasons = []
     silent = monitor.clock() - monitor.last_beat
     started = monitor.thread is not None
-    live = not started or (monitor.thread.is_alive() and silent < MAX_SILENT_SECONDS)  # type: ignore[union-attr]
+    live = monitor.thread is None or (monitor.thread.is_alive() and silent < MAX_SILENT_SECONDS)
     if not started:
         reasons.append("the loop has not started")
     elif not live:

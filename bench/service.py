@@ -2,19 +2,20 @@
 query, event-stream clients.
 
 `python -m bench.service` (a few minutes), `--quick` for a look, `--only submit` for one part;
-beside each figure stands its goal.
+beside each figure stands its goal. `--only retention` takes ten minutes and runs only when asked.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ import numpy as np
 
 from bench.followers import deliver, pushed
 from redline.engine.monitor import Limits, Monitor
+from redline.storage.retention import Retention
 from redline.storage.sqlite import SqliteStore
 
 ROOT = Path(__file__).parents[1]
@@ -209,13 +211,53 @@ def events(quick: bool) -> list[Row]:
     ]
 
 
+def retention(quick: bool) -> list[Row]:
+    """1,000 sources at 10 points a second for ten minutes, twice what may be kept."""
+    sources, rate, kept, minutes = 1_000, 10, 3_000_000, 3 if quick else 10
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "redline.db"
+        store = SqliteStore(path, keep=Retention(rows=kept))
+        limits = Limits(streams=sources, features=sources)
+        monitor = Monitor({}, store=store, limits=limits)
+        monitor.start()
+        stored = [points_stored(path) for _ in paced_pushes(monitor, sources, rate, 60 * minutes)]
+        monitor.stop()
+        store.close()
+    pushed_in_all = sources * rate * 60 * minutes
+    allowed = kept + sources * rate * 60  # a pass a minute
+    said = f"{max(stored):,} at most, {stored[-1]:,} at the end, of {pushed_in_all:,} pushed"
+    goal = f"<= {kept:,} and the points of a minute"
+    name = f"points stored under a limit of {kept:,}, {sources * rate:,} points/s"
+    return [Row(name, said, goal, max(stored) <= allowed)]
+
+
+def paced_pushes(monitor: Monitor, sources: int, rate: int, seconds: int) -> Iterator[int]:
+    """Push `rate` points a second into each source, ten seconds at once; yield each second."""
+    began, wall = time.monotonic(), time.time()
+    x = np.random.default_rng(1).normal(size=(10 * rate, 1))
+    for second in range(seconds):
+        t = wall + second - 10 + np.arange(10 * rate) / rate
+        for i in range(second % 10, sources, 10):  # a tenth of them at a time
+            monitor.submit(f"source {i}", t, x)
+        yield second
+        time.sleep(max(began + second + 1 - time.monotonic(), 0))
+
+
+def points_stored(path: Path) -> int:
+    """Return how many points the store holds."""
+    with closing(sqlite3.connect(path)) as database:
+        return int(database.execute("SELECT coalesce(sum(n), 0) FROM points").fetchone()[0])
+
+
 PARTS: dict[str, Callable[[bool], list[Row]]] = {
     "submit": submit,
     "http": http,
     "history": history,
     "events": events,
     "kill": kill,
+    "retention": retention,
 }
+ONLY_WHEN_ASKED = "retention"
 
 
 def main() -> int:
@@ -228,7 +270,8 @@ def main() -> int:
     print("| figure | measured | goal | |\n|---|---|---|---|", flush=True)
     missed = 0
     for name, part in PARTS.items():
-        for row in part(asked.quick) if asked.only in (None, name) else ():
+        wanted = name == asked.only if asked.only else name != ONLY_WHEN_ASKED
+        for row in part(asked.quick) if wanted else ():
             missed += row.met is False
             print(
                 (

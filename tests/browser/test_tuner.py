@@ -36,7 +36,7 @@ def test_choose_compare_click_the_curve_apply_undo(own_server: Server, enter: En
     visitor.until(
         f"(() => {{ const rows = {ROWS}; return rows.length === {len(NAMES)} && "
         f"rows.every(r => r.length === 8) }})()",
-        60,
+        180,
     )
     rows = visitor.see(ROWS)
     assert {row[0] for row in rows} == set(NAMES)

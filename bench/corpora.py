@@ -3,10 +3,11 @@
 The files are not part of this project. They are in public repositories:
 
     NAB          github.com/numenta/NAB              data/<category>/<name>.csv, labels/combined_windows.json
-    SKAB         github.com/waico/SKAB               data/valve1/*.csv, here expected in skab/valve1/
+    SKAB         github.com/waico/SKAB               data/{valve1,valve2,other}/*.csv, here expected in skab/
+    cloud        github.com/microsoft/cloud-monitoring-dataset   here expected in cloud/<service>/*.csv
     JumpStarter  github.com/NetManAIOps/JumpStarter  data/Dataset2: train/, test/, test_label/, here expected in jumpstarter/
 
-`--data PATH` (or REDLINE_DATA) names the folder that holds `nab/`, `skab/valve1/` and
+`--data PATH` (or REDLINE_DATA) names the folder that holds `nab/`, `skab/`, `cloud/` and
 `jumpstarter/`.
 """  # noqa: E501
 
@@ -43,7 +44,8 @@ def data_folder(given: str | None) -> Path:
         raise SystemExit(f"wanted the folder of the labelled corpora, none came: {where}")
     if not Path(name).is_dir():
         raise SystemExit(
-            f"wanted a folder holding nab/, skab/ and jumpstarter/, {name!r} is no folder: {where}"
+            f"wanted a folder holding nab/, skab/, cloud/ and jumpstarter/, {name!r} is no folder: "
+            f"{where}"
         )
     return Path(name)
 
@@ -82,13 +84,27 @@ def nab(folder: Path) -> list[Series]:
     return [_nab_file(folder / "nab/data" / key, key, spans[key]) for key in sorted(spans)]
 
 
-def skab(folder: Path) -> list[Series]:
-    """Read the 16 runs of SKAB's valve1: 8 sensors at 1 Hz, a valve fault in each run."""
+def skab(folder: Path, *groups: str) -> list[Series]:
+    """Read the runs of some of SKAB's groups: 8 sensors at 1 Hz, a fault in each run."""
     found = []
-    for path in sorted((folder / "skab/valve1").glob("*.csv"), key=lambda p: int(p.stem)):
-        table = np.loadtxt(path, delimiter=";", skiprows=1, usecols=range(1, 10))
-        truth = table[:, 8] > 0
-        found.append(Series(path.stem, "valve1", table[:, :8], truth, SKAB_LEARN, runs(truth)))
+    for group in groups:
+        for path in sorted((folder / "skab" / group).glob("*.csv"), key=lambda p: int(p.stem)):
+            table = np.loadtxt(path, delimiter=";", skiprows=1, usecols=range(1, 10))
+            truth = table[:, 8] > 0
+            name = f"{group} {path.stem}"
+            found.append(Series(name, group, table[:, :8], truth, SKAB_LEARN, runs(truth)))
+    return found
+
+
+def cloud(folder: Path) -> list[Series]:
+    """Read the cloud metrics: a value by the minute or hour of one service each, point labels."""
+    found = []
+    for path in sorted((folder / "cloud").glob("*/*.csv")):
+        table = np.genfromtxt(path, delimiter=",", skip_header=1, usecols=(1, 2))
+        truth = table[:, 1] > 0
+        learn = int(max(60, min(PROBATION * len(table), PROBATION * 5000)))
+        name = f"{path.parent.name}/{path.stem}"
+        found.append(Series(name, path.parent.name, table[:, :1], truth, learn, runs(truth)))
     return found
 
 

@@ -381,12 +381,18 @@ class Monitor:
                 self.add_source(name, names, units, ready=False)
 
     def _accepted_before(self, name: str, times: np.ndarray) -> np.ndarray:
-        """Return (n,) bool: which of these times (n,) the source has sent before."""
+        """Return (m,) bool: which of the first m of times (n,) the source has sent before.
+
+        m < n where the store needs another call for the rest.
+        """
         tape = self.feeds[name].tape
         found = np.isin(times, tape.read("time", tape.first, tape.end)[:, 0])
-        if self.store and not found.all():
-            found[~found] = self.store.match_times(name, times[~found])
-        return found
+        unknown = np.flatnonzero(~found)
+        if not self.store or not len(unknown):
+            return found
+        matched = self.store.match_times(name, times[unknown])
+        found[unknown[: len(matched)]] = matched
+        return found if len(matched) == len(unknown) else found[: unknown[len(matched)]]
 
     def _make_feed(self, name: str, stream: Stream, own_clock: bool, **fields: Any) -> Feed:
         return Feed(name, stream, own_clock, outbox=self.outbox, next_id=self.next_id, **fields)

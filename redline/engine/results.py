@@ -163,7 +163,10 @@ class ResultStore(ABC):
 
     @abstractmethod
     def match_times(self, name: str, times: np.ndarray) -> np.ndarray:
-        """Return (n,) bool: whether the stream has a point at these times (n,), epoch seconds."""
+        """Return (m,) bool: whether the stream has a point at the first m of times (n,), n > 0.
+
+        Times are epoch seconds; m is at least 1, and less than n where more would take long.
+        """
 
     @abstractmethod
     def remove_stream(self, name: str) -> None:

@@ -28,7 +28,7 @@ from redline.incidents.registry import IncidentQuery
 from redline.settings import Settings
 from redline.sources import pushed
 from redline.sources.pushed import QueueFull, SubmissionCounts, SubmissionRefused
-from redline.storage import backup, encoding, errors, retention, schema
+from redline.storage import backup, checksums, encoding, errors, reading, retention, schema
 from redline.storage.errors import StoreError
 from redline.storage.reading import AnomalyQuery
 from redline.storage.retention import Retention
@@ -262,6 +262,72 @@ def test_a_repeat_is_ignored_and_a_late_one_kept_unscored_also_after_a_restart(p
     )
     assert np.flatnonzero(np.isnan(found.score[40:])).tolist() == [61]
     kept.close()
+
+
+@pytest.fixture
+def chunks_read(monkeypatch):
+    """The chunks of points that were read from the store, as (first step, steps) in order."""
+    read = []
+
+    def verify(table, row):
+        if table is schema.points_table:
+            read.append((row["first"], row["n"]))
+        return checksums.verify_row(table, row)
+
+    monkeypatch.setattr(reading, "verify_row", verify)
+    return read
+
+
+def test_late_points_read_only_the_chunks_they_fall_into(kept, chunks_read):
+    time, x = numbers(40_000)
+    monitor = watching(kept)
+    present = np.arange(40_000) % 5_000 != 77
+    push(monitor, "pump", time[present], x[present], [500])
+    ends = [0, 77, 25_077]  # known, late, late; the last 10,000 points are in the buffer
+    counts = push(monitor, "pump", time[ends], x[ends], [3])
+    assert counts == SubmissionCounts(0, 1, 2)
+    assert [steps for _, steps in chunks_read] == [500, 500]
+    del chunks_read[:]
+    between = np.array([START - 5.0, START + 499.5])  # before the first chunk, between two
+    assert push(monitor, "pump", between, np.ones((2, 1)), [2]) == SubmissionCounts(0, 0, 2)
+    assert len(chunks_read) <= 1
+    again = np.concatenate([time[ends], between])
+    assert push(monitor, "pump", again, np.ones((5, 1)), [5]) == SubmissionCounts(0, 5, 0)
+
+
+def test_late_points_of_many_chunks_are_sorted_in_turns(kept, chunks_read, monkeypatch):
+    monkeypatch.setattr(reading, "MATCHED_CHUNKS", 4)
+    monkeypatch.setattr(reading, "TIMES_IN_QUERY", 7)
+    time, x = numbers(40_000)
+    monitor = watching(kept)
+    present = np.arange(40_000) % 100 != 77
+    push(monitor, "pump", time[present], x[present], [500])
+    draw = np.random.default_rng(6)
+    old = draw.permutation(28_000)[:300]
+    news = START + 40_000 + np.arange(300.0)
+    mixed = np.concatenate([np.stack([time[old], news], axis=1).reshape(-1), time[old]])
+    owed = [
+        monitor.submit("pump", part, np.ones((len(part), 1))) for part in (mixed[:250], mixed[250:])
+    ]
+    turns = 0
+    while not owed[1].done():
+        other = monitor.submit("pipe", np.array([START + turns]), np.ones((1, 1)))
+        monitor.process_pushed()
+        assert other.done() and len(chunks_read) <= 4
+        del chunks_read[:]
+        turns += 1
+    assert turns > 10
+    first, second = (receipt.result(timeout=0) for receipt in owed)
+    late = int(np.sum(~present[old]))
+    assert first == SubmissionCounts(
+        125, 125 - int(np.sum(~present[old[:125]])), int(np.sum(~present[old[:125]]))
+    )
+    assert second.accepted == 175 and first.late + second.late == late
+    assert first.repeated + second.repeated == 600 - late
+    assert monitor.feeds["pump"].stream.waiting == 0 and monitor.budget.waiting == 0
+    found = kept.points("pump", limit=50_000)
+    wanted = np.concatenate([time[present], time[old][~present[old]], news])
+    assert found.time.tolist() == sorted(wanted.tolist())
 
 
 def test_a_full_queue_refuses_the_whole_and_loses_nothing(kept):

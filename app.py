@@ -295,8 +295,7 @@ def build_monitor(settings: ServerSettings, store: ResultStore | None) -> Monito
         name: MonitoredStream(stream(seed=settings.seed)) for name, stream in STREAMS.items()
     }
     streams[THIS_MACHINE] = MonitoredStream(ThisMachine(), own_clock=True)
-    limits = Limits(bool(settings.create), settings.streams, settings.features)
-    monitor = Monitor(streams, store=store, limits=limits)
+    monitor = Monitor(streams, store=store, limits=Limits.from_settings(settings))
     if settings.csv:
         raw = Path(settings.csv).read_bytes()
         show_recording(monitor, read_csv(raw, title=Path(settings.csv).name), raw)

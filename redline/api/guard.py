@@ -10,6 +10,7 @@ from typing import Any
 from redline.access.actor import acting
 from redline.access.authorizer import Refusal
 from redline.access.hosts import Hosts, host_refusal
+from redline.access.throttle import client_network
 from redline.access.tokens import Token
 from redline.api.connections import MAX_PAGE_BODY
 from redline.api.problems import Problem
@@ -49,7 +50,8 @@ async def refuse(refusal: Refusal, scope: Any, receive: Any, send: Any) -> None:
 class RequestGuard:
     """Refuses requests that are not authorized, too frequent or too big.
 
-    A request that passes has the name of its token in its `state.who` and as its actor.
+    A request that passes has the name of its token in its `state.who` and as its actor. Its
+    `state.client` is the token or, where none is needed, the address.
     """
 
     def __init__(self, app: Any, service: Service) -> None:
@@ -67,7 +69,10 @@ class RequestGuard:
         if isinstance(found, Refusal):
             await refuse(found, scope, receive, send)
             return
-        scope.setdefault("state", {})["who"] = found.name if found else "local"
+        state = scope.setdefault("state", {})
+        state["who"] = found.name if found else "local"
+        address = client_network(client_address(scope))
+        state["client"] = f"token {found.name}" if found else f"address {address}"
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

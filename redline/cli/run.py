@@ -227,7 +227,7 @@ def run_live(plan: RunPlan, server: ServerSettings, show: PrintAnomaly) -> None:
         streams = {}
         if plan.stream is not None:
             streams[plan.name] = MonitoredStream(plan.stream, plan.own_clock)
-        limits = Limits(bool(server.create), server.streams, server.features)
+        limits = Limits.from_settings(server)
         with usage_errors():
             service = assemble_service(
                 lambda store: Monitor(streams, store=store, limits=limits),

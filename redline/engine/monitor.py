@@ -25,17 +25,19 @@ from redline.engine.results import (
     Failure,
     RestoredStream,
     ResultStore,
+    StoredSource,
     log,
     log_failure,
 )
 from redline.engine.stacking import MIN_STACKED, StackingKey, advance_stacked, stacking_key
 from redline.engine.tape import BUFFER_STEPS
 from redline.engine.track import Track
-from redline.settings import Settings, validate_settings
+from redline.settings import ServerSettings, Settings, validate_settings
 from redline.sources.pushed import (
     PushedStream,
     QueueBudget,
     Receipt,
+    SourceQuotaReached,
     SubmissionRefused,
     latest_time,
     validate_points,
@@ -51,8 +53,10 @@ SIMULATED_PACE = 10.0  # steps a wall second at 1x, for streams without a clock 
 RETRY_SECONDS = 5.0  # seconds until a failed stream is tried again
 STOP_SECONDS = 5.0  # seconds that ending the loop may take
 SPEEDS = (1, 2, 5, 10, 20, 50, 100)
-# pushed streams with a whole buffer; those beyond it keep a tenth, the rest is in the store
+FORGETTING_SECONDS = 1.0  # seconds between two looks for silent sources
+FORGOTTEN_AT_ONCE = 5  # silent sources; each costs a commit
 TURN_SECONDS = 0.5  # that full queues may keep the other streams waiting
+# pushed streams with a whole buffer; those beyond it keep a tenth, the rest is in the store
 MANY_SOURCES = 100
 # seconds per stream for which totals are good, so that counting takes a hundredth of the time
 COUNTING_SECONDS = 5e-5
@@ -82,6 +86,19 @@ class Limits(NamedTuple):
     create: bool = True  # whether a new source is opened at its first submission
     streams: int = 5_000  # pushed sources
     features: int = 5_000  # of all pushed sources together; each has its buffer
+    client_streams: int = 2_000  # pushed sources that one client has created
+    silent_seconds: float = 0.0  # after which a pushed source is forgotten; 0 = never
+
+    @classmethod
+    def from_settings(cls, settings: ServerSettings) -> Limits:
+        """Return the limits that a server is started with."""
+        return cls(
+            create=bool(settings.create),
+            streams=settings.streams,
+            features=settings.features,
+            client_streams=settings.client_streams,
+            silent_seconds=86_400.0 * settings.forget_days,
+        )
 
 
 NO_LIMITS = Limits()
@@ -121,11 +138,16 @@ class Monitor:
         self.arrivals: deque[str] = deque()  # pushed ones with something to process
         self.failed_sources: set[str] = set()  # pushed ones to be tried again at a later round
         self.unsaved_settings: deque[Feed] = deque()  # feeds whose settings are to be stored
+        self.forgotten: dict[str, StoredSource] = {}  # not watched until they send again
+        self.next_forgetting = -math.inf  # monotonic seconds
+        self.refused_sources = 0  # submissions that would have created a source beyond a limit
         self.removals: deque[tuple[str, Future[None]]] = deque()  # sources to be removed
         self.applied_count = 0  # times that settings were applied
         self.stored_count = 0  # how many of them are in the store
         self.unacknowledged: dict[str, PushedStream] = {}  # those with receipts to resolve
         self.listeners: list[BatchListener] = []
+        # get the name of each source that is forgotten, in the loop's thread
+        self.forgetting_listeners: list[Callable[[str], None]] = []
         self.budget = QueueBudget()
         self.creating = threading.Lock()
         self.wake = threading.Event()
@@ -253,7 +275,12 @@ class Monitor:
     # --- points that clients push
 
     def submit(
-        self, name: str, time: np.ndarray, x: np.ndarray, names: Sequence[str] = ()
+        self,
+        name: str,
+        time: np.ndarray,
+        x: np.ndarray,
+        names: Sequence[str] = (),
+        creator: str = "",
     ) -> Receipt:
         """Queue points of a source, from any thread; the receipt resolves when they are committed.
 
@@ -262,6 +289,7 @@ class Monitor:
             time: (n,) seconds since the epoch.
             x: (n, features).
             names: the features of x in its order; a source has those of its first submission.
+            creator: the client, whose new sources are counted; "" = this program.
 
         Raises:
             SubmissionRefused: says what is wrong; QueueFull: send the same again later.
@@ -269,7 +297,7 @@ class Monitor:
         known = self.feeds.get(name)
         latest = latest_time(self.wall(), known.stream.period if known else 0.0)
         time, x = validate_points(time, x, latest)
-        feed = known or self._create_source(name, tuple(names), x.shape[1])
+        feed = known or self._create_source(name, tuple(names), x.shape[1], creator)
         if not isinstance(feed.stream, PushedStream):
             wanted = "a source that programs push into"
             came = f"{name!r}, which Redline feeds itself; choose another name"
@@ -277,13 +305,14 @@ class Monitor:
         if self.stopping.is_set():
             wanted = "a service that runs"
             raise SubmissionRefused("points", wanted, "them while it ends; send again")
+        feed.submitted = self.wall()
         receipt = feed.stream.enqueue(time, feed.stream.to_columns(x, names))
         self.arrivals.append(name)
         self.wake.set()
         return receipt
 
-    def _create_source(self, name: str, names: tuple[str, ...], width: int) -> Feed:
-        """Return the feed of a source whose first points these are."""
+    def _create_source(self, name: str, names: tuple[str, ...], width: int, creator: str) -> Feed:
+        """Return the feed of a source whose first points these are, or that was forgotten."""
         validate_source_name(name, names)
         numbered = tuple(f"value {i + 1}" for i in range(width))
         names = names or (("value",) if width == 1 else numbered)
@@ -293,37 +322,66 @@ class Monitor:
         with self.creating:
             if name in self.feeds:
                 return self.feeds[name]
-            if not self.limits.create:
-                wanted = "a source that is known; new ones are not opened here, by the setting "
-                raise SubmissionRefused("source", wanted + "create", repr(name))
-            if len(self.feeds) - len(self.clocked) >= self.limits.streams:
-                wanted = f"at most {self.limits.streams:,} pushed sources, by the setting streams"
-                raise SubmissionRefused("source", wanted, f"another, {name!r}")
-            self._refuse_features(name, len(names))
-            return self.add_source(name, names)
+            past = self.forgotten.get(name, StoredSource(name, names, (), creator))
+            try:
+                self._refuse_beyond_limits(past)
+            except SubmissionRefused:
+                self.refused_sources += 1
+                raise
+            return self.add_source(name, past.names, creator=creator)
 
-    def _refuse_features(self, name: str, width: int) -> None:
-        """Refuse a source for whose features there is no room."""
+    def _refuse_beyond_limits(self, source: StoredSource) -> None:
+        """Refuse a source that would be one too many; a forgotten one is no new one."""
+        name = repr(source.name)
+        if not self.limits.create and source.name not in self.forgotten:
+            wanted = "a source that is known; new ones are not opened here, by the setting "
+            raise SubmissionRefused("source", wanted + "create", name)
         pushed = [feed for feed in list(self.feeds.values()) if feed.pushed]
+        if len(pushed) >= self.limits.streams:
+            wanted = f"at most {self.limits.streams:,} pushed sources, by the setting streams"
+            raise SubmissionRefused("source", wanted, f"another, {name}")
+        created = sum(feed.creator == source.creator for feed in pushed) if source.creator else 0
+        if created >= self.limits.client_streams:
+            wanted = (
+                f"at most {self.limits.client_streams:,} sources created by {source.creator}, by "
+                "the setting client-streams"
+            )
+            advice = "remove some with DELETE /api/streams/{source}, or raise the setting"
+            raise SourceQuotaReached("source", wanted, f"another, {name}; {advice}")
+        width = len(source.names)
         taken = sum(len(feed.stream.names) for feed in pushed)
         if taken + width > self.limits.features:
             raise SubmissionRefused(
                 "values",
                 f"at most {self.limits.features:,} features of all pushed sources, by the setting "
                 "features",
-                f"{width:,} more, of {name!r}, beside {taken:,}",
+                f"{width:,} more, of {name}, beside {taken:,}",
             )
 
     def add_source(
-        self, name: str, names: Sequence[str], units: Sequence[str] = (), ready: bool = True
+        self,
+        name: str,
+        names: Sequence[str],
+        units: Sequence[str] = (),
+        ready: bool = True,
+        creator: str = "",
     ) -> Feed:
-        """Add a pushed source, with a buffer as long as the number of sources allows."""
+        """Add a pushed source, with a buffer as long as the number of sources allows.
+
+        One that was forgotten keeps its features and its creator, and continues its past.
+        """
+        past = self.forgotten.pop(name, None)
+        if past is not None:
+            _, names, units, creator, *_ = past
+            ready = False
         known = partial(self._accepted_before, name)
         stream = PushedStream(name, names, units, self.budget, known)
         many = len(self.feeds) - len(self.clocked) >= MANY_SOURCES
         most = BUFFER_STEPS // 10 if many else BUFFER_STEPS
         capacity = max(BUFFER_STEPS // 10, min(most, 20 * BUFFER_STEPS // len(names)))
         feed = self._make_feed(name, stream, own_clock=True, capacity=capacity, ready=ready)
+        feed.creator = creator
+        feed.submitted = self.wall()
         return self._add_feed(feed)
 
     def remove_source(self, name: str) -> Future[None]:
@@ -335,8 +393,8 @@ class Monitor:
         Raises:
             SubmissionRefused: the stream is not a pushed source.
         """
-        feed = self.feeds[name]
-        if not isinstance(feed.stream, PushedStream):
+        feed = self.feeds.get(name)
+        if feed is not None and not isinstance(feed.stream, PushedStream):
             wanted = "a source that programs push into"
             raise SubmissionRefused("source", wanted, f"{name!r}, which Redline feeds itself")
         removed: Future[None] = Future()
@@ -356,29 +414,80 @@ class Monitor:
                 removed.set_result(None)
 
     def _remove_source(self, name: str) -> None:
-        """Commit what waits, delete what is stored of a source, then forget it."""
-        feed = self.feeds.get(name)
-        if feed is None:  # asked for twice
+        """Commit what waits, delete what is stored of a source, then drop it."""
+        if name not in self.feeds and name not in self.forgotten:  # asked for twice
             return
+        self._commit_before_drop(name)
+        if self.store:
+            self.store.remove_stream(name)
+        self.forgotten.pop(name, None)
+        if name in self.feeds:
+            came = f"{name!r}, removed"
+            self._drop_feed(name, SubmissionRefused("source", "a source that is there", came))
+
+    def _commit_before_drop(self, name: str) -> None:
+        """Commit what waits, so that nothing of a source comes later; OSError = it failed."""
         self.commit_results(force=True)
         if self.trouble is not None:
             raise OSError(f"{name} was not removed: {self.trouble.text}")
-        if self.store:
-            self.store.remove_stream(name)
-        del self.feeds[name]
+
+    def _drop_feed(self, name: str, refusal: Exception) -> None:
+        """Drop the feed of a pushed source; what waits in its queue is refused."""
+        stream = self.feeds.pop(name).stream
         self.viewed.pop(name, None)
         self.unacknowledged.pop(name, None)
         self.failed_sources.discard(name)
-        stream = feed.stream
         assert isinstance(stream, PushedStream)
-        stream.abandon(SubmissionRefused("source", "a source that is there", f"{name!r}, removed"))
+        stream.abandon(refusal)
         stream.release(stream.waiting)
+
+    def _forget_silent_sources(self, now: float) -> None:
+        """Forget some of the pushed sources that have been silent for too long.
+
+        One that never sent anything was opened by the operator, and stays.
+        """
+        if not self.limits.silent_seconds or now < self.next_forgetting:
+            return
+        self.next_forgetting = now + FORGETTING_SECONDS
+        since = self.wall() - self.limits.silent_seconds
+        silent = [
+            feed.name
+            for feed in list(self.feeds.values())
+            if feed.pushed and feed.submitted < since and (feed.end or not feed.ready)
+        ]
+        for name in silent[:FORGOTTEN_AT_ONCE]:
+            try:
+                self._forget_source(name)
+            except OSError as error:
+                log.warning("the silent source %s is not forgotten yet: %s", name, error)
+                return
+
+    def _forget_source(self, name: str) -> None:
+        """Drop the feed of a source; its history and settings stay in the store."""
+        feed = self.feeds[name]
+        self._commit_before_drop(name)
+        with self.creating:  # no submission may find it neither here nor there
+            if self.store:
+                self.store.forget_stream(name)
+                stream = feed.stream
+                self.forgotten[name] = StoredSource(name, stream.names, stream.units, feed.creator)
+            self._drop_feed(name, ConnectionAbortedError(f"{name} was forgotten; send again"))
+        for listener in self.forgetting_listeners:
+            try:
+                listener(name)
+            except Exception as error:  # noqa: BLE001  logged: a listener must not stop the loop
+                log_failure("a listener", error)
 
     def _add_known_sources(self) -> None:
         """Add the pushed sources of the store; their past is restored on the first request."""
-        for name, names, units in self.store.pushed_streams() if self.store else ():
-            if name not in self.feeds:
-                self.add_source(name, names, units, ready=False)
+        for source in self.store.pushed_streams() if self.store else ():
+            if source.forgotten:
+                self.forgotten[source.name] = source
+            elif source.name not in self.feeds:
+                feed = self.add_source(
+                    source.name, source.names, source.units, ready=False, creator=source.creator
+                )
+                feed.submitted = source.seen
 
     def _accepted_before(self, name: str, times: np.ndarray) -> np.ndarray:
         """Return (m,) bool: which of the first m of times (n,) the source has sent before.
@@ -497,6 +606,7 @@ class Monitor:
         self.failed_sources.difference_update(self.arrivals)
         self.process_pushed(self.clock() + TURN_SECONDS)
         self._remove_sources()
+        self._forget_silent_sources(now)
         self.evict_idle_tracks(now)
 
     def _take_due(self, feed: Feed, elapsed: float) -> None:

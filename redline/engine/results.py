@@ -139,6 +139,17 @@ class RestoredStream(NamedTuple):
     anomalies: list[tuple[Any, ...]]  # the last ones, oldest first, with the fields of Anomaly
 
 
+class StoredSource(NamedTuple):
+    """A stream whose points clients push, as the store knows it."""
+
+    name: str
+    names: tuple[str, ...]  # of the features
+    units: tuple[str, ...]
+    creator: str = ""  # the token or address that sent its first points; "" = unknown
+    seen: float = 0.0  # wall seconds of its last commit
+    forgotten: bool = False  # whether it is not watched until it sends again
+
+
 class ResultStore(ABC):
     """The interface of a store of results.
 
@@ -154,8 +165,12 @@ class ResultStore(ABC):
         """Return a stream's oldest snapshot with the rows since; None = the stream is unknown."""
 
     @abstractmethod
-    def pushed_streams(self) -> Sequence[tuple[str, tuple[str, ...], tuple[str, ...]]]:
-        """Return (name, features, units) of every stream whose points clients push."""
+    def pushed_streams(self) -> Sequence[StoredSource]:
+        """Return every stream whose points clients push."""
+
+    @abstractmethod
+    def forget_stream(self, name: str) -> None:
+        """Mark a stream as forgotten until its next commit; an unknown one is no error."""
 
     @abstractmethod
     def last_anomaly_id(self) -> int:

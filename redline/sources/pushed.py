@@ -56,6 +56,10 @@ class QueueFull(SubmissionRefused):
     """A submission that does not fit into the queue now; it can be sent again later."""
 
 
+class SourceQuotaReached(SubmissionRefused):
+    """A new source of a client that has created as many as one client may."""
+
+
 class SubmissionCounts(NamedTuple):
     """The points of one submission, counted by kind."""
 

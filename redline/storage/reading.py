@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import sqlalchemy as sa
 
-from redline.engine.results import RestoredStream
+from redline.engine.results import RestoredStream, StoredSource
 from redline.storage.checksums import verify_row
 from redline.storage.encoding import (
     ROW_HEADER,
@@ -71,17 +71,28 @@ def last_anomaly_id(c: sa.Connection) -> int:
     return int(c.execute(sa.select(sa.func.max(anomalies_table.c.id))).scalar() or 0)
 
 
-def list_pushed_streams(c: sa.Connection) -> list[tuple[str, tuple[str, ...], tuple[str, ...]]]:
-    """Return (name, features, units) of the streams that clients push, last committed first."""
+def list_pushed_streams(c: sa.Connection) -> list[StoredSource]:
+    """Return the streams that clients push, last committed first."""
+    t = streams_table.c
     query = (
-        sa.select(streams_table.c.name, streams_table.c.names, streams_table.c.units)
-        .where(streams_table.c.pushed)
-        .order_by(streams_table.c.seen.desc(), streams_table.c.id)
+        sa.select(t.name, t.names, t.units, t.counts, t.seen)
+        .where(t.pushed)
+        .order_by(t.seen.desc(), t.id)
     )
-    return [
-        (row.name, tuple(json.loads(row.names)), tuple(json.loads(row.units)))
-        for row in c.execute(query)
-    ]
+    found = []
+    for row in c.execute(query):
+        counts = json.loads(row.counts)
+        found.append(
+            StoredSource(
+                name=row.name,
+                names=tuple(json.loads(row.names)),
+                units=tuple(json.loads(row.units)),
+                creator=counts.get("creator", ""),
+                seen=row.seen,
+                forgotten=counts.get("forgotten", False),
+            )
+        )
+    return found
 
 
 def load_stream(c: sa.Connection, name: str, path: Path) -> RestoredStream | None:

@@ -1013,7 +1013,7 @@ def test_incidents_stand_in_the_transaction_of_their_batches(kept):
     assert (
         owed.done()
         and kept.points("pump").time.size == 10
-        and kept.pushed_streams() == [("pump", ("value",), ("",))]
+        and [each[:3] for each in kept.pushed_streams()] == [("pump", ("value",), ("",))]
     )
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from redline.access.actor import acting
 from redline.access.authorizer import Refusal
-from redline.access.hosts import Hosts, host_refusal
+from redline.access.hosts import host_refusal
+from redline.access.refusal_log import RefusalLog
 from redline.access.throttle import client_network
 from redline.access.tokens import Token
 from redline.api.connections import MAX_PAGE_BODY
@@ -20,11 +21,16 @@ EVENT_PATHS = "/api/stream/"  # answers that last as long as the client wants
 
 
 class HostGuard:
-    """Refuses every request whose Host header names another server: pages, routes, files."""
+    """Refuses every request whose Host header names another server: pages, routes, files.
 
-    def __init__(self, app: Any, hosts: Hosts) -> None:
+    What is refused is counted and logged.
+    """
+
+    def __init__(self, app: Any, service: Service) -> None:
         self.app = app
-        self.hosts = hosts
+        self.service = service
+        self.hosts = service.options.hosts
+        self.log = RefusalLog()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         refusal = None
@@ -34,6 +40,9 @@ class HostGuard:
         if refusal is None:
             await self.app(scope, receive, send)
         else:
+            self.service.wrong_hosts += 1
+            client = client_address(scope) or "an unknown address"
+            self.log.add(f"request from {client} refused: {refusal.detail}", time.monotonic())
             await refuse(refusal, scope, receive, send)
 
 

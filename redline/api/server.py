@@ -142,7 +142,7 @@ def connect_api(server: FastAPI, service: Service) -> Service:
             allow_methods=["*"],
             allow_headers=["*"],
         )
-    server.add_middleware(HostGuard, hosts=service.options.hosts)
+    server.add_middleware(HostGuard, service=service)
     server.add_middleware(SecurityHeaders)
     if service.options.proxies:
         server.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(service.options.proxies))

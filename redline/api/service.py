@@ -102,6 +102,7 @@ class Service:
         self.bodies = BodyBudget()
         self.big_bodies = asyncio.Semaphore(MAX_BIG_BODIES)
         self.oversized = 0  # requests refused for their size
+        self.wrong_hosts = 0  # requests refused for their Host header
         self.malformed = 0  # calls of the page's callbacks refused for a value
 
     @property

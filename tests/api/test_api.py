@@ -765,6 +765,20 @@ def test_a_page_whose_name_was_pointed_here_gets_nothing_and_changes_nothing(wav
     )
 
 
+def test_requests_for_another_host_are_counted_and_logged_once_a_second(caplog, monkeypatch):
+    now = [1e6]
+    monkeypatch.setattr(guard.time, "monotonic", lambda: now[0])
+    with served(Monitor({})) as client:
+        for _ in range(50):
+            client.get("/", headers={"Host": "evil.example"})
+        now[0] += 1.5
+        client.get("/api/status", headers={"Host": "evil.example\x1b[31m"})
+        assert client.get("/api/status").json()["requests"]["wrong_host"] == 51
+    lines = [r.getMessage() for r in caplog.records if "request from" in r.getMessage()]
+    assert len(lines) == 2 and "'evil.example'" in lines[0] and "testclient" in lines[0]
+    assert "; 50 since the last such line" in lines[1] and "\x1b" not in lines[1]
+
+
 def test_behind_a_proxy_or_on_every_address_a_name_is_allowed_and_a_token_is_still_needed():
     tokens = Tokens([Token("operate", hash_secret(READ_TOKEN), "me")])
     hosts = Hosts.from_options("0.0.0.0", ["redline.example"])

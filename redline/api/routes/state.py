@@ -113,6 +113,7 @@ def refused_requests(service: Service) -> dict[str, int]:
         "too_often": service.rate_limiter.refused,
         "too_big": service.oversized,
         "no_room": service.bodies.refused,
+        "wrong_host": service.wrong_hosts,
         "malformed": service.malformed,
         "no_token": authorizer.refused["no_token"],
         "wrong_token": authorizer.throttle.wrong,

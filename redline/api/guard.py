@@ -90,9 +90,30 @@ class RequestGuard:
         body = LimitedBody(self.service, scope["path"], client_address(scope), receive)
         try:
             with acting(found.name if found else None):
-                await self.app(scope, body.receive, send)
+                await self._answer(scope, body, send)
         finally:
             body.release()
+
+    async def _answer(self, scope: Any, body: LimitedBody, send: Any) -> None:
+        """Have a request answered; a body that was refused is answered with its own problem.
+
+        What read the body may have taken the refusal for another error.
+        """
+        started = False
+
+        async def send_unless_refused(message: Any) -> None:
+            nonlocal started
+            if started or body.refusal is None:
+                started = True
+                await send(message)
+
+        try:
+            await self.app(scope, body.receive, send_unless_refused)
+        except Exception:
+            if started or body.refusal is None:
+                raise
+        if body.refusal is not None and not started:
+            await body.refusal.response(scope["path"])(scope, body.receive, send)
 
     def _check(self, scope: Any, headers: Mapping[str, str]) -> Refusal | Token | None:
         """Return the token of a request, or its refusal; None = no token is needed."""
@@ -146,6 +167,7 @@ class LimitedBody:
         self.limit, self.advice = body_limit(service, path)
         self._receive = receive
         self.held = 0  # bytes
+        self.refusal: Problem | None = None
 
     async def receive(self) -> Any:
         """Return the next message; refuse a body that is too big, or one for which no room is."""
@@ -153,16 +175,18 @@ class LimitedBody:
         count = len(message.get("body", b""))
         if self.held + count > self.limit:
             self.service.oversized += 1
-            raise Problem(
+            self.refusal = Problem(
                 413, f"wanted a body of at most {self.limit:,} bytes, came more; {self.advice}"
             )
+            raise self.refusal
         if count and not self.service.bodies.take(self.client, count):
-            raise Problem(
+            self.refusal = Problem(
                 429,
                 "wanted room for the body, came more than this server holds at a time; send it "
                 "again, or in parts",
                 headers={"Retry-After": "1"},
             )
+            raise self.refusal
         self.held += count
         return message
 

@@ -141,6 +141,8 @@ class Monitor:
         self.forgotten: dict[str, StoredSource] = {}  # not watched until they send again
         self.next_forgetting = -math.inf  # monotonic seconds
         self.refused_sources = 0  # submissions that would have created a source beyond a limit
+        # feeds whose settings could not be put into the outbox, monotonic seconds of the next try
+        self.failed_settings: dict[str, tuple[Feed, float]] = {}
         self.removals: deque[tuple[str, Future[None]]] = deque()  # sources to be removed
         self.applied_count = 0  # times that settings were applied
         self.stored_count = 0  # how many of them are in the store
@@ -217,6 +219,7 @@ class Monitor:
                 feed.applied = feed.undone.pop()
                 self._settings_changed(feed)
                 self.request_track(name, feed.applied)
+                self.wake.set()
             return feed.applied
 
     def _settings_changed(self, feed: Feed) -> None:
@@ -635,10 +638,7 @@ class Monitor:
         """
         now = self.clock()
         applied_count = self.applied_count
-        for _ in range(len(self.unsaved_settings)):
-            feed = self.unsaved_settings.popleft()
-            if self.feeds.get(feed.name) is feed:  # else it was removed
-                self._isolated(feed, feed.emit_settings)
+        self._emit_settings(now)
         arrived = feeds = self._arrived_feeds(now)
         while feeds:
             feeds = [feed for feed in feeds if self._isolated(feed, partial(self._receive, feed))]
@@ -649,8 +649,27 @@ class Monitor:
         # those with a rest, and with what was queued behind it
         self.arrivals.extend(feed.name for feed in arrived if not feed.failure and _waits(feed))
         self.commit_results()
-        if self.trouble is None:
+        if self.trouble is None and not self.failed_settings:
             self.stored_count = applied_count
+
+    def _emit_settings(self, now: float) -> None:
+        """Put changed settings into the outbox; what fails is tried again after a while."""
+        failed = list(self.failed_settings.values())
+        self.failed_settings.clear()
+        for feed, retry in failed:
+            if now < retry:
+                self.failed_settings[feed.name] = (feed, retry)
+            else:
+                self.unsaved_settings.append(feed)
+        for _ in range(len(self.unsaved_settings)):
+            feed = self.unsaved_settings.popleft()
+            if self.feeds.get(feed.name) is not feed:  # it was removed
+                continue
+            try:
+                feed.emit_settings()
+            except Exception as error:  # noqa: BLE001  logged and tried again: the others go on
+                log_failure(f"storing the settings of {feed.name}", error)
+                self.failed_settings[feed.name] = (feed, now + RETRY_SECONDS)
 
     def _arrived_feeds(self, now: float) -> list[Feed]:
         """Return the pushed feeds with something to process, without those that failed lately."""

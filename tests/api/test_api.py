@@ -765,6 +765,23 @@ def test_a_page_whose_name_was_pointed_here_gets_nothing_and_changes_nothing(wav
     )
 
 
+@pytest.mark.parametrize("path", ["/api/submit", "/api/labels", "/api/configure"])
+def test_a_body_that_turns_out_too_big_is_a_413_wherever_it_is_read(path):
+    def pieces(count):
+        for _ in range(count):
+            yield b" " * 100
+
+    with served(Monitor({}), body=1_000) as client:
+        kind = {"content-type": "application/json"}
+        problem = refused(client.post(path, content=pieces(50), headers=kind), 413)
+        assert "at most 1,000 bytes" in problem["detail"]
+        assert client.get("/api/status").json()["requests"]["too_big"] == 1
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(client.service.bodies, "most", 500)
+            busy = client.post(path, content=pieces(9), headers=kind)
+        assert refused(busy, 429) and busy.headers["retry-after"] == "1"
+
+
 def test_requests_for_another_host_are_counted_and_logged_once_a_second(caplog, monkeypatch):
     now = [1e6]
     monkeypatch.setattr(guard.time, "monotonic", lambda: now[0])

@@ -30,6 +30,7 @@ from redline.storage.files import (
     file_identity,
     log_file,
     refuse_cut,
+    remove_empty,
 )
 from redline.storage.incidents import read_incidents, write_incidents
 from redline.storage.labels import (
@@ -123,11 +124,14 @@ class SqliteStore(ResultStore):
         self.damage: StoreDamaged | None = None  # found while reading
         with translate_errors(self.path):
             refuse_cut(self.path, write)
+            new = not self.path.exists() or not self.path.stat().st_size
             self.owner = acquire_owner_lock(self.path) if write else None
             try:
                 self._open(write)
             except BaseException:
                 self.close()
+                if new and write:
+                    remove_empty(self.path)
                 raise
 
     def _open(self, write: bool) -> None:

@@ -28,7 +28,17 @@ from redline.incidents.registry import IncidentQuery
 from redline.settings import Settings
 from redline.sources import pushed
 from redline.sources.pushed import QueueFull, SubmissionCounts, SubmissionRefused
-from redline.storage import backup, checksums, encoding, errors, reading, retention, schema
+from redline.storage import (
+    backup,
+    checksums,
+    encoding,
+    errors,
+    reading,
+    retention,
+    schema,
+    sqlite,
+    waiting,
+)
 from redline.storage.errors import StoreError
 from redline.storage.reading import AnomalyQuery
 from redline.storage.retention import Retention
@@ -548,6 +558,37 @@ def test_a_full_disk_is_said_and_the_commit_goes_through_once_there_is_room(kept
         owed.result(timeout=0) == SubmissionCounts(49_000, 0, 0)
         and kept.points("pump", limit=60_000).time.tolist() == time.tolist()
     )
+
+
+def test_a_start_on_a_full_disk_leaves_nothing_that_looks_like_a_lost_store(path, monkeypatch):
+    with monkeypatch.context() as full:
+        full.setattr(sqlite, "WRITER_PRAGMAS", ("max_page_count=1", *sqlite.WRITER_PRAGMAS))
+        for _ in range(2):
+            with pytest.raises(errors.StoreFull, match="its disk is full or its size is limited"):
+                SqliteStore(path)
+    SqliteStore(path).close()
+    path.write_bytes(b"")
+    with pytest.raises(errors.StoreDamaged, match="held a store and is empty now"):
+        SqliteStore(path)
+
+
+def test_a_store_is_opened_once_its_disk_has_room(path, monkeypatch):
+    monkeypatch.setattr(waiting, "ROOM_SECONDS", 0.01)
+    full = pytest.MonkeyPatch()
+    full.setattr(sqlite, "WRITER_PRAGMAS", ("max_page_count=1", *sqlite.WRITER_PRAGMAS))
+    said = []
+
+    def say(sentence):
+        said.append(sentence)
+        threading.Timer(0.1, full.undo).start()
+
+    waiting.open_when_room(lambda: SqliteStore(path), say).close()
+    assert len(said) == 1 and said[0].endswith("waits until there is room (Ctrl-C ends it)")
+    damaged = path.with_name("other.db")
+    damaged.write_bytes(b"no store" * 1_000)
+    with pytest.raises(StoreError):
+        waiting.open_when_room(lambda: SqliteStore(damaged), say)
+    assert len(said) == 1
 
 
 def test_a_snooze_that_ends_while_the_disk_is_full_silences_nobody(kept):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import socket
 import sys
 import threading
 import webbrowser
@@ -53,9 +54,10 @@ from redline.settings import (
 from redline.sources.csv import read_csv
 from redline.sources.machine import ThisMachine
 from redline.sources.pushed import OVERVIEW, THIS_MACHINE
-from redline.storage.errors import StoreError
+from redline.storage.errors import StoreError, StoreFull
 from redline.storage.retention import Retention
 from redline.storage.sqlite import SqliteStore, UnavailableStore
+from redline.storage.waiting import RoomWatch
 from streams import STREAMS
 
 NUMBERS = {  # element id -> what stands beside it
@@ -295,20 +297,25 @@ def build_monitor(settings: ServerSettings, store: ResultStore | None) -> Monito
         name: MonitoredStream(stream(seed=settings.seed)) for name, stream in STREAMS.items()
     }
     streams[THIS_MACHINE] = MonitoredStream(ThisMachine(), own_clock=True)
-    limits = Limits(bool(settings.create), settings.streams, settings.features)
-    monitor = Monitor(streams, store=store, limits=limits)
+    monitor = Monitor(streams, store=store, limits=Limits.from_settings(settings))
     if settings.csv:
         raw = Path(settings.csv).read_bytes()
         show_recording(monitor, read_csv(raw, title=Path(settings.csv).name), raw)
     return monitor
 
 
+def new_store(settings: ServerSettings) -> SqliteStore:
+    """Return the opened store; StoreError = it cannot be opened."""
+    return SqliteStore(settings.db, Retention(settings.retention_days, settings.retention_rows))
+
+
 def open_store(settings: ServerSettings) -> SqliteStore | UnavailableStore:
     """Return the store; where it cannot be opened, one that accepts nothing and says why."""
     try:
-        return SqliteStore(settings.db, Retention(settings.retention_days, settings.retention_rows))
+        return new_store(settings)
     except StoreError as error:
-        said = f"{error}. Redline goes on, but keeps nothing and acknowledges nothing."
+        until = " until there is room" if isinstance(error, StoreFull) else ""
+        said = f"{error}. Redline goes on, but keeps nothing and acknowledges nothing{until}."
         print(said, file=sys.stderr, flush=True)
         return UnavailableStore(error)
 
@@ -339,10 +346,26 @@ def parse_arguments(words: list[str] | None = None) -> tuple[ServerSettings, boo
         parser.error(f"--{error}")
 
 
-def start_service(settings: ServerSettings, options: ServerOptions) -> Service:
+def start_service(
+    settings: ServerSettings, options: ServerOptions, store: SqliteStore | UnavailableStore
+) -> Service:
     """Return the service around the streams, the store and the file of channels."""
     make_monitor = partial(build_monitor, settings)
-    return assemble_service(make_monitor, open_store(settings), options, settings.alerts or None)
+    return assemble_service(make_monitor, store, options, settings.alerts or None)
+
+
+def serve_until_room(
+    settings: ServerSettings, service: Service, sock: socket.socket
+) -> SqliteStore | None:
+    """Serve without a store until its disk has room; return the store, None = Ctrl-C came first."""
+    watch = RoomWatch(partial(new_store, settings))
+    page = build_app(service, settings.interval, settings.seed)
+    serve(page.server, sock, service, watch.opened)
+    has_room = watch.opened.is_set()
+    store = watch.end()
+    if store is not None and not has_room:
+        store.close()
+    return store if has_room else None
 
 
 def main(words: list[str] | None = None) -> None:
@@ -353,17 +376,26 @@ def main(words: list[str] | None = None) -> None:
     try:
         options = server_options(settings)
         sock = listen(settings.host, settings.port)
-        service = start_service(settings, options)
+        store = open_store(settings)
+        service = start_service(settings, options, store)
     except (OSError, ValueError) as error:
         raise SystemExit(str(error)) from None
-    app = build_app(service, settings.interval, settings.seed)
     host = "localhost" if settings.host in ("127.0.0.1", "0.0.0.0") else settings.host
     address = f"http://{host}:{settings.port}"
     streams = len(service.monitor.feeds)
     print(f"Redline watches {streams} streams at {address} (Ctrl-C ends it)", flush=True)
     if open_browser:
         threading.Timer(1.0, webbrowser.open, [address]).start()
-    serve(app.server, sock, service)
+    if isinstance(store, UnavailableStore) and isinstance(store.reason, StoreFull):
+        opened = serve_until_room(settings, service, sock)
+        if opened is None:
+            return
+        print(f"{settings.db} has room again; Redline keeps and acknowledges points", flush=True)
+        try:
+            service = start_service(settings, options, opened)
+        except (OSError, ValueError) as error:
+            raise SystemExit(str(error)) from None
+    serve(build_app(service, settings.interval, settings.seed).server, sock, service)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def watched() -> Iterator[tuple[Monitor, SqliteStore]]:
     """A monitor on a fresh store, its loop played by the caller, so that one core does it all."""
     with tempfile.TemporaryDirectory() as folder:
         store = SqliteStore(Path(folder) / "redline.db")
-        limits = Limits(streams=10_000, features=10_000)
+        limits = Limits(streams=10_000, features=10_000, client_streams=10_000)
         yield Monitor({}, wall=lambda: START + 1e9, store=store, limits=limits), store
         store.close()
 

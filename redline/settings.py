@@ -166,6 +166,18 @@ class ServerSettings:
     streams: Annotated[
         int, Interval(ge=1, le=1_000_000), doc("most sources that programs may push")
     ] = 5_000
+    client_streams: Annotated[
+        int,
+        Interval(ge=1, le=1_000_000),
+        doc("most sources that one token may create; without tokens, one address"),
+    ] = 2_000
+    # after so many days the retention, by default, has deleted the points of a silent source
+    forget_days: Annotated[
+        int,
+        Interval(ge=0, le=36_500),
+        Unit("days"),
+        doc("a source that is silent for longer is not watched until it sends again, 0 = never"),
+    ] = 30
     features: Annotated[
         int,
         Interval(ge=1, le=10_000_000),

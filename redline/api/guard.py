@@ -9,7 +9,9 @@ from typing import Any
 
 from redline.access.actor import acting
 from redline.access.authorizer import Refusal
-from redline.access.hosts import Hosts, host_refusal
+from redline.access.hosts import host_refusal
+from redline.access.refusal_log import RefusalLog
+from redline.access.throttle import client_network
 from redline.access.tokens import Token
 from redline.api.connections import MAX_PAGE_BODY
 from redline.api.problems import Problem
@@ -19,11 +21,16 @@ EVENT_PATHS = "/api/stream/"  # answers that last as long as the client wants
 
 
 class HostGuard:
-    """Refuses every request whose Host header names another server: pages, routes, files."""
+    """Refuses every request whose Host header names another server: pages, routes, files.
 
-    def __init__(self, app: Any, hosts: Hosts) -> None:
+    What is refused is counted and logged.
+    """
+
+    def __init__(self, app: Any, service: Service) -> None:
         self.app = app
-        self.hosts = hosts
+        self.service = service
+        self.hosts = service.options.hosts
+        self.log = RefusalLog()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         refusal = None
@@ -33,6 +40,9 @@ class HostGuard:
         if refusal is None:
             await self.app(scope, receive, send)
         else:
+            self.service.wrong_hosts += 1
+            client = client_address(scope) or "an unknown address"
+            self.log.add(f"request from {client} refused: {refusal.detail}", time.monotonic())
             await refuse(refusal, scope, receive, send)
 
 
@@ -49,7 +59,8 @@ async def refuse(refusal: Refusal, scope: Any, receive: Any, send: Any) -> None:
 class RequestGuard:
     """Refuses requests that are not authorized, too frequent or too big.
 
-    A request that passes has the name of its token in its `state.who` and as its actor.
+    A request that passes has the name of its token in its `state.who` and as its actor. Its
+    `state.client` is the token or, where none is needed, the address.
     """
 
     def __init__(self, app: Any, service: Service) -> None:
@@ -67,7 +78,10 @@ class RequestGuard:
         if isinstance(found, Refusal):
             await refuse(found, scope, receive, send)
             return
-        scope.setdefault("state", {})["who"] = found.name if found else "local"
+        state = scope.setdefault("state", {})
+        state["who"] = found.name if found else "local"
+        address = client_network(client_address(scope))
+        state["client"] = f"token {found.name}" if found else f"address {address}"
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -76,9 +90,30 @@ class RequestGuard:
         body = LimitedBody(self.service, scope["path"], client_address(scope), receive)
         try:
             with acting(found.name if found else None):
-                await self.app(scope, body.receive, send)
+                await self._answer(scope, body, send)
         finally:
             body.release()
+
+    async def _answer(self, scope: Any, body: LimitedBody, send: Any) -> None:
+        """Have a request answered; a body that was refused is answered with its own problem.
+
+        What read the body may have taken the refusal for another error.
+        """
+        started = False
+
+        async def send_unless_refused(message: Any) -> None:
+            nonlocal started
+            if started or body.refusal is None:
+                started = True
+                await send(message)
+
+        try:
+            await self.app(scope, body.receive, send_unless_refused)
+        except Exception:
+            if started or body.refusal is None:
+                raise
+        if body.refusal is not None and not started:
+            await body.refusal.response(scope["path"])(scope, body.receive, send)
 
     def _check(self, scope: Any, headers: Mapping[str, str]) -> Refusal | Token | None:
         """Return the token of a request, or its refusal; None = no token is needed."""
@@ -132,6 +167,7 @@ class LimitedBody:
         self.limit, self.advice = body_limit(service, path)
         self._receive = receive
         self.held = 0  # bytes
+        self.refusal: Problem | None = None
 
     async def receive(self) -> Any:
         """Return the next message; refuse a body that is too big, or one for which no room is."""
@@ -139,16 +175,18 @@ class LimitedBody:
         count = len(message.get("body", b""))
         if self.held + count > self.limit:
             self.service.oversized += 1
-            raise Problem(
+            self.refusal = Problem(
                 413, f"wanted a body of at most {self.limit:,} bytes, came more; {self.advice}"
             )
+            raise self.refusal
         if count and not self.service.bodies.take(self.client, count):
-            raise Problem(
+            self.refusal = Problem(
                 429,
                 "wanted room for the body, came more than this server holds at a time; send it "
                 "again, or in parts",
                 headers={"Retry-After": "1"},
             )
+            raise self.refusal
         self.held += count
         return message
 

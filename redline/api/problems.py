@@ -17,7 +17,7 @@ from redline.api.payload import BodyError
 from redline.feedback.labels import LabelError
 from redline.incidents.incident import IncidentSettled, UnknownIncident
 from redline.settings import SettingsError
-from redline.sources.pushed import QueueFull, SubmissionRefused
+from redline.sources.pushed import QueueFull, SourceQuotaReached, SubmissionRefused
 from redline.storage.errors import StoreError
 
 PROBLEM_TYPE = "application/problem+json"
@@ -114,6 +114,7 @@ def connect_problems(server: FastAPI) -> None:
         SubmissionRefused: body_problem,
         LabelError: body_problem,
         QueueFull: queue_problem,
+        SourceQuotaReached: lambda error: body_problem(error, 403),
         SettingsError: settings_problem,
         StoreError: lambda error: Problem(503, str(error), headers={"Retry-After": "5"}),
         UnknownIncident: lambda error: Problem(404, str(error.args[0])),
@@ -137,9 +138,9 @@ def _error_handler(make_problem: Callable[[Any], Problem]) -> Any:
     return respond
 
 
-def body_problem(error: Any) -> Problem:
+def body_problem(error: Any, status: int = 422) -> Problem:
     """Return the problem of an error that has a field, what was wanted and what came."""
-    return Problem(422, str(error), [field_error(error.field, error.wanted, error.came)])
+    return Problem(status, str(error), [field_error(error.field, error.wanted, error.came)])
 
 
 def queue_problem(error: QueueFull) -> Problem:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import resource
 import socket
+import threading
 from collections.abc import AsyncIterator
 
 import uvicorn
@@ -73,19 +74,35 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class EndingServer(uvicorn.Server):
-    """A server that ends the streams of events when it is told to stop, not after them."""
+    """A server that ends event streams and waiting submissions when it is told to stop.
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+    Otherwise it would wait for them, then cancel them without an answer.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, service: Service, stop: threading.Event | None = None
+    ) -> None:
         super().__init__(config)
         self.service = service
+        self.stop = stop  # ends it too
+
+    async def on_tick(self, counter: int) -> bool:
+        ended = await super().on_tick(counter)
+        return ended or (self.stop is not None and self.stop.is_set())
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.service.hub.close()
-        await super().shutdown(sockets)
+        stopping = asyncio.to_thread(self.service.monitor.stop)
+        await asyncio.gather(super().shutdown(sockets), stopping)
 
 
-def serve(server: FastAPI, sock: socket.socket, service: Service) -> None:
-    """Serve until Ctrl-C, within the limits of the service's connections."""
+def serve(
+    server: FastAPI, sock: socket.socket, service: Service, stop: threading.Event | None = None
+) -> None:
+    """Serve until Ctrl-C or `stop`, within the limits of the service's connections.
+
+    After `stop` the socket is still open, so that another server can go on with it.
+    """
     registry = service.connections
     raise_file_limit(registry.limits.connections + SPARE_FILES)
     config = uvicorn.Config(
@@ -98,7 +115,7 @@ def serve(server: FastAPI, sock: socket.socket, service: Service) -> None:
         server_header=False,
     )
     with contextlib.suppress(KeyboardInterrupt):
-        EndingServer(config, service).run(sockets=[sock])
+        EndingServer(config, service, stop).run(sockets=[sock.dup() if stop else sock])
 
 
 def raise_file_limit(wanted: int) -> None:
@@ -142,7 +159,7 @@ def connect_api(server: FastAPI, service: Service) -> Service:
             allow_methods=["*"],
             allow_headers=["*"],
         )
-    server.add_middleware(HostGuard, hosts=service.options.hosts)
+    server.add_middleware(HostGuard, service=service)
     server.add_middleware(SecurityHeaders)
     if service.options.proxies:
         server.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(service.options.proxies))

@@ -102,6 +102,7 @@ class Service:
         self.bodies = BodyBudget()
         self.big_bodies = asyncio.Semaphore(MAX_BIG_BODIES)
         self.oversized = 0  # requests refused for their size
+        self.wrong_hosts = 0  # requests refused for their Host header
         self.malformed = 0  # calls of the page's callbacks refused for a value
 
     @property
@@ -123,6 +124,11 @@ class Service:
         """Write a line of the audit log: who changed what on which stream."""
         if self.store:
             self.store.record(who, what, stream, detail)
+
+    def record_forgotten(self, name: str) -> None:
+        """End the live incident of a source that was forgotten, and write it to the audit log."""
+        self.publish(self.incidents.reset_stream(name, time.time()))
+        self.audit("redline", "forget", name)
 
     def publish_anomalies(self, batches: Sequence[Batch], committed: bool) -> None:
         """Publish every new anomaly as an event; the monitor calls it after each commit."""
@@ -214,6 +220,7 @@ def assemble_service(
     monitor.listeners.append(recorder.on_batches)
     labels = _restored_labels(durable)
     service = Service(monitor, recorder, durable, labels, notifier, options or ServerOptions())
+    monitor.forgetting_listeners.append(service.record_forgotten)
     if notifier:
         notifier.resend(incidents.undelivered())
     return service

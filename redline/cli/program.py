@@ -240,6 +240,8 @@ def run(
     retention_rows: Annotated[str | None, server_option("retention-rows")] = None,
     create: Annotated[str | None, server_option("create")] = None,
     streams: Annotated[str | None, server_option("streams")] = None,
+    client_streams: Annotated[str | None, server_option("client-streams")] = None,
+    forget_days: Annotated[str | None, server_option("forget-days")] = None,
     features: Annotated[str | None, server_option("features")] = None,
     alerts: Annotated[str | None, server_option("alerts")] = None,
     tokens: Annotated[str | None, server_option("tokens")] = None,

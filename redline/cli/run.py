@@ -35,6 +35,7 @@ from redline.sources.pushed import THIS_MACHINE, validate_source_name
 from redline.sources.recording import Columns, Recording
 from redline.storage.retention import Retention
 from redline.storage.sqlite import SqliteStore
+from redline.storage.waiting import open_when_room
 from streams import STREAMS, Stream
 
 CHUNK_STEPS = 2_000  # steps taken and scored at once
@@ -222,12 +223,13 @@ def run_live(plan: RunPlan, server: ServerSettings, show: PrintAnomaly) -> None:
         sock = stack.enter_context(contextlib.closing(listen(server.host, server.port)))
         store = None
         if server.db:
-            store = SqliteStore(server.db, Retention(server.retention_days, server.retention_rows))
+            keep = Retention(server.retention_days, server.retention_rows)
+            store = open_when_room(lambda: SqliteStore(server.db, keep), print_status)
             stack.callback(store.close)
         streams = {}
         if plan.stream is not None:
             streams[plan.name] = MonitoredStream(plan.stream, plan.own_clock)
-        limits = Limits(bool(server.create), server.streams, server.features)
+        limits = Limits.from_settings(server)
         with usage_errors():
             service = assemble_service(
                 lambda store: Monitor(streams, store=store, limits=limits),

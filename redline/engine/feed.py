@@ -85,6 +85,8 @@ class Feed:
     last_snapshot: SnapshotMark | None = None
     due: float = 0.0  # steps owed by the clock
     arrived: float | None = None  # wall seconds at which the newest step came
+    creator: str = ""  # of a pushed source: the token or address that sent its first points
+    submitted: float = 0.0  # of a pushed source: wall seconds at which it last sent anything
     opened: float = field(default_factory=time.time)  # wall seconds
     labelled: bool = False
     ready: bool = True  # False: its past has not been restored from the store yet
@@ -312,6 +314,7 @@ class Feed:
             "begun": self.applied_track.learned_since,
             "notes": dict(self.stream.notes),
             "period": self.stream.period,
+            "creator": self.creator,
         }
 
     def continues(self, old: RestoredStream) -> bool:

@@ -25,17 +25,19 @@ from redline.engine.results import (
     Failure,
     RestoredStream,
     ResultStore,
+    StoredSource,
     log,
     log_failure,
 )
 from redline.engine.stacking import MIN_STACKED, StackingKey, advance_stacked, stacking_key
 from redline.engine.tape import BUFFER_STEPS
 from redline.engine.track import Track
-from redline.settings import Settings, validate_settings
+from redline.settings import ServerSettings, Settings, validate_settings
 from redline.sources.pushed import (
     PushedStream,
     QueueBudget,
     Receipt,
+    SourceQuotaReached,
     SubmissionRefused,
     latest_time,
     validate_points,
@@ -51,8 +53,10 @@ SIMULATED_PACE = 10.0  # steps a wall second at 1x, for streams without a clock 
 RETRY_SECONDS = 5.0  # seconds until a failed stream is tried again
 STOP_SECONDS = 5.0  # seconds that ending the loop may take
 SPEEDS = (1, 2, 5, 10, 20, 50, 100)
-# pushed streams with a whole buffer; those beyond it keep a tenth, the rest is in the store
+FORGETTING_SECONDS = 1.0  # seconds between two looks for silent sources
+FORGOTTEN_AT_ONCE = 5  # silent sources; each costs a commit
 TURN_SECONDS = 0.5  # that full queues may keep the other streams waiting
+# pushed streams with a whole buffer; those beyond it keep a tenth, the rest is in the store
 MANY_SOURCES = 100
 # seconds per stream for which totals are good, so that counting takes a hundredth of the time
 COUNTING_SECONDS = 5e-5
@@ -82,6 +86,19 @@ class Limits(NamedTuple):
     create: bool = True  # whether a new source is opened at its first submission
     streams: int = 5_000  # pushed sources
     features: int = 5_000  # of all pushed sources together; each has its buffer
+    client_streams: int = 2_000  # pushed sources that one client has created
+    silent_seconds: float = 0.0  # after which a pushed source is forgotten; 0 = never
+
+    @classmethod
+    def from_settings(cls, settings: ServerSettings) -> Limits:
+        """Return the limits that a server is started with."""
+        return cls(
+            create=bool(settings.create),
+            streams=settings.streams,
+            features=settings.features,
+            client_streams=settings.client_streams,
+            silent_seconds=86_400.0 * settings.forget_days,
+        )
 
 
 NO_LIMITS = Limits()
@@ -121,11 +138,18 @@ class Monitor:
         self.sources_to_process: deque[str] = deque()  # pushed ones with something to process
         self.sources_to_retry: set[str] = set()  # pushed ones to be tried again at a later round
         self.unsaved_settings: deque[Feed] = deque()  # feeds whose settings are to be stored
+        self.forgotten: dict[str, StoredSource] = {}  # not watched until they send again
+        self.next_forgetting = -math.inf  # monotonic seconds
+        self.refused_sources = 0  # submissions that would have created a source beyond a limit
+        # feeds whose settings could not be put into the outbox, monotonic seconds of the next try
+        self.failed_settings: dict[str, tuple[Feed, float]] = {}
         self.removals: deque[tuple[str, Future[None]]] = deque()  # sources to be removed
         self.settings_applied = 0  # times that settings were applied
         self.settings_stored = 0  # how many of them are in the store
         self.unacknowledged: dict[str, PushedStream] = {}  # those with receipts to resolve
         self.listeners: list[BatchListener] = []
+        # get the name of each source that is forgotten, in the loop's thread
+        self.forgetting_listeners: list[Callable[[str], None]] = []
         self.budget = QueueBudget()
         self.creating = threading.Lock()
         self.wake = threading.Event()
@@ -195,6 +219,7 @@ class Monitor:
                 feed.applied = feed.undone.pop()
                 self._settings_changed(feed)
                 self.request_track(name, feed.applied)
+                self.wake.set()
             return feed.applied
 
     def _settings_changed(self, feed: Feed) -> None:
@@ -253,7 +278,12 @@ class Monitor:
     # --- points that clients push
 
     def submit(
-        self, name: str, time: np.ndarray, x: np.ndarray, names: Sequence[str] = ()
+        self,
+        name: str,
+        time: np.ndarray,
+        x: np.ndarray,
+        names: Sequence[str] = (),
+        creator: str = "",
     ) -> Receipt:
         """Queue points of a source, from any thread; the receipt resolves when they are committed.
 
@@ -262,6 +292,7 @@ class Monitor:
             time: (n,) seconds since the epoch.
             x: (n, features).
             names: the features of x in its order; a source has those of its first submission.
+            creator: the client, whose new sources are counted; "" = this program.
 
         Raises:
             SubmissionRefused: says what is wrong; QueueFull: send the same again later.
@@ -269,7 +300,7 @@ class Monitor:
         known = self.feeds.get(name)
         latest = latest_time(self.wall(), known.stream.period if known else 0.0)
         time, x = validate_points(time, x, latest)
-        feed = known or self._create_source(name, tuple(names), x.shape[1])
+        feed = known or self._create_source(name, tuple(names), x.shape[1], creator)
         if not isinstance(feed.stream, PushedStream):
             wanted = "a source that programs push into"
             came = f"{name!r}, which Redline feeds itself; choose another name"
@@ -277,13 +308,14 @@ class Monitor:
         if self.stopping.is_set():
             wanted = "a service that runs"
             raise SubmissionRefused("points", wanted, "them while it ends; send again")
+        feed.submitted = self.wall()
         receipt = feed.stream.enqueue(time, feed.stream.to_columns(x, names))
         self.sources_to_process.append(name)
         self.wake.set()
         return receipt
 
-    def _create_source(self, name: str, names: tuple[str, ...], width: int) -> Feed:
-        """Return the feed of a source whose first points these are."""
+    def _create_source(self, name: str, names: tuple[str, ...], width: int, creator: str) -> Feed:
+        """Return the feed of a source whose first points these are, or that was forgotten."""
         validate_source_name(name, names)
         numbered = tuple(f"value {i + 1}" for i in range(width))
         names = names or (("value",) if width == 1 else numbered)
@@ -293,37 +325,66 @@ class Monitor:
         with self.creating:
             if name in self.feeds:
                 return self.feeds[name]
-            if not self.limits.create:
-                wanted = "a source that is known; new ones are not opened here, by the setting "
-                raise SubmissionRefused("source", wanted + "create", repr(name))
-            if len(self.feeds) - len(self.clocked) >= self.limits.streams:
-                wanted = f"at most {self.limits.streams:,} pushed sources, by the setting streams"
-                raise SubmissionRefused("source", wanted, f"another, {name!r}")
-            self._refuse_features(name, len(names))
-            return self.add_source(name, names)
+            past = self.forgotten.get(name, StoredSource(name, names, (), creator))
+            try:
+                self._refuse_beyond_limits(past)
+            except SubmissionRefused:
+                self.refused_sources += 1
+                raise
+            return self.add_source(name, past.names, creator=creator)
 
-    def _refuse_features(self, name: str, width: int) -> None:
-        """Refuse a source for whose features there is no room."""
+    def _refuse_beyond_limits(self, source: StoredSource) -> None:
+        """Refuse a source that would be one too many; a forgotten one is no new one."""
+        name = repr(source.name)
+        if not self.limits.create and source.name not in self.forgotten:
+            wanted = "a source that is known; new ones are not opened here, by the setting "
+            raise SubmissionRefused("source", wanted + "create", name)
         pushed = [feed for feed in list(self.feeds.values()) if feed.pushed]
+        if len(pushed) >= self.limits.streams:
+            wanted = f"at most {self.limits.streams:,} pushed sources, by the setting streams"
+            raise SubmissionRefused("source", wanted, f"another, {name}")
+        created = sum(feed.creator == source.creator for feed in pushed) if source.creator else 0
+        if created >= self.limits.client_streams:
+            wanted = (
+                f"at most {self.limits.client_streams:,} sources created by {source.creator}, by "
+                "the setting client-streams"
+            )
+            advice = "remove some with DELETE /api/streams/{source}, or raise the setting"
+            raise SourceQuotaReached("source", wanted, f"another, {name}; {advice}")
+        width = len(source.names)
         taken = sum(len(feed.stream.names) for feed in pushed)
         if taken + width > self.limits.features:
             raise SubmissionRefused(
                 "values",
                 f"at most {self.limits.features:,} features of all pushed sources, by the setting "
                 "features",
-                f"{width:,} more, of {name!r}, beside {taken:,}",
+                f"{width:,} more, of {name}, beside {taken:,}",
             )
 
     def add_source(
-        self, name: str, names: Sequence[str], units: Sequence[str] = (), ready: bool = True
+        self,
+        name: str,
+        names: Sequence[str],
+        units: Sequence[str] = (),
+        ready: bool = True,
+        creator: str = "",
     ) -> Feed:
-        """Add a pushed source, with a buffer as long as the number of sources allows."""
+        """Add a pushed source, with a buffer as long as the number of sources allows.
+
+        One that was forgotten keeps its features and its creator, and continues its past.
+        """
+        past = self.forgotten.pop(name, None)
+        if past is not None:
+            _, names, units, creator, *_ = past
+            ready = False
         known = partial(self._accepted_before, name)
         stream = PushedStream(name, names, units, self.budget, known)
         many = len(self.feeds) - len(self.clocked) >= MANY_SOURCES
         most = BUFFER_STEPS // 10 if many else BUFFER_STEPS
         capacity = max(BUFFER_STEPS // 10, min(most, 20 * BUFFER_STEPS // len(names)))
         feed = self._make_feed(name, stream, own_clock=True, capacity=capacity, ready=ready)
+        feed.creator = creator
+        feed.submitted = self.wall()
         return self._add_feed(feed)
 
     def remove_source(self, name: str) -> Future[None]:
@@ -335,8 +396,8 @@ class Monitor:
         Raises:
             SubmissionRefused: the stream is not a pushed source.
         """
-        feed = self.feeds[name]
-        if not isinstance(feed.stream, PushedStream):
+        feed = self.feeds.get(name)
+        if feed is not None and not isinstance(feed.stream, PushedStream):
             wanted = "a source that programs push into"
             raise SubmissionRefused("source", wanted, f"{name!r}, which Redline feeds itself")
         removed: Future[None] = Future()
@@ -356,37 +417,94 @@ class Monitor:
                 removed.set_result(None)
 
     def _remove_source(self, name: str) -> None:
-        """Commit what waits, delete what is stored of a source, then forget it."""
-        feed = self.feeds.get(name)
-        if feed is None:  # asked for twice
+        """Commit what waits, delete what is stored of a source, then drop it."""
+        if name not in self.feeds and name not in self.forgotten:  # asked for twice
             return
+        self._commit_before_drop(name)
+        if self.store:
+            self.store.remove_stream(name)
+        self.forgotten.pop(name, None)
+        if name in self.feeds:
+            came = f"{name!r}, removed"
+            self._drop_feed(name, SubmissionRefused("source", "a source that is there", came))
+
+    def _commit_before_drop(self, name: str) -> None:
+        """Commit what waits, so that nothing of a source comes later; OSError = it failed."""
         self.commit_results(force=True)
         if self.trouble is not None:
             raise OSError(f"{name} was not removed: {self.trouble.text}")
-        if self.store:
-            self.store.remove_stream(name)
-        del self.feeds[name]
+
+    def _drop_feed(self, name: str, refusal: Exception) -> None:
+        """Drop the feed of a pushed source; what waits in its queue is refused."""
+        stream = self.feeds.pop(name).stream
         self.viewed.pop(name, None)
         self.unacknowledged.pop(name, None)
         self.sources_to_retry.discard(name)
-        stream = feed.stream
         assert isinstance(stream, PushedStream)
-        stream.abandon(SubmissionRefused("source", "a source that is there", f"{name!r}, removed"))
+        stream.abandon(refusal)
         stream.release(stream.waiting)
+
+    def _forget_silent_sources(self, now: float) -> None:
+        """Forget some of the pushed sources that have been silent for too long.
+
+        One that never sent anything was opened by the operator, and stays.
+        """
+        if not self.limits.silent_seconds or now < self.next_forgetting:
+            return
+        self.next_forgetting = now + FORGETTING_SECONDS
+        since = self.wall() - self.limits.silent_seconds
+        silent = [
+            feed.name
+            for feed in list(self.feeds.values())
+            if feed.pushed and feed.submitted < since and (feed.end or not feed.ready)
+        ]
+        for name in silent[:FORGOTTEN_AT_ONCE]:
+            try:
+                self._forget_source(name)
+            except OSError as error:
+                log.warning("the silent source %s is not forgotten yet: %s", name, error)
+                return
+
+    def _forget_source(self, name: str) -> None:
+        """Drop the feed of a source; its history and settings stay in the store."""
+        feed = self.feeds[name]
+        self._commit_before_drop(name)
+        with self.creating:  # no submission may find it neither here nor there
+            if self.store:
+                self.store.forget_stream(name)
+                stream = feed.stream
+                self.forgotten[name] = StoredSource(name, stream.names, stream.units, feed.creator)
+            self._drop_feed(name, ConnectionAbortedError(f"{name} was forgotten; send again"))
+        for listener in self.forgetting_listeners:
+            try:
+                listener(name)
+            except Exception as error:  # noqa: BLE001  logged: a listener must not stop the loop
+                log_failure("a listener", error)
 
     def _add_known_sources(self) -> None:
         """Add the pushed sources of the store; their past is restored on the first request."""
-        for name, names, units in self.store.pushed_streams() if self.store else ():
-            if name not in self.feeds:
-                self.add_source(name, names, units, ready=False)
+        for source in self.store.pushed_streams() if self.store else ():
+            if source.forgotten:
+                self.forgotten[source.name] = source
+            elif source.name not in self.feeds:
+                feed = self.add_source(
+                    source.name, source.names, source.units, ready=False, creator=source.creator
+                )
+                feed.submitted = source.seen
 
     def _accepted_before(self, name: str, times: np.ndarray) -> np.ndarray:
-        """Return (n,) bool: which of these times (n,) the source has sent before."""
+        """Return (m,) bool: which of the first m of times (n,) the source has sent before.
+
+        m < n where the store needs another call for the rest.
+        """
         tape = self.feeds[name].tape
         found = np.isin(times, tape.read("time", tape.first, tape.end)[:, 0])
-        if self.store and not found.all():
-            found[~found] = self.store.match_times(name, times[~found])
-        return found
+        unknown = np.flatnonzero(~found)
+        if not self.store or not len(unknown):
+            return found
+        matched = self.store.match_times(name, times[unknown])
+        found[unknown[: len(matched)]] = matched
+        return found if len(matched) == len(unknown) else found[: unknown[len(matched)]]
 
     def _make_feed(self, name: str, stream: Stream, own_clock: bool, **fields: Any) -> Feed:
         return Feed(name, stream, own_clock, outbox=self.outbox, next_id=self.next_id, **fields)
@@ -491,6 +609,7 @@ class Monitor:
         self.sources_to_retry.difference_update(self.sources_to_process)
         self.process_pushed(self.clock() + TURN_SECONDS)
         self._remove_sources()
+        self._forget_silent_sources(now)
         self.evict_idle_tracks(now)
 
     def _take_due(self, feed: Feed, elapsed: float) -> None:
@@ -519,10 +638,7 @@ class Monitor:
         """
         now = self.clock()
         applied = self.settings_applied
-        for _ in range(len(self.unsaved_settings)):
-            feed = self.unsaved_settings.popleft()
-            if self.feeds.get(feed.name) is feed:  # else it was removed
-                self._isolated(feed, feed.emit_settings)
+        self._emit_settings(now)
         arrived = feeds = self._arrived_feeds(now)
         while feeds:
             feeds = [feed for feed in feeds if self._isolated(feed, partial(self._receive, feed))]
@@ -535,8 +651,27 @@ class Monitor:
             feed.name for feed in arrived if not feed.failure and _waits(feed)
         )
         self.commit_results()
-        if self.trouble is None:
+        if self.trouble is None and not self.failed_settings:
             self.settings_stored = applied
+
+    def _emit_settings(self, now: float) -> None:
+        """Put changed settings into the outbox; what fails is tried again after a while."""
+        failed = list(self.failed_settings.values())
+        self.failed_settings.clear()
+        for feed, retry in failed:
+            if now < retry:
+                self.failed_settings[feed.name] = (feed, retry)
+            else:
+                self.unsaved_settings.append(feed)
+        for _ in range(len(self.unsaved_settings)):
+            feed = self.unsaved_settings.popleft()
+            if self.feeds.get(feed.name) is not feed:  # it was removed
+                continue
+            try:
+                feed.emit_settings()
+            except Exception as error:  # noqa: BLE001  logged and tried again: the others go on
+                log_failure(f"storing the settings of {feed.name}", error)
+                self.failed_settings[feed.name] = (feed, now + RETRY_SECONDS)
 
     def _arrived_feeds(self, now: float) -> list[Feed]:
         """Return the pushed feeds with something to process, without those that failed lately."""

@@ -141,6 +141,17 @@ class RestoredStream(NamedTuple):
     anomalies: list[tuple[Any, ...]]  # the last ones, oldest first, with the fields of Anomaly
 
 
+class StoredSource(NamedTuple):
+    """A stream whose points clients push, as the store knows it."""
+
+    name: str
+    names: tuple[str, ...]  # of the features
+    units: tuple[str, ...]
+    creator: str = ""  # the token or address that sent its first points; "" = unknown
+    seen: float = 0.0  # wall seconds of its last commit
+    forgotten: bool = False  # whether it is not watched until it sends again
+
+
 class ResultStore(ABC):
     """The interface of a store of results.
 
@@ -156,8 +167,12 @@ class ResultStore(ABC):
         """Return a stream's oldest snapshot with the rows since; None = the stream is unknown."""
 
     @abstractmethod
-    def pushed_streams(self) -> Sequence[tuple[str, tuple[str, ...], tuple[str, ...]]]:
-        """Return (name, features, units) of every stream whose points clients push."""
+    def pushed_streams(self) -> Sequence[StoredSource]:
+        """Return every stream whose points clients push."""
+
+    @abstractmethod
+    def forget_stream(self, name: str) -> None:
+        """Mark a stream as forgotten until its next commit; an unknown one is no error."""
 
     @abstractmethod
     def last_anomaly_id(self) -> int:
@@ -165,7 +180,10 @@ class ResultStore(ABC):
 
     @abstractmethod
     def match_times(self, name: str, times: np.ndarray) -> np.ndarray:
-        """Return (n,) bool: whether the stream has a point at these times (n,), epoch seconds."""
+        """Return (m,) bool: whether the stream has a point at the first m of times (n,), n > 0.
+
+        Times are epoch seconds; m is at least 1, and less than n where more would take long.
+        """
 
     @abstractmethod
     def remove_stream(self, name: str) -> None:

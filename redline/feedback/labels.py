@@ -175,14 +175,16 @@ class LabelRegistry:
 
     def is_proposal_due(self, stream: str) -> bool:
         """Return whether there are enough labels to propose settings, not all of them dismissed."""
-        ids = [label.id for label in self.of_stream(stream)]
-        return len(ids) >= MIN_LABELS and self.dismissed.get(stream) != ids
+        with self.lock:
+            ids = [label.id for label in self.of_stream(stream)]
+            return len(ids) >= MIN_LABELS and self.dismissed.get(stream) != ids
 
     def dismiss(self, stream: str) -> None:
         """Dismiss proposals for a stream until its labels change."""
-        ids = [label.id for label in self.of_stream(stream)]
-        self.persistence.dismiss(stream, ids)
-        self.dismissed[stream] = ids
+        with self.lock:
+            ids = [label.id for label in self.of_stream(stream)]
+            self.persistence.dismiss(stream, ids)
+            self.dismissed[stream] = ids
 
     def restore(
         self,

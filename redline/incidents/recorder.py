@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from redline.engine.results import Batch, RestoredStream, ResultStore, log
+from redline.engine.results import Batch, RestoredStream, ResultStore, StoredSource, log
 from redline.incidents.incident import Change
 from redline.incidents.registry import Incidents, StoredIncidents
 from redline.storage.sqlite import SqliteStore
@@ -43,8 +43,12 @@ class IncidentRecorder(ResultStore):
     def load_stream(self, name: str) -> RestoredStream | None:
         return self.store.load_stream(name) if self.store else None
 
-    def pushed_streams(self) -> Sequence[tuple[str, tuple[str, ...], tuple[str, ...]]]:
+    def pushed_streams(self) -> Sequence[StoredSource]:
         return self.store.pushed_streams() if self.store else ()
+
+    def forget_stream(self, name: str) -> None:
+        if self.store:
+            self.store.forget_stream(name)
 
     def last_anomaly_id(self) -> int:
         return self.store.last_anomaly_id() if self.store else 0

@@ -13,6 +13,7 @@ from dash import Input, Output, State, ctx, dcc, html, no_update
 from redline.api.service import Service
 from redline.engine.feed import Feed
 from redline.engine.monitor import Monitor
+from redline.page.actions import page_actor
 from redline.sources.csv import read_csv
 from redline.sources.csv_cells import CsvError, visible_text
 from redline.sources.pushed import YOUR_DATA
@@ -20,7 +21,12 @@ from redline.sources.recording import Columns, Recording
 from redline.sources.timestamps import TIMESTAMP_FORMATS
 
 COLUMN_BOXES = ("time", "stamps", "values", "label")  # they correct how a file was read
-NEW_SOURCE_TRIGGERS = ("upload", "col-apply", "replay", "show-all")
+UPLOAD_ACTS = {  # what opens *Your data* anew -> how the audit log calls it
+    "upload": "uploaded a file",
+    "col-apply": "read the file with other columns",
+    "replay": "played the file from the start",
+    "show-all": "showed the whole file",
+}
 ROWS_AT_ONCE = 600  # rows of an uploaded file that are shown at once, before it plays on
 
 
@@ -102,13 +108,22 @@ def connect_upload(app: dash.Dash, service: Service) -> None:
             await asyncio.to_thread(handle_upload, service.monitor, trigger, contents, name, boxes)
         except CsvError as error:
             return {**same, "said": str(error)}
-        if trigger in NEW_SOURCE_TRIGGERS:  # another source: its steps count anew
+        if trigger in UPLOAD_ACTS:  # another source: its steps count anew
+            await asyncio.to_thread(audit_upload, service, UPLOAD_ACTS[trigger])
             changes = await asyncio.to_thread(
                 service.incidents.reset_stream, YOUR_DATA, time.time()
             )
             service.publish(changes)
         feed = service.monitor.feeds.get(YOUR_DATA)
         return {**same, "said": "", **(guess_boxes(feed) if feed else {"hidden": True})}
+
+
+def audit_upload(service: Service, what: str) -> None:
+    """Write to the audit log who opened *Your data* anew, and with which file."""
+    feed = service.monitor.feeds.get(YOUR_DATA)
+    if feed is not None and isinstance(feed.stream, Recording):
+        detail = {"file": feed.stream.title, "rows": feed.stream.total, "bytes": len(feed.about)}
+        service.audit(page_actor(), what, YOUR_DATA, **detail)
 
 
 def handle_upload(

@@ -447,7 +447,8 @@ def choose_clock(
     at = {name: index for index, name in enumerate(table.names)}
     cells = [cell.strip() for cell in timestamp_cells(list(zip(*head)), chosen, at)] if head else []
     numbers = [cell for cell in cells if cell_kind(cell, table.decimal) == "number"]
-    compact = numbers and all(map(is_compact, numbers))
+    # most, not all: one impossible date must not turn a column of dates into seconds
+    compact = sum(map(is_compact, numbers)) * 2 > len(numbers)
     if chosen.stamps in SECONDS_PER_UNIT or (len(numbers) * 2 > len(cells) and not compact):
         return ElapsedReader(
             table.decimal, UNIT_ALIASES.get(split_unit(chosen.time or "")[1].lower(), "seconds")

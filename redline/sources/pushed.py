@@ -13,6 +13,7 @@ submission that does not fit into the queue is refused as a whole and counted.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -53,6 +54,10 @@ class SubmissionRefused(ValueError):
 
 class QueueFull(SubmissionRefused):
     """A submission that does not fit into the queue now; it can be sent again later."""
+
+
+class SourceQuotaReached(SubmissionRefused):
+    """A new source of a client that has created as many as one client may."""
 
 
 class SubmissionCounts(NamedTuple):
@@ -202,7 +207,8 @@ class PushedStream(Stream):
             names: its features.
             units: their units; none where left out.
             budget: the queue space it shares with other sources.
-            known: returns (n,) bool, at which of these times (n,) the source has a point.
+            known: returns (m,) bool, at which of the first m of times (n,) the source has a point;
+                m < n, but at least 1, where finding out about all of them would take long.
         """
         self.title = title
         self.names = tuple(names)
@@ -214,6 +220,10 @@ class PushedStream(Stream):
         self.intervals: list[float] = []  # seconds between its first points
         self.end = 0  # fresh points ever: the absolute step of the next one
         self.queue: deque[Submission] = deque()
+        self.sorting = 0  # submissions being sorted, the first of the queue
+        # of those: old times not looked up yet, in order, and those that the source had already
+        self.unknown_times: np.ndarray | None = None
+        self.known_times: list[np.ndarray] = []
         self.waiting = 0  # points queued, or sorted and not taken yet
         self.budget = budget or QueueBudget()
         self.lock = threading.Lock()
@@ -309,8 +319,13 @@ class PushedStream(Stream):
         self.budget.release(points)
 
     def sort_queue(self) -> Chunk:
-        """Empty the queue into fresh, repeated and late points; return the fresh ones."""
-        submissions = list(self.queue)
+        """Empty the queue into fresh, repeated and late points; return the fresh ones.
+
+        Where it takes long to tell late points from repeated ones, nothing is returned yet, and the
+        next call goes on with the same submissions.
+        """
+        self.sorting = self.sorting or len(self.queue)
+        submissions = list(itertools.islice(self.queue, self.sorting))
         time = submissions[0].time
         x = submissions[0].x
         if len(submissions) > 1:
@@ -319,6 +334,9 @@ class PushedStream(Stream):
         # (1 + n,) the newest time before each point, then the newest of all
         newest = np.maximum.accumulate(np.concatenate(([self.newest_time], time)))
         fresh = time > newest[:-1]
+        if not fresh.all() and not self.look_up(time[~fresh]):
+            return self.empty
+        self.sorting = 0
         late = np.zeros(len(time), bool) if fresh.all() else self.late_mask(time, fresh)
         self.defer_receipts(submissions, fresh, late)
         if not fresh.all():
@@ -329,6 +347,19 @@ class PushedStream(Stream):
         self.update_period(time)
         self.newest_time = float(newest[-1])
         return Chunk(time, x, None)
+
+    def look_up(self, times: np.ndarray) -> bool:
+        """Find out at which of these times (n,) there is a point already; False = not all yet."""
+        if self.unknown_times is None:
+            self.unknown_times = np.unique(times)  # in order, so that neighbours are read at once
+            self.known_times = []
+        known = self.known(self.unknown_times)
+        self.known_times.append(self.unknown_times[: len(known)][known])
+        self.unknown_times = self.unknown_times[len(known) :]
+        if len(self.unknown_times):
+            return False
+        self.unknown_times = None
+        return True
 
     def defer_receipts(
         self, submissions: Sequence[Submission], fresh: np.ndarray, late: np.ndarray
@@ -359,7 +390,7 @@ class PushedStream(Stream):
         seen = (
             np.isin(old_time, time[fresh])
             | np.isin(old_time, list(self.late_times))
-            | self.known(old_time)
+            | np.isin(old_time, np.concatenate(self.known_times))
         )
         first = np.zeros(len(old), bool)  # of several old points at one time, the first
         first[np.unique(old_time, return_index=True)[1]] = True

@@ -18,7 +18,13 @@ class StoreDamaged(StoreError):
     """What is stored is not what was written."""
 
 
+class StoreFull(StoreError):
+    """There is no room to write; the same may succeed later."""
+
+
 DAMAGED = "is damaged"
+FULL = "cannot grow: its disk is full or its size is limited"
+ERROR_KINDS = {DAMAGED: StoreDamaged, FULL: StoreFull}  # of errors; any other is a StoreError
 ERROR_CAUSES = (
     (
         ("is locked", "busy"),
@@ -27,7 +33,7 @@ ERROR_CAUSES = (
     ),
     (
         ("full", "disk i/o error", "too large"),
-        "cannot grow: its disk is full or its size is limited",
+        FULL,
         "make room",
     ),
     (
@@ -48,8 +54,7 @@ def explain_error(path: Path, error: Exception) -> StoreError:
     said = str(getattr(error, "orig", None) or error)
     for signs, what, todo in ERROR_CAUSES:
         if any(sign in said.lower() for sign in signs):
-            kind = StoreDamaged if what == DAMAGED else StoreError
-            return kind(f"{path} {what} ({said}); {todo}")
+            return ERROR_KINDS.get(what, StoreError)(f"{path} {what} ({said}); {todo}")
     return StoreError(f"{path} cannot be used ({said})")
 
 

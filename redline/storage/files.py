@@ -42,6 +42,16 @@ def refuse_cut(path: Path, write: bool) -> None:
         )
 
 
+def remove_empty(path: Path) -> None:
+    """Remove a file that could not be made a store, as on a full disk.
+
+    Left empty, it would be taken for a store that lost what it held.
+    """
+    with suppress(OSError):
+        if not path.stat().st_size:
+            path.unlink()
+
+
 def stored_size(path: Path) -> int:
     """Return the bytes that a database says it has, in its header; 0 = it says nothing."""
     with path.open("rb") as file:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import sqlalchemy as sa
 
-from redline.engine.results import RestoredStream
+from redline.engine.results import RestoredStream, StoredSource
 from redline.storage.checksums import verify_row
 from redline.storage.encoding import (
     ROW_HEADER,
@@ -30,6 +30,11 @@ from redline.storage.schema import (
 )
 
 RESTORED_ANOMALIES = 1_000  # newest anomalies of a stream that a restart reads
+# what one comparison of times with the stored ones may take: some 20 ms
+MATCHED_TIMES = 5_000
+MATCHED_CHUNKS = 200
+MATCHED_BYTES = 8 * 2**20
+TIMES_IN_QUERY = 500  # times that one query looks up among the late points
 
 
 class StoredPoints(NamedTuple):
@@ -66,17 +71,28 @@ def last_anomaly_id(c: sa.Connection) -> int:
     return int(c.execute(sa.select(sa.func.max(anomalies_table.c.id))).scalar() or 0)
 
 
-def list_pushed_streams(c: sa.Connection) -> list[tuple[str, tuple[str, ...], tuple[str, ...]]]:
-    """Return (name, features, units) of the streams that clients push, last committed first."""
+def list_pushed_streams(c: sa.Connection) -> list[StoredSource]:
+    """Return the streams that clients push, last committed first."""
+    t = streams_table.c
     query = (
-        sa.select(streams_table.c.name, streams_table.c.names, streams_table.c.units)
-        .where(streams_table.c.pushed)
-        .order_by(streams_table.c.seen.desc(), streams_table.c.id)
+        sa.select(t.name, t.names, t.units, t.counts, t.seen)
+        .where(t.pushed)
+        .order_by(t.seen.desc(), t.id)
     )
-    return [
-        (row.name, tuple(json.loads(row.names)), tuple(json.loads(row.units)))
-        for row in c.execute(query)
-    ]
+    found = []
+    for row in c.execute(query):
+        counts = json.loads(row.counts)
+        found.append(
+            StoredSource(
+                name=row.name,
+                names=tuple(json.loads(row.names)),
+                units=tuple(json.loads(row.units)),
+                creator=counts.get("creator", ""),
+                seen=row.seen,
+                forgotten=counts.get("forgotten", False),
+            )
+        )
+    return found
 
 
 def load_stream(c: sa.Connection, name: str, path: Path) -> RestoredStream | None:
@@ -147,25 +163,64 @@ def _rows_since(c: sa.Connection, id: int, first: int, features: int) -> np.ndar
 
 
 def match_stored_times(c: sa.Connection, name: str, times: np.ndarray) -> np.ndarray:
-    """Return (n,) bool: whether the stream has a point at these times (n,), epoch seconds."""
-    found = np.zeros(len(times), bool)
+    """Return (m,) bool: whether the stream has a point at the first m of times (n,), epoch seconds.
+
+    Only the chunks that the times fall into are read, and at most MATCHED_CHUNKS of them or
+    MATCHED_BYTES, so that the time this takes has a bound: m < n where that was not enough, but
+    always at least 1.
+    """
     stream = _find_stream(c, name)
-    if stream is None or not len(times):
-        return found
-    low = float(times.min())
-    high = float(times.max())
+    if stream is None:
+        return np.zeros(len(times), bool)
+    times = times[:MATCHED_TIMES]
+    found = _match_chunks(c, stream, times)
+    unmatched = np.flatnonzero(~found)
+    for i in range(0, len(unmatched), TIMES_IN_QUERY):
+        some = unmatched[i : i + TIMES_IN_QUERY]
+        late = sa.select(late_table.c.time).where(
+            late_table.c.stream == stream.id, late_table.c.time.in_(times[some].tolist())
+        )
+        found[some] = np.isin(times[some], c.execute(late).scalars().all())
+    return found
+
+
+def _match_chunks(c: sa.Connection, stream: Any, times: np.ndarray) -> np.ndarray:
+    """Return (m,) bool: whether a chunk has a point at the first m of times (n,), n > 0."""
     width = len(json.loads(stream.names))
-    overlapping = (
-        (points_table.c.stream == stream.id)
-        & (points_table.c.newest >= low)
-        & (points_table.c.oldest <= high)
-    )
-    for chunk in _verified(c, points_table, sa.select(points_table).where(overlapping)):
-        found |= np.isin(times, decode_rows([chunk.rows], width)[:, 0])
-    late = sa.select(late_table.c.time).where(
-        late_table.c.stream == stream.id, late_table.c.time.between(low, high)
-    )
-    return found | np.isin(times, c.execute(late).scalars().all())
+    found = np.zeros(len(times), bool)
+    undecided = np.ones(len(times), bool)
+    read_bytes = 0
+    for _ in range(MATCHED_CHUNKS):
+        first = int(undecided.argmax())
+        span, chunk = _chunk_of_time(c, stream.id, float(times[first]))
+        inside = undecided & (times >= span[0]) & (times <= span[1])
+        if chunk is not None:
+            found[inside] = np.isin(times[inside], decode_rows([chunk.rows], width)[:, 0])
+            read_bytes += len(chunk.rows)
+        undecided &= ~inside
+        if not undecided.any():
+            return found
+        if read_bytes >= MATCHED_BYTES:
+            break
+    return found[: int(undecided.argmax())]
+
+
+def _chunk_of_time(c: sa.Connection, id: int, time: float) -> tuple[tuple[float, float], Any]:
+    """Return the span of time around `time` that one chunk decides, with that chunk.
+
+    None instead of a chunk: there is no point within the span.
+    """
+    t = points_table.c
+    # the points of a stream become newer from chunk to chunk, so no other can hold the time
+    next_chunk = (t.stream == id) & (t.newest >= time)
+    edges = sa.select(t.id, t.oldest, t.newest).where(next_chunk).order_by(t.newest).limit(1)
+    edge = c.execute(edges).first()
+    if edge is None:
+        return (time, np.inf), None
+    if edge.oldest > time:
+        return (time, float(np.nextafter(edge.oldest, -np.inf))), None
+    chunk = _verified(c, points_table, sa.select(points_table).where(t.id == edge.id))[0]
+    return (chunk.oldest, chunk.newest), chunk
 
 
 # --- for people and programs

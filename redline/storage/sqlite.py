@@ -7,6 +7,7 @@ Points are stored in chunks, a blob of float64 rows each: 200,000 points a secon
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sqlite3
@@ -19,9 +20,9 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from redline.engine.results import Batch, RestoredStream, ResultStore
+from redline.engine.results import Batch, RestoredStream, ResultStore, StoredSource
 from redline.storage.audit import insert_audit_line, read_audit_log
-from redline.storage.checksums import verify_store
+from redline.storage.checksums import rewrite_rows, verify_store
 from redline.storage.errors import StoreDamaged, StoreError, translate_errors
 from redline.storage.files import (
     acquire_owner_lock,
@@ -29,6 +30,7 @@ from redline.storage.files import (
     file_identity,
     log_file,
     refuse_cut,
+    remove_empty,
 )
 from redline.storage.incidents import read_incidents, write_incidents
 from redline.storage.labels import (
@@ -53,7 +55,7 @@ from redline.storage.reading import (
 )
 from redline.storage.renaming import rename_reserved_sources
 from redline.storage.retention import Retention, RetentionSweeper
-from redline.storage.schema import prepare_schema
+from redline.storage.schema import prepare_schema, streams_table
 from redline.storage.writing import BatchWriter
 
 VERIFIED_AT_START = 16 * 2**20  # bytes of a file that is verified before it is used
@@ -122,11 +124,14 @@ class SqliteStore(ResultStore):
         self.damage: StoreDamaged | None = None  # found while reading
         with translate_errors(self.path):
             refuse_cut(self.path, write)
+            new = not self.path.exists() or not self.path.stat().st_size
             self.owner = acquire_owner_lock(self.path) if write else None
             try:
                 self._open(write)
             except BaseException:
                 self.close()
+                if new and write:
+                    remove_empty(self.path)
                 raise
 
     def _open(self, write: bool) -> None:
@@ -226,8 +231,8 @@ class SqliteStore(ResultStore):
         with self.reading() as c:
             return last_anomaly_id(c)
 
-    def pushed_streams(self) -> list[tuple[str, tuple[str, ...], tuple[str, ...]]]:
-        """Return (name, features, units) of the streams that clients push, newest first."""
+    def pushed_streams(self) -> list[StoredSource]:
+        """Return the streams that clients push, last committed first."""
         with self.reading() as c:
             return list_pushed_streams(c)
 
@@ -237,9 +242,21 @@ class SqliteStore(ResultStore):
             return load_stream(c, name, self.path)
 
     def match_times(self, name: str, times: np.ndarray) -> np.ndarray:
-        """Return (n,) bool: whether the stream has a point at these times (n,), epoch seconds."""
+        """Return (m,) bool: whether the stream has a point at the first m of times (n,), n > 0.
+
+        Times are epoch seconds; m is at least 1, and less than n where more would take long.
+        """
         with self.reading() as c:
             return match_stored_times(c, name, times)
+
+    def forget_stream(self, name: str) -> None:
+        """Mark a stream as forgotten until its next commit; an unknown one is no error."""
+
+        def with_mark(row: Mapping[str, Any]) -> dict[str, Any]:
+            return {"counts": json.dumps({**json.loads(row["counts"]), "forgotten": True})}
+
+        with self.writing() as c:
+            rewrite_rows(c, streams_table, streams_table.c.name == name, with_mark)
 
     def remove_stream(self, name: str) -> None:
         """Delete everything that is stored of a stream; an unknown one is no error.
@@ -401,9 +418,13 @@ class UnavailableStore(ResultStore):
         """Return None: no stream is known."""
         return None
 
-    def pushed_streams(self) -> list[tuple[str, tuple[str, ...], tuple[str, ...]]]:
+    def pushed_streams(self) -> list[StoredSource]:
         """Return no streams."""
         return []
+
+    def forget_stream(self, name: str) -> None:
+        """Raise the reason."""
+        raise self.reason
 
     def last_anomaly_id(self) -> int:
         """Return 0: there are no anomalies."""

@@ -35,6 +35,7 @@ from redline.api.history import (
     thin_rows,
 )
 from redline.api.payload import BodyError, parse_document, parse_submission
+from redline.api.routes.state import status_report
 from redline.api.server import connect_api
 from redline.api.service import ServerOptions, assemble_service
 from redline.api.sse import EventFilter, EventHub, ServerEvent
@@ -42,6 +43,7 @@ from redline.detection.third_party import IsolationForest
 from redline.engine.feed import MonitoredStream
 from redline.engine.monitor import Limits, Monitor
 from redline.engine.wording import SEVERITIES
+from redline.settings import Settings
 from redline.sources.csv import read_csv
 from redline.sources.pushed import SubmissionRefused
 from redline.storage import reading
@@ -763,6 +765,37 @@ def test_a_page_whose_name_was_pointed_here_gets_nothing_and_changes_nothing(wav
     )
 
 
+@pytest.mark.parametrize("path", ["/api/submit", "/api/labels", "/api/configure"])
+def test_a_body_that_turns_out_too_big_is_a_413_wherever_it_is_read(path):
+    def pieces(count):
+        for _ in range(count):
+            yield b" " * 100
+
+    with served(Monitor({}), body=1_000) as client:
+        kind = {"content-type": "application/json"}
+        problem = refused(client.post(path, content=pieces(50), headers=kind), 413)
+        assert "at most 1,000 bytes" in problem["detail"]
+        assert client.get("/api/status").json()["requests"]["too_big"] == 1
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(client.service.bodies, "most", 500)
+            busy = client.post(path, content=pieces(9), headers=kind)
+        assert refused(busy, 429) and busy.headers["retry-after"] == "1"
+
+
+def test_requests_for_another_host_are_counted_and_logged_once_a_second(caplog, monkeypatch):
+    now = [1e6]
+    monkeypatch.setattr(guard.time, "monotonic", lambda: now[0])
+    with served(Monitor({})) as client:
+        for _ in range(50):
+            client.get("/", headers={"Host": "evil.example"})
+        now[0] += 1.5
+        client.get("/api/status", headers={"Host": "evil.example\x1b[31m"})
+        assert client.get("/api/status").json()["requests"]["wrong_host"] == 51
+    lines = [r.getMessage() for r in caplog.records if "request from" in r.getMessage()]
+    assert len(lines) == 2 and "'evil.example'" in lines[0] and "testclient" in lines[0]
+    assert "; 50 since the last such line" in lines[1] and "\x1b" not in lines[1]
+
+
 def test_behind_a_proxy_or_on_every_address_a_name_is_allowed_and_a_token_is_still_needed():
     tokens = Tokens([Token("operate", hash_secret(READ_TOKEN), "me")])
     hosts = Hosts.from_options("0.0.0.0", ["redline.example"])
@@ -1293,6 +1326,144 @@ def test_many_names_fill_the_table_only_until_they_are_removed():
         again = client.post("/api/submit", json={"source": "f", "time": 1, "value": 1})
         assert again.json()["accepted"] == 1
     monitor.stop()
+
+
+def test_one_token_creates_only_so_many_sources_also_after_a_restart(tmp_path):
+    names = {"meter": "push", "scada": "push", "ann": "operate"}
+    tokens = Tokens(
+        Token(role, hash_secret(f"the secret token of {name}"), name)
+        for name, role in names.items()
+    )
+    limits = Limits(streams=10, client_streams=3)
+
+    def bearer(name):
+        return {"authorization": f"Bearer the secret token of {name}"}
+
+    def push(client, name, *sources):
+        body = [{"source": source, "time": 1, "value": 1} for source in sources]
+        return client.post("/api/submit", json=body, headers=bearer(name))
+
+    with closing(SqliteStore(tmp_path / "redline.db")) as store:
+        monitor = Monitor({}, store=store, limits=limits)
+        monitor.start()
+        with served(monitor, tokens=tokens) as client:
+            assert push(client, "meter", "a", "b", "c").json()["accepted"] == 3
+            error = refused(push(client, "meter", "d"), 403, "source")
+            assert error["wanted"].startswith("at most 3 sources created by token meter")
+            assert "remove some with DELETE" in error["came"]
+            assert push(client, "meter", "a").json()["repeated"] == 1, "a known one is no new one"
+            several = refused(push(client, "meter", "a", "e", "f"), 403)
+            assert several["detail"] == "2 of 3 sources refused"
+            assert push(client, "scada", "d", "e").json()["accepted"] == 2, "another token may"
+            removed = client.delete("/api/streams/b", headers=bearer("ann"))
+            assert removed.status_code == 200
+            assert push(client, "meter", "f").json()["accepted"] == 1
+            status = client.get("/api/status", headers=bearer("ann")).json()
+            assert status["sources"] == {"pushed": 5, "forgotten": 0, "refused": 3}
+        monitor.stop()
+    with closing(SqliteStore(tmp_path / "redline.db")) as store:
+        monitor = Monitor({}, store=store, limits=limits)
+        monitor.start()
+        with served(monitor, tokens=tokens) as client:
+            refused(push(client, "meter", "g"), 403)
+            assert push(client, "scada", "g").json()["accepted"] == 1
+        monitor.stop()
+
+
+def test_without_tokens_one_address_creates_only_so_many_sources():
+    monitor = Monitor({}, limits=Limits(client_streams=2))
+    monitor.start()
+    with served(monitor) as client:
+        for name in "ab":
+            client.post("/api/submit", json={"source": name, "time": 1, "value": 1}).json()
+        third = client.post("/api/submit", json={"source": "c", "time": 1, "value": 1})
+        assert "created by address testclient" in refused(third, 403, "source")["wanted"]
+        monitor.submit("c", np.ones(1), np.ones(1))  # this program itself
+    monitor.stop()
+
+
+class Wall:
+    """The clock on the wall, in seconds since the epoch, which a test moves."""
+
+    now = 1e9
+
+    def __call__(self):
+        return self.now
+
+
+def forgetful_service(store, wall):
+    """Return a service that forgets sources after 100 s, whose loop the test plays."""
+    limits = Limits(silent_seconds=100.0)
+    return assemble_service(lambda _: Monitor({}, store=store, wall=wall, limits=limits), store)
+
+
+def test_a_silent_source_is_forgotten_counted_and_in_the_audit_log(tmp_path):
+    wall = Wall()
+    with closing(SqliteStore(tmp_path / "redline.db")) as store:
+        service = forgetful_service(store, wall)
+        monitor = service.monitor
+        monitor.add_source("never sent", ["value"])  # the operator wants it
+        for name in ("oven", "hall"):
+            monitor.submit(name, np.arange(300.0), np.ones(300))
+        monitor.process_pushed()
+        wall.now += 99.0
+        monitor.beat()
+        assert set(monitor.feeds) == {"never sent", "oven", "hall"}
+        monitor.submit("hall", np.ones(1), np.ones(1))  # a repeat is no silence
+        wall.now += 2.0
+        monitor.next_forgetting = 0.0
+        monitor.beat()
+        assert set(monitor.feeds) == {"never sent", "hall"}
+        assert status_report(service)["sources"] == {"pushed": 2, "forgotten": 1, "refused": 0}
+        line = store.audit(1)[0]
+        assert (line["who"], line["what"], line["stream"]) == ("redline", "forget", "oven")
+        assert len(store.points("oven").time) == 300, "the history stays"
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_forgotten_source_goes_on_where_it_was_when_it_sends_again(tmp_path, restarted):
+    wall = Wall()
+    store = SqliteStore(tmp_path / "redline.db")
+    monitor = forgetful_service(store, wall).monitor
+    columns = ("temp", "door")
+    monitor.submit("oven", np.arange(300.0), np.ones((300, 2)), columns, "token meter")
+    monitor.process_pushed()
+    monitor.apply("oven", Settings("EWMA", 40, 3.0))
+    monitor.process_pushed()
+    wall.now += 101.0
+    monitor.beat()
+    if restarted:
+        store.close()
+        store = SqliteStore(tmp_path / "redline.db")
+        monitor = forgetful_service(store, wall).monitor
+    assert not monitor.feeds and set(monitor.forgotten) == {"oven"}
+    monitor.limits = monitor.limits._replace(create=False)  # it is no new source
+    receipt = monitor.submit("oven", np.array([300.0]), np.ones((1, 1)), ("temp",), "token x")
+    monitor.process_pushed()
+    assert receipt.result(timeout=0).accepted == 1
+    feed = monitor.feeds["oven"]
+    assert feed.applied == Settings("EWMA", 40, 3.0) and feed.end == 301
+    assert feed.stream.names == columns and feed.creator == "token meter"
+    assert len(store.points("oven").time) == 301 and not monitor.forgotten
+    assert not any(source.forgotten for source in store.pushed_streams())
+    store.close()
+
+
+def test_a_forgotten_source_can_be_removed_for_good(tmp_path):
+    with closing(SqliteStore(tmp_path / "redline.db")) as store:
+        monitor = Monitor({}, store=store, limits=Limits(silent_seconds=1.0))
+        monitor.submit("oven", np.arange(3.0), np.ones(3))
+        monitor.process_pushed()
+        monitor.feeds["oven"].submitted -= 2.0
+        monitor.beat()
+        assert "oven" in monitor.forgotten
+        monitor.start()
+        with served(monitor) as client:
+            refused(client.get("/api/streams/oven"), 404)
+            assert client.delete("/api/streams/oven").json() == {"removed": "oven"}
+            assert store.points("oven") is None and not monitor.forgotten
+            refused(client.delete("/api/streams/oven"), 404)
+        monitor.stop()
 
 
 def test_features_have_a_limit_over_all_sources():

@@ -7,6 +7,7 @@ is not acknowledged yet and prints what is.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -19,7 +20,9 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -352,12 +355,22 @@ def asked(port: int, path: str, body: object = None, timeout: float = 10.0) -> d
         return json.loads(answer.read())
 
 
-def program(port: int, folder: Path, *flags: str) -> subprocess.Popen:
-    """`python app.py`, answering."""
+def program(port: int, folder: Path, *flags: str, file_bytes: int = -1) -> subprocess.Popen:
+    """`python app.py`, answering; `file_bytes` = the size its files may have, -1 = any."""
+
+    def bound() -> None:
+        if file_bytes >= 0:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, resource.RLIM_INFINITY))
+
     env = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
     command = [sys.executable, str(ROOT / "app.py"), "--no-browser", "--port", str(port), *flags]
     process = subprocess.Popen(
-        command, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        command,
+        cwd=folder,
+        env=env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        preexec_fn=bound,
     )
     end = time.monotonic() + 20
     while time.monotonic() < end:
@@ -413,6 +426,88 @@ def test_the_program_killed_over_its_api_keeps_points_settings_and_simulated_str
     found = [a["step"] for a in store.anomalies(AnomalyQuery("wave", limit=100_000))]
     assert len(found) == len(set(found)) > 0
     store.close()
+
+
+@contextlib.contextmanager
+def filled_disk(folder: Path, program: Callable[[int], subprocess.Popen]) -> Iterator[Any]:
+    """Start a program while nothing can be written to the folder; yields it and what makes room.
+
+    `program` gets the size that its files may have, -1 = any: where no file system can be mounted,
+    that limit stands for a full disk.
+    """
+    with contextlib.suppress(OSError), (folder / "filler").open("wb", buffering=0) as file:
+        while os.path.ismount(folder):
+            file.write(bytes(4_096))
+    process = program(-1 if os.path.ismount(folder) else 0)
+
+    def make_room() -> None:
+        (folder / "filler").unlink()
+        unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, unlimited)
+
+    try:
+        yield process, make_room
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def disk(tmp_path) -> Iterator[Path]:
+    """A folder on a small file system of its own, where that is allowed."""
+    folder = tmp_path / "disk"
+    mounted = small_disk(folder, 4 << 20)
+    yield folder
+    if mounted:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.mark.hardship
+@pytest.mark.parametrize("before", [0, 500])
+def test_a_program_started_on_a_full_disk_goes_on_when_there_is_room(disk, tmp_path, port, before):
+    path = disk / "redline.db"
+    time_, x = points("pipe")
+    if before:
+        store = SqliteStore(path)
+        older = Monitor({}, store=store)
+        older.submit("pipe", time_[:before], x[:before])
+        older.process_pushed()
+        store.close()
+    new = {"source": "pipe", "time": time_[before : before + 9].tolist()}
+    new["value"] = x[before : before + 9, 0].tolist()
+
+    def submit() -> object:
+        """What became of the points: how many are accepted, or the status of the refusal."""
+        try:
+            return asked(port, "/api/submit", new, timeout=3.0)["accepted"]
+        except OSError as error:
+            return str(getattr(error, "code", "no answer"))
+
+    def start(file_bytes: int) -> subprocess.Popen:
+        return program(port, tmp_path, "--db", str(path), file_bytes=file_bytes)
+
+    with filled_disk(disk, start) as (process, make_room):
+        assert {submit(), submit()} <= {"503", "no answer"}
+        make_room()
+        end = time.monotonic() + 30
+        while (accepted := submit()) != 9:
+            assert accepted in ("503", "no answer") and time.monotonic() < end
+        assert asked(port, "/api/streams/pipe")["end"] == before + 9
+        assert asked(port, "/health")["ready"]
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=30)[1].decode()
+        assert process.returncode == 0
+    assert "acknowledges nothing until there is room" in said
+    assert "Exception in ASGI" not in said and "restore a backup" not in said, said
+    assert stored_times(path) == time_[: before + 9].tolist()
+
+
+def stored_times(path: Path) -> list[float]:
+    """The times of the points of the pipe in a store."""
+    store = SqliteStore(path, write=False)
+    found = store.points("pipe")
+    store.close()
+    return [] if found is None else found.time.tolist()
 
 
 def test_a_damaged_file_is_said_at_the_start_and_the_page_goes_on(tmp_path, port):

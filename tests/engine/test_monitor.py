@@ -158,6 +158,33 @@ def test_an_apply_counts_as_stored_only_after_a_turn_that_began_after_it(watched
     assert watched.wait_until_stored(0.0)
 
 
+def test_settings_that_could_not_be_written_count_as_stored_only_after_another_try(
+    watched, clock, caplog
+):
+    feed = watched.feeds["cpu"]
+    broken = pytest.MonkeyPatch()
+    broken.setattr(feed, "emit_settings", lambda: 1 / 0)
+    watched.apply("cpu", Settings("EWMA", 40))
+    for _ in range(3):
+        watched.process_pushed()
+        assert not watched.wait_until_stored(0.0)
+    assert caplog.text.count("storing the settings of cpu failed") == 1, "not tried at once again"
+    broken.undo()
+    clock.now += room.RETRY_SECONDS
+    watched.process_pushed()
+    assert watched.wait_until_stored(0.0)
+
+
+def test_an_undo_wakes_the_loop_as_an_apply_does(watched):
+    for change in (
+        lambda: watched.apply("cpu", Settings(threshold=7.0)),
+        lambda: watched.undo("cpu"),
+    ):
+        watched.wake.clear()
+        change()
+        assert watched.wake.is_set()
+
+
 def test_a_turn_stores_only_the_settings_queued_when_it_began(watched):
     class Refilled(deque):
         """Stands for a thread that applies settings as fast as the loop takes them."""

@@ -2,6 +2,7 @@
 
 import json
 import math
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -385,6 +386,29 @@ def test_a_dismissed_proposal_comes_back_only_after_another_label():
     mine.dismiss("cpu")
     mine.remove(newest.id)
     assert mine.is_proposal_due("cpu")
+
+
+def test_a_dismissal_under_way_does_not_take_back_a_later_one():
+    kept, others = {}, []
+
+    def dismiss(stream, ids):
+        if not others:  # meanwhile another visitor adds a label and dismisses too
+            others.append(threading.Thread(target=add_and_dismiss))
+            others[0].start()
+            others[0].join(0.2)
+        kept[stream] = ids
+
+    def add_and_dismiss():
+        mine.add(said(EXPECTED_LABEL, 9))
+        mine.dismiss("cpu")
+
+    mine = LabelRegistry(LabelPersistence(dismiss=dismiss))
+    for start in range(MIN_LABELS):
+        mine.add(said(EXPECTED_LABEL, start))
+    mine.dismiss("cpu")
+    others[0].join()
+    assert not mine.is_proposal_due("cpu")
+    assert kept == mine.dismissed == {"cpu": [1, 2, 3, 4]}
 
 
 def test_a_dismissal_is_kept_and_taken_up_again():

@@ -5,10 +5,13 @@ Whatever is sent, the streams go on.
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,12 +20,14 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 import app
+from redline.access.tokens import Token, Tokens, hash_secret
 from redline.api.service import Service, assemble_service
 from redline.engine.monitor import Monitor
 from redline.page import dash_app
 from redline.page.callback_guard import page_calls, rule_of
 from redline.sources.csv import read_csv
 from redline.sources.machine import ThisMachine
+from redline.storage.sqlite import SqliteStore
 from streams import STREAMS
 from tests.behaviour.page import Browser
 
@@ -415,6 +420,46 @@ def test_refusals_are_logged_once_a_second_with_their_number(
     lines = [r.getMessage() for r in caplog.records if "callback of the page" in r.getMessage()]
     assert len(lines) == 2 and "; 50 since the last such line" in lines[1]
     assert "\n" not in lines[0] and "\x1b" not in lines[0], "what came is not written raw"
+
+
+@pytest.mark.parametrize("token", [False, True])
+def test_faults_speed_and_uploads_are_in_the_audit_log(
+    page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token: bool
+) -> None:
+    secret = "a secret of enough characters"
+    if token:
+        tokens = Tokens([Token("operate", hash_secret(secret), "ann")])
+        monkeypatch.setattr(page.service.authorizer, "tokens", tokens)
+    headers = {"authorization": f"Bearer {secret}"} if token else {}
+    monkeypatch.setattr(page.service.monitor, "speed", 1.0)
+
+    def press(wanted: str, changed: str, values: dict[str, Any] | None = None) -> None:
+        body = {**page.call(wanted), "changedPropIds": [changed]}
+        for place in [*body["inputs"], *body["state"]]:
+            place["value"] = (values or {}).get(place_name(place), place.get("value"))
+        assert page.client.post(URL, json=body, headers=headers).status_code == 200
+
+    with closing(SqliteStore(tmp_path / "redline.db")) as store:
+        monkeypatch.setattr(page.service, "store", store)
+        for domain in ("wave", "this-machine"):  # the second takes no faults
+            inject = {"domain.value": domain, "size.value": 6}
+            press("injected.children", "inject-shift.n_clicks", inject)
+        for _ in range(2):  # the second changes nothing
+            press("sparks.data", "speed.value", {"speed.value": 20})
+        file = "data:text/csv;base64," + base64.b64encode(LOADS).decode()
+        for contents in (file, "data:;base64,AAECAw=="):  # the second is no CSV
+            dropped = {"upload.contents": contents, "upload.filename": "loads.csv"}
+            press("upload-said.children", "upload.contents", dropped)
+        press("upload-said.children", "replay.n_clicks")
+        lines = store.audit()[::-1]
+    assert {line["who"] for line in lines} == {"ann" if token else "page"}
+    uploaded = {"file": "loads.csv", "rows": 60, "bytes": len(LOADS)}
+    assert [(line["what"], line["stream"], line["detail"]) for line in lines] == [
+        ("injected a fault", "wave", {"kind": "shift", "size": 6.0}),
+        ("changed the speed of the simulation", None, {"from": 1.0, "to": 20.0}),
+        ("uploaded a file", "your-data", uploaded),
+        ("played the file from the start", "your-data", uploaded),
+    ]
 
 
 def test_the_page_opens_no_web_socket(page: Page) -> None:

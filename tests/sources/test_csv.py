@@ -188,6 +188,12 @@ def test_time_stamps(first, second, step, how):
     )
 
 
+def test_numbers_of_eight_digits_that_are_mostly_no_dates_are_seconds():
+    seconds = [f"{second},1" for second in range(20_260_120, 20_260_180)]
+    recording = read_csv(rows("time,value", *seconds))
+    assert "seconds, counted from 1970" in recording.columns.guess and recording.period == 1
+
+
 def test_order_of_day_and_month_is_the_one_that_keeps_rows_together():
     american = read_csv(
         rows("date,v", *(f"{month:02}/{day:02}/2026,1" for month in (1, 2) for day in range(1, 13)))
@@ -463,6 +469,10 @@ BAD = {
     "no such day": (
         b"time,v\n2026-02-28,1\n2026-02-30,2\n",
         ["row 3, column `time`", '"2026-02-30"', "of a day that exists"],
+    ),
+    "no such day without separators": (
+        b"time,v\n20260103,1\n20260104,2\n20261340,3\n20260106,4\n",
+        ["row 4, column `time`", '"20261340"', "of a day that exists"],
     ),
     "no such hour": (b"time,v\n2026-01-05 23:00,1\n2026-01-05 25:00,2\n", ["row 3", "25:00"]),
     "no such minute": (b"time,v\n2026-01-05 23:00,1\n2026-01-05 23:60,2\n", ["row 3", "23:60"]),

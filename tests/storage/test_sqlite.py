@@ -28,7 +28,17 @@ from redline.incidents.registry import IncidentQuery
 from redline.settings import Settings
 from redline.sources import pushed
 from redline.sources.pushed import QueueFull, SubmissionCounts, SubmissionRefused
-from redline.storage import backup, encoding, errors, retention, schema
+from redline.storage import (
+    backup,
+    checksums,
+    encoding,
+    errors,
+    reading,
+    retention,
+    schema,
+    sqlite,
+    waiting,
+)
 from redline.storage.errors import StoreError
 from redline.storage.reading import AnomalyQuery
 from redline.storage.retention import Retention
@@ -264,6 +274,72 @@ def test_a_repeat_is_ignored_and_a_late_one_kept_unscored_also_after_a_restart(p
     kept.close()
 
 
+@pytest.fixture
+def chunks_read(monkeypatch):
+    """The chunks of points that were read from the store, as (first step, steps) in order."""
+    read = []
+
+    def verify(table, row):
+        if table is schema.points_table:
+            read.append((row["first"], row["n"]))
+        return checksums.verify_row(table, row)
+
+    monkeypatch.setattr(reading, "verify_row", verify)
+    return read
+
+
+def test_late_points_read_only_the_chunks_they_fall_into(kept, chunks_read):
+    time, x = numbers(40_000)
+    monitor = watching(kept)
+    present = np.arange(40_000) % 5_000 != 77
+    push(monitor, "pump", time[present], x[present], [500])
+    ends = [0, 77, 25_077]  # known, late, late; the last 10,000 points are in the buffer
+    counts = push(monitor, "pump", time[ends], x[ends], [3])
+    assert counts == SubmissionCounts(0, 1, 2)
+    assert [steps for _, steps in chunks_read] == [500, 500]
+    del chunks_read[:]
+    between = np.array([START - 5.0, START + 499.5])  # before the first chunk, between two
+    assert push(monitor, "pump", between, np.ones((2, 1)), [2]) == SubmissionCounts(0, 0, 2)
+    assert len(chunks_read) <= 1
+    again = np.concatenate([time[ends], between])
+    assert push(monitor, "pump", again, np.ones((5, 1)), [5]) == SubmissionCounts(0, 5, 0)
+
+
+def test_late_points_of_many_chunks_are_sorted_in_turns(kept, chunks_read, monkeypatch):
+    monkeypatch.setattr(reading, "MATCHED_CHUNKS", 4)
+    monkeypatch.setattr(reading, "TIMES_IN_QUERY", 7)
+    time, x = numbers(40_000)
+    monitor = watching(kept)
+    present = np.arange(40_000) % 100 != 77
+    push(monitor, "pump", time[present], x[present], [500])
+    draw = np.random.default_rng(6)
+    old = draw.permutation(28_000)[:300]
+    news = START + 40_000 + np.arange(300.0)
+    mixed = np.concatenate([np.stack([time[old], news], axis=1).reshape(-1), time[old]])
+    owed = [
+        monitor.submit("pump", part, np.ones((len(part), 1))) for part in (mixed[:250], mixed[250:])
+    ]
+    turns = 0
+    while not owed[1].done():
+        other = monitor.submit("pipe", np.array([START + turns]), np.ones((1, 1)))
+        monitor.process_pushed()
+        assert other.done() and len(chunks_read) <= 4
+        del chunks_read[:]
+        turns += 1
+    assert turns > 10
+    first, second = (receipt.result(timeout=0) for receipt in owed)
+    late = int(np.sum(~present[old]))
+    assert first == SubmissionCounts(
+        125, 125 - int(np.sum(~present[old[:125]])), int(np.sum(~present[old[:125]]))
+    )
+    assert second.accepted == 175 and first.late + second.late == late
+    assert first.repeated + second.repeated == 600 - late
+    assert monitor.feeds["pump"].stream.waiting == 0 and monitor.budget.waiting == 0
+    found = kept.points("pump", limit=50_000)
+    wanted = np.concatenate([time[present], time[old][~present[old]], news])
+    assert found.time.tolist() == sorted(wanted.tolist())
+
+
 def test_a_full_queue_refuses_the_whole_and_loses_nothing(kept):
     monitor = watching(kept)
     time, x = numbers(120_000)
@@ -482,6 +558,37 @@ def test_a_full_disk_is_said_and_the_commit_goes_through_once_there_is_room(kept
         owed.result(timeout=0) == SubmissionCounts(49_000, 0, 0)
         and kept.points("pump", limit=60_000).time.tolist() == time.tolist()
     )
+
+
+def test_a_start_on_a_full_disk_leaves_nothing_that_looks_like_a_lost_store(path, monkeypatch):
+    with monkeypatch.context() as full:
+        full.setattr(sqlite, "WRITER_PRAGMAS", ("max_page_count=1", *sqlite.WRITER_PRAGMAS))
+        for _ in range(2):
+            with pytest.raises(errors.StoreFull, match="its disk is full or its size is limited"):
+                SqliteStore(path)
+    SqliteStore(path).close()
+    path.write_bytes(b"")
+    with pytest.raises(errors.StoreDamaged, match="held a store and is empty now"):
+        SqliteStore(path)
+
+
+def test_a_store_is_opened_once_its_disk_has_room(path, monkeypatch):
+    monkeypatch.setattr(waiting, "ROOM_SECONDS", 0.01)
+    full = pytest.MonkeyPatch()
+    full.setattr(sqlite, "WRITER_PRAGMAS", ("max_page_count=1", *sqlite.WRITER_PRAGMAS))
+    said = []
+
+    def say(sentence):
+        said.append(sentence)
+        threading.Timer(0.1, full.undo).start()
+
+    waiting.open_when_room(lambda: SqliteStore(path), say).close()
+    assert len(said) == 1 and said[0].endswith("waits until there is room (Ctrl-C ends it)")
+    damaged = path.with_name("other.db")
+    damaged.write_bytes(b"no store" * 1_000)
+    with pytest.raises(StoreError):
+        waiting.open_when_room(lambda: SqliteStore(damaged), say)
+    assert len(said) == 1
 
 
 def test_a_snooze_that_ends_while_the_disk_is_full_silences_nobody(kept):
@@ -947,7 +1054,7 @@ def test_incidents_stand_in_the_transaction_of_their_batches(kept):
     assert (
         owed.done()
         and kept.points("pump").time.size == 10
-        and kept.pushed_streams() == [("pump", ("value",), ("",))]
+        and [each[:3] for each in kept.pushed_streams()] == [("pump", ("value",), ("",))]
     )
 
 

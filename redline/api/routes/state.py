@@ -84,6 +84,11 @@ def status_report(service: Service) -> dict[str, Any]:
         "alarms": sum(feed.alarms for feed in feeds),
         "rate": anomalies / points if points else 0.0,
         "failing": sorted(feed.name for feed in feeds if feed.failure),
+        "sources": {
+            "pushed": sum(feed.pushed for feed in feeds),
+            "forgotten": len(service.monitor.forgotten),
+            "refused": service.monitor.refused_sources,
+        },
         "queue": queue_lengths(feeds),
         "store": storage_report(service),
         "events": {
@@ -108,6 +113,7 @@ def refused_requests(service: Service) -> dict[str, int]:
         "too_often": service.rate_limiter.refused,
         "too_big": service.oversized,
         "no_room": service.bodies.refused,
+        "wrong_host": service.wrong_hosts,
         "malformed": service.malformed,
         "no_token": authorizer.refused["no_token"],
         "wrong_token": authorizer.throttle.wrong,

@@ -50,7 +50,7 @@ def connect_streams(router: APIRouter, service: Service) -> None:
         summary="Remove a source that programs push, with its points and anomalies",
     )
     def remove(request: Request, source: Annotated[str, Path(max_length=1_000)]) -> Response:
-        if source not in service.monitor.feeds:
+        if source not in service.monitor.feeds and source not in service.monitor.forgotten:
             raise unknown_stream(source)
         try:
             service.monitor.remove_source(source).result(COMMIT_TIMEOUT)

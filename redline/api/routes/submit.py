@@ -14,7 +14,13 @@ from redline.api import payload
 from redline.api.payload import SubmittedPoints
 from redline.api.problems import Problem, field_error, json_answer
 from redline.api.service import COMMIT_TIMEOUT, Service
-from redline.sources.pushed import QueueFull, Receipt, SubmissionCounts, SubmissionRefused
+from redline.sources.pushed import (
+    QueueFull,
+    Receipt,
+    SourceQuotaReached,
+    SubmissionCounts,
+    SubmissionRefused,
+)
 
 # a bigger body, or one with more sources, is handled in a thread, so that it delays no others
 BIG_BODY_BYTES = 65_536
@@ -78,7 +84,7 @@ def connect_submit(router: APIRouter, service: Service) -> None:
                 parts = await asyncio.to_thread(read_body, body, lines)
         else:
             parts = read_body(body, lines)
-        return await submit_points(service, parts)
+        return await submit_points(service, parts, request.state.client)
 
 
 def read_body(body: bytes, lines: bool) -> list[SubmittedPoints]:
@@ -90,16 +96,18 @@ def read_body(body: bytes, lines: bool) -> list[SubmittedPoints]:
 Submitted = tuple[list[tuple[str, Receipt]], list[tuple[str, SubmissionRefused]]]
 
 
-async def submit_points(service: Service, parts: Sequence[SubmittedPoints]) -> Response:
-    """Submit points, wait until they are committed and return the answer.
+async def submit_points(
+    service: Service, parts: Sequence[SubmittedPoints], client: str
+) -> Response:
+    """Submit points of a client, wait until they are committed and return the answer.
 
     The points of a source that is full or wrong are refused, those of the others are taken.
     """
     many = len(parts) > MANY_BODY_SOURCES
     if many:
-        receipts, refused = await asyncio.to_thread(enqueue_points, service, parts)
+        receipts, refused = await asyncio.to_thread(enqueue_points, service, parts, client)
     else:
-        receipts, refused = enqueue_points(service, parts)
+        receipts, refused = enqueue_points(service, parts, client)
     if len(refused) == 1 == len(parts):
         raise refused[0][1]
     if receipts:
@@ -120,13 +128,13 @@ async def submit_points(service: Service, parts: Sequence[SubmittedPoints]) -> R
     return acknowledge_points(committed, refused)
 
 
-def enqueue_points(service: Service, parts: Sequence[SubmittedPoints]) -> Submitted:
-    """Put the points of each source into its queue."""
+def enqueue_points(service: Service, parts: Sequence[SubmittedPoints], client: str) -> Submitted:
+    """Put the points of each source into its queue; new sources count as created by the client."""
     receipts = []
     refused = []
     for part in parts:
         try:
-            receipt = service.monitor.submit(part.source, part.time, part.x, part.names)
+            receipt = service.monitor.submit(part.source, part.time, part.x, part.names, client)
             receipts.append((part.source, receipt))
         except SubmissionRefused as error:
             refused.append((part.source, error))
@@ -176,8 +184,10 @@ def acknowledge_points(
     }
     if not refused:
         return json_answer(report)
+    kinds = {type(error) for _, error in refused}
+    status = 429 if QueueFull in kinds else 403 if kinds == {SourceQuotaReached} else 422
     problem = Problem(
-        429 if any(isinstance(error, QueueFull) for _, error in refused) else 422,
+        status,
         f"{len(refused)} of {len(taken) + len(refused)} sources refused",
         [
             {"source": source, **field_error(error.field, error.wanted, error.came)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 
@@ -9,6 +10,7 @@ import dash
 from dash import Input, Output, State, ctx, no_update
 
 from redline.api.service import Service
+from redline.page.actions import page_actor
 from redline.page.layout import INJECT_NAMES
 from redline.page.preview import PREVIEW_STATE, previewed_settings
 from redline.page.query import export_source
@@ -39,6 +41,8 @@ def connect_actions(app: dash.Dash, service: Service, seed: int) -> None:
         if domain not in STREAMS or domain not in monitor.feeds:
             return "only simulated streams can be injected into"
         monitor.inject(domain, kind, float(size))
+        detail = {"kind": kind, "size": float(size)}
+        await asyncio.to_thread(service.audit, page_actor(), "injected a fault", domain, **detail)
         return f"{INJECT_NAMES.get(kind, kind)} injected"
 
     @app.callback(

@@ -13,6 +13,7 @@ from redline.engine.feed import Feed
 from redline.incidents.incident import OPEN, RESOLVED
 from redline.incidents.registry import IncidentQuery
 from redline.page import panels
+from redline.page.actions import page_actor
 from redline.page.layout import PANEL_ELEMENTS, stream_tiles, tab_row, tab_titles
 from redline.page.preview import PREVIEW_INPUTS, previewed_settings
 from redline.page.query import ViewQuery, sparkline
@@ -48,8 +49,12 @@ def _connect_tabs(app: dash.Dash, service: Service) -> None:
     )
     async def refresh_tabs(n: Any, domain: str, speed: float, names: Any) -> dict[str, Any]:
         """Return the sparklines, the tabs where they changed, and the speed, shared by all."""
-        if "speed.value" in ctx.triggered_prop_ids:  # perhaps together with others
+        chosen = "speed.value" in ctx.triggered_prop_ids  # perhaps together with others
+        if chosen and speed != monitor.speed:
+            detail = {"from": monitor.speed, "to": float(speed)}
             monitor.speed = float(speed)
+            what = "changed the speed of the simulation"
+            await asyncio.to_thread(service.audit, page_actor(), what, None, **detail)
         titles = tab_titles(monitor)
         changed = bool(names) and names != list(titles)
         feeds = {name: monitor.feeds[name] for name in titles if name in monitor.feeds}

@@ -1,0 +1,58 @@
+"""Waiting for room: a store whose disk is full is opened as soon as that is possible."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from redline.storage.errors import StoreError, StoreFull
+from redline.storage.sqlite import SqliteStore
+
+ROOM_SECONDS = 2.0  # seconds between two tries
+
+
+def open_when_room(
+    open_store: Callable[[], SqliteStore], say: Callable[[str], None]
+) -> SqliteStore:
+    """Return the opened store; where its disk is full, say so once and wait.
+
+    Raises:
+        StoreError: it cannot be opened for another reason.
+    """
+    waiting = False
+    while True:
+        try:
+            return open_store()
+        except StoreFull as error:
+            if not waiting:
+                say(f"{error}. Redline waits until there is room (Ctrl-C ends it)")
+            waiting = True
+            time.sleep(ROOM_SECONDS)
+
+
+class RoomWatch:
+    """Opens a store in a thread of its own, as soon as its disk has room."""
+
+    def __init__(self, open_store: Callable[[], SqliteStore]) -> None:
+        self.open_store = open_store
+        self.store: SqliteStore | None = None
+        self.opened = threading.Event()  # set once `store` is there
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self._run, name="room", daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        while not self.ended.wait(ROOM_SECONDS):
+            try:
+                self.store = self.open_store()
+            except StoreError:  # it was said already, or is said by the next start
+                continue
+            self.opened.set()
+            return
+
+    def end(self) -> SqliteStore | None:
+        """End the watch; return the store, None = it could not be opened yet."""
+        self.ended.set()
+        self.thread.join()
+        return self.store

@@ -133,6 +133,8 @@ def _named_tables(kind: str, tables: Mapping[str, Any]) -> dict[str, Any]:
     found = tables.get(kind, {})
     if not isinstance(found, dict) or not all(isinstance(each, dict) for each in found.values()):
         raise ChannelError(f"alerts file: [{kind}] wants a table for each of them: [{kind}.NAME]")
+    if "" in found:
+        raise ChannelError(f"alerts file: [{kind}] wants names: [{kind}.NAME]; came an empty one")
     return found
 
 

@@ -58,6 +58,7 @@ FOUND = {
         "channels file",
         b"[channels." + b".".join([b"a"] * 3_000) + b']\nurl = "x"\n',
     ),
+    "a channel without a name": ("channels file", b'[channels.""]\nurl = "x"\n'),
     "channels that are no text": ("channels file", b"\xff\xfe\x00"),
     "a type that numpy does not know": (
         "stored state",

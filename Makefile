@@ -2,8 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
+FUZZ_SECONDS ?= 450
+FUZZ_TIMES ?= 4
 SHELL := /bin/sh
-.PHONY: run test fast hardship lint types docs bench lock locked sbom audit browser clean
+.PHONY: run test fast hardship fuzz lint types docs bench lock locked sbom audit browser clean
 
 run: .venv/run
 	$(BIN)/python app.py $(ARGS)
@@ -17,6 +19,12 @@ fast: .venv/test
 # kill -9 under load, a full disk, a clock that jumps, hostile input, five times too much of it, 500 followers; -s shows the figures
 hardship: .venv/test
 	$(BIN)/python -m pytest -m hardship -s $(ARGS)
+
+# About 10 CPU minutes: the readers for FUZZ_SECONDS, guided by coverage, then the tests of the API and of the service
+# FUZZ_TIMES as long as in `make test`, on other examples each time
+fuzz: .venv/test build/fuzz/made
+	build/fuzz/bin/python -m tests.fuzz.campaign --seconds $(FUZZ_SECONDS)
+	FUZZ_TIMES=$(FUZZ_TIMES) $(BIN)/python -m pytest tests/api/test_api_fuzz.py tests/engine/test_stateful.py $(ARGS)
 
 lint: .venv/test
 	$(BIN)/ruff check .
@@ -72,6 +80,12 @@ clean:
 build/supply/made: Makefile | .venv/bin/python
 	$(BIN)/python -m venv build/supply
 	build/supply/bin/python -m pip install --quiet "uv>=0.13,<1" "pip-audit>=2.10,<3" "cyclonedx-bom>=7,<8"
+	@touch $@
+
+# The fuzzer, apart too: it comes for few versions of Python
+build/fuzz/made: Makefile requirements.txt | .venv/bin/python
+	$(BIN)/python -m venv build/fuzz
+	build/fuzz/bin/python -m pip install --quiet -r requirements.txt "atheris>=3,<4"
 	@touch $@
 
 .venv/bin/python:

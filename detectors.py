@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import wraps
 from importlib import import_module
+from io import SEEK_END
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Self
-from zipfile import BadZipFile
+from typing import Any, BinaryIO, ClassVar, Literal, NamedTuple, Self
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 
@@ -185,6 +186,7 @@ class Transducer(ABC):
         """
         with open(path, "rb") as file:
             try:
+                _refuse_compressed(file)
                 state = dict(np.load(file, allow_pickle=False))
                 header = dict(json.loads(str(state.pop("_header"))))
             except UNREADABLE_STATE as error:
@@ -197,7 +199,7 @@ class Transducer(ABC):
                     f"{path} holds a state with {what} {came!r}, wanted {mine!r}; load "
                     "it into a detector made like the saved one"
                 )
-        if not self._fits(state):
+        if not self.fits(state):
             raise ValueError(
                 NO_STATE.format(
                     path,
@@ -208,13 +210,20 @@ class Transducer(ABC):
         self.state = state
         return self
 
-    def _fits(self, state: State) -> bool:
+    def fits(self, state: State, wanted: tuple[int, ...] | None = None) -> bool:
         """Return whether a state has all arrays of the first one, of the same shapes and types.
 
         It may have more: the arrays of a member come with its first step.
+
+        wanted: the shape that it must be of, as `begin` takes it; None = any.
         """
         shape = state.get("shape", np.zeros(0))
         if shape.shape != (1 + self.joint,) or shape.dtype.kind != "i" or shape.min() < 0:
+            return False
+        if wanted is not None and shape.tolist() != [*wanted]:
+            return False
+        # a first state of more streams than the arrays have numbers would take memory for nothing
+        if math.prod(shape.tolist()) > max(value.size for value in state.values()):
             return False
         first = self._first_state(tuple(shape.tolist()))
         if "early" in state:
@@ -231,6 +240,18 @@ class Transducer(ABC):
     def inside(self, name: str, member: Transducer) -> MemberState:
         """Let a member work on its part of this state: `with self.inside("scale", member): ...`."""
         return MemberState(self, name, member)
+
+
+def _refuse_compressed(file: BinaryIO) -> None:
+    """Raise ValueError for an archive of more bytes than its file: `save` compresses nothing.
+
+    A small file could else take any memory.
+    """
+    with ZipFile(file) as archive:
+        content = sum(entry.file_size for entry in archive.infolist())
+    if content > file.seek(0, SEEK_END):
+        raise ValueError("compressed")
+    file.seek(0)
 
 
 def _forms(state: State) -> dict[str, tuple[tuple[int, ...], Any]]:

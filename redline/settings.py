@@ -21,6 +21,7 @@ from detectors import DETECTORS, Direction
 
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 UNBOUNDED = float("nan")  # the low and the high of a setting that is no number
+MAX_SHOWN_LENGTH = 200  # characters of a wrong value that an error repeats
 ENVIRONMENT_PREFIX = "REDLINE_"
 Names = Annotated[  # text is names with spaces between, as in an environment variable
     tuple[str, ...],
@@ -243,6 +244,12 @@ ADAPTERS: dict[Any, TypeAdapter[Any]] = {
 }
 
 
+def _shown(value: Any) -> str:
+    """Return a wrong value as text short enough for an answer."""
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN_LENGTH else f"{text[: MAX_SHOWN_LENGTH - 1]}…"
+
+
 def _validated(group: type[Group], values: Mapping[str, Any]) -> Group:
     """Return the values as a group, numbers also read from text; raise SettingsError."""
     try:
@@ -255,9 +262,11 @@ def _validated(group: type[Group], values: Mapping[str, Any]) -> Group:
         name = str(first["loc"][0]).replace("_", "-")
         known = STREAM_SETTINGS if group is Settings else SERVER_SETTINGS
         if name not in known:
-            raise SettingsError(f"unknown setting {name!r}; known are {', '.join(known)}") from None
+            raise SettingsError(
+                f"unknown setting {_shown(name)}; known are {', '.join(known)}"
+            ) from None
         raise SettingsError(
-            f"{name}: wanted {known[name].wanted}; came {first['input']!r}"
+            f"{name}: wanted {known[name].wanted}; came {_shown(first['input'])}"
         ) from None
 
 
@@ -265,7 +274,7 @@ def validate_settings(settings: Settings) -> Settings:
     """Return the settings; raise SettingsError with the field, what was wanted and what came."""
     if settings.detector not in DETECTORS:
         raise SettingsError(
-            f"detector: wanted one of {', '.join(DETECTORS)}; came {settings.detector!r}"
+            f"detector: wanted one of {', '.join(DETECTORS)}; came {_shown(settings.detector)}"
         )
     return _validated(Settings, asdict(settings))
 
@@ -304,11 +313,11 @@ def export_settings(source: dict[str, Any], settings: Settings) -> str:
     return tomli_w.dumps({"source": source, "settings": asdict(settings)})
 
 
-def import_settings(text: str) -> tuple[dict[str, Any], Settings]:
-    """Return (source, settings) of a settings file.
+def import_settings(text: str | bytes) -> tuple[dict[str, Any], Settings]:
+    """Return (source, settings) of a settings file, given as text or as its bytes.
 
     Raises:
-        SettingsError: the text is no TOML, a table is missing, or a setting is not valid.
+        SettingsError: it is no TOML, a table is missing, or a setting is not valid.
     """
     tables = read_settings_tables(text)
     for table in ("source", "settings"):
@@ -321,11 +330,12 @@ def import_settings(text: str) -> tuple[dict[str, Any], Settings]:
     return tables["source"], validate_settings(settings)
 
 
-def read_settings_tables(text: str) -> dict[str, Any]:
+def read_settings_tables(text: str | bytes) -> dict[str, Any]:
     """Return the tables of a settings file; raise SettingsError where it is no TOML."""
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        return tomllib.loads(text if isinstance(text, str) else text.decode())
+    # no UTF-8, no TOML, a number of thousands of digits; lists thousands deep
+    except (ValueError, RecursionError) as error:
         raise SettingsError(
             f"settings file: wanted TOML with the tables [source] and [settings]; {error}"
         ) from error

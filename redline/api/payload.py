@@ -27,6 +27,7 @@ LARGEST_SUBMITTED = 1e75  # of a value: its fourth power is still finite, so no 
 MAX_CELLS = 2_000_000  # points times features, or commas
 MAX_ITEMS = 250_000  # objects, lists or lines
 MAX_SHOWN = 80  # characters of a wrong value that an answer repeats
+MAX_TEXT = 600  # characters of a field's name, or of what was wanted, that an answer holds
 COMPACT_DATE_DIGITS = (8, 12, 14)  # of a date YYYYMMDD without a time, with HHMM, with HHMMSS
 POINT_FORM = 'an object such as {"source": "oven", "time": 1767571200, "value": 20.5}'
 
@@ -35,10 +36,10 @@ class BodyError(ValueError):
     """A wrong body or query: names the field, what was wanted and what came."""
 
     def __init__(self, field: str, wanted: str, came: Any) -> None:
-        self.field = field
-        self.wanted = wanted
+        self.field = cut_text(field)
+        self.wanted = cut_text(wanted)
         self.came = shorten(came)
-        super().__init__(f"{field}: wanted {wanted}; came {self.came}")
+        super().__init__(f"{self.field}: wanted {self.wanted}; came {self.came}")
 
 
 class SubmittedPoints(NamedTuple):
@@ -54,6 +55,11 @@ def shorten(value: Any) -> str:
     """Return a value as text short enough for an answer."""
     text = repr(value)
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 1]}…"
+
+
+def cut_text(text: str) -> str:
+    """Return text of which a part came from a client as at most MAX_TEXT characters."""
+    return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"
 
 
 def json_fragment(text: str) -> orjson.Fragment:

@@ -22,6 +22,38 @@ from redline.storage.errors import StoreError
 
 PROBLEM_TYPE = "application/problem+json"
 
+PROBLEM_SCHEMA = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail", "instance"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "instance": {"type": "string"},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["field", "wanted", "came"],
+                "properties": {"field": {"type": "string"}, "wanted": {"type": "string"}},
+            },
+        },
+    },
+}
+# what any request may be refused with, and what those to some routes
+REFUSALS = {
+    401: "no token, or one that is not known",
+    403: "a token of a lower role, or a page of another origin",
+    421: "a host that is none of this server's",
+    429: "too many requests, or no room in a queue; Retry-After says when to try again",
+    503: "not stored, or not now; Retry-After says when to try again",
+}
+MISSING = {404: "no such stream, incident or label"}
+WRONG_VALUE = {422: "a value that is not allowed"}
+WRONG_BODY = {400: "a body that ended too early, or is no JSON", 413: "a body that is too big"}
+SETTLED = {409: "an incident that is resolved already"}
+
 
 class Problem(Exception):
     """An answer that says what went wrong."""
@@ -57,7 +89,9 @@ class Problem(Exception):
 
 def field_error(field: str, wanted: str, came: Any) -> dict[str, Any]:
     """Return an entry of a problem's `errors`."""
-    if not isinstance(came, str | int | float | None):
+    if isinstance(came, str):
+        came = payload.cut_text(came)
+    elif not isinstance(came, int | float | None):
         came = payload.shorten(came)
     return {"field": field, "wanted": wanted, "came": came}
 
@@ -104,6 +138,50 @@ def connect_unknown_paths(server: FastAPI) -> None:
         return Problem(404, detail).response(request.url.path)
 
     server.add_api_route("/{path:path}", unknown, methods=["GET"], include_in_schema=False)
+
+
+def document_problems(server: FastAPI) -> None:
+    """Add the problems that each route answers with to a server's OpenAPI document."""
+    make_document = server.openapi
+
+    def documented() -> dict[str, Any]:
+        if server.openapi_schema:
+            return server.openapi_schema
+        document = make_document()
+        for path, operations in document["paths"].items():
+            for method, operation in operations.items():
+                answers = _problem_answers(_refusals(f"{method} {path}", operation))
+                operation["responses"] = dict(sorted((operation["responses"] | answers).items()))
+        schemas = document["components"]["schemas"]
+        schemas["Problem"] = PROBLEM_SCHEMA
+        for unused in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(unused, None)
+        return document
+
+    server.openapi = documented  # type: ignore[method-assign]  # as FastAPI says to extend it
+
+
+def _refusals(route: str, operation: Mapping[str, Any]) -> dict[int, str]:
+    """Return status -> meaning of the problems of a route, such as "post /api/submit"."""
+    if route == "get /health":  # which needs no token and has no rate; its 503 is no problem
+        return {421: REFUSALS[421]}
+    names = {parameter["name"] for parameter in operation.get("parameters", [])}
+    has_body = "requestBody" in operation
+    refusals = dict(REFUSALS)
+    refusals |= WRONG_VALUE if names or has_body else {}
+    refusals |= WRONG_BODY if has_body else {}
+    refusals |= MISSING if names & {"source", "id"} or has_body else {}
+    refusals |= SETTLED if route.startswith("post /api/alerts/") else {}
+    return refusals
+
+
+def _problem_answers(refusals: Mapping[int, str]) -> dict[str, Any]:
+    """Return the OpenAPI responses of some problems."""
+    schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
+    return {
+        str(status): {"description": meaning, "content": {PROBLEM_TYPE: schema}}
+        for status, meaning in refusals.items()
+    }
 
 
 def connect_problems(server: FastAPI) -> None:

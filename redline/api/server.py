@@ -17,7 +17,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from redline.api.connections import limited_protocol
 from redline.api.guard import HostGuard, RequestGuard
 from redline.api.headers import SecurityHeaders
-from redline.api.problems import connect_problems, connect_unknown
+from redline.api.problems import connect_problems, connect_unknown, document_problems
 from redline.api.reference import connect_docs
 from redline.api.routes.alerts import connect_alerts
 from redline.api.routes.anomalies import connect_anomalies
@@ -149,6 +149,7 @@ def connect_api(server: FastAPI, service: Service) -> Service:
         add(router, service)
     connect_unknown(router)
     server.include_router(router)
+    document_problems(server)
     connect_docs(server)
     connect_problems(server)
     server.add_middleware(RequestGuard, service=service)

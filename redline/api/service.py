@@ -17,6 +17,7 @@ from redline.access.hosts import Hosts, parse_proxies
 from redline.access.tokens import AuthError, Tokens, load_tokens
 from redline.api.connections import BodyBudget, ConnectionLimits, ConnectionRegistry
 from redline.api.documents import anomaly_document, anomaly_event, stored_anomaly
+from redline.api.payload import cut_text
 from redline.api.problems import Problem, field_error
 from redline.api.sse import EventHub, ServerEvent
 from redline.engine.feed import Feed
@@ -183,7 +184,8 @@ class Service:
 def unknown_stream(name: str) -> Problem:
     """Return the problem of a name that no stream has."""
     error = field_error("source", "the name of a stream", name)
-    return Problem(404, f"no stream is called {name!r}; /api/streams lists them", [error])
+    called = cut_text(repr(name))
+    return Problem(404, f"no stream is called {called}; /api/streams lists them", [error])
 
 
 def assemble_service(
@@ -207,7 +209,7 @@ def assemble_service(
     plan = NotificationPlan()
     secrets: frozenset[str] = frozenset()
     if alerts:
-        plan, secrets = read_channels_file(Path(alerts).read_text(encoding="utf-8"))
+        plan, secrets = read_channels_file(Path(alerts).read_bytes())
     incidents = _restored_incidents(plan, durable)
     notifier = None
     if plan.channels or plan.actions:

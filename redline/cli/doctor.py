@@ -108,7 +108,7 @@ class Subject:
         """Return the tables of the settings file, none where it is no TOML."""
         try:
             return tomllib.loads(self.config_text)
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):
             return {}
 
     @cached_property

@@ -86,7 +86,7 @@ def run_settings_file(
         csv: path of the recording, instead of the one in the settings file.
         options: server settings of the command line, None where absent.
     """
-    text = config.read_text(encoding="utf-8")
+    text = config.read_bytes()
     with usage_errors():
         source, settings = import_settings(text)
         plan = plan_run(source, settings, config, csv)
@@ -291,7 +291,7 @@ def replay_recording(
     """Score a CSV file at full speed under the settings of a file or of a server's stream."""
     with usage_errors():
         if config and not stream:
-            _, settings = import_settings(config.read_text(encoding="utf-8"))
+            _, settings = import_settings(config.read_bytes())
         elif stream and not config:
             applied = fetch_json(url, f"/api/streams/{quote(stream)}")["applied"]
             settings = validate_settings(Settings(**applied))

@@ -176,7 +176,7 @@ class ResultStore(ABC):
 
     @abstractmethod
     def last_anomaly_id(self) -> int:
-        """Return the highest id of an anomaly; 0 = there is none."""
+        """Return the highest id that an anomaly ever had; 0 = there was none."""
 
     @abstractmethod
     def match_times(self, name: str, times: np.ndarray) -> np.ndarray:

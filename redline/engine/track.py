@@ -150,20 +150,33 @@ class Track:
         """Load what `copy_state` returned; {} is the state before the first step.
 
         Raises:
-            ValueError: the state is of another format.
+            ValueError: the state is of another format, or of other arrays; nothing is loaded then.
         """
-        if state and int(state["format"]) != STATE_FORMAT:
+        if not state:
+            self.detector.state = self.alarm.state = None
+            return
+        came = state.get("format", np.array(0))
+        if came.shape or came != STATE_FORMAT:
             raise ValueError(
-                f"wanted a detector's state of format {STATE_FORMAT}, came "
-                f"{int(state['format'])}, from another version of Redline"
+                f"wanted a detector's state of format {STATE_FORMAT}, came {came.ravel()[:1]}, "
+                "from another version of Redline"
             )
-        for prefix, part in (("detector.", self.detector), ("alarm.", self.alarm)):
-            arrays = {
-                name.removeprefix(prefix): value.copy()
-                for name, value in state.items()
-                if name.startswith(prefix)
+        features = len(self.floors)
+        shapes = {"detector": (1, features) if self.detector.joint else (features,), "alarm": (1,)}
+        parts = {"detector": self.detector, "alarm": self.alarm}
+        arrays = {
+            name: {
+                key.removeprefix(f"{name}."): value.copy()
+                for key, value in state.items()
+                if key.startswith(f"{name}.")
             }
-            part.state = arrays or None
+            for name in parts
+        }
+        for name, part in parts.items():
+            if arrays[name] and not part.fits(arrays[name], shapes[name]):
+                raise ValueError(f"wanted the state of {type(part).__name__}, came other arrays")
+        for name, part in parts.items():
+            part.state = arrays[name] or None
 
     def bounds(
         self, threshold: float, first: int, end: int

@@ -15,6 +15,7 @@ from pydantic import Strict, TypeAdapter, ValidationError
 from redline.engine.wording import SEVERITIES
 from redline.incidents.incident import Policy
 
+MAX_ERROR_LENGTH = 1_000  # characters of an error, which may name a key of the file
 # of an incident: when an action runs
 INCIDENT_START = "start"
 INCIDENT_END = "end"
@@ -30,6 +31,11 @@ class ChannelError(ValueError):
     """The channels file is not valid: says where, what was wanted and what to do, without a
     secret.
     """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(
+            text if len(text) <= MAX_ERROR_LENGTH else f"{text[: MAX_ERROR_LENGTH - 1]}…"
+        )
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ T = TypeVar("T")
 
 
 def read_channels_file(
-    text: str, environment: Mapping[str, str] = os.environ
+    text: str | bytes, environment: Mapping[str, str] = os.environ
 ) -> tuple[NotificationPlan, frozenset[str]]:
     """Return the plan of the channels file (TOML), and the secrets in it.
 
@@ -83,8 +89,9 @@ def read_channels_file(
         ChannelError: says what is wrong.
     """
     try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        tables = tomllib.loads(text if isinstance(text, str) else text.decode())
+    # no UTF-8, no TOML, a number of thousands of digits; lists thousands deep
+    except (ValueError, RecursionError) as error:
         raise ChannelError(f"alerts file: wanted TOML; {error}") from None
     unknown = sorted(set(tables) - {"base", *TABLES})
     if unknown:
@@ -96,11 +103,14 @@ def read_channels_file(
     if not isinstance(base, str) or not base:
         raise ChannelError(f"alerts file: base: wanted a text; came {_shown(base)}")
     secrets: set[str] = set()
-    filled = {
-        table: _fill(table, tables[table], environment, secrets)
-        for table in TABLES
-        if table in tables
-    }
+    try:
+        filled = {
+            table: _fill(table, tables[table], environment, secrets)
+            for table in TABLES
+            if table in tables
+        }
+    except RecursionError:
+        raise ChannelError("alerts file: wanted tables, came tables a thousand deep") from None
     channels = _named_tables("channels", filled)
     actions = _named_tables("actions", filled)
     plan = NotificationPlan(
@@ -123,6 +133,8 @@ def _named_tables(kind: str, tables: Mapping[str, Any]) -> dict[str, Any]:
     found = tables.get(kind, {})
     if not isinstance(found, dict) or not all(isinstance(each, dict) for each in found.values()):
         raise ChannelError(f"alerts file: [{kind}] wants a table for each of them: [{kind}.NAME]")
+    if "" in found:
+        raise ChannelError(f"alerts file: [{kind}] wants names: [{kind}.NAME]; came an empty one")
     return found
 
 

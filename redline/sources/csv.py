@@ -420,8 +420,10 @@ class ElapsedReader:
         if order in SECONDS_PER_UNIT:
             unit = order
         how = f"{unit} since 1970" if unit else f"{self.unit}, counted from 1970-01-01"
+        seconds = SECONDS_PER_UNIT[unit or self.unit]
         with np.errstate(over="ignore"):
-            return values * SECONDS_PER_UNIT[unit or self.unit], how
+            # divided, 1500 ms are the float nearest to 1.5 s, as they are in an ISO time
+            return values * seconds if seconds >= 1 else values / round(1 / seconds), how
 
 
 def timestamp_cells(

@@ -28,6 +28,7 @@ SOURCE_QUEUE_POINTS = 100_000  # points one source may have waiting
 TOTAL_QUEUE_POINTS = 1_000_000  # points all sources together may have waiting
 PERIOD_SAMPLE = 64  # first intervals between points, whose median is the period
 MAX_NAME_LENGTH = 200  # characters of a name
+MAX_REFUSAL_LENGTH = 500  # characters of each half of a refusal
 MAX_FEATURES = 1_000  # features of a source
 # How far a time may lie ahead of this machine's clock: after a point from tomorrow every other one
 # until then would be late. A slow source may be ahead by more than a fast one.
@@ -46,10 +47,10 @@ class SubmissionRefused(ValueError):
     """A submission that was not queued; names the field, what was wanted and what came."""
 
     def __init__(self, field: str, wanted: str, came: str) -> None:
-        super().__init__(f"{field}: wanted {wanted}; came {came}")
         self.field = field
-        self.wanted = wanted
-        self.came = came
+        self.wanted = wanted[:MAX_REFUSAL_LENGTH]  # it may list the features of a source
+        self.came = came[:MAX_REFUSAL_LENGTH]
+        super().__init__(f"{field}: wanted {self.wanted}; came {self.came}")
 
 
 class QueueFull(SubmissionRefused):
@@ -250,6 +251,9 @@ class PushedStream(Stream):
         Raises:
             SubmissionRefused: a feature that this source does not have.
         """
+        if names and x.shape[1] != len(names):
+            wanted = f"a column for each of the {len(names)} features"
+            raise SubmissionRefused("values", wanted, f"{x.shape[1]} columns")
         if tuple(names) == self.names or (not names and x.shape[1] == len(self.names)):
             return x
         unknown = [name for name in names if name not in self.names]

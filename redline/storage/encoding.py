@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from functools import lru_cache
@@ -13,6 +15,7 @@ import numpy as np
 from redline.engine.results import Batch
 from redline.settings import Settings
 
+NUMBER_TYPE = re.compile(r"[<>|][biuf]\d{1,2}", re.ASCII)  # as numpy writes it, without more
 ROW_HEADER = 3  # columns of a row of points before the features: time, score, alarm
 
 
@@ -31,14 +34,35 @@ def pack_state(state: Mapping[str, np.ndarray]) -> bytes:
 
 
 def unpack_state(data: bytes) -> dict[str, np.ndarray]:
-    """Return the arrays that `pack_state` packed."""
-    state: dict[str, np.ndarray] = {}
-    at = 4 + int.from_bytes(data[:4], "little")
-    for name, kind, shape in json.loads(data[4:at]) if data else ():
-        value = np.frombuffer(data, kind, int(np.prod(shape)), at).reshape(shape)
-        state[name] = value
-        at += value.nbytes
+    """Return the arrays that `pack_state` packed.
+
+    Raises:
+        ValueError: the bytes are no packed state.
+    """
+    try:
+        head_end = 4 + int.from_bytes(data[:4], "little")
+        forms = json.loads(data[4:head_end]) if data else []
+        state: dict[str, np.ndarray] = {}
+        at = head_end if data else 0
+        for name, kind, shape in forms:
+            state[str(name)] = value = _array_at(data, at, kind, shape)
+            at += value.nbytes
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"wanted a packed state, came other bytes ({error})") from error
+    if at != len(data) or len(state) != len(forms):
+        raise ValueError("wanted a packed state, came one that is cut, or of arrays named twice")
     return state
+
+
+def _array_at(data: bytes, at: int, kind: str, shape: Sequence[int]) -> np.ndarray:
+    """Return the array of a type and shape that begins at a byte; ValueError = there is none."""
+    if not NUMBER_TYPE.fullmatch(kind) or not all(type(n) is int and n >= 0 for n in shape):
+        raise ValueError("no array of numbers")
+    dtype = np.dtype(kind)
+    size = math.prod(shape)
+    if size * dtype.itemsize > len(data) - at:
+        raise ValueError("an array longer than the rest")
+    return np.frombuffer(data, dtype, size, at).reshape(shape)
 
 
 def encode_rows(batch: Batch) -> bytes:

@@ -24,11 +24,13 @@ from redline.storage.schema import (
     anomalies_table,
     applied_table,
     late_table,
+    meta_table,
     points_table,
     snapshots_table,
     streams_table,
 )
 
+HIGHEST_ANOMALY_ID = "newest anomaly"  # in the table meta: the highest id when some were removed
 RESTORED_ANOMALIES = 1_000  # newest anomalies of a stream that a restart reads
 # what one comparison of times with the stored ones may take: some 20 ms
 MATCHED_TIMES = 5_000
@@ -67,8 +69,10 @@ class AnomalyQuery(NamedTuple):
 
 
 def last_anomaly_id(c: sa.Connection) -> int:
-    """Return the highest id of an anomaly; 0 = there is none."""
-    return int(c.execute(sa.select(sa.func.max(anomalies_table.c.id))).scalar() or 0)
+    """Return the highest id that an anomaly ever had; 0 = there was none."""
+    removed = sa.select(meta_table.c.value).where(meta_table.c.name == HIGHEST_ANOMALY_ID)
+    stored = sa.select(sa.func.max(anomalies_table.c.id))
+    return max(int(c.execute(query).scalar() or 0) for query in (removed, stored))
 
 
 def list_pushed_streams(c: sa.Connection) -> list[StoredSource]:
@@ -121,6 +125,12 @@ def load_stream(c: sa.Connection, name: str, path: Path) -> RestoredStream | Non
             f"{path} is damaged: {name} lacks steps between {first} and "
             f"{stream.end}; restore a backup"
         )
+    try:
+        state = unpack_state(snapshot.state if snapshot else b"")
+    except ValueError as error:
+        raise StoreError(
+            f"{path} is damaged: the state of {name} cannot be read ({error}); restore a backup"
+        ) from error
     newest = (
         sa.select(anomalies_table)
         .where(anomalies_table.c.stream == name)
@@ -130,7 +140,7 @@ def load_stream(c: sa.Connection, name: str, path: Path) -> RestoredStream | Non
     return RestoredStream(
         end=stream.end,
         first=first,
-        state=unpack_state(snapshot.state if snapshot else b""),
+        state=state,
         time=rows[:, 0],
         x=rows[:, ROW_HEADER:],
         applied=settings_from_json(stream.applied),

@@ -227,7 +227,7 @@ class SqliteStore(ResultStore):
         self.sweeper.run_if_due()
 
     def last_anomaly_id(self) -> int:
-        """Return the highest id of an anomaly; 0 = there is none."""
+        """Return the highest id that an anomaly ever had; 0 = there was none."""
         with self.reading() as c:
             return last_anomaly_id(c)
 

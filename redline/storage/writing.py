@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from redline.engine.results import Anomaly, Batch, Snapshot
 from redline.settings import Settings
-from redline.storage.checksums import seal_row, verify_row
+from redline.storage.checksums import seal_row, verify_row, write_meta
 from redline.storage.encoding import (
     encode_chunks,
     finite_or_none,
@@ -20,6 +20,7 @@ from redline.storage.encoding import (
     settings_from_json,
     settings_json,
 )
+from redline.storage.reading import HIGHEST_ANOMALY_ID, last_anomaly_id
 from redline.storage.schema import (
     anomalies_table,
     applied_table,
@@ -175,7 +176,12 @@ class BatchWriter:
 
 
 def delete_stream_rows(c: sa.Connection, name: str, id: int) -> None:
-    """Delete points, late points, snapshots and anomalies of a stream."""
+    """Delete points, late points, snapshots and anomalies of a stream.
+
+    The highest id of an anomaly is kept: a client that follows the anomalies asks for those after
+    an id, so none may be given twice.
+    """
+    write_meta(c, HIGHEST_ANOMALY_ID, str(last_anomaly_id(c)))
     for table in (points_table, late_table, snapshots_table):
         c.execute(table.delete().where(table.c.stream == id))
     c.execute(anomalies_table.delete().where(anomalies_table.c.stream == name))

@@ -504,3 +504,12 @@ def test_a_client_has_an_allowance_of_its_own_that_grows_with_time():
     for client in range(MAX_RATED_CLIENTS + 5):
         limiter.acquire(str(client), 1.0)
     assert len(limiter.allowances) == MAX_RATED_CLIENTS and RateLimiter(0).acquire("a", 0.0) == 0.0
+
+
+@pytest.mark.parametrize("header", ["Basic \xe9", "Basic ////", "Basic =", "Bearer \xe9", "\xe9"])
+def test_a_header_that_is_no_base64_is_refused(header):
+    token = Token("operate", hash_secret("a secret of the test"), "ann")
+    refusal = Authorizer(Tokens([token])).authorize(
+        "GET", "/api/streams", {"authorization": header}
+    )
+    assert isinstance(refusal, Refusal) and refusal.status == 401

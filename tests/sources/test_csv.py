@@ -756,3 +756,11 @@ def test_the_real_machine_answers():
     assert 0 <= chunk.x[0, 0] <= 100
     assert 0 < chunk.x[0, 1] <= 100
     assert len(machine.names) == len(machine.units) == len(machine.floors) == 4
+
+
+def test_milliseconds_are_the_same_times_as_in_iso():
+    milliseconds = (1_767_571_200_001, 809_584, 1_767_571_200_123)
+    stamps = [datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=ms) for ms in milliseconds]
+    counted = read_csv(rows("time_ms,v", *(f"{ms},1" for ms in milliseconds)))
+    written = read_csv(rows("time,v", *(f"{stamp.isoformat()},1" for stamp in stamps)))
+    assert counted.time.tolist() == written.time.tolist()

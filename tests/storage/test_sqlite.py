@@ -674,6 +674,22 @@ def test_one_file_has_one_redline(kept, path):
     looked.close()
 
 
+def test_the_id_of_a_removed_anomaly_is_not_given_again(path):
+    store = SqliteStore(path)
+    monitor = watching(store)
+    push(monitor, "pump", *numbers(2_000), [2_000])
+    last = store.last_anomaly_id()
+    monitor.remove_source("pump")
+    monitor.beat()
+    store.close()
+    store = SqliteStore(path)
+    monitor = watching(store)
+    assert last > 0 and not store.anomalies() and store.last_anomaly_id() == last
+    push(monitor, "pipe", *numbers(2_000), [2_000])
+    assert min(row["id"] for row in store.anomalies()) == last + 1
+    store.close()
+
+
 def test_an_older_store_is_brought_up_to_date_in_one_transaction(path, monkeypatch):
     SqliteStore(path).close()
     monkeypatch.setattr(schema, "SCHEMA_VERSION", 4)

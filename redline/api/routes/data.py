@@ -39,6 +39,7 @@ def connect_data(router: APIRouter, service: Service) -> None:
         "/api/data/{source:path}",
         tags=["streams"],
         summary="Points, scores and anomalies of a stream, oldest first",
+        responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}},
     )
     def data(
         request: Request,

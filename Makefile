@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 SHELL := /bin/sh
-.PHONY: run test fast hardship lint types docs bench lock locked sbom audit browser clean
+.PHONY: run test fast hardship soak lint types docs bench lock locked sbom audit browser clean
 
 run: .venv/run
 	$(BIN)/python app.py $(ARGS)
@@ -14,9 +14,13 @@ test: .venv/test browser
 fast: .venv/test
 	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal -m "not browser and not service and not slow" $(ARGS)
 
-# kill -9 under load, a full disk, a clock that jumps, hostile input, five times too much of it, 500 followers; -s shows the figures
+# kill -9 under load, a full disk, a clock that jumps, hostile input, five times too much of it, 500 followers, a soak; -s shows the figures
 hardship: .venv/test
 	$(BIN)/python -m pytest -m hardship -s $(ARGS)
+
+# half an hour at a tenth of the capacity under random faults: is everything flat, is nothing lost
+soak: .venv/test
+	$(BIN)/python -m bench.soak $(ARGS)
 
 lint: .venv/test
 	$(BIN)/ruff check .

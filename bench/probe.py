@@ -18,6 +18,7 @@ from bench.browser import ROOT
 from tests.behaviour.page import Browser
 
 HEALTH_PAUSE = 0.025  # seconds
+KEEP_ALIVE = 3.0  # seconds that a connection is used again; the server keeps it for five
 TICK = 0.5  # seconds between two redraws of the page
 
 
@@ -37,6 +38,7 @@ class PageClient:
     def __init__(self, port: int) -> None:
         self.line = http.client.HTTPConnection("localhost", port, timeout=60)
         self.took: list[tuple[int, float]] = []  # status and seconds of every answer
+        self.used = time.monotonic()
 
     def get(self, path: str) -> PageAnswer:
         return self.send("GET", path, None)
@@ -46,6 +48,9 @@ class PageClient:
 
     def send(self, method: str, path: str, body: bytes | None) -> PageAnswer:
         began = time.monotonic()
+        if began > self.used + KEEP_ALIVE:
+            self.line.close()  # the server has closed it, or is about to; it is opened again
+        self.used = began
         self.line.request(method, path, body, {"Content-Type": "application/json"})
         answer = self.line.getresponse()
         text = answer.read().decode()

@@ -146,8 +146,8 @@ class RetentionSweeper:
 def release_pages(c: sa.Connection) -> None:
     """Give free pages at the end of the file back, SWEEP_PAGES at most.
 
-    One PRAGMA for all of them would free only the first: it stops after each page like a query
-    after each row, and the driver does not go on, because a row without columns is none to it.
+    One statement for all of them would free only the first: it stops after each page as a query
+    does after each row, and the driver does not go on, because these rows have no columns.
     """
     free = int(c.exec_driver_sql("PRAGMA freelist_count").scalar() or 0)
     connection = c.connection.driver_connection

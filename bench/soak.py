@@ -29,7 +29,7 @@ from bench.pushers import Audit, Ledger, Pushers, Target
 from bench.soak_chart import Curve, Mark, Panel, chart
 
 SHARE = 0.1  # of the capacity
-LATENCY_MINUTES = 5.0  # of a soak in which a third holds enough calm to judge latencies
+LONG_MINUTES = 5.0  # of a soak in which a third is calm enough to judge latencies and the log
 OPEN_SECONDS = 3  # until a half-open request is ended
 
 
@@ -214,7 +214,7 @@ def flat_rows(samples: list[Sample], seconds: float) -> Iterator[Row]:
     for name, tolerance in TOLERANCES.items():
         second, last = thirds(samples, seconds, name)
         limit = tolerance.ratio * second + tolerance.more
-        judged = seconds >= 60 * LATENCY_MINUTES or name in ("memory", "files", "store")
+        judged = seconds >= 60 * LONG_MINUTES or name in ("memory", "files")
         figure, unit = NAMES[name]
         texts = [f"{value:.1f} {unit}".rstrip() for value in (second, last, limit)]
         texts[2] = f"<= {texts[2]} ({tolerance.ratio:g} x + {tolerance.more:g})"

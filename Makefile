@@ -39,6 +39,7 @@ bench: .venv/test browser
 	$(BIN)/python -m bench.speed
 	$(BIN)/python -m bench.page
 	$(BIN)/python -m bench.service
+	$(BIN)/python -m bench.hardening
 	$(BIN)/python -m bench.accuracy --tables simulated
 
 # The exact versions of everything, with their hashes; those that it has stay: make lock ARGS=--upgrade

@@ -5,7 +5,7 @@ ARGS ?=
 FUZZ_SECONDS ?= 450
 FUZZ_TIMES ?= 4
 SHELL := /bin/sh
-.PHONY: run test fast hardship fuzz lint types docs bench lock locked sbom audit browser clean
+.PHONY: run test fast hardship fuzz soak lint types docs bench lock locked sbom audit browser clean
 
 run: .venv/run
 	$(BIN)/python app.py $(ARGS)
@@ -16,7 +16,7 @@ test: .venv/test browser
 fast: .venv/test
 	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal -m "not browser and not service and not slow" $(ARGS)
 
-# kill -9 under load, a full disk, a clock that jumps, hostile input, five times too much of it, 500 followers; -s shows the figures
+# kill -9 under load, a full disk, a clock that jumps, hostile input, five times too much of it, 500 followers, a soak; -s shows the figures
 hardship: .venv/test
 	$(BIN)/python -m pytest -m hardship -s $(ARGS)
 
@@ -25,6 +25,10 @@ hardship: .venv/test
 fuzz: .venv/test build/fuzz/made
 	build/fuzz/bin/python -m tests.fuzz.campaign --seconds $(FUZZ_SECONDS)
 	FUZZ_TIMES=$(FUZZ_TIMES) $(BIN)/python -m pytest tests/api/test_api_fuzz.py tests/engine/test_stateful.py $(ARGS)
+
+# half an hour at a tenth of the capacity under random faults: is everything flat, is nothing lost
+soak: .venv/test
+	$(BIN)/python -m bench.soak $(ARGS)
 
 lint: .venv/test
 	$(BIN)/ruff check .
@@ -43,6 +47,7 @@ bench: .venv/test browser
 	$(BIN)/python -m bench.speed
 	$(BIN)/python -m bench.page
 	$(BIN)/python -m bench.service
+	$(BIN)/python -m bench.hardening
 	$(BIN)/python -m bench.accuracy --tables simulated
 
 # The exact versions of everything, with their hashes; those that it has stay: make lock ARGS=--upgrade

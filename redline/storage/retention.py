@@ -16,6 +16,7 @@ from redline.storage.writing import BatchWriter
 
 SWEEP_CHUNKS = 500  # chunks, late points and anomalies that one transaction looks at
 SWEEP_POINTS = 100_000  # points that it deletes at most, but for the rest of a chunk
+SWEEP_PAGES = 1_000  # of the file that it gives back at most
 SWEEP_EVERY = 60.0  # seconds between two passes
 SWEEP_BUDGET = 0.05  # seconds that one turn of a pass may take; a transaction is always finished
 SWEEP_REST = 4.0  # pause between two turns of a pass, in multiples of the time the turn took
@@ -94,7 +95,7 @@ class RetentionSweeper:
             total, cursor, deleted = self._sweep_points(c, oldest_kept)
             more_late = sweep_late_points(c, oldest_kept)
             more_anomalies = sweep_anomalies(c, oldest_kept)
-            c.exec_driver_sql("PRAGMA incremental_vacuum(1000)")
+            release_pages(c)
         self.batch_writer.total = total
         self.cursor = cursor
         self.unfinished = more_late or more_anomalies or cursor is not None
@@ -139,6 +140,19 @@ class RetentionSweeper:
                 total -= chunk.n
         c.execute(points_table.delete().where(points_table.c.id.in_(deleted)))
         return total, None if finished else cursor, len(deleted)
+
+
+def release_pages(c: sa.Connection) -> None:
+    """Give free pages at the end of the file back, SWEEP_PAGES at most.
+
+    One statement for all of them would free only the first: it stops after each page as a query
+    does after each row, and the driver does not go on, because these rows have no columns.
+    """
+    free = int(c.exec_driver_sql("PRAGMA freelist_count").scalar() or 0)
+    connection = c.connection.driver_connection
+    assert connection is not None
+    for _ in range(min(free, SWEEP_PAGES)):
+        connection.execute("PRAGMA incremental_vacuum(1)")
 
 
 def sweep_late_points(c: sa.Connection, oldest_kept: float) -> bool:

@@ -8,6 +8,7 @@ import math
 import re
 import sqlite3
 import time
+import tracemalloc
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from redline.access.actor import current_actor
 from redline.access.hosts import Hosts
 from redline.access.tokens import Token, Tokens, hash_secret
 from redline.api import guard, history, payload, sse
+from redline.api.documents import anomaly_event
 from redline.api.guard import RequestGuard
 from redline.api.history import (
     HistoryRange,
@@ -929,6 +931,20 @@ async def first(hub, after, count, wish=EventFilter()):  # noqa: B008
             break
     await parts.aclose()
     return seen
+
+
+def test_kept_events_hold_no_spare_room():
+    def held():
+        return tracemalloc.get_traced_memory()[0]
+
+    document = {"id": 1, "source": "oven", "severity": "info", "text": "x" * 300}
+    tracemalloc.start()
+    try:
+        before = held()
+        events = [anomaly_event(document) for _ in range(500)]
+        assert (held() - before) / len(events) < 1_000  # bytes
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_client_that_comes_back_misses_nothing_and_gets_nothing_twice():

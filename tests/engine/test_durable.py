@@ -2,7 +2,7 @@
 jumping clock.
 
 Run as a program, this file is the load: a monitor on a store, one client per source that sends what
-is not acknowledged yet and prints what is.
+is not acknowledged yet and prints what is, and on request people who label, acknowledge and tune.
 """
 
 from __future__ import annotations
@@ -21,15 +21,27 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from redline.api.service import Service, assemble_service
 from redline.engine.monitor import Monitor
+from redline.feedback.labels import Label
+from redline.incidents.incident import (
+    ACKNOWLEDGED,
+    OPEN,
+    IncidentSettled,
+    UnknownIncident,
+    incident_from_row,
+)
+from redline.incidents.registry import IncidentQuery
 from redline.settings import Settings
 from redline.sources.pushed import QueueFull, SubmissionRefused, latest_time
+from redline.storage import retention
 from redline.storage.reading import AnomalyQuery
 from redline.storage.sqlite import SqliteStore
 
@@ -39,11 +51,14 @@ START = 1_700_000_000.0  # seconds since the epoch
 SOURCES = {"pump": ("flow", "heat"), "pipe": ("value",), "wheel": ("value",)}
 SETTINGS = {"wheel": Settings("EWMA", 40, 3.0)}
 TUNED = 500  # steps sent before they are applied
-KILLS = 25
+KILLS = int(os.environ.get("KILLS", "25"))
 BACK = 6.0  # seconds until a restarted service acknowledges, half of the time; it takes under one
-LENGTH = 1_000_000  # points of a source, more than a test sends
+LENGTH = 40_000 * max(25, KILLS)  # points of a source, more than a test sends
+KEPT_POINTS = 200_000  # that retention leaves while people work too
+FASTEST = 40_000  # points a second of a source, so that retention takes none that is not read yet
 
 
+@cache
 def points(name: str) -> tuple[np.ndarray, np.ndarray]:
     """All points of a source: time (n,), x (n, features)."""
     draw = np.random.default_rng(list(name.encode()))
@@ -59,6 +74,7 @@ def client(monitor: Monitor, name: str, done: int, seed: int) -> None:
     """Sends the points from `done` on, up to three submissions ahead of their acknowledgement, and
     prints each that comes.
     """
+    began = time.monotonic()
     (time_, x), draw, sent, open_, tuned = (
         points(name),
         random.Random(seed),
@@ -86,16 +102,64 @@ def client(monitor: Monitor, name: str, done: int, seed: int) -> None:
         upto, receipt = open_.pop(0)
         receipt.result()
         os.write(1, f"ack {name} {upto}\n".encode())
+        time.sleep(max(0.0, (upto - done) / FASTEST - (time.monotonic() - began)))
 
 
-def load(path: str, seed: int, done: dict[str, int]) -> None:
-    """Runs until it is killed; says when the store is in trouble and when it is well again."""
-    monitor = Monitor({}, store=SqliteStore(path))
+def label(service: Service, seed: int) -> None:
+    """Labels points, and prints each label that is stored."""
+    for number in range(LENGTH):
+        at = START + number
+        new = Label("pump", at, at + 1, "expected", "me", at, note=f"{seed}-{number}")
+        kept = service.labels.add(new, len(SOURCES["pump"]))
+        os.write(1, f"label {kept.id} {kept.note}\n".encode())
+        time.sleep(0.01)
+
+
+def acknowledge(service: Service) -> None:
+    """Acknowledges incidents, and prints each that is stored as acknowledged."""
+    while True:
+        for incident in service.incidents.find(IncidentQuery(states=(OPEN,))).incidents:
+            try:
+                service.incidents.acknowledge(incident.id, "me", START)
+            except (IncidentSettled, UnknownIncident):  # it ended meanwhile
+                continue
+            os.write(1, f"seen {incident.id}\n".encode())
+        time.sleep(0.005)
+
+
+def tune(monitor: Monitor, seed: int) -> None:
+    """Applies one threshold after another, and prints each that is stored."""
+    for number in range(LENGTH):
+        threshold = 4 + (seed * 1_000 + number) / 1e6
+        monitor.apply("pump", Settings(threshold=threshold))
+        if monitor.wait_until_stored():
+            os.write(1, f"tuned {threshold}\n".encode())
+        time.sleep(0.01)
+
+
+def load(path: str, seed: int, done: dict[str, int], people: bool) -> None:
+    """Runs until it is killed; says when the store is in trouble and when it is well again.
+
+    With people, they label, acknowledge and tune, and retention deletes what is old.
+    """
+    keep = retention.Retention()
+    if people:
+        keep = retention.Retention(rows=KEPT_POINTS)
+        retention.SWEEP_EVERY = 0.05
+    store = SqliteStore(path, keep)
+    service = assemble_service(lambda store: Monitor({}, store=store), store)
+    monitor = service.monitor
     monitor.start()
     for turn, name in enumerate(SOURCES):
         threading.Thread(
             target=client, args=(monitor, name, done.get(name, 0), seed + turn), daemon=True
         ).start()
+    if people:
+        while "pump" not in monitor.feeds or not monitor.feeds["pump"].ready:
+            time.sleep(0.005)
+        work = ((label, service, seed), (acknowledge, service), (tune, monitor, seed))
+        for what, *given in work:
+            threading.Thread(target=what, args=given, daemon=True).start()
     troubled = False
     while True:
         if troubled != (monitor.trouble is not None):
@@ -109,7 +173,9 @@ def load(path: str, seed: int, done: dict[str, int]) -> None:
 class Process:
     """The load in a process of its own, its words read as they come."""
 
-    def __init__(self, path: Path, seed: int, acked: dict[str, int], limit: int = 0):
+    def __init__(
+        self, path: Path, seed: int, acked: dict[str, int], limit: int = 0, people: bool = False
+    ):
         self.acked, self.words, self.began, self.first = acked, [], time.monotonic(), None
 
         def bound() -> None:
@@ -117,7 +183,8 @@ class Process:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
         env = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
-        command = [sys.executable, __file__, str(path), str(seed), json.dumps(acked)]
+        given = [str(path), str(seed), json.dumps(acked), json.dumps(people)]
+        command = [sys.executable, __file__, *given]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, env=env, preexec_fn=bound)
         self.reader = threading.Thread(target=self.read)
         self.reader.start()
@@ -164,23 +231,26 @@ def checked(path: Path, acked: dict[str, int]) -> dict[str, int]:
     return found
 
 
-def same_bits(path: Path, found: dict[str, int]) -> None:
-    """The scores in the store, and the anomalies, are those of a run that nothing interrupted."""
-    store = SqliteStore(path, write=False)
-    for name, n in ((name, n) for name, n in found.items() if n):
-        (time_, x), whole = points(name), Monitor({})
-        applied = [(row["settings"], row["at"]) for row in store.history(name)]
-        stored = store.points(name, limit=LENGTH)
-        change = (
-            switched(stored.score, whole_scores(whole, name, time_[:n], x[:n], ()))
-            if len(applied) > 1
-            else n
-        )
+def same_bits(scores: dict[str, np.ndarray]) -> None:
+    """The scores of each source (n,) are those of a run that nothing interrupted."""
+    for name, stored in scores.items():
+        n = len(stored)
+        time_, x = points(name)
+        change = n
+        if name in SETTINGS:
+            change = switched(stored, whole_scores(Monitor({}), name, time_[:n], x[:n], ()))
         score = whole_scores(Monitor({}), name, time_[:n], x[:n], (change,))
-        assert np.array_equal(stored.score, score, equal_nan=True), (
-            f"{name}: other bits from step {np.flatnonzero(stored.score != score)[:3]}"
+        assert np.array_equal(stored, score, equal_nan=True), (
+            f"{name}: other bits from step {np.flatnonzero(stored != score)[:3]}"
         )
+
+
+def stored_scores(path: Path) -> dict[str, np.ndarray]:
+    """The scores in the store, by source."""
+    store = SqliteStore(path, write=False)
+    found = {name: store.points(name, limit=LENGTH) for name in SOURCES}
     store.close()
+    return {name: stored.score for name, stored in found.items() if stored is not None}
 
 
 def switched(stored: np.ndarray, first: np.ndarray) -> int:
@@ -210,26 +280,94 @@ def whole_scores(
     )  # a source may have been killed before its first point
 
 
+class Reader:
+    """Reads the store after each kill: what was acknowledged is there once, the rest is as it was.
+
+    It remembers the scores, as retention deletes the oldest points.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.acked: dict[str, int] = {}  # points of each source
+        self.scores = {name: np.zeros(0) for name in SOURCES}
+        self.labels: dict[int, str] = {}  # id -> note
+        self.seen: set[str] = set()  # ids of incidents
+        self.tuned: list[float] = []  # thresholds
+        self.deleted = 0  # points
+
+    def read(self, process: Process) -> None:
+        """Read what a process that was killed left."""
+        self.labels |= {int(id): note for id, note in map(str.split, process.said("label"))}
+        self.seen |= set(process.said("seen"))
+        self.tuned += map(float, process.said("tuned"))
+        store = SqliteStore(self.path, write=False)
+        kept = sum(self.read_points(store, name) for name in SOURCES)
+        sent = sum(map(len, self.scores.values()))
+        self.deleted = sent - kept
+        assert kept >= min(sent, KEPT_POINTS) - 10_000, "retention took more than it may"
+        labels = [(row["body"]["id"], row["body"]["note"]) for row in store.labels()]
+        assert len(labels) == len(dict(labels)) == len({note for _, note in labels}), "doubled"
+        assert self.labels.items() <= set(labels), "a label was lost"
+        thresholds = [
+            row["settings"]["threshold"] for row in reversed(store.history("pump", limit=LENGTH))
+        ]
+        assert [each for each in thresholds if each in self.tuned] == self.tuned, "settings"
+        incidents = [incident_from_row(row) for row in store.incidents(LENGTH)[0]]
+        assert len(incidents) == len({incident.id for incident in incidents}), "doubled"
+        acknowledged = {
+            incident.id
+            for incident in incidents
+            if [entry.who for entry in incident.history if entry.what == ACKNOWLEDGED] == ["me"]
+        }
+        assert self.seen <= acknowledged, "an acknowledgement was lost or doubled"
+        anomalies = [
+            (row["stream"], row["step"], row["feature"])
+            for row in store.anomalies(AnomalyQuery(limit=LENGTH))
+        ]
+        assert len(anomalies) == len(set(anomalies)), "an anomaly was doubled"
+        store.close()
+
+    def read_points(self, store: SqliteStore, name: str) -> int:
+        """Read a source; return how many points of it are left."""
+        stored, before = store.points(name, limit=LENGTH), self.scores[name]
+        if stored is None:
+            assert name not in self.acked
+            return 0
+        time_, x = points(name)
+        first = int(np.searchsorted(time_, stored.time[0])) if len(stored.time) else 0
+        end = first + len(stored.time)
+        assert end >= self.acked.get(name, 0), f"{name}: acknowledged points lost"
+        assert first <= len(before), f"{name}: retention took points that were not read yet"
+        assert np.array_equal(stored.time, time_[first:end])
+        assert np.array_equal(stored.x, x[first:end])
+        again = stored.score[: len(before) - first]
+        assert np.array_equal(again, before[first:], equal_nan=True), f"{name}: other scores"
+        self.scores[name] = np.concatenate([before, stored.score[len(again) :]])
+        return len(stored.time)
+
+
 @pytest.mark.hardship
 def test_a_kill_at_any_moment_loses_nothing_doubles_nothing_changes_no_bit(tmp_path):
-    path, acked, back, draw = tmp_path / "redline.db", {}, [], random.Random(11)
+    """Pushes, labels, acknowledgements, settings and retention go on meanwhile; KILLS times."""
+    reader, back, draw = Reader(tmp_path / "redline.db"), [], random.Random(11)
     for turn in range(KILLS):
-        process = Process(path, 10 * turn, acked)
+        process = Process(reader.path, 10 * turn, reader.acked, people=True)
         process.until(lambda process=process: process.first is not None)
         time.sleep(draw.uniform(0.0, 0.5))
         process.kill()
         back.append(process.first)
-        found = checked(path, acked)
-    same_bits(path, found)
-    sent, slowest = sum(found.values()), max(back)
+        reader.read(process)
+    same_bits(reader.scores)
+    acked, sent = sum(reader.acked.values()), sum(map(len, reader.scores.values()))
     print(
-        (
-            f"\nkill test: {KILLS} kills, {sum(acked.values()):,} points acknowledged, "
-            f"{sent:,} stored, 0 lost, 0 doubled, scores bit-equal, "
-        ),
-        end="",
+        f"\nkill test: {KILLS} kills, {acked:,} points acknowledged, {sent:,} stored, of which "
+        f"retention took {reader.deleted:,}; {len(reader.labels):,} labels, "
+        f"{len(reader.seen):,} acknowledgements, {len(reader.tuned):,} settings; "
+        f"0 lost, 0 doubled, scores bit-equal, "
+        f"back within {max(back):.2f} s (median {np.median(back):.2f})"
     )
-    print(f"back within {slowest:.2f} s (median {np.median(back):.2f})")
+    assert reader.labels and reader.seen and reader.tuned
+    assert reader.deleted > 0 or sent < 2 * KEPT_POINTS
     assert (
         np.median(back) <= BACK
     )  # the slowest is for bench/service.py to judge, on a machine that does nothing else
@@ -275,7 +413,8 @@ def test_a_full_disk_acknowledges_nothing_it_cannot_keep_and_goes_on_when_there_
             )
         process.until(lambda: process.said("well") and sum(acked.values()) > sum(stood.values()))
         process.kill()
-        same_bits(path, checked(path, acked))
+        checked(path, acked)
+        same_bits(stored_scores(path))
     finally:
         if mounted:
             subprocess.run(["umount", "-l", folder], check=True)
@@ -294,7 +433,8 @@ def test_a_locked_file_is_waited_for(tmp_path):
     other.close()
     process.until(lambda: process.said("well") and sum(acked.values()) > sum(stood.values()))
     process.kill()
-    same_bits(path, checked(path, acked))
+    checked(path, acked)
+    same_bits(stored_scores(path))
 
 
 def test_a_damaged_file_is_refused_at_the_start_and_acknowledges_nothing_more(tmp_path):
@@ -527,4 +667,4 @@ def test_a_damaged_file_is_said_at_the_start_and_the_page_goes_on(tmp_path, port
 
 
 if __name__ == "__main__":
-    load(sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3]))
+    load(sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3]), json.loads(sys.argv[4]))

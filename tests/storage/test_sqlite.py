@@ -802,6 +802,20 @@ def test_retention_leaves_what_a_restart_needs(path):
     kept.close()
 
 
+def test_what_retention_deletes_leaves_the_file(path):
+    def pages(what):
+        with closing(sqlite3.connect(path)) as c:
+            return c.execute(f"PRAGMA {what}").fetchone()[0]
+
+    kept = SqliteStore(path, Retention(rows=1_000))
+    push(watching(kept), "pump", *numbers(60_000), [250])
+    before = pages("page_count")
+    while kept.sweeper.sweep(0.0):
+        pass
+    assert pages("freelist_count") == 0 and pages("page_count") < before / 2
+    kept.close()
+
+
 def stored(path):
     """Points in the file, as another program counts them."""
     with closing(sqlite3.connect(path)) as c:

@@ -1,6 +1,6 @@
 """The accuracy tables: every detector's defaults on labelled corpora and simulated domains.
 
-    python bench/accuracy.py --data PATH                  all tables; PATH holds nab/, skab/valve1/, jumpstarter/ (bench/corpora.py says more)
+    python bench/accuracy.py --data PATH                  all tables; PATH holds nab/, skab/, cloud/, jumpstarter/ (bench/corpora.py says more)
     python bench/accuracy.py --data PATH --only ensemble  some detectors
     python bench/accuracy.py --tables simulated           needs no data
     python bench/accuracy.py --data PATH --peers          the libraries too, as far as they are installed (bench/peers.py)
@@ -167,6 +167,62 @@ def services_row(scorer: Scorer, series: list[Series]) -> list[str]:
 SERVICES_HEAD = ["mean average precision", "95 % of services", "each service", "VUS-PR"]
 
 
+# Cloud metrics
+
+
+def cloud_row(scorer: Scorer, series: list[Series]) -> list[str]:
+    """Return event-F1 of the alarms, at the other half's threshold and at 3.5, and VUS-PR."""
+    scores = [scorer(s) for s in series]
+    halves, fixed = cloud_f1(scores, series)
+    low, high = np.quantile(halves, (0.025, 0.975))
+    judged = [(score[s.learn :], s.truth[s.learn :]) for score, s in zip(scores, series)]
+    with_events = [(score, truth) for score, truth in judged if truth.any()]
+    volume = np.mean([measures.vus_pr(score, truth) for score, truth in with_events])
+    precision = np.mean([measures.average_precision(*each) for each in with_events])
+    return [
+        f"{halves.mean():.3f}",
+        f"{low:.2f} to {high:.2f}",
+        f"{fixed:.3f}",
+        f"{volume:.3f}",
+        f"{precision:.3f}",
+    ]
+
+
+def cloud_f1(scores: list[np.ndarray], series: list[Series]) -> tuple[np.ndarray, float]:
+    """Return the event-F1 of halves of the series, and of all at the page's threshold."""
+    called = [alarms(score) for score in scores]
+    windows = [s.windows for s in series]
+    return measures.event_f1(called, windows, [s.learn for s in series], TOLERANCE, THRESHOLD)
+
+
+CLOUD_HEAD = ["event-F1", "95 % of halves", "event-F1 at 3.5", "VUS-PR", "average precision"]
+
+
+# All corpora
+
+
+def show_ranks(figures: Mapping[str, Mapping[str, float]]) -> None:
+    """Print each detector's rank and distance to the best on every corpus, and the worst distance.
+
+    figures: corpus -> name -> figure, more is better. A distance is the share of the best figure
+    that is missing.
+    """
+    names = list(next(iter(figures.values())))
+    rows = []
+    for name in names:
+        cells, worst = [], 0.0
+        for found in figures.values():
+            best = max(found.values())
+            away = 1 - found[name] / best
+            worst = max(worst, away)
+            rank = 1 + sum(other > found[name] for other in found.values())
+            cells.append(f"{found[name]:.3g} ({rank}., -{away:.0%})")
+        rows.append((name, [*cells, f"-{worst:.0%}"]))
+    rows.sort(key=lambda row: float(row[1][-1][1:-1]))
+    show("Figure, rank and distance to the best on every corpus", [*figures, "worst"], rows)
+    print(f"\nThe smallest worst distance is {rows[0][1][-1]}, of {rows[0][0]}.", flush=True)
+
+
 # The simulated domains
 
 
@@ -266,9 +322,11 @@ def simulated_row(scorer: Scorer, domains: list[Domain]) -> list[str]:
     hits = sum(hit for _, hit in large)
     by_kind = " ".join(f"{np.mean(each):.2f}" if each else "-" for each in kinds)
     days = len(domains) * JUDGED / 10_000
+    precision = hits / max(hits + false, 1)
     return [
+        f"{2 * recall * precision / max(recall + precision, 1e-9):.3f}",
         f"{recall:.3f}",
-        f"{hits / max(hits + false, 1):.3f}",
+        f"{precision:.3f}",
         f"{false / days:.1f}",
         f"{raised / days:.1f}",
         by_kind,
@@ -276,6 +334,7 @@ def simulated_row(scorer: Scorer, domains: list[Domain]) -> list[str]:
 
 
 SIMULATED_HEAD = [
+    "event-F1",
     "event recall",
     "event precision",
     "false alarms in 10,000 steps",
@@ -313,13 +372,19 @@ def show(title: str, head: list[str], rows: list[tuple[str, list[str]]]) -> None
 
 def table(
     title: str, head: list[str], row: Callable[[Scorer], list[str]], scorers: Mapping[str, Scorer]
-) -> None:
-    """Print a table, each row as soon as it is known, with the seconds it took."""
+) -> dict[str, float]:
+    """Print a table, each row as soon as it is known, with the seconds it took.
+
+    Returns the first cell of each row as a number: the figure that the corpora are ranked by.
+    """
     show(title, [*head, "seconds"], [])
+    figures = {}
     for name, scorer in scorers.items():
         began = time.perf_counter()
         cells = row(scorer)
+        figures[name] = float(cells[0])
         print(f"| {name} | {' | '.join(cells)} | {time.perf_counter() - began:.0f} |", flush=True)
+    return figures
 
 
 def judged(options: argparse.Namespace) -> dict[str, Scorer]:
@@ -347,31 +412,48 @@ def asked() -> argparse.Namespace:
     parser.add_argument(
         "--tables",
         nargs="+",
-        choices=("nab", "skab", "services", "simulated", "sizes"),
+        choices=TABLES,
         default=None,
         help="these tables, not all",
     )
     return parser.parse_args()
 
 
+TABLES = ("nab", "cloud", "skab", "services", "simulated", "sizes")
+
+
+def skab_table(name: str, series: list[Series], scorers: Mapping[str, Scorer]) -> dict[str, float]:
+    """Print the table of some of SKAB's runs."""
+    title = f"SKAB {name}, {len(series)} runs"
+    return table(title, SKAB_HEAD, lambda scorer: skab_row(scorer, series), scorers)
+
+
 def main() -> None:
     options = asked()
     scorers = judged(options)
-    wanted = options.tables or ("nab", "skab", "services", "simulated", "sizes")
-    if {"nab", "skab", "services"} & set(wanted):
+    wanted = options.tables or TABLES
+    figures: dict[str, dict[str, float]] = {}
+    if {"nab", "cloud", "skab", "services"} & set(wanted):
         folder = corpora.data_folder(options.data)
     if "nab" in wanted:
         series = corpora.nab(folder)
-        table("NAB, 58 files", NAB_HEAD, lambda scorer: nab_row(scorer, series), scorers)
+        title = "NAB, 58 files"
+        figures["NAB"] = table(title, NAB_HEAD, lambda scorer: nab_row(scorer, series), scorers)
+    if "cloud" in wanted:
+        metrics = corpora.cloud(folder)
+        title = f"Cloud metrics, {len(metrics)} series"
+        figures["cloud"] = table(
+            title, CLOUD_HEAD, lambda scorer: cloud_row(scorer, metrics), scorers
+        )
     if "skab" in wanted:
-        series = corpora.skab(folder)
-        table("SKAB valve1, 16 runs", SKAB_HEAD, lambda scorer: skab_row(scorer, series), scorers)
+        for name, groups in (("valve1", ("valve1",)), ("other", ("valve2", "other"))):
+            figures[f"SKAB {name}"] = skab_table(name, corpora.skab(folder, *groups), scorers)
     if "services" in wanted:
-        series = corpora.jumpstarter(folder)
-        table(
+        services = corpora.jumpstarter(folder)
+        figures["JumpStarter"] = table(
             "JumpStarter, 5 services",
             SERVICES_HEAD,
-            lambda scorer: services_row(scorer, series),
+            lambda scorer: services_row(scorer, services),
             scorers,
         )
     if "simulated" in wanted:
@@ -385,6 +467,8 @@ def main() -> None:
             lambda scorer: simulated_row(scorer, domains),
             scaled,
         )
+    if len(figures) > 1:
+        show_ranks(figures)
     if "sizes" in wanted:
         show(
             "Recall of the flagship by size (local noise standard deviations)",

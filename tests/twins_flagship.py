@@ -10,6 +10,26 @@ from math import ceil, exp, floor, inf, isnan, log, log1p, nan, pi, sqrt
 
 import numpy as np
 
+from redline.detection.ensemble import (
+    AT_TAIL,
+    COMMON,
+    DISBELIEF,
+    FAR,
+    FIRST_PACE,
+    LAST_PACE,
+    LEAST_NOVELTY,
+    LIGHTEST_TAIL,
+    LOUDEST_RUN,
+    NEWS,
+    PACE_BLOCKS,
+    RARE_RUN,
+    RECORD_HALF_LIFE,
+    SUDDEN,
+    SUDDEN_POWER,
+    TAIL,
+    USUAL_NOVELTY,
+    VISIBLE,
+)
 from redline.detection.seasonality import find_season
 
 Values = list[float]
@@ -49,7 +69,11 @@ class Channel:
         self.shock: Values = []
         self.season = 0
         self.seen: Values = []
-        self.records = 0.0
+        self.filled: Values = []  # of every step, missing ones carried forward
+        self.doubt: list[bool] = []  # of every step: does its pattern wait to be learned?
+        self.count = 0  # of values seen, anomalous or not
+        self.near = [[0.0, 0.0], [0.0, 0.0]]  # level and variance: of values, of them less a season
+        self.usual_pattern, self.compared = 0.0, 0
         self.begin_block()
 
     @property
@@ -63,6 +87,9 @@ class Channel:
         self.surprise: Values = []
         self.gap: Values = []
         self.smoothed: Values = []
+        self.doubts: list[float] = []
+        self.away: Values = []
+        self.first_pattern = max(8, now - 1020)
         self.spread = max(sqrt(max(self.variance, self.move * max(1.0, self.window / BLOCK))), TINY)
         self.expected = [self.ago(self.clean, t) for t in range(now, now + BLOCK)]
         self.usual = []
@@ -90,8 +117,8 @@ class Channel:
         values = self.back(ring, t)
         return mean(values) if values else nan
 
-    def step(self, x: float, tail: float) -> tuple[float, float, float, float] | None:
-        """(lasting, novel, both squared; sudden, stuck) of one step; None = no opinion."""
+    def step(self, x: float) -> dict[str, float] | None:
+        """What one step tells of each kind of evidence; None = no opinion."""
         place = len(self.x)
         seasonless = x - self.expected[place]
         deviation = seasonless - self.mean if self.n else nan
@@ -108,18 +135,26 @@ class Channel:
         deviations = min(max(deviation / self.spread, -8.0), 8.0) if known else 0.0
         self.smooth += (deviations - self.smooth) / 16
         self.smoothed.append(self.smooth if known else nan)
-        usual = 9 * self.sway
-        lasting = max(
-            (3 * min(abs(self.smooth) / max(sqrt(usual), 1.0), 3.0)) ** 2 - min(usual, 1.0), 0.0
-        )
         self.run = self.run + 1 if x == self.last else 0
         self.last = x
         surprisal = -self.run * log(max(self.repeats, 0.1))
-        stuck = sharp(sqrt(max(0.0, 2 * surprisal - log1p(2 * pi * surprisal))))
+        rarity = sqrt(max(0.0, 2 * surprisal - log1p(2 * pi * surprisal)))
         novel = self.novelty(x, surprise, shake)
+        away = abs(seasonless - self.near[1][0]) / self.near_spread(1)
+        self.doubts.append(sqrt(abs(surprise) / shake) * sqrt(away))
         return (
-            (lasting, novel, sharp(abs(surprise) / (shake * exp(tail))), stuck) if known else None
+            {
+                "lasting": self.smooth**2 / max(self.sway, 1 / 256),
+                "novel": novel if abs(surprise) > 0 else 0.0,
+                "sudden": min(abs(surprise) / shake, away),
+                "stuck": min((rarity / RARE_RUN) ** 3, LOUDEST_RUN) ** 2,
+            }
+            if known
+            else None
         )
+
+    def near_spread(self, which: int) -> float:
+        return max(sqrt(self.near[which][1]), TINY)
 
     def keep_cleaned(self, x: float, surprise: float, shake: float) -> None:
         reach = 3 * shake if self.ready else inf
@@ -130,16 +165,36 @@ class Channel:
     def novelty(self, x: float, surprise: float, shake: float) -> float:
         gap = min((abs(x - v) for v in self.seen), default=nan) if not isnan(x) else nan
         self.gap.append(gap)
-        if (
-            self.seen and not self.low <= x <= self.high
-        ):  # a record: no news as far as it is usual where they come in flocks
-            gap = min(gap, max(abs(surprise) - 5 * shake * self.records / (16 + self.records), 0.0))
-        reach = max(max(self.high, x) - min(self.low, x), TINY) if self.seen else nan
-        return (
-            2 * 100**2 * gap / reach * min(gap / (1.5 * shake), 1.0) ** 2 * min(self.n / 740, 1.0)
-            if abs(surprise) > 0
-            else 0.0
+        self.filled.append(x if not isnan(x) else self.filled[-1] if self.filled else 0.0)
+        away = self.pattern_distance() if not isnan(x) else nan
+        self.away.append(away)
+        reach = max(self.high - self.low, TINY) if self.seen else nan
+        unit = VISIBLE * sqrt(reach * sqrt(reach * self.near_spread(0)))
+        news = min(gap, max(abs(surprise) - 5 * shake, 0.0)) / reach
+        parts = (
+            gap / unit,
+            max(away - COMMON * self.usual_pattern, 0.0) / unit,
+            NEWS * news,
         )
+        known = sum(part for part in parts if not isnan(part))
+        return min(known * min(self.count / RECORD_HALF_LIFE, 1.0), CEILING)
+
+    def pattern_distance(self) -> float:
+        """The mean distance to the nearest in five parts of the patterns, every fifth one each."""
+        now = len(self.clean) - len(self.x)  # where the block began
+        steps = range(self.first_pattern, now)
+        if len(steps) < 5:
+            return nan
+        present = ([0.0] * 8 + self.filled)[-8:]
+        nearest = []
+        for part in range(5):
+            found = [
+                sum((a - b) ** 2 for a, b in zip(present, self.filled[t - 7 : t + 1]))
+                for t in steps[part::5]
+                if not (self.doubt[t] and t >= now - 64)
+            ]
+            nearest.append(sqrt(min(found, default=inf)))
+        return sum(nearest) / 5
 
     # A full block
 
@@ -149,12 +204,20 @@ class Channel:
         deviation = [v - self.mean for v in self.seasonless]
         self.learn_repeats()
         self.learn_values()
+        self.doubt += [self.n > 0 and d > 3 for d in self.doubts]
+        away = [d for d in self.away if not isnan(d)]
+        if away:
+            self.usual_pattern += pace(len(away), self.compared, 1020) * (
+                mean(away) - self.usual_pattern
+            )
+        self.compared += len(away)
         calm = self.calm("held", [abs(d) / self.spread for d in deviation])
         loud = [abs(s) / k for s, k in zip(self.surprise, self.shake)]
         self.learn_weights(deviation, [c and not v > 4 for c, v in zip(calm, loud)])
         self.learn_noise(loud)
         self.learn_sway()
         self.learn_level(deviation, calm)
+        self.learn_near()
         if len(self.clean) % LOOK == 0:
             self.look()
         self.begin_block()
@@ -167,10 +230,8 @@ class Channel:
 
     def learn_values(self) -> None:
         values = [(x, g) for x, g in zip(self.x, self.gap) if not isnan(x)]
-        self.records *= (1 - 1 / self.window) ** BLOCK
         if not values:
             return
-        self.records += sum(not self.low <= x <= self.high for x, _ in values) if self.seen else 0
         self.low, self.high = (
             min(self.low, min(x for x, _ in values)),
             max(self.high, max(x for x, _ in values)),
@@ -258,6 +319,19 @@ class Channel:
             self.moves, self.was = self.moves + 1, level
         self.n += len(learned)
 
+    def learn_near(self) -> None:
+        for near, block in zip(self.near, (self.x, self.seasonless)):
+            values = [v for v in block if not isnan(v)]
+            if not values:
+                continue
+            rate, middle = pace(len(values), self.count, 120), mean(values)
+            moved = middle - near[0]
+            near[0] += rate * moved
+            near[1] = (1 - rate) * (near[1] + rate * moved**2) + rate * mean(
+                [(v - middle) ** 2 for v in values]
+            )
+        self.count += sum(not isnan(v) for v in self.x)
+
     def look(self) -> None:
         old, now = self.season, len(self.clean)
         self.season = find_season(np.array(self.clean[-MEMORY:]), old)
@@ -272,33 +346,66 @@ class Channel:
             return
         self.mean = mean(values)
         self.variance = self.noise = mean([(v - self.mean) ** 2 for v in values])
+        self.near[1] = [self.mean, self.variance]
         self.products, self.weights, self.lags = [0.0] * 5, [0.0, 0.0], [0.0, 0.0]
         self.held = self.shaken = self.moves = 0
         self.move, self.volatility = 0.0, 1.0
         self.shock = [nan] * now
 
 
-def sharp(deviations: float) -> float:
-    return min(3 * min(deviations / 3.3, CEILING) ** 3, 8.0)
+class Scale:
+    """What is usual of a stream: the slow quantiles of its block maxima, in logarithms."""
+
+    def __init__(self) -> None:
+        self.median, self.surprising = log(USUAL_NOVELTY), log(3)
+        self.decile = self.median - 1.2005 * TAIL
+        self.blocks, self.unusual = [0, 0], 0
+
+    @property
+    def tail(self) -> float:
+        shape = min(max((self.median - self.decile) / 1.2005, LIGHTEST_TAIL), 0.5)
+        return exp(max(self.median, log(LEAST_NOVELTY)) + FAR * shape)
+
+    def learn(self, novelty: Values, surprise: Values) -> None:
+        top, largest = max(novelty, default=0.0), max(surprise, default=0.0)
+        if len(novelty) >= BLOCK // 2 and top > 0:
+            far = log(top) > self.median + log(2)
+            held = far and self.unusual < 16
+            self.unusual = self.unusual + held if far else 0
+            if not held:
+                rate = self.pace(0)
+                self.decile += rate * (0.1 - (log(top) < self.decile))
+                self.median += rate * (0.5 - (log(top) < self.median))
+                self.blocks[0] += 1
+        if len(surprise) >= BLOCK // 2 and largest > 0:
+            moved = self.surprising + self.pace(1) * (0.85 - (log(largest) < self.surprising))
+            self.surprising = max(moved, log(3))
+            self.blocks[1] += 1
+
+    def pace(self, which: int) -> float:
+        return max(FIRST_PACE / (1 + self.blocks[which] / PACE_BLOCKS), LAST_PACE)
 
 
 def ensemble(rows: list[Values], window: int) -> Values:
     """The scores of one stream."""
-    channels, tail, scores = [Channel(window) for _ in rows[0]], 0.0, []
+    channels, scale, scores = [Channel(window) for _ in rows[0]], Scale(), []
+    novelty, surprise = [], []
     for t, row in enumerate(rows):
-        told = [channel.step(x, tail) for channel, x in zip(channels, row)]
-        lasting, novel, sudden, stuck = (
-            zip(*[each for each in told if each]) if any(told) else ((0.0,),) * 4
-        )
-        energy = sum(lasting) + sum(novel) / len(row) + max(sudden) ** 2 + max(stuck) ** 2
-        scores.append(min(sqrt(energy), CEILING) if any(told) else nan)
+        told = [each for channel, x in zip(channels, row) if (each := channel.step(x))]
+        if told:
+            novel = sqrt(sum(each["novel"] ** 2 for each in told) / len(row))
+            sudden = max(each["sudden"] for each in told)
+            novelty.append(novel)
+            surprise.append(sudden)
+            beyond = sudden / (SUDDEN * (exp(scale.surprising) / 3) ** DISBELIEF)
+            energy = max(mean([each["lasting"] for each in told]) - 1, 0.0)
+            energy += (AT_TAIL * novel / scale.tail) ** 2
+            energy += (3.5 * min(beyond, CEILING) ** SUDDEN_POWER) ** 2
+            energy += sum(each["stuck"] for each in told) / len(row)
+        scores.append(min(sqrt(energy), CEILING) if told else nan)
         if (t + 1) % BLOCK == 0:
             for channel in channels:
                 channel.learn()
-            steps = [
-                [v for v in step if not isnan(v)]
-                for step in zip(*(channel.loud for channel in channels))
-            ]
-            over = sum(any(v / exp(tail) > 3 for v in step) for step in steps)
-            tail = max(tail + 0.02 * (over - 0.01 * sum(bool(step) for step in steps)), 0.0)
+            scale.learn(novelty, surprise)
+            novelty, surprise = [], []
     return scores

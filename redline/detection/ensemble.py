@@ -8,7 +8,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from detectors import CEILING, Detector, State, Verdict
-from redline.detection.arrays import TINY, Array, first_known, running_reduce
+from redline.detection.arrays import TINY, Array, carry_forward, first_known, running_reduce
+from redline.detection.patterns import (
+    DOUBT_STEPS,
+    PATTERN_MEMORY,
+    PATTERN_STEPS,
+    pattern_distances,
+)
 from redline.detection.seasonality import find_season
 
 # steps; it learns at absolute multiples, so that a history is scored a block at a time, and a tick
@@ -18,7 +24,7 @@ SEASON_MEMORY = 8192  # steps of cleaned past in which seasons are found; a mult
 SEASON_CHECK_STEPS = 512  # steps between two searches for a season
 SEASONS_AVERAGED = 3  # seasons before, whose mean is expected
 SEASON_NEIGHBOURHOOD = 16  # steps on either side that measure the noise at a place of the season
-NOVELTY_MEMORY = 2048  # values that stand for all ever seen
+RANGE_MEMORY = 2048  # values that stand for all ever seen
 RANGE_PARTS = 1024  # parts of the range within which two values are the same
 # standard deviations; what scores higher is not learned, for at most a window
 UNLEARNED_DEVIATION = 3.0
@@ -26,24 +32,44 @@ LASTING_STEPS = 16  # steps over which a deviation must last
 # windows over which the usual size of lasting deviations is learned; one window holds only one or
 # two of them
 STRAY_WINDOWS = 10
-FAMILIAR_SURPRISES = 1.5  # usual surprises; a value nearer to one ever seen is less new
-# After many records in a window, one more is expected to go up to TIMID usual surprises beyond the
-# range; after FLOCK records, half of that.
-FLOCK = 16.0  # records
-TIMID = 5.0  # usual surprises
+LARGEST_DEVIATION = 8.0  # spreads; the most that one step adds to what lasts
+NEAR_STEPS = 120  # steps over which the near level and its deviation are learned
 # values; the n-th is a record with probability 2 / n, from here on as rare as 3 standard deviations
 RECORD_HALF_LIFE = 740.0
-LASTING = 3.0  # weight of what lasts
-LOUDEST = 8.0  # standard deviations; the most that one short surprise can score
-# standard deviations of a surprise that alone scores 3: a little more, since the parts add up
-ALONE = 3.3
-# share of steps on which the sudden part may pass 3 in a stream whose noise has a heavy tail
-RARE = 0.01
+VISIBLE = 0.07  # share of the unit of novelty that the eye sees
+CERTAIN_SURPRISE = 5.0  # usual surprises; what goes beyond is news whatever the noise
+COMMON = 0.5  # share of the usual distance to the nearest patterns that is no novelty
+NEWS = 150.0  # standard deviations of news as large as the range
+SUDDEN = 3.6  # usual deviations; one surprise of so many scores 3.5 by itself
+SUDDEN_POWER = 1.6  # of its growth beyond, which no cap ties
+USUAL_SURPRISE = 3.0  # the least of a stream's usual largest surprises in a block
+DISBELIEF = 5.5  # power with which a stream that is often surprised is believed less
+# share of blocks whose largest surprise is below the usual one; faults in one block of seven
+# are not learned as usual
+USUAL_SHARE = 0.85
+ALONE = 3.5  # standard deviations, the score of SUDDEN deviations alone
+# the novelty's largest values of a block, on a logarithmic scale, as a Frechet distribution
+USUAL_NOVELTY = 1.2  # median before anything is known
+LEAST_NOVELTY = 2.3  # the least median: that of Gaussian noise
+TAIL = 0.2  # shape before anything is known
+LIGHTEST_TAIL = 0.1
+HEAVIEST_TAIL = 0.5
+DECILE_TO_MEDIAN = 1.2005  # shapes between decile and median, log(log(10) / log(2))
+FAR = 2.7  # shapes from the median to what is rare; 3.84 to what is as rare as 3.5 deviations
+AT_TAIL = 3.1  # the score of that
+UNUSUAL = 2.0  # times the median; a block with a larger value is not learned
+UNUSUAL_BLOCKS = 16  # the most in a row that are not learned
+FIRST_PACE = 0.15  # of a slow quantile at its first block, in logarithms
+LAST_PACE = 0.014  # and its least
+PACE_BLOCKS = 16  # blocks after which it is half the first
+LEAST_SWAY = 1 / 256  # square; the mean of 16 deviations that alternate
 OFTEN = 0.1  # the least share of repeated values that is assumed
+RARE_RUN = 2.5  # standard deviations of a run of equal values that scores 1, its cube counts
+LOUDEST_RUN = 8.0  # standard deviations; the most that a run of equal values scores
 # arrays of the state, (channels,), that begin with 0 or with 1
 BEGIN_WITH_0 = (
-    *("n", "mean", "variance", "held", "move", "moves", "was"),
-    *("records", "noise", "shaken", "tail", "carry", "run", "swayed"),
+    *("n", "seen", "mean", "variance", "held", "move", "moves", "was"),
+    *("noise", "shaken", "carry", "run", "swayed", "usual_pattern", "compared"),
 )
 BEGIN_WITH_1 = ("volatility", "repeats", "sway")
 BEGIN_MISSING = ("first", "last", "edge", "low", "high")
@@ -55,19 +81,23 @@ class Ensemble(Detector):
     the square of the score.
 
     Expected is the mean of the last three seasons (found by autocorrelation) plus a slow level.
-    Lasting: the deviation smoothed over 16 steps, in units of the largest of noise, usual wandering
-    and three times how far it usually strays. Sudden: the error of a two-lag prediction. Novel: the
-    distance to the nearest value ever seen, over the range. Stuck: a run of equal values. What is
-    anomalous is not learned, for at most a window. Cost: 10 microseconds per step of a history,
-    0.15 MB per feature. When it fails: before a season was seen twice; where anomalies are more
-    frequent than one step in a hundred. Sources: E. S. Page, Continuous Inspection Schemes, 1954
-    (lasting); H. Robbins, S. Monro, A Stochastic Approximation Method, 1951 (heavy tails); C. C.
-    Aggarwal, S. Sathe, Theoretical Foundations and Algorithms for Outlier Ensembles, 2015.
+    Novel: how far the value lies from every value seen, and the last eight steps from every
+    pattern of the last thousand, in a unit of noise and range; on the stream's own scale, the tail
+    of its block maxima. Sudden: what is a surprise to a two-lag prediction and far from the near
+    level too; a stream that is often surprised is believed less. Lasting: the deviation smoothed
+    over 16 steps, over its usual size, averaged over the features. Stuck: a run of equal values.
+    What is anomalous is not learned, for at most a window; a suspicious pattern is remembered 64
+    steps later. Cost: 24 microseconds per step of a history, 0.17 MB per feature.
+    When it fails: before a season was seen twice; a fault in one of many features that lasts less
+    than 16 steps. Sources: E. S. Page, Continuous Inspection Schemes, 1954 (lasting); H. Robbins,
+    S. Monro, A Stochastic Approximation Method, 1951 (slow quantiles); E. Keogh, J. Lin, A. Fu, HOT
+    SAX, 2005 (the distance to the nearest pattern); A. Siffer et al., Anomaly Detection in Streams
+    with Extreme Value Theory, 2017 (the tail of a stream's own past).
 
     >>> x = np.random.default_rng(1).normal(size=(400, 1, 2))
     >>> x[390, 0, 1] = 9.0
     >>> Ensemble(window=100).fit(x[:390]).explain(x[390:391]).round(0)
-    array([[[ 0., 51.]]])
+    array([[[ 0., 24.]]])
     """
 
     joint: ClassVar[bool] = True
@@ -79,6 +109,8 @@ class Ensemble(Detector):
         self._fade = exponential_weights(self.window)
         self._fade_fast = exponential_weights(max(1.0, self.window / 5))
         self._fade_slow = exponential_weights(STRAY_WINDOWS * self.window)
+        self._fade_near = exponential_weights(NEAR_STEPS)
+        self._fade_patterns = exponential_weights(PATTERN_MEMORY)
 
     @property
     def least(self) -> int:
@@ -94,12 +126,18 @@ class Ensemble(Detector):
             **{name: np.zeros(size) for name in BEGIN_WITH_0},
             **{name: np.ones(size) for name in BEGIN_WITH_1},
             **{name: np.full(size, np.nan) for name in BEGIN_MISSING},
+            # (2, channels), near level and variance: of the values, of the values less the season
+            "near": np.zeros((2, size)),
+            "near_variance": np.zeros((2, size)),
             "lags": np.zeros((2, size)),  # the last deviations
             "products": np.zeros((5, size)),  # of lags, for the least squares
             "weights": np.zeros((2, size)),  # of the lags in a prediction
             # the block not learned yet: values, values less the season, surprises, distances to the
-            # nearest value, smoothed deviations
-            "open": np.full((5, LEARNING_BLOCK, size), np.nan),
+            # nearest value, smoothed deviations, values with missing ones carried forward, doubts,
+            # distances to the nearest patterns
+            "open": np.full((8, LEARNING_BLOCK, size), np.nan),
+            # (2, BLOCK, streams), its novelty and its surprise, NaN = no opinion
+            "open_peaks": np.full((2, LEARNING_BLOCK, shape[0]), np.nan),
             "season": np.zeros(size, int),  # steps, 0 = none
             "expected": np.zeros((LEARNING_BLOCK, size)),  # the season's values in this block
             "usual": np.zeros((LEARNING_BLOCK, size)),  # usual squared surprise at each step
@@ -108,8 +146,19 @@ class Ensemble(Detector):
             "floor": np.broadcast_to(floor, shape).flatten(),
             "clean": np.full((SEASON_MEMORY, size), np.nan),  # ring buffer of cleaned values
             "shock": np.full((SEASON_MEMORY, size), np.nan),  # ring buffer of squared surprises
-            "seen": np.full((size, NOVELTY_MEMORY), np.inf),  # values seen, ascending
+            "values": np.full((size, RANGE_MEMORY), np.inf),  # values seen, ascending
             "kept": np.zeros(size, int),  # how many of them
+            # (steps, channels), the steps of the patterns; missing values carried forward
+            "past": np.zeros((PATTERN_MEMORY + PATTERN_STEPS - 1, size)),
+            "doubtful": np.zeros((DOUBT_STEPS, size), bool),  # the newest patterns not to trust yet
+            # (streams,) logarithms: decile and median of the novelty's largest values of a block,
+            # and the usual largest surprise
+            "decile": np.full(shape[0], np.log(USUAL_NOVELTY) - DECILE_TO_MEDIAN * TAIL),
+            "median": np.full(shape[0], np.log(USUAL_NOVELTY)),
+            "surprising": np.full(shape[0], np.log(USUAL_SURPRISE)),
+            # (2, streams), blocks learned of each, and those of the novelty in a row that were not
+            "blocks": np.zeros((2, shape[0])),
+            "unusual": np.zeros(shape[0]),
         }
 
     def advance(self, x: Any) -> Verdict:
@@ -151,14 +200,11 @@ class Ensemble(Detector):
         state["open"][2, here] = surprise
         self._remember_cleaned(here, x, surprise, shake)
         known = (surprise == surprise) & (state["n"] >= self.least)
-        lasting = self._lasting(here, np.where(known, deviation, np.nan))
-        stuck = self._stuck(x)
-        sudden = sharpen(self.sided(surprise) / (shake * np.exp(state["tail"])))
-        novel = self._novel(here, x, surprise)
-        total = lasting + novel / state["shape"][1]
-        total += self._loudest(sudden, known)
-        total += self._loudest(sharpen(stuck), known)
-        energy = np.where(known, total, np.nan)
+        energy = self._lasting(here, np.where(known, deviation, np.nan))
+        energy += self._novel(here, x, surprise, known)
+        energy += self._sudden(here, seasonless, surprise, known)
+        energy += self._stuck(x, known)
+        energy = np.where(known, energy, np.nan)
         if here.stop == LEARNING_BLOCK:
             self._learn(int(state["step"]) + len(x))
         return energy
@@ -188,7 +234,7 @@ class Ensemble(Detector):
         state["shock"][place] = within * within
 
     def _lasting(self, here: slice, deviation: Array) -> Array:
-        """Return the squared weight of the smoothed deviation beyond its usual one.
+        """Return the square of the smoothed deviation over its usual size, less the usual 1.
 
         The recurrence is a running sum of terms weighted by decay**-place, a weight that a block
         keeps small.
@@ -196,7 +242,9 @@ class Ensemble(Detector):
         state = self._state
         decay = 1 - 1 / LASTING_STEPS
         weights = decay ** np.arange(here.start + 1, here.stop + 1)[:, None]  # (steps, 1)
-        terms = np.clip(known_or_0(deviation) / state["spread"], -LOUDEST, LOUDEST)
+        terms = np.clip(
+            known_or_0(deviation) / state["spread"], -LARGEST_DEVIATION, LARGEST_DEVIATION
+        )
         terms /= LASTING_STEPS * weights
         if not len(terms):
             return terms
@@ -206,15 +254,27 @@ class Ensemble(Detector):
         state["carry"] = smooth[-1] * (decay**LEARNING_BLOCK if closes else 1.0)
         smooth *= weights
         state["open"][4, here] = np.where(deviation == deviation, smooth, np.nan)
-        usual = LASTING**2 * state["sway"]
-        beyond = self.sided(smooth) / np.sqrt(np.maximum(usual, 1.0))
-        energy = (LASTING * np.minimum(beyond, UNLEARNED_DEVIATION)) ** 2
-        return np.asarray(np.maximum(energy - np.minimum(usual, 1.0), 0.0))
+        usual = np.maximum(state["sway"], LEAST_SWAY)
+        squares = np.where(deviation == deviation, self.sided(smooth) ** 2 / usual, np.nan)
+        return self._beyond_usual(squares)
 
-    def _stuck(self, x: Array) -> Array:
-        """Return how rare so long a run of equal values is, in standard deviations.
+    def _beyond_usual(self, squares: Array) -> Array:
+        """Return by how much their mean over the features exceeds 1, shared out in proportion."""
+        each = self._by_stream(squares)
+        present = each == each
+        each = np.where(present, each, 0.0)
+        mean = each.sum(axis=-1) / np.maximum(present.sum(axis=-1), 1)
+        share = np.maximum(mean - 1.0, 0.0) / np.maximum(each.sum(axis=-1), TINY)
+        return np.asarray((each * share[..., None]).reshape(squares.shape))
 
-        Its probability is repeats ** length.
+    def _by_stream(self, x: Array) -> Array:
+        """Return (steps, channels) as (steps, streams, features)."""
+        return x.reshape(len(x), *self._state["shape"])
+
+    def _stuck(self, x: Array, known: Array) -> Array:
+        """Return how rare so long a run of equal values is, cubed and squared, over the features.
+
+        The probability of a run is repeats ** length.
         """
         state = self._state
         if not len(x):
@@ -226,62 +286,109 @@ class Ensemble(Detector):
         length = place - running_reduce(np.maximum, changed)[1:]
         state["last"] = x[-1].copy()
         state["run"] = length[-1].copy()
-        return surprisal_to_deviations(length * -np.log(np.maximum(state["repeats"], OFTEN)))
+        rarity = surprisal_to_deviations(length * -np.log(np.maximum(state["repeats"], OFTEN)))
+        run = np.minimum((rarity / RARE_RUN) ** 3, LOUDEST_RUN)
+        return np.asarray(np.where(known, run * run, 0.0) / state["shape"][1])
 
-    def _novel(self, here: slice, x: Array, surprise: Array) -> Array:
-        """Return the squared weight of the distance to the nearest value ever seen, over the range.
+    def _novel(self, here: slice, x: Array, surprise: Array, known: Array) -> Array:
+        """Return the squared novelty, on the scale of the stream's own past.
 
-        A value that doubles the range reaches the ceiling. It counts less where it is small beside
-        the noise, or little is known yet.
+        It counts less while little is known yet, and not on the side that is not watched.
         """
         state = self._state
         gap = state["open"][3, here]  # a view: the distances are stored for learning
         for channel, kept in enumerate(state["kept"]):
             if kept:
-                gap[:, channel] = nearest_distance(state["seen"][channel, :kept], x[:, channel])
-        low = state["low"]
-        high = state["high"]
-        shake = state["shake"][here]
-        usual = TIMID * shake * state["records"] / (FLOCK + state["records"])
-        beyond_usual = np.maximum(np.abs(surprise) - usual, 0.0)
-        news = np.where((x > high) | (x < low), np.minimum(gap, beyond_usual), gap)
-        reach = np.maximum(np.fmax(high, x) - np.fmin(low, x), TINY)  # the range with this value
-        share = news / reach * np.minimum(state["n"] / RECORD_HALF_LIFE, 1.0)
-        share *= np.minimum(news / (FAMILIAR_SURPRISES * shake), 1.0) ** 2
-        return np.asarray(np.where(self.sided(surprise) > 0, 2 * CEILING**2 * share, 0.0))
+                gap[:, channel] = nearest_distance(state["values"][channel, :kept], x[:, channel])
+        pattern = self._pattern_distances(here, x) - COMMON * state["usual_pattern"]
+        reach = np.maximum(state["high"] - state["low"], state["floor"])
+        unit = VISIBLE * np.sqrt(reach * np.sqrt(reach * self._near_spreads()[0]))
+        beyond = np.maximum(np.abs(surprise) - CERTAIN_SURPRISE * state["shake"][here], 0.0)
+        news = np.fmin(gap, beyond) / reach
+        novelty = (
+            known_or_0(gap) + known_or_0(np.maximum(pattern, 0.0))
+        ) / unit + NEWS * known_or_0(news)
+        novelty *= np.minimum(state["seen"] / RECORD_HALF_LIFE, 1.0)
+        watched = known & (self.sided(surprise) > 0)
+        squares = np.where(watched, np.minimum(novelty, CEILING), 0.0) ** 2
+        each = self._by_stream(squares)
+        mean = np.sqrt(each.sum(axis=-1) / each.shape[-1])
+        judged = self._by_stream(known).any(axis=-1)
+        state["open_peaks"][0, here] = np.where(judged, mean, np.nan)
+        scale = AT_TAIL / self._novelty_tail()  # (streams,)
+        each = each * (scale * scale)[:, None] / each.shape[-1]
+        return np.asarray(each.reshape(squares.shape))
 
-    def _loudest(self, evidence: Array, known: Array) -> Array:
-        """Return the squared evidence of each stream's loudest feature, 0 for the others.
+    def _pattern_distances(self, here: slice, x: Array) -> Array:
+        """Return the distance of the pattern that ends at each step, NaN at missing values."""
+        state = self._state
+        filled = state["open"][5]
+        before = filled[here.start - 1] if here.start else state["past"][-1]
+        filled[here] = carry_forward(x, before)[1:]
+        present = np.concatenate((state["past"], filled[: here.stop]))
+        present = present[len(state["past"]) + here.start - PATTERN_STEPS + 1 :]
+        known = int(state["step"]) - here.start - PATTERN_STEPS  # at the block's begin
+        away = pattern_distances(present, state["past"], known, state["doubtful"])
+        state["open"][7, here] = np.where(x == x, away, np.nan)
+        return np.asarray(state["open"][7, here])
 
-        A surprise that shows in several features counts once.
+    def _novelty_tail(self) -> Array:
+        """Return the novelty that a step of each stream passes as rarely as few deviations.
+
+        The tail of the largest values of a block is taken for a Frechet distribution, whose shape
+        its lower half tells: in the upper one are the faults.
         """
-        shape = (len(evidence), *self._state["shape"])
-        if shape[2] == 1:
-            return np.asarray(np.where(known, evidence * evidence, 0.0))
-        # (steps, channels) -> (steps, streams, features), and back
-        each = np.where(known, evidence, -1.0).reshape(shape)
-        loudest = np.arange(shape[2]) == each.argmax(axis=-1)[..., None]
-        squares = np.where(loudest, np.maximum(each, 0.0) ** 2, 0.0)
-        return np.asarray(squares.reshape(evidence.shape))
+        state = self._state
+        shape = (state["median"] - state["decile"]) / DECILE_TO_MEDIAN
+        shape = np.minimum(np.maximum(shape, LIGHTEST_TAIL), HEAVIEST_TAIL)
+        return np.asarray(np.exp(np.maximum(state["median"], np.log(LEAST_NOVELTY)) + FAR * shape))
+
+    def _near_spreads(self) -> Array:
+        """Return the deviations around the near levels, (2, channels), at least the floor."""
+        return np.asarray(np.maximum(np.sqrt(self._state["near_variance"]), self._state["floor"]))
+
+    def _sudden(self, here: slice, seasonless: Array, surprise: Array, known: Array) -> Array:
+        """Return the squared evidence of each stream's most surprising feature, 0 for the others.
+
+        A surprise must be one to the prediction and far from the near level too. One that shows in
+        several features counts once.
+        """
+        state = self._state
+        surprising = surprise / state["shake"][here]
+        away = (seasonless - state["near"][1]) / self._near_spreads()[1]
+        state["open"][6, here] = np.sqrt(np.abs(surprising)) * np.sqrt(np.abs(away))
+        both = np.minimum(self.sided(surprising), self.sided(away))
+        each = self._by_stream(np.where(known & (both == both), both, -1.0))
+        largest = each.max(axis=-1)
+        state["open_peaks"][1, here] = np.where(largest >= 0, largest, np.nan)
+        usual = np.exp(state["surprising"]) / USUAL_SURPRISE
+        evidence = np.maximum(each, 0.0) / (SUDDEN * usual**DISBELIEF)[:, None]
+        evidence = ALONE * np.minimum(evidence, CEILING) ** SUDDEN_POWER
+        loudest = np.arange(each.shape[-1]) == each.argmax(axis=-1)[..., None]
+        return np.asarray(np.where(loudest, evidence * evidence, 0.0).reshape(both.shape))
 
     # A full block: learn it
 
     def _learn(self, now: int) -> None:
         """Learn the open block; `now` is the next step."""
         state = self._state
-        x, seasonless, surprise, gap, smooth = state["open"]
+        x, seasonless, surprise, gap, smooth = state["open"][:5]
         fresh = state["n"] == 0
         state["mean"] = np.where(fresh, first_known(seasonless[None])[0], state["mean"])
         deviation = seasonless - state["mean"]  # (BLOCK, channels), NaN = missing
         self._learn_repeats(x)
-        self._learn_novelty(x, gap)
+        self._learn_values(x, gap)
+        self._learn_patterns()
+        self._learn_peaks()
         calm = self._learnable("held", np.abs(deviation) / state["spread"])
         loud = np.abs(surprise) / state["shake"]
         self._learn_weights(deviation, calm & ~(loud > UNLEARNED_DEVIATION + 1))
         self._learn_noise(surprise, loud)
         self._learn_sway(smooth)
         self._learn_level(deviation, calm, fresh)
+        self._learn_near()
         state["open"].fill(np.nan)
+        state["open_peaks"].fill(np.nan)
         state["edge"] = state["last"].copy()
         if now % SEASON_CHECK_STEPS == 0:
             self._update_seasons(now)
@@ -342,7 +449,7 @@ class Ensemble(Detector):
         It begins as a whole spread, with the weight of 2 * LASTING_STEPS steps.
         """
         state = self._state
-        usual = np.maximum(np.sqrt(state["sway"]), 1 / LASTING)
+        usual = np.maximum(np.sqrt(state["sway"]), 1 / UNLEARNED_DEVIATION)
         calm = self._learnable("swayed", np.abs(smooth) / usual)
         learned = np.add.reduce(calm, dtype=np.int64)
         before = state["n"] - self.least + 2 * LASTING_STEPS
@@ -367,18 +474,6 @@ class Ensemble(Detector):
         lately = masked_mean(np.minimum(relative, UNLEARNED_DEVIATION**2 * volatility), known)
         pace_fast = self._fade_fast[np.add.reduce(known, dtype=np.int64)]
         state["volatility"] = volatility + pace_fast * (lately - volatility)
-        self._learn_tail(loud, known)
-
-    def _learn_tail(self, loud: Array, known: Array) -> None:
-        """Widen or narrow the tail until RARE of a stream's steps are above it."""
-        state = self._state
-        # (BLOCK, channels) -> (BLOCK, streams, features) -> (streams,) steps
-        shape = (LEARNING_BLOCK, *state["shape"])
-        above = np.where(known, loud / np.exp(state["tail"]), 0.0) > UNLEARNED_DEVIATION
-        over = above.reshape(shape).any(axis=-1).sum(axis=0)
-        steps = known.reshape(shape).any(axis=-1).sum(axis=0)
-        change = np.repeat(0.02 * (over - RARE * steps), shape[2])  # (channels,)
-        state["tail"] = np.maximum(state["tail"] + change, 0.0)
 
     def _learn_weights(self, deviation: Array, calm: Array) -> None:
         """Learn the weights of the two lags by least squares, with exponential forgetting."""
@@ -410,27 +505,83 @@ class Ensemble(Detector):
         share = masked_mean(same.astype(float), present)
         state["repeats"] = state["repeats"] + pace * (share - state["repeats"])
 
-    def _learn_novelty(self, x: Array, gap: Array) -> None:
+    def _learn_values(self, x: Array, gap: Array) -> None:
         """Add the values farther than a cell of the range from all seen.
 
         When there are too many, one for each cell is kept.
         """
         state = self._state
-        records = np.add.reduce((x > state["high"]) | (x < state["low"]), dtype=np.int64)
-        state["records"] = state["records"] * (1 - self._fade[LEARNING_BLOCK]) + records
         state["low"] = np.fmin(state["low"], np.fmin.reduce(x))
         state["high"] = np.fmax(state["high"], np.fmax.reduce(x))
         cell = (state["high"] - state["low"]) / RANGE_PARTS
         new = np.where(state["kept"] > 0, gap > cell, x == x)
         for channel in np.flatnonzero(new.any(axis=0)):
-            before = state["seen"][channel, : state["kept"][channel]]
-            seen = np.union1d(before, x[new[:, channel], channel])  # ascending
-            if len(seen) > NOVELTY_MEMORY:
-                places = np.floor((seen - state["low"][channel]) / cell[channel])
+            before = state["values"][channel, : state["kept"][channel]]
+            values = np.union1d(before, x[new[:, channel], channel])  # ascending
+            if len(values) > RANGE_MEMORY:
+                places = np.floor((values - state["low"][channel]) / cell[channel])
                 _, first = np.unique(places, return_index=True)
-                seen = seen[first]
-            state["seen"][channel, : len(seen)] = seen
-            state["kept"][channel] = len(seen)
+                values = values[first]
+            state["values"][channel, : len(values)] = values
+            state["kept"][channel] = len(values)
+
+    def _learn_patterns(self) -> None:
+        """Add the block's patterns; those that end with a suspicious value wait."""
+        state = self._state
+        state["past"] = np.concatenate((state["past"], state["open"][5]))[LEARNING_BLOCK:]
+        away = state["open"][7]
+        present = away == away
+        learned = np.add.reduce(present, dtype=np.int64)
+        plain = learned / np.maximum(state["compared"] + learned, 1)
+        pace = np.maximum(self._fade_patterns[learned], plain)
+        moved = np.where(learned > 0, masked_mean(away, present) - state["usual_pattern"], 0.0)
+        state["usual_pattern"] = state["usual_pattern"] + pace * moved
+        state["compared"] = state["compared"] + learned
+        doubtful = (state["open"][6] > UNLEARNED_DEVIATION) & (state["n"] > 0)
+        state["doubtful"] = np.concatenate((state["doubtful"], doubtful))[LEARNING_BLOCK:]
+
+    def _learn_peaks(self) -> None:
+        """Move the slow quantiles of the block maxima of novelty and surprise, in logarithms.
+
+        A block that is far beyond the usual is not learned, unless many in a row are.
+        """
+        state = self._state
+        peaks = np.fmax.reduce(state["open_peaks"], axis=1)  # (2, streams)
+        enough = (state["open_peaks"] == state["open_peaks"]).sum(axis=1) >= LEARNING_BLOCK // 2
+        enough &= peaks > 0
+        height = np.log(np.where(enough, peaks, 1.0))
+        unusual = enough[0] & (height[0] > state["median"] + np.log(UNUSUAL))
+        held = unusual & (state["unusual"] < UNUSUAL_BLOCKS)
+        state["unusual"] = np.where(
+            unusual, state["unusual"] + held, np.where(enough[0], 0, state["unusual"])
+        )
+        learned = enough & ~np.stack((held, np.zeros_like(held)))
+        novelty, surprise = np.where(
+            learned, np.maximum(FIRST_PACE / (1 + state["blocks"] / PACE_BLOCKS), LAST_PACE), 0.0
+        )
+        state["decile"] = state["decile"] + novelty * (0.1 - (height[0] < state["decile"]))
+        state["median"] = state["median"] + novelty * (0.5 - (height[0] < state["median"]))
+        surprising = state["surprising"] + surprise * (
+            USUAL_SHARE - (height[1] < state["surprising"])
+        )
+        state["surprising"] = np.maximum(surprising, np.log(USUAL_SURPRISE))
+        state["blocks"] = state["blocks"] + learned
+
+    def _learn_near(self) -> None:
+        """Learn the near levels and variances, from all values, anomalous or not."""
+        state = self._state
+        values = np.moveaxis(state["open"][:2], 1, 0)  # (BLOCK, 2, channels)
+        present = values == values
+        learned = np.add.reduce(present, dtype=np.int64)  # (2, channels)
+        plain = learned / np.maximum(state["seen"] + learned, 1)
+        pace = np.maximum(self._fade_near[learned], plain)
+        mean = masked_mean(values, present)
+        square = masked_mean((values - mean) ** 2, present)
+        moved = np.where(learned > 0, mean - state["near"], 0.0)
+        state["near"] = state["near"] + pace * moved
+        added = pace * square + (1 - pace) * pace * moved * moved
+        state["near_variance"] = (1 - pace) * state["near_variance"] + added
+        state["seen"] = state["seen"] + learned[0]
 
     # The season
 
@@ -462,6 +613,8 @@ class Ensemble(Detector):
         variance = masked_mean((values - state["mean"][one]) ** 2, present)
         state["variance"][one] = variance
         state["noise"][one] = variance
+        state["near"][1, one] = state["mean"][one]
+        state["near_variance"][1, one] = variance
         for name in ("products", "weights", "lags", "held", "shaken", "moves", "move"):
             state[name][..., one] = 0.0
         state["volatility"][one] = 1.0
@@ -547,15 +700,6 @@ def sum_neighbourhoods(x: Array) -> Array:
     """Return the sum around each step: (steps + 2 * SEASON_NEIGHBOURHOOD, ...) -> (steps, ...)."""
     width = 2 * SEASON_NEIGHBOURHOOD + 1
     return np.asarray(np.lib.stride_tricks.sliding_window_view(x, width, axis=0).sum(axis=-1))
-
-
-def sharpen(deviations: Array) -> Array:
-    """Return about 3 for 3 deviations, much less for fewer, up to LOUDEST for more.
-
-    So a part adds nothing until it is anomalous by itself.
-    """
-    cubes = np.minimum(deviations / ALONE, CEILING) ** 3
-    return np.asarray(np.minimum(UNLEARNED_DEVIATION * cubes, LOUDEST))
 
 
 def surprisal_to_deviations(surprisal: Array) -> Array:

@@ -9,7 +9,7 @@ import pytest
 from twins_flagship import ensemble
 
 from detectors import Alarm
-from redline.detection.ensemble import LEARNING_BLOCK, NOVELTY_MEMORY, SEASON_MEMORY, Ensemble
+from redline.detection.ensemble import LEARNING_BLOCK, RANGE_MEMORY, SEASON_MEMORY, Ensemble
 from redline.detection.seasonality import autocorrelation, find_season
 
 
@@ -27,7 +27,12 @@ def stream(steps: int, season: int, seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("window", "season", "steps"), [(60, 24, 1100), (65, 24, 1100), (100, 150, 1400)]
+    ("window", "season", "steps"),
+    [
+        (60, 24, 1100),
+        pytest.param(65, 24, 1100, marks=pytest.mark.slow),
+        pytest.param(100, 150, 1400, marks=pytest.mark.slow),
+    ],
 )
 def test_twin_through_seasons(window: int, season: int, steps: int) -> None:
     x = stream(steps, season)
@@ -39,6 +44,7 @@ def test_twin_through_seasons(window: int, season: int, steps: int) -> None:
     np.testing.assert_allclose(scores, ensemble(x[:, 0].tolist(), window), rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_twin_when_a_season_ends() -> None:
     x = stream(1500, 40)
     x[700:, 0, 0] = np.random.default_rng(3).normal(size=800)
@@ -169,9 +175,9 @@ def test_the_values_that_stand_for_all_are_few() -> None:
     rng, fast = np.random.default_rng(8), Ensemble(window=50)
     for power in range(8):
         fast.update(rng.normal(size=(SEASON_MEMORY // 8, 1, 1)) * 4.0**power)
-    assert fast.state is not None and 0 < fast.state["kept"][0] <= NOVELTY_MEMORY
+    assert fast.state is not None and 0 < fast.state["kept"][0] <= RANGE_MEMORY
     assert (
-        np.diff(fast.state["seen"][0, : fast.state["kept"][0]]) > 0
+        np.diff(fast.state["values"][0, : fast.state["kept"][0]]) > 0
     ).all() and SEASON_MEMORY % LEARNING_BLOCK == 0
 
 

@@ -134,9 +134,8 @@ class LimitedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def handle_websocket_upgrade(self) -> None:
-        self.registry.release(self)  # another protocol takes the connection over
-        self.phase = Phase.ANSWER
-        super().handle_websocket_upgrade()
+        """Refuse it: the protocol that would take the connection over knows no limits."""
+        self.refuse(HTTPStatus.FORBIDDEN, "wanted a request of HTTP; no WebSocket is served here")
 
     def data_received(self, data: bytes) -> None:
         if self.phase is Phase.CLOSED:

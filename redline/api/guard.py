@@ -18,6 +18,7 @@ from redline.api.problems import Problem
 from redline.api.service import Service
 
 EVENT_PATHS = "/api/stream/"  # answers that last as long as the client wants
+COMMAND_BODY = 65_536  # bytes of a body that carries no points: it is parsed on the event loop
 
 
 class HostGuard:
@@ -203,6 +204,8 @@ def client_address(scope: Any) -> str:
 
 def body_limit(service: Service, path: str) -> tuple[int, str]:
     """Return the bytes a body may have at a path, and what to do about a bigger one."""
-    if path.startswith("/api/"):
+    if path == "/api/submit":
         return service.options.body, "send it in parts"
+    if path.startswith("/api/"):
+        return min(service.options.body, COMMAND_BODY), "send less at once"
     return MAX_PAGE_BODY, "choose a smaller file"

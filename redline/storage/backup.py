@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from redline.storage.checksums import verify_store
 from redline.storage.errors import StoreError, translate_errors
-from redline.storage.files import acquire_owner_lock, create_private
+from redline.storage.files import acquire_owner_lock, create_private, log_file
 from redline.storage.sqlite import SqliteStore
 
 
@@ -22,10 +22,13 @@ def restore_backup(backup: str | Path, path: str | Path) -> None:
     """
     source = Path(backup)
     target = Path(path).resolve()
+    part = target.with_name(target.name + ".part")
+    if source.resolve() in (target, part):
+        raise StoreError(f"{source} would be overwritten by its own restore; rename it first")
+    refuse_unfinished(source)
     refuse_damaged(source)
     with translate_errors(target):
         owner = acquire_owner_lock(target)
-    part = target.with_name(target.name + ".part")
     part.unlink(missing_ok=True)
     create_private(part)
     shutil.copyfile(source, part)
@@ -37,6 +40,16 @@ def restore_backup(backup: str | Path, path: str | Path) -> None:
         Path(f"{target}{side}").unlink(missing_ok=True)
     part.replace(target)
     owner.close()
+
+
+def refuse_unfinished(backup: Path) -> None:
+    """Raise a StoreError if a file has a log beside it, which a copy of it would lose."""
+    log = log_file(backup)
+    if log.exists() and log.stat().st_size:
+        raise StoreError(
+            f"{backup} is in use, or was not closed: what is in {log.name} would be lost; make a "
+            "backup of it with `python -m redline backup`, and restore that"
+        )
 
 
 def refuse_damaged(backup: Path) -> None:

@@ -25,8 +25,10 @@ def refuse_cut(path: Path, write: bool) -> None:
     """Raise a StoreError where there is nothing to read, or a store that was cut."""
     if not write and not path.exists():
         raise StoreError(f"{path} does not exist; name the file that `python app.py --db` writes")
-    if not path.is_file():
+    if not path.exists():
         return
+    if not path.is_file():  # never a device or a pipe: an empty file is removed, and replaced
+        raise StoreError(f"{path} is no file; name one that may become the store")
     size = path.stat().st_size
     log = log_file(path)
     if size < stored_size(path) and not (log.exists() and log.stat().st_size):
@@ -48,7 +50,7 @@ def remove_empty(path: Path) -> None:
     Left empty, it would be taken for a store that lost what it held.
     """
     with suppress(OSError):
-        if not path.stat().st_size:
+        if path.is_file() and not path.stat().st_size:
             path.unlink()
 
 

@@ -767,6 +767,14 @@ def test_a_page_whose_name_was_pointed_here_gets_nothing_and_changes_nothing(wav
     )
 
 
+@pytest.mark.parametrize("path", ["/api/labels", "/api/configure"])
+def test_a_body_without_points_is_small(path):
+    many = {"source": "pump", "x": [{}] * 40_000}
+    with served(Monitor({})) as client:
+        problem = refused(client.post(path, json=many), 413)
+        assert "at most 65,536 bytes" in problem["detail"]
+
+
 @pytest.mark.parametrize("path", ["/api/submit", "/api/labels", "/api/configure"])
 def test_a_body_that_turns_out_too_big_is_a_413_wherever_it_is_read(path):
     def pieces(count):

@@ -131,6 +131,22 @@ def test_a_second_request_of_a_connection_that_never_ends_its_headers_is_ended_t
 
 
 @pytest.mark.service
+@pytest.mark.parametrize(
+    "more", [b"", b"Content-Length: 10\r\n", b"Transfer-Encoding: chunked\r\n", b"X: y\r\n" * 150]
+)
+def test_no_connection_leaves_the_limits_by_an_upgrade(server, more):
+    line = server.open()
+    line.send(
+        b"GET /x HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
+        + more
+        + b"\r\n"
+    )
+    status, problem = line.answer()
+    assert status == 403 and "no WebSocket" in problem["detail"]
+
+
+@pytest.mark.service
 def test_a_body_that_drips_is_ended_and_one_that_flows_is_not(server):
     drip, flow = server.open(), server.open()
     body = json.dumps([{"source": "oven", "time": i, "value": 1} for i in range(100)]).encode()

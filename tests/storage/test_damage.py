@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import threading
@@ -185,6 +186,31 @@ def test_a_damaged_value_is_found_in_a_backup_and_by_the_doctor(path: Path, tmp_
     with pytest.raises(StoreError, match=r"no whole backup.*its table anomalies"):
         restore_backup(backup, path)
     assert path.read_bytes() == before
+
+
+def test_a_restore_loses_no_log_and_overwrites_no_backup(path: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.db"
+    with closing(SqliteStore(path)) as store:
+        store.record("me", "looked")
+        assert Path(f"{path}-wal").stat().st_size
+        with pytest.raises(StoreError, match=r"what is in .*-wal would be lost"):
+            restore_backup(path, tmp_path / "new.db")
+        store.backup(copy)
+    part = copy.rename(tmp_path / "other.db.part")
+    whole = part.read_bytes()
+    for target in (tmp_path / "other.db", part):
+        with pytest.raises(StoreError, match="overwritten by its own restore"):
+            restore_backup(part, target)
+    assert part.read_bytes() == whole
+
+
+def test_a_pipe_or_a_folder_is_no_store_and_stays(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for place in (pipe, tmp_path):
+        with pytest.raises(StoreError, match="is no file"):
+            SqliteStore(place)
+    assert pipe.is_fifo() and [each.name for each in tmp_path.iterdir()] == ["pipe"]
 
 
 def test_a_store_of_version_1_is_taken_up(path: Path) -> None:

@@ -653,7 +653,7 @@ def test_files_that_are_no_store_are_named_with_what_to_do(path, tmp_path):
         damaged: "is damaged",
         foreign: "a database of another program",
         newer: "newer Redline .tables 99, this one knows 2",
-        tmp_path: "cannot be",
+        tmp_path: "is no file",
     }
     for file, words in said.items():
         with pytest.raises(StoreError, match=words):

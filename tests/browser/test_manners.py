@@ -5,6 +5,7 @@ restores the view.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
@@ -244,11 +245,16 @@ def test_pop_ups_are_three_at_most_and_the_bell_is_silent_until_clicked(
     assert visitor.see("document.getElementById('bell').getAttribute('aria-pressed')") != "true"
     visitor.press("bell")
     visitor.until("document.getElementById('bell').getAttribute('aria-pressed') === 'true'")
-    # higher than all of the last hundred steps: only a record is an alarm
     visitor.slide("size", 12)
     visitor.see(STAY)
-    visitor.press("inject-point")
-    visitor.until("document.querySelectorAll('#popups .popup').length >= 1")
+    # only a record of the last steps is an alarm: where an event has just been, a later one is
+    shown = "document.querySelectorAll('#popups .popup').length"
+    for _ in range(4):
+        visitor.press("inject-point")
+        with suppress(AssertionError):
+            visitor.until(f"{shown} >= 1", 15)
+            break
+    assert visitor.see(shown) >= 1
     assert visitor.see("document.querySelectorAll('#popups .popup').length") <= 3
     visitor.page.click("#popups .popup")
     visitor.until("eyes.text('status') === 'looking back'")

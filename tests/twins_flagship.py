@@ -245,11 +245,11 @@ class Channel:
 
     def calm(self, counter: str, deviations: Values) -> list[bool]:
         count = getattr(self, counter)
-        strange = [self.ready and d > 3 for d in deviations]
+        anomalous = [self.ready and d > 3 for d in deviations]
         calm = [
-            not isnan(d) and not (s and count < self.window) for d, s in zip(deviations, strange)
+            not isnan(d) and not (s and count < self.window) for d, s in zip(deviations, anomalous)
         ]
-        many, present = sum(strange), sum(not isnan(d) for d in deviations)
+        many, present = sum(anomalous), sum(not isnan(d) for d in deviations)
         setattr(
             self, counter, count + many if 2 * many > present else max(count - (present - many), 0)
         )

@@ -36,7 +36,7 @@ LARGEST_DEVIATION = 8.0  # spreads; the most that one step adds to what lasts
 NEAR_STEPS = 120  # steps over which the near level and its deviation are learned
 # values; the n-th is a record with probability 2 / n, from here on as rare as 3 standard deviations
 RECORD_HALF_LIFE = 740.0
-VISIBLE = 0.07  # share of the unit of novelty that the eye sees
+VISIBLE = 0.07  # of noise and range together; what is so far from all that was seen scores 1
 CERTAIN_SURPRISE = 5.0  # usual surprises; what goes beyond is news whatever the noise
 COMMON = 0.5  # share of the usual distance to the nearest patterns that is no novelty
 NEWS = 150.0  # standard deviations of news as large as the range
@@ -410,19 +410,11 @@ class Ensemble(Detector):
         state[counter] = np.where(many > others, state[counter] + many, fewer)
         return np.asarray(calm)
 
-    def _pace(self, learned: Array, before: Array) -> Array:
-        """Return the weight of a block against what was learned before, both in steps.
-
-        Exponential forgetting; a plain mean while little was learned.
-        """
-        plain = learned / np.maximum(before + learned, 1)
-        return np.asarray(np.maximum(self._fade[learned], plain))
-
     def _learn_level(self, deviation: Array, calm: Array, fresh: Array) -> None:
         """Learn mean, variance, and how far the block's mean has moved from the last one's."""
         state = self._state
         learned = np.add.reduce(calm, dtype=np.int64)
-        pace = self._pace(learned, state["n"])
+        pace = learning_pace(self._fade, learned, state["n"])
         mean = masked_mean(deviation, calm)
         square = masked_mean((deviation - mean) ** 2, calm)
         level = state["mean"] + mean
@@ -453,8 +445,7 @@ class Ensemble(Detector):
         calm = self._learnable("swayed", np.abs(smooth) / usual)
         learned = np.add.reduce(calm, dtype=np.int64)
         before = state["n"] - self.least + 2 * LASTING_STEPS
-        plain = learned / np.maximum(before + learned, 1)
-        pace = np.maximum(self._fade_slow[learned], plain)
+        pace = learning_pace(self._fade_slow, learned, before)
         state["sway"] = state["sway"] + pace * (masked_mean(smooth**2, calm) - state["sway"])
 
     def _learn_noise(self, surprise: Array, loud: Array) -> None:
@@ -465,7 +456,7 @@ class Ensemble(Detector):
         state = self._state
         known = (loud == loud) & (state["n"] >= self.least)
         calm = self._learnable("shaken", loud)
-        pace = self._pace(np.add.reduce(calm, dtype=np.int64), state["n"])
+        pace = learning_pace(self._fade, np.add.reduce(calm, dtype=np.int64), state["n"])
         usual = state["usual"]
         volatility = state["volatility"]
         state["noise"] = state["noise"] + pace * (masked_mean(surprise**2, calm) - state["noise"])
@@ -501,7 +492,7 @@ class Ensemble(Detector):
         state = self._state
         present = x == x
         same = x == np.concatenate((state["edge"][None], x[:-1]))
-        pace = self._pace(np.add.reduce(present, dtype=np.int64), state["n"])
+        pace = learning_pace(self._fade, np.add.reduce(present, dtype=np.int64), state["n"])
         share = masked_mean(same.astype(float), present)
         state["repeats"] = state["repeats"] + pace * (share - state["repeats"])
 
@@ -526,14 +517,16 @@ class Ensemble(Detector):
             state["kept"][channel] = len(values)
 
     def _learn_patterns(self) -> None:
-        """Add the block's patterns; those that end with a suspicious value wait."""
+        """Add the block's patterns, and learn their usual distance to the nearest.
+
+        Those that end with a suspicious value wait.
+        """
         state = self._state
         state["past"] = np.concatenate((state["past"], state["open"][5]))[LEARNING_BLOCK:]
         away = state["open"][7]
         present = away == away
         learned = np.add.reduce(present, dtype=np.int64)
-        plain = learned / np.maximum(state["compared"] + learned, 1)
-        pace = np.maximum(self._fade_patterns[learned], plain)
+        pace = learning_pace(self._fade_patterns, learned, state["compared"])
         moved = np.where(learned > 0, masked_mean(away, present) - state["usual_pattern"], 0.0)
         state["usual_pattern"] = state["usual_pattern"] + pace * moved
         state["compared"] = state["compared"] + learned
@@ -573,8 +566,7 @@ class Ensemble(Detector):
         values = np.moveaxis(state["open"][:2], 1, 0)  # (BLOCK, 2, channels)
         present = values == values
         learned = np.add.reduce(present, dtype=np.int64)  # (2, channels)
-        plain = learned / np.maximum(state["seen"] + learned, 1)
-        pace = np.maximum(self._fade_near[learned], plain)
+        pace = learning_pace(self._fade_near, learned, state["seen"])
         mean = masked_mean(values, present)
         square = masked_mean((values - mean) ** 2, present)
         moved = np.where(learned > 0, mean - state["near"], 0.0)
@@ -683,6 +675,14 @@ class Ensemble(Detector):
 def exponential_weights(window: float) -> Array:
     """Return the weight of 0, 1, ... LEARNING_BLOCK new steps against a window of older ones."""
     return np.asarray(1 - (1 - 1 / window) ** np.arange(LEARNING_BLOCK + 1))
+
+
+def learning_pace(fade: Array, learned: Array, before: Array) -> Array:
+    """Return the weight of a block against what was learned before, both in steps.
+
+    Exponential forgetting by `fade`; a plain mean while little was learned.
+    """
+    return np.asarray(np.maximum(fade[learned], learned / np.maximum(before + learned, 1)))
 
 
 def known_or_0(x: Array) -> Array:

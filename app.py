@@ -76,7 +76,6 @@ def page_layout(monitor: Monitor, interval: int, seed: int) -> html.Div:
             *layout.hidden_elements(interval, seed),
             layout.header(),
             layout.trouble_bar(),
-            layout.card_row(),
             layout.domain_tabs(monitor),
             layout.overview_tiles(monitor),
             live_view(),
@@ -91,26 +90,27 @@ def live_view() -> html.Main:
     plot = dcc.Graph(
         id="chart", style={"height": "100%"}, figure=figure.EMPTY_FIGURE, config=layout.PLOT_CONFIG
     )
+    sentence = html.P("Loading the stream …", id="explain", className="say")
     left = [
-        html.P("Loading the stream …", id="explain", className="say"),
+        html.Div([sentence, layout.label_buttons()], className="top"),
         upload_area(),
+        layout.navigation_row(),
         html.Div(
             [plot, html.Button("Go live", id="golive", hidden=True)],
             className="plot",
             role="img",
             **aria_attribute("describedby", "explain"),
         ),
-        layout.navigation_row(),
         layout.inject_row(),
     ]
-    return html.Main([html.Section(left, className="panel stage"), controls()], id="stage")
+    return html.Main([html.Section(left, className="stage"), controls()], id="stage")
 
 
 def controls() -> html.Aside:
     detector = layout.dropdown(
         "detector", {name: name for name in DETECTORS}, SETTINGS_BY_NAME["detector"].default
     )
-    sides = {"both": "both sides", "high": "only high", "low": "only low"}
+    sides = {"both": "above and below", "high": "only above", "low": "only below"}
     direction = layout.dropdown("direction", {name: sides[name] for name in DIRECTIONS}, "both")
     numbers = [
         part for name, words in NUMBERS.items() for part in (html.Dt(words), html.Dd("–", id=name))
@@ -120,7 +120,7 @@ def controls() -> html.Aside:
     )
     curve = dcc.Graph(
         id="curve",
-        style={"height": "140px"},
+        style={"height": "220px"},
         figure=figure.EMPTY_FIGURE,
         config={"displayModeBar": False, "responsive": True},
     )
@@ -134,19 +134,18 @@ def controls() -> html.Aside:
     ]
     return html.Aside(
         [
-            html.Label(["Detector", detector]),
+            unit_of_count,
+            html.Dl(numbers, className="delta"),
+            curve,
+            html.Label(["Detector", detector], className="inline"),
             layout.labelled_slider("window", "Window", 5),
             layout.labelled_slider("threshold", "Threshold", 0.1),
-            html.Label(["Anomalous when", direction], className="inline"),
-            html.Dl(numbers, className="delta"),
-            unit_of_count,
-            curve,
+            html.Label(["Direction", direction], className="inline"),
             html.Div(picks, className="row small"),
             html.Div(buttons, className="acts"),
             html.P(id="acted", role="status", className="soft small"),
             layout.proposal_box(),
-        ],
-        className="panel",
+        ]
     )
 
 

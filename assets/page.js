@@ -156,7 +156,12 @@
   }
 
   function copyLink() {
-    const confirmCopy = () => { $("share").textContent = "Copied"; setTimeout(() => ($("share").textContent = "Share"), 1500); };
+    const confirmCopy = () => {
+      const share = $("share");
+      const say = (word) => { share.textContent = word; share.classList.toggle("copied", word === "Copied"); };
+      say("Copied");
+      setTimeout(say, 1500, "Share");
+    };
     if (navigator.clipboard) navigator.clipboard.writeText(location.href).then(confirmCopy, () => prompt("The link to this view", location.href));
     else prompt("The link to this view", location.href);
   }

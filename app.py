@@ -40,6 +40,7 @@ from redline.page.link import settings_from_link
 from redline.page.panels import aria_attribute
 from redline.page.preview import PREVIEW_INPUTS, PREVIEW_STATE, preview_fields, previewed_settings
 from redline.page.query import ViewQuery, heartbeat, overview_cards, pick_threshold
+from redline.page.race import Races, race_update
 from redline.page.redraw import announce_incidents, curve_update, ready_query, redraw
 from redline.page.upload import connect_upload, show_recording, upload_area
 from redline.settings import (
@@ -157,12 +158,13 @@ def build_app(
     assets = Path(__file__).parent / "assets"
     app = create_dash(service, assets, lambda: page_layout(service.monitor, interval, seed))
     connect_settings(app, service)
-    connect_chart(app, service)
+    races = Races(service.monitor)
+    connect_chart(app, service, races)
     connect_navigation(app, service)
     connect_panels(app, service)
     connect_feedback(app, service)
     connect_upload(app, service)
-    connect_actions(app, service, seed)
+    connect_actions(app, service, seed, races)
     connect_browser(app)
     register_routes(app)
     return app
@@ -225,10 +227,10 @@ def apply_settings(service: Service, feed: Feed, settings: Settings | None) -> d
     return {"acted": f"{feed.stream.title} now runs under these settings, for everybody."}
 
 
-def connect_chart(app: dash.Dash, service: Service) -> None:
+def connect_chart(app: dash.Dash, service: Service, races: Races) -> None:
     """Connect the redraw: each tick reads what the monitor keeps and sends what is new."""
     monitor = service.monitor
-    texts = ("points", "anomalies", "rate", "status", "explain", "history", *NUMBERS)
+    texts = ("points", "anomalies", "rate", "status", "explain", "history", "race", *NUMBERS)
     outputs = {
         "chart": Output("chart", "figure"),
         "curve": Output("curve", "figure"),
@@ -277,6 +279,7 @@ def connect_chart(app: dash.Dash, service: Service) -> None:
         else:
             answer = redraw(query, *view)
         answer |= announce_incidents(service, feed, seen, answer["seen"])
+        answer |= race_update(races, feed, seen, answer["seen"])
         if ctx.triggered_id != "tick" or not n or n % CURVE_EVERY == 0:
             answer["curve"] = curve_update(query, by, theme)
         return {**same, **answer}

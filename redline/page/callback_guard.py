@@ -34,6 +34,7 @@ BIG_CALL_BYTES = 65_536  # a larger call, such as an uploaded file, is checked i
 MAX_WHOLE = 2**53  # the largest whole number that a browser counts without a gap
 MAX_TABS = 1_000  # names of tabs a browser may hold
 MAX_KEY = 20  # parts of what identifies a track
+MAX_RACE_LENGTH = 400  # characters of the version of a race
 MAX_CLICKED = 1_000  # points under one click
 MAX_LINK_LENGTH = 4_000  # characters of the query of the page's address
 MAX_FILE_NAME_LENGTH = 255  # characters; no file system has longer ones
@@ -123,6 +124,7 @@ class _Seen(_Held):
     number: Count
     whole: bool
     since: Number = 0.0
+    race: Annotated[str, Len(0, MAX_RACE_LENGTH)] = ""
 
 
 class _Clicked(BaseModel):

@@ -230,6 +230,7 @@ def inject_row() -> html.Div:
             *buttons,
             html.Label(["size", html.Div(size, className="size"), html.B(id="size-said")]),
             html.Span(id="injected", role="status"),
+            html.Span(id="race", className="race"),
         ],
         id="inject",
         className="row",

@@ -117,7 +117,7 @@ def controls() -> html.Aside:
         part for name, words in NUMBERS.items() for part in (html.Dt(words), html.Dd("–", id=name))
     ]
     unit_of_count = dcc.RadioItems(
-        {"row": "by step", "event": "by event"}, "row", id="by", inline=True, className="by"
+        {"event": "by event", "row": "by step"}, "event", id="by", inline=True, className="by"
     )
     curve = dcc.Graph(
         id="curve",

@@ -172,6 +172,12 @@
     else if (event.key === "?") $("keys").showModal();
   }
 
+  // a row of the comparison: its detector, with its own best threshold where that is what it shows
+  function chooseDetector({ detector, threshold }) {
+    setProps("detector", { value: detector });
+    if (threshold) setProps("threshold", { value: Number(threshold) });
+  }
+
   function onClick(event) {
     const act = event.target.closest("[data-act]");
     if (act) return setProps("act", { data: { incident: act.dataset.incident, act: act.dataset.act, asked: Date.now() } });
@@ -180,7 +186,7 @@
     if (!el) return event.target.id === "keys" ? event.target.close() : undefined;
     if (el.dataset.step) setProps("goto", { data: { step: Number(el.dataset.step), asked: Date.now() } });
     else if (el.dataset.domain) setProps("domain", { value: el.dataset.domain });
-    else if (el.dataset.detector) setProps("detector", { value: el.dataset.detector });
+    else if (el.dataset.detector) chooseDetector(el.dataset);
     else if (el.id === "theme") setTheme((localStorage.theme = document.documentElement.dataset.theme === "dark" ? "light" : "dark"));
     else if (el.id === "bell") toggleBell();
     else if (el.id === "share") copyLink();

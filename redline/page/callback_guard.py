@@ -23,7 +23,7 @@ from redline.api.service import Service
 from redline.engine.monitor import SPEEDS
 from redline.incidents.incident import SNOOZES
 from redline.page.actions import axis_seconds
-from redline.page.layout import FAULT_SIZES, PANEL_NAMES, VIEW_SPANS
+from redline.page.layout import COMPARE_AT, FAULT_SIZES, PANEL_NAMES, VIEW_SPANS
 from redline.settings import SETTINGS_BY_NAME, Settings
 from redline.sources.csv_cells import MAX_COLUMNS, MAX_LINE_LENGTH
 from redline.sources.pushed import MAX_NAME_LENGTH
@@ -198,6 +198,9 @@ VALUE_RULES = {
         f"one of {', '.join(map(str, VIEW_SPANS))}",
     ),
     "by.value": value_rule(Literal["row", "event"], "row or event"),
+    "compare-at.value": value_rule(
+        Annotated[str, one_of(lambda: list(COMPARE_AT))], f"one of {', '.join(COMPARE_AT)}"
+    ),
     "look.data": value_rule(Theme, "light or dark"),
     "lower.value": value_rule(
         Annotated[str, one_of(lambda: list(PANEL_NAMES))], f"one of {', '.join(PANEL_NAMES)}"

@@ -128,6 +128,7 @@ VALID: dict[str, list[Any]] = {  # element.property -> odd values that are allow
     "threshold.value": [1.5, 12, 3],
     "direction.value": ["both", "high", "low"],
     "by.value": ["row", "event"],
+    "compare-at.value": ["shared", "best"],
     "shown.data": [None, "wave", "nowhere"],
     "names.data": [None, [], ["wave"], ["nowhere"]],
     "speed.value": [1, 100],

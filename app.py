@@ -14,11 +14,13 @@ import socket
 import sys
 import threading
 import webbrowser
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import dash
+import numpy as np
 from dash import Input, Output, State, ctx, dcc, html, no_update
 
 from detectors import DETECTORS
@@ -35,6 +37,7 @@ from redline.page.callbacks.browser import connect_browser
 from redline.page.callbacks.feedback import connect_feedback
 from redline.page.callbacks.navigation import connect_navigation
 from redline.page.callbacks.panels import connect_panels
+from redline.page.callbacks.tuning import connect_tuning, find_settings_box
 from redline.page.dash_app import create_dash, register_routes
 from redline.page.link import settings_from_link
 from redline.page.panels import aria_attribute
@@ -143,6 +146,7 @@ def controls() -> html.Aside:
             unit_of_count,
             curve,
             html.Div(picks, className="row small"),
+            find_settings_box(),
             html.Div(buttons, className="acts"),
             html.P(id="acted", role="status", className="soft small"),
             layout.proposal_box(),
@@ -164,10 +168,21 @@ def build_app(
     connect_panels(app, service)
     connect_feedback(app, service)
     connect_upload(app, service)
+    connect_tuning(app, service, find_settings)
     connect_actions(app, service, seed, races)
     connect_browser(app)
     register_routes(app)
     return app
+
+
+def find_settings(
+    x: np.ndarray, label: np.ndarray | None, floors: tuple[float, ...]
+) -> Iterator[Any]:
+    """Return the search for settings over x (steps, features)."""
+    from redline.evaluation import finder
+
+    search: Iterator[Any] = finder.find_settings(x, label, floors)
+    return search
 
 
 def connect_settings(app: dash.Dash, service: Service) -> None:

@@ -215,6 +215,12 @@
 
   const sliderTexts = (window_, threshold, size) => [`${window_} steps`, `${Number(threshold).toFixed(1)} σ`, `${size} σ`];
 
+  // The proposal of a search moves the controls, as a preview.
+  function showProposal(found) {
+    for (const [name, value] of Object.entries(found || {})) setProps(name, { value });
+    return noUpdate();
+  }
+
   // the names that redline/page/callbacks/browser.py calls them by
   const redline = {
     heard: receiveHeartbeat,
@@ -223,6 +229,7 @@
     stage: showParts,
     zoomed: zoomAndEnd,
     labels: hidesLabelButtons,
+    found: showProposal,
     said: sliderTexts,
     address: updateAddress,
   };

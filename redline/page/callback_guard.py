@@ -127,6 +127,11 @@ class _Seen(_Held):
     race: Annotated[str, Len(0, MAX_RACE_LENGTH)] = ""
 
 
+class _Finding(_Held):
+    id: Count
+    taken: bool
+
+
 class _Clicked(BaseModel):
     """What plotly says of a click; all but the position of the points is dropped."""
 
@@ -205,6 +210,7 @@ VALUE_RULES = {
     "lower.value": value_rule(
         Annotated[str, one_of(lambda: list(PANEL_NAMES))], f"one of {', '.join(PANEL_NAMES)}"
     ),
+    "finding.data": value_rule(_Finding | None, "the id of a search, or null"),
     "done.data": value_rule(Number | None, "a number, or null"),
     "at.data": value_rule(_ViewEnd | None, "the id of a stream and a step, or null"),
     "zoom.data": value_rule(_Zoom | None, "a revision, a stream and a range of time, or null"),

@@ -18,7 +18,6 @@ from redline.evaluation.metrics import HIT_TOLERANCE, row_truth
 from redline.page.layout import INJECT_NAMES
 from redline.page.panels import aria_attribute
 from redline.settings import Settings
-from streams import KINDS
 
 MAX_RACES = 2  # run at the same time, each with a track per detector
 ABANDONED_SECONDS = 10.0  # since somebody looked: the race gives up its place for another
@@ -213,6 +212,3 @@ def race_update(
     if version == (held or {}).get("race", ""):
         return {}
     return {"race": race_row(race) if race else []}
-
-
-assert GAP_KIND in KINDS

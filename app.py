@@ -14,11 +14,13 @@ import socket
 import sys
 import threading
 import webbrowser
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import dash
+import numpy as np
 from dash import Input, Output, State, ctx, dcc, html, no_update
 
 from detectors import DETECTORS
@@ -35,11 +37,13 @@ from redline.page.callbacks.browser import connect_browser
 from redline.page.callbacks.feedback import connect_feedback
 from redline.page.callbacks.navigation import connect_navigation
 from redline.page.callbacks.panels import connect_panels
+from redline.page.callbacks.tuning import connect_tuning, find_settings_box
 from redline.page.dash_app import create_dash, register_routes
 from redline.page.link import settings_from_link
 from redline.page.panels import aria_attribute
 from redline.page.preview import PREVIEW_INPUTS, PREVIEW_STATE, preview_fields, previewed_settings
 from redline.page.query import ViewQuery, heartbeat, overview_cards, pick_threshold
+from redline.page.race import Races, race_update
 from redline.page.redraw import announce_incidents, curve_update, ready_query, redraw
 from redline.page.upload import connect_upload, show_recording, upload_area
 from redline.settings import (
@@ -116,7 +120,7 @@ def controls() -> html.Aside:
         part for name, words in NUMBERS.items() for part in (html.Dt(words), html.Dd("–", id=name))
     ]
     unit_of_count = dcc.RadioItems(
-        {"row": "by step", "event": "by event"}, "row", id="by", inline=True, className="by"
+        {"event": "by event", "row": "by step"}, "event", id="by", inline=True, className="by"
     )
     curve = dcc.Graph(
         id="curve",
@@ -142,6 +146,7 @@ def controls() -> html.Aside:
             layout.labelled_slider("threshold", "Threshold", 0.1),
             html.Label(["Direction", direction], className="inline"),
             html.Div(picks, className="row small"),
+            find_settings_box(),
             html.Div(buttons, className="acts"),
             html.P(id="acted", role="status", className="soft small"),
             layout.proposal_box(),
@@ -156,15 +161,27 @@ def build_app(
     assets = Path(__file__).parent / "assets"
     app = create_dash(service, assets, lambda: page_layout(service.monitor, interval, seed))
     connect_settings(app, service)
-    connect_chart(app, service)
+    races = Races(service.monitor)
+    connect_chart(app, service, races)
     connect_navigation(app, service)
     connect_panels(app, service)
     connect_feedback(app, service)
     connect_upload(app, service)
-    connect_actions(app, service, seed)
+    connect_tuning(app, service, find_settings)
+    connect_actions(app, service, seed, races)
     connect_browser(app)
     register_routes(app)
     return app
+
+
+def find_settings(
+    x: np.ndarray, label: np.ndarray | None, floors: tuple[float, ...]
+) -> Iterator[Any]:
+    """Return the search for settings over x (steps, features)."""
+    from redline.evaluation import finder
+
+    search: Iterator[Any] = finder.find_settings(x, label, floors)
+    return search
 
 
 def connect_settings(app: dash.Dash, service: Service) -> None:
@@ -224,10 +241,10 @@ def apply_settings(service: Service, feed: Feed, settings: Settings | None) -> d
     return {"acted": f"{feed.stream.title} now runs under these settings, for everybody."}
 
 
-def connect_chart(app: dash.Dash, service: Service) -> None:
+def connect_chart(app: dash.Dash, service: Service, races: Races) -> None:
     """Connect the redraw: each tick reads what the monitor keeps and sends what is new."""
     monitor = service.monitor
-    texts = ("points", "anomalies", "rate", "status", "explain", "history", *NUMBERS)
+    texts = ("points", "anomalies", "rate", "status", "explain", "history", "race", *NUMBERS)
     outputs = {
         "chart": Output("chart", "figure"),
         "curve": Output("curve", "figure"),
@@ -276,6 +293,7 @@ def connect_chart(app: dash.Dash, service: Service) -> None:
         else:
             answer = redraw(query, *view)
         answer |= announce_incidents(service, feed, seen, answer["seen"])
+        answer |= race_update(races, feed, seen, answer["seen"])
         if ctx.triggered_id != "tick" or not n or n % CURVE_EVERY == 0:
             answer["curve"] = curve_update(query, by, theme)
         return {**same, **answer}

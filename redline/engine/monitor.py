@@ -47,6 +47,7 @@ from streams import Stream
 
 MAX_TRACKS = 64  # tracks kept over all streams
 IDLE_SECONDS = 120.0  # seconds after which a track that is not requested is evicted
+PATIENT_SECONDS = 3.0  # seconds that a patient request of a track stands back behind others
 BEAT_SECONDS = 0.1  # seconds between two rounds
 MAX_ELAPSED = 1.0  # seconds a round makes up for; a machine that slept owes no burst
 SIMULATED_PACE = 10.0  # steps a wall second at 1x, for streams without a clock of their own
@@ -179,12 +180,16 @@ class Monitor:
             self._totals = now, Totals(len(feeds), points, anomalies, arrived)
         return self._totals[1]
 
-    def request_track(self, name: str, settings: Settings) -> Track:
-        """Return the track of these settings; the loop is woken to fill a new one."""
+    def request_track(self, name: str, settings: Settings, patient: bool = False) -> Track:
+        """Return the track of these settings; the loop is woken to fill a new one.
+
+        A patient request is served after all others of the last PATIENT_SECONDS.
+        """
         feed = self.feeds[name]
+        asked = self.clock() - (PATIENT_SECONDS if patient else 0.0)
         with feed.lock:
             track = feed.track(validate_settings(settings))
-            track.requested_at = self.clock()
+            track.requested_at = max(track.requested_at, asked)
         if feed.pushed:
             self.viewed[name] = feed
             if not feed.ready:

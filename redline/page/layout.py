@@ -7,6 +7,7 @@ from typing import Any
 from dash import dcc, html
 
 from redline.engine.monitor import SPEEDS, Monitor
+from redline.page.compare import COMPARE_AT, COMPARE_HEADS
 from redline.page.panels import aria_attribute, data_attribute
 from redline.settings import SETTINGS_BY_NAME
 from redline.sources.pushed import OVERVIEW, THIS_MACHINE, YOUR_DATA
@@ -230,6 +231,7 @@ def inject_row() -> html.Div:
             *buttons,
             html.Label(["size", html.Div(size, className="size"), html.B(id="size-said")]),
             html.Span(id="injected", role="status"),
+            html.Span(id="race", className="race"),
         ],
         id="inject",
         className="row",
@@ -272,13 +274,13 @@ def labelled_slider(name: str, label: str, step: float) -> html.Div:
 
 def lower_panels() -> html.Div:
     """Return the tabs under the chart; all but the list of anomalies are filled when opened."""
-    heads = ("detector", "alarms", "precision", "recall", "F1", "delay", "µs/point", "last fault")
-    head = html.Thead(html.Tr([html.Th(text) for text in heads]))
+    head = html.Thead(html.Tr([html.Th(text) for text in COMPARE_HEADS]))
     compare = html.Table([head, html.Tbody(id="compare")])
+    judged = dcc.RadioItems(COMPARE_AT, "shared", id="compare-at", inline=True, className="by")
     panels = [
         ("history", "Anomalies", html.Div(id="history")),
         ("incidents", "Incidents", html.Div(id="incidents")),
-        ("compared", "Compare", html.Div(compare, className="scroll")),
+        ("compared", "Compare", html.Div([judged, compare], className="scroll")),
         ("table", "Table", html.Div(html.Table(id="rows"), className="scroll")),
         ("days", "Days", html.Div(id="days")),
         ("settings", "Settings", html.Div(id="settings", className="scroll")),

@@ -49,8 +49,12 @@ def chart_update(query: ViewQuery, look: dict[str, Any], held: dict[str, Any] | 
 
 
 def can_append(held: dict[str, Any], query: ViewQuery, look: dict[str, Any]) -> bool:
-    """Return whether the browser holds this plot except for its newest steps."""
+    """Return whether the browser holds this plot except for its newest steps.
+
+    A plot that was drawn before its track was ready lacks scores and band: it is sent again.
+    """
     same_plot = held["look"] == look and held["plot_first"] == query.plot_first
+    same_plot = same_plot and bool(held["whole"])
     live = query.at is None and query.ready
     recent = query.first <= held["end"] <= query.end <= held["end"] + query.span // 2
     return bool(same_plot and live and recent)

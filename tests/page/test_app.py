@@ -158,6 +158,29 @@ def test_a_browser_is_sent_only_what_it_lacks_and_both_ways_show_the_same(servic
     assert named["yaxis"] == again["layout"]["yaxis"] and named["xaxis"] == again["layout"]["xaxis"]
 
 
+@pytest.mark.parametrize("other", [{"detector": "EWMA"}, {"window": 90}])
+def test_a_plot_drawn_before_its_track_was_ready_is_sent_again_with_band_and_scores(
+    service, monitor, other
+):
+    def ask(held: Any) -> Any:
+        answer = redraw.redraw(
+            ViewQuery(service, "wave", Settings(**other), 600), "light", {}, "event", held
+        )
+        return answer["chart"], json.loads(json.dumps(answer["seen"]))
+
+    _, held = ask(None)
+    assert not held["whole"]
+    while monitor.fill_tracks():
+        pass
+    monitor.backfill(monitor.feeds["wave"], 5)
+    while monitor.fill_tracks():
+        pass
+    chart, held = ask(held)
+    chart = json.loads(orjson.dumps(chart))
+    scores = next(trace["y"] for trace in chart["data"] if trace["name"] == "score")
+    assert held["whole"] and None not in scores[-600:]
+
+
 def test_what_many_look_at_is_drawn_once_until_somebody_says_what_is_true(service, monitor):
     first = redrawn(service)["chart"]
     assert redrawn(service)["chart"] is first

@@ -64,7 +64,7 @@ NUMBERS = {  # element id -> what stands beside it
     "alarms": "alarms",
     "precision": "precision",
     "recall": "recall",
-    "caught": "events caught",
+    "caught": "caught",
 }
 CURVE_EVERY = 4  # ticks between two updates of the precision and recall curve
 
@@ -116,7 +116,7 @@ def controls() -> html.Aside:
         part for name, words in NUMBERS.items() for part in (html.Dt(words), html.Dd("–", id=name))
     ]
     unit_of_count = dcc.RadioItems(
-        {"row": "by step", "event": "by event"}, "row", id="by", inline=True, className="by"
+        {"event": "by event", "row": "by step"}, "event", id="by", inline=True, className="by"
     )
     curve = dcc.Graph(
         id="curve",

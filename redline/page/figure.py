@@ -230,12 +230,15 @@ def _mark_text(mark: Mark) -> str:
 
 
 def _truth_trace(view: View, colours: dict[str, str]) -> dict[str, Any]:
-    """Return the events as bars: a caught or open one hatched, a missed one as an outline."""
+    """Return the events as bars: a caught one filled, one without an alarm hatched (seen, or still
+    open), a missed one as an outline.
+    """
     events = view.truth or []
     pad = view.period * 500  # ms on each side, so that a single step is visible
     starts = _milliseconds(view.time[[max(event.first, 0) for event in events]])
     ends = _milliseconds(view.time[[min(event.last, len(view.time) - 1) for event in events]])
     missed = [event.outcome == "missed" for event in events]
+    caught = [event.outcome == "caught" for event in events]
     return {
         "type": "bar",
         "name": "truth",
@@ -253,10 +256,10 @@ def _truth_trace(view: View, colours: dict[str, str]) -> dict[str, Any]:
             "color": ["rgba(0,0,0,0)" if m else colours["truth"] for m in missed],
             "line": {"width": 1.5, "color": colours["truth"]},
             "pattern": {
-                "shape": ["" if m else "/" for m in missed],
+                "shape": ["" if m or c else "/" for m, c in zip(missed, caught)],
                 "fgcolor": colours["card"],
                 "size": 5,
-                "solidity": 0.25,
+                "solidity": 0.5,
             },
         },
     }

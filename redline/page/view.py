@@ -28,7 +28,7 @@ class Mark(NamedTuple):
     row: int  # index into the view
     feature: int
     severity: str
-    outcome: str  # "caught" or "false alarm"; "" = truth unknown
+    outcome: str  # that of its event, else "false alarm"; "" = truth unknown
     reason: str  # the text of its tooltip
 
 
@@ -38,7 +38,8 @@ class ViewEvent(NamedTuple):
     first: int  # row of the view
     last: int
     kind: str
-    outcome: str  # "caught", "missed", or "open" while an alarm could still come
+    # "caught", "seen, no alarm", "missed", or "open" while an alarm could still come
+    outcome: str
 
 
 class View(NamedTuple):
@@ -127,7 +128,8 @@ def make_view(
     Args:
         rows: what was read of the feed and the track.
         threshold: standard deviations.
-        outcome: (n,) words, "caught" or "false alarm" for an anomalous row; None = truth unknown.
+        outcome: (n,) words, for an anomalous row that of its event, or "false alarm"; None = truth
+            unknown.
         events: first and last absolute step, kind and outcome of each event of the buffer; None =
             truth unknown.
     """

@@ -237,7 +237,7 @@ def test_a_plot_is_sent_whole_only_when_its_first_step_moves(service, monitor):
 
 def test_a_moved_threshold_only_compares_and_numbers_say_old_and_new(service, monitor):
     before = query.ViewQuery(service, "wave", Settings(threshold=2.0), 600)
-    numbers = panels.preview_numbers(before, "row")
+    numbers = panels.preview_numbers(before, "event")
     old = before.applied_metrics()
     new = before.preview_metrics()
     assert new.alarms > old.alarms and len(monitor.feeds["wave"].tracks) == 1
@@ -245,6 +245,34 @@ def test_a_moved_threshold_only_compares_and_numbers_say_old_and_new(service, mo
         f"{old.alarms:,} → ",
         f"{new.alarms:,}",
     ]
+
+
+def test_numbers_that_stand_together_count_the_same(service):
+    seen = ViewQuery(service, "wave", Settings(threshold=2.5), 600)
+    found = seen.preview_metrics()
+
+    def last(by):
+        numbers = panels.preview_numbers(seen, by)
+        return {name: parts[-1].children for name, parts in numbers.items()}
+
+    steps = last("row")
+    assert steps["alarms"] == f"{found.anomalies:,} steps" != f"{found.alarms:,} steps"
+    caught, total = (int(word) for word in steps["caught"].split()[::2])
+    assert steps["recall"] == f"{caught / total:.2f}"
+    events = last("event")
+    assert events["alarms"] == f"{found.alarms:,}"
+    assert events["caught"] == f"{found.hits} of {found.events}"
+    assert events["recall"] == f"{found.hits / found.events:.2f}"
+
+
+@pytest.mark.parametrize("threshold", [1.5, 2.0, 3.0, 5.0])
+def test_no_mark_lies_in_a_missed_event_and_none_says_other_than_its_event(service, threshold):
+    seen = ViewQuery(service, "wave", Settings(threshold=threshold), 3_000).view
+    red = {mark.row: mark.outcome for mark in seen.marks}
+    assert red and {event.outcome for event in seen.truth} >= {"caught"}
+    for event in seen.truth:
+        inside = {red[row] for row in range(event.first, event.last + 1) if row in red}
+        assert inside <= {event.outcome} and not (inside and event.outcome == "missed")
 
 
 def test_without_labels_nothing_is_invented(service, monitor):

@@ -115,13 +115,17 @@ def test_a_long_anomaly_is_one_shaded_span():
     assert [(s["x0"], s["x1"]) for s in spans] == [(1_070_000.0, 1_094_000.0)]
 
 
-def test_a_missed_event_is_an_outline_and_a_caught_one_is_hatched():
-    events = [ViewEvent(7, 7, "point", "caught"), ViewEvent(40, 44, "drift", "missed")]
+def test_a_missed_event_is_an_outline_a_caught_one_filled_and_one_without_alarm_hatched():
+    events = [
+        ViewEvent(7, 7, "point", "caught"),
+        ViewEvent(40, 44, "drift", "missed"),
+        ViewEvent(46, 46, "point", "seen, no alarm"),
+    ]
     (truth,) = named(figure.build_figure(seen(truth=events), "light", 50, "r"), "truth")
     assert truth["marker"]["color"][1] == "rgba(0,0,0,0)"
-    assert truth["marker"]["pattern"]["shape"] == ["/", ""]
+    assert truth["marker"]["pattern"]["shape"] == ["", "", "/"]
     assert truth["x"][1] > 0
-    assert truth["text"] == ["point, caught", "drift, missed"]
+    assert truth["text"] == ["point, caught", "drift, missed", "point, seen, no alarm"]
 
 
 def test_an_axis_grows_at_once_and_gives_back_slowly():

@@ -85,7 +85,7 @@ def append_patch(view: View, theme: str, span: int, since: int) -> Patch:
         line = traces[i]
         for axis in ("x", "y"):
             line[axis].extend(trace[axis].tolist())
-    for i, trace in enumerate(figure.overlay_traces(view, theme), len(new)):
+    for i, trace in enumerate(figure.overlay_traces(view, theme, span), len(new)):
         traces[i] = trace
     for name, value in figure.moving_layout(view, theme, span).items():
         layout[name] = value

@@ -14,9 +14,14 @@ import numpy as np
 from redline.engine.feed import Feed
 from redline.engine.results import StreamInfo
 from redline.engine.track import Track
-from redline.engine.wording import anomaly_reason, format_time, severity
+from redline.evaluation import metrics
+from redline.engine.wording import SEVERITIES, anomaly_reason, format_time, severity
 
 MIN_SPAN_STEPS = 10  # steps in a row from which an anomaly is one shaded span
+
+
+NO_DATA = "no data"
+LEARNING = "learning"
 
 
 class Mark(NamedTuple):
@@ -30,6 +35,17 @@ class Mark(NamedTuple):
     severity: str
     outcome: str  # that of its event, else "false alarm"; "" = truth unknown
     reason: str  # the text of its tooltip
+    # whether it begins a run of anomalous steps, or is more severe than all before it in the run
+    leads: bool = True
+
+
+class Gap(NamedTuple):
+    """A span of time in which there is no value (NO_DATA) or no opinion (LEARNING)."""
+
+    first: float  # seconds since the epoch
+    last: float
+    feature: int | None  # None = all of them
+    text: str
 
 
 class ViewEvent(NamedTuple):
@@ -65,6 +81,8 @@ class View(NamedTuple):
     spans: list[tuple[int, int]]  # first and last row of each long anomaly
     truth: list[ViewEvent] | None  # None: truth unknown
     sentence: str
+    red: np.ndarray | None = None  # (n, features) bool, the features that a row is anomalous on
+    gaps: tuple[Gap, ...] = ()
 
 
 class TrackRows(NamedTuple):
@@ -81,6 +99,7 @@ class TrackRows(NamedTuple):
     parts: np.ndarray  # (n, features) how much each feature contributes to the score
     low: np.ndarray | None  # (n, features) expected range at the threshold, None = no band
     high: np.ndarray | None
+    scored: int | None = None  # step up to which the track has scored; None = all
 
 
 def read_track_rows(feed: Feed, track: Track, threshold: float, first: int, end: int) -> TrackRows:
@@ -97,7 +116,8 @@ def read_track_rows(feed: Feed, track: Track, threshold: float, first: int, end:
         parts = np.broadcast_to(parts, (end - first, len(feed.stream.names)))
         time = feed.tape.read("time", first, end)[:, 0]
         x = feed.tape.read("x", first, end)
-    return TrackRows(feed.info, first, end, time, x, label, score, alarm, parts, low, high)
+        scored = track.end
+    return TrackRows(feed.info, first, end, time, x, label, score, alarm, parts, low, high, scored)
 
 
 def run_lengths(above: np.ndarray) -> np.ndarray:
@@ -154,13 +174,55 @@ def make_view(
         spans=_long_runs(runs),
         truth=None if events is None else _visible_events(events, rows.first, len(above)),
         sentence=view_sentence(rows, above, runs, threshold),
+        red=red_features(rows.parts, above, threshold),
+        gaps=find_gaps(rows),
     )
+
+
+def red_features(parts: np.ndarray, above: np.ndarray, threshold: float) -> np.ndarray:
+    """Return the features that each row is anomalous on, (n, features) bool.
+
+    Args:
+        parts: (n, features) how much each feature contributes to the score.
+        above: (n,) bool, the anomalous rows.
+        threshold: standard deviations.
+    """
+    red: np.ndarray = (parts > threshold) & above[:, None]
+    joint = np.flatnonzero(above & ~red.any(axis=1))  # no feature is above it by itself
+    if len(joint):
+        red[joint, np.nanargmax(parts[joint], axis=1)] = True
+    return red
+
+
+def find_gaps(rows: TrackRows) -> tuple[Gap, ...]:
+    """Return the spans without a value, of a feature or of all, and those without an opinion."""
+    missing = np.isnan(rows.x)
+    whole = missing.all(axis=1)
+    gaps = _spans_of(rows, whole, None, NO_DATA)
+    for row in np.flatnonzero(line_breaks(rows.time, rows.stream.period)).tolist():
+        gaps.append(Gap(float(rows.time[row - 1]), float(rows.time[row]), None, NO_DATA))
+    for feature in range(missing.shape[1] if missing.shape[1] > 1 else 0):
+        gaps += _spans_of(rows, missing[:, feature] & ~whole, feature, NO_DATA)
+    scored = len(whole) if rows.scored is None else max(rows.scored - rows.first, 0)
+    silent = np.isnan(rows.score) & ~whole & (np.arange(len(whole)) < scored)
+    return (*gaps, *_spans_of(rows, silent, None, LEARNING))
+
+
+def _spans_of(rows: TrackRows, where: np.ndarray, feature: int | None, text: str) -> list[Gap]:
+    """Return a gap for each run of True in (n,), half a period longer at both ends."""
+    half = rows.stream.period / 2
+    time = rows.time
+    return [
+        Gap(float(time[first]) - half, float(time[last]) + half, feature, text)
+        for first, last in metrics.event_runs(where).tolist()
+    ]
 
 
 def _marks(
     rows: TrackRows, threshold: float, runs: np.ndarray, outcome: np.ndarray | None
 ) -> list[Mark]:
     """Return a mark for each anomalous feature of the first anomalous steps of each run."""
+    leads = _leads(rows.score, runs, threshold)
     return [
         Mark(
             row,
@@ -168,10 +230,22 @@ def _marks(
             severity(rows.score[row], threshold),
             "" if outcome is None else str(outcome[row]),
             _reason(rows, row, feature, int(runs[row])),
+            bool(leads[row]),
         )
         for row in np.flatnonzero((runs > 0) & (runs < MIN_SPAN_STEPS)).tolist()
         for feature in anomalous_features(rows.parts[row], threshold)
     ]
+
+
+def _leads(score: np.ndarray, runs: np.ndarray, threshold: float) -> np.ndarray:
+    """Return which rows begin a run, or are more severe than all before them in it, (n,) bool."""
+    leads = runs == 1
+    most = ""
+    for row in np.flatnonzero(runs > 0).tolist():
+        now = severity(score[row], threshold)
+        leads[row] |= SEVERITIES.index(now) > SEVERITIES.index(most or now)
+        most = now if leads[row] else most
+    return leads
 
 
 def _long_runs(runs: np.ndarray) -> list[tuple[int, int]]:

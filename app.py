@@ -139,6 +139,7 @@ def controls() -> html.Aside:
             layout.labelled_slider("threshold", "Threshold", 0.1),
             html.Label(["Anomalous when", direction], className="inline"),
             html.Dl(numbers, className="delta"),
+            html.P(id="covers", className="soft small"),
             unit_of_count,
             curve,
             html.Div(picks, className="row small"),
@@ -228,7 +229,7 @@ def apply_settings(service: Service, feed: Feed, settings: Settings | None) -> d
 def connect_chart(app: dash.Dash, service: Service) -> None:
     """Connect the redraw: each tick reads what the monitor keeps and sends what is new."""
     monitor = service.monitor
-    texts = ("points", "anomalies", "rate", "status", "explain", "history", *NUMBERS)
+    texts = ("points", "anomalies", "rate", "status", "explain", "history", "covers", *NUMBERS)
     outputs = {
         "chart": Output("chart", "figure"),
         "curve": Output("curve", "figure"),
@@ -272,13 +273,16 @@ def connect_chart(app: dash.Dash, service: Service) -> None:
             refused = {"explain": f"{error}.", "status": "cannot run"}
             return {**same, **refused, "pulse": heartbeat(monitor, feed, None)}
         view = (theme, zoom or {}, by, seen)
-        if query.reads_store:
+        if query.is_slow:
             answer = await asyncio.to_thread(redraw, query, *view)
         else:
             answer = redraw(query, *view)
         answer |= announce_incidents(service, feed, seen, answer["seen"])
         if ctx.triggered_id != "tick" or not n or n % CURVE_EVERY == 0:
-            answer["curve"] = curve_update(query, by, theme)
+            if query.is_slow:
+                answer["curve"] = await asyncio.to_thread(curve_update, query, by, theme)
+            else:
+                answer["curve"] = curve_update(query, by, theme)
         return {**same, **answer}
 
 

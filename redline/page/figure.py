@@ -91,10 +91,18 @@ def build_figure(view: View, theme: str, span: int, revision: str) -> FigureDict
         span: the number of visible steps, the last ones of the view.
         revision: plotly forgets the zoom when it changes.
     """
+    span = visible_rows(view, span)
     return {
         "data": line_traces(view, theme, 0) + overlay_traces(view, theme, span),
         "layout": {**base_layout(theme, revision), **moving_layout(view, theme, span)},
     }
+
+
+def visible_rows(view: View, span: int) -> int:
+    """Return how many of the last rows of a view show its last `span` steps."""
+    if view.steps is None:
+        return span
+    return max(len(view.steps) - int(np.searchsorted(view.steps, view.end - span)), 1)
 
 
 def line_traces(view: View, theme: str, row: int) -> list[dict[str, Any]]:

@@ -22,7 +22,14 @@ from redline.engine.monitor import Monitor
 from redline.engine.track import Track
 from redline.evaluation import metrics
 from redline.incidents.incident import Incident
-from redline.page.view import TrackRows, View, make_view, read_track_rows
+from redline.page.view import (
+    TrackRows,
+    View,
+    bucket_steps,
+    make_view,
+    read_track_rows,
+    thin_view,
+)
 from redline.settings import SETTINGS_BY_NAME, Settings
 from redline.sources.recording import Recording
 from streams import KINDS
@@ -31,6 +38,9 @@ from streams import KINDS
 OUTCOME_WORDS = np.array(["", "caught", "false alarm", "missed", ""])
 # an event with anomalous steps of which none raised an alarm, as soon after another one
 SEEN = "seen, no alarm"
+SLOW_STEPS = 20_000  # steps of a buffer above which answers come from a thread of their own
+MAX_STORED_ROWS = 100_000  # rows of a view that begins before the buffer
+LONG_REDRAWS = 200  # redraws of a range of more than MAX_ROWS steps while it passes once
 READY_LAG = 600  # steps a track may lag behind and still be called ready
 CURVE_THRESHOLDS = np.round(np.arange(1.5, 12.01, 0.1), 1)  # standard deviations
 CACHED_THRESHOLDS = 8  # thresholds of one track whose metrics are kept
@@ -85,6 +95,14 @@ class ViewQuery:
         # The plot begins at the same step for half a span, for all visitors.
         self.plot_first = max((self.end - span - margin) // half * half, 0)
         self.first = max(self.plot_first, self.oldest)
+        if self.reads_store:
+            self.first = max(self.first, self.end - MAX_STORED_ROWS)
+        # steps of which one or a few are drawn
+        self.bucket = bucket_steps(min(span, self.end - self.first), len(self.feed.stream.names))
+        if self.bucket > 1 and at is None and not is_finished(self.feed):
+            # a long range is drawn whole each time: not for each new step
+            beat = max(self.bucket, min(span, self.feed.tape.kept) // LONG_REDRAWS)
+            self.end = max(self.end // beat * beat, self.first)
 
     def applied_metrics(self) -> metrics.Metrics:
         """Return the metrics of the whole buffer under the applied settings."""
@@ -144,6 +162,20 @@ class ViewQuery:
         """Whether the view begins before the buffer, so that making it reads the store."""
         return self.at is not None and self.first < self.feed.tape.first
 
+    @property
+    def is_slow(self) -> bool:
+        """Whether an answer takes long enough to delay others on the event loop."""
+        return self.reads_store or self.feed.tape.kept > SLOW_STEPS
+
+    @property
+    def coverage(self) -> str:
+        """What the numbers beside the chart count, in words."""
+        tape = self.feed.tape
+        if tape.first:
+            return f"over the last {tape.kept:,} of {self.feed.points:,} steps"
+        rest = getattr(self.feed.stream, "rest", 0)
+        return f"over all {tape.kept:,} steps" + (f", {rest:,} to come" if rest else "")
+
     def _make_view(self) -> View:
         """Return the view; its events are judged over the whole buffer, then cut."""
         threshold = self.settings.threshold
@@ -152,7 +184,8 @@ class ViewQuery:
             rows = self._prepend_stored_rows(rows)
         rows = rows._replace(label=self.service.truth(self.feed, rows.label, rows.time))
         events = self._buffer_events()
-        return make_view(rows, threshold, mark_outcomes(rows, threshold, events), events)
+        view = make_view(rows, threshold, mark_outcomes(rows, threshold, events), events)
+        return thin_view(view, self.bucket)
 
     def _prepend_stored_rows(self, rows: TrackRows) -> TrackRows:
         """Return the rows with those of the store from `first` to the buffer before them.

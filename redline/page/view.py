@@ -20,6 +20,7 @@ from redline.engine.wording import SEVERITIES, anomaly_reason, format_time, seve
 MIN_SPAN_STEPS = 10  # steps in a row from which an anomaly is one shaded span
 
 
+MAX_ROWS = 10_000  # rows that are drawn; longer ranges are thinned
 NO_DATA = "no data"
 LEARNING = "learning"
 
@@ -83,6 +84,7 @@ class View(NamedTuple):
     sentence: str
     red: np.ndarray | None = None  # (n, features) bool, the features that a row is anomalous on
     gaps: tuple[Gap, ...] = ()
+    steps: np.ndarray | None = None  # (n,) absolute step of each row of a thinned view
 
 
 class TrackRows(NamedTuple):
@@ -177,6 +179,89 @@ def make_view(
         red=red_features(rows.parts, above, threshold),
         gaps=find_gaps(rows),
     )
+
+
+def bucket_steps(steps: int, features: int) -> int:
+    """Return the length of the buckets that thin so many steps to MAX_ROWS rows; 1 = no need.
+
+    >>> bucket_steps(10_000, 1), bucket_steps(200_000, 1)
+    (1, 64)
+    """
+    if steps <= MAX_ROWS:
+        return 1
+    kept = 2 * features + 1  # rows of each bucket
+    return 1 << math.ceil(math.log2(steps * kept / MAX_ROWS))
+
+
+def thin_view(view: View, bucket: int) -> View:
+    """Return a view with fewer rows, for a range too long to draw each step.
+
+    The buckets are absolute, so that a row once drawn stays. Of each stay the rows with the least
+    and the greatest value of each feature and with the highest score. Each anomalous row stays,
+    and each at an edge of missing values, of an opinion or of an event.
+
+    Args:
+        view: of every step.
+        bucket: steps; 1 = the view as it is.
+    """
+    count = len(view.time)
+    if bucket < 2 or not count:
+        return view
+    missing = np.concatenate([np.isnan(view.x), np.isnan(view.score)[:, None]], axis=1)
+    changes = np.flatnonzero((missing[1:] != missing[:-1]).any(axis=1))
+    edges = [row for event in view.truth or () for row in (event.first, event.last)]
+    kept = np.unique(
+        np.concatenate(
+            [
+                _extremes(view.x, view.first, bucket),
+                _extremes(view.score[:, None], view.first, bucket),
+                np.flatnonzero(view.score > view.threshold),
+                changes,
+                changes + 1,
+                np.clip(np.array(edges, int), 0, count - 1),
+                [0, count - 1],
+            ]
+        )
+    )
+    jumps = np.cumsum(view.breaks)[kept]
+
+    def new_row(row: int) -> int:
+        return int(np.searchsorted(kept, min(max(row, 0), count - 1)))
+
+    return view._replace(
+        time=view.time[kept],
+        x=view.x[kept],
+        score=view.score[kept],
+        low=None if view.low is None else view.low[kept],
+        high=None if view.high is None else view.high[kept],
+        breaks=np.diff(jumps, prepend=0) > 0,
+        red=None if view.red is None else view.red[kept],
+        marks=[mark._replace(row=new_row(mark.row)) for mark in view.marks],
+        spans=[(new_row(first), new_row(last)) for first, last in view.spans],
+        truth=None
+        if view.truth is None
+        else [
+            event._replace(first=new_row(event.first), last=new_row(event.last))
+            for event in view.truth
+        ],
+        steps=view.first + kept,
+    )
+
+
+def _extremes(x: np.ndarray, first: int, bucket: int) -> np.ndarray:
+    """Return the rows of the least and the greatest of each feature of x (n, features) in each
+    bucket of absolute steps; `first` is the step of the first row.
+    """
+    count = len(x)
+    before = first % bucket
+    after = -(before + count) % bucket
+    found = []
+    for empty, pick in ((np.inf, np.argmin), (-np.inf, np.argmax)):
+        padded = np.pad(x, ((before, after), (0, 0)), constant_values=np.nan)
+        filled = np.where(np.isnan(padded), empty, padded).reshape(-1, bucket, x.shape[1])
+        start = np.arange(len(filled))[:, None] * bucket - before
+        found.append((pick(filled, axis=1) + start).ravel())
+    return np.clip(np.concatenate(found), 0, count - 1)
 
 
 def red_features(parts: np.ndarray, above: np.ndarray, threshold: float) -> np.ndarray:

@@ -28,8 +28,9 @@ from redline.settings import Settings
 from redline.sources import csv
 from redline.sources.csv_cells import CsvError
 from redline.sources.pushed import RESERVED_NAMES
+from redline.sources.recording import Columns, Recording
 from redline.storage.sqlite import SqliteStore
-from streams import KINDS, STREAMS
+from streams import KINDS, STREAMS, Chunk
 
 IDS = """tick domain detector window threshold chart explain points anomalies rate status clock age
 alarms precision recall curve history compare pause speed golive apply undo export share upload
@@ -302,6 +303,70 @@ def test_a_dropped_file_becomes_your_data_and_a_bad_one_leaves_it_as_it_was(moni
     assert monitor.feeds[layout.YOUR_DATA].stream.names == ("load",)
     upload.replay_file(monitor, whole=True)
     assert monitor.feeds[layout.YOUR_DATA].end == 900
+
+
+def long_recording(rows=24_000, features=1):
+    """Return a labelled recording with a spike every 1,000 rows, and its spikes."""
+    x = np.random.default_rng(5).normal(size=(rows, features))
+    spikes = np.arange(700, rows, 1_000)
+    x[spikes] += 12
+    label = np.zeros((rows, features), np.int8)
+    label[spikes] = KINDS.index("point")
+    names = tuple(f"load {i}" for i in range(features))
+    time = np.arange(rows) * 60.0 + 1.7e9
+    return Recording("long.csv", Chunk(time, x, label), Columns("time", names), {}), spikes
+
+
+def test_every_row_of_a_file_is_scored_and_reached_and_the_numbers_beside_it_agree(monitor):
+    recording, spikes = long_recording()
+    upload.show_recording(monitor, recording, b"", recording.total)
+    service = assemble_service(lambda store: monitor)
+    feed = monitor.feeds[layout.YOUR_DATA]
+    settings = Settings(threshold=7.0)
+    seen = ViewQuery(service, layout.YOUR_DATA, settings, 600)
+    numbers = seen.preview_metrics()
+    applied = seen.applied_metrics()
+    assert (numbers.events, numbers.hits, numbers.false_alarms) == (24, 24, 0)
+    assert (applied.steps, applied.anomalies) == (feed.points, feed.anomalies)
+    assert seen.coverage == "over all 24,000 steps"
+    oldest = ViewQuery(service, layout.YOUR_DATA, settings, 600, 600 + spikes[0]).view
+    assert spikes[0] in [oldest.first + mark.row for mark in oldest.marks]
+
+
+def test_a_long_range_is_thinned_after_scoring_and_keeps_every_anomalous_step(monitor):
+    recording, spikes = long_recording()
+    upload.show_recording(monitor, recording, b"", recording.total)
+    service = assemble_service(lambda store: monitor)
+    settings = Settings(threshold=7.0)
+    seen = ViewQuery(service, layout.YOUR_DATA, settings, 1_000_000).view
+    assert len(seen.time) < 12_000 and seen.first == 0
+    assert [int(seen.steps[mark.row]) for mark in seen.marks] == spikes.tolist()
+    assert [int(seen.steps[event.first]) for event in seen.truth] == spikes.tolist()
+    assert seen.x[:, 0].max() == recording.x.max() and seen.x[:, 0].min() == recording.x.min()
+    assert not seen.breaks.any()
+    earlier = ViewQuery(service, layout.YOUR_DATA, settings, 1_000_000, 23_000).view
+    kept = set(seen.steps.tolist())
+    assert len(earlier.time) < len(seen.time)
+    assert set(earlier.steps[:-1].tolist()) <= kept, "a row once drawn stays"
+    drawn = redraw.redraw(
+        ViewQuery(service, layout.YOUR_DATA, settings, 1_000_000), "light", {}, "event", None
+    )
+    assert len(orjson.dumps(drawn["chart"])) < 1_500_000
+
+
+def test_of_a_file_beyond_the_limit_every_row_is_scored_and_the_page_says_what_is_shown(
+    monitor, monkeypatch
+):
+    monkeypatch.setattr("redline.engine.monitor.MAX_RECORDING_VALUES", 20_000)
+    recording, spikes = long_recording(features=2)
+    upload.show_recording(monitor, recording, b"", recording.total)
+    service = assemble_service(lambda store: monitor)
+    feed = monitor.feeds[layout.YOUR_DATA]
+    assert feed.tape.kept == 10_000 and feed.finalized == 24_000
+    found = {anomaly.step for anomaly in feed.journal}
+    assert set(spikes.tolist()) <= found
+    seen = ViewQuery(service, layout.YOUR_DATA, Settings(), 600)
+    assert seen.coverage == "over the last 10,000 of 24,000 steps"
 
 
 def test_a_link_is_followed_and_a_wrong_one_says_what_is_wrong(monitor):

@@ -68,7 +68,7 @@ NUMBERS = {  # element id -> what stands beside it
     "alarms": "alarms",
     "precision": "precision",
     "recall": "recall",
-    "caught": "events caught",
+    "caught": "caught",
 }
 CURVE_EVERY = 4  # ticks between two updates of the precision and recall curve
 
@@ -140,6 +140,7 @@ def controls() -> html.Aside:
         [
             unit_of_count,
             html.Dl(numbers, className="delta"),
+            html.P(id="covers", className="soft small"),
             curve,
             html.Label(["Detector", detector], className="inline"),
             layout.labelled_slider("window", "Window", 5),
@@ -244,7 +245,8 @@ def apply_settings(service: Service, feed: Feed, settings: Settings | None) -> d
 def connect_chart(app: dash.Dash, service: Service, races: Races) -> None:
     """Connect the redraw: each tick reads what the monitor keeps and sends what is new."""
     monitor = service.monitor
-    texts = ("points", "anomalies", "rate", "status", "explain", "history", "race", *NUMBERS)
+    cards = ("points", "anomalies", "rate", "status")
+    texts = (*cards, "explain", "history", "race", "covers", *NUMBERS)
     outputs = {
         "chart": Output("chart", "figure"),
         "curve": Output("curve", "figure"),
@@ -288,14 +290,17 @@ def connect_chart(app: dash.Dash, service: Service, races: Races) -> None:
             refused = {"explain": f"{error}.", "status": "cannot run"}
             return {**same, **refused, "pulse": heartbeat(monitor, feed, None)}
         view = (theme, zoom or {}, by, seen)
-        if query.reads_store:
+        if query.is_slow:
             answer = await asyncio.to_thread(redraw, query, *view)
         else:
             answer = redraw(query, *view)
         answer |= announce_incidents(service, feed, seen, answer["seen"])
         answer |= race_update(races, feed, seen, answer["seen"])
         if ctx.triggered_id != "tick" or not n or n % CURVE_EVERY == 0:
-            answer["curve"] = curve_update(query, by, theme)
+            if query.is_slow:
+                answer["curve"] = await asyncio.to_thread(curve_update, query, by, theme)
+            else:
+                answer["curve"] = curve_update(query, by, theme)
         return {**same, **answer}
 
 

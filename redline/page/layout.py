@@ -20,6 +20,7 @@ TAB_TITLES = {
     YOUR_DATA: "Your data",
 }
 VIEW_SPANS = {300: "300 steps", 600: "600 steps", 2_000: "2,000 steps", 10_000: "10,000 steps"}
+VIEW_SPANS |= {100_000: "100,000 steps", 1_000_000: "everything"}
 # ways to pick a threshold
 THRESHOLD_PICKS = {"best": "best F1", "one-percent": "about 1 % of steps"}
 FAULT_SIZES = (1.0, 20.0)  # least and largest size of an injected fault, standard deviations

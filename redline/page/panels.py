@@ -35,11 +35,12 @@ def aria_attribute(name: str, value: str) -> dict[str, Any]:
 def preview_numbers(query: ViewQuery, by: str) -> dict[str, Any]:
     """Return the applied and the previewed numbers over the whole buffer.
 
-    They are alarms, precision, recall and caught events; `by` is "event" or "row".
+    They are alarms, precision, recall and what is caught. All count the same: by "event" the
+    alarms and the events that they hit, by "row" the anomalous steps.
     """
     old = query.applied_metrics()
     new = query.preview_metrics()
-    alarms = old_to_new(f"{old.alarms:,}", f"{new.alarms:,}")
+    alarms = old_to_new(*(_found(m, by) for m in (old, new)))
     if new.events is None:
         none = html.Span("no labels for this stream", className="quiet")
         return {"alarms": alarms, "precision": none, "recall": none, "caught": none}
@@ -51,8 +52,20 @@ def preview_numbers(query: ViewQuery, by: str) -> dict[str, Any]:
         "alarms": alarms,
         "precision": shares("precision"),
         "recall": shares("recall"),
-        "caught": old_to_new(f"{old.hits} of {old.events}", f"{new.hits} of {new.events}"),
+        "caught": old_to_new(*_caught(query, old, new, by)),
     }
+
+
+def _found(found: metrics.Metrics, by: str) -> str:
+    """Return the number of alarms, or of anomalous steps."""
+    return f"{found.alarms:,}" if by == "event" else f"{found.anomalies:,} steps"
+
+
+def _caught(query: ViewQuery, old: metrics.Metrics, new: metrics.Metrics, by: str) -> list[str]:
+    """Return how many events, or anomalous steps, are caught under both settings."""
+    if by == "row":
+        return [query.caught_rows(query.feed.applied), query.caught_rows(query.settings)]
+    return [f"{found.hits} of {found.events}" for found in (old, new)]
 
 
 def format_share(value: float | None) -> str:

@@ -626,6 +626,7 @@ def test_configure_applies_undoes_and_refuses_in_the_words_of_the_table(wave):
         ({"detector": "x"}, "detector"),
         ({"window": 1.5}, "window"),
         ({}, "body"),
+        ({"undo": True, "threshold": 5}, "undo"),
     ):
         assert refused(wave.post("/api/configure", json={"source": "iot", **change}), 422, field)
     assert refused(wave.post("/api/configure", json={"source": "x", "threshold": 5}), 404, "source")
@@ -1365,9 +1366,15 @@ def test_labels_that_do_not_fit_are_refused(running):
         ({"kind": "odd"}, "kind"),
         ({"start": "noon"}, "start"),
         ({"end": NOON - 1}, "end"),
+        ({"start": -1e300}, "start"),
+        ({"end": 1e300}, "end"),
+        ({"note": "\ud800"}, "note"),
         ({"feature": "x"}, "feature"),
     ):
-        assert refused(running.post("/api/labels", json={**word, **change}), 422, field)
+        body = json.dumps({**word, **change})
+        headers = {"content-type": "application/json"}
+        answer = running.post("/api/labels", content=body, headers=headers)
+        assert refused(answer, 422, field)
     assert refused(running.post("/api/labels", json={**word, "source": "x"}), 404, "source")
 
 

@@ -46,7 +46,9 @@ from redline.sources.pushed import (
 from redline.sources.recording import Recording
 from streams import Stream
 
-MAX_TRACKS = 64  # tracks kept over all streams
+# Tracks kept over all streams: two races and a comparison of all detectors, and a track for each of
+# the streams of the page, with room to spare
+MAX_TRACKS = 96
 # values, steps x features, that the tracks kept beside the applied ones may have scores of; one
 # takes about 40 bytes
 MAX_TRACK_VALUES = 10_000_000

@@ -12,6 +12,7 @@ from dash import html
 from redline.engine import wording
 from redline.engine.feed import Feed
 from redline.engine.results import Anomaly
+from redline.evaluation import metrics
 from redline.incidents.incident import SNOOZES, Incident
 from redline.incidents.registry import IncidentPage
 from redline.page.query import ViewQuery

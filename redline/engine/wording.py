@@ -32,6 +32,24 @@ def severity(score: float, threshold: float) -> str:
     return SEVERITIES[int(score >= 1.5 * threshold) + int(score >= 2 * threshold)]
 
 
+def severity_index(score: float, threshold: float) -> int:
+    """Return the severity as one number from 0 to 100: 50 at the threshold.
+
+    It is linear in score / threshold from 0 to 50 up to the threshold, to 75 at 1.5 times it and to
+    90 at 2 times it, and beyond that 100 - 20 / (score / threshold), so that a larger score never
+    has a smaller index. NaN, no opinion, is 0.
+
+    >>> [severity_index(score, 4.0) for score in (0.0, 4.0, 6.0, 8.0, 16.0, 1e9)]
+    [0, 50, 75, 90, 95, 100]
+    """
+    ratio = score / threshold
+    if ratio >= 2:
+        return round(100 - 20 / ratio)
+    if ratio >= 1.5:
+        return round(75 + 30 * (ratio - 1.5))
+    return round(50 * ratio) if ratio > 0 else 0
+
+
 def decimals_for(spread: float) -> int:
     """Return how many decimals show the first digit of a spread."""
     return max(0, -math.floor(math.log10(spread))) if spread > 0 and math.isfinite(spread) else 0

@@ -14,7 +14,7 @@ import numpy as np
 from redline.engine.feed import Feed
 from redline.engine.results import StreamInfo
 from redline.engine.track import Track
-from redline.engine.wording import anomaly_reason, format_time, severity
+from redline.engine.wording import anomaly_reason, format_time, severity, severity_index
 
 MIN_SPAN_STEPS = 10  # steps in a row from which an anomaly is one shaded span
 
@@ -165,11 +165,17 @@ def _marks(
             feature,
             severity(rows.score[row], threshold),
             "" if outcome is None else str(outcome[row]),
-            _reason(rows, row, feature, int(runs[row])),
+            _mark_reason(rows, row, feature, int(runs[row]), threshold),
         )
         for row in np.flatnonzero((runs > 0) & (runs < MIN_SPAN_STEPS)).tolist()
         for feature in anomalous_features(rows.parts[row], threshold)
     ]
+
+
+def _mark_reason(rows: TrackRows, row: int, feature: int, run: int, threshold: float) -> str:
+    """Return the text of a mark: why it is anomalous, and how severe from 0 to 100."""
+    index = severity_index(rows.score[row], threshold)
+    return f"{_reason(rows, row, feature, run)}, severity {index} of 100"
 
 
 def _long_runs(runs: np.ndarray) -> list[tuple[int, int]]:

@@ -67,7 +67,8 @@ def test_every_tab_shows_a_full_plot_with_its_anomalies_in_red(
 def test_the_overview_shows_every_stream_and_leads_to_it(server: Server, enter: Enter) -> None:
     visitor = enter(server, domain="overview")
     visitor.until(f"document.querySelectorAll('#overview .spark svg').length >= {len(STREAMS)}")
-    assert visitor.see("document.querySelectorAll('#overview .spark i').length") > 0  # red marks
+    counted = "[...document.querySelectorAll('#wall-counts b')].map(b => Number(b.textContent))"
+    assert sum(visitor.see(counted)) >= len(STREAMS)
     assert "watching" in visitor.text("status")
     visitor.page.click("#overview [data-domain=iot]")
     visitor.until("eyes.lines().length === 3")

@@ -40,7 +40,8 @@ def track_rows(score, x=None, stream=STREAM, first=100, **changes):
 def test_a_mark_says_value_expected_range_deviations_and_which_in_a_row():
     seen = make_view(track_rows([1, 4, 5, 1], [30, 90, 97, 30]), 3.5, None, None)
     assert [(m.row, m.severity) for m in seen.marks] == [(1, "info"), (2, "info")]
-    assert seen.marks[1].reason == "97 %, expected 20 to 45, 5.0 σ above, second in a row"
+    reason = "97 %, expected 20 to 45, 5.0 σ above, second in a row"
+    assert seen.marks[1].reason == f"{reason}, severity 71 of 100"
     assert (
         seen.sentence
         == "CPU was unusual at 13:53:22: 97 %, expected 20 to 45, 5.0 σ above, second in a row."
@@ -100,7 +101,7 @@ def test_a_mark_belongs_to_each_feature_above_the_threshold_else_to_the_one_that
 def test_a_detector_without_a_band_says_its_score():
     assert (
         make_view(track_rows([1, 6.04], low=None, high=None), 3.5, None, None).marks[0].reason
-        == "30.0 %, score 6.0 σ"
+        == "30.0 %, score 6.0 σ, severity 82 of 100"
     )
 
 

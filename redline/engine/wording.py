@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 SEVERITIES = ("info", "warning", "critical")  # score / threshold from 1, from 1.5, from 2
@@ -114,6 +115,26 @@ def format_time(time: float, period: float) -> str:
     if period >= 60:
         return f"{at:%a %H:%M}"
     return f"{at:%H:%M:%S}" + (f".{at.microsecond // 100_000}" if period < 1 else "")
+
+
+def explanation(contributions: Sequence[tuple[str, float]]) -> str:
+    """Return what contributed most to a score, with its share in percent; "" = nothing to tell.
+
+    Args:
+        contributions: what contributed, such as a feature or a part of a detector on a feature,
+            and how much. They add up to the score; those that are not above 0 are left out.
+
+    >>> explanation([("bearing 1", 1.9), ("novelty of the pattern on bearing 2", 3.1)])
+    'mostly novelty of the pattern on bearing 2 (62 %)'
+    >>> explanation([("a", 1.0), ("b", 1.5), ("c", 1.0)]), explanation([("a", 3.0)])
+    ('most of all b (43 %)', '')
+    """
+    known = [(name, amount) for name, amount in contributions if amount > 0]
+    if len(contributions) < 2 or not known:
+        return ""
+    name, most = max(known, key=lambda each: each[1])
+    share = most / sum(amount for _, amount in known)
+    return f"{'mostly' if share > 0.5 else 'most of all'} {name} ({100 * share:.0f} %)"
 
 
 def format_duration(seconds: float) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from itertools import islice, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,7 +77,7 @@ def wall_document(service: Service) -> dict[str, Any]:
         "counts": {**counts, "calm": len(calm)},
         "tiles": [tile_document(each) for each in unusual[:MAX_TILES]],
         "more": max(0, len(unusual) - MAX_TILES),
-        "calm": [calm_document(each) for each in islice(calm, MAX_CALM_ROWS)],
+        "calm": [calm_document(each) for each in calm[:MAX_CALM_ROWS]],
     }
 
 
@@ -141,14 +140,31 @@ def tile_document(state: WallState) -> dict[str, Any]:
 def calm_document(state: WallState) -> dict[str, Any]:
     """Return what the row of a calm stream shows."""
     feed = state.feed
-    rows = newest_rows(feed)
-    line = wall_line(rows, 0, feed.applied.threshold, CALM_POINTS)
+    stream = feed.stream
+    with feed.lock:  # without the band, which a calm row does not show
+        first = max(feed.tape.first, feed.end - WALL_STEPS)
+        x = feed.tape.read("x", first, feed.end)[:, 0]
+        score, _ = feed.applied_track.scores(first, feed.end)
+    kept = thinned_steps(score, CALM_POINTS)
+    value = x[kept]
+    known = value[np.isfinite(value)]
+    low = float(known.min()) if len(known) else 0.0
+    high = float(known.max()) if len(known) else 0.0
+    hot = np.flatnonzero(score[kept] > feed.applied.threshold).tolist()
+    number, unit = quantity_parts(float(x[-1]), stream.units[0], (high - low) / 16)
     return {
         "stream": feed.name,
         "title": tile_title(feed, 0),
-        **current_value(rows, 0),
-        "line": {"y": line["y"], "hot": line["hot"]},
+        "value": number,
+        "unit": unit,
+        "line": {"y": scaled_levels(value, low, high) if len(known) else [], "hot": hot},
     }
+
+
+def quantity_parts(value: float, unit: str, spread: float) -> tuple[str, str]:
+    """Return a number as text and its unit, with the decimals that its spread asks for."""
+    scale, shown_unit = wording.si_scale(value, unit)
+    return wording.format_number(value / scale, spread / scale), shown_unit
 
 
 def tile_title(feed: Feed, feature: int) -> str:
@@ -208,18 +224,19 @@ def wall_line(rows: TrackRows, feature: int, threshold: float, points: int) -> d
             top = max(top, min(float(np.nanmax(high)), top + reach))
             band = (low, high)
     hot = np.flatnonzero(rows.score[kept] > threshold).tolist()
-
-    def scaled(values: np.ndarray) -> list[int | None]:
-        share = np.clip((values - bottom) / ((top - bottom) or 1.0), 0.0, 1.0)
-        levels = np.round(share * LINE_SCALE)
-        return [None if level != level else int(level) for level in levels.tolist()]
-
     return {
-        "y": scaled(value),
+        "y": scaled_levels(value, bottom, top),
         "hot": hot,
-        "low": None if band is None else scaled(band[0]),
-        "high": None if band is None else scaled(band[1]),
+        "low": None if band is None else scaled_levels(band[0], bottom, top),
+        "high": None if band is None else scaled_levels(band[1], bottom, top),
     }
+
+
+def scaled_levels(values: np.ndarray, bottom: float, top: float) -> list[int | None]:
+    """Return values (n,) as whole numbers from 0 at the bottom to LINE_SCALE, None = missing."""
+    share = np.clip((values - bottom) / ((top - bottom) or 1.0), 0.0, 1.0)
+    levels = np.round(share * LINE_SCALE)
+    return [None if level != level else int(level) for level in levels.tolist()]
 
 
 def thinned_steps(score: np.ndarray, points: int) -> np.ndarray:
@@ -230,10 +247,12 @@ def thinned_steps(score: np.ndarray, points: int) -> np.ndarray:
     """
     if len(score) <= points:
         return np.arange(len(score))
-    edges = np.linspace(0, len(score), points + 1).astype(int)
-    known = np.where(np.isnan(score), -1.0, score)
-    found = [first + int(known[first:end].argmax()) for first, end in pairwise(edges)]
-    return np.array(found)
+    width = -(-len(score) // points)  # steps of an interval
+    padded = np.full(width * -(-len(score) // width), -2.0)
+    padded[: len(score)] = np.where(np.isnan(score), -1.0, score)
+    intervals = padded.reshape(-1, width)
+    found: np.ndarray = np.arange(len(intervals)) * width + intervals.argmax(axis=1)
+    return found
 
 
 def overview_wall() -> html.Div:

@@ -114,3 +114,17 @@ def test_the_line_breaks_where_time_jumps_and_not_where_it_repeats_or_goes_back(
 def test_any_number_can_be_written(value, spread):
     assert wording.format_quantity(value, "B/s", spread)
     assert wording.format_time(value, 1.0)
+
+
+def test_a_detector_that_explains_its_score_says_which_feature_it_is_mostly():
+    names = ("user", "system", "idle")
+    stream = SimpleNamespace(title="CPU", names=names, units=("%",) * 3, period=1.0)
+    rows = track_rows([1, 8.0], stream=stream)
+    explained = rows._replace(parts=np.array([[1.0, 0, 0], [1.6, 5.0, 1.4]]))
+    seen = make_view(explained, 3.5, None, None)
+    assert f", mostly {names[1]} (62 %), severity" in seen.marks[0].reason
+    assert seen.sentence.endswith(f", mostly {names[1]} (62 %).")
+    alone = make_view(
+        rows._replace(parts=np.array([[1.0, 1, 1], [8.0, 7.0, 1.0]])), 3.5, None, None
+    )
+    assert "mostly" not in alone.sentence, "its parts are scores of their own, no shares"

@@ -38,6 +38,7 @@ from redline.page.callbacks.feedback import connect_feedback
 from redline.page.callbacks.navigation import connect_navigation
 from redline.page.callbacks.panels import connect_panels
 from redline.page.callbacks.tuning import connect_tuning, find_settings_box
+from redline.page.callbacks.wall import connect_wall
 from redline.page.dash_app import create_dash, register_routes
 from redline.page.link import settings_from_link
 from redline.page.panels import aria_attribute
@@ -46,6 +47,7 @@ from redline.page.query import ViewQuery, heartbeat, overview_cards, pick_thresh
 from redline.page.race import Races, race_update
 from redline.page.redraw import announce_incidents, curve_update, ready_query, redraw
 from redline.page.upload import connect_upload, show_recording, upload_area
+from redline.page.wall import overview_wall
 from redline.settings import (
     DIRECTIONS,
     SERVER_SETTINGS,
@@ -78,10 +80,11 @@ def page_layout(monitor: Monitor, interval: int, seed: int) -> html.Div:
     return html.Div(
         [
             *layout.hidden_elements(interval, seed),
+            layout.first_visit_hint(),
             layout.header(),
             layout.trouble_bar(),
             layout.domain_tabs(monitor),
-            layout.overview_tiles(monitor),
+            overview_wall(),
             live_view(),
             layout.lower_panels(),
             layout.overlays(),
@@ -166,6 +169,7 @@ def build_app(
     connect_chart(app, service, races)
     connect_navigation(app, service)
     connect_panels(app, service)
+    connect_wall(app, service)
     connect_feedback(app, service)
     connect_upload(app, service)
     connect_tuning(app, service, find_settings)

@@ -90,6 +90,147 @@
     return noUpdate();
   }
 
+  // --- the wall: the overview, worst first; every text is set as text, never as markup
+
+  const element = (tag, className, ...parts) => {
+    const el = document.createElement(tag);
+    if (className) el.className = className;
+    el.append(...parts);
+    return el;
+  };
+
+  // Returns the SVG of a line with its band; anomalous stretches are red lines, single points dots.
+  function wallLine({ y, hot, low, high }) {
+    const box = element("span", "spark"), n = Math.max(y.length - 1, 1), isHot = new Set(hot);
+    const at = (i, v) => `${((100 * i) / n).toFixed(1)},${(96 - 0.092 * v).toFixed(1)}`;
+    const path = (from, to, keep) => {
+      let d = "", pen = "M";
+      for (let i = from; i <= to; i++) {
+        if (y[i] === null || !keep(i)) { pen = "M"; continue; }
+        d += pen + at(i, y[i]);
+        pen = "L";
+      }
+      return d;
+    };
+    let band = "";
+    if (low) {
+      const known = y.map((_, i) => i).filter((i) => low[i] !== null && high[i] !== null);
+      if (known.length > 1) band = `M${known.map((i) => at(i, high[i])).join("L")}L${known.reverse().map((i) => at(i, low[i])).join("L")}Z`;
+    }
+    const long = (i) => isHot.has(i) && (isHot.has(i - 1) || isHot.has(i + 1));
+    box.innerHTML = `<svg viewBox="0 0 100 100" preserveAspectRatio="none" aria-hidden="true"><path class="band" d="${band}"/><path d="${path(0, y.length - 1, () => true)}"/><path class="hot" d="${path(0, y.length - 1, long)}"/></svg>`;
+    for (const i of hot) {
+      if (long(i) || y[i] === null) continue;
+      const dot = element("i");
+      dot.style.left = `${(100 * i) / n}%`;
+      dot.style.top = `${96 - 0.092 * y[i]}%`;
+      box.append(dot);
+    }
+    return box;
+  }
+
+  function tileParts(tile) {
+    const chip = element("em", `chip ${tile.severity}`, element("i", `mark ${tile.severity}`), tile.severity);
+    const expected = tile.expected ? ["expected ", element("b", "", tile.expected), ` ${tile.unit}`] : ["no expected range"];
+    return [
+      element("span", "tile-head", element("b", "", tile.title), chip),
+      element("span", "tile-value", element("strong", "", tile.value), " ", element("small", "", tile.unit)),
+      element("span", "tile-expected", ...expected),
+      wallLine(tile.line),
+      element("span", "tile-foot", element("span", "", "since ", element("b", "", tile.since), ` for ${tile.for}`), element("span", "", tile.incident)),
+    ];
+  }
+
+  const calmParts = (row) => [element("b", "", row.title), wallLine(row.line), element("span", "calm-value", element("strong", "", row.value), " ", element("small", "", row.unit))];
+
+  // Shows one button for each stream, in order; a button that stays keeps its focus.
+  function fillWall(box, rows, className, parts) {
+    const focused = document.activeElement, before = new Map([...box.children].map((el) => [el.dataset.domain, el]));
+    const after = rows.map((row) => {
+      const el = before.get(row.stream) || element("button");
+      el.className = className(row);
+      el.dataset.domain = row.stream;
+      el.replaceChildren(...parts(row));
+      return el;
+    });
+    if (after.length !== box.children.length || after.some((el, i) => el !== box.children[i])) box.replaceChildren(...after);
+    if (box.contains(focused) && document.activeElement !== focused) focused.focus({ preventScroll: true });
+  }
+
+  function drawWall(wall) {
+    if (!wall || !$("wall-tiles")) return noUpdate();
+    const counts = Object.entries(wall.counts).map(([name, count]) => element("span", name, ...(name === "calm" ? [] : [element("i", `mark ${name}`)]), element("b", "", count.toLocaleString("en")), ` ${name}`));
+    $("wall-counts").replaceChildren(...counts);
+    fillWall($("wall-tiles"), wall.tiles, (tile) => `tile ${tile.severity}${tile.open ? " alarmed" : ""}`, tileParts);
+    fillWall($("wall-calm"), wall.calm, () => "calm-row", calmParts);
+    $("wall-tiles").dataset.empty = wall.tiles.length ? "" : "Nothing is unusual now.";
+    $("wall-tiles").dataset.more = wall.more ? `and ${wall.more.toLocaleString("en")} more` : "";
+    $("wall-shown").textContent = `${wall.calm.length} of ${wall.counts.calm.toLocaleString("en")} shown`;
+    return noUpdate();
+  }
+
+  // Without the tabs, over the whole screen where the browser allows it.
+  function toggleWall(full) {
+    document.body.dataset.wall = full ? "full" : "";
+    $("wall-full").textContent = full ? "Leave full screen" : "Full screen";
+    if (full && document.documentElement.requestFullscreen) document.documentElement.requestFullscreen().catch(() => {});
+    if (!full && document.fullscreenElement) document.exitFullscreen();
+  }
+
+  // --- first steps: three bubbles that never come back once closed; `localStorage.hints` remembers it
+
+  // what it speaks of, its width, its text
+  const HINTS = [
+    ["#explain", 420, "Red is what the detector did not expect. This sentence says what, since when and why."],
+    [".slide:has(#threshold)", 290, "The threshold decides what is red. Move it: the marks and the numbers change at once, for you alone."],
+    ["#inject", 420, "Put a fault into the stream, and see which detectors catch it, and how soon."],
+  ];
+  const hintTarget = () => document.querySelector(HINTS[hint][0]);
+  let hint = -1; // the bubble that is shown, -1 = none
+
+  const isShown = (el) => Boolean(el && el.getClientRects().length);
+  const meets = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+
+  function showHint(next) {
+    hint = HINTS.findIndex(([target], i) => i >= next && isShown(document.querySelector(target)));
+    if (hint < 0) return closeHint();
+    const [, width, text] = HINTS[hint];
+    $("hint").style.width = `min(${width}px, calc(100vw - 20px))`;
+    $("hint-text").textContent = text;
+    $("hint-count").textContent = `${hint + 1} of ${HINTS.length}`;
+    $("hint-next").textContent = hint + 1 < HINTS.length ? "Next" : "Done";
+    $("hint").hidden = false;
+    if (next) hintTarget().scrollIntoView({ block: "center" });
+    placeHint();
+  }
+
+  // Over or under what it speaks of, else at an edge of the window: where it covers neither that nor the plot.
+  function placeHint() {
+    if (hint < 0) return;
+    const box = $("hint"), target = hintTarget();
+    if (!isShown(target)) return closeHint(false);
+    const at = target.getBoundingClientRect(), plot = document.querySelector(".plot").getBoundingClientRect();
+    const { offsetWidth: w, offsetHeight: h } = box, gap = 10, wide = document.documentElement.clientWidth;
+    const x = Math.max(gap, Math.min(at.left, wide - w - gap)), right = at.right - w;
+    const spots = [[x, at.top - h - gap], [x, at.bottom + gap], [right, at.bottom + gap], [right, at.top - h - gap], [at.left - w - gap, at.top], [gap, innerHeight - h - gap], [wide - w - gap, gap]];
+    const fits = ([left, top]) => left >= 0 && top >= 0 && top + h <= innerHeight && [at, plot].every((each) => !meets({ left, top, right: left + w, bottom: top + h }, each));
+    const [left, top] = spots.find(fits) || spots[spots.length - 1];
+    Object.assign(box.style, { left: `${left}px`, top: `${top}px` });
+  }
+
+  function closeHint(forGood = true) {
+    hint = -1;
+    $("hint").hidden = true;
+    if (forGood) localStorage.hints = "closed";
+  }
+
+  // The first bubble comes when the plot is drawn, so that it is known where there is room.
+  function welcome() {
+    placeHint(); // what it speaks of may have moved
+    if (localStorage.hints === "closed" || hint >= 0 || !state.heartbeat || !isShown(document.querySelector("#chart .plot-container"))) return;
+    showHint(0);
+  }
+
   // --- alarms: at most three pop-ups, repeats merged; a sound only after a click on the bell
 
   function announceIncidents(news) {
@@ -174,6 +315,8 @@
     if (event.key === "Enter" && event.target.matches(".tab")) event.target.click();
     if (button) event.preventDefault(), $(button).click();
     else if (/^[1-9]$/.test(event.key) && tabs[event.key]) tabs[event.key].click();
+    else if (event.key === "Escape" && hint >= 0) closeHint();
+    else if (event.key === "Escape" && document.body.dataset.wall === "full") toggleWall(false);
     else if (event.key === "?") $("keys").showModal();
   }
 
@@ -186,7 +329,7 @@
   function onClick(event) {
     const act = event.target.closest("[data-act]");
     if (act) return setProps("act", { data: { incident: act.dataset.incident, act: act.dataset.act, asked: Date.now() } });
-    const el = event.target.closest("[data-step],[data-domain]:not(body),[data-detector],#theme,#bell,#share,#help");
+    const el = event.target.closest("[data-step],[data-domain]:not(body),[data-detector],#theme,#bell,#share,#help,#wall-full,#hint-next,#hint-close,#hint-again");
     if (event.target.closest("#trouble")) return showTrouble("");
     if (!el) return event.target.id === "keys" ? event.target.close() : undefined;
     if (el.dataset.step) setProps("goto", { data: { step: Number(el.dataset.step), asked: Date.now() } });
@@ -195,6 +338,10 @@
     else if (el.id === "theme") setTheme((localStorage.theme = document.documentElement.dataset.theme === "dark" ? "light" : "dark"));
     else if (el.id === "bell") toggleBell();
     else if (el.id === "share") copyLink();
+    else if (el.id === "hint-next") showHint(hint + 1);
+    else if (el.id === "hint-close") closeHint();
+    else if (el.id === "hint-again") $("keys").close(), showHint(0);
+    else if (el.id === "wall-full") toggleWall(document.body.dataset.wall !== "full");
     else if (el.id === "help") $("keys").showModal();
   }
 
@@ -235,12 +382,14 @@
     zoomed: zoomAndEnd,
     labels: hidesLabelButtons,
     found: showProposal,
+    wall: drawWall,
     said: sliderTexts,
     address: updateAddress,
   };
   window.dash_clientside = Object.assign({}, window.dash_clientside, { redline });
   document.addEventListener("keydown", onKey);
   document.addEventListener("click", onClick);
+  document.addEventListener("fullscreenchange", () => document.fullscreenElement || document.body.dataset.wall !== "full" || toggleWall(false));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", (e) => localStorage.theme || setTheme(e.matches ? "dark" : "light"));
   const ready = setInterval(() => {
     if (!$("theme") || !$("domain")) return;
@@ -248,5 +397,8 @@
     setTheme(document.documentElement.dataset.theme);
     makeTabsFocusable();
   }, 20);
+  addEventListener("resize", placeHint);
+  addEventListener("scroll", placeHint, { passive: true });
   setInterval(updateAge, 250);
+  setInterval(welcome, 1000);
 })();

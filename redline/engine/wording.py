@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 SEVERITIES = ("info", "warning", "critical")  # score / threshold from 1, from 1.5, from 2
@@ -30,6 +31,24 @@ def severity(score: float, threshold: float) -> str:
     'critical'
     """
     return SEVERITIES[int(score >= 1.5 * threshold) + int(score >= 2 * threshold)]
+
+
+def severity_index(score: float, threshold: float) -> int:
+    """Return the severity as one number from 0 to 100: 50 at the threshold.
+
+    It is linear in score / threshold from 0 to 50 up to the threshold, to 75 at 1.5 times it and to
+    90 at 2 times it, and beyond that 100 - 20 / (score / threshold), so that a larger score never
+    has a smaller index. NaN, no opinion, is 0.
+
+    >>> [severity_index(score, 4.0) for score in (0.0, 4.0, 6.0, 8.0, 16.0, 1e9)]
+    [0, 50, 75, 90, 95, 100]
+    """
+    ratio = score / threshold
+    if ratio >= 2:
+        return round(100 - 20 / ratio)
+    if ratio >= 1.5:
+        return round(75 + 30 * (ratio - 1.5))
+    return round(50 * ratio) if ratio > 0 else 0
 
 
 def decimals_for(spread: float) -> int:
@@ -96,6 +115,26 @@ def format_time(time: float, period: float) -> str:
     if period >= 60:
         return f"{at:%a %H:%M}"
     return f"{at:%H:%M:%S}" + (f".{at.microsecond // 100_000}" if period < 1 else "")
+
+
+def explanation(contributions: Sequence[tuple[str, float]]) -> str:
+    """Return what contributed most to a score, with its share in percent; "" = nothing to tell.
+
+    Args:
+        contributions: what contributed, such as a feature or a part of a detector on a feature,
+            and how much. They add up to the score; those that are not above 0 are left out.
+
+    >>> explanation([("bearing 1", 1.9), ("novelty of the pattern on bearing 2", 3.1)])
+    'mostly novelty of the pattern on bearing 2 (62 %)'
+    >>> explanation([("a", 1.0), ("b", 1.5), ("c", 1.0)]), explanation([("a", 3.0)])
+    ('most of all b (43 %)', '')
+    """
+    known = [(name, amount) for name, amount in contributions if amount > 0]
+    if len(contributions) < 2 or not known:
+        return ""
+    name, most = max(known, key=lambda each: each[1])
+    share = most / sum(amount for _, amount in known)
+    return f"{'mostly' if share > 0.5 else 'most of all'} {name} ({100 * share:.0f} %)"
 
 
 def format_duration(seconds: float) -> str:

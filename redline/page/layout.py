@@ -48,6 +48,7 @@ STORES = (
     "act",  # the act on an incident that was clicked
     "done",  # changes after each act
     "names",  # the tabs
+    "wall",  # what the overview shows
 )
 
 
@@ -154,31 +155,6 @@ def tab_label(name: str, title: str) -> html.Span:
             html.Em(className="open", **data_attribute("open", name)),
         ]
     return html.Span(parts, className="tab-label")
-
-
-def overview_tiles(monitor: Monitor) -> html.Div:
-    """Return the overview: a tile for each stream."""
-    return html.Div(
-        stream_tiles(tab_titles(monitor)), id="overview", className="tiles", hidden=True
-    )
-
-
-def stream_tiles(titles: dict[str, str]) -> list[html.Button]:
-    """Return a tile for each stream; a click on it opens its tab."""
-    return [
-        html.Button(
-            [
-                html.Div(
-                    [html.B(title), html.Em(className="open", **data_attribute("open", name))]
-                ),
-                html.Span(className="spark wide-spark", **data_attribute("spark", name)),
-            ],
-            className="tile",
-            **data_attribute("domain", name),
-        )
-        for name, title in titles.items()
-        if name != OVERVIEW
-    ]
 
 
 PLOT_CONFIG: Any = {
@@ -297,6 +273,28 @@ def lower_panels() -> html.Div:
     )
 
 
+def first_visit_hint() -> html.Div:
+    """Return the bubble of a first visit; `showHint` of assets/page.js fills and places it.
+
+    It comes first on the page, so that the Tab key reaches it first.
+    """
+    buttons = [
+        html.Small(id="hint-count", className="soft"),
+        html.Button("Close", id="hint-close", className="link"),
+        html.Button("Next", id="hint-next", className="solid"),
+    ]
+    return html.Div(
+        [
+            html.P(id="hint-text", role="status"),
+            html.Div(buttons, className="row"),
+        ],
+        id="hint",
+        role="region",
+        hidden=True,
+        **aria_attribute("label", "first steps"),
+    )
+
+
 def overlays() -> html.Div:
     """Return what lies over the page: the pop-ups and the list of keys."""
     keys = [
@@ -307,10 +305,11 @@ def overlays() -> html.Div:
         ("?", "this help"),
     ]
     rows = [part for key, text in keys for part in (html.Dt(html.Kbd(key)), html.Dd(text))]
+    hints = html.Button("Show the first steps again", id="hint-again", className="link")
     return html.Div(
         [
             html.Div(id="popups", role="status", **aria_attribute("live", "polite")),
-            html.Dialog([html.B("Keys"), html.Dl(rows)], id="keys"),
+            html.Dialog([html.B("Keys"), html.Dl(rows), hints], id="keys"),
         ]
     )
 

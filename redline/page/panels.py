@@ -21,6 +21,7 @@ from redline.settings import STREAM_SETTINGS
 
 LISTED_ANOMALIES = 20
 TABLE_ROWS = 100
+SEVERITY_INDEX_HELP = "severity from 0 to 100: 50 at the threshold, 90 at twice the threshold"
 
 
 def data_attribute(name: str, value: object) -> dict[str, Any]:
@@ -97,7 +98,7 @@ def anomaly_entry(feed: Feed, anomaly: Anomaly) -> html.Button:
         html.Span(wording.format_time(anomaly.time, stream.period)),
         html.B(value),
         html.Small(feature + reason),
-        html.Em(anomaly.severity),
+        html.Em(f"{anomaly.severity} {anomaly.severity_index}", title=SEVERITY_INDEX_HELP),
     ]
     target = data_attribute("step", anomaly.step)
     return html.Button(cells, className="entry", title="show this moment", **target)
@@ -118,11 +119,17 @@ def value_table(query: ViewQuery) -> list[Any]:
             wording.format_time(rows.time[i], stream.period),
             *(wording.format_number(value) for value in rows.x[i]),
             wording.format_number(score, 0.1),
-            wording.severity(score, threshold) if score > threshold else "",
+            severity_words(score, threshold) if score > threshold else "",
         ]
         body.append(html.Tr([html.Td(cell) for cell in cells]))
     head = html.Tr([html.Th(text) for text in heads])
     return [html.Thead(head), html.Tbody(body)]
+
+
+def severity_words(score: float, threshold: float) -> str:
+    """Return the severity as a word and a number from 0 to 100."""
+    index = wording.severity_index(score, threshold)
+    return f"{wording.severity(score, threshold)} {index}"
 
 
 def incident_list(feed: Feed, page: IncidentPage) -> list[Any]:
@@ -140,8 +147,12 @@ def incident_entry(feed: Feed, incident: Incident) -> html.Div:
     """Return one incident of the list with its buttons."""
     when = wording.format_time(incident.start, feed.stream.period)
     severity = incident.severity
+    peak = incident.peak
+    index = html.Small(
+        str(wording.severity_index(peak.score, peak.threshold)), title=SEVERITY_INDEX_HELP
+    )
     head = html.Button(
-        [html.I(className=f"mark {severity}"), html.Span(when), html.B(severity)],
+        [html.I(className=f"mark {severity}"), html.Span(when), html.B(severity), index],
         className="link",
         **data_attribute("step", incident.peak.step),
     )

@@ -395,13 +395,14 @@ def new_incidents(title: str, found: Iterable[Incident], since: float) -> list[d
     ]
 
 
-def sparkline(feed: Feed, wide: bool, open_: int) -> dict[str, Any]:
+def sparkline(feed: Feed, open_: int) -> dict[str, Any]:
     """Return a sparkline of the last steps of the first feature.
 
     Its "line" is [x, y] points between 0 and 1, y null where missing; "marks" are the indices of
     its anomalies; "open" is the number of open incidents, as given.
     """
-    steps, bins = (600, 200) if wide else (240, 48)
+    steps = 240
+    bins = 48
     threshold = feed.applied.threshold
     rows = read_track_rows(feed, feed.applied_track, threshold, feed.end - steps, feed.end)
     line = rows.x[:, 0]

@@ -14,9 +14,17 @@ import numpy as np
 from redline.engine.feed import Feed
 from redline.engine.results import StreamInfo
 from redline.engine.track import Track
+from redline.engine.wording import (
+    SEVERITIES,
+    anomaly_reason,
+    explanation,
+    format_time,
+    severity,
+    severity_index,
+)
 from redline.evaluation import metrics
-from redline.engine.wording import SEVERITIES, anomaly_reason, format_time, severity
 
+EXPLAINED = 1e-6  # relative difference up to which parts add up to the score
 MIN_SPAN_STEPS = 10  # steps in a row from which an anomaly is one shaded span
 
 
@@ -314,7 +322,7 @@ def _marks(
             feature,
             severity(rows.score[row], threshold),
             "" if outcome is None else str(outcome[row]),
-            _reason(rows, row, feature, int(runs[row])),
+            _mark_reason(rows, row, feature, int(runs[row]), threshold),
             bool(leads[row]),
         )
         for row in np.flatnonzero((runs > 0) & (runs < MIN_SPAN_STEPS)).tolist()
@@ -331,6 +339,25 @@ def _leads(score: np.ndarray, runs: np.ndarray, threshold: float) -> np.ndarray:
         leads[row] |= SEVERITIES.index(now) > SEVERITIES.index(most or now)
         most = now if leads[row] else most
     return leads
+
+
+def _mark_reason(rows: TrackRows, row: int, feature: int, run: int, threshold: float) -> str:
+    """Return the text of a mark: why it is anomalous, and how severe from 0 to 100."""
+    index = severity_index(rows.score[row], threshold)
+    return f"{_explained_reason(rows, row, feature, run)}, severity {index} of 100"
+
+
+def _explained_reason(rows: TrackRows, row: int, feature: int, run: int) -> str:
+    """Return why a feature is anomalous at a row, and which feature contributed most.
+
+    Only where the detector explains its score by parts that add up to it.
+    """
+    reason = _reason(rows, row, feature, run)
+    parts = rows.parts[row]
+    if not math.isclose(float(np.nansum(parts)), float(rows.score[row]), rel_tol=EXPLAINED):
+        return reason
+    said = explanation(list(zip(rows.stream.names, parts.tolist())))
+    return f"{reason}, {said}" if said else reason
 
 
 def _long_runs(runs: np.ndarray) -> list[tuple[int, int]]:
@@ -380,7 +407,7 @@ def view_sentence(rows: TrackRows, above: np.ndarray, runs: np.ndarray, threshol
     row = int(found[-1])
     run = int(runs[row])
     feature = int(np.nanargmax(rows.parts[row]))
-    reason = _reason(rows, row, feature, run)
+    reason = _explained_reason(rows, row, feature, run)
     what = stream.title if len(stream.names) == 1 else f"{stream.title}, {stream.names[feature]},"
     if row == len(above) - 1:
         since = format_time(rows.time[row - run + 1], stream.period)

@@ -45,7 +45,7 @@ from redline.api.sse import EventFilter, EventHub, ServerEvent
 from redline.detection.third_party import IsolationForest
 from redline.engine.feed import MonitoredStream
 from redline.engine.monitor import Limits, Monitor
-from redline.engine.wording import SEVERITIES
+from redline.engine.wording import SEVERITIES, severity_index
 from redline.settings import Settings
 from redline.sources.csv import read_csv
 from redline.sources.pushed import SubmissionRefused
@@ -461,6 +461,9 @@ def test_anomalies_are_listed_narrowed_and_paged(wave):
     one = every[0]
     assert (
         one["score"] > one["threshold"] and one["severity"] in SEVERITIES and "σ" in one["reason"]
+    )
+    assert all(
+        a["severity_index"] == severity_index(a["score"], a["threshold"]) >= 50 for a in every
     )
     for query, keep in (
         ({"source": "iot"}, lambda a: a["source"] == "iot"),

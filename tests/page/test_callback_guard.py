@@ -44,6 +44,7 @@ SERVER_CALLBACKS = (
     "injected.children",
     "download.data",
     "finding.data",
+    "wall.data",
 )
 LOADS = b"time,load,heat\n" + b"".join(
     b"2026-01-05 00:%02d,%d,%d\n" % (i, i, -i) for i in range(60)

@@ -40,7 +40,8 @@ def track_rows(score, x=None, stream=STREAM, first=100, **changes):
 def test_a_mark_says_value_expected_range_deviations_and_which_in_a_row():
     seen = make_view(track_rows([1, 4, 5, 1], [30, 90, 97, 30]), 3.5, None, None)
     assert [(m.row, m.severity) for m in seen.marks] == [(1, "info"), (2, "info")]
-    assert seen.marks[1].reason == "97 %, expected 20 to 45, 5.0 σ above, second in a row"
+    reason = "97 %, expected 20 to 45, 5.0 σ above, second in a row"
+    assert seen.marks[1].reason == f"{reason}, severity 71 of 100"
     assert (
         seen.sentence
         == "CPU was unusual at 13:53:22: 97 %, expected 20 to 45, 5.0 σ above, second in a row."
@@ -100,7 +101,7 @@ def test_a_mark_belongs_to_each_feature_above_the_threshold_else_to_the_one_that
 def test_a_detector_without_a_band_says_its_score():
     assert (
         make_view(track_rows([1, 6.04], low=None, high=None), 3.5, None, None).marks[0].reason
-        == "30.0 %, score 6.0 σ"
+        == "30.0 %, score 6.0 σ, severity 82 of 100"
     )
 
 
@@ -138,3 +139,17 @@ def test_the_first_of_a_run_leads_and_whatever_is_more_severe():
 def test_any_number_can_be_written(value, spread):
     assert wording.format_quantity(value, "B/s", spread)
     assert wording.format_time(value, 1.0)
+
+
+def test_a_detector_that_explains_its_score_says_which_feature_it_is_mostly():
+    names = ("user", "system", "idle")
+    stream = SimpleNamespace(title="CPU", names=names, units=("%",) * 3, period=1.0)
+    rows = track_rows([1, 8.0], stream=stream)
+    explained = rows._replace(parts=np.array([[1.0, 0, 0], [1.6, 5.0, 1.4]]))
+    seen = make_view(explained, 3.5, None, None)
+    assert f", mostly {names[1]} (62 %), severity" in seen.marks[0].reason
+    assert seen.sentence.endswith(f", mostly {names[1]} (62 %).")
+    alone = make_view(
+        rows._replace(parts=np.array([[1.0, 1, 1], [8.0, 7.0, 1.0]])), 3.5, None, None
+    )
+    assert "mostly" not in alone.sentence, "its parts are scores of their own, no shares"

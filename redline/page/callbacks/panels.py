@@ -14,11 +14,10 @@ from redline.incidents.incident import OPEN, RESOLVED
 from redline.incidents.registry import IncidentQuery
 from redline.page import compare, panels
 from redline.page.actions import page_actor
-from redline.page.layout import PANEL_ELEMENTS, stream_tiles, tab_row, tab_titles
+from redline.page.layout import PANEL_ELEMENTS, tab_row, tab_titles
 from redline.page.preview import PREVIEW_INPUTS, previewed_settings
 from redline.page.query import ViewQuery, sparkline
 from redline.settings import Settings
-from redline.sources.pushed import OVERVIEW
 
 RECENT_STEPS = 240  # those of the sparkline on a tab
 
@@ -37,7 +36,6 @@ def _connect_tabs(app: dash.Dash, service: Service) -> None:
             "sparks": Output("sparks", "data"),
             "speed": Output("speed", "value"),
             "domain": Output("domain", "children"),
-            "overview": Output("overview", "children"),
             "names": Output("names", "data"),
         },
         inputs={
@@ -60,10 +58,9 @@ def _connect_tabs(app: dash.Dash, service: Service) -> None:
         feeds = {name: monitor.feeds[name] for name in titles if name in monitor.feeds}
         return {
             "domain": tab_row(titles) if changed else no_update,
-            "overview": stream_tiles(titles) if changed else no_update,
             "names": list(titles),
             "sparks": {
-                name: sparkline(feed, domain == OVERVIEW, open_incidents(service, feed))
+                name: sparkline(feed, open_incidents(service, feed))
                 for name, feed in feeds.items()
                 if feed.end
             },

@@ -40,6 +40,7 @@ from redline.sources.pushed import (
     SourceQuotaReached,
     SubmissionRefused,
     latest_time,
+    normal_name,
     validate_points,
     validate_source_name,
 )
@@ -297,6 +298,8 @@ class Monitor:
         Raises:
             SubmissionRefused: says what is wrong; QueueFull: send the same again later.
         """
+        if name not in self.feeds:  # one of an older store may have a name as it came
+            name = normal_name(name)
         known = self.feeds.get(name)
         latest = latest_time(self.wall(), known.stream.period if known else 0.0)
         time, x = validate_points(time, x, latest)
@@ -318,7 +321,7 @@ class Monitor:
         """Return the feed of a source whose first points these are, or that was forgotten."""
         validate_source_name(name, names)
         numbered = tuple(f"value {i + 1}" for i in range(width))
-        names = names or (("value",) if width == 1 else numbered)
+        names = tuple(map(normal_name, names)) or (("value",) if width == 1 else numbered)
         if len(names) != width:
             wanted = f"{width} names, one for each column"
             raise SubmissionRefused("values", wanted, f"{len(names)}")

@@ -318,6 +318,13 @@ def test_streams_tell_features_units_and_applied_settings(wave):
     )
 
 
+@pytest.mark.parametrize("path", ["/api/streams", "/api/alerts"])
+def test_a_page_after_what_is_gone_is_refused_instead_of_begun_again(wave, path):
+    assert wave.get(path, params={"after": ""}).status_code == 200
+    error = refused(wave.get(path, params={"after": "gone"}), 422, "after")
+    assert "begin again" in error["wanted"]
+
+
 def test_status_and_stats_count_the_same(wave):
     status, stats = wave.get("/api/status").json(), wave.get("/api/stats").json()["streams"]
     for name in ("points", "anomalies", "alarms"):

@@ -388,6 +388,27 @@ def test_a_submission_that_cannot_be_is_refused_by_field(kept, name, time, x, na
     assert str(refusal.value).startswith(said)
 
 
+INVISIBLE_NAMES = ["oven\u3164", "a\u2800b", "\u115f", "x\ufe0f", "a\u200db", "\U000e0101"]
+
+
+@pytest.mark.parametrize("name", [*INVISIBLE_NAMES, "a" + 5 * "\u0301"])
+def test_a_name_that_looks_like_another_is_refused(kept, name):
+    monitor = watching(kept)
+    for source, names in ((name, ()), ("pump", (name,))):
+        with pytest.raises(SubmissionRefused, match="printable characters") as error:
+            monitor.submit(source, np.array([START]), np.array([[1.0]]), names)
+        assert error.value.came.isascii()
+    assert not monitor.feeds
+
+
+def test_names_that_look_the_same_are_the_same(kept):
+    monitor = watching(kept)
+    for source, names in (("caf\u00e9", ("\u00e9",)), (" cafe\u0301 ", (" e\u0301",))):
+        monitor.submit(source, np.array([START]), np.array([[1.0]]), names)
+    assert list(monitor.feeds) == ["caf\u00e9"]
+    assert monitor.feeds["caf\u00e9"].stream.names == ("\u00e9",)
+
+
 def test_new_sources_are_opened_only_where_that_is_allowed_and_up_to_a_number(kept):
     monitor = watching(kept, limits=Limits(create=True, streams=2))
     for name in ("a", "b"):
@@ -637,6 +658,8 @@ def test_a_file_that_another_program_locks_is_tried_again(kept, path, monkeypatc
 def test_files_that_are_no_store_are_named_with_what_to_do(path, tmp_path):
     with SqliteStore(path).writing() as c:
         c.exec_driver_sql("CREATE TABLE more (a)")
+    loop_of_links = tmp_path / "loop.db"
+    loop_of_links.symlink_to(loop_of_links)
     damaged, foreign, newer = (
         tmp_path / "damaged.db",
         tmp_path / "foreign.db",
@@ -655,6 +678,9 @@ def test_files_that_are_no_store_are_named_with_what_to_do(path, tmp_path):
         foreign: "a database of another program",
         newer: "newer Redline .tables 99, this one knows 2",
         tmp_path: "is no file",
+        Path(":memory:"): "is no file; --db '' keeps nothing",
+        loop_of_links: "cannot be a file: too many levels of symbolic links; name another",
+        tmp_path / ("x" * 300): "cannot be a file: file name too long",
     }
     for file, words in said.items():
         with pytest.raises(StoreError, match=words):

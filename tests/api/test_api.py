@@ -48,6 +48,7 @@ from redline.engine.monitor import Limits, Monitor
 from redline.engine.wording import SEVERITIES
 from redline.settings import Settings
 from redline.sources.csv import read_csv
+from redline.sources.csv_cells import restore_formula
 from redline.sources.pushed import SubmissionRefused
 from redline.storage import reading
 from redline.storage.sqlite import SqliteStore
@@ -382,6 +383,19 @@ def test_data_comes_oldest_first_in_three_formats(wave):
     assert [float(r["humidity"] or "nan") for r in rows] == pytest.approx(
         want[:, 0].tolist(), nan_ok=True, abs=0
     ) and rows[0]["step"] == "2950"
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("score", "time"), ("step", "anomaly", "value of step"), ("=x", "'=x", "''=x", "load")],
+)
+def test_no_two_columns_of_a_csv_have_one_heading(names):
+    (heads,) = csv.reader([csv_heading(names).decode()])
+    assert len(set(heads)) == len(heads) == len(names) + 4
+    assert [heads[i] for i in (0, 1, -2, -1)] == ["step", "time", "score", "anomaly"]
+    read_back = [restore_formula(head) for head in heads[2:-2]]
+    assert all(name in (head, head[-len(name) :]) for name, head in zip(names, read_back))
+    assert len(set(read_back)) == len(names)
 
 
 def test_a_range_is_paged_forward_from_its_start(wave):

@@ -235,12 +235,12 @@ def test_what_is_applied_survives_with_the_way_back_and_the_scores_of_the_new_tr
             value, other.applied_track.read(name, 5_000, 9_000), equal_nan=True
         ), name
     assert (
-        monitor.wait_until_stored(0.0)
+        monitor.wait_until_stored(patience=0.0)
         and monitor.undo("pump") == Settings()
-        and not monitor.wait_until_stored(0.0)
+        and not monitor.wait_until_stored(patience=0.0)
     )
     monitor.process_pushed()
-    assert monitor.wait_until_stored(0.0)
+    assert monitor.wait_until_stored(patience=0.0)
     assert [each["settings"]["detector"] for each in kept.history("pump")] == [
         "rolling z-score",
         "EWMA",

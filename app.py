@@ -332,7 +332,7 @@ def build_monitor(settings: ServerSettings, store: ResultStore | None) -> Monito
 
 def new_store(settings: ServerSettings) -> SqliteStore:
     """Return the opened store; StoreError = it cannot be opened."""
-    return SqliteStore(settings.db, Retention(settings.retention_days, settings.retention_rows))
+    return SqliteStore(settings.db, Retention.from_settings(settings))
 
 
 def open_store(settings: ServerSettings) -> SqliteStore | UnavailableStore:

@@ -91,6 +91,8 @@ class Feed:
     labelled: bool = False
     ready: bool = True  # False: its past has not been restored from the store yet
     live: bool = True  # False while its past is backfilled
+    settings_applied: int = 0  # times that settings were applied
+    settings_stored: int = 0  # how many of them are in the store
     failure: Failure | None = None
     retry: float = 0.0  # monotonic seconds before which a failed stream is not tried again
     about: Any = None  # what the page keeps with the source, for example an uploaded file

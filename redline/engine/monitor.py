@@ -40,6 +40,7 @@ from redline.sources.pushed import (
     SourceQuotaReached,
     SubmissionRefused,
     latest_time,
+    normal_name,
     validate_points,
     validate_source_name,
 )
@@ -153,8 +154,8 @@ class Monitor:
         # feeds whose settings could not be put into the outbox, monotonic seconds of the next try
         self.failed_settings: dict[str, tuple[Feed, float]] = {}
         self.removals: deque[tuple[str, Future[None]]] = deque()  # sources to be removed
-        self.settings_applied = 0  # times that settings were applied
-        self.settings_stored = 0  # how many of them are in the store
+        # feeds whose settings were put into the outbox, and how often they had been applied by then
+        self.emitted_settings: list[tuple[Feed, int]] = []
         self.unacknowledged: dict[str, PushedStream] = {}  # those with receipts to resolve
         self.listeners: list[BatchListener] = []
         # get the name of each source that is forgotten, in the loop's thread
@@ -237,19 +238,22 @@ class Monitor:
 
     def _settings_changed(self, feed: Feed) -> None:
         """Have the loop store the applied settings."""
-        self.unsaved_settings.append(feed)  # before counting: what is counted must be in the queue
-        self.settings_applied += 1
+        feed.settings_applied += 1  # before queueing: what the loop takes must be counted
+        self.unsaved_settings.append(feed)
 
-    def wait_until_stored(self, patience: float = 2.0) -> bool:
-        """Wait until all settings applied by now are stored; False = not within `patience` seconds.
+    def wait_until_stored(self, name: str | None = None, patience: float = 2.0) -> bool:
+        """Wait until the settings of a stream, None = of all, applied by now are stored.
 
-        Not for the loop's own thread.
+        False = not within `patience` seconds. Not for the loop's own thread.
         """
-        wanted = self.settings_applied
+        feeds = list(self.feeds.values()) if name is None else [self.feeds[name]]
+        wanted = [(feed, feed.settings_applied) for feed in feeds]
         until = self.clock() + patience
-        while self.settings_stored < wanted and self.clock() < until:
+        while waiting := any(feed.settings_stored < count for feed, count in wanted):
+            if self.clock() >= until:
+                break
             time.sleep(0.002)
-        return self.settings_stored >= wanted
+        return not waiting
 
     def _wait_until_restored(self, feed: Feed) -> None:
         """Wait a moment for a stream whose past is being restored."""
@@ -312,6 +316,8 @@ class Monitor:
         Raises:
             SubmissionRefused: says what is wrong; QueueFull: send the same again later.
         """
+        if name not in self.feeds:  # one of an older store may have a name as it came
+            name = normal_name(name)
         known = self.feeds.get(name)
         latest = latest_time(self.wall(), known.stream.period if known else 0.0)
         time, x = validate_points(time, x, latest)
@@ -333,7 +339,7 @@ class Monitor:
         """Return the feed of a source whose first points these are, or that was forgotten."""
         validate_source_name(name, names)
         numbered = tuple(f"value {i + 1}" for i in range(width))
-        names = names or (("value",) if width == 1 else numbered)
+        names = tuple(map(normal_name, names)) or (("value",) if width == 1 else numbered)
         if len(names) != width:
             wanted = f"{width} names, one for each column"
             raise SubmissionRefused("values", wanted, f"{len(names)}")
@@ -652,7 +658,6 @@ class Monitor:
             until: monotonic seconds after which the rest is left to the next call.
         """
         now = self.clock()
-        applied = self.settings_applied
         self._emit_settings(now)
         arrived = feeds = self._arrived_feeds(now)
         while feeds:
@@ -666,8 +671,10 @@ class Monitor:
             feed.name for feed in arrived if not feed.failure and _waits(feed)
         )
         self.commit_results()
-        if self.trouble is None and not self.failed_settings:
-            self.settings_stored = applied
+        if self.trouble is None:
+            for feed, count in self.emitted_settings:
+                feed.settings_stored = count
+            self.emitted_settings = []
 
     def _emit_settings(self, now: float) -> None:
         """Put changed settings into the outbox; what fails is tried again after a while."""
@@ -680,10 +687,13 @@ class Monitor:
                 self.unsaved_settings.append(feed)
         for _ in range(len(self.unsaved_settings)):
             feed = self.unsaved_settings.popleft()
+            count = feed.settings_applied
             if self.feeds.get(feed.name) is not feed:  # it was removed
+                feed.settings_stored = count
                 continue
             try:
                 feed.emit_settings()
+                self.emitted_settings.append((feed, count))
             except Exception as error:  # noqa: BLE001  logged and tried again: the others go on
                 log_failure(f"storing the settings of {feed.name}", error)
                 self.failed_settings[feed.name] = (feed, now + RETRY_SECONDS)

@@ -14,7 +14,9 @@ submission that does not fit into the queue is refused as a whole and counted.
 from __future__ import annotations
 
 import itertools
+import re
 import threading
+import unicodedata
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -28,6 +30,12 @@ SOURCE_QUEUE_POINTS = 100_000  # points one source may have waiting
 TOTAL_QUEUE_POINTS = 1_000_000  # points all sources together may have waiting
 PERIOD_SAMPLE = 64  # first intervals between points, whose median is the period
 MAX_NAME_LENGTH = 200  # characters of a name
+MAX_MARKS = 4  # combining marks in a row: more of them cover the lines around
+# Unicode's Default_Ignorable_Code_Point that are printable to Python, and the empty Braille cell
+INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u2800\u3164"
+    "\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]"
+)
 MAX_REFUSAL_LENGTH = 500  # characters of each half of a refusal
 MAX_FEATURES = 1_000  # features of a source
 # How far a time may lie ahead of this machine's clock: after a point from tomorrow every other one
@@ -140,8 +148,31 @@ def latest_time(now: float, period: float) -> float:
     return now + min(max(SECONDS_AHEAD, PERIODS_AHEAD * period), MAX_SECONDS_AHEAD)
 
 
+def normal_name(name: str) -> str:
+    """Return a name as it is kept: without spaces around it, accents as one character (NFC).
+
+    >>> normal_name(" cafe\u0301 ") == "caf\u00e9"
+    True
+    """
+    return unicodedata.normalize("NFC", name).strip()
+
+
+def is_visible(name: str) -> bool:
+    """Return whether a name can be told from others by looking at it.
+
+    >>> [is_visible(name) for name in ("Ofen 3", "oven\u3164", "a\u2800b", "a" + 5 * "\u0301")]
+    [True, False, False, False]
+    """
+    if not name.isprintable() or INVISIBLE.search(name):
+        return False
+    apart = unicodedata.normalize("NFD", name)
+    marks = (unicodedata.category(character) in ("Mn", "Me") for character in apart)
+    runs = (sum(run) for is_mark, run in itertools.groupby(marks) if is_mark)
+    return max(runs, default=0) <= MAX_MARKS
+
+
 def validate_source_name(name: str, names: Sequence[str]) -> None:
-    """Raise SubmissionRefused for a name that is empty, too long, unprintable or reserved.
+    """Raise SubmissionRefused for a name that is empty, too long, invisible or reserved.
 
     Feature names must also differ from each other.
     """
@@ -150,18 +181,18 @@ def validate_source_name(name: str, names: Sequence[str]) -> None:
             not isinstance(each, str)
             or not each.strip()
             or len(each) > MAX_NAME_LENGTH
-            or not each.isprintable()
+            or not is_visible(each)
         ):
             raise SubmissionRefused(
                 field,
                 f"a name of 1 to {MAX_NAME_LENGTH} printable characters",
-                repr(each)[: MAX_NAME_LENGTH + 20],
+                ascii(each)[: MAX_NAME_LENGTH + 20],
             )
     if name.strip().casefold() in RESERVED_NAMES:
         wanted = "a name that Redline does not use itself"
         came = f"{name!r}, which is a tab of its page; choose another, such as {name + '-1'!r}"
         raise SubmissionRefused("source", wanted, came)
-    if len(set(names)) < len(names):
+    if len(set(map(normal_name, names))) < len(names):
         raise SubmissionRefused("values", "every feature once", ", ".join(names)[:MAX_NAME_LENGTH])
 
 
@@ -256,6 +287,7 @@ class PushedStream(Stream):
             raise SubmissionRefused("values", wanted, f"{x.shape[1]} columns")
         if tuple(names) == self.names or (not names and x.shape[1] == len(self.names)):
             return x
+        names = [normal_name(name) for name in names]
         unknown = [name for name in names if name not in self.names]
         if unknown or not names:
             raise SubmissionRefused(

@@ -48,6 +48,7 @@ from redline.engine.monitor import Limits, Monitor
 from redline.engine.wording import SEVERITIES, severity_index
 from redline.settings import Settings
 from redline.sources.csv import read_csv
+from redline.sources.csv_cells import restore_formula
 from redline.sources.pushed import SubmissionRefused
 from redline.storage import reading
 from redline.storage.sqlite import SqliteStore
@@ -318,6 +319,13 @@ def test_streams_tell_features_units_and_applied_settings(wave):
     )
 
 
+@pytest.mark.parametrize("path", ["/api/streams", "/api/alerts"])
+def test_a_page_after_what_is_gone_is_refused_instead_of_begun_again(wave, path):
+    assert wave.get(path, params={"after": ""}).status_code == 200
+    error = refused(wave.get(path, params={"after": "gone"}), 422, "after")
+    assert "begin again" in error["wanted"]
+
+
 def test_status_and_stats_count_the_same(wave):
     status, stats = wave.get("/api/status").json(), wave.get("/api/stats").json()["streams"]
     for name in ("points", "anomalies", "alarms"):
@@ -375,6 +383,19 @@ def test_data_comes_oldest_first_in_three_formats(wave):
     assert [float(r["humidity"] or "nan") for r in rows] == pytest.approx(
         want[:, 0].tolist(), nan_ok=True, abs=0
     ) and rows[0]["step"] == "2950"
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("score", "time"), ("step", "anomaly", "value of step"), ("=x", "'=x", "''=x", "load")],
+)
+def test_no_two_columns_of_a_csv_have_one_heading(names):
+    (heads,) = csv.reader([csv_heading(names).decode()])
+    assert len(set(heads)) == len(heads) == len(names) + 4
+    assert [heads[i] for i in (0, 1, -2, -1)] == ["step", "time", "score", "anomaly"]
+    read_back = [restore_formula(head) for head in heads[2:-2]]
+    assert all(name in (head, head[-len(name) :]) for name, head in zip(names, read_back))
+    assert len(set(read_back)) == len(names)
 
 
 def test_a_range_is_paged_forward_from_its_start(wave):

@@ -414,6 +414,33 @@ def test_a_replaced_stream_begins_anew(incidents):
     assert incidents.reset_stream("wave", now=1.0) == []
 
 
+def test_a_stream_that_is_gone_leaves_no_watch_but_for_a_snooze():
+    saved = []
+    incidents = Incidents(POLICY, saved.append)
+    (opened,) = incidents.fold(batch([0, 0, 3.5]), now=0.0)
+    assert list(incidents.watches) == ["cpu"]
+    incidents.reset_stream("cpu", now=1.0)
+    assert incidents.watches == {} and list(saved[-1].dropped) == ["cpu"]
+    incidents.mark_notified(opened.incident.id, "info")
+    assert incidents.watches == {} and incidents.get(opened.incident.id).notified_severity == "info"
+    with pytest.raises(IncidentSettled):
+        incidents.acknowledge(opened.incident.id, "ann", 2.0)
+    (opened,) = incidents.fold(batch([0, 0, 3.5]), now=3.0)
+    incidents.snooze(opened.incident.id, "ann", 3.0, "10 min")
+    incidents.reset_stream("cpu", now=4.0)
+    (again,) = incidents.fold(batch([3.5]), now=5.0)
+    assert again.incident.state == "snoozed", "the snooze of the stream goes on"
+
+    def full(rows):
+        raise OSError("the disk is full")
+
+    incidents.save = full
+    before = dict(incidents.watches)
+    with pytest.raises(OSError, match="full"):
+        incidents.reset_stream("cpu", now=5_000.0)
+    assert incidents.watches == before and incidents.get(again.incident.id).live
+
+
 def test_calls_that_reached_nobody_are_known_at_the_next_start(incidents):
     (opened,) = incidents.fold(batch([3.5]), now=0.0)
     assert [c.incident.id for c in incidents.undelivered()] == [opened.incident.id]

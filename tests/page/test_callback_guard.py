@@ -478,6 +478,11 @@ def test_the_page_opens_no_web_socket(page: Page) -> None:
     assert refused.value.code == 4_403
 
 
+@pytest.mark.parametrize("path", ["os/__init__.py", "dash/../../app.py", "dash_renderer/none.js"])
+def test_a_file_that_is_none_of_the_page_is_not_found(page: Page, path: str) -> None:
+    assert page.client.get(f"/_dash-component-suites/{path}").status_code == 404
+
+
 def test_a_value_without_a_rule_is_found_when_the_page_is_made(page: Page) -> None:
     made = app.build_app(page.service)
     made.callback(app.Output("age", "children"), app.Input("clock", "children"))(lambda text: text)

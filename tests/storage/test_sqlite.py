@@ -34,6 +34,7 @@ from redline.storage import (
     encoding,
     errors,
     reading,
+    record_retention,
     retention,
     schema,
     sqlite,
@@ -234,12 +235,12 @@ def test_what_is_applied_survives_with_the_way_back_and_the_scores_of_the_new_tr
             value, other.applied_track.read(name, 5_000, 9_000), equal_nan=True
         ), name
     assert (
-        monitor.wait_until_stored(0.0)
+        monitor.wait_until_stored(patience=0.0)
         and monitor.undo("pump") == Settings()
-        and not monitor.wait_until_stored(0.0)
+        and not monitor.wait_until_stored(patience=0.0)
     )
     monitor.process_pushed()
-    assert monitor.wait_until_stored(0.0)
+    assert monitor.wait_until_stored(patience=0.0)
     assert [each["settings"]["detector"] for each in kept.history("pump")] == [
         "rolling z-score",
         "EWMA",
@@ -385,6 +386,27 @@ def test_a_submission_that_cannot_be_is_refused_by_field(kept, name, time, x, na
     with pytest.raises(SubmissionRefused) as refusal:
         watching(kept, simulated()).submit(name, np.array(time), np.array(x), names)
     assert str(refusal.value).startswith(said)
+
+
+INVISIBLE_NAMES = ["oven\u3164", "a\u2800b", "\u115f", "x\ufe0f", "a\u200db", "\U000e0101"]
+
+
+@pytest.mark.parametrize("name", [*INVISIBLE_NAMES, "a" + 5 * "\u0301"])
+def test_a_name_that_looks_like_another_is_refused(kept, name):
+    monitor = watching(kept)
+    for source, names in ((name, ()), ("pump", (name,))):
+        with pytest.raises(SubmissionRefused, match="printable characters") as error:
+            monitor.submit(source, np.array([START]), np.array([[1.0]]), names)
+        assert error.value.came.isascii()
+    assert not monitor.feeds
+
+
+def test_names_that_look_the_same_are_the_same(kept):
+    monitor = watching(kept)
+    for source, names in (("caf\u00e9", ("\u00e9",)), (" cafe\u0301 ", (" e\u0301",))):
+        monitor.submit(source, np.array([START]), np.array([[1.0]]), names)
+    assert list(monitor.feeds) == ["caf\u00e9"]
+    assert monitor.feeds["caf\u00e9"].stream.names == ("\u00e9",)
 
 
 def test_new_sources_are_opened_only_where_that_is_allowed_and_up_to_a_number(kept):
@@ -636,6 +658,8 @@ def test_a_file_that_another_program_locks_is_tried_again(kept, path, monkeypatc
 def test_files_that_are_no_store_are_named_with_what_to_do(path, tmp_path):
     with SqliteStore(path).writing() as c:
         c.exec_driver_sql("CREATE TABLE more (a)")
+    loop_of_links = tmp_path / "loop.db"
+    loop_of_links.symlink_to(loop_of_links)
     damaged, foreign, newer = (
         tmp_path / "damaged.db",
         tmp_path / "foreign.db",
@@ -654,6 +678,9 @@ def test_files_that_are_no_store_are_named_with_what_to_do(path, tmp_path):
         foreign: "a database of another program",
         newer: "newer Redline .tables 99, this one knows 2",
         tmp_path: "is no file",
+        Path(":memory:"): "is no file; --db '' keeps nothing",
+        loop_of_links: "cannot be a file: too many levels of symbolic links; name another",
+        tmp_path / ("x" * 300): "cannot be a file: file name too long",
     }
     for file, words in said.items():
         with pytest.raises(StoreError, match=words):
@@ -1055,7 +1082,7 @@ def test_a_backup_taken_under_way_is_whole_and_can_be_put_back(path, tmp_path):
 
 class Rows:
     def __init__(self, incidents, watches):
-        self.incidents, self.watches = incidents, watches
+        self.incidents, self.watches, self.dropped = incidents, watches, ()
 
 
 def test_incidents_stand_in_the_transaction_of_their_batches(kept):
@@ -1103,6 +1130,106 @@ def test_labels_and_the_audit_log_are_kept(kept):
         1,
         0,
     ]
+
+
+def count_rows(path, table):
+    with closing(sqlite3.connect(path)) as c:
+        return c.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+
+
+def incident(number, state, start=START):
+    return {"id": f"i{number:03}", "stream": f"s{number}", "state": state, "start": start}
+
+
+@pytest.fixture
+def recorded(path, monkeypatch):
+    """Return a store with more records than it keeps, some of a source that was removed."""
+    monkeypatch.setattr(record_retention, "RECORDS_AT_ONCE", 4)
+    kept = SqliteStore(path, Retention(record_days=365.0, record_rows=20))
+    monitor = watching(kept)
+    for name in ("pump", "pipe"):
+        push(monitor, name, *numbers(100), [50])
+    for threshold in range(30):
+        monitor.apply("pump", Settings(threshold=2.0 + threshold / 10))
+        monitor.process_pushed()
+    with kept.writing() as c:
+        line = {"at": time.time(), "stream": "gone", "settings": "{}"}
+        c.execute(schema.applied_table.insert(), [line] * 3)
+    states = [*["resolved"] * 30, *["open", "acknowledged", "snoozed"] * 2]
+    rows = [incident(number, state) for number, state in enumerate(states)]
+    watches = [{"stream": name} for name in ("pump", "gone", "s30", *"abcdefgh")]
+    kept.save_incidents(Rows(rows, watches))
+    for name in ("pump", "gone"):
+        kept.save_label({"id": len(name), "stream": name, "start": 0, "end": 0, "kind": "missed"})
+        kept.dismiss(name, [1])
+    kept.dismiss("never", [1])
+    for number in range(30):
+        kept.record("ann", "apply", "pump", {"number": number})
+    yield kept
+    kept.close()
+
+
+def sweep_all(kept, now):
+    kept.sweeper.sweep(now)
+    while kept.sweeper.unfinished:
+        kept.sweeper.sweep(now)
+
+
+def test_records_that_are_too_many_go_and_what_is_in_force_stays(recorded):
+    sweep_all(recorded, time.time())
+    numbers = [line["detail"]["number"] for line in recorded.audit(limit=99)]
+    assert numbers == list(range(29, 9, -1))
+    applied = recorded.history(limit=99)
+    assert len(applied) == 21 and applied[-1]["stream"] == "pipe", "its only ones are in force"
+    found, left = recorded.incidents()
+    assert sum(each["state"] == "resolved" for each in found) == 20 and len(found) == 26
+    assert {watch["stream"] for watch in left} == {"pump", "s30"}
+    assert len(recorded.labels()) == 2 and set(recorded.dismissed()) == {"pump", "gone"}
+
+
+def test_records_that_are_too_old_go_and_what_is_in_force_stays(recorded):
+    sweep_all(recorded, time.time() + 366 * 86_400)
+    assert recorded.audit() == []
+    assert {line["stream"] for line in recorded.history(limit=99)} == {"pump", "pipe"}
+    found = sorted(each["id"] for each in recorded.incidents()[0])
+    assert found == [f"i{number:03}" for number in range(30, 36)], "those that are not resolved"
+    assert [label["stream"] for label in recorded.labels()] == ["pump"]
+    assert set(recorded.dismissed()) == {"pump"}
+
+
+def test_records_go_in_small_transactions_and_their_pass_goes_on(path, monkeypatch):
+    monkeypatch.setattr(record_retention, "RECORDS_AT_ONCE", 10)
+    kept = SqliteStore(path, Retention(record_rows=5))
+    for number in range(25):
+        kept.record("ann", "apply", None, {"number": number})
+    left = [25]
+    while not left[1:] or kept.sweeper.unfinished:
+        kept.sweeper.sweep(time.time())
+        left.append(count_rows(path, "audit"))
+    assert left == [25, 15, 5, 5]
+    kept.close()
+
+
+def test_what_gone_streams_left_is_looked_for_once_an_hour(path):
+    kept = SqliteStore(path)
+    now = time.time()
+    counts = []
+    for moment in (now, now + 60, now + 3_601, now - 86_400):
+        kept.save_incidents(Rows([], [{"stream": "gone"}]))
+        kept.sweeper.sweep(moment)
+        counts.append(count_rows(path, "watches"))
+    assert counts == [0, 1, 0, 0], "the last after the clock was set back"
+    kept.close()
+
+
+def test_a_file_without_the_index_of_the_records_gets_it(path):
+    SqliteStore(path).close()
+    with closing(sqlite3.connect(path)) as c:
+        c.execute("DROP INDEX incidents_changed")
+    SqliteStore(path).close()
+    with closing(sqlite3.connect(path)) as c:
+        indexes = {row[1] for row in c.execute("PRAGMA index_list(incidents)")}
+    assert "incidents_changed" in indexes
 
 
 @pytest.mark.parametrize("name", list(DETECTORS))

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Request, Response
 
 from redline.api.documents import incident_document
+from redline.api.payload import BodyError
 from redline.api.problems import json_answer
 from redline.api.routes.anomalies import SeverityName
 from redline.api.service import Service
@@ -39,6 +40,9 @@ def _connect_reads(router: APIRouter, service: Service) -> None:
         limit: Annotated[int, Query(ge=1, le=1_000)] = 50,
         after: Annotated[str, Query(description="`next` of the page before")] = "",
     ) -> Response:
+        if after and after not in service.incidents.items:
+            wanted = "the id of an incident that is there, or none to begin again"
+            raise BodyError("after", wanted, after)
         query = IncidentQuery(source, tuple(state or STATES), severity, limit, after)
         page = service.incidents.find(query)
         documents = [incident_document(service.monitor.feeds, each) for each in page.incidents]

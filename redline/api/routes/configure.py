@@ -45,7 +45,9 @@ def connect_configure(router: APIRouter, service: Service) -> None:
             service.monitor.undo(feed.name)
         else:
             service.monitor.apply(feed.name, changed_settings(before, change))
-        if service.monitor.thread and not service.monitor.wait_until_stored(COMMIT_TIMEOUT):
+        if service.monitor.thread and not service.monitor.wait_until_stored(
+            feed.name, COMMIT_TIMEOUT
+        ):
             late = "they will be on the disk once it can be written; do not send them again"
             raise Problem(
                 503, f"{feed.name} runs under these settings; {late}", headers={"Retry-After": "5"}

@@ -23,7 +23,8 @@ from redline.api.service import Service
 from redline.engine.monitor import SPEEDS
 from redline.incidents.incident import SNOOZES
 from redline.page.actions import axis_seconds
-from redline.page.layout import FAULT_SIZES, PANEL_NAMES, VIEW_SPANS
+from redline.page.lanes import MAX_LANES
+from redline.page.layout import FAULT_SIZES, MIN_SPAN, PANEL_NAMES, VIEW_SPANS
 from redline.settings import SETTINGS_BY_NAME, Settings
 from redline.sources.csv_cells import MAX_COLUMNS, MAX_LINE_LENGTH
 from redline.sources.pushed import MAX_NAME_LENGTH
@@ -114,6 +115,8 @@ class _Look(_Held):
     revision: Count
     zoom: AxisRange | None
     labels: Count
+    lanes: Annotated[list[Count], Len(0, MAX_LANES)]
+    applied: Annotated[list[Name | Whole | Number], Len(0, MAX_KEY + 1)]
 
 
 class _Seen(_Held):
@@ -192,8 +195,11 @@ VALUE_RULES = {
         f"{FAULT_SIZES[0]:g} to {FAULT_SIZES[1]:g} σ",
     ),
     "range.value": value_rule(
-        Annotated[int, one_of(lambda: list(VIEW_SPANS))],
-        f"one of {', '.join(map(str, VIEW_SPANS))}",
+        Annotated[int, Interval(ge=MIN_SPAN, le=max(VIEW_SPANS))],
+        f"{MIN_SPAN} to {max(VIEW_SPANS):,} steps",
+    ),
+    "lanes.value": value_rule(
+        Annotated[list[ColumnName], Len(0, MAX_COLUMNS)] | None, "names of columns, or null"
     ),
     "by.value": value_rule(Literal["row", "event"], "row or event"),
     "look.data": value_rule(Theme, "light or dark"),

@@ -15,6 +15,7 @@ from redline.evaluation import metrics
 from redline.incidents.incident import RESOLVED, STATES
 from redline.incidents.registry import IncidentQuery
 from redline.page import figure, panels
+from redline.page.lanes import MAX_LANES, choose_lanes, lanes_sentence, pick_lanes
 from redline.page.query import ViewQuery, cached_answer, card_values, heartbeat, new_incidents
 from redline.page.view import View
 from redline.settings import Settings
@@ -69,12 +70,13 @@ def can_append(held: dict[str, Any], query: ViewQuery, look: dict[str, Any]) -> 
 def chart_figure(query: ViewQuery, look: dict[str, Any], since: int | None) -> Any:
     """Return the whole chart, or a Patch with the steps after `since`."""
     theme = look["theme"]
+    view = pick_lanes(query.view, look["lanes"])
     chart: Any
     if since is None:
         revision = f"{look['stream']} {look['revision']}"
-        chart = figure.build_figure(query.view, theme, query.span, revision)
+        chart = figure.build_figure(view, theme, query.span, revision)
     else:
-        chart = append_patch(query.view, theme, query.span, since)
+        chart = append_patch(view, theme, query.span, since)
     if look["zoom"]:
         # plotly keeps a zoom only until the page names another range
         chart["layout"]["xaxis"]["range"] = look["zoom"]
@@ -104,7 +106,12 @@ def serialize_figure(chart: Any) -> Any:
 
 
 def redraw(
-    query: ViewQuery, theme: str, zoom: dict[str, Any], by: str, held: dict[str, Any] | None
+    query: ViewQuery,
+    theme: str,
+    zoom: dict[str, Any],
+    by: str,
+    held: dict[str, Any] | None,
+    chosen: list[str] | None = None,
 ) -> dict[str, Any]:
     """Return everything a tick may change on the page, for a browser that holds `held`.
 
@@ -114,9 +121,18 @@ def redraw(
         zoom: the time range zoomed to, with its stream and revision; {} = none.
         by: "event" or "row", which precision and recall are shown.
         held: the answer's "seen" of the last redraw; None = the browser holds nothing.
+        chosen: the features that the visitor wants to see, where there are too many; None = the
+            worst.
     """
     feed = query.feed
     settings = query.settings
+    names = feed.stream.names
+    same_stream = held is not None and held["look"]["stream"] == feed.id
+    lanes = choose_lanes(
+        query.view,
+        [names.index(name) for name in chosen or () if name in names],
+        held["look"]["lanes"] if held and same_stream else [],
+    )
     look = {
         "stream": feed.id,
         "key": list(settings.key),
@@ -127,6 +143,8 @@ def redraw(
         "revision": zoom.get("revision", 0),
         "zoom": zoom["range"] if zoom.get("stream") == feed.id else None,
         "labels": query.labels_version,
+        "lanes": lanes,
+        "applied": [*feed.applied.key, feed.applied.threshold],
     }
     newest_anomaly = feed.journal[-1].number if feed.journal else 0
     answer = {
@@ -141,7 +159,11 @@ def redraw(
         "explain": query.sentence(),
         "status": query.status(),
     }
-    if not held or held["look"]["stream"] != feed.id or held["number"] != newest_anomaly:
+    if not same_stream:
+        many = len(names) > MAX_LANES
+        answer |= {"lanes": list(names) if many else [], "no_lanes": not many}
+    answer["lanes_said"] = lanes_sentence(query.view, lanes)
+    if not held or not same_stream or held["number"] != newest_anomaly:
         answer["history"] = panels.anomaly_list(feed)
     return {
         **answer,

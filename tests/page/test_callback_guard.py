@@ -127,6 +127,7 @@ VALID: dict[str, list[Any]] = {  # element.property -> odd values that are allow
     "window.value": [10, 500],
     "threshold.value": [1.5, 12, 3],
     "direction.value": ["both", "high", "low"],
+    "lanes.value": [None, [], ["CPU"], ["no such column"]],
     "by.value": ["row", "event"],
     "shown.data": [None, "wave", "nowhere"],
     "names.data": [None, [], ["wave"], ["nowhere"]],

@@ -153,6 +153,20 @@ def test_an_anomalous_stretch_of_the_line_is_red_and_only_isolated_steps_are_who
     assert anomaly["marker"]["size"] == [figure.SIZES["critical"], figure.SMALL]
 
 
+def test_an_axis_carries_the_prefix_of_its_unit_and_the_hover_its_words_as_they_are():
+    view = seen(features=2)._replace(units=("B/s", "lots"), names=("disk <b>", "heat"))
+    drawn = figure.build_figure(view, "light", 50, "r")["layout"]
+    assert (drawn["yaxis"]["ticksuffix"], drawn["yaxis2"]["ticksuffix"]) == ("B/s", "")
+    assert drawn["yaxis"]["exponentformat"] == "SI", "not 1B for a thousand million"
+    assert drawn["meta"]["lanes"] == [
+        {"name": "disk <b>", "unit": "B/s", "si": True},
+        {"name": "heat", "unit": "lots", "si": False},
+    ]
+    clock = view._replace(clock="simulated time, UTC")
+    texts = [note["text"] for note in figure.layout_annotations(clock, "light", 50)]
+    assert "simulated time, UTC" in texts
+
+
 def test_a_long_anomaly_is_one_shaded_span():
     spans = [shape for shape in figure.layout_shapes(seen(), "light") if shape["type"] == "rect"]
     assert [(s["x0"], s["x1"]) for s in spans] == [(1_070_000.0, 1_094_000.0)]

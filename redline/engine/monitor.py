@@ -46,13 +46,16 @@ from redline.sources.pushed import (
 from redline.sources.recording import Recording
 from streams import Stream
 
-MAX_TRACKS = 64  # tracks kept over all streams
+# Tracks kept over all streams: two races and a comparison of all detectors, and a track for each of
+# the streams of the page, with room to spare
+MAX_TRACKS = 96
 # values, steps x features, that the tracks kept beside the applied ones may have scores of; one
 # takes about 40 bytes
 MAX_TRACK_VALUES = 10_000_000
 # values of a recording that are kept, so that every row of it can be reached
 MAX_RECORDING_VALUES = 500_000
 IDLE_SECONDS = 120.0  # seconds after which a track that is not requested is evicted
+PATIENT_SECONDS = 3.0  # seconds that a patient request of a track stands back behind others
 BEAT_SECONDS = 0.1  # seconds between two rounds
 MAX_ELAPSED = 1.0  # seconds a round makes up for; a machine that slept owes no burst
 SIMULATED_PACE = 10.0  # steps a wall second at 1x, for streams without a clock of their own
@@ -185,12 +188,16 @@ class Monitor:
             self._totals = now, Totals(len(feeds), points, anomalies, arrived)
         return self._totals[1]
 
-    def request_track(self, name: str, settings: Settings) -> Track:
-        """Return the track of these settings; the loop is woken to fill a new one."""
+    def request_track(self, name: str, settings: Settings, patient: bool = False) -> Track:
+        """Return the track of these settings; the loop is woken to fill a new one.
+
+        A patient request is served after all others of the last PATIENT_SECONDS.
+        """
         feed = self.feeds[name]
+        asked = self.clock() - (PATIENT_SECONDS if patient else 0.0)
         with feed.lock:
             track = feed.track(validate_settings(settings))
-            track.requested_at = self.clock()
+            track.requested_at = max(track.requested_at, asked)
         if feed.pushed:
             self.viewed[name] = feed
             if not feed.ready:

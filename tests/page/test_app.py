@@ -19,7 +19,7 @@ from redline.api.service import ServerOptions, assemble_service
 from redline.engine.feed import MonitoredStream
 from redline.engine.monitor import Monitor
 from redline.feedback.labels import Label
-from redline.page import layout, panels, query, redraw, upload
+from redline.page import compare, layout, panels, query, redraw, upload
 from redline.page.actions import add_label, find_proposal
 from redline.page.brush import brush_data
 from redline.page.dash_app import require_one_process
@@ -466,12 +466,12 @@ def test_a_link_is_followed_and_a_wrong_one_says_what_is_wrong(monitor):
 
 
 def test_every_detector_has_its_row_in_compare(service, monitor):
-    panels.comparison_rows(service, monitor.feeds["wave"], Settings(), "row")
+    compare.comparison_rows(service, monitor.feeds["wave"], Settings(), "row")
     while monitor.fill_tracks():
         pass
-    rows = panels.comparison_rows(service, monitor.feeds["wave"], Settings(), "row")
+    rows = compare.comparison_rows(service, monitor.feeds["wave"], Settings(), "row")
     names = [row.children[0].children.children for row in rows]
-    assert sorted(names) == sorted(DETECTORS) and all(len(row.children) == 8 for row in rows)
+    assert sorted(names) == sorted(DETECTORS) and all(len(row.children) == 9 for row in rows)
 
 
 def test_a_detector_that_refuses_has_a_row_that_says_why(service, monitor, monkeypatch):
@@ -479,10 +479,10 @@ def test_a_detector_that_refuses_has_a_row_that_says_why(service, monitor, monke
         def __post_init__(self):
             raise ValueError("wanted a window of at least 200 steps; came 60; choose a longer one")
 
-    monkeypatch.setattr("redline.page.panels.DETECTORS", {**DETECTORS, "picky": Picky})
+    monkeypatch.setattr("redline.page.compare.DETECTORS", {**DETECTORS, "picky": Picky})
     for module in ("redline.engine.track", "redline.settings"):
         monkeypatch.setattr(f"{module}.DETECTORS", {**DETECTORS, "picky": Picky})
-    rows = panels.comparison_rows(service, monitor.feeds["wave"], Settings(), "row")
+    rows = compare.comparison_rows(service, monitor.feeds["wave"], Settings(), "row")
     assert len(rows) == len(DETECTORS) + 1
     name, reason = rows[-1].children
     assert name.children.children == "picky" and "at least 200 steps" in reason.children

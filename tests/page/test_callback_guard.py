@@ -43,6 +43,7 @@ SERVER_CALLBACKS = (
     "upload-said.children",
     "injected.children",
     "download.data",
+    "finding.data",
 )
 LOADS = b"time,load,heat\n" + b"".join(
     b"2026-01-05 00:%02d,%d,%d\n" % (i, i, -i) for i in range(60)
@@ -129,6 +130,8 @@ VALID: dict[str, list[Any]] = {  # element.property -> odd values that are allow
     "direction.value": ["both", "high", "low"],
     "lanes.value": [None, [], ["CPU"], ["no such column"]],
     "by.value": ["row", "event"],
+    "finding.data": [None, {"id": 0, "taken": False}, {"id": 2**40, "taken": True}],
+    "compare-at.value": ["shared", "best"],
     "shown.data": [None, "wave", "nowhere"],
     "names.data": [None, [], ["wave"], ["nowhere"]],
     "speed.value": [1, 100],

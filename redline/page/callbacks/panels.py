@@ -12,7 +12,7 @@ from redline.api.service import Service
 from redline.engine.feed import Feed
 from redline.incidents.incident import OPEN, RESOLVED
 from redline.incidents.registry import IncidentQuery
-from redline.page import panels
+from redline.page import compare, panels
 from redline.page.actions import page_actor
 from redline.page.layout import PANEL_ELEMENTS, stream_tiles, tab_row, tab_titles
 from redline.page.preview import PREVIEW_INPUTS, previewed_settings
@@ -78,6 +78,7 @@ def _connect_lower_panels(app: dash.Dash, service: Service) -> None:
         "n": Input("slow", "n_intervals"),
         "panel": Input("lower", "value"),
         "by": Input("by", "value"),
+        "compare_at": Input("compare-at", "value"),
         "done": Input("done", "data"),
         "domain": Input("domain", "value"),
         **PREVIEW_INPUTS,
@@ -85,7 +86,7 @@ def _connect_lower_panels(app: dash.Dash, service: Service) -> None:
 
     @app.callback(output=outputs, inputs=inputs)
     async def refresh_panel(
-        n: Any, panel: str, domain: str, by: str, done: Any, **preview: Any
+        n: Any, panel: str, domain: str, by: str, compare_at: str, done: Any, **preview: Any
     ) -> dict[str, Any]:
         """Return the lower panel that is open; the others stay as they are."""
         same = dict.fromkeys(outputs, no_update)
@@ -93,15 +94,17 @@ def _connect_lower_panels(app: dash.Dash, service: Service) -> None:
         if feed is None or not feed.end or panel not in outputs:
             return same
         settings = previewed_settings(feed.applied, preview)
-        shown = await asyncio.to_thread(lower_panel, service, panel, feed, settings, by)
+        if panel == "compared":
+            judged = (feed, settings, by, compare_at)
+            shown = await asyncio.to_thread(compare.comparison_rows, service, *judged)
+        else:
+            shown = await asyncio.to_thread(lower_panel, service, panel, feed, settings)
         return {**same, panel: shown}
 
 
-def lower_panel(service: Service, panel: str, feed: Feed, settings: Settings, by: str) -> list[Any]:
-    """Return the content of a lower panel for a stream under some settings."""
+def lower_panel(service: Service, panel: str, feed: Feed, settings: Settings) -> list[Any]:
+    """Return the content of a lower panel, all but the comparison, for a stream."""
     store = service.store
-    if panel == "compared":
-        return panels.comparison_rows(service, feed, settings, by)
     if panel == "table":
         return panels.value_table(ViewQuery(service, feed.name, settings, 100))
     if panel == "incidents":

@@ -258,8 +258,9 @@
     // Where the plot above begins and ends, px from the left of the strip.
     function frame() {
       const plot = document.querySelector("#chart .js-plotly-plot"), size = plot && plot._fullLayout && plot._fullLayout._size;
-      const width = parts.root.clientWidth, l = size ? size.l : 58, r = size ? size.r : 14;
-      return { x: l, w: Math.max(width - l - r, 50) };
+      const width = parts.root.clientWidth;
+      if (!size) return { x: 58, w: Math.max(width - 142, 50) };
+      return { x: plot.getBoundingClientRect().left - parts.root.getBoundingClientRect().left + size.l, w: Math.max(size.w, 50) };
     }
 
     function draw(again) {

@@ -15,6 +15,8 @@ from redline.page.view import read_track_rows, run_lengths
 
 BINS = 300  # of the line, each with its least and its greatest value
 TICKS = (0.25, 0.5, 0.75)  # where a time stands, as shares of the buffer
+# (length of the buffer below which a time is as fine as so many seconds, these)
+GRAINS = ((86_400, 0.0), (7 * 86_400, 60.0), (float("inf"), 3_600.0))
 UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))  # (seconds, unit) of a duration
 
 
@@ -97,10 +99,13 @@ def brush_line(query: ViewQuery) -> dict[str, Any]:
     level = (np.stack([least, most], axis=1).ravel() - low) / ((high - low) or 1.0)
     scored = np.flatnonzero(np.isfinite(rows.score))
     starts = np.flatnonzero(run_lengths(above) == 1)
+    length = float(rows.time[-1] - rows.time[0])
+    # as fine as it takes to tell the times apart, with the day where there are several
+    grain = max(feed.stream.period, next(size for most, size in GRAINS if length < most))
     ticks = [(share, float(rows.time[int(share * count)])) for share in TICKS]
     return {
         "line": [None if np.isnan(y) else round(float(y), 2) for y in level],
         "marks": np.unique(np.round(starts / count, 4)).tolist(),
         "learning": round(float(scored[0]) / count, 4) if len(scored) else 0,
-        "ticks": [[share, format_time(time, feed.stream.period)] for share, time in ticks],
+        "ticks": [[share, format_time(time, grain)] for share, time in ticks],
     }

@@ -126,6 +126,7 @@ class _Seen(_Held):
     end: Whole
     number: Count
     whole: bool
+    points: Count
     since: Number = 0.0
     race: Annotated[str, Len(0, MAX_RACE_LENGTH)] = ""
 

@@ -259,7 +259,7 @@ def _gap_trace(view: View, feature: int, colours: dict[str, str], span: int) -> 
 
 
 def _stretch_trace(view: View, feature: int, colours: dict[str, str]) -> dict[str, Any]:
-    """Return the anomalous stretches of a line, of two steps and more; an isolated step is a dot."""
+    """Return the anomalous stretches of a line, of two steps and more; one step alone is a dot."""
     red = np.zeros(len(view.time), bool) if view.red is None else view.red[:, feature]
     beside = np.concatenate([[False], red[:-1]]) | np.concatenate([red[1:], [False]])
     rows = np.flatnonzero(red & beside)

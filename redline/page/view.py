@@ -14,8 +14,8 @@ import numpy as np
 from redline.engine.feed import Feed
 from redline.engine.results import StreamInfo
 from redline.engine.track import Track
-from redline.evaluation import metrics
 from redline.engine.wording import SEVERITIES, anomaly_reason, format_time, severity
+from redline.evaluation import metrics
 
 MIN_SPAN_STEPS = 10  # steps in a row from which an anomaly is one shaded span
 

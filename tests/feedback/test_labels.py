@@ -166,7 +166,11 @@ def test_the_rows_of_a_label_are_those_that_a_scan_finds_whatever_their_order(ti
         (said(MISSED_LABEL, 0, 1e300), 1, "end: wanted .* in the years 1 to 9999; came 1e.300"),
         (said(MISSED_LABEL, -1e300, 0), 1, "start: wanted .* in the years 1 to 9999; came -1e.300"),
         (said(MISSED_LABEL, 1, note="\ud800"), 1, "note: wanted text that UTF-8 can hold"),
-        (said(MISSED_LABEL, math.nan), 1, "start: wanted seconds since the Unix epoch, .*; came nan"),
+        (
+            said(MISSED_LABEL, math.nan),
+            1,
+            "start: wanted seconds since the Unix epoch, .*; came nan",
+        ),
         (
             said(MISSED_LABEL, 1)._replace(end="tomorrow"),
             1,

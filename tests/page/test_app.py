@@ -427,7 +427,9 @@ def test_of_sixty_columns_eight_are_drawn_the_worst_first_and_a_visitor_may_choo
     def ask(held=None, chosen=None):
         seen = ViewQuery(service, layout.YOUR_DATA, Settings(threshold=8.0), 600)
         answer = redraw.redraw(seen, "light", {}, "event", held, chosen)
-        chart = json.loads(orjson.dumps(answer["chart"])) if answer["chart"] is not no_update else {}
+        chart = (
+            json.loads(orjson.dumps(answer["chart"])) if answer["chart"] is not no_update else {}
+        )
         lanes = [trace["name"] for trace in chart.get("data", ()) if trace["name"][0] == "c"]
         return lanes, json.loads(json.dumps(answer["seen"])), answer
 
@@ -456,6 +458,44 @@ def test_behind_a_preview_stand_the_marks_that_only_the_applied_settings_have(se
     name = "only under the applied settings"
     (faint,) = [trace for trace in chart["data"] if trace["name"] == name]
     assert len(faint["x"]) == len(lost) and faint["marker"]["line"]["dash"] == "dot"
+
+
+@pytest.mark.parametrize("other", [{"threshold": 2.5}, {"detector": "EWMA", "window": 90}])
+def test_other_settings_replace_band_and_scores_and_leave_the_lines(service, monitor, other):
+    """Applied to what the browser holds, the patch makes the plot that is sent whole."""
+
+    def ask(settings, held):
+        query = ViewQuery(service, "wave", settings, 600)
+        answer = redraw.redraw(query, "light", {}, "event", held)
+        chart = answer["chart"]
+        sent = None if chart is no_update else json.loads(orjson.dumps(chart))
+        return sent, json.loads(json.dumps(answer["seen"]))
+
+    held_chart, held = ask(Settings(), None)
+    first, waiting = (None, held) if "threshold" in other else ask(Settings(**other), held)
+    assert first is None and waiting["look"] == held["look"], "the old plot stays meanwhile"
+    monitor.backfill(monitor.feeds["wave"], 3)
+    while monitor.fill_tracks():
+        pass
+    patch, held = ask(Settings(**other), waiting)
+    for op in patch["operations"]:
+        *path, last = op["location"]
+        place = held_chart
+        for key in path:
+            place = place[key]
+        value = op["params"]["value"]
+        if op["operation"] == "Extend":
+            place[last].extend(value)
+        else:
+            place[last] = value
+    whole, _ = ask(Settings(**other), None)
+    for mine, sent in zip(held_chart["data"], whole["data"], strict=True):
+        for axis in ("x", "y"):
+            a, b = (np.array(trace.get(axis, []), float) for trace in (mine, sent))
+            assert a.shape == b.shape and np.allclose(a, b, rtol=1e-4, atol=1e-3, equal_nan=True)
+    assert held["points"] == len(whole["data"][0]["x"])
+    assert len(json.dumps(patch)) < 0.6 * len(json.dumps(whole))
+    assert held_chart["layout"]["meta"] == whole["layout"]["meta"]
 
 
 def test_a_link_is_followed_and_a_wrong_one_says_what_is_wrong(monitor):

@@ -117,7 +117,9 @@ def test_where_nothing_is_known_band_and_score_have_no_area():
         gone[:4] = np.nan
         gone[20:25] = np.nan
     breaks = np.arange(50) == 40
-    traces = figure.line_traces(seen(x=x, low=low, high=high, score=score, breaks=breaks), "light", 0)
+    traces = figure.line_traces(
+        seen(x=x, low=low, high=high, score=score, breaks=breaks), "light", 0
+    )
     bottom, top = (trace["y"] for trace in traces if trace["name"] == "expected")
     assert np.isnan(bottom[:4]).all() and np.isfinite(bottom[4:]).all()
     flat = [*range(20, 25), 40, 41]

@@ -230,10 +230,10 @@ def _faint_trace(view: View, feature: int, colours: dict[str, str]) -> dict[str,
 
 def _gap_trace(view: View, feature: int, colours: dict[str, str], span: int) -> dict[str, Any]:
     """Return the hatched spans in which a feature has no value."""
-    low, high = axis_range(view, feature, span)
     gaps = [gap for gap in view.gaps if gap.text == NO_DATA and gap.feature in (None, feature)]
     x: list[float | None] = []
     y: list[float | None] = []
+    low, high = axis_range(view, feature, span) if gaps else (0.0, 0.0)
     for gap in gaps:
         first, last = _milliseconds(np.array([gap.first, gap.last]))
         x += [first, first, last, last, None]
@@ -740,6 +740,11 @@ def _curve_layout(
     }
 
 
+def count_points(view: View, row: int) -> int:
+    """Return how many points each growing trace has from a row on."""
+    return len(view.time) - row + 2 * int(view.breaks[row:].sum())
+
+
 def time_values(view: View, row: int) -> np.ndarray:
     """Return the x of the growing traces from a row on, in ms since the epoch.
 
@@ -747,6 +752,8 @@ def time_values(view: View, row: int) -> np.ndarray:
     """
     time = view.time[row:]
     cut = np.flatnonzero(view.breaks[row:])
+    if not len(cut):
+        return np.round(time * 1000, 3)
     before = view.time[np.maximum(cut + row - 1, 0)]
     inset = (time[cut] - before) * BREAK_INSET
     ends = np.stack([before + inset, time[cut] - inset], axis=1).ravel()
@@ -761,6 +768,8 @@ def values_with_breaks(
     They are NaN, a gap in the line, or what `inside` (n,) says for the row before the break.
     """
     cut = np.flatnonzero(view.breaks[row:])
+    if not len(cut):
+        return _rounded(values[row:])
     added = np.full(len(cut), np.nan) if inside is None else inside[cut + row - 1]
     return _rounded(np.insert(values[row:], np.repeat(cut, 2), np.repeat(added, 2)))
 
@@ -771,7 +780,10 @@ def carried(values: np.ndarray) -> np.ndarray:
     >>> carried(np.array([np.nan, 2.0, np.nan, 3.0]))
     array([nan,  2.,  2.,  3.])
     """
-    last = np.maximum.accumulate(np.where(np.isnan(values), -1, np.arange(len(values))))
+    missing = np.isnan(values)
+    if not missing.any():
+        return values
+    last = np.maximum.accumulate(np.where(missing, -1, np.arange(len(values))))
     return np.where(last < 0, np.nan, values[last]) if len(values) else values
 
 

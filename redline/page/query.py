@@ -241,9 +241,9 @@ class ViewQuery:
         )
 
     def _buffer_events(self) -> list[tuple[int, int, str, str]] | None:
-        """Return (first absolute step, last, kind, outcome) of each event of the buffer.
+        """Return (first absolute step, last, kind, outcome) of each event from `first` on.
 
-        None where the truth is unknown.
+        Each is judged over the whole buffer. None where the truth is unknown.
         """
         start, score, alarm, label = self.buffer_scores(self.track)
         if label is None:
@@ -259,6 +259,7 @@ class ViewQuery:
                 outcome_word(event, above[event_reach(event, len(score))] > above[event.first]),
             )
             for event in metrics.event_outcomes(alarm, label, threshold)
+            if start + event.last + metrics.HIT_TOLERANCE >= self.first
         ]
 
     def caught_rows(self, settings: Settings) -> str:
@@ -365,6 +366,8 @@ def mark_outcomes(
     words = OUTCOME_WORDS[codes].astype(object)
     above = rows.score > threshold
     for first, last, _, outcome in events or ():
+        if last + metrics.HIT_TOLERANCE < rows.first:
+            continue
         reach = slice(max(first - rows.first, 0), max(last + 1 - rows.first, 0))
         late = slice(reach.stop, max(last + metrics.HIT_TOLERANCE + 1 - rows.first, 0))
         words[reach][above[reach]] = outcome

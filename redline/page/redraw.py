@@ -47,14 +47,14 @@ def chart_update(query: ViewQuery, look: dict[str, Any], held: dict[str, Any] | 
         return Update(no_update, held["points"])
     view = pick_lanes(query.view, look["lanes"])
     if not held or not can_append(held, query, look):
-        points = len(figure.time_values(view, 0))
+        points = figure.count_points(view, 0)
         if not query.ready:
             return Update(chart_figure(query, look, None), points)
         key = ("chart", *map(str, look.values()), query.plot_first, query.end, None)
         whole = cached_answer(key, lambda: serialize_figure(chart_figure(query, look, None)))
         return Update(whole, points)
     since = held["end"]
-    points = held["points"] + len(figure.time_values(view, since - view.first))
+    points = held["points"] + figure.count_points(view, since - view.first)
     others = 0 if same_scores(held, look) else points
     key = ("chart", *map(str, look.values()), query.plot_first, query.end, since, others)
     patch = cached_answer(key, lambda: serialize_figure(chart_figure(query, look, since, others)))

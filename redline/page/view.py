@@ -320,6 +320,8 @@ def find_gaps(rows: TrackRows) -> tuple[Gap, ...]:
 
 def _spans_of(rows: TrackRows, where: np.ndarray, feature: int | None, text: str) -> list[Gap]:
     """Return a gap for each run of True in (n,), half a period longer at both ends."""
+    if not where.any():
+        return []
     half = rows.stream.period / 2
     time = rows.time
     return [

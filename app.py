@@ -32,6 +32,7 @@ from redline.engine.monitor import Limits, Monitor
 from redline.engine.results import ResultStore
 from redline.page import figure, layout
 from redline.page.actions import find_proposal, page_actor
+from redline.page.brush import brush_data, brush_strip
 from redline.page.callbacks.actions import connect_actions
 from redline.page.callbacks.browser import connect_browser
 from redline.page.callbacks.feedback import connect_feedback
@@ -40,6 +41,7 @@ from redline.page.callbacks.panels import connect_panels
 from redline.page.callbacks.tuning import connect_tuning, find_settings_box
 from redline.page.callbacks.wall import connect_wall
 from redline.page.dash_app import create_dash, register_routes
+from redline.page.lanes import lane_picker
 from redline.page.link import settings_from_link
 from redline.page.panels import aria_attribute
 from redline.page.preview import PREVIEW_INPUTS, PREVIEW_STATE, preview_fields, previewed_settings
@@ -108,6 +110,8 @@ def live_view() -> html.Main:
             role="img",
             **aria_attribute("describedby", "explain"),
         ),
+        lane_picker(),
+        brush_strip(),
         layout.inject_row(),
     ]
     return html.Main([html.Section(left, className="stage"), controls()], id="stage")
@@ -254,6 +258,10 @@ def connect_chart(app: dash.Dash, service: Service, races: Races) -> None:
     outputs = {
         "chart": Output("chart", "figure"),
         "curve": Output("curve", "figure"),
+        "brush": Output("overview-line", "data"),
+        "lanes": Output("lanes", "options"),
+        "no_lanes": Output("lane-row", "hidden"),
+        "lanes_said": Output("lanes-said", "children"),
         "seen": Output("seen", "data"),
         "pulse": Output("pulse", "data"),
         "news": Output("news", "data"),
@@ -268,6 +276,7 @@ def connect_chart(app: dash.Dash, service: Service, races: Races) -> None:
         "at": Input("at", "data"),
         "theme": Input("look", "data"),
         "zoom": Input("zoom", "data"),
+        "lanes": Input("lanes", "value"),
     }
 
     @app.callback(output=outputs, inputs=inputs, state={"seen": State("seen", "data")})
@@ -279,6 +288,7 @@ def connect_chart(app: dash.Dash, service: Service, races: Races) -> None:
         at: Any,
         theme: str,
         zoom: Any,
+        lanes: Any,
         seen: Any,
         **values: Any,
     ) -> dict[str, Any]:
@@ -293,7 +303,7 @@ def connect_chart(app: dash.Dash, service: Service, races: Races) -> None:
         except SettingsError as error:  # a window that this detector cannot take
             refused = {"explain": f"{error}.", "status": "cannot run"}
             return {**same, **refused, "pulse": heartbeat(monitor, feed, None)}
-        view = (theme, zoom or {}, by, seen)
+        view = (theme, zoom or {}, by, seen, lanes)
         if query.is_slow:
             answer = await asyncio.to_thread(redraw, query, *view)
         else:
@@ -301,10 +311,13 @@ def connect_chart(app: dash.Dash, service: Service, races: Races) -> None:
         answer |= announce_incidents(service, feed, seen, answer["seen"])
         answer |= race_update(races, feed, seen, answer["seen"])
         if ctx.triggered_id != "tick" or not n or n % CURVE_EVERY == 0:
+            zoomed = answer["seen"]["look"]["zoom"]
             if query.is_slow:
                 answer["curve"] = await asyncio.to_thread(curve_update, query, by, theme)
+                answer["brush"] = await asyncio.to_thread(brush_data, query, zoomed)
             else:
                 answer["curve"] = curve_update(query, by, theme)
+                answer["brush"] = brush_data(query, zoomed)
         return {**same, **answer}
 
 

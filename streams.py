@@ -56,6 +56,7 @@ class Stream(ABC):
     units: tuple[str, ...]
     floors: tuple[float, ...]  # the smallest believable spread of each feature, in its unit
     period: float  # seconds per step
+    limits: ClassVar[tuple[SizeRange, ...]] = ()  # what each feature can physically be; () = any
     # counts to report to the user, such as "repeated times": 3
     notes: Mapping[str, int] = MappingProxyType({})
 

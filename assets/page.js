@@ -84,7 +84,7 @@
   function drawSparklines(data) {
     makeTabsFocusable(); // a new tab cannot be reached by keys yet
     for (const [name, spark] of Object.entries(data || {})) {
-      document.querySelectorAll(`[data-spark="${CSS.escape(name)}"]`).forEach((el) => drawSparkline(el, spark));
+      document.querySelectorAll(`[data-spark="${CSS.escape(name)}"]`).forEach((el) => (drawSparkline(el, spark), (el.title = spark.name)));
       document.querySelectorAll(`[data-open="${CSS.escape(name)}"]`).forEach((el) => (el.textContent = spark.open ? spark.open : ""));
     }
     return noUpdate();
@@ -230,6 +230,288 @@
     if (localStorage.hints === "closed" || hint >= 0 || !state.heartbeat || !isShown(document.querySelector("#chart .plot-container"))) return;
     showHint(0);
   }
+
+  // --- what is under the pointer in the chart: time, value, expected range, score, truth, reason
+
+  const hover = (function () {
+    const SI = [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]];
+    const digits = (value) => (value === 0 ? "0" : Math.abs(value) >= 1000 ? Math.round(value).toLocaleString("en") : Number(value.toPrecision(3)).toString());
+    const plain = (text) => text.replace(/&lt;/g, "<").replace(/&gt;/g, ">").replace(/&#37;/g, "%").replace(/&amp;/g, "&");
+    const milliseconds = (x) => (typeof x === "number" ? x : new Date(String(x).replace(" ", "T") + (String(x).endsWith("Z") ? "" : "Z")).getTime());
+
+    function scaled(values, { unit, si }) {
+      const most = Math.max(...values.map(Math.abs)), found = si && SI.find(([size]) => most >= size);
+      const [size, prefix] = found || [1, ""];
+      return `${values.map((value) => digits(value / size)).join(" to ")}${unit ? ` ${prefix}${unit}` : ""}`;
+    }
+
+    // The index of the x nearest to a moment; the x are in order.
+    function nearest(x, ms) {
+      let low = 0, high = x.length - 1;
+      while (high - low > 1) {
+        const middle = (low + high) >> 1;
+        if (milliseconds(x[middle]) <= ms) low = middle;
+        else high = middle;
+      }
+      return Math.abs(milliseconds(x[high]) - ms) < Math.abs(milliseconds(x[low]) - ms) ? high : low;
+    }
+
+    function formatMoment(ms, { clock, period }) {
+      const at = new Date(ms), part = (options) => at.toLocaleString("en-GB", { timeZone: "UTC", ...options });
+      const seconds = period < 60 ? { second: "2-digit" } : {}, tenths = period < 1 ? `.${Math.floor(at.getUTCMilliseconds() / 100)}` : "";
+      return `${part({ weekday: "short", day: "numeric", month: "short" })} ${part({ hour: "2-digit", minute: "2-digit", ...seconds })}${tenths} ${clock === "UTC" ? "UTC" : "UTC, simulated"}`;
+    }
+
+    // Rows of [label, text] for a moment of the plot.
+    function describe(plot, ms) {
+      const { meta } = plot._fullLayout, traces = plot.data, rows = [];
+      const edges = traces.filter((trace) => trace.name === "expected"), score = traces.find((trace) => trace.name === "score");
+      const lines = traces.filter((trace, i) => i < score_index(traces) && trace.name !== "expected");
+      const at = nearest(lines[0].x, ms), time = milliseconds(lines[0].x[at]);
+      meta.lanes.forEach((lane, i) => {
+        const value = lines[i] && lines[i].y[at], low = edges[2 * i] && edges[2 * i].y[at], high = edges[2 * i + 1] && edges[2 * i + 1].y[at];
+        const known = value !== null && value !== undefined && !Number.isNaN(value);
+        const one = meta.lanes.length === 1, expected = known && low !== null && Number.isFinite(low) && high > low ? scaled([low, high], lane) : "";
+        rows.push([one ? "value" : lane.name, known ? scaled([value], lane) + (one || !expected ? "" : `, expected ${expected}`) : "no data"]);
+        if (one && expected) rows.push(["expected", expected]);
+      });
+      const said = score.y[at];
+      rows.push(["score", said === null || said === undefined || Number.isNaN(said) || said < 0 ? "no opinion" : said >= 100 ? "≥ 100 σ" : `${said.toFixed(1)} σ`]);
+      for (const mark of traces.filter((trace) => trace.name === "anomaly")) {
+        const found = mark.x.findIndex((x) => Math.abs(milliseconds(x) - time) < 1);
+        if (found >= 0) rows.push(["", plain(mark.text[found])]);
+      }
+      const truth = traces.find((trace) => trace.name === "truth");
+      ((truth && truth.base) || []).forEach((base, i) => time >= base && time <= base + truth.x[i] && rows.push(["truth", plain(truth.text[i])]));
+      return { time: formatMoment(time, meta), rows };
+    }
+
+    const score_index = (traces) => traces.findIndex((trace) => trace.name === "score");
+
+    function show(plot, event) {
+      if (!event.xvals || !plot._fullLayout.meta || score_index(plot.data) < 1) return;
+      const box = $("under-pointer"), { time, rows } = describe(plot, milliseconds(event.xvals[0])), make = (name, text) => Object.assign(document.createElement(name), { textContent: text });
+      box.replaceChildren(make("b", time), ...rows.flatMap(([label, text]) => (label ? [make("span", label), make("em", text)] : [make("p", text)])));
+      box.hidden = false;
+      const area = plot.getBoundingClientRect(), x = event.event.clientX - area.left, y = event.event.clientY - area.top;
+      const left = x > area.width / 2 ? x - box.offsetWidth - 18 : x + 18;
+      Object.assign(box.style, { left: `${Math.max(left, 0)}px`, top: `${Math.min(Math.max(y - box.offsetHeight / 2, 4), area.height - box.offsetHeight - 4)}px` });
+    }
+
+    // Connects the plot as soon as it stands.
+    return function watchPointer() {
+      const plot = document.querySelector("#chart .js-plotly-plot");
+      if (!plot || !plot.on || plot.dataset.watched) return;
+      plot.dataset.watched = "yes";
+      const box = plot.parentElement.appendChild(Object.assign(document.createElement("div"), { id: "under-pointer", hidden: true }));
+      box.setAttribute("role", "tooltip");
+      plot.on("plotly_hover", (event) => show(plot, event));
+      plot.on("plotly_unhover", () => (box.hidden = true));
+    };
+  })();
+
+  // --- the threshold line in the score strip: a handle at its right end that can be dragged
+
+  const thresholdHandle = (function () {
+    let drag = null, handle = null;
+    const plotOf = () => document.querySelector("#chart .js-plotly-plot");
+
+    function place(plot) {
+      const { meta, _size } = plot._fullLayout, axis = meta && plot._fullLayout[meta.strip];
+      if (!axis || !handle) return handle && (handle.hidden = true);
+      const value = drag ? drag.value : meta.threshold, y = axis._offset + axis._length * (1 - value / axis.range[1]);
+      handle.hidden = false;
+      handle.textContent = `${value.toFixed(1)} σ`;
+      Object.assign(handle.style, { left: `${_size.l + _size.w + 6}px`, top: `${Math.max(y, axis._offset - 14)}px` });
+      handle.classList.toggle("dragged", Boolean(drag));
+      handle.style.setProperty("--line", `${_size.w}px`);
+    }
+
+    function set(value, now) {
+      drag.value = Math.round(Math.min(Math.max(value, 1.5), 12) * 10) / 10;
+      place(plotOf());
+      if (drag.value === drag.last || (!now && performance.now() - drag.sent < 80)) return;
+      Object.assign(drag, { last: drag.value, sent: performance.now() });
+      setProps("threshold", { value: drag.value });
+    }
+
+    function end(keep) {
+      if (!drag) return;
+      set(keep ? drag.value : drag.from, true);
+      drag = null;
+      handle.classList.remove("dragged");
+    }
+
+    function connect(plot) {
+      handle = plot.parentElement.appendChild(Object.assign(document.createElement("div"), { id: "threshold-handle", hidden: true, title: "drag to move the threshold; Escape takes it back" }));
+      handle.setAttribute("aria-hidden", "true"); // the slider beside the chart is the one for keys
+      handle.addEventListener("pointerdown", (event) => {
+        const { meta } = plot._fullLayout, axis = plot._fullLayout[meta.strip];
+        drag = { y: event.clientY, from: meta.threshold, value: meta.threshold, last: meta.threshold, sent: 0, scale: axis.range[1] / axis._length };
+        handle.setPointerCapture(event.pointerId);
+        event.preventDefault();
+      });
+      handle.addEventListener("pointermove", (event) => drag && set(drag.from + (drag.y - event.clientY) * drag.scale));
+      handle.addEventListener("pointerup", () => end(true));
+      handle.addEventListener("pointercancel", () => end(false));
+      addEventListener("keydown", (event) => event.key === "Escape" && end(false));
+      plot.on("plotly_afterplot", () => place(plot));
+      place(plot);
+    }
+
+    return function watchPlot() {
+      const plot = plotOf();
+      if (!plot || !plot.on || plot.dataset.handle) return;
+      plot.dataset.handle = "yes";
+      connect(plot);
+    };
+  })();
+
+  // --- the brush: the whole buffer as a small line with red ticks, and a window on what is in sight
+
+  const brush = (function () {
+    const NS = "http://www.w3.org/2000/svg", H = 34, EDGE = 10; // EDGE: px at an end of the window that resize it
+    const make = (name, attributes, parent) => {
+      const el = document.createElementNS(NS, name);
+      for (const [key, value] of Object.entries(attributes)) el.setAttribute(key, value);
+      return parent.appendChild(el);
+    };
+    let data = null, zoom = null, spans = [], drag = null, parts = null, drawn = "";
+
+    function build(root) {
+      const svg = make("svg", { height: H, "aria-hidden": "true" }, root);
+      parts = { root, svg, back: make("rect", { class: "back", y: 0, height: H }, svg), learning: make("rect", { class: "learning", y: 0, height: H }, svg), line: make("path", { class: "line" }, svg), marks: make("path", { class: "marks" }, svg), times: root.appendChild(Object.assign(document.createElement("div"), { className: "times" })) };
+      const sliders = { left: "Start of the view", move: "Position of the view", right: "End of the view" };
+      for (const [part, label] of Object.entries(sliders)) {
+        const el = root.appendChild(Object.assign(document.createElement("div"), { className: `thumb ${part}`, tabIndex: 0 }));
+        for (const [key, value] of Object.entries({ role: "slider", "aria-label": label })) el.setAttribute(key, value);
+        el.dataset.part = part;
+        parts[part] = el;
+      }
+      root.addEventListener("pointerdown", onDown);
+      root.addEventListener("pointermove", onMove);
+      root.addEventListener("pointerup", (event) => drag && (commit(drag.part, drag.left, drag.right), (drag = null), event.preventDefault()));
+      root.addEventListener("pointercancel", cancel);
+      root.addEventListener("keydown", onKey);
+      addEventListener("resize", () => draw(true));
+    }
+
+    // Where the plot above begins and ends, px from the left of the strip.
+    function frame() {
+      const plot = document.querySelector("#chart .js-plotly-plot"), size = plot && plot._fullLayout && plot._fullLayout._size;
+      const width = parts.root.clientWidth;
+      if (!size) return { x: 58, w: Math.max(width - 142, 50) };
+      return { x: plot.getBoundingClientRect().left - parts.root.getBoundingClientRect().left + size.l, w: Math.max(size.w, 50) };
+    }
+
+    function draw(again) {
+      if (!data || !parts) return;
+      const { x, w } = frame(), n = data.end - data.first, at = (step) => x + (w * (step - data.first)) / n;
+      const shape = JSON.stringify([data.id, data.line, data.marks, x, w]);
+      if (again || shape !== drawn) {
+        drawn = shape;
+        parts.svg.setAttribute("width", parts.root.clientWidth);
+        for (const part of ["back"]) parts[part].setAttribute("x", x), parts[part].setAttribute("width", w);
+        parts.learning.setAttribute("x", x), parts.learning.setAttribute("width", w * data.learning);
+        let path = "", pen = "M";
+        data.line.forEach((y, i) => {
+          if (y === null) return (pen = "M");
+          path += `${pen}${(x + (w * (i + 0.5)) / data.line.length).toFixed(1)},${(H - 12 - y * (H - 16)).toFixed(1)}`;
+          pen = "L";
+        });
+        parts.line.setAttribute("d", path);
+        parts.marks.setAttribute("d", data.marks.map((share) => `M${(x + w * share).toFixed(1)},${H - 8}V${H}`).join(""));
+      }
+      const left = Math.max(drag ? drag.left : data.left, data.first), right = drag ? drag.right : data.right;
+      const a = at(left), b = Math.max(at(right), a + 4);
+      Object.assign(parts.move.style, { left: `${a}px`, width: `${b - a}px` });
+      parts.left.style.left = `${a - 5}px`;
+      parts.right.style.left = `${b - 5}px`;
+      parts.times.replaceChildren(...data.ticks.map(([share, text]) => Object.assign(document.createElement("span"), { textContent: text, style: `left:${x + w * share}px` })), Object.assign(document.createElement("b"), { textContent: data.text, style: `right:${parts.root.clientWidth - x - w}px` }));
+      for (const part of ["left", "move", "right"]) {
+        const now = { left, move: right, right }[part];
+        for (const [key, value] of Object.entries({ valuemin: data.first, valuemax: data.end, valuenow: now, valuetext: `${data.valuetext}, ${data.text}` })) parts[part].setAttribute(`aria-${key}`, value);
+      }
+    }
+
+    // The steps first..end that a drag of a part by so many steps leads to.
+    function moved(part, left, right, by) {
+      const { first, end } = data, least = 10;
+      if (part === "left") return [Math.min(Math.max(left + by, first), right - least), right];
+      if (part === "right") return [left, Math.max(Math.min(right + by, end), left + least)];
+      const shift = Math.min(Math.max(by, first - left), end - right);
+      return [left + shift, right + shift];
+    }
+
+    function onDown(event) {
+      if (!data || event.button) return;
+      const { x, w } = frame(), n = data.end - data.first, px = event.clientX - parts.root.getBoundingClientRect().left;
+      let part = (event.target.dataset || {}).part, { left, right } = data;
+      left = Math.max(left, data.first);
+      if (!part) { // a click beside the window brings it there
+        if (px < x - EDGE || px > x + w + EDGE || event.target.closest(".times")) return;
+        const step = data.first + Math.round(((px - x) / w) * n);
+        [left, right] = moved("move", left, right, step - Math.round((left + right) / 2));
+        part = "move";
+      }
+      drag = { part, px, left, right, from: [left, right], sent: 0 };
+      parts.root.setPointerCapture(event.pointerId);
+      parts[part].focus({ preventScroll: true });
+      event.preventDefault();
+      draw();
+    }
+
+    function onMove(event) {
+      if (!drag) return;
+      const px = event.clientX - parts.root.getBoundingClientRect().left, steps = Math.round(((px - drag.px) / frame().w) * (data.end - data.first));
+      [drag.left, drag.right] = moved(drag.part, ...drag.from, steps);
+      draw();
+      if (drag.part !== "move" || performance.now() - drag.sent < 150) return;
+      drag.sent = performance.now(); // the plot follows while the window is moved
+      commit(drag.part, drag.left, drag.right);
+    }
+
+    function cancel() {
+      if (drag) commit(drag.part, ...drag.from);
+      drag = null;
+      draw();
+    }
+
+    function commit(part, left, right) {
+      const span = right - left, live = right >= data.end;
+      const known = spans.some((option) => option.value === span) || part === "move";
+      if (!known) setProps("range", { options: [...spans, { label: `${span.toLocaleString("en")} steps`, value: span }], value: span });
+      if (zoom && zoom.range) {
+        if (part === "move") setProps("range", { options: [...spans, { label: `${span.toLocaleString("en")} steps`, value: span }], value: span });
+        setProps("zoom", { data: { revision: (zoom.revision || 0) + 1 } });
+      }
+      setProps("at", { data: live ? null : { id: data.id, end: right } });
+      Object.assign(data, { left, right });
+      if (!drag) draw();
+    }
+
+    function onKey(event) {
+      const part = (event.target.dataset || {}).part;
+      if (event.key === "Escape" && drag) return cancel();
+      if (!part || !data) return;
+      const left = Math.max(data.left, data.first), span = data.right - left, small = Math.max(Math.round(span / 10), 1);
+      const by = { ArrowLeft: -small, ArrowDown: -small, ArrowRight: small, ArrowUp: small, PageDown: -span, PageUp: span, Home: data.first - data.end, End: data.end - data.first }[event.key];
+      if (by === undefined) return;
+      event.preventDefault();
+      commit(part, ...moved(part, left, data.right, by));
+    }
+
+    return function (next, zoomed, served) {
+      const root = $("brush");
+      if (!root) return noUpdate();
+      if (!parts || parts.root !== root) root.replaceChildren(), build(root);
+      root.classList.toggle("empty", !next || !next.line);
+      zoom = zoomed;
+      spans = served.spans;
+      if (next && next.line && !drag) (data = next), draw();
+      return noUpdate();
+    };
+  })();
 
   // --- alarms: at most three pop-ups, repeats merged; a sound only after a click on the bell
 
@@ -377,6 +659,7 @@
   const redline = {
     heard: receiveHeartbeat,
     sparks: drawSparklines,
+    brush,
     tell: announceIncidents,
     stage: showParts,
     zoomed: zoomAndEnd,
@@ -401,4 +684,6 @@
   addEventListener("scroll", placeHint, { passive: true });
   setInterval(updateAge, 250);
   setInterval(welcome, 1000);
+
+  setInterval(() => (hover(), thresholdHandle()), 250); // a plot that Dash mounted anew is connected too
 })();

@@ -143,6 +143,20 @@ class Feed:
             new = Track(settings, tuple(self.stream.floors), self.tape.first, self.capacity)
             return self.tracks.setdefault(settings.key, new)
 
+    def bounds(
+        self, track: Track, threshold: float, first: int, end: int
+    ) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
+        """Return the expected range of a track, two arrays (steps, features), within the limits of
+        the stream: nothing is expected beyond what is possible.
+
+        NaN = no opinion; None = a detector without a band.
+        """
+        low, high = track.bounds(threshold, first, end)
+        if low is None or high is None or not self.stream.limits:
+            return low, high  # type: ignore[return-value]
+        least, most = np.transpose(self.stream.limits)
+        return np.clip(low, least, most), np.clip(high, least, most)
+
     def append(self, chunk: Chunk, now: float) -> None:
         """Add a chunk to the buffer; `now` is wall seconds."""
         self.labelled = chunk.label is not None
@@ -204,7 +218,7 @@ class Feed:
         threshold = self.applied.threshold
         end = track.end
         first = end - len(score)
-        low, high = track.bounds(threshold, first, end)  # (n, features)
+        low, high = self.bounds(track, threshold, first, end)  # (n, features)
         parts = track.read("parts", first, end)
         assert parts is not None
         x = self.tape.read("x", first, end)

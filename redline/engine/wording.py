@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from detectors import CEILING
+
 SEVERITIES = ("info", "warning", "critical")  # score / threshold from 1, from 1.5, from 2
 SI_UNITS = ("B/s", "B", "bit/s", "W", "Hz", "V", "A", "Wh")  # units that take an SI prefix
 DURATION_UNITS = {"d": 86_400, "h": 3_600, "min": 60, "s": 1}  # seconds
@@ -98,6 +100,15 @@ def si_scale(value: float, unit: str) -> tuple[float, str]:
     return 1000**power, " kMGTP"[power] + unit
 
 
+def format_score(score: float) -> str:
+    """Format a score; one at the end of the scale says that it may be higher.
+
+    >>> format_score(5.14), format_score(100.0)
+    ('5.1 σ', '≥ 100 σ')
+    """
+    return f"≥ {CEILING:.0f} σ" if score >= CEILING else f"{score:.1f} σ"
+
+
 def format_time(time: float, period: float) -> str:
     """Format the time of a step, UTC, as fine as its period, with the day if the period is long.
 
@@ -180,9 +191,9 @@ def anomaly_reason(
         scale, prefix = si_scale(max(abs(low), abs(high)), unit)
         ends = [format_number(end / scale, grain / scale) for end in expected]
         words.append(f"expected {ends[0]} to {ends[1]}{f' {prefix}' if scale > 1 else ''}")
-        words.append(f"{score:.1f} σ {'above' if value > high else 'below'}")
+        words.append(f"{format_score(score)} {'above' if value > high else 'below'}")
     else:
-        words.append(f"score {score:.1f} σ")
+        words.append(f"score {format_score(score)}")
     if run > 1:
         words.append(f"{ORDINALS[run] if run < len(ORDINALS) else f'number {run}'} in a row")
     return ", ".join(words)

@@ -21,7 +21,8 @@ from redline.api.service import Service
 from redline.engine.monitor import SPEEDS
 from redline.incidents.incident import SNOOZES
 from redline.page.actions import axis_seconds
-from redline.page.layout import COMPARE_AT, FAULT_SIZES, PANEL_NAMES, VIEW_SPANS
+from redline.page.lanes import MAX_LANES
+from redline.page.layout import COMPARE_AT, FAULT_SIZES, MIN_SPAN, PANEL_NAMES, VIEW_SPANS
 from redline.settings import SETTINGS_BY_NAME, Settings
 from redline.sources.csv_cells import MAX_COLUMNS, MAX_LINE_LENGTH
 from redline.sources.pushed import MAX_NAME_LENGTH
@@ -113,6 +114,8 @@ class _Look(_Held):
     revision: Count
     zoom: AxisRange | None
     labels: Count
+    lanes: Annotated[list[Count], Len(0, MAX_LANES)]
+    applied: Annotated[list[Name | Whole | Number], Len(0, MAX_KEY + 1)]
 
 
 class _Seen(_Held):
@@ -121,6 +124,7 @@ class _Seen(_Held):
     end: Whole
     number: Count
     whole: bool
+    points: Count
     since: Number = 0.0
     race: Annotated[str, Len(0, MAX_RACE_LENGTH)] = ""
 
@@ -200,8 +204,11 @@ VALUE_RULES = {
         f"{FAULT_SIZES[0]:g} to {FAULT_SIZES[1]:g} σ",
     ),
     "range.value": value_rule(
-        Annotated[int, one_of(lambda: list(VIEW_SPANS))],
-        f"one of {', '.join(map(str, VIEW_SPANS))}",
+        Annotated[int, Interval(ge=MIN_SPAN, le=max(VIEW_SPANS))],
+        f"{MIN_SPAN} to {max(VIEW_SPANS):,} steps",
+    ),
+    "lanes.value": value_rule(
+        Annotated[list[ColumnName], Len(0, MAX_COLUMNS)] | None, "names of columns, or null"
     ),
     "by.value": value_rule(Literal["row", "event"], "row or event"),
     "compare-at.value": value_rule(

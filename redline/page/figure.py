@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from redline.engine.wording import SI_UNITS, format_quantity
 from redline.evaluation.metrics import ThresholdCurve
 from redline.page.view import LEARNING, NO_DATA, Mark, View
 
@@ -43,6 +44,8 @@ COLOURS = {
 SYMBOLS = {"info": "circle", "warning": "circle", "critical": "diamond"}
 SIZES = {"info": 8, "warning": 9, "critical": 11}
 SMALL = 3  # of a mark that only continues a run: the line itself is red there
+MAX_LABELLED = 8  # lanes up to which each has its last value at the edge
+SCORE_TOP = 9.0  # standard deviations shown in the score strip; what is higher is cut
 NO_SCORE = -1.0  # standard deviations, below the axis
 FONT_FAMILY = 'system-ui, "Segoe UI", Roboto, sans-serif'
 # (bottom, top) of each part, as shares of the plot's height
@@ -58,7 +61,7 @@ TICKS = (
     (None, "%b\n%Y"),
 )
 GAP = 0.035  # between two lanes, as a share of the height
-BAND_REACH = 0.5  # of the values' range that a wide band may add to the axis
+BAND_REACH = 0.15  # of the values' range that a wide band may add to the axis
 # The weight of a value on its axis falls to exp(-FADE) when it left the view one span ago.
 FADE = 12
 BREAK_INSET = 0.001  # of the length of a break in time, from its ends to the two x inside it
@@ -94,7 +97,11 @@ def build_figure(view: View, theme: str, span: int, revision: str) -> FigureDict
     span = visible_rows(view, span)
     return {
         "data": line_traces(view, theme, 0) + overlay_traces(view, theme, span),
-        "layout": {**base_layout(theme, revision), **moving_layout(view, theme, span)},
+        "layout": {
+            **base_layout(theme, revision),
+            "meta": hover_words(view),
+            **moving_layout(view, theme, span),
+        },
     }
 
 
@@ -154,16 +161,14 @@ def _band_traces(
 
 
 def _value_trace(view: View, feature: int, colours: dict[str, str], row: int) -> dict[str, Any]:
-    name = plot_text(view.names[feature])
-    unit = f" {plot_text(view.units[feature])}".rstrip()
     return {
         **LINE_STYLE,
-        "name": name,
+        "name": plot_text(view.names[feature]),
         "yaxis": _axis(feature),
         "y": values_with_breaks(view, view.x[:, feature], row),
         "line": {"width": 1.5, "color": colours["series"]},
         "showlegend": len(view.names) < 4,
-        "hovertemplate": f"<b>%{{y:.5~g}}{unit}</b><extra>{name}</extra>",
+        "hoverinfo": "none",
     }
 
 
@@ -180,31 +185,55 @@ def _score_trace(view: View, colours: dict[str, str], row: int) -> dict[str, Any
         "fill": "tozeroy",
         "fillcolor": colours["cold"],
         "showlegend": False,
-        "hovertemplate": "%{y:.3~g} σ<extra>score</extra>",
+        "hoverinfo": "none",
     }
 
 
 def overlay_traces(view: View, theme: str, span: int) -> list[dict[str, Any]]:
     """Return the traces that are short and sent whole each time.
 
-    They are the gaps, the anomalous stretches and the anomalies of each feature, the scores above
-    the threshold, and the truth.
+    They are the gaps, the anomalous stretches, the marks of the applied settings alone and the
+    anomalies of each feature, the scores above the threshold, and the truth.
     """
     colours = COLOURS[theme]
     lanes = range(len(view.names))
     gaps = [_gap_trace(view, feature, colours, span) for feature in lanes]
     stretches = [_stretch_trace(view, feature, colours) for feature in lanes]
+    faint = [_faint_trace(view, feature, colours) for feature in lanes]
     anomalies = [_anomaly_trace(view, feature, colours) for feature in lanes]
     last = [_above_threshold_trace(view, colours), _truth_trace(view, colours)]
-    return [*gaps, *stretches, *anomalies, *last]
+    return [*gaps, *stretches, *faint, *anomalies, *last]
+
+
+def _faint_trace(view: View, feature: int, colours: dict[str, str]) -> dict[str, Any]:
+    """Return the marks that only the applied settings have, behind those of a preview."""
+    rows = [row for row, each in view.faint if each == feature]
+    first = min((each for _, each in view.faint), default=-1)
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": "only under the applied settings",
+        "legendgroup": "faint",
+        "yaxis": _axis(feature),
+        "x": _milliseconds(view.time[rows]),
+        "y": _rounded(view.x[rows, feature]).tolist(),
+        "marker": {
+            "symbol": "circle",
+            "size": 9,
+            "color": "rgba(0,0,0,0)",
+            "line": {"width": 1.2, "color": colours["soft"], "dash": "dot"},
+        },
+        "showlegend": feature == first,
+        "hoverinfo": "skip",
+    }
 
 
 def _gap_trace(view: View, feature: int, colours: dict[str, str], span: int) -> dict[str, Any]:
     """Return the hatched spans in which a feature has no value."""
-    low, high = axis_range(view, feature, span)
     gaps = [gap for gap in view.gaps if gap.text == NO_DATA and gap.feature in (None, feature)]
     x: list[float | None] = []
     y: list[float | None] = []
+    low, high = axis_range(view, feature, span) if gaps else (0.0, 0.0)
     for gap in gaps:
         first, last = _milliseconds(np.array([gap.first, gap.last]))
         x += [first, first, last, last, None]
@@ -230,7 +259,7 @@ def _gap_trace(view: View, feature: int, colours: dict[str, str], span: int) -> 
 
 
 def _stretch_trace(view: View, feature: int, colours: dict[str, str]) -> dict[str, Any]:
-    """Return the anomalous stretches of a line, of two steps and more; an isolated step is a dot."""
+    """Return the anomalous stretches of a line, of two steps and more; one step alone is a dot."""
     red = np.zeros(len(view.time), bool) if view.red is None else view.red[:, feature]
     beside = np.concatenate([[False], red[:-1]]) | np.concatenate([red[1:], [False]])
     rows = np.flatnonzero(red & beside)
@@ -287,7 +316,7 @@ def _anomaly_trace(view: View, feature: int, colours: dict[str, str]) -> dict[st
         "y": _rounded(view.x[rows, feature]).tolist(),
         "text": [_mark_text(mark) for mark in marks],
         "showlegend": in_legend,
-        "hovertemplate": "%{text}<extra></extra>",
+        "hoverinfo": "none",
         "cliponaxis": False,
     }
 
@@ -326,7 +355,7 @@ def _truth_trace(view: View, colours: dict[str, str]) -> dict[str, Any]:
         "y": [0] * len(events),
         "text": [f"{event.kind}, {event.outcome}" for event in events],
         "textposition": "none",
-        "hovertemplate": "%{text}<extra>truth</extra>",
+        "hoverinfo": "none",
         "marker": {
             "color": ["rgba(0,0,0,0)" if m else colours["truth"] for m in missed],
             "line": {"width": 1.5, "color": colours["truth"]},
@@ -338,6 +367,17 @@ def _truth_trace(view: View, colours: dict[str, str]) -> dict[str, Any]:
             },
         },
     }
+
+
+def hover_words(view: View) -> dict[str, Any]:
+    """Return the words that assets/page.js writes beside the pointer, as they are: not as HTML."""
+    lanes = [
+        {"name": name, "unit": unit, "si": unit in SI_UNITS}
+        for name, unit in zip(view.names, view.units)
+    ]
+    strip = _layout_axis(len(view.names) + 1)
+    about = {"clock": view.clock, "period": view.period}
+    return {"lanes": lanes, **about, "strip": strip, "threshold": view.threshold}
 
 
 def base_layout(theme: str, revision: str) -> dict[str, Any]:
@@ -357,14 +397,14 @@ def base_layout(theme: str, revision: str) -> dict[str, Any]:
             "itemdoubleclick": False,
         },
         "autosize": True,
-        "margin": {"l": 58, "r": 14, "t": 36, "b": 40},
+        "margin": {"l": 58, "r": 84, "t": 36, "b": 40},  # right: last values, threshold's handle
         **TRANSPARENT,
         "modebar": {
             "bgcolor": "rgba(0,0,0,0)",
             "color": colours["soft"],
             "activecolor": colours["ink"],
         },
-        "hovermode": "x unified",
+        "hovermode": "x",  # assets/page.js writes what is under the pointer
         "hoverlabel": {
             "bgcolor": colours["card"],
             "bordercolor": colours["line"],
@@ -403,8 +443,13 @@ def _axes(view: View, theme: str, span: int) -> dict[str, Any]:
             "range": time_window(view.time[-span:], view.period),
             "anchor": _axis(n + 1),
             "tickformatstops": tick_format_stops(),
-            "hoverformat": "%a %d %b %Y %H:%M:%S.%L UTC",
             "showgrid": False,
+            "showspikes": True,
+            "spikemode": "across",
+            "spikesnap": "hovered data",
+            "spikethickness": 1,
+            "spikedash": "solid",
+            "spikecolor": COLOURS[theme]["soft"],
         }
     }
     for feature, (low, high) in enumerate(lane_domains(n)):
@@ -413,11 +458,16 @@ def _axes(view: View, theme: str, span: int) -> dict[str, Any]:
             "domain": [low, high],
             "range": axis_range(view, feature, span),
             "nticks": 6 if n < 3 else 3,
+            "exponentformat": "SI",
+            "ticksuffix": unit if (unit := view.units[feature]) in SI_UNITS else "",
         }
     truth = "truth" if view.truth is not None else ""
     axes[_layout_axis(n)] = {**upright, **_strip_axis(TRUTH_STRIP, -0.5, 0.5, truth)}
-    top = max(2.2 * view.threshold, 6.0)
-    axes[_layout_axis(n + 1)] = {**upright, **_strip_axis(SCORE_STRIP, 0, top, "score")}
+    # not following the threshold, which is dragged there
+    top = max(SCORE_TOP, 1.15 * view.threshold)
+    score = _strip_axis(SCORE_STRIP, 0, top, "score")
+    ends = {"tickvals": [0, top / 2, top], "ticktext": ["0", "score", f"{top:.0f}+"]}
+    axes[_layout_axis(n + 1)] = {**upright, **score, **ends}
     return axes
 
 
@@ -474,19 +524,10 @@ def layout_shapes(view: View, theme: str) -> list[dict[str, Any]]:
 
 
 def layout_annotations(view: View, theme: str, span: int) -> list[dict[str, Any]]:
-    """Return the texts on the plot: the name of each lane, and the threshold."""
+    """Return the texts on the plot: names of lanes, last values, gaps and the kind of time."""
     colours = COLOURS[theme]
     n = len(view.names)
     text = {"showarrow": False, "font": {"size": 11, "color": colours["soft"]}, "xref": "paper"}
-    line = {
-        **text,
-        "x": 1,
-        "xanchor": "right",
-        "yref": _axis(n + 1),
-        "y": view.threshold,
-        "yanchor": "bottom",
-        "text": f"threshold {view.threshold:.1f} σ",
-    }
     names = [f"{name}, {unit}" if unit else name for name, unit in zip(view.names, view.units)]
     if view.low is None:
         names = [f"{name}, no band" for name in names]
@@ -494,7 +535,35 @@ def layout_annotations(view: View, theme: str, span: int) -> list[dict[str, Any]
     tops = [high for _, high in lane_domains(n)]
     above = {**text, "x": 1, "xanchor": "right", "yref": "paper", "yanchor": "bottom"}
     over_lanes = [{**above, "y": top, "text": name} for top, name in zip(tops, names)]
-    return [line, *over_lanes, *_gap_texts(view, text, span)]
+    clock = {**text, "x": 1, "xanchor": "right", "yref": "paper", "y": 0, "yanchor": "top"}
+    below = {**clock, "yshift": -22, "text": view.clock}
+    last = _last_values(view, colours) if n <= MAX_LABELLED else []
+    return [*over_lanes, below, *last, *_gap_texts(view, text, span)]
+
+
+def _last_values(view: View, colours: dict[str, str]) -> list[dict[str, Any]]:
+    """Return the last value of each lane at the right edge, red where it is anomalous, else in the
+    middle of a bracket the expected range.
+    """
+    labels = []
+    for feature, unit in enumerate(view.units if len(view.time) else ()):
+        value = float(view.x[-1, feature])
+        red = view.red is not None and bool(view.red[-1, feature])
+        if np.isfinite(value):
+            labels.append(
+                {
+                    "xref": "paper",
+                    "x": 1,
+                    "xanchor": "left",
+                    "xshift": 4,
+                    "yref": _axis(feature),
+                    "y": value,
+                    "showarrow": False,
+                    "text": f"<b>{plot_text(format_quantity(value, unit))}</b>",
+                    "font": {"size": 13, "color": colours["red" if red else "ink"]},
+                }
+            )
+    return labels
 
 
 def _gap_texts(view: View, style: dict[str, Any], span: int) -> list[dict[str, Any]]:
@@ -671,6 +740,11 @@ def _curve_layout(
     }
 
 
+def count_points(view: View, row: int) -> int:
+    """Return how many points each growing trace has from a row on."""
+    return len(view.time) - row + 2 * int(view.breaks[row:].sum())
+
+
 def time_values(view: View, row: int) -> np.ndarray:
     """Return the x of the growing traces from a row on, in ms since the epoch.
 
@@ -678,6 +752,8 @@ def time_values(view: View, row: int) -> np.ndarray:
     """
     time = view.time[row:]
     cut = np.flatnonzero(view.breaks[row:])
+    if not len(cut):
+        return np.round(time * 1000, 3)
     before = view.time[np.maximum(cut + row - 1, 0)]
     inset = (time[cut] - before) * BREAK_INSET
     ends = np.stack([before + inset, time[cut] - inset], axis=1).ravel()
@@ -692,6 +768,8 @@ def values_with_breaks(
     They are NaN, a gap in the line, or what `inside` (n,) says for the row before the break.
     """
     cut = np.flatnonzero(view.breaks[row:])
+    if not len(cut):
+        return _rounded(values[row:])
     added = np.full(len(cut), np.nan) if inside is None else inside[cut + row - 1]
     return _rounded(np.insert(values[row:], np.repeat(cut, 2), np.repeat(added, 2)))
 
@@ -702,7 +780,10 @@ def carried(values: np.ndarray) -> np.ndarray:
     >>> carried(np.array([np.nan, 2.0, np.nan, 3.0]))
     array([nan,  2.,  2.,  3.])
     """
-    last = np.maximum.accumulate(np.where(np.isnan(values), -1, np.arange(len(values))))
+    missing = np.isnan(values)
+    if not missing.any():
+        return values
+    last = np.maximum.accumulate(np.where(missing, -1, np.arange(len(values))))
     return np.where(last < 0, np.nan, values[last]) if len(values) else values
 
 

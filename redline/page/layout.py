@@ -20,6 +20,7 @@ TAB_TITLES = {
     YOUR_DATA: "Your data",
 }
 VIEW_SPANS = {300: "300 steps", 600: "600 steps", 2_000: "2,000 steps", 10_000: "10,000 steps"}
+MIN_SPAN = 10  # steps that the brush leaves in sight
 VIEW_SPANS |= {100_000: "100,000 steps", 1_000_000: "everything"}
 # ways to pick a threshold
 THRESHOLD_PICKS = {"best": "best F1", "one-percent": "about 1 % of steps"}
@@ -49,6 +50,7 @@ STORES = (
     "done",  # changes after each act
     "names",  # the tabs
     "wall",  # what the overview shows
+    "overview-line",  # what the brush shows
 )
 
 
@@ -57,7 +59,8 @@ def hidden_elements(interval: int, seed: int) -> list[Any]:
 
     `interval` is ms between two ticks, `seed` that of the simulated streams.
     """
-    served = {"seed": seed, "interval": interval, "simulated": list(STREAMS)}
+    spans = [{"label": text, "value": span} for span, text in VIEW_SPANS.items()]
+    served = {"seed": seed, "interval": interval, "simulated": list(STREAMS), "spans": spans}
     return [
         dcc.Location(id="url", refresh=False),
         dcc.Interval(id="tick", interval=interval),

@@ -37,5 +37,5 @@ def settings_from_link(monitor: Monitor, search: str) -> dict[str, Any]:
         "domain": domain,
         "shown": domain,
         **preview_fields(settings),
-        "range": span if span in VIEW_SPANS else DEFAULT_SPAN,
+        "range": min(VIEW_SPANS, key=lambda listed: abs(listed - span)),
     }

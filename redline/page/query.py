@@ -27,17 +27,20 @@ from redline.page.view import (
     View,
     bucket_steps,
     make_view,
+    only_applied,
     read_track_rows,
+    red_features,
     thin_view,
 )
 from redline.settings import SETTINGS_BY_NAME, Settings
 from redline.sources.recording import Recording
-from streams import KINDS
+from streams import KINDS, Simulated
 
 # the words for the codes of metrics.row_outcomes
 OUTCOME_WORDS = np.array(["", "caught", "false alarm", "missed", ""])
 # an event with anomalous steps of which none raised an alarm, as soon after another one
 SEEN = "seen, no alarm"
+THINNED_FEATURES = 8  # features whose extremes a thinned range has room for
 SLOW_STEPS = 20_000  # steps of a buffer above which answers come from a thread of their own
 MAX_STORED_ROWS = 100_000  # rows of a view that begins before the buffer
 LONG_REDRAWS = 200  # redraws of a range of more than MAX_ROWS steps while it passes once
@@ -98,7 +101,8 @@ class ViewQuery:
         if self.reads_store:
             self.first = max(self.first, self.end - MAX_STORED_ROWS)
         # steps of which one or a few are drawn
-        self.bucket = bucket_steps(min(span, self.end - self.first), len(self.feed.stream.names))
+        lanes = min(len(self.feed.stream.names), THINNED_FEATURES)
+        self.bucket = bucket_steps(min(span, self.end - self.first), lanes)
         if self.bucket > 1 and at is None and not is_finished(self.feed):
             # a long range is drawn whole each time: not for each new step
             beat = max(self.bucket, min(span, self.feed.tape.kept) // LONG_REDRAWS)
@@ -147,6 +151,8 @@ class ViewQuery:
             self.first,
             self.end,
             self.labels_version,
+            self.feed.applied.key,
+            self.feed.applied.threshold,
         )
 
     @cached_property
@@ -185,7 +191,20 @@ class ViewQuery:
         rows = rows._replace(label=self.service.truth(self.feed, rows.label, rows.time))
         events = self._buffer_events()
         view = make_view(rows, threshold, mark_outcomes(rows, threshold, events), events)
-        return thin_view(view, self.bucket)
+        if isinstance(self.feed.stream, Simulated):
+            view = view._replace(clock="simulated time, UTC")
+        return thin_view(view._replace(faint=self._only_applied(view)), self.bucket)
+
+    def _only_applied(self, view: View) -> tuple[tuple[int, int], ...]:
+        """Return what is anomalous under the applied settings but not under those of the query."""
+        applied = self.feed.applied
+        if applied == self.settings or view.red is None or self.reads_store:
+            return ()
+        track = self.monitor.request_track(self.feed.name, applied)
+        rows = read_track_rows(self.feed, track, applied.threshold, view.first, view.end)
+        if (rows.first, rows.end) != (view.first, view.end):  # the buffer has moved on meanwhile
+            return ()
+        return only_applied(rows, applied.threshold, view.red)
 
     def _prepend_stored_rows(self, rows: TrackRows) -> TrackRows:
         """Return the rows with those of the store from `first` to the buffer before them.
@@ -222,9 +241,9 @@ class ViewQuery:
         )
 
     def _buffer_events(self) -> list[tuple[int, int, str, str]] | None:
-        """Return (first absolute step, last, kind, outcome) of each event of the buffer.
+        """Return (first absolute step, last, kind, outcome) of each event from `first` on.
 
-        None where the truth is unknown.
+        Each is judged over the whole buffer. None where the truth is unknown.
         """
         start, score, alarm, label = self.buffer_scores(self.track)
         if label is None:
@@ -240,6 +259,7 @@ class ViewQuery:
                 outcome_word(event, above[event_reach(event, len(score))] > above[event.first]),
             )
             for event in metrics.event_outcomes(alarm, label, threshold)
+            if start + event.last + metrics.HIT_TOLERANCE >= self.first
         ]
 
     def caught_rows(self, settings: Settings) -> str:
@@ -346,6 +366,8 @@ def mark_outcomes(
     words = OUTCOME_WORDS[codes].astype(object)
     above = rows.score > threshold
     for first, last, _, outcome in events or ():
+        if last + metrics.HIT_TOLERANCE < rows.first:
+            continue
         reach = slice(max(first - rows.first, 0), max(last + 1 - rows.first, 0))
         late = slice(reach.stop, max(last + metrics.HIT_TOLERANCE + 1 - rows.first, 0))
         words[reach][above[reach]] = outcome
@@ -395,23 +417,38 @@ def new_incidents(title: str, found: Iterable[Incident], since: float) -> list[d
     ]
 
 
+def worst_feature(parts: np.ndarray, above: np.ndarray) -> int:
+    """Return the feature that contributes most to the highest of the scores that are `above`.
+
+    Args:
+        parts: (n, features) contributions, NaN = none.
+        above: (n,) bool, the anomalous rows; without one the first feature is returned.
+    """
+    marked = np.where(above[:, None] & np.isfinite(parts), parts, -np.inf)
+    return int(marked.max(axis=0).argmax()) if above.any() else 0
+
+
 def sparkline(feed: Feed, open_: int) -> dict[str, Any]:
-    """Return a sparkline of the last steps of the first feature.
+    """Return a sparkline of the last steps of the feature that is anomalous most.
 
     Its "line" is [x, y] points between 0 and 1, y null where missing; "marks" are the indices of
-    its anomalies; "open" is the number of open incidents, as given.
+    the anomalies of this feature; "open" is the number of open incidents, as given; "name" is that
+    of the feature, "" where there is only one.
     """
     steps = 240
     bins = 48
     threshold = feed.applied.threshold
     rows = read_track_rows(feed, feed.applied_track, threshold, feed.end - steps, feed.end)
-    line = rows.x[:, 0]
+    above = rows.score > threshold
+    feature = worst_feature(rows.parts, above)
+    name = rows.stream.names[feature] if len(rows.stream.names) > 1 else ""
+    line = rows.x[:, feature]
     known = line[np.isfinite(line)]
     if not len(known):
-        return {"line": [], "marks": [], "open": open_}
+        return {"line": [], "marks": [], "open": open_, "name": name}
     low = float(known.min())
     high = float(known.max())
-    anomalous = rows.score > threshold
+    anomalous = red_features(rows.parts, above, threshold)[:, feature]
     # thinned to about `bins` points; every anomalous one stays
     spread = np.linspace(0, len(line) - 1, bins).astype(int)
     kept = np.unique(np.concatenate([spread, np.flatnonzero(anomalous)]))
@@ -420,7 +457,8 @@ def sparkline(feed: Feed, open_: int) -> dict[str, Any]:
         [round(k / max(len(line) - 1, 1), 3), None if np.isnan(v) else v]
         for k, v in zip(kept.tolist(), level.tolist())
     ]
-    return {"line": points, "marks": np.flatnonzero(anomalous[kept]).tolist(), "open": open_}
+    marks = np.flatnonzero(anomalous[kept]).tolist()
+    return {"line": points, "marks": marks, "open": open_, "name": name}
 
 
 def heartbeat(monitor: Monitor, feed: Feed | None, at: int | None) -> dict[str, Any]:

@@ -28,6 +28,7 @@ EXPLAINED = 1e-6  # relative difference up to which parts add up to the score
 MIN_SPAN_STEPS = 10  # steps in a row from which an anomaly is one shaded span
 
 
+MAX_FAINT = 500  # marks of the applied settings behind those of a preview
 MAX_ROWS = 10_000  # rows that are drawn; longer ranges are thinned
 NO_DATA = "no data"
 LEARNING = "learning"
@@ -93,6 +94,10 @@ class View(NamedTuple):
     red: np.ndarray | None = None  # (n, features) bool, the features that a row is anomalous on
     gaps: tuple[Gap, ...] = ()
     steps: np.ndarray | None = None  # (n,) absolute step of each row of a thinned view
+    clock: str = "UTC"  # what the times are
+    peaks: np.ndarray | None = None  # (features,) highest contribution of each to a score
+    faint: tuple[tuple[int, int], ...] = ()  # (row, feature) anomalous only as applied
+    hidden: tuple[str, ...] = ()  # anomalous features that are not drawn
 
 
 class TrackRows(NamedTuple):
@@ -119,7 +124,7 @@ def read_track_rows(feed: Feed, track: Track, threshold: float, first: int, end:
         end = min(end, feed.tape.end)
         end = max(first, end)
         label = feed.tape.read("label", first, end) if feed.labelled else None
-        low, high = track.bounds(threshold, first, end)
+        low, high = feed.bounds(track, threshold, first, end)
         score, alarm = track.scores(first, end)
         parts = track.read("parts", first, end)  # (n, features), or (n, 1) before the first score
         assert parts is not None
@@ -186,6 +191,7 @@ def make_view(
         sentence=view_sentence(rows, above, runs, threshold),
         red=red_features(rows.parts, above, threshold),
         gaps=find_gaps(rows),
+        peaks=np.fmax.reduce(rows.parts, axis=0, initial=-np.inf),
     )
 
 
@@ -224,6 +230,7 @@ def thin_view(view: View, bucket: int) -> View:
                 _extremes(view.x, view.first, bucket),
                 _extremes(view.score[:, None], view.first, bucket),
                 np.flatnonzero(view.score > view.threshold),
+                np.array([row for row, _ in view.faint], int),
                 changes,
                 changes + 1,
                 np.clip(np.array(edges, int), 0, count - 1),
@@ -245,6 +252,7 @@ def thin_view(view: View, bucket: int) -> View:
         breaks=np.diff(jumps, prepend=0) > 0,
         red=None if view.red is None else view.red[kept],
         marks=[mark._replace(row=new_row(mark.row)) for mark in view.marks],
+        faint=tuple((new_row(row), feature) for row, feature in view.faint),
         spans=[(new_row(first), new_row(last)) for first, last in view.spans],
         truth=None
         if view.truth is None
@@ -287,6 +295,23 @@ def red_features(parts: np.ndarray, above: np.ndarray, threshold: float) -> np.n
     return red
 
 
+def only_applied(
+    applied: TrackRows, threshold: float, red: np.ndarray
+) -> tuple[tuple[int, int], ...]:
+    """Return the (row, feature) that are anomalous under the applied settings alone, the newest
+    MAX_FAINT.
+
+    Args:
+        applied: the same rows with the scores of the applied track.
+        threshold: the applied one.
+        red: (n, features) bool, what is anomalous under the previewed settings.
+    """
+    above = applied.score > threshold
+    found = red_features(applied.parts, above, threshold) & ~red.any(axis=1)[:, None]
+    rows, features = np.nonzero(found)
+    return tuple(zip(rows[-MAX_FAINT:].tolist(), features[-MAX_FAINT:].tolist()))
+
+
 def find_gaps(rows: TrackRows) -> tuple[Gap, ...]:
     """Return the spans without a value, of a feature or of all, and those without an opinion."""
     missing = np.isnan(rows.x)
@@ -303,6 +328,8 @@ def find_gaps(rows: TrackRows) -> tuple[Gap, ...]:
 
 def _spans_of(rows: TrackRows, where: np.ndarray, feature: int | None, text: str) -> list[Gap]:
     """Return a gap for each run of True in (n,), half a period longer at both ends."""
+    if not where.any():
+        return []
     half = rows.stream.period / 2
     time = rows.time
     return [

@@ -21,6 +21,7 @@ from redline.engine.monitor import Monitor
 from redline.feedback.labels import Label
 from redline.page import compare, layout, panels, query, redraw, upload
 from redline.page.actions import add_label, find_proposal
+from redline.page.brush import brush_data
 from redline.page.dash_app import require_one_process
 from redline.page.link import settings_from_link
 from redline.page.query import ViewQuery
@@ -367,6 +368,134 @@ def test_of_a_file_beyond_the_limit_every_row_is_scored_and_the_page_says_what_i
     assert set(spikes.tolist()) <= found
     seen = ViewQuery(service, layout.YOUR_DATA, Settings(), 600)
     assert seen.coverage == "over the last 10,000 of 24,000 steps"
+
+
+def test_the_brush_shows_the_whole_buffer_its_anomalies_and_what_is_in_sight(service, monitor):
+    recording, spikes = long_recording()
+    upload.show_recording(monitor, recording, b"", recording.total)
+    service = assemble_service(lambda store: monitor)
+    query = ViewQuery(service, layout.YOUR_DATA, Settings(threshold=7.0), 600, 12_000)
+    shown = brush_data(query, None)
+    assert (shown["first"], shown["end"]) == (0, 24_000)
+    assert (shown["left"], shown["right"], shown["live"]) == (11_400, 12_000, False)
+    assert np.round(np.array(shown["marks"]) * 24_000, -1).tolist() == spikes.tolist()
+    assert len(shown["line"]) == 600 and max(filter(None, shown["line"])) == 1.0
+    assert shown["text"] == "10 h of 17 d" and 0 < shown["learning"] < 0.01
+    edges = [recording.time[11_700] * 1_000, recording.time[11_760] * 1_000]
+    zoomed = brush_data(query, edges)
+    assert (zoomed["left"], zoomed["right"]) == (11_700, 11_760)
+    assert len(orjson.dumps(shown)) < 6_000
+
+
+def test_nothing_is_expected_beyond_what_a_stream_can_physically_be():
+    monitor = Monitor({"cpu": MonitoredStream(STREAMS["cpu"](seed=3))})
+    monitor.backfill(monitor.feeds["cpu"], 3_000)
+    service = assemble_service(lambda store: monitor)
+    feed = monitor.feeds["cpu"]
+    wide = Settings(threshold=6.0)
+    free = feed.applied_track.bounds(6.0, 0, 3_000)[0]
+    assert np.nanmin(free) < -5, "the detector alone expects less than 0 %"
+    seen = ViewQuery(service, "cpu", wide, 3_000).view
+    assert np.nanmin(seen.low) == 0.0 and np.nanmax(seen.high) <= 100.0
+    assert seen.clock == "simulated time, UTC"
+    assert feed.journal and all(0 <= anomaly.low <= anomaly.high <= 100 for anomaly in feed.journal)
+
+
+def test_a_sparkline_shows_the_feature_that_is_anomalous_and_only_its_marks(monitor):
+    x = np.random.default_rng(6).normal(size=(900, 2))
+    x[850, 1] += 40
+    x[800, 0] += 12
+    columns = Columns("time", ("calm", "loud"))
+    recording = Recording("two.csv", Chunk(np.arange(900) + 1.7e9, x, None), columns, {})
+    upload.show_recording(monitor, recording, b"", 900)
+    feed = monitor.feeds[layout.YOUR_DATA]
+    feed.applied = Settings(threshold=8.0)
+    spark = query.sparkline(feed, False, 0)
+    assert spark["name"] == "loud"
+    assert [spark["line"][mark][1] for mark in spark["marks"]] == [1.0], "only on its own line"
+
+
+def test_of_sixty_columns_eight_are_drawn_the_worst_first_and_a_visitor_may_choose(monitor):
+    x = np.random.default_rng(8).normal(size=(900, 60))
+    for feature, size in ((41, 90), (7, 60), (23, 30)):
+        x[850, feature] += size
+    columns = Columns("time", tuple(f"c{i}" for i in range(60)))
+    recording = Recording("wide.csv", Chunk(np.arange(900) + 1.7e9, x, None), columns, {})
+    upload.show_recording(monitor, recording, b"", 900)
+    service = assemble_service(lambda store: monitor)
+
+    def ask(held=None, chosen=None):
+        seen = ViewQuery(service, layout.YOUR_DATA, Settings(threshold=8.0), 600)
+        answer = redraw.redraw(seen, "light", {}, "event", held, chosen)
+        chart = (
+            json.loads(orjson.dumps(answer["chart"])) if answer["chart"] is not no_update else {}
+        )
+        lanes = [trace["name"] for trace in chart.get("data", ()) if trace["name"][0] == "c"]
+        return lanes, json.loads(json.dumps(answer["seen"])), answer
+
+    lanes, held, answer = ask()
+    assert lanes[:3] == ["c41", "c7", "c23"] and len(lanes) == 8
+    assert answer["lanes"][:2] == ["c0", "c1"] and not answer["no_lanes"]
+    assert answer["lanes_said"] == "8 of 60 columns are drawn, the worst first"
+    assert not ask(held)[0], "what is drawn stays"
+    lanes, held, answer = ask(held, ["c5", "gone", "c7"])
+    assert lanes == ["c5", "c7"] and "also anomalous: c23, c41" in answer["lanes_said"]
+
+
+def test_behind_a_preview_stand_the_marks_that_only_the_applied_settings_have(service, monitor):
+    feed = monitor.feeds["wave"]
+    applied = ViewQuery(service, "wave", feed.applied, 3_000).view
+    assert applied.faint == () and len(applied.marks) > 3
+    preview = ViewQuery(service, "wave", Settings(threshold=7.0), 3_000).view
+    red = set(np.flatnonzero(preview.red.any(axis=1)).tolist())
+    lost = set(np.flatnonzero(applied.red.any(axis=1)).tolist()) - red
+    assert lost and {row for row, _ in preview.faint} == lost
+    chart = redraw.chart_figure(
+        ViewQuery(service, "wave", Settings(threshold=7.0), 3_000),
+        {"theme": "light", "stream": "s", "revision": 0, "zoom": None, "lanes": [0]},
+        None,
+    )
+    name = "only under the applied settings"
+    (faint,) = [trace for trace in chart["data"] if trace["name"] == name]
+    assert len(faint["x"]) == len(lost) and faint["marker"]["line"]["dash"] == "dot"
+
+
+@pytest.mark.parametrize("other", [{"threshold": 2.5}, {"detector": "EWMA", "window": 90}])
+def test_other_settings_replace_band_and_scores_and_leave_the_lines(service, monitor, other):
+    """Applied to what the browser holds, the patch makes the plot that is sent whole."""
+
+    def ask(settings, held):
+        query = ViewQuery(service, "wave", settings, 600)
+        answer = redraw.redraw(query, "light", {}, "event", held)
+        chart = answer["chart"]
+        sent = None if chart is no_update else json.loads(orjson.dumps(chart))
+        return sent, json.loads(json.dumps(answer["seen"]))
+
+    held_chart, held = ask(Settings(), None)
+    first, waiting = (None, held) if "threshold" in other else ask(Settings(**other), held)
+    assert first is None and waiting["look"] == held["look"], "the old plot stays meanwhile"
+    monitor.backfill(monitor.feeds["wave"], 3)
+    while monitor.fill_tracks():
+        pass
+    patch, held = ask(Settings(**other), waiting)
+    for op in patch["operations"]:
+        *path, last = op["location"]
+        place = held_chart
+        for key in path:
+            place = place[key]
+        value = op["params"]["value"]
+        if op["operation"] == "Extend":
+            place[last].extend(value)
+        else:
+            place[last] = value
+    whole, _ = ask(Settings(**other), None)
+    for mine, sent in zip(held_chart["data"], whole["data"], strict=True):
+        for axis in ("x", "y"):
+            a, b = (np.array(trace.get(axis, []), float) for trace in (mine, sent))
+            assert a.shape == b.shape and np.allclose(a, b, rtol=1e-4, atol=1e-3, equal_nan=True)
+    assert held["points"] == len(whole["data"][0]["x"])
+    assert len(json.dumps(patch)) < 0.6 * len(json.dumps(whole))
+    assert held_chart["layout"]["meta"] == whole["layout"]["meta"]
 
 
 def test_a_link_is_followed_and_a_wrong_one_says_what_is_wrong(monitor):

@@ -129,6 +129,7 @@ VALID: dict[str, list[Any]] = {  # element.property -> odd values that are allow
     "window.value": [10, 500],
     "threshold.value": [1.5, 12, 3],
     "direction.value": ["both", "high", "low"],
+    "lanes.value": [None, [], ["CPU"], ["no such column"]],
     "by.value": ["row", "event"],
     "finding.data": [None, {"id": 0, "taken": False}, {"id": 2**40, "taken": True}],
     "compare-at.value": ["shared", "best"],

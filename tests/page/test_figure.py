@@ -117,7 +117,9 @@ def test_where_nothing_is_known_band_and_score_have_no_area():
         gone[:4] = np.nan
         gone[20:25] = np.nan
     breaks = np.arange(50) == 40
-    traces = figure.line_traces(seen(x=x, low=low, high=high, score=score, breaks=breaks), "light", 0)
+    traces = figure.line_traces(
+        seen(x=x, low=low, high=high, score=score, breaks=breaks), "light", 0
+    )
     bottom, top = (trace["y"] for trace in traces if trace["name"] == "expected")
     assert np.isnan(bottom[:4]).all() and np.isfinite(bottom[4:]).all()
     flat = [*range(20, 25), 40, 41]
@@ -151,6 +153,20 @@ def test_an_anomalous_stretch_of_the_line_is_red_and_only_isolated_steps_are_who
     assert line["line"]["color"] == RED["light"] and len(line["y"]) == len(line["x"])
     (anomaly,) = named(drawn, "anomaly")
     assert anomaly["marker"]["size"] == [figure.SIZES["critical"], figure.SMALL]
+
+
+def test_an_axis_carries_the_prefix_of_its_unit_and_the_hover_its_words_as_they_are():
+    view = seen(features=2)._replace(units=("B/s", "lots"), names=("disk <b>", "heat"))
+    drawn = figure.build_figure(view, "light", 50, "r")["layout"]
+    assert (drawn["yaxis"]["ticksuffix"], drawn["yaxis2"]["ticksuffix"]) == ("B/s", "")
+    assert drawn["yaxis"]["exponentformat"] == "SI", "not 1B for a thousand million"
+    assert drawn["meta"]["lanes"] == [
+        {"name": "disk <b>", "unit": "B/s", "si": True},
+        {"name": "heat", "unit": "lots", "si": False},
+    ]
+    clock = view._replace(clock="simulated time, UTC")
+    texts = [note["text"] for note in figure.layout_annotations(clock, "light", 50)]
+    assert "simulated time, UTC" in texts
 
 
 def test_a_long_anomaly_is_one_shaded_span():

@@ -18,6 +18,8 @@ def connect_browser(app: dash.Dash) -> None:
 
     connect("heard", Output("pause", "children"), Input("pulse", "data"))
     connect("sparks", Output("overview", "title"), Input("sparks", "data"))
+    brush = [Input("overview-line", "data"), State("zoom", "data"), State("served", "data")]
+    connect("brush", Output("brush", "title"), *brush)
     connect("tell", Output("popups", "title"), Input("news", "data"))
     shown = [
         Output("overview", "hidden"),

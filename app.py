@@ -37,8 +37,14 @@ from redline.page.callbacks.navigation import connect_navigation
 from redline.page.callbacks.panels import connect_panels
 from redline.page.dash_app import create_dash, register_routes
 from redline.page.link import settings_from_link
-from redline.page.panels import aria_attribute
-from redline.page.preview import PREVIEW_INPUTS, PREVIEW_STATE, preview_fields, previewed_settings
+from redline.page.panels import aria_attribute, empty_state
+from redline.page.preview import (
+    PREVIEW_INPUTS,
+    PREVIEW_STATE,
+    preview_fields,
+    preview_state,
+    previewed_settings,
+)
 from redline.page.query import ViewQuery, heartbeat, overview_cards, pick_threshold
 from redline.page.redraw import announce_incidents, curve_update, ready_query, redraw
 from redline.page.upload import connect_upload, show_recording, upload_area
@@ -53,7 +59,7 @@ from redline.settings import (
 )
 from redline.sources.csv import read_csv
 from redline.sources.machine import ThisMachine
-from redline.sources.pushed import OVERVIEW, THIS_MACHINE
+from redline.sources.pushed import OVERVIEW, THIS_MACHINE, YOUR_DATA
 from redline.storage.errors import StoreError, StoreFull
 from redline.storage.retention import Retention
 from redline.storage.sqlite import SqliteStore, UnavailableStore
@@ -66,6 +72,7 @@ NUMBERS = {  # element id -> what stands beside it
     "recall": "recall",
     "caught": "events caught",
 }
+NO_FILE = "Nothing here yet: drop a file."  # the sentence of *Your data* without one
 CURVE_EVERY = 4  # ticks between two updates of the precision and recall curve
 
 
@@ -92,13 +99,21 @@ def live_view() -> html.Main:
         id="chart", style={"height": "100%"}, figure=figure.EMPTY_FIGURE, config=layout.PLOT_CONFIG
     )
     left = [
+        html.H2("The stream", className="unseen"),
         html.P("Loading the stream …", id="explain", className="say"),
         upload_area(),
         html.Div(
-            [plot, html.Button("Go live", id="golive", hidden=True)],
+            [
+                html.Div(
+                    plot,
+                    className="graph",
+                    role="figure",
+                    **aria_attribute("label", "Chart of the stream"),
+                    **aria_attribute("describedby", "explain"),
+                ),
+                html.Button("Go live", id="golive", hidden=True),
+            ],
             className="plot",
-            role="img",
-            **aria_attribute("describedby", "explain"),
         ),
         layout.navigation_row(),
         layout.inject_row(),
@@ -134,6 +149,8 @@ def controls() -> html.Aside:
     ]
     return html.Aside(
         [
+            html.H2("Detector and threshold", className="unseen"),
+            html.Div(html.Span(id="chip", className="chip"), className="chip-row", role="status"),
             html.Label(["Detector", detector]),
             layout.labelled_slider("window", "Window", 5),
             layout.labelled_slider("threshold", "Threshold", 0.1),
@@ -216,10 +233,15 @@ def connect_settings(app: dash.Dash, service: Service) -> None:
 
 def apply_settings(service: Service, feed: Feed, settings: Settings | None) -> dict[str, Any]:
     """Apply settings to a stream, for every visitor; None undoes the last change."""
+    service.wait_until_restored([feed])
+    if settings is None and not feed.undone:
+        return {"acted": "There is no change of the settings to take back."}
     if settings is None:
         back = service.monitor.undo(feed.name)
         service.audit(page_actor(), "took settings back", feed.name)
         return {**preview_fields(back), "acted": "Back to the settings before."}
+    if settings == feed.applied:
+        return {"acted": f"{feed.stream.title} runs under these settings already."}
     service.monitor.apply(feed.name, settings)
     service.audit(page_actor(), "applied settings", feed.name, **preview_fields(settings))
     return {"acted": f"{feed.stream.title} now runs under these settings, for everybody."}
@@ -235,6 +257,7 @@ def connect_chart(app: dash.Dash, service: Service) -> None:
         "seen": Output("seen", "data"),
         "pulse": Output("pulse", "data"),
         "news": Output("news", "data"),
+        "heard": Output("heard", "data"),
         **{name: Output(name, "children") for name in texts},
     }
     inputs = {
@@ -248,7 +271,9 @@ def connect_chart(app: dash.Dash, service: Service) -> None:
         "zoom": Input("zoom", "data"),
     }
 
-    @app.callback(output=outputs, inputs=inputs, state={"seen": State("seen", "data")})
+    held = {name: State(name, "data") for name in ("seen", "heard")}
+
+    @app.callback(output=outputs, inputs=inputs, state=held)
     async def draw(
         n: int,
         domain: str,
@@ -258,9 +283,10 @@ def connect_chart(app: dash.Dash, service: Service) -> None:
         theme: str,
         zoom: Any,
         seen: Any,
+        heard: int | None,
         **values: Any,
     ) -> dict[str, Any]:
-        same = dict.fromkeys(outputs, no_update)
+        same = dict.fromkeys(outputs, no_update) | announce_incidents(service, heard)
         feed = monitor.feeds.get(domain)
         if feed is None:
             return {**same, **nothing_to_draw(monitor, domain)}
@@ -270,13 +296,13 @@ def connect_chart(app: dash.Dash, service: Service) -> None:
             query = await ready_query(service, domain, settings, span, past)
         except SettingsError as error:  # a window that this detector cannot take
             refused = {"explain": f"{error}.", "status": "cannot run"}
-            return {**same, **refused, "pulse": heartbeat(monitor, feed, None)}
+            pulse = heartbeat(monitor, feed, None) | preview_state(feed)
+            return {**same, **refused, "pulse": pulse}
         view = (theme, zoom or {}, by, seen)
         if query.reads_store:
             answer = await asyncio.to_thread(redraw, query, *view)
         else:
             answer = redraw(query, *view)
-        answer |= announce_incidents(service, feed, seen, answer["seen"])
         if ctx.triggered_id != "tick" or not n or n % CURVE_EVERY == 0:
             answer["curve"] = curve_update(query, by, theme)
         return {**same, **answer}
@@ -287,8 +313,20 @@ def nothing_to_draw(monitor: Monitor, domain: str) -> dict[str, Any]:
     pulse = heartbeat(monitor, None, None)
     if domain == OVERVIEW:
         return {**overview_cards(monitor), "pulse": pulse}
-    explain = "Nothing here yet: drop a file."
-    return {"explain": explain, "status": "no file yet", "pulse": pulse}
+    said = NO_FILE if domain == YOUR_DATA else f"No stream is called {domain!r} any more."
+    return {
+        **dict.fromkeys(NUMBERS, "–"),
+        "points": "0",
+        "anomalies": "0",
+        "rate": "–",
+        "status": "no file yet" if domain == YOUR_DATA else "no such stream",
+        "explain": said,
+        "history": empty_state(said),
+        "chart": figure.EMPTY_FIGURE,
+        "curve": figure.EMPTY_FIGURE,
+        "seen": None,
+        "pulse": {**pulse, "age": None},
+    }
 
 
 def build_monitor(settings: ServerSettings, store: ResultStore | None) -> Monitor:

@@ -14,11 +14,13 @@ import socket
 import sys
 import threading
 import webbrowser
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import dash
+import numpy as np
 from dash import Input, Output, State, ctx, dcc, html, no_update
 
 from detectors import DETECTORS
@@ -35,6 +37,7 @@ from redline.page.callbacks.browser import connect_browser
 from redline.page.callbacks.feedback import connect_feedback
 from redline.page.callbacks.navigation import connect_navigation
 from redline.page.callbacks.panels import connect_panels
+from redline.page.callbacks.tuning import connect_tuning, find_settings_box
 from redline.page.dash_app import create_dash, register_routes
 from redline.page.link import settings_from_link
 from redline.page.panels import aria_attribute, empty_state
@@ -46,6 +49,7 @@ from redline.page.preview import (
     previewed_settings,
 )
 from redline.page.query import ViewQuery, heartbeat, overview_cards, pick_threshold
+from redline.page.race import Races, race_update
 from redline.page.redraw import announce_incidents, curve_update, ready_query, redraw
 from redline.page.upload import connect_upload, show_recording, upload_area
 from redline.settings import (
@@ -70,7 +74,7 @@ NUMBERS = {  # element id -> what stands beside it
     "alarms": "alarms",
     "precision": "precision",
     "recall": "recall",
-    "caught": "events caught",
+    "caught": "caught",
 }
 NO_FILE = "Nothing here yet: drop a file."  # the sentence of *Your data* without one
 CURVE_EVERY = 4  # ticks between two updates of the precision and recall curve
@@ -83,7 +87,6 @@ def page_layout(monitor: Monitor, interval: int, seed: int) -> html.Div:
             *layout.hidden_elements(interval, seed),
             layout.header(),
             layout.trouble_bar(),
-            layout.card_row(),
             layout.domain_tabs(monitor),
             layout.overview_tiles(monitor),
             live_view(),
@@ -98,10 +101,12 @@ def live_view() -> html.Main:
     plot = dcc.Graph(
         id="chart", style={"height": "100%"}, figure=figure.EMPTY_FIGURE, config=layout.PLOT_CONFIG
     )
+    sentence = html.P("Loading the stream …", id="explain", className="say")
     left = [
         html.H2("The stream", className="unseen"),
-        html.P("Loading the stream …", id="explain", className="say"),
+        html.Div([sentence, layout.label_buttons()], className="top"),
         upload_area(),
+        layout.navigation_row(),
         html.Div(
             [
                 html.Div(
@@ -115,27 +120,26 @@ def live_view() -> html.Main:
             ],
             className="plot",
         ),
-        layout.navigation_row(),
         layout.inject_row(),
     ]
-    return html.Main([html.Section(left, className="panel stage"), controls()], id="stage")
+    return html.Main([html.Section(left, className="stage"), controls()], id="stage")
 
 
 def controls() -> html.Aside:
     detector = layout.dropdown(
         "detector", {name: name for name in DETECTORS}, SETTINGS_BY_NAME["detector"].default
     )
-    sides = {"both": "both sides", "high": "only high", "low": "only low"}
+    sides = {"both": "above and below", "high": "only above", "low": "only below"}
     direction = layout.dropdown("direction", {name: sides[name] for name in DIRECTIONS}, "both")
     numbers = [
         part for name, words in NUMBERS.items() for part in (html.Dt(words), html.Dd("–", id=name))
     ]
     unit_of_count = dcc.RadioItems(
-        {"row": "by step", "event": "by event"}, "row", id="by", inline=True, className="by"
+        {"event": "by event", "row": "by step"}, "event", id="by", inline=True, className="by"
     )
     curve = dcc.Graph(
         id="curve",
-        style={"height": "140px"},
+        style={"height": "220px"},
         figure=figure.EMPTY_FIGURE,
         config={"displayModeBar": False, "responsive": True},
     )
@@ -150,20 +154,26 @@ def controls() -> html.Aside:
     return html.Aside(
         [
             html.H2("Detector and threshold", className="unseen"),
-            html.Div(html.Span(id="chip", className="chip"), className="chip-row", role="status"),
-            html.Label(["Detector", detector]),
+            html.Div(
+                [
+                    html.Div(html.Span(id="chip", className="chip"), role="status"),
+                    unit_of_count,
+                ],
+                className="chip-row",
+            ),
+            html.Dl(numbers, className="delta"),
+            html.P(id="covers", className="soft small"),
+            curve,
+            html.Label(["Detector", detector], className="inline"),
             layout.labelled_slider("window", "Window", 5),
             layout.labelled_slider("threshold", "Threshold", 0.1),
-            html.Label(["Anomalous when", direction], className="inline"),
-            html.Dl(numbers, className="delta"),
-            unit_of_count,
-            curve,
+            html.Label(["Direction", direction], className="inline"),
             html.Div(picks, className="row small"),
+            find_settings_box(),
             html.Div(buttons, className="acts"),
             html.P(id="acted", role="status", className="soft small"),
             layout.proposal_box(),
-        ],
-        className="panel",
+        ]
     )
 
 
@@ -174,15 +184,27 @@ def build_app(
     assets = Path(__file__).parent / "assets"
     app = create_dash(service, assets, lambda: page_layout(service.monitor, interval, seed))
     connect_settings(app, service)
-    connect_chart(app, service)
+    races = Races(service.monitor)
+    connect_chart(app, service, races)
     connect_navigation(app, service)
     connect_panels(app, service)
     connect_feedback(app, service)
     connect_upload(app, service)
-    connect_actions(app, service, seed)
+    connect_tuning(app, service, find_settings)
+    connect_actions(app, service, seed, races)
     connect_browser(app)
     register_routes(app)
     return app
+
+
+def find_settings(
+    x: np.ndarray, label: np.ndarray | None, floors: tuple[float, ...]
+) -> Iterator[Any]:
+    """Return the search for settings over x (steps, features)."""
+    from redline.evaluation import finder
+
+    search: Iterator[Any] = finder.find_settings(x, label, floors)
+    return search
 
 
 def connect_settings(app: dash.Dash, service: Service) -> None:
@@ -247,10 +269,11 @@ def apply_settings(service: Service, feed: Feed, settings: Settings | None) -> d
     return {"acted": f"{feed.stream.title} now runs under these settings, for everybody."}
 
 
-def connect_chart(app: dash.Dash, service: Service) -> None:
+def connect_chart(app: dash.Dash, service: Service, races: Races) -> None:
     """Connect the redraw: each tick reads what the monitor keeps and sends what is new."""
     monitor = service.monitor
-    texts = ("points", "anomalies", "rate", "status", "explain", "history", *NUMBERS)
+    cards = ("points", "anomalies", "rate", "status")
+    texts = (*cards, "explain", "history", "race", "covers", *NUMBERS)
     outputs = {
         "chart": Output("chart", "figure"),
         "curve": Output("curve", "figure"),
@@ -299,12 +322,16 @@ def connect_chart(app: dash.Dash, service: Service) -> None:
             pulse = heartbeat(monitor, feed, None) | preview_state(feed)
             return {**same, **refused, "pulse": pulse}
         view = (theme, zoom or {}, by, seen)
-        if query.reads_store:
+        if query.is_slow:
             answer = await asyncio.to_thread(redraw, query, *view)
         else:
             answer = redraw(query, *view)
+        answer |= race_update(races, feed, seen, answer["seen"])
         if ctx.triggered_id != "tick" or not n or n % CURVE_EVERY == 0:
-            answer["curve"] = curve_update(query, by, theme)
+            if query.is_slow:
+                answer["curve"] = await asyncio.to_thread(curve_update, query, by, theme)
+            else:
+                answer["curve"] = curve_update(query, by, theme)
         return {**same, **answer}
 
 

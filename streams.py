@@ -1,4 +1,4 @@
-"""Streams: sources of numbers, among them ten simulated ones with labelled anomalies.
+"""Streams: sources of numbers, among them twelve simulated ones with labelled anomalies.
 
 A simulated stream has two layers. The *base* is a season plus noise, made in blocks of
 SIMULATION_BLOCK steps. A block is a pure function of (seed, block), so the numbers do not depend on
@@ -85,8 +85,8 @@ class SimulatedEvent(NamedTuple):
     start: int  # absolute step
     kind: str
     features: tuple[int, ...]
-    # (length,) local noise standard deviations, signed; of a kind without a size only the length
-    # counts
+    # (length, features) local noise standard deviations, signed; of a kind without a size only the
+    # length counts
     shape: FloatArray
     offset: int = 0  # contextual: steps to the hour of the season whose value is shown
 
@@ -426,9 +426,9 @@ class Simulated(Stream):
         feature = int(draw.integers(len(self.names)))
         side = int(draw.choice((-1, 1)))
         features = tuple(range(len(self.names))) if kind in self.together else (feature,)
-        event = SimulatedEvent(
-            start, kind, features, size * (self.sides[feature] or side) * habit.shape(draw, last)
-        )
+        sides = [self.sides[each] or side for each in features]
+        shape = size * habit.shape(draw, last)[:, None] * sides
+        event = SimulatedEvent(start, kind, features, shape)
         return self._as_contextual(event, size) if kind == "contextual" else event
 
     def _as_contextual(self, event: SimulatedEvent, size: float) -> SimulatedEvent:
@@ -498,7 +498,7 @@ class Simulated(Stream):
             )
             deviation = moved[:, list(event.features)]
         else:
-            deviation = spread * event.shape[first - event.start :][: len(x), None]
+            deviation = spread * event.shape[first - event.start :][: len(x)]
         low, high = np.transpose([self.limits[feature] for feature in event.features])
         return np.clip(x + deviation, low, high)
 
@@ -784,6 +784,69 @@ class Iot(Simulated):
         return calm + slow + spread * autoregressive(self.white("noise", block), 0.7), spread
 
 
+class WebService(Simulated):
+    """Traffic of a web service, smooth by day and by week, with bursts, dips, dead spells, and
+    deployments that shift its level.
+    """
+
+    title = "Web service"
+    names = ("requests", "latency", "errors")
+    units = ("1/s", "ms", "%")
+    floors = (1.0, 0.5, 0.01)
+    period = 60.0
+    season = 7 * 1440
+    limits = ((0.0, np.inf), (0.0, np.inf), (0.0, 100.0))
+    sides = (0, 1, 1)
+    habits = HABITS | {
+        "collective": Habit(4, 5, 10, burst),
+        "shift": Habit(2, 14, 24),
+        "dropout": Habit(1, 12, 24),
+    }
+
+    def profile(self) -> FloatArray:
+        hour, rest = self.calendar()
+        load = 0.3 + (0.45 * bump(hour, 14, 4) + 0.3 * bump(hour, 20.5, 2.5)) * (1 - 0.35 * rest)
+        return np.stack([900 * load, 70 + 60 * load**2, 0.3 + 0.2 * load], 1)
+
+    def base(self, block: int, calm: FloatArray) -> tuple[FloatArray, FloatArray]:
+        spread = calm * (0.015, 0.015, 0.04)
+        slow = calm * (0.01, 0.005, 0.02) * self.wander(block)
+        return calm + slow + spread * autoregressive(self.white("noise", block), 0.2), spread
+
+
+class Health(Simulated):
+    """A patient at a bedside monitor who sleeps, rests and walks, with sensors that come off, and
+    minutes in which all four signs get worse together.
+    """
+
+    title = "Health"
+    names = ("heart rate", "oxygen", "breathing", "blood pressure")
+    units = ("1/min", "%", "1/min", "mmHg")
+    floors = (0.5, 0.1, 0.2, 0.5)
+    period = 60.0
+    season = 1440
+    limits = ((0.0, 300.0), (0.0, 100.0), (0.0, 80.0), (0.0, 300.0))
+    sides = (1, -1, 1, -1)
+    habits = HABITS | {
+        "shift": Habit(2, 12, 20),
+        "drift": Habit(2, 16, 30, ramp),
+        "dropout": Habit(4, 2, 8),
+    }
+    together = frozenset({"shift", "drift"})
+
+    def profile(self) -> FloatArray:
+        hour, _ = self.calendar()
+        asleep = bump(hour, 2, 4.5)
+        active = bump(hour, 10, 1) + 0.7 * bump(hour, 16.5, 1.2)
+        signs = ((72, -13, 22), (97, -1.2, -0.6), (15, -2.5, 5), (122, -14, 12))
+        return np.stack([rest + low * asleep + high * active for rest, low, high in signs], 1)
+
+    def base(self, block: int, calm: FloatArray) -> tuple[FloatArray, FloatArray]:
+        spread = np.tile((2.0, 0.3, 0.7, 3.0), (SIMULATION_BLOCK, 1))
+        slow = 0.6 * spread * self.wander(block)
+        return calm + slow + spread * autoregressive(self.white("noise", block), 0.5), spread
+
+
 STREAMS: dict[str, type[Simulated]] = {
     "wave": Wave,
     "cpu": Cpu,
@@ -795,4 +858,6 @@ STREAMS: dict[str, type[Simulated]] = {
     "server": Server,
     "stocks": Stocks,
     "iot": Iot,
+    "web-service": WebService,
+    "health": Health,
 }

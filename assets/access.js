@@ -121,7 +121,7 @@
   // --- the search
 
   function onSearchKey(event) {
-    const field = $("search"), found = [...document.querySelectorAll("#found button")], at = found.indexOf(event.target);
+    const field = $("search"), found = [...document.querySelectorAll("#streams-found button")], at = found.indexOf(event.target);
     const typing = /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName) && !event.target.readOnly;
     if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey && field) return event.preventDefault(), field.focus();
     if (!field || (event.target !== field && at < 0)) return;

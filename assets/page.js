@@ -193,7 +193,12 @@
   }
 
   function copyLink() {
-    const confirmCopy = () => { $("share").textContent = "Copied"; setTimeout(() => ($("share").textContent = "Share"), 1500); };
+    const confirmCopy = () => {
+      const share = $("share");
+      const say = (word) => { share.textContent = word; share.classList.toggle("copied", word === "Copied"); };
+      say("Copied");
+      setTimeout(say, 1500, "Share");
+    };
     if (navigator.clipboard) navigator.clipboard.writeText(location.href).then(confirmCopy, () => prompt("The link to this view", location.href));
     else prompt("The link to this view", location.href);
   }
@@ -299,6 +304,12 @@
     event.stopPropagation();
   }
 
+  // a row of the comparison: its detector, with its own best threshold where that is what it shows
+  function chooseDetector({ detector, threshold }) {
+    setProps("detector", { value: detector });
+    if (threshold) setProps("threshold", { value: Number(threshold) });
+  }
+
   function onClick(event) {
     const act = event.target.closest("[data-act]");
     if (act) return actOnIncident(act);
@@ -310,7 +321,7 @@
     if (!el) return event.target.id === "keys" ? event.target.close() : undefined;
     if (el.dataset.step) showMoment(Number(el.dataset.step), el.dataset.stream);
     else if (el.dataset.domain) openStream(el.dataset.domain);
-    else if (el.dataset.detector) setProps("detector", { value: el.dataset.detector });
+    else if (el.dataset.detector) chooseDetector(el.dataset);
     else if (el.id === "theme") setTheme((localStorage.theme = document.documentElement.dataset.theme === "dark" ? "light" : "dark"));
     else if (el.id === "bell") toggleBell();
     else if (el.id === "share") copyLink();
@@ -337,6 +348,12 @@
 
   const sliderTexts = (window_, threshold, size) => [`${window_} steps`, `${Number(threshold).toFixed(1)} σ`, `${size} σ`];
 
+  // The proposal of a search moves the controls, as a preview.
+  function showProposal(found) {
+    for (const [name, value] of Object.entries(found || {})) setProps(name, { value });
+    return noUpdate();
+  }
+
   // the names that redline/page/callbacks/browser.py calls them by
   const redline = {
     heard: receiveHeartbeat,
@@ -347,6 +364,7 @@
     picked: pickOnPlot,
     previewed: showPreview,
     opened: keepOpened,
+    found: showProposal,
     said: sliderTexts,
     address: updateAddress,
   };

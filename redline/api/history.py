@@ -86,7 +86,7 @@ def rows_from_store(store: SqliteStore, name: str, asked: HistoryRange) -> Histo
     if n:
         start = float(found.time[0])
         end = float(found.time[-1])
-        anomalies = store.anomalies(AnomalyQuery(name, start, end, limit=n))
+        anomalies = store.anomalies(AnomalyQuery((name,), start, end, limit=n))
         anomalous = np.isin(found.time, [each["time"] for each in anomalies])
     return HistoryRows(step, found.time, found.x, found.score, anomalous)
 

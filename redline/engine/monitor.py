@@ -30,7 +30,7 @@ from redline.engine.results import (
     log_failure,
 )
 from redline.engine.stacking import MIN_STACKED, StackingKey, advance_stacked, stacking_key
-from redline.engine.tape import BUFFER_STEPS
+from redline.engine.tape import BUFFER_STEPS, split_chunk
 from redline.engine.track import Track
 from redline.settings import ServerSettings, Settings, validate_settings
 from redline.sources.pushed import (
@@ -43,10 +43,17 @@ from redline.sources.pushed import (
     validate_points,
     validate_source_name,
 )
+from redline.sources.recording import Recording
 from streams import Stream
 
 MAX_TRACKS = 64  # tracks kept over all streams
+# values, steps x features, that the tracks kept beside the applied ones may have scores of; one
+# takes about 40 bytes
+MAX_TRACK_VALUES = 10_000_000
+# values of a recording that are kept, so that every row of it can be reached
+MAX_RECORDING_VALUES = 500_000
 IDLE_SECONDS = 120.0  # seconds after which a track that is not requested is evicted
+PATIENT_SECONDS = 3.0  # seconds that a patient request of a track stands back behind others
 BEAT_SECONDS = 0.1  # seconds between two rounds
 MAX_ELAPSED = 1.0  # seconds a round makes up for; a machine that slept owes no burst
 SIMULATED_PACE = 10.0  # steps a wall second at 1x, for streams without a clock of their own
@@ -179,12 +186,16 @@ class Monitor:
             self._totals = now, Totals(len(feeds), points, anomalies, arrived)
         return self._totals[1]
 
-    def request_track(self, name: str, settings: Settings) -> Track:
-        """Return the track of these settings; the loop is woken to fill a new one."""
+    def request_track(self, name: str, settings: Settings, patient: bool = False) -> Track:
+        """Return the track of these settings; the loop is woken to fill a new one.
+
+        A patient request is served after all others of the last PATIENT_SECONDS.
+        """
         feed = self.feeds[name]
+        asked = self.clock() - (PATIENT_SECONDS if patient else 0.0)
         with feed.lock:
             track = feed.track(validate_settings(settings))
-            track.requested_at = self.clock()
+            track.requested_at = max(track.requested_at, asked)
         if feed.pushed:
             self.viewed[name] = feed
             if not feed.ready:
@@ -255,9 +266,11 @@ class Monitor:
     def open(self, name: str, stream: Stream, about: Any = None, steps: int = 0) -> Feed:
         """Put a stream in a slot, the newest wins, and take `steps` of it at once.
 
-        The same file again keeps its settings.
+        The buffer of a recording holds all of its rows, up to MAX_RECORDING_VALUES. The same file
+        again keeps its settings.
         """
-        feed = self._make_feed(name, stream, own_clock=False, about=about)
+        capacity = recording_capacity(stream) if isinstance(stream, Recording) else BUFFER_STEPS
+        feed = self._make_feed(name, stream, own_clock=False, about=about, capacity=capacity)
         old = self._restore_quietly(name)
         if old is not None and json.loads(old.origin) == feed.origin:
             feed.applied = old.applied
@@ -590,10 +603,10 @@ class Monitor:
         """Take so many steps at once, as if the stream had been watched before."""
         chunk = feed.stream.take(steps)
         feed.live = False
-        if len(chunk.x):
+        for piece in split_chunk(chunk, feed.capacity):  # each row is scored before it may leave
             with feed.lock:
-                feed.append(chunk, self.wall())
-            feed.catch_up(feed.applied_track, steps)
+                feed.append(piece, self.wall())
+            feed.catch_up(feed.applied_track, feed.capacity)
         feed.live = True
 
     def beat(self) -> None:
@@ -798,8 +811,11 @@ class Monitor:
         ]
         spare.sort(key=lambda item: item[0])
         excess = len(spare) + len(self._active_feeds()) - MAX_TRACKS
+        values = sum(feed.tape.kept * len(feed.stream.names) for _, feed, _ in spare)
         for i, (requested_at, feed, key) in enumerate(spare):
-            if i < excess or requested_at < now - IDLE_SECONDS:
+            too_much = values > MAX_TRACK_VALUES
+            values -= feed.tape.kept * len(feed.stream.names)
+            if i < excess or too_much or requested_at < now - IDLE_SECONDS:
                 with feed.lock:
                     feed.tracks.pop(key, None)
         for feed in list(self.viewed.values()):
@@ -816,6 +832,12 @@ class Monitor:
             if feed.pushed:
                 self.sources_to_retry.add(feed.name)
             return None
+
+
+def recording_capacity(recording: Recording) -> int:
+    """Return how many of its rows a recording's buffer holds: all, where there is room for them."""
+    most = MAX_RECORDING_VALUES // len(recording.names)
+    return max(min(recording.total, most), BUFFER_STEPS)
 
 
 def _waits(feed: Feed) -> bool:

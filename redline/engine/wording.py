@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 SEVERITIES = ("info", "warning", "critical")  # score / threshold from 1, from 1.5, from 2
 SI_UNITS = ("B/s", "B", "bit/s", "W", "Hz", "V", "A", "Wh")  # units that take an SI prefix
+DURATION_UNITS = {"d": 86_400, "h": 3_600, "min": 60, "s": 1}  # seconds
 ORDINALS = (
     "",
     "",
@@ -95,6 +96,29 @@ def format_time(time: float, period: float) -> str:
     if period >= 60:
         return f"{at:%a %H:%M}"
     return f"{at:%H:%M:%S}" + (f".{at.microsecond // 100_000}" if period < 1 else "")
+
+
+def format_duration(seconds: float) -> str:
+    """Format a length of time in its one or two largest units.
+
+    >>> format_duration(0.4), format_duration(27.3), format_duration(281.0)
+    ('0.4 s', '27 s', '4 min 41 s')
+    >>> format_duration(7_260.0), format_duration(200_000.0), format_duration(86_400.0)
+    ('2 h 1 min', '2 d 7 h', '1 d')
+    """
+    if not math.isfinite(seconds):
+        return "–"
+    if seconds < 10:
+        return f"{max(seconds, 0.0):.1f}".removesuffix(".0") + " s"
+    left = round(seconds)
+    parts = []
+    for unit, length in DURATION_UNITS.items():
+        count, left = divmod(left, length)
+        if count:
+            parts.append(f"{count} {unit}")
+        elif parts:
+            break
+    return " ".join(parts[:2])
 
 
 def anomaly_reason(

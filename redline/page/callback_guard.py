@@ -25,7 +25,7 @@ from redline.engine.wording import SEVERITIES
 from redline.incidents.incident import MAX_NOTE_LENGTH, SNOOZES
 from redline.page.actions import axis_seconds
 from redline.page.incident_list import SCOPES, STATE_FILTERS
-from redline.page.layout import FAULT_SIZES, PANEL_NAMES, VIEW_SPANS
+from redline.page.layout import COMPARE_AT, FAULT_SIZES, PANEL_NAMES, VIEW_SPANS
 from redline.settings import SETTINGS_BY_NAME, Settings
 from redline.sources.csv_cells import MAX_COLUMNS, MAX_LINE_LENGTH
 from redline.sources.pushed import MAX_NAME_LENGTH
@@ -36,6 +36,7 @@ BIG_CALL_BYTES = 65_536  # a larger call, such as an uploaded file, is checked i
 MAX_WHOLE = 2**53  # the largest whole number that a browser counts without a gap
 MAX_TABS = 1_000  # names of tabs a browser may hold
 MAX_KEY = 20  # parts of what identifies a track
+MAX_RACE_LENGTH = 400  # characters of the version of a race
 MAX_CLICKED = 1_000  # points under one click
 MAX_LINK_LENGTH = 4_000  # characters of the query of the page's address
 MAX_FILE_NAME_LENGTH = 255  # characters; no file system has longer ones
@@ -131,6 +132,12 @@ class _Seen(_Held):
     end: Whole
     number: Count
     whole: bool
+    race: Annotated[str, Len(0, MAX_RACE_LENGTH)] = ""
+
+
+class _Finding(_Held):
+    id: Count
+    taken: bool
 
 
 class _Clicked(BaseModel):
@@ -211,10 +218,14 @@ VALUE_RULES = {
         f"one of {', '.join(map(str, VIEW_SPANS))}",
     ),
     "by.value": value_rule(Literal["row", "event"], "row or event"),
+    "compare-at.value": value_rule(
+        Annotated[str, one_of(lambda: list(COMPARE_AT))], f"one of {', '.join(COMPARE_AT)}"
+    ),
     "look.data": value_rule(Theme, "light or dark"),
     "lower.value": value_rule(
         Annotated[str, one_of(lambda: list(PANEL_NAMES))], f"one of {', '.join(PANEL_NAMES)}"
     ),
+    "finding.data": value_rule(_Finding | None, "the id of a search, or null"),
     "done.data": value_rule(Number | None, "a number, or null"),
     "at.data": value_rule(_ViewEnd | None, "the id of a stream and a step, or null"),
     "zoom.data": value_rule(_Zoom | None, "a revision, a stream and a range of time, or null"),

@@ -47,7 +47,7 @@ class IncidentFilter(NamedTuple):
 
 
 def incident_area() -> html.Div:
-    """Return the list, still empty, with its filters and the dialog in which a note is written."""
+    """Return the list, still empty, with its filters."""
     scope = dcc.RadioItems(SCOPES, "stream", id="incident-scope", inline=True, className="by")
     severities = {name: f"{name} or worse" for name in wording.SEVERITIES}
     severities |= {wording.SEVERITIES[0]: "any severity"}
@@ -62,7 +62,12 @@ def incident_area() -> html.Div:
         part,
         html.Span(id="incident-said", role="status", className="soft"),
     ]
-    note = html.Dialog(
+    return html.Div([html.Div(filters, className="row small filters"), html.Div(id="incidents")])
+
+
+def note_dialog() -> html.Dialog:
+    """Return the dialog in which a note on an incident is written."""
+    return html.Dialog(
         [
             html.B("Note on this incident", id="note-title"),
             html.P(id="note-on", className="soft"),
@@ -77,9 +82,6 @@ def incident_area() -> html.Div:
         ],
         id="note",
         **aria_attribute("labelledby", "note-title"),
-    )
-    return html.Div(
-        [html.Div(filters, className="row small filters"), html.Div(id="incidents"), note]
     )
 
 
@@ -155,7 +157,7 @@ def incident_entry(feeds: Mapping[str, Feed], incident: Incident, named: bool) -
     ]
     return html.Div(
         [head, html.Div([text, *notes]), html.Span(_act_buttons(incident), className="row small")],
-        className=f"incident {incident.state}",
+        className=f"incident is-{incident.state}",
     )
 
 

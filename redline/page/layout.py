@@ -9,7 +9,8 @@ from dash import dcc, html
 
 from redline.engine.monitor import SPEEDS, Monitor
 from redline.feedback.labels import EXPECTED_LABEL, MISSED_LABEL
-from redline.page.incident_list import incident_area
+from redline.page.compare import COMPARE_AT, COMPARE_HEADS
+from redline.page.incident_list import incident_area, note_dialog
 from redline.page.panels import aria_attribute, data_attribute
 from redline.settings import SETTINGS_BY_NAME
 from redline.sources.pushed import OVERVIEW, THIS_MACHINE, YOUR_DATA
@@ -22,6 +23,7 @@ TAB_TITLES = {
     YOUR_DATA: "Your data",
 }
 VIEW_SPANS = {300: "300 steps", 600: "600 steps", 2_000: "2,000 steps", 10_000: "10,000 steps"}
+VIEW_SPANS |= {100_000: "100,000 steps", 1_000_000: "everything"}
 # ways to pick a threshold
 THRESHOLD_PICKS = {"best": "best F1", "one-percent": "about 1 % of steps"}
 FAULT_SIZES = (1.0, 20.0)  # least and largest size of an injected fault, standard deviations
@@ -74,20 +76,24 @@ def hidden_elements(interval: int, seed: int) -> list[Any]:
 
 
 def header() -> html.Header:
-    """Return the header: the age of the data, the clock and the buttons of the page."""
+    """Return the header: the age of the data, the cards and the buttons of the page.
+
+    The buttons are drawn as icons by assets/style.css; their words stay for screen readers.
+    """
     return html.Header(
         [
             html.H1([html.I(), "Redline"]),
             html.Span("connecting", id="age", className="live"),
             html.Span(id="clock", className="soft wide"),
+            card_row(),
             html.Span(className="grow"),
             stream_search(),
-            html.Button("Pause", id="pause", title="freeze this view; data keeps arriving (space)"),
+            icon_button("pause", "Pause", "freeze this view; data keeps arriving (space)"),
             dropdown("speed", {speed: f"{speed}x" for speed in SPEEDS}, 1),
-            html.Button("Bell off", id="bell", title="sound when an alarm comes"),
-            html.Button("Dark", id="theme", title="light or dark"),
-            html.Button("Share", id="share", title="copy a link to this view"),
-            html.Button("?", id="help", title="keys (?)", className="wide"),
+            icon_button("bell", "Bell off", "sound when an alarm comes"),
+            icon_button("theme", "Dark", "light or dark"),
+            icon_button("share", "Share", "copy a link to this view"),
+            html.Button("?", id="help", title="keys (?)", className="plain wide"),
         ]
     )
 
@@ -101,8 +107,13 @@ def stream_search() -> html.Div:
         placeholder="Stream ( / )",
         autoComplete="off",
     )
-    found = html.Div(id="found", role="group", **aria_attribute("label", "Streams found"))
+    found = html.Div(id="streams-found", role="group", **aria_attribute("label", "Streams found"))
     return html.Div([field, found], className="search")
+
+
+def icon_button(name: str, words: str, title: str) -> html.Button:
+    """Return a button of the header that shows an icon instead of its words."""
+    return html.Button(words, id=name, title=title, className="plain icon")
 
 
 def trouble_bar() -> html.Div:
@@ -112,11 +123,10 @@ def trouble_bar() -> html.Div:
 
 def card_row() -> html.Div:
     """Return the cards: status and counts."""
-    titles = {"status": "Status", "points": "Points", "anomalies": "Anomalies", "rate": "Rate"}
     return html.Div(
         [
-            html.Div([html.Small(title), html.B("–", id=name)], className="card")
-            for name, title in titles.items()
+            html.Div([html.Small(name), html.B("–", id=name)], className="card")
+            for name in ("status", "points", "anomalies", "rate")
         ],
         className="cards",
     )
@@ -246,23 +256,15 @@ PLOT_CONFIG: Any = {
 
 
 def navigation_row() -> html.Div:
-    """Return the row under the chart that moves the view in time and sets its span."""
+    """Return the row over the chart that moves the view in time and sets its span."""
     moves = {
         "earlier": "‹ earlier",
         "previous": "‹ anomaly",
         "next": "anomaly ›",
         "later": "later ›",
     }
-    return html.Div(
-        [
-            *(html.Button(text, id=name) for name, text in moves.items()),
-            label_buttons(),
-            html.Span(className="grow"),
-            html.Span("showing", className="soft"),
-            dropdown("range", VIEW_SPANS, 600),
-        ],
-        className="row travel",
-    )
+    buttons = [html.Button(text, id=name, className="plain") for name, text in moves.items()]
+    return html.Div([*buttons, dropdown("range", VIEW_SPANS, 600)], className="row travel")
 
 
 def label_buttons() -> html.Span:
@@ -291,6 +293,7 @@ def inject_row() -> html.Div:
             *buttons,
             html.Label(["size", html.Div(size, className="size"), html.B(id="size-said")]),
             html.Span(id="injected", role="status"),
+            html.Span(id="race", className="race"),
         ],
         id="inject",
         className="row",
@@ -323,11 +326,9 @@ def labelled_slider(name: str, label: str, step: float) -> html.Div:
     )
     return html.Div(
         [
-            html.Div(
-                [html.Label(label, htmlFor=name), html.Output(id=f"{name}-said")],
-                className="between",
-            ),
+            html.Label(label, htmlFor=name),
             control,
+            html.Output(id=f"{name}-said"),
         ],
         className="slide",
     )
@@ -335,13 +336,13 @@ def labelled_slider(name: str, label: str, step: float) -> html.Div:
 
 def lower_panels() -> html.Div:
     """Return the tabs under the chart; all but the list of anomalies are filled when opened."""
-    heads = ("detector", "alarms", "precision", "recall", "F1", "delay", "µs/point", "last fault")
-    head = html.Thead(html.Tr([html.Th(text) for text in heads]))
+    head = html.Thead(html.Tr([html.Th(text) for text in COMPARE_HEADS]))
     compare = html.Table([head, html.Tbody(id="compare")])
+    judged = dcc.RadioItems(COMPARE_AT, "shared", id="compare-at", inline=True, className="by")
     panels = [
-        ("history", "Last anomalies", html.Div(id="history")),
+        ("history", "Anomalies", html.Div(id="history")),
         ("incidents", "Incidents", incident_area()),
-        ("compared", "Compare detectors", html.Div(compare, className="scroll")),
+        ("compared", "Compare", html.Div([judged, compare], className="scroll")),
         ("table", "Table", html.Div(html.Table(id="rows"), className="scroll")),
         ("days", "Days", html.Div(id="days")),
         ("settings", "Settings", html.Div(id="settings", className="scroll")),
@@ -352,7 +353,7 @@ def lower_panels() -> html.Div:
         for name, title, body in panels
     ]
     tabs = dcc.Tabs(shown, id="lower", value="history", className="tabs", mobile_breakpoint=0)
-    return html.Section([html.H2("Lists", className="unseen"), tabs], className="panel lower")
+    return html.Section([html.H2("Lists", className="unseen"), tabs], className="lower")
 
 
 def overlays() -> html.Div:
@@ -370,6 +371,7 @@ def overlays() -> html.Div:
         [
             html.Div(id="popups", role="status", **aria_attribute("live", "polite")),
             html.Div(id="spoken", role="status", className="unseen"),
+            note_dialog(),
             html.Dialog([html.B("Keys"), html.Dl(rows)], id="keys"),
         ]
     )

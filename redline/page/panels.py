@@ -1,25 +1,21 @@
 """The panels beside and under the chart, as Dash components: old and new numbers, anomalies,
-comparison, table, settings, log.
+table, settings, log.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from dash import html
 
-from detectors import DETECTORS
-from redline.api.service import Service
 from redline.engine import wording
 from redline.engine.feed import Feed
 from redline.engine.results import Anomaly
-from redline.engine.track import Track
 from redline.evaluation import metrics
 from redline.page.query import ViewQuery
 from redline.page.view import read_track_rows
-from redline.settings import STREAM_SETTINGS, Settings
+from redline.settings import STREAM_SETTINGS
 
 LISTED_ANOMALIES = 20
 TABLE_ROWS = 100
@@ -38,11 +34,12 @@ def aria_attribute(name: str, value: str) -> dict[str, Any]:
 def preview_numbers(query: ViewQuery, by: str) -> dict[str, Any]:
     """Return the applied and the previewed numbers over the whole buffer.
 
-    They are alarms, precision, recall and caught events; `by` is "event" or "row".
+    They are alarms, precision, recall and what is caught. All count the same: by "event" the
+    alarms and the events that they hit, by "row" the anomalous steps.
     """
     old = query.applied_metrics()
     new = query.preview_metrics()
-    alarms = old_to_new(f"{old.alarms:,}", f"{new.alarms:,}")
+    alarms = old_to_new(*(_found(m, by) for m in (old, new)))
     if new.events is None:
         none = html.Span("no labels for this stream", className="quiet")
         return {"alarms": alarms, "precision": none, "recall": none, "caught": none}
@@ -58,8 +55,20 @@ def preview_numbers(query: ViewQuery, by: str) -> dict[str, Any]:
         "alarms": alarms,
         "precision": shares("precision"),
         "recall": shares("recall"),
-        "caught": old_to_new(f"{old.hits} of {old.events}", f"{new.hits} of {new.events}"),
+        "caught": old_to_new(*_caught(query, old, new, by)),
     }
+
+
+def _found(found: metrics.Metrics, by: str) -> str:
+    """Return the number of alarms, or of anomalous steps."""
+    return f"{found.alarms:,}" if by == "event" else f"{found.anomalies:,} steps"
+
+
+def _caught(query: ViewQuery, old: metrics.Metrics, new: metrics.Metrics, by: str) -> list[str]:
+    """Return how many events, or anomalous steps, are caught under both settings."""
+    if by == "row":
+        return [query.caught_rows(query.feed.applied), query.caught_rows(query.settings)]
+    return [f"{found.hits} of {found.events}" for found in (old, new)]
 
 
 def format_share(value: float | None) -> str:
@@ -99,94 +108,6 @@ def anomaly_entry(feed: Feed, anomaly: Anomaly) -> html.Button:
     ]
     target = data_attribute("step", anomaly.step)
     return html.Button(cells, className="entry", title="show this moment", **target)
-
-
-def comparison_rows(service: Service, feed: Feed, settings: Settings, by: str) -> list[Any]:
-    """Return the table rows of all detectors on the same buffer.
-
-    Best F1 first where there are labels, then detectors that are still scoring, then those that
-    cannot run. `by` is "event" or "row".
-    """
-    scored: list[tuple[ViewQuery, metrics.Metrics]] = []
-    waiting = []
-    refused = []
-    for name in DETECTORS:
-        try:
-            query = ViewQuery(service, feed.name, replace(settings, detector=name), 1)
-        except (ImportError, ValueError) as error:  # a missing library, a window it cannot take
-            refused.append([compare_name(name), html.Td(str(error), colSpan=7, className="quiet")])
-            continue
-        if query.ready and query.track.scored:
-            scored.append((query, query.preview_metrics()))
-        else:
-            waiting.append(query)
-    if feed.labelled:
-        scored.sort(key=lambda row: -np.nan_to_num(getattr(row[1], f"{by}_f1") or 0.0))
-    cells = [
-        *(compare_row(query, found, by) for query, found in scored),
-        *(compare_row(query, None, by) for query in waiting),
-        *refused,
-    ]
-    best = 0 if feed.labelled and scored else None
-    return [html.Tr(row, className="best" if i == best else "") for i, row in enumerate(cells)]
-
-
-def compare_name(name: str, track: Track | None = None) -> html.Td:
-    """Return a cell with a button that chooses a detector.
-
-    Its tooltip says what the score means and, once the track has scored, whether it has a band.
-    """
-    tooltip = " ".join((DETECTORS[name].__doc__ or "").partition("\n\n")[0].split())
-    if track is not None and track.tape is not None:
-        has_band = "centre" in track.tape.columns
-        tooltip += " With a band of what is expected." if has_band else " No band."
-    return html.Td(
-        html.Button(name, className="link", title=tooltip, **data_attribute("detector", name))
-    )
-
-
-def compare_row(query: ViewQuery, found: metrics.Metrics | None, by: str) -> list[Any]:
-    """Return the cells of one detector; without metrics they say how far it has scored."""
-    name = compare_name(query.settings.detector, query.track)
-    if found is None:
-        failure = query.track.failure
-        progress = query.monitor.progress(query.feed.name, query.track)
-        state = f"failed, id {failure.id}" if failure else f"scoring {100 * progress:.0f} %"
-        return [name, html.Td(state, colSpan=7, className="quiet")]
-    alarms = html.Td(f"{found.alarms:,}")
-    speed = html.Td(format_pace(query.track))
-    if found.events is None:
-        none = html.Td("no labels for this stream", colSpan=4, className="quiet")
-        return [name, alarms, none, speed, html.Td("–")]
-    shares = [
-        html.Td(format_share(getattr(found, f"{by}_{figure}")))
-        for figure in ("precision", "recall", "f1")
-    ]
-    delay = "–" if found.delay is None or np.isnan(found.delay) else f"{found.delay:.1f}"
-    return [name, alarms, *shares, html.Td(delay), speed, html.Td(last_fault(query))]
-
-
-def format_pace(track: Track) -> str:
-    """Return a track's µs per point, with a decimal below 10; a dash before it has scored."""
-    if not track.scored:
-        return "–"
-    decimals = 1 if track.pace < 1e-5 else 0
-    return f"{1e6 * track.pace:,.{decimals}f}"
-
-
-def last_fault(query: ViewQuery) -> str:
-    """Return whether and how soon the last injected fault, or else the newest event, was caught."""
-    injections = getattr(query.feed.stream, "injections", [])
-    first, _, alarm, label = query.buffer_scores(query.track)
-    step = injections[-1].step - first if injections else None
-    event = metrics.last_event_outcome(alarm, label, query.settings.threshold, step)
-    if event is None:
-        return "–"
-    if not np.isfinite(event.delay):
-        return "…" if event.open else "missed"
-    if event.delay < 1:
-        return "✓ now"
-    return f"✓ {event.delay:.0f} step{'s' if event.delay > 1 else ''}"
 
 
 def value_table(query: ViewQuery) -> list[Any]:

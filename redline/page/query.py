@@ -22,13 +22,25 @@ from redline.engine.monitor import Monitor
 from redline.engine.track import Track
 from redline.evaluation import metrics
 from redline.incidents.incident import Incident
-from redline.page.view import TrackRows, View, make_view, read_track_rows
+from redline.page.view import (
+    TrackRows,
+    View,
+    bucket_steps,
+    make_view,
+    read_track_rows,
+    thin_view,
+)
 from redline.settings import SETTINGS_BY_NAME, Settings
 from redline.sources.recording import Recording
 from streams import KINDS
 
 # the words for the codes of metrics.row_outcomes
 OUTCOME_WORDS = np.array(["", "caught", "false alarm", "missed", ""])
+# an event with anomalous steps of which none raised an alarm, as soon after another one
+SEEN = "seen, no alarm"
+SLOW_STEPS = 20_000  # steps of a buffer above which answers come from a thread of their own
+MAX_STORED_ROWS = 100_000  # rows of a view that begins before the buffer
+LONG_REDRAWS = 200  # redraws of a range of more than MAX_ROWS steps while it passes once
 READY_LAG = 600  # steps a track may lag behind and still be called ready
 CURVE_THRESHOLDS = np.round(np.arange(1.5, 12.01, 0.1), 1)  # standard deviations
 CACHED_THRESHOLDS = 8  # thresholds of one track whose metrics are kept
@@ -83,6 +95,14 @@ class ViewQuery:
         # The plot begins at the same step for half a span, for all visitors.
         self.plot_first = max((self.end - span - margin) // half * half, 0)
         self.first = max(self.plot_first, self.oldest)
+        if self.reads_store:
+            self.first = max(self.first, self.end - MAX_STORED_ROWS)
+        # steps of which one or a few are drawn
+        self.bucket = bucket_steps(min(span, self.end - self.first), len(self.feed.stream.names))
+        if self.bucket > 1 and at is None and not is_finished(self.feed):
+            # a long range is drawn whole each time: not for each new step
+            beat = max(self.bucket, min(span, self.feed.tape.kept) // LONG_REDRAWS)
+            self.end = max(self.end // beat * beat, self.first)
 
     def applied_metrics(self) -> metrics.Metrics:
         """Return the metrics of the whole buffer under the applied settings."""
@@ -142,6 +162,20 @@ class ViewQuery:
         """Whether the view begins before the buffer, so that making it reads the store."""
         return self.at is not None and self.first < self.feed.tape.first
 
+    @property
+    def is_slow(self) -> bool:
+        """Whether an answer takes long enough to delay others on the event loop."""
+        return self.reads_store or self.feed.tape.kept > SLOW_STEPS
+
+    @property
+    def coverage(self) -> str:
+        """What the numbers beside the chart count, in words."""
+        tape = self.feed.tape
+        if tape.first:
+            return f"over the last {tape.kept:,} of {self.feed.points:,} steps"
+        rest = getattr(self.feed.stream, "rest", 0)
+        return f"over all {tape.kept:,} steps" + (f", {rest:,} to come" if rest else "")
+
     def _make_view(self) -> View:
         """Return the view; its events are judged over the whole buffer, then cut."""
         threshold = self.settings.threshold
@@ -149,9 +183,9 @@ class ViewQuery:
         if self.reads_store:
             rows = self._prepend_stored_rows(rows)
         rows = rows._replace(label=self.service.truth(self.feed, rows.label, rows.time))
-        codes = metrics.row_outcomes(rows.score, rows.label, threshold)
-        words = None if codes is None else OUTCOME_WORDS[codes]
-        return make_view(rows, threshold, words, self._buffer_events())
+        events = self._buffer_events()
+        view = make_view(rows, threshold, mark_outcomes(rows, threshold, events), events)
+        return thin_view(view, self.bucket)
 
     def _prepend_stored_rows(self, rows: TrackRows) -> TrackRows:
         """Return the rows with those of the store from `first` to the buffer before them.
@@ -192,19 +226,28 @@ class ViewQuery:
 
         None where the truth is unknown.
         """
-        start, _, alarm, label = self.buffer_scores(self.track)
+        start, score, alarm, label = self.buffer_scores(self.track)
         if label is None:
             return None
+        threshold = self.settings.threshold
         kinds = label.max(axis=1, initial=0)
+        above = np.concatenate([[0], np.cumsum(score > threshold)])  # anomalous steps before each
         return [
             (
                 start + event.first,
                 start + event.last,
                 KINDS[kinds[event.first]],
-                outcome_word(event),
+                outcome_word(event, above[event_reach(event, len(score))] > above[event.first]),
             )
-            for event in metrics.event_outcomes(alarm, label, self.settings.threshold)
+            for event in metrics.event_outcomes(alarm, label, threshold)
         ]
+
+    def caught_rows(self, settings: Settings) -> str:
+        """Return how many of the anomalous steps of the buffer are found, as text."""
+        scores = self.buffer_scores(self.monitor.request_track(self.feed.name, settings))
+        codes = metrics.row_outcomes(scores.score, scores.label, settings.threshold)
+        caught = int((codes == metrics.CAUGHT).sum())
+        return f"{caught:,} of {caught + int((codes == metrics.MISSED_ROW).sum()):,} steps"
 
     def curve(self) -> tuple[metrics.ThresholdCurve, float | None]:
         """Return the metrics of the buffer at each threshold, and the one with the best F1."""
@@ -272,11 +315,43 @@ def cached_answer(key: Hashable, make: Callable[[], Any]) -> Any:
     return made
 
 
-def outcome_word(event: metrics.EventOutcome) -> str:
-    """Return "caught", "missed", or "open" while an alarm could still come."""
+def outcome_word(event: metrics.EventOutcome, seen: bool) -> str:
+    """Return "caught", "missed", "open" while an alarm could still come, or SEEN.
+
+    seen: whether any step of the event, or so soon after it that an alarm hits it, is anomalous.
+    """
     if np.isfinite(event.delay):
         return "caught"
+    if seen:
+        return SEEN
     return "open" if event.open else "missed"
+
+
+def event_reach(event: metrics.EventOutcome, steps: int) -> int:
+    """Return the first step too late to hit an event, at most `steps`."""
+    return min(event.last + metrics.HIT_TOLERANCE + 1, steps)
+
+
+def mark_outcomes(
+    rows: TrackRows, threshold: float, events: list[tuple[int, int, str, str]] | None
+) -> np.ndarray | None:
+    """Return the outcome of each row, (n,) words; "" where it is not anomalous or not judged.
+
+    A row of an event, or so soon after it that an alarm hits it, has the event's outcome, so that
+    a mark never says anything else than the event that it belongs to. None = truth unknown.
+    """
+    codes = metrics.row_outcomes(rows.score, rows.label, threshold)
+    if codes is None:
+        return None
+    words = OUTCOME_WORDS[codes].astype(object)
+    above = rows.score > threshold
+    for first, last, _, outcome in events or ():
+        reach = slice(max(first - rows.first, 0), max(last + 1 - rows.first, 0))
+        late = slice(reach.stop, max(last + metrics.HIT_TOLERANCE + 1 - rows.first, 0))
+        words[reach][above[reach]] = outcome
+        followed = above[late] & (words[late] == "false alarm")
+        words[late][followed] = outcome
+    return words
 
 
 def card_values(feed: Feed) -> dict[str, str]:

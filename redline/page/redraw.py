@@ -36,12 +36,7 @@ def chart_update(query: ViewQuery, look: dict[str, Any], held: dict[str, Any] | 
         look: all that the drawing depends on besides the steps.
         held: what the browser holds, as `redraw` answered it; None = nothing.
     """
-    if (
-        held
-        and held["whole"]
-        and held["look"] == look
-        and (held["plot_first"], held["end"]) == (query.plot_first, query.end)
-    ):
+    if holds(held, query, look):
         return no_update
     since = held["end"] if held and can_append(held, query, look) else None
     if not query.ready:
@@ -52,9 +47,24 @@ def chart_update(query: ViewQuery, look: dict[str, Any], held: dict[str, Any] | 
     )
 
 
+def holds(held: dict[str, Any] | None, query: ViewQuery, look: dict[str, Any]) -> bool:
+    """Return whether the browser holds the chart, or waits for its track with a first sight of it.
+
+    A plot without all of its scores is sent once, not at each tick.
+    """
+    if not held or held["look"] != look or held["plot_first"] != query.plot_first:
+        return False
+    same_end = bool(held["whole"]) and held["end"] == query.end
+    return same_end or not (held["whole"] or query.ready)
+
+
 def can_append(held: dict[str, Any], query: ViewQuery, look: dict[str, Any]) -> bool:
-    """Return whether the browser holds this plot except for its newest steps."""
+    """Return whether the browser holds this plot except for its newest steps.
+
+    A plot that was drawn before its track was ready lacks scores and band: it is sent again.
+    """
     same_plot = held["look"] == look and held["plot_first"] == query.plot_first
+    same_plot = same_plot and bool(held["whole"]) and query.bucket == 1
     live = query.at is None and query.ready
     recent = query.first <= held["end"] <= query.end <= held["end"] + query.span // 2
     return bool(same_plot and live and recent)
@@ -85,7 +95,7 @@ def append_patch(view: View, theme: str, span: int, since: int) -> Patch:
         line = traces[i]
         for axis in ("x", "y"):
             line[axis].extend(trace[axis].tolist())
-    for i, trace in enumerate(figure.overlay_traces(view, theme), len(new)):
+    for i, trace in enumerate(figure.overlay_traces(view, theme, span), len(new)):
         traces[i] = trace
     for name, value in figure.moving_layout(view, theme, span).items():
         layout[name] = value
@@ -141,6 +151,7 @@ def redraw(
         **answer,
         "pulse": heartbeat(query.monitor, feed, query.at)
         | preview_state(feed, query.preview_metrics().events),
+        "covers": query.coverage,
         **card_values(feed),
         **panels.preview_numbers(query, by),
     }

@@ -224,6 +224,17 @@ def test_a_new_track_is_filled_in_slices_and_says_how_far_it_is(watched, monkeyp
     assert shares == [0.25, 0.5, 0.75, 1.0]
 
 
+def test_tracks_of_a_long_buffer_are_fewer_the_last_requested_stay(watched, clock, monkeypatch):
+    kept = watched.feeds["wave"].tape.kept
+    monkeypatch.setattr(room, "MAX_TRACK_VALUES", 3 * kept)
+    for window in range(10, 20):
+        clock.now += 0.01
+        watched.request_track("wave", Settings("EWMA", window))
+    watched.evict_idle_tracks(clock.now)
+    spare = [key for key in watched.feeds["wave"].tracks if key[0] == "EWMA"]
+    assert [window for _, window, *_ in spare] == [17, 18, 19]
+
+
 def test_there_are_at_most_so_many_tracks_and_the_applied_ones_stay(watched, clock):
     for window in range(10, 10 + MAX_TRACKS + 20):
         clock.now += 0.01

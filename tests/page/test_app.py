@@ -19,7 +19,7 @@ from redline.api.service import ServerOptions, assemble_service
 from redline.engine.feed import MonitoredStream
 from redline.engine.monitor import Monitor
 from redline.feedback.labels import Label
-from redline.page import layout, panels, query, redraw, upload
+from redline.page import compare, layout, panels, query, redraw, upload
 from redline.page.actions import add_label, find_proposal
 from redline.page.dash_app import require_one_process
 from redline.page.link import settings_from_link
@@ -28,8 +28,9 @@ from redline.settings import Settings
 from redline.sources import csv
 from redline.sources.csv_cells import CsvError
 from redline.sources.pushed import RESERVED_NAMES
+from redline.sources.recording import Columns, Recording
 from redline.storage.sqlite import SqliteStore
-from streams import KINDS, STREAMS
+from streams import KINDS, STREAMS, Chunk
 
 IDS = """tick domain detector window threshold chart explain points anomalies rate status clock age
 alarms precision recall curve history compare pause speed golive apply undo export share upload
@@ -158,6 +159,29 @@ def test_a_browser_is_sent_only_what_it_lacks_and_both_ways_show_the_same(servic
     assert named["yaxis"] == again["layout"]["yaxis"] and named["xaxis"] == again["layout"]["xaxis"]
 
 
+@pytest.mark.parametrize("other", [{"detector": "EWMA"}, {"window": 90}])
+def test_a_plot_drawn_before_its_track_was_ready_is_sent_again_with_band_and_scores(
+    service, monitor, other
+):
+    def ask(held: Any) -> Any:
+        answer = redraw.redraw(
+            ViewQuery(service, "wave", Settings(**other), 600), "light", {}, "event", held
+        )
+        return answer["chart"], json.loads(json.dumps(answer["seen"]))
+
+    _, held = ask(None)
+    assert not held["whole"]
+    while monitor.fill_tracks():
+        pass
+    monitor.backfill(monitor.feeds["wave"], 5)
+    while monitor.fill_tracks():
+        pass
+    chart, held = ask(held)
+    chart = json.loads(orjson.dumps(chart))
+    scores = next(trace["y"] for trace in chart["data"] if trace["name"] == "score")
+    assert held["whole"] and None not in scores[-600:]
+
+
 def test_what_many_look_at_is_drawn_once_until_somebody_says_what_is_true(service, monitor):
     first = redrawn(service)["chart"]
     assert redrawn(service)["chart"] is first
@@ -214,7 +238,7 @@ def test_a_plot_is_sent_whole_only_when_its_first_step_moves(service, monitor):
 
 def test_a_moved_threshold_only_compares_and_numbers_say_old_and_new(service, monitor):
     before = query.ViewQuery(service, "wave", Settings(threshold=2.0), 600)
-    numbers = panels.preview_numbers(before, "row")
+    numbers = panels.preview_numbers(before, "event")
     old = before.applied_metrics()
     new = before.preview_metrics()
     assert new.alarms > old.alarms and len(monitor.feeds["wave"].tracks) == 1
@@ -222,6 +246,34 @@ def test_a_moved_threshold_only_compares_and_numbers_say_old_and_new(service, mo
         f"{old.alarms:,} → ",
         f"{new.alarms:,}",
     ]
+
+
+def test_numbers_that_stand_together_count_the_same(service):
+    seen = ViewQuery(service, "wave", Settings(threshold=2.5), 600)
+    found = seen.preview_metrics()
+
+    def last(by):
+        numbers = panels.preview_numbers(seen, by)
+        return {name: parts[-1].children for name, parts in numbers.items()}
+
+    steps = last("row")
+    assert steps["alarms"] == f"{found.anomalies:,} steps" != f"{found.alarms:,} steps"
+    caught, total = (int(word) for word in steps["caught"].split()[::2])
+    assert steps["recall"] == f"{caught / total:.2f}"
+    events = last("event")
+    assert events["alarms"] == f"{found.alarms:,}"
+    assert events["caught"] == f"{found.hits} of {found.events}"
+    assert events["recall"] == f"{found.hits / found.events:.2f}"
+
+
+@pytest.mark.parametrize("threshold", [1.5, 2.0, 3.0, 5.0])
+def test_no_mark_lies_in_a_missed_event_and_none_says_other_than_its_event(service, threshold):
+    seen = ViewQuery(service, "wave", Settings(threshold=threshold), 3_000).view
+    red = {mark.row: mark.outcome for mark in seen.marks}
+    assert red and {event.outcome for event in seen.truth} >= {"caught"}
+    for event in seen.truth:
+        inside = {red[row] for row in range(event.first, event.last + 1) if row in red}
+        assert inside <= {event.outcome} and not (inside and event.outcome == "missed")
 
 
 def test_without_labels_nothing_is_invented(service, monitor):
@@ -253,6 +305,70 @@ def test_a_dropped_file_becomes_your_data_and_a_bad_one_leaves_it_as_it_was(moni
     assert monitor.feeds[layout.YOUR_DATA].end == 900
 
 
+def long_recording(rows=24_000, features=1):
+    """Return a labelled recording with a spike every 1,000 rows, and its spikes."""
+    x = np.random.default_rng(5).normal(size=(rows, features))
+    spikes = np.arange(700, rows, 1_000)
+    x[spikes] += 12
+    label = np.zeros((rows, features), np.int8)
+    label[spikes] = KINDS.index("point")
+    names = tuple(f"load {i}" for i in range(features))
+    time = np.arange(rows) * 60.0 + 1.7e9
+    return Recording("long.csv", Chunk(time, x, label), Columns("time", names), {}), spikes
+
+
+def test_every_row_of_a_file_is_scored_and_reached_and_the_numbers_beside_it_agree(monitor):
+    recording, spikes = long_recording()
+    upload.show_recording(monitor, recording, b"", recording.total)
+    service = assemble_service(lambda store: monitor)
+    feed = monitor.feeds[layout.YOUR_DATA]
+    settings = Settings(threshold=7.0)
+    seen = ViewQuery(service, layout.YOUR_DATA, settings, 600)
+    numbers = seen.preview_metrics()
+    applied = seen.applied_metrics()
+    assert (numbers.events, numbers.hits, numbers.false_alarms) == (24, 24, 0)
+    assert (applied.steps, applied.anomalies) == (feed.points, feed.anomalies)
+    assert seen.coverage == "over all 24,000 steps"
+    oldest = ViewQuery(service, layout.YOUR_DATA, settings, 600, 600 + spikes[0]).view
+    assert spikes[0] in [oldest.first + mark.row for mark in oldest.marks]
+
+
+def test_a_long_range_is_thinned_after_scoring_and_keeps_every_anomalous_step(monitor):
+    recording, spikes = long_recording()
+    upload.show_recording(monitor, recording, b"", recording.total)
+    service = assemble_service(lambda store: monitor)
+    settings = Settings(threshold=7.0)
+    seen = ViewQuery(service, layout.YOUR_DATA, settings, 1_000_000).view
+    assert len(seen.time) < 12_000 and seen.first == 0
+    assert [int(seen.steps[mark.row]) for mark in seen.marks] == spikes.tolist()
+    assert [int(seen.steps[event.first]) for event in seen.truth] == spikes.tolist()
+    assert seen.x[:, 0].max() == recording.x.max() and seen.x[:, 0].min() == recording.x.min()
+    assert not seen.breaks.any()
+    earlier = ViewQuery(service, layout.YOUR_DATA, settings, 1_000_000, 23_000).view
+    kept = set(seen.steps.tolist())
+    assert len(earlier.time) < len(seen.time)
+    assert set(earlier.steps[:-1].tolist()) <= kept, "a row once drawn stays"
+    drawn = redraw.redraw(
+        ViewQuery(service, layout.YOUR_DATA, settings, 1_000_000), "light", {}, "event", None
+    )
+    assert len(orjson.dumps(drawn["chart"])) < 1_500_000
+
+
+def test_of_a_file_beyond_the_limit_every_row_is_scored_and_the_page_says_what_is_shown(
+    monitor, monkeypatch
+):
+    monkeypatch.setattr("redline.engine.monitor.MAX_RECORDING_VALUES", 20_000)
+    recording, spikes = long_recording(features=2)
+    upload.show_recording(monitor, recording, b"", recording.total)
+    service = assemble_service(lambda store: monitor)
+    feed = monitor.feeds[layout.YOUR_DATA]
+    assert feed.tape.kept == 10_000 and feed.finalized == 24_000
+    found = {anomaly.step for anomaly in feed.journal}
+    assert set(spikes.tolist()) <= found
+    seen = ViewQuery(service, layout.YOUR_DATA, Settings(), 600)
+    assert seen.coverage == "over the last 10,000 of 24,000 steps"
+
+
 def test_a_link_is_followed_and_a_wrong_one_says_what_is_wrong(monitor):
     link = "?domain=wave&detector=EWMA&window=30&threshold=4.5&range=2000"
     assert settings_from_link(monitor, link)["window"] == 30
@@ -261,12 +377,12 @@ def test_a_link_is_followed_and_a_wrong_one_says_what_is_wrong(monitor):
 
 
 def test_every_detector_has_its_row_in_compare(service, monitor):
-    panels.comparison_rows(service, monitor.feeds["wave"], Settings(), "row")
+    compare.comparison_rows(service, monitor.feeds["wave"], Settings(), "row")
     while monitor.fill_tracks():
         pass
-    rows = panels.comparison_rows(service, monitor.feeds["wave"], Settings(), "row")
+    rows = compare.comparison_rows(service, monitor.feeds["wave"], Settings(), "row")
     names = [row.children[0].children.children for row in rows]
-    assert sorted(names) == sorted(DETECTORS) and all(len(row.children) == 8 for row in rows)
+    assert sorted(names) == sorted(DETECTORS) and all(len(row.children) == 9 for row in rows)
 
 
 def test_a_detector_that_refuses_has_a_row_that_says_why(service, monitor, monkeypatch):
@@ -274,10 +390,10 @@ def test_a_detector_that_refuses_has_a_row_that_says_why(service, monitor, monke
         def __post_init__(self):
             raise ValueError("wanted a window of at least 200 steps; came 60; choose a longer one")
 
-    monkeypatch.setattr("redline.page.panels.DETECTORS", {**DETECTORS, "picky": Picky})
+    monkeypatch.setattr("redline.page.compare.DETECTORS", {**DETECTORS, "picky": Picky})
     for module in ("redline.engine.track", "redline.settings"):
         monkeypatch.setattr(f"{module}.DETECTORS", {**DETECTORS, "picky": Picky})
-    rows = panels.comparison_rows(service, monitor.feeds["wave"], Settings(), "row")
+    rows = compare.comparison_rows(service, monitor.feeds["wave"], Settings(), "row")
     assert len(rows) == len(DETECTORS) + 1
     name, reason = rows[-1].children
     assert name.children.children == "picky" and "at least 200 steps" in reason.children

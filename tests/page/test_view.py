@@ -109,6 +109,31 @@ def test_the_line_breaks_where_time_jumps_and_not_where_it_repeats_or_goes_back(
     assert np.flatnonzero(view.line_breaks(time, 1.0)).tolist() == [6]
 
 
+def test_gaps_are_runs_without_a_value_or_jumps_in_time_and_learning_is_no_opinion():
+    two = SimpleNamespace(title="T", names=("a", "b"), units=("", ""), period=1.0)
+    x = np.ones((8, 2))
+    x[3] = np.nan
+    x[5, 1] = np.nan
+    score = [math.nan, math.nan, 1, math.nan, 1, 1, 1, math.nan]
+    rows = track_rows(score, x, two)
+    time = rows.time.copy()
+    time[7] += 9
+    seen = make_view(rows._replace(time=time, scored=107), 3.5, None, None)
+    found = [(gap.first - 50_000, gap.last - 50_000, gap.feature, gap.text) for gap in seen.gaps]
+    assert found == [
+        (2.5, 3.5, None, "no data"),
+        (6.0, 16.0, None, "no data"),
+        (4.5, 5.5, 1, "no data"),
+        (-0.5, 1.5, None, "learning"),  # not the last step, which is not scored yet
+    ]
+
+
+def test_the_first_of_a_run_leads_and_whatever_is_more_severe():
+    seen = make_view(track_rows([1, 4, 4, 9, 9, 1, 4]), 3.5, None, None)
+    assert [mark.leads for mark in seen.marks] == [True, False, True, False, True]
+    assert np.flatnonzero(seen.red[:, 0]).tolist() == [1, 2, 3, 4, 6]
+
+
 @given(st.floats(allow_nan=True, allow_infinity=True), st.floats(0, 1e12))
 def test_any_number_can_be_written(value, spread):
     assert wording.format_quantity(value, "B/s", spread)

@@ -53,6 +53,7 @@ def index(kind: str) -> int:
 
 def test_every_domain_is_listed_in_order_and_says_what_it_is():
     names = "wave cpu finance network fraud electricity machine server stocks iot"
+    names += " web-service health"
     assert list(STREAMS) == names.split()
     assert set(STREAMS.values()) == set(Simulated.__subclasses__())
     assert len({kind.title for kind in STREAMS.values()}) == len(STREAMS)
@@ -200,6 +201,30 @@ def test_events_keep_their_length_and_a_calm_stretch_between_them(domain, rate, 
 def test_a_failing_machine_shows_on_every_sensor():
     label = STREAMS["machine"](0, 0.05).take(5000).label == index("drift")
     assert label.any() and np.array_equal(label[:, 0], label[:, 1])
+
+
+@pytest.mark.parametrize("kind", ["shift", "drift"])
+def test_a_patient_who_gets_worse_does_so_in_all_four_signs_each_to_its_own_side(kind):
+    made, twin = STREAMS["health"](11, 0), STREAMS["health"](11, 0)
+    made.take(700)
+    twin.skip(700)
+    made.inject(kind, 6.0)
+    chunk, calm = made.take(64), twin.take(64).x
+    struck = chunk.label == index(kind)
+    assert 12 <= struck[:, 0].sum() <= 30 and (struck == struck[:, :1]).all()
+    away = ((chunk.x - calm) / made._base(700, 764)[1])[struck.any(1)]
+    assert (np.sign(away) == made.sides).all() and made.sides == (1, -1, 1, -1)
+    assert np.abs(away[-1]) == pytest.approx(6.0)
+
+
+def test_a_web_service_is_smooth_and_keeps_the_week():
+    made = STREAMS["web-service"](1, 0)
+    x = made.take(made.season).x
+    slope = np.abs(np.diff(made.profile(), axis=0)).max(0)
+    assert (slope < 0.01 * made.profile().mean(0)).all()  # a minute changes little
+    assert ((x - made.profile()).std(0) < 0.06 * made.profile().mean(0)).all()
+    requests = made.profile()[:, 0].reshape(7, 1440).mean(1)
+    assert requests[5:].max() < 0.9 * requests[:4].min()
 
 
 # Sizes, in the numbers

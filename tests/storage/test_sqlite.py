@@ -452,7 +452,7 @@ def test_while_commits_fail_nothing_is_acknowledged_and_afterwards_everything_is
     ]
     assert monitor.trouble is None and kept.points("pump").time.tolist() == time.tolist()
     assert len({(batch.name, batch.first) for batch in heard}) == len(heard)  # told once
-    assert kept.anomalies(AnomalyQuery(stream="pump", limit=1_000))[-1]["number"] == 1
+    assert kept.anomalies(AnomalyQuery(streams=("pump",), limit=1_000))[-1]["number"] == 1
 
 
 def test_a_late_point_is_not_acknowledged_before_it_is_kept(kept):
@@ -746,13 +746,13 @@ def test_anomalies_are_found_by_every_field_and_page_by_page(path):
     whole = kept.anomalies(AnomalyQuery(limit=1_000))
     journal = monitor.feeds["pump"].journal
     assert [a["id"] for a in whole] == sorted((a["id"] for a in whole), reverse=True)
-    mine = kept.anomalies(AnomalyQuery(stream="pump", limit=1_000))
+    mine = kept.anomalies(AnomalyQuery(streams=("pump",), limit=1_000))
     assert [a["step"] for a in mine][::-1] == [a.step for a in journal] and len(whole) == 2 * len(
         journal
     )
     assert {a["feature"] for a in mine} == {"flow", "heat"} and mine[0]["low"] < mine[0]["high"]
     narrow = AnomalyQuery(
-        "pump",
+        ("pump",),
         START + 1_000,
         START + 3_000,
         severities=("critical",),
@@ -1236,7 +1236,7 @@ def test_a_stored_source_with_a_name_of_the_page_goes_on_under_another(path, col
         after = store.points(renamed, None, None, 1_000)
         assert np.array_equal(points.time, after.time) and np.array_equal(points.x, after.x)
         assert np.array_equal(points.score, after.score, equal_nan=True)
-        assert store.anomalies(AnomalyQuery(renamed)) and store.history(renamed)
+        assert store.anomalies(AnomalyQuery((renamed,))) and store.history(renamed)
         assert [each.stream for each in service.labels.of_stream(renamed)] == [renamed]
         assert set(store.dismissed()) == {renamed}
         found = service.incidents.find(LIST_ALL).incidents

@@ -46,7 +46,7 @@ def connect_browser(app: dash.Dash) -> None:
         Output("picked", "data"),
     ]
     connect("picked", picked, *[Input(*each) for each in selection], State("seen", "data"))
-    connect("opened", Output("found", "title"), Input("opened", "data"))
+    connect("opened", Output("streams-found", "title"), Input("opened", "data"))
     controls = ("domain", "detector", "window", "threshold", "direction")
     connect(
         "previewed",

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import dash
-from dash import Input, Output, State, ctx, no_update
+from dash import Input, Output, State, ctx, html, no_update
 
 from redline.api.service import Service
 from redline.engine.feed import Feed
 from redline.incidents.incident import OPEN, RESOLVED, Incident
-from redline.page import panels
+from redline.page import compare, panels
 from redline.page.actions import page_actor
 from redline.page.incident_list import STATE_FILTERS, IncidentFilter, incident_list
 from redline.page.layout import (
@@ -91,7 +91,9 @@ def _connect_tabs(app: dash.Dash, service: Service) -> None:
 
 
 def _connect_search(app: dash.Dash, service: Service) -> None:
-    @app.callback(Output("found", "children"), Input("search", "value"), prevent_initial_call=True)
+    @app.callback(
+        Output("streams-found", "children"), Input("search", "value"), prevent_initial_call=True
+    )
     async def search(text: str | None) -> list[Any]:
         """Return the streams with that text in their name."""
         return found_streams(service.monitor, text or "")
@@ -104,6 +106,7 @@ def _connect_lower_panels(app: dash.Dash, service: Service) -> None:
         "n": Input("slow", "n_intervals"),
         "panel": Input("lower", "value"),
         "by": Input("by", "value"),
+        "compare_at": Input("compare-at", "value"),
         "done": Input("done", "data"),
         "domain": Input("domain", "value"),
         **PREVIEW_INPUTS,
@@ -117,7 +120,14 @@ def _connect_lower_panels(app: dash.Dash, service: Service) -> None:
 
     @app.callback(output=outputs, inputs={**inputs, "filters": filters})
     async def refresh_panel(
-        n: Any, panel: str, domain: str, by: str, done: Any, filters: dict[str, Any], **preview: Any
+        n: Any,
+        panel: str,
+        domain: str,
+        by: str,
+        compare_at: str,
+        done: Any,
+        filters: dict[str, Any],
+        **preview: Any,
     ) -> dict[str, Any]:
         """Return the lower panel that is open; the others stay as they are."""
         same = dict.fromkeys(outputs, no_update)
@@ -125,29 +135,42 @@ def _connect_lower_panels(app: dash.Dash, service: Service) -> None:
             return same
         feed = monitor.feeds.get(domain)
         if panel == "incidents":
-            everywhere = filters["scope"] == "all"
-            wanted = IncidentFilter(
-                None if everywhere else domain,
-                (filters["part"] or "") if everywhere else "",
-                STATE_FILTERS[filters["state"]],
-                filters["severity"],
-            )
+            wanted = incident_filter(domain, **filters)
             shown = incident_list(service.incidents, monitor.feeds, wanted)
         elif panel == "log":
             shown = await asyncio.to_thread(log_panel, service)
         elif feed is None or not feed.end:
-            shown = panels.empty_state("No points here yet.")
+            shown = empty_panel(panel)
         else:
             settings = previewed_settings(feed.applied, preview)
-            shown = await asyncio.to_thread(lower_panel, service, panel, feed, settings, by)
+            judged = (feed, settings, by, compare_at)
+            shown = await asyncio.to_thread(lower_panel, service, panel, *judged)
         return {**same, panel: shown}
 
 
-def lower_panel(service: Service, panel: str, feed: Feed, settings: Settings, by: str) -> list[Any]:
+def incident_filter(
+    domain: str, scope: str, severity: str, state: str, part: str | None
+) -> IncidentFilter:
+    """Return the filter that the controls above the list of incidents stand for."""
+    states = STATE_FILTERS[state]
+    if scope == "all":
+        return IncidentFilter(None, part or "", states, severity)
+    return IncidentFilter(domain, "", states, severity)
+
+
+def empty_panel(panel: str) -> list[Any]:
+    """Return the content of a lower panel of a stream without points; two are tables."""
+    said = panels.empty_state("No points here yet.")
+    return [html.Tr(html.Td(said))] if panel in ("compared", "table") else said
+
+
+def lower_panel(
+    service: Service, panel: str, feed: Feed, settings: Settings, by: str, compare_at: str
+) -> list[Any]:
     """Return the content of a lower panel for a stream under some settings."""
     store = service.store
     if panel == "compared":
-        return panels.comparison_rows(service, feed, settings, by)
+        return compare.comparison_rows(service, feed, settings, by, compare_at)
     if panel == "table":
         return panels.value_table(ViewQuery(service, feed.name, settings, 100))
     if panel == "days":

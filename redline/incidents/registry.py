@@ -379,7 +379,8 @@ class Incidents:
 
 def last_resolved(incident: Incident) -> float:
     """Return when an incident was last resolved, seconds since the epoch, the stream's time."""
-    return next(e.time for e in reversed(incident.history) if e.what == RESOLVED)
+    ends = (e.time for e in reversed(incident.history) if e.what == RESOLVED)
+    return next(ends, incident.end)  # many later notes may have taken the entry's place
 
 
 def _needs_saving(after: Watch, before: Watch | None) -> bool:

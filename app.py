@@ -43,8 +43,14 @@ from redline.page.callbacks.wall import connect_wall
 from redline.page.dash_app import create_dash, register_routes
 from redline.page.lanes import lane_picker
 from redline.page.link import settings_from_link
-from redline.page.panels import aria_attribute
-from redline.page.preview import PREVIEW_INPUTS, PREVIEW_STATE, preview_fields, previewed_settings
+from redline.page.panels import aria_attribute, empty_state
+from redline.page.preview import (
+    PREVIEW_INPUTS,
+    PREVIEW_STATE,
+    preview_fields,
+    preview_state,
+    previewed_settings,
+)
 from redline.page.query import ViewQuery, heartbeat, overview_cards, pick_threshold
 from redline.page.race import Races, race_update
 from redline.page.redraw import announce_incidents, curve_update, ready_query, redraw
@@ -61,7 +67,7 @@ from redline.settings import (
 )
 from redline.sources.csv import read_csv
 from redline.sources.machine import ThisMachine
-from redline.sources.pushed import OVERVIEW, THIS_MACHINE
+from redline.sources.pushed import OVERVIEW, THIS_MACHINE, YOUR_DATA
 from redline.storage.errors import StoreError, StoreFull
 from redline.storage.retention import Retention
 from redline.storage.sqlite import SqliteStore, UnavailableStore
@@ -74,6 +80,7 @@ NUMBERS = {  # element id -> what stands beside it
     "recall": "recall",
     "caught": "caught",
 }
+NO_FILE = "Nothing here yet: drop a file."  # the sentence of *Your data* without one
 CURVE_EVERY = 4  # ticks between two updates of the precision and recall curve
 
 
@@ -101,14 +108,22 @@ def live_view() -> html.Main:
     )
     sentence = html.P("Loading the stream …", id="explain", className="say")
     left = [
+        html.H2("The stream", className="unseen"),
         html.Div([sentence, layout.label_buttons()], className="top"),
         upload_area(),
         layout.navigation_row(),
         html.Div(
-            [plot, html.Button("Go live", id="golive", hidden=True)],
+            [
+                html.Div(
+                    plot,
+                    className="graph",
+                    role="figure",
+                    **aria_attribute("label", "Chart of the stream"),
+                    **aria_attribute("describedby", "explain"),
+                ),
+                html.Button("Go live", id="golive", hidden=True),
+            ],
             className="plot",
-            role="img",
-            **aria_attribute("describedby", "explain"),
         ),
         lane_picker(),
         brush_strip(),
@@ -145,7 +160,14 @@ def controls() -> html.Aside:
     ]
     return html.Aside(
         [
-            unit_of_count,
+            html.H2("Detector and threshold", className="unseen"),
+            html.Div(
+                [
+                    html.Div(html.Span(id="chip", className="chip"), role="status"),
+                    unit_of_count,
+                ],
+                className="chip-row",
+            ),
             html.Dl(numbers, className="delta"),
             html.P(id="covers", className="soft small"),
             curve,
@@ -241,10 +263,15 @@ def connect_settings(app: dash.Dash, service: Service) -> None:
 
 def apply_settings(service: Service, feed: Feed, settings: Settings | None) -> dict[str, Any]:
     """Apply settings to a stream, for every visitor; None undoes the last change."""
+    service.wait_until_restored([feed])
+    if settings is None and not feed.undone:
+        return {"acted": "There is no change of the settings to take back."}
     if settings is None:
         back = service.monitor.undo(feed.name)
         service.audit(page_actor(), "took settings back", feed.name)
         return {**preview_fields(back), "acted": "Back to the settings before."}
+    if settings == feed.applied:
+        return {"acted": f"{feed.stream.title} runs under these settings already."}
     service.monitor.apply(feed.name, settings)
     service.audit(page_actor(), "applied settings", feed.name, **preview_fields(settings))
     return {"acted": f"{feed.stream.title} now runs under these settings, for everybody."}
@@ -265,6 +292,7 @@ def connect_chart(app: dash.Dash, service: Service, races: Races) -> None:
         "seen": Output("seen", "data"),
         "pulse": Output("pulse", "data"),
         "news": Output("news", "data"),
+        "heard": Output("heard", "data"),
         **{name: Output(name, "children") for name in texts},
     }
     inputs = {
@@ -279,7 +307,9 @@ def connect_chart(app: dash.Dash, service: Service, races: Races) -> None:
         "lanes": Input("lanes", "value"),
     }
 
-    @app.callback(output=outputs, inputs=inputs, state={"seen": State("seen", "data")})
+    held = {name: State(name, "data") for name in ("seen", "heard")}
+
+    @app.callback(output=outputs, inputs=inputs, state=held)
     async def draw(
         n: int,
         domain: str,
@@ -290,9 +320,10 @@ def connect_chart(app: dash.Dash, service: Service, races: Races) -> None:
         zoom: Any,
         lanes: Any,
         seen: Any,
+        heard: int | None,
         **values: Any,
     ) -> dict[str, Any]:
-        same = dict.fromkeys(outputs, no_update)
+        same = dict.fromkeys(outputs, no_update) | announce_incidents(service, heard)
         feed = monitor.feeds.get(domain)
         if feed is None:
             return {**same, **nothing_to_draw(monitor, domain)}
@@ -302,13 +333,13 @@ def connect_chart(app: dash.Dash, service: Service, races: Races) -> None:
             query = await ready_query(service, domain, settings, span, past)
         except SettingsError as error:  # a window that this detector cannot take
             refused = {"explain": f"{error}.", "status": "cannot run"}
-            return {**same, **refused, "pulse": heartbeat(monitor, feed, None)}
+            pulse = heartbeat(monitor, feed, None) | preview_state(feed)
+            return {**same, **refused, "pulse": pulse}
         view = (theme, zoom or {}, by, seen, lanes)
         if query.is_slow:
             answer = await asyncio.to_thread(redraw, query, *view)
         else:
             answer = redraw(query, *view)
-        answer |= announce_incidents(service, feed, seen, answer["seen"])
         answer |= race_update(races, feed, seen, answer["seen"])
         if ctx.triggered_id != "tick" or not n or n % CURVE_EVERY == 0:
             zoomed = answer["seen"]["look"]["zoom"]
@@ -326,8 +357,20 @@ def nothing_to_draw(monitor: Monitor, domain: str) -> dict[str, Any]:
     pulse = heartbeat(monitor, None, None)
     if domain == OVERVIEW:
         return {**overview_cards(monitor), "pulse": pulse}
-    explain = "Nothing here yet: drop a file."
-    return {"explain": explain, "status": "no file yet", "pulse": pulse}
+    said = NO_FILE if domain == YOUR_DATA else f"No stream is called {domain!r} any more."
+    return {
+        **dict.fromkeys(NUMBERS, "–"),
+        "points": "0",
+        "anomalies": "0",
+        "rate": "–",
+        "status": "no file yet" if domain == YOUR_DATA else "no such stream",
+        "explain": said,
+        "history": empty_state(said),
+        "chart": figure.EMPTY_FIGURE,
+        "curve": figure.EMPTY_FIGURE,
+        "seen": None,
+        "pulse": {**pulse, "age": None},
+    }
 
 
 def build_monitor(settings: ServerSettings, store: ResultStore | None) -> Monitor:

@@ -22,13 +22,49 @@
     if (trouble && trouble.dataset.link !== text) setProps("trouble", { children: text }), (trouble.dataset.link = text);
   }
 
+  // calls of the server: which are open, and whether one failed since the last answer; awake = ms in which this page ran
+  const traffic = { open: new Map(), failed: false, awake: 0, looked: performance.now() };
+  const plainFetch = window.fetch;
+
+  window.fetch = async (...asked) => {
+    if (!String(asked[0]?.url || asked[0]).includes("_dash-update-component")) return plainFetch(...asked);
+    const call = {};
+    traffic.open.set(call, traffic.awake);
+    try {
+      const answer = await plainFetch(...asked);
+      if (answer.status >= 500) traffic.failed = true;
+      return answer;
+    } catch (error) {
+      traffic.failed = true;
+      throw error;
+    } finally {
+      traffic.open.delete(call);
+    }
+  };
+
+  // A page that was hidden, or on a laptop that slept, did not wait in that time.
+  function longestWait() {
+    const now = performance.now();
+    traffic.awake += Math.min(now - traffic.looked, 500);
+    traffic.looked = now;
+    return Math.max(0, ...[...traffic.open.values()].map((began) => traffic.awake - began));
+  }
+
+  // A time in ms since the epoch as a clock shows it, with its day where that is another one
+  function formatMoment(ms) {
+    const text = new Date(ms).toISOString(), time = text.slice(11, 19);
+    return text.slice(0, 10) === new Date().toISOString().slice(0, 10) ? time : `${text.slice(0, 10)} ${time}`;
+  }
+
   function updateAge() {
     const clock = $("clock");
     if (!clock) return;
     clock.textContent = new Date().toLocaleString("en-GB", { day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", timeZone: "UTC" }).replace(",", "") + " UTC";
     const silent = (performance.now() - state.answeredAt) / 1000;
     const patience = Math.max(3 * state.interval, 1500) / 1000;
-    if (state.heartbeat && silent > patience && !document.hidden) {
+    const unanswered = longestWait() / 1000 > patience;
+    if (state.heartbeat && silent > patience && !document.hidden && !traffic.failed && !unanswered) setProps("tick", { disabled: false }); // the browser slept, not the server
+    else if (state.heartbeat && silent > patience && !document.hidden) {
       if (!state.lost) (state.lost = true), (state.endWhenLost = state.heartbeat ? state.heartbeat.end : 0);
       showAge(`no answer for ${Math.round(silent)} s`, "lost");
       showTrouble(`The server has not answered for ${Math.round(silent)} s. What you see is old; retrying.`);
@@ -41,7 +77,9 @@
     if (state.heartbeat.age === null) return showAge("no points yet", "stale");
     const age = state.heartbeat.age + silent;
     if (over) return showAge("end of file", "paused");
-    if (age > Math.max((3 * state.interval) / 1000, 3 * period)) return showAge(`last data ${formatAge(age)}, retrying`, "stale");
+    const stale = age > Math.max((3 * state.interval) / 1000, 3 * period);
+    if (stale && state.heartbeat.since) return showAge(`silent since ${formatMoment(state.heartbeat.since * 1000)} UTC`, "stale");
+    if (stale) return showAge(`last data ${formatAge(age)}, retrying`, "stale");
     showAge(`live, ${formatAge(age)}`, "live");
   }
 
@@ -53,6 +91,7 @@
       showTrouble(`The server is back, ${filled.toLocaleString("en")} points filled in.`);
       setTimeout(() => state.lost || showTrouble(""), 4000);
     }
+    traffic.failed = false;
     state.heartbeat = heartbeat;
     state.answeredAt = performance.now();
     const live = $("golive");
@@ -79,10 +118,7 @@
     el.innerHTML = `<svg viewBox="0 0 ${w} ${h}" preserveAspectRatio="none" aria-hidden="true"><path d="${path}"/></svg>${dots}`;
   }
 
-  const makeTabsFocusable = () => document.querySelectorAll(".tabs .tab:not([tabindex])").forEach((tab) => Object.assign(tab, { tabIndex: 0, role: "tab" }));
-
   function drawSparklines(data) {
-    makeTabsFocusable(); // a new tab cannot be reached by keys yet
     for (const [name, spark] of Object.entries(data || {})) {
       document.querySelectorAll(`[data-spark="${CSS.escape(name)}"]`).forEach((el) => (drawSparkline(el, spark), (el.title = spark.name)));
       document.querySelectorAll(`[data-open="${CSS.escape(name)}"]`).forEach((el) => (el.textContent = spark.open ? spark.open : ""));
@@ -528,11 +564,12 @@
       same.dataset.count = Number(same.dataset.count) + 1;
       same.querySelector("b").textContent = `${item.title} (${same.dataset.count} times)`;
       same.querySelector("span").textContent = item.text;
+      same.dataset.step = item.step;
       return;
     }
     const el = document.createElement("button");
     el.className = `popup ${item.kind}`;
-    Object.assign(el.dataset, { title: item.title, count: 1, step: item.step });
+    Object.assign(el.dataset, { title: item.title, count: 1, step: item.step, stream: item.stream });
     el.append(Object.assign(document.createElement("i"), { className: `mark ${item.kind}` }), Object.assign(document.createElement("b"), { textContent: item.title }), Object.assign(document.createElement("span"), { textContent: item.text }));
     while (box.children.length >= 3) box.firstChild.remove();
     box.append(el);
@@ -594,12 +631,102 @@
     const button = { " ": "pause", g: "golive", n: "next", p: "previous" }[event.key];
     const tabs = [...document.querySelectorAll("#domain .tab")];
     if (event.key === " " && event.target.closest("button")) return;
-    if (event.key === "Enter" && event.target.matches(".tab")) event.target.click();
     if (button) event.preventDefault(), $(button).click();
     else if (/^[1-9]$/.test(event.key) && tabs[event.key]) tabs[event.key].click();
     else if (event.key === "Escape" && hint >= 0) closeHint();
     else if (event.key === "Escape" && document.body.dataset.wall === "full") toggleWall(false);
     else if (event.key === "?") $("keys").showModal();
+  }
+
+  // --- streams, tabs and moments
+
+  function openStream(name) {
+    setProps("domain", { value: name });
+    if ($("search") && $("search").value) setProps("search", { value: "" });
+  }
+
+  function showMoment(step, stream) {
+    if (stream && stream !== document.body.dataset.domain) openStream(stream);
+    setProps("goto", { data: { step, asked: Date.now(), ...(stream ? { stream } : {}) } });
+  }
+
+  function closeTab(name) {
+    state.opened = (state.opened || []).filter((each) => each !== name);
+    if (document.body.dataset.domain === name) setProps("domain", { value: "wave" });
+    setProps("opened", { data: state.opened });
+  }
+
+  const keepOpened = (names) => ((state.opened = names || []), noUpdate());
+
+  // --- what a person does about an incident: shown at once, then as the server answers
+
+  function actOnIncident(button) {
+    const { incident, act } = button.dataset;
+    if (act === "note") return beginNote(button);
+    sendAct(incident, act);
+  }
+
+  function sendAct(incident, act, note) {
+    document.querySelectorAll(`[data-answer="${CSS.escape(incident)}"]`).forEach((el) => (el.textContent = `· ${act}, by you …`));
+    setProps("act", { data: { incident, act, asked: Date.now(), ...(note ? { note } : {}) } });
+  }
+
+  function beginNote(button) {
+    state.noted = button.dataset.incident;
+    $("note-on").textContent = button.closest(".incident").querySelector("small").textContent;
+    setProps("note-text", { value: "" });
+    $("note").showModal();
+    $("note-text").focus();
+  }
+
+  function endNote(write) {
+    const note = $("note-text").value.trim();
+    $("note").close();
+    if (write && note) sendAct(state.noted, "note", note);
+  }
+
+  // --- what is picked on the plot, and whether the controls preview
+
+  const moment = (x) => (typeof x === "number" ? x : Date.parse(x.length > 10 ? `${x.replace(" ", "T")}Z` : x));
+  const clock = (x) => { const text = new Date(moment(x)).toISOString(); return text.slice(11, 19) === "00:00:00" ? text.slice(0, 10) : text.slice(11, 19); };
+
+  // Returns whether the label buttons are hidden, their texts, and what is picked: forgotten with the tab.
+  function pickOnPlot(clicked, zoom, domain, done, seen) {
+    const by = window.dash_clientside.callback_context.triggered_id, none = [true, "expected", "missed", null];
+    if (by === "domain") setProps("labelled", { children: "" });
+    const stream = seen && seen.look.stream;
+    let range = null;
+    if (by === "zoom" && zoom && zoom.range && zoom.stream === stream) range = zoom.range;
+    if (by === "chart" && clicked) range = [clicked.points[0].x, clicked.points[0].x];
+    if (!range || !stream) return none;
+    const [start, end] = moment(range[0]) <= moment(range[1]) ? range : [range[1], range[0]];
+    const words = start === end ? clock(start) : `${clock(start)} to ${clock(end)}`;
+    return [false, `expected: ${words}`, `missed: ${words}`, { stream, range: [start, end] }];
+  }
+
+  const setAvailable = (id, why) => {
+    const button = $(id);
+    if (!button) return;
+    button.setAttribute("aria-disabled", String(Boolean(why)));
+    button.title = why;
+  };
+
+  // Returns the text of the chip; an act that would change nothing is not available, and says why.
+  function showPreview(pulse, domain, detector, window_, threshold, direction) {
+    const known = pulse && pulse.applied && pulse.stream === domain;
+    const shown = { detector, window: window_, threshold, direction };
+    const differs = known && Object.keys(shown).some((name) => pulse.applied[name] !== shown[name]);
+    setAvailable("apply", differs ? "" : "these settings are applied already");
+    setAvailable("undo", known && pulse.undoable ? "" : "there is no change to take back");
+    setAvailable("best", known && pulse.events ? "" : "needs labelled anomalies: this buffer has none");
+    return differs ? "Preview, not applied" : "";
+  }
+
+  // An unavailable button keeps the focus, but does nothing.
+  function holdUnavailable(event) {
+    if (!event.target.closest?.("[aria-disabled=true]")) return;
+    event.preventDefault();
+    event.stopPropagation();
   }
 
   // a row of the comparison: its detector, with its own best threshold where that is what it shows
@@ -610,12 +737,15 @@
 
   function onClick(event) {
     const act = event.target.closest("[data-act]");
-    if (act) return setProps("act", { data: { incident: act.dataset.incident, act: act.dataset.act, asked: Date.now() } });
+    if (act) return actOnIncident(act);
+    if (event.target.closest("#note-write,#note-cancel")) return endNote(event.target.id === "note-write");
+    if (event.target.closest("#label-expected,#label-missed")) setProps("labelled", { children: `${event.target.closest("button").textContent}, by you …` });
+    if (event.target.closest("[data-close]")) return closeTab(event.target.closest("[data-close]").dataset.close);
     const el = event.target.closest("[data-step],[data-domain]:not(body),[data-detector],#theme,#bell,#share,#help,#wall-full,#hint-next,#hint-close,#hint-again");
     if (event.target.closest("#trouble")) return showTrouble("");
     if (!el) return event.target.id === "keys" ? event.target.close() : undefined;
-    if (el.dataset.step) setProps("goto", { data: { step: Number(el.dataset.step), asked: Date.now() } });
-    else if (el.dataset.domain) setProps("domain", { value: el.dataset.domain });
+    if (el.dataset.step) showMoment(Number(el.dataset.step), el.dataset.stream);
+    else if (el.dataset.domain) openStream(el.dataset.domain);
     else if (el.dataset.detector) chooseDetector(el.dataset);
     else if (el.id === "theme") setTheme((localStorage.theme = document.documentElement.dataset.theme === "dark" ? "light" : "dark"));
     else if (el.id === "bell") toggleBell();
@@ -645,8 +775,6 @@
     return range[0] ? [{ revision, stream, range }, { id: stream, end: seen.end }] : [noUpdate(), noUpdate()];
   }
 
-  const hidesLabelButtons = (clicked, zoom) => ["domain", "done"].includes(window.dash_clientside.callback_context.triggered_id) || !(clicked || (zoom && zoom.range));
-
   const sliderTexts = (window_, threshold, size) => [`${window_} steps`, `${Number(threshold).toFixed(1)} σ`, `${size} σ`];
 
   // The proposal of a search moves the controls, as a preview.
@@ -663,7 +791,9 @@
     tell: announceIncidents,
     stage: showParts,
     zoomed: zoomAndEnd,
-    labels: hidesLabelButtons,
+    picked: pickOnPlot,
+    previewed: showPreview,
+    opened: keepOpened,
     found: showProposal,
     wall: drawWall,
     said: sliderTexts,
@@ -671,6 +801,7 @@
   };
   window.dash_clientside = Object.assign({}, window.dash_clientside, { redline });
   document.addEventListener("keydown", onKey);
+  document.addEventListener("click", holdUnavailable, true);
   document.addEventListener("click", onClick);
   document.addEventListener("fullscreenchange", () => document.fullscreenElement || document.body.dataset.wall !== "full" || toggleWall(false));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", (e) => localStorage.theme || setTheme(e.matches ? "dark" : "light"));
@@ -678,7 +809,6 @@
     if (!$("theme") || !$("domain")) return;
     clearInterval(ready);
     setTheme(document.documentElement.dataset.theme);
-    makeTabsFocusable();
   }, 20);
   addEventListener("resize", placeHint);
   addEventListener("scroll", placeHint, { passive: true });

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import MappingProxyType
@@ -19,6 +20,7 @@ from redline.incidents.grouping import (
 )
 from redline.incidents.incident import (
     ACKNOWLEDGED,
+    NOTED,
     RESOLVED,
     SNOOZED,
     SNOOZES,
@@ -36,6 +38,7 @@ from redline.incidents.incident import (
 )
 
 MAX_RESOLVED = 2_000  # resolved incidents kept in memory; older ones are only in the store
+MAX_OPENINGS = 100  # openings remembered for those who follow them
 # Watch field -> its key in stored rows
 _WATCH_KEYS = {"snoozed_until": "hush", "suppressed": "held"}
 
@@ -104,6 +107,9 @@ class Incidents:
         self.save = save or (lambda rows: None)
         self.watches: dict[str, Watch] = {}
         self.items: dict[str, Incident] = {}  # id -> incident, oldest first
+        self.newest_opening = 0  # counts the incidents that opened or got worse
+        # (number, id) of the last of them, oldest first
+        self.openings: deque[tuple[int, str]] = deque(maxlen=MAX_OPENINGS)
         self.lock: AbstractContextManager[Any] = lock or threading.RLock()
 
     def commit(
@@ -170,6 +176,21 @@ class Incidents:
                 HistoryEntry(RESOLVED, who, watch.time, now, note),
                 watch._replace(closed=watch.step, quiet=0),
             )
+
+    def annotate(self, id: str, who: str, now: float, note: str) -> Change:
+        """Write a note on an incident, also on one that is resolved."""
+        with self.lock:
+            incident = self.get(id)
+            entry = HistoryEntry(NOTED, who, incident.end, now, note)
+            watch = self.watches[incident.stream]
+            if watch.current is not None and watch.current.id == id:
+                return self._act(id, lambda i: i, entry)
+            after = add_entry(incident, entry)
+            if watch.former is not None and watch.former.id == id:
+                watch = watch._replace(former=after)
+            change = Change(after, NOTED, False)
+            self._store({watch.stream: watch}, [change], self.save)
+            return change
 
     def mark_notified(self, id: str, severity: str) -> None:
         """Record that a message of this severity reached a channel.
@@ -258,6 +279,14 @@ class Incidents:
         page = rest[: wanted.limit]
         return IncidentPage(page, len(found), page[-1].id if len(rest) > len(page) else "")
 
+    def opened_since(self, number: int) -> list[Incident]:
+        """Return the incidents that opened or got worse after opening `number`, oldest first.
+
+        An incident that did both comes once.
+        """
+        ids = dict.fromkeys(id for each, id in list(self.openings) if each > number)
+        return [self.items[id] for id in ids if id in self.items]
+
     def restore(self, rows: StoredIncidents) -> None:
         """Load stored incidents and watches into an empty object."""
         with self.lock:
@@ -276,7 +305,7 @@ class Incidents:
         if watch.current is None or watch.current.id != id:
             raise IncidentSettled(
                 f"incident {id}: wanted a live one; it is resolved since "
-                f"{incident.history[-1].time:.0f}"
+                f"{last_resolved(incident):.0f}"
             )
         return watch
 
@@ -357,9 +386,19 @@ class Incidents:
         for name in dropped:
             del self.watches[name]
         self.items |= touched
+        for change in changes:
+            if change.what in ("opened", "worse") and change.incident.state != SNOOZED:
+                self.openings.append((self.newest_opening + 1, change.incident.id))
+                self.newest_opening += 1  # last: who reads the number finds the opening
         if len(self.items) > MAX_RESOLVED + MAX_RESOLVED // 4:
             for id in [i.id for i in self.items.values() if not i.live][:-MAX_RESOLVED]:
                 del self.items[id]
+
+
+def last_resolved(incident: Incident) -> float:
+    """Return when an incident was last resolved, seconds since the epoch, the stream's time."""
+    ends = (e.time for e in reversed(incident.history) if e.what == RESOLVED)
+    return next(ends, incident.end)  # many later notes may have taken the entry's place
 
 
 def _needs_saving(after: Watch, before: Watch | None) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_type_hints
 
 import dash
@@ -19,8 +19,10 @@ from redline.api.payload import BodyError
 from redline.api.problems import Problem, field_error
 from redline.api.service import Service
 from redline.engine.monitor import SPEEDS
-from redline.incidents.incident import SNOOZES
+from redline.engine.wording import SEVERITIES
+from redline.incidents.incident import MAX_NOTE_LENGTH, SNOOZES
 from redline.page.actions import axis_seconds
+from redline.page.incident_list import SCOPES, STATE_FILTERS
 from redline.page.lanes import MAX_LANES
 from redline.page.layout import COMPARE_AT, FAULT_SIZES, MIN_SPAN, PANEL_NAMES, VIEW_SPANS
 from redline.settings import SETTINGS_BY_NAME, Settings
@@ -93,15 +95,22 @@ class _Zoom(_Held):
 class _Target(_Held):
     step: Whole
     asked: Number
+    stream: Name | None = None
+
+
+class _Picked(_Held):
+    stream: Name
+    range: AxisRange
 
 
 class _IncidentAct(_Held):
     incident: Name
     act: (
-        Literal["acknowledge", "expected", "resolve"]
+        Literal["acknowledge", "expected", "resolve", "note"]
         | Annotated[str, one_of(lambda: [f"snooze {length}" for length in SNOOZES])]
     )
     asked: Number
+    note: Annotated[str, Len(0, MAX_NOTE_LENGTH)] = ""
 
 
 class _Look(_Held):
@@ -125,7 +134,6 @@ class _Seen(_Held):
     number: Count
     whole: bool
     points: Count
-    since: Number = 0.0
     race: Annotated[str, Len(0, MAX_RACE_LENGTH)] = ""
 
 
@@ -138,14 +146,6 @@ class _Clicked(BaseModel):
     """What plotly says of a click; all but the position of the points is dropped."""
 
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
-
-
-class _ChartPoint(_Clicked):
-    x: AxisValue
-
-
-class _ChartClick(_Clicked):
-    points: Annotated[list[_ChartPoint], Len(1, MAX_CLICKED)]
 
 
 class _CurvePoint(_Clicked):
@@ -172,6 +172,11 @@ def value_rule(kind: Any, wanted: str) -> ValueRule:
     return ValueRule(kind, TypeAdapter(kind, config=VALUE_CONFIG), wanted)
 
 
+def choice_rule(known: Collection[str]) -> ValueRule:
+    """Return the rule for one of some words."""
+    return value_rule(Annotated[str, one_of(lambda: list(known))], f"one of {', '.join(known)}")
+
+
 def setting_rules() -> dict[str, ValueRule]:
     """Return the rules of the controls that show a setting of a stream: those of its table."""
     kinds = get_type_hints(Settings, include_extras=True)
@@ -193,9 +198,19 @@ VALUE_RULES = {
     ),
     "domain.value": value_rule(Name, f"a name of at most {MAX_NAME_LENGTH} characters"),
     "shown.data": value_rule(Name | None, f"a name of at most {MAX_NAME_LENGTH} characters"),
-    "names.data": value_rule(
-        Annotated[list[Name], Len(0, MAX_TABS)] | None, f"at most {MAX_TABS:,} names of tabs"
-    ),
+    **{
+        f"{name}.data": value_rule(
+            Annotated[list[Name], Len(0, MAX_TABS)] | None, f"at most {MAX_TABS:,} names of tabs"
+        )
+        for name in ("names", "opened")
+    },
+    "search.value": value_rule(Name | None, f"at most {MAX_NAME_LENGTH} characters"),
+    "incident-scope.value": choice_rule(SCOPES),
+    "incident-severity.value": choice_rule(SEVERITIES),
+    "incident-state.value": choice_rule(STATE_FILTERS),
+    "incident-stream.value": value_rule(Name | None, f"at most {MAX_NAME_LENGTH} characters"),
+    "heard.data": value_rule(Count | None, "the number of an incident, or null"),
+    "picked.data": value_rule(_Picked | None, "a stream and a range of time, or null"),
     "speed.value": value_rule(
         Annotated[int, one_of(lambda: SPEEDS)], f"one of {', '.join(map(str, SPEEDS))}"
     ),
@@ -225,7 +240,6 @@ VALUE_RULES = {
     "goto.data": value_rule(_Target | None, "a step, or null"),
     "act.data": value_rule(_IncidentAct | None, "an incident and what to do with it, or null"),
     "seen.data": value_rule(_Seen | None, "what an earlier redraw answered, or null"),
-    "chart.clickData": value_rule(_ChartClick | None, "the points that were clicked, or null"),
     "curve.clickData": value_rule(_CurveClick | None, "the points that were clicked, or null"),
     "upload.contents": value_rule(str | None, "a file as a data URL, or null"),
     "upload.filename": value_rule(

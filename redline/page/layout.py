@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Sequence
 from typing import Any
 
 from dash import dcc, html
 
 from redline.engine.monitor import SPEEDS, Monitor
+from redline.feedback.labels import EXPECTED_LABEL, MISSED_LABEL
 from redline.page.compare import COMPARE_AT, COMPARE_HEADS
+from redline.page.incident_list import incident_area, note_dialog
 from redline.page.panels import aria_attribute, data_attribute
 from redline.settings import SETTINGS_BY_NAME
 from redline.sources.pushed import OVERVIEW, THIS_MACHINE, YOUR_DATA
@@ -34,6 +37,7 @@ PANEL_ELEMENTS = {
 }
 PANEL_NAMES = ("history", *PANEL_ELEMENTS)  # the lower tabs
 SLOW_INTERVAL_MS = 2_000  # between two renewals of the sparklines and of the open lower panel
+MAX_FOUND = 12  # streams that a search lists
 MAX_PUSHED_TABS = 24  # tabs for streams that programs push
 
 # what the stores of the page hold
@@ -48,6 +52,9 @@ STORES = (
     "shown",  # the stream whose settings the controls show
     "act",  # the act on an incident that was clicked
     "done",  # changes after each act
+    "heard",  # the number of the last incident that was announced
+    "picked",  # the point or span picked on the plot, with the id of its stream
+    "opened",  # streams beyond the tabs that the visitor opened
     "names",  # the tabs
     "wall",  # what the overview shows
     "overview-line",  # what the brush shows
@@ -84,6 +91,7 @@ def header() -> html.Header:
             html.Span(id="clock", className="soft wide"),
             card_row(),
             html.Span(className="grow"),
+            stream_search(),
             icon_button("pause", "Pause", "freeze this view; data keeps arriving (space)"),
             dropdown("speed", {speed: f"{speed}x" for speed in SPEEDS}, 1),
             icon_button("bell", "Bell off", "sound when an alarm comes"),
@@ -92,6 +100,19 @@ def header() -> html.Header:
             html.Button("?", id="help", title="keys (?)", className="plain wide"),
         ]
     )
+
+
+def stream_search() -> html.Div:
+    """Return the field that finds any stream by a part of its name, with what it found."""
+    field = dcc.Input(
+        id="search",
+        type="search",
+        debounce=False,
+        placeholder="Stream ( / )",
+        autoComplete="off",
+    )
+    found = html.Div(id="streams-found", role="group", **aria_attribute("label", "Streams found"))
+    return html.Div([field, found], className="search")
 
 
 def icon_button(name: str, words: str, title: str) -> html.Button:
@@ -115,17 +136,49 @@ def card_row() -> html.Div:
     )
 
 
-def tab_titles(monitor: Monitor) -> dict[str, str]:
+def tab_titles(
+    monitor: Monitor, alarming: Container[str] = (), opened: Sequence[str] = ()
+) -> dict[str, str]:
     """Return the title of each tab, by stream.
 
-    The fixed ones, and the last MAX_PUSHED_TABS streams that programs push, as they appear.
+    The fixed ones; MAX_PUSHED_TABS streams that programs push, those that are `alarming` first,
+    then the newest; and those that a visitor `opened` besides.
     """
-    pushed = [name for name in list(monitor.feeds) if name not in TAB_TITLES][-MAX_PUSHED_TABS:]
+    pushed = [name for name in list(monitor.feeds) if name not in TAB_TITLES]
+    first = [name for name in pushed if name in alarming][-MAX_PUSHED_TABS:]
+    calm = [name for name in pushed if name not in alarming]
+    rest = calm[max(0, len(calm) - MAX_PUSHED_TABS + len(first)) :]
     return {
         **{name: title for name, title in TAB_TITLES.items() if name != YOUR_DATA},
-        **{name: name for name in pushed},
+        **{name: name for name in (*first, *rest)},
+        **{name: name for name in opened if name in monitor.feeds},
         YOUR_DATA: TAB_TITLES[YOUR_DATA],
     }
+
+
+def search_streams(monitor: Monitor, text: str) -> list[str]:
+    """Return the streams with a text in their name or title, those that begin with it first."""
+    part = text.strip().casefold()
+    if not part:
+        return []
+    titles = {name: f"{name}\n{feed.stream.title}" for name, feed in list(monitor.feeds.items())}
+    found = [name for name, words in titles.items() if part in words.casefold()]
+    found.sort(key=lambda name: not titles[name].casefold().startswith(part))
+    return found
+
+
+def found_streams(monitor: Monitor, text: str) -> list[Any]:
+    """Return the streams that a search found, as buttons that open them."""
+    found = search_streams(monitor, text)
+    buttons: list[Any] = [
+        html.Button(monitor.feeds[name].stream.title, **data_attribute("domain", name))
+        for name in found[:MAX_FOUND]
+    ]
+    if found[MAX_FOUND:]:
+        buttons.append(html.P(f"and {len(found) - MAX_FOUND:,} more", className="quiet"))
+    if not found and text.strip():
+        buttons = [html.P("No stream has this in its name.", className="quiet")]
+    return buttons
 
 
 def domain_tabs(monitor: Monitor) -> dcc.Tabs:
@@ -139,24 +192,31 @@ def domain_tabs(monitor: Monitor) -> dcc.Tabs:
     )
 
 
-def tab_row(titles: dict[str, str]) -> list[dcc.Tab]:
-    """Return a tab for each stream."""
+def tab_row(titles: dict[str, str], closable: Container[str] = ()) -> list[dcc.Tab]:
+    """Return a tab for each stream; those a visitor opened can be closed."""
     return [
         dcc.Tab(
-            label=tab_label(name, title), value=name, className="tab", selected_className="tab on"
+            label=tab_label(name, title, name in closable),
+            value=name,
+            className="tab",
+            selected_className="tab on",
         )
         for name, title in titles.items()
     ]
 
 
-def tab_label(name: str, title: str) -> html.Span:
+def tab_label(name: str, title: str, closable: bool = False) -> html.Span:
     """Return the label of a tab: title, sparkline and number of open incidents."""
+    # no button: a tab holds no other control; the Delete key does the same
+    cross = html.Span("×", title="close (Delete)", **data_attribute("close", name))
     parts: list[Any] = [html.Span(title)]
     if name != OVERVIEW:
         parts += [
             html.Span(className="spark", **data_attribute("spark", name)),
             html.Em(className="open", **data_attribute("open", name)),
         ]
+    if closable:
+        parts.append(cross)
     return html.Span(parts, className="tab-label")
 
 
@@ -188,12 +248,13 @@ def navigation_row() -> html.Div:
 
 def label_buttons() -> html.Span:
     """Return the buttons that label the point that was clicked or the span that was zoomed to."""
-    texts = {"expected": "this is expected", "missed": "this was missed"}
+    buttons = [html.Button(kind, id=f"label-{kind}") for kind in (EXPECTED_LABEL, MISSED_LABEL)]
     return html.Span(
-        [html.Button(text, id=f"label-{kind}") for kind, text in texts.items()],
-        id="labels",
+        [
+            html.Span(buttons, id="labels", className="row", hidden=True),
+            html.Span(id="labelled", role="status", className="soft small"),
+        ],
         className="row",
-        hidden=True,
     )
 
 
@@ -259,7 +320,7 @@ def lower_panels() -> html.Div:
     judged = dcc.RadioItems(COMPARE_AT, "shared", id="compare-at", inline=True, className="by")
     panels = [
         ("history", "Anomalies", html.Div(id="history")),
-        ("incidents", "Incidents", html.Div(id="incidents")),
+        ("incidents", "Incidents", incident_area()),
         ("compared", "Compare", html.Div([judged, compare], className="scroll")),
         ("table", "Table", html.Div(html.Table(id="rows"), className="scroll")),
         ("days", "Days", html.Div(id="days")),
@@ -270,10 +331,8 @@ def lower_panels() -> html.Div:
         dcc.Tab(body, label=title, value=name, className="tab", selected_className="tab on")
         for name, title, body in panels
     ]
-    return html.Div(
-        dcc.Tabs(shown, id="lower", value="history", className="tabs", mobile_breakpoint=0),
-        className="lower",
-    )
+    tabs = dcc.Tabs(shown, id="lower", value="history", className="tabs", mobile_breakpoint=0)
+    return html.Section([html.H2("Lists", className="unseen"), tabs], className="lower")
 
 
 def first_visit_hint() -> html.Div:
@@ -305,6 +364,7 @@ def overlays() -> html.Div:
         ("space", "pause, go on"),
         ("g", "go live"),
         ("n p", "next, previous anomaly"),
+        ("/", "find a stream"),
         ("?", "this help"),
     ]
     rows = [part for key, text in keys for part in (html.Dt(html.Kbd(key)), html.Dd(text))]
@@ -312,6 +372,8 @@ def overlays() -> html.Div:
     return html.Div(
         [
             html.Div(id="popups", role="status", **aria_attribute("live", "polite")),
+            html.Div(id="spoken", role="status", className="unseen"),
+            note_dialog(),
             html.Dialog([html.B("Keys"), html.Dl(rows), hints], id="keys"),
         ]
     )

@@ -1,5 +1,5 @@
 """The panels beside and under the chart, as Dash components: old and new numbers, anomalies,
-incidents, table, settings, log.
+table, settings, log.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from redline.engine import wording
 from redline.engine.feed import Feed
 from redline.engine.results import Anomaly
 from redline.evaluation import metrics
-from redline.incidents.incident import SNOOZES, Incident
-from redline.incidents.registry import IncidentPage
 from redline.page.query import ViewQuery
 from redline.page.view import read_track_rows
 from redline.settings import STREAM_SETTINGS
@@ -45,6 +43,10 @@ def preview_numbers(query: ViewQuery, by: str) -> dict[str, Any]:
     alarms = old_to_new(*(_found(m, by) for m in (old, new)))
     if new.events is None:
         none = html.Span("no labels for this stream", className="quiet")
+        return {"alarms": alarms, "precision": none, "recall": none, "caught": none}
+
+    if not new.events:
+        none = html.Span("no labelled anomaly in the buffer", className="quiet")
         return {"alarms": alarms, "precision": none, "recall": none, "caught": none}
 
     def shares(name: str) -> list[Any]:
@@ -80,11 +82,16 @@ def old_to_new(old: str, new: str) -> list[Any]:
     return [html.Span(f"{old} → ", className="old"), html.B(new)] if old != new else [html.B(new)]
 
 
+def empty_state(said: str) -> list[Any]:
+    """Return the content of a list or panel with nothing in it: one sentence."""
+    return [html.P(said, className="quiet")]
+
+
 def anomaly_list(feed: Feed) -> list[Any]:
     """Return the last anomalies as they were found, newest first; a click on one shows it."""
     found = list(feed.journal)[-LISTED_ANOMALIES:][::-1]
     if not found:
-        return [html.P("No anomalies yet.", className="quiet")]
+        return empty_state("No anomalies yet.")
     return [anomaly_entry(feed, anomaly) for anomaly in found]
 
 
@@ -130,47 +137,6 @@ def severity_words(score: float, threshold: float) -> str:
     """Return the severity as a word and a number from 0 to 100."""
     index = wording.severity_index(score, threshold)
     return f"{wording.severity(score, threshold)} {index}"
-
-
-def incident_list(feed: Feed, page: IncidentPage) -> list[Any]:
-    """Return the incidents of a stream, live ones first, with the buttons to act on them."""
-    if not page.incidents:
-        return [html.P("No incidents.", className="quiet")]
-    entries: list[Any] = [incident_entry(feed, incident) for incident in page.incidents]
-    hidden = page.total - len(page.incidents)
-    if hidden > 0:
-        entries.append(html.P(f"and {hidden:,} more: /api/alerts", className="quiet"))
-    return entries
-
-
-def incident_entry(feed: Feed, incident: Incident) -> html.Div:
-    """Return one incident of the list with its buttons."""
-    when = wording.format_time(incident.start, feed.stream.period)
-    severity = incident.severity
-    peak = incident.peak
-    index = html.Small(
-        str(wording.severity_index(peak.score, peak.threshold)), title=SEVERITY_INDEX_HELP
-    )
-    head = html.Button(
-        [html.I(className=f"mark {severity}"), html.Span(when), html.B(severity), index],
-        className="link",
-        **data_attribute("step", incident.peak.step),
-    )
-    count = f"{incident.alarms} alarm{'s' if incident.alarms > 1 else ''}"
-    by = f" by {incident.acknowledged}" if incident.acknowledged else ""
-    text = html.Small([incident.text, html.Em(f" {count}, {incident.state}{by}")])
-    acts = ["expected"]
-    if incident.live:
-        snoozes = [f"snooze {length}" for length in SNOOZES]
-        acts = ["acknowledge", *snoozes, "expected", "resolve"]
-    target = data_attribute("incident", incident.id)
-    buttons = [
-        html.Button(act, className="link", **data_attribute("act", act), **target) for act in acts
-    ]
-    return html.Div(
-        [head, text, html.Span(buttons, className="row small")],
-        className=f"incident {incident.state}",
-    )
 
 
 def day_bars(counts: list[tuple[int, int]]) -> list[Any]:

@@ -400,20 +400,19 @@ def overview_cards(monitor: Monitor) -> dict[str, str]:
     }
 
 
-def new_incidents(title: str, found: Iterable[Incident], since: float) -> list[dict[str, Any]]:
-    """Return the pop-ups for the incidents that began after `since`, in the stream's own time.
-
-    Oldest first, at most the three newest.
-    """
-    new = sorted((i for i in found if i.start > since), key=lambda i: i.start)[-3:]
+def incident_popups(monitor: Monitor, found: Iterable[Incident]) -> list[dict[str, Any]]:
+    """Return a pop-up for each incident, with its stream and the step that a click on it shows."""
+    feeds = ((monitor.feeds.get(incident.stream), incident) for incident in found)
     return [
         {
-            "title": f"{title} · {i.severity}",
-            "kind": i.severity,
-            "text": i.text,
-            "step": i.peak.step,
+            "title": f"{feed.stream.title} · {incident.severity}",
+            "kind": incident.severity,
+            "text": incident.text,
+            "step": incident.peak.step,
+            "stream": feed.name,
         }
-        for i in new
+        for feed, incident in feeds
+        if feed is not None
     ]
 
 
@@ -461,14 +460,25 @@ def sparkline(feed: Feed, open_: int) -> dict[str, Any]:
     return {"line": points, "marks": marks, "open": open_, "name": name}
 
 
+def last_arrival(feed: Feed) -> float:
+    """Return when the newest step of a feed came, wall seconds; 0 = none has come.
+
+    A pushed feed that was restored from the store did not come at the start of the program.
+    """
+    arrived = feed.arrived or 0.0
+    return min(arrived, feed.submitted) if feed.pushed else arrived
+
+
 def heartbeat(monitor: Monitor, feed: Feed | None, at: int | None) -> dict[str, Any]:
     """Return what the browser needs to show the age of the data by its own clock.
 
     "age" and "period" are seconds, "at" and "end" absolute steps, "waiting" the steps after "at".
+    "since" is, of a stream that programs push, when its newest point came, seconds since the epoch.
     """
-    arrived = (feed.arrived or 0.0) if feed else monitor.totals.arrived
+    arrived = last_arrival(feed) if feed else monitor.totals.arrived
     return {
         "age": monitor.wall() - arrived if arrived else None,
+        "since": arrived if feed and feed.pushed and arrived else None,
         "period": feed.stream.period if feed and feed.own_clock else 0,
         "at": at,
         "waiting": 0 if feed is None or at is None else max(0, feed.end - at),

@@ -20,7 +20,7 @@ from redline.page.panels import aria_attribute
 from redline.settings import Settings
 
 MAX_RACES = 2  # run at the same time, each with a track per detector
-ABANDONED_SECONDS = 10.0  # since somebody looked: the race gives up its place for another
+ABANDONED_SECONDS = 10.0  # since a visitor looked: the race gives up its place for another
 GAP_KIND = "dropout"  # a fault without a value, which no detector judges
 
 
@@ -35,7 +35,7 @@ class Race:
     period: float  # seconds per step
     settings: dict[str, Settings]  # detector -> its settings; those that cannot run are left out
     delays: dict[str, float] = field(default_factory=dict)  # steps to the alarm, inf = missed
-    asked: float = -math.inf  # monotonic seconds at which somebody looked
+    asked: float = -math.inf  # monotonic seconds at which a visitor looked
     progress: float = 0.0  # share of the buffer that the slowest detector has scored
     waits_for: str = ""  # the stream whose race has to end first
 

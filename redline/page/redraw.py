@@ -11,19 +11,23 @@ from plotly.io.json import to_json_plotly
 
 from redline.api.payload import json_fragment
 from redline.api.service import Service
-from redline.engine.feed import Feed
 from redline.evaluation import metrics
-from redline.incidents.incident import RESOLVED, STATES
-from redline.incidents.registry import IncidentQuery
 from redline.page import figure, panels
 from redline.page.lanes import MAX_LANES, choose_lanes, lanes_sentence, pick_lanes
-from redline.page.query import ViewQuery, cached_answer, card_values, heartbeat, new_incidents
+from redline.page.preview import preview_state
+from redline.page.query import (
+    ViewQuery,
+    cached_answer,
+    card_values,
+    heartbeat,
+    incident_popups,
+)
 from redline.page.view import View
 from redline.settings import Settings
 
 # what of a look only says how steps are scored, not which ones are drawn
 SCORING = ("key", "threshold", "applied", "labels")
-LIVE_STATES = tuple(state for state in STATES if state != RESOLVED)
+MAX_POPUPS = 3  # new incidents that one redraw announces, the newest
 # seconds a moved slider waits for its track before the page says "scoring 40 %"
 TRACK_PATIENCE = 0.12
 
@@ -223,7 +227,8 @@ def redraw(
         answer["history"] = panels.anomaly_list(feed)
     return {
         **answer,
-        "pulse": heartbeat(query.monitor, feed, query.at),
+        "pulse": heartbeat(query.monitor, feed, query.at)
+        | preview_state(feed, query.preview_metrics().events),
         "covers": query.coverage,
         **card_values(feed),
         **panels.preview_numbers(query, by),
@@ -247,23 +252,20 @@ async def ready_query(
     return query
 
 
-def announce_incidents(
-    service: Service, feed: Feed, held: Any, new_held: dict[str, Any]
-) -> dict[str, Any]:
-    """Return {"news": pop-ups} for the incidents that are new to a browser, {} if there are none.
+def announce_incidents(service: Service, heard: int | None) -> dict[str, Any]:
+    """Return {"news": pop-ups, "heard": number} of what opened on any stream, {} for nothing.
 
     Args:
         service: whose incidents.
-        feed: the stream.
-        held: what the browser held before this redraw.
-        new_held: what it will hold; gets "since", the newest start, in the stream's own time.
+        heard: the number of the last opening that the browser heard of; None = it was just opened.
     """
-    found = service.incidents.find(IncidentQuery(feed.name, LIVE_STATES, limit=20)).incidents
-    before = held["since"] if held and held["look"]["stream"] == feed.id else None
-    new_held["since"] = max((i.start for i in found), default=before or 0.0)
-    if before is None or new_held["since"] <= before:
+    newest = service.incidents.newest_opening
+    if heard == newest:
         return {}
-    return {"news": new_incidents(feed.stream.title, found, before)}
+    if heard is None or heard > newest:  # that of a server before this one
+        return {"heard": newest}
+    opened = service.incidents.opened_since(heard)[-MAX_POPUPS:]
+    return {"heard": newest, "news": incident_popups(service.monitor, opened)}
 
 
 def curve_update(query: ViewQuery, by: str, theme: str) -> Any:

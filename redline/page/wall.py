@@ -39,7 +39,7 @@ class WallState(NamedTuple):
 
     @property
     def is_open(self) -> bool:
-        """Return whether an incident is open that nobody has acknowledged or snoozed."""
+        """Return whether an incident is open, neither acknowledged nor snoozed."""
         return self.incident is not None and self.incident.state == OPEN
 
     @property

@@ -692,6 +692,11 @@ def test_incidents_are_acknowledged_snoozed_and_resolved(running):
     ]
     assert entries == [("acknowledged", ""), ("snoozed", "1 h"), ("resolved", "door was open")]
     assert running.get("/api/alerts", params={"state": "open"}).json()["total"] == 0
+    noted = running.post(f"/api/alerts/{id}/note", params={"note": "hinge mended"})
+    last = noted.json()["history"][-1]
+    assert (last["what"], last["who"], last["note"]) == ("noted", "local", "hinge mended")
+    assert refused(running.post(f"/api/alerts/{id}/note", params={"note": ""}), 422, "note")
+    assert running.post("/api/alerts/x/note", params={"note": "a"}).status_code == 404
 
 
 # --- the guard

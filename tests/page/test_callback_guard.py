@@ -45,6 +45,7 @@ SERVER_CALLBACKS = (
     "download.data",
     "finding.data",
     "wall.data",
+    "streams-found.children",
 )
 LOADS = b"time,load,heat\n" + b"".join(
     b"2026-01-05 00:%02d,%d,%d\n" % (i, i, -i) for i in range(60)
@@ -155,20 +156,35 @@ VALID: dict[str, list[Any]] = {  # element.property -> odd values that are allow
         {"revision": 1, "range": ["2026-01-05", "2026-01-05 12:00:00.1234"]},
         {"range": [5, -5]},
     ],
-    "goto.data": [None, {"step": -(2**53), "asked": 1}, {"step": 2**53, "asked": 1e9}, STEP],
+    "goto.data": [
+        None,
+        {"step": -(2**53), "asked": 1},
+        {"step": 2**53, "asked": 1e9},
+        STEP,
+        STEP | {"stream": "iot"},
+        STEP | {"stream": "no"},
+    ],
     "act.data": [
         None,
         *(
             {"incident": "x", "act": act, "asked": 0}
             for act in ("resolve", "expected", "snooze 1 h")
         ),
+        {"incident": "x", "act": "note", "asked": 0, "note": "<b>"},
     ],
     "seen.data": [None],
-    "chart.clickData": [
+    "picked.data": [
         None,
-        {"points": [{"x": "2026-01-05 00:00"}]},
-        {"points": [{"x": 0, "y": []}]},
+        {"stream": "x", "range": ["2026-01-05 00:00", "2026-01-05 00:00"]},
+        {"stream": "", "range": [5, -5]},
     ],
+    "heard.data": [None, 0, 2**53],
+    "opened.data": [None, [], ["oven"], ["nowhere", "wave"]],
+    "search.value": [None, "", "wa", "<b>"],
+    "incident-scope.value": ["stream", "all"],
+    "incident-severity.value": ["info", "critical"],
+    "incident-state.value": ["any", "live", "resolved"],
+    "incident-stream.value": [None, "", "wave", "\u202e"],
     "curve.clickData": [
         None,
         {"points": [{"x": 1e300}]},

@@ -29,7 +29,7 @@ MIN_SPAN_STEPS = 10  # steps in a row from which an anomaly is one shaded span
 
 
 MAX_FAINT = 500  # marks of the applied settings behind those of a preview
-MAX_ROWS = 10_000  # rows that are drawn; longer ranges are thinned
+MAX_DRAWN_ROWS = 10_000  # rows that are drawn; longer ranges are thinned
 NO_DATA = "no data"
 LEARNING = "learning"
 
@@ -196,15 +196,15 @@ def make_view(
 
 
 def bucket_steps(steps: int, features: int) -> int:
-    """Return the length of the buckets that thin so many steps to MAX_ROWS rows; 1 = no need.
+    """Return the length of the buckets that thin so many steps to MAX_DRAWN_ROWS rows; 1 = no need.
 
     >>> bucket_steps(10_000, 1), bucket_steps(200_000, 1)
     (1, 64)
     """
-    if steps <= MAX_ROWS:
+    if steps <= MAX_DRAWN_ROWS:
         return 1
     kept = 2 * features + 1  # rows of each bucket
-    return 1 << math.ceil(math.log2(steps * kept / MAX_ROWS))
+    return 1 << math.ceil(math.log2(steps * kept / MAX_DRAWN_ROWS))
 
 
 def thin_view(view: View, bucket: int) -> View:

@@ -117,7 +117,7 @@ class SettingsSearches:
         return live[0] if live else None
 
     def leave(self, id: int) -> None:
-        """Wait for a search no more; it ends when nobody waits for it."""
+        """Wait for a search no more; it ends when no visitor waits for it."""
         with self.lock:
             search = self.searches.get(id)
             if search is None or not search.live:
@@ -163,7 +163,7 @@ class SettingsSearches:
                 self._finish(search, f"The search failed; look for {failure.id} in the log.")
 
     def _run(self, search: SettingsSearch) -> None:
-        """Go through one search, as long as somebody waits for it."""
+        """Go through one search, as long as a visitor waits for it."""
         assert search.past is not None
         best = None
         for step in self.finder(*search.past):

@@ -13,14 +13,14 @@ from dash import html
 from detectors import DETECTORS
 from redline.engine.feed import Feed
 from redline.engine.monitor import Monitor
-from redline.engine.wording import format_duration
+from redline.engine.wording import format_span
 from redline.evaluation.metrics import HIT_TOLERANCE, row_truth
 from redline.page.layout import INJECT_NAMES
 from redline.page.panels import aria_attribute
 from redline.settings import Settings
 
 MAX_RACES = 2  # run at the same time, each with a track per detector
-ABANDONED_SECONDS = 10.0  # since somebody looked: the race gives up its place for another
+ABANDONED_SECONDS = 10.0  # since a visitor looked: the race gives up its place for another
 GAP_KIND = "dropout"  # a fault without a value, which no detector judges
 
 
@@ -35,7 +35,7 @@ class Race:
     period: float  # seconds per step
     settings: dict[str, Settings]  # detector -> its settings; those that cannot run are left out
     delays: dict[str, float] = field(default_factory=dict)  # steps to the alarm, inf = missed
-    asked: float = -math.inf  # monotonic seconds at which somebody looked
+    asked: float = -math.inf  # monotonic seconds at which a visitor looked
     progress: float = 0.0  # share of the buffer that the slowest detector has scored
     waits_for: str = ""  # the stream whose race has to end first
 
@@ -67,7 +67,7 @@ class Race:
                 return f"{count} detectors read the past first: {100 * self.progress:.0f} %"
             return f"{count} detectors are looking"
         first, delay = caught[0]
-        soon = format_duration(delay * self.period) if delay else "at once"
+        soon = format_span(delay * self.period) if delay else "at once"
         so_far = "" if self.over else " so far"
         return f"caught by {len(caught)} of {count}{so_far}, first: {first}, {soon}"
 
@@ -179,7 +179,7 @@ def race_row(race: Race) -> list[Any]:
     dots = [
         html.I(
             className="first" if place == 0 else "hit",
-            title=f"{name}, {format_duration(delay * race.period) if delay else 'at once'}",
+            title=f"{name}, {format_span(delay * race.period) if delay else 'at once'}",
         )
         for place, (name, delay) in enumerate(caught)
     ]

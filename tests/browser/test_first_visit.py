@@ -1,4 +1,4 @@
-"""The bubbles of a first visit: where they stand, how they are closed, and that they stay closed."""
+"""The bubbles of a first visit: where they stand, how they are closed, that they stay closed."""
 
 from __future__ import annotations
 

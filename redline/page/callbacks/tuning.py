@@ -12,7 +12,7 @@ from redline.api.service import Service
 from redline.page.finding import SettingsFinder, SettingsSearch, SettingsSearches
 from redline.page.preview import preview_fields
 
-POLL_MS = 500  # between two looks at a search that somebody waits for
+POLL_MS = 500  # between two looks at a search that a visitor waits for
 
 
 def find_settings_box() -> html.Div:

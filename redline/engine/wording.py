@@ -148,12 +148,12 @@ def explanation(contributions: Sequence[tuple[str, float]]) -> str:
     return f"{'mostly' if share > 0.5 else 'most of all'} {name} ({100 * share:.0f} %)"
 
 
-def format_duration(seconds: float) -> str:
+def format_span(seconds: float) -> str:
     """Format a length of time in its one or two largest units.
 
-    >>> format_duration(0.4), format_duration(27.3), format_duration(281.0)
+    >>> format_span(0.4), format_span(27.3), format_span(281.0)
     ('0.4 s', '27 s', '4 min 41 s')
-    >>> format_duration(7_260.0), format_duration(200_000.0), format_duration(86_400.0)
+    >>> format_span(7_260.0), format_span(200_000.0), format_span(86_400.0)
     ('2 h 1 min', '2 d 7 h', '1 d')
     """
     if not math.isfinite(seconds):

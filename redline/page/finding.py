@@ -117,7 +117,7 @@ class SettingsSearches:
         return live[0] if live else None
 
     def leave(self, id: int) -> None:
-        """Wait for a search no more; it ends when the last visitor left."""
+        """Wait for a search no more; it ends when no visitor waits for it."""
         with self.lock:
             search = self.searches.get(id)
             if search is None or not search.live:

@@ -336,7 +336,7 @@ def lower_panels() -> html.Div:
 
 
 def first_visit_hint() -> html.Div:
-    """Return the bubble of a first visit; `showHint` of assets/page.js fills and places it.
+    """Return the bubble of a first visit, which assets/page.js fills and places.
 
     It comes first on the page, so that the Tab key reaches it first.
     """

@@ -13,7 +13,7 @@ from dash import html
 from detectors import DETECTORS
 from redline.engine.feed import Feed
 from redline.engine.monitor import Monitor
-from redline.engine.wording import format_duration
+from redline.engine.wording import format_span
 from redline.evaluation.metrics import HIT_TOLERANCE, row_truth
 from redline.page.layout import INJECT_NAMES
 from redline.page.panels import aria_attribute
@@ -67,7 +67,7 @@ class Race:
                 return f"{count} detectors read the past first: {100 * self.progress:.0f} %"
             return f"{count} detectors are looking"
         first, delay = caught[0]
-        soon = format_duration(delay * self.period) if delay else "at once"
+        soon = format_span(delay * self.period) if delay else "at once"
         so_far = "" if self.over else " so far"
         return f"caught by {len(caught)} of {count}{so_far}, first: {first}, {soon}"
 
@@ -179,7 +179,7 @@ def race_row(race: Race) -> list[Any]:
     dots = [
         html.I(
             className="first" if place == 0 else "hit",
-            title=f"{name}, {format_duration(delay * race.period) if delay else 'at once'}",
+            title=f"{name}, {format_span(delay * race.period) if delay else 'at once'}",
         )
         for place, (name, delay) in enumerate(caught)
     ]

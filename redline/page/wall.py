@@ -131,7 +131,7 @@ def tile_document(state: WallState) -> dict[str, Any]:
         "open": state.is_open,
         **current_value(rows, feature),
         "since": wording.format_time(state.start, stream.period),
-        "for": wording.format_duration(now - state.start),
+        "for": wording.format_span(now - state.start),
         "incident": incident,
         "line": wall_line(rows, feature, feed.applied.threshold, TILE_POINTS),
     }
@@ -256,7 +256,7 @@ def thinned_steps(score: np.ndarray, points: int) -> np.ndarray:
 
 
 def overview_wall() -> html.Div:
-    """Return the empty wall; `drawWall` of assets/page.js fills it."""
+    """Return the empty wall, which assets/page.js fills."""
     button = html.Button("Full screen", id="wall-full", title="without the tabs; Esc ends it")
     calm = [
         html.Div([html.H2("Calm"), html.Small(id="wall-shown", className="soft")]),

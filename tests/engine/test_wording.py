@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from redline.api.documents import anomaly_document, incident_document, stored_anomaly
 from redline.engine.results import Anomaly
-from redline.engine.wording import SEVERITIES, format_duration, severity, severity_index
+from redline.engine.wording import SEVERITIES, format_span, severity, severity_index
 from redline.incidents.incident import OPEN, Incident, Peak
 
 LOWEST = {"info": 50, "warning": 75, "critical": 90}
@@ -51,5 +51,5 @@ def test_documents_of_anomalies_and_alerts_say_it():
 
 @given(st.floats(0.0, 1e8))
 def test_a_length_of_time_has_at_most_two_units(seconds):
-    words = format_duration(seconds).split()
+    words = format_span(seconds).split()
     assert len(words) in (2, 4) and set(words[1::2]) <= {"s", "min", "h", "d"}

@@ -96,7 +96,7 @@ def test_the_newest_step_counts_where_no_incident_is_open(service):
     service.incidents.items.clear()
     (tile,) = wall_document(service)["tiles"]
     assert tile["incident"] == "no incident" and not tile["open"]
-    assert tile["for"] == wall.wording.format_duration(service.monitor.feeds["cpu"].stream.period)
+    assert tile["for"] == wall.wording.format_span(service.monitor.feeds["cpu"].stream.period)
 
 
 def test_many_streams_are_counted_and_a_part_of_them_is_sent(service, monkeypatch):

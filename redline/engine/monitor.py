@@ -776,6 +776,8 @@ class Monitor:
 
     def _resolve_receipts(self) -> None:
         for name, stream in list(self.unacknowledged.items()):
+            if stream.late:  # some of what was sent is not stored yet
+                continue
             stream.resolve(self.feeds[name].committed)
             if not stream.unresolved:
                 del self.unacknowledged[name]
@@ -853,7 +855,8 @@ def recording_capacity(recording: Recording) -> int:
 
 
 def _waits(feed: Feed) -> bool:
-    return isinstance(feed.stream, PushedStream) and feed.stream.waiting > 0
+    stream = feed.stream
+    return isinstance(stream, PushedStream) and (stream.waiting > 0 or bool(stream.late))
 
 
 def _has_more(feed: Feed) -> bool:

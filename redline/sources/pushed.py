@@ -16,6 +16,7 @@ from __future__ import annotations
 import itertools
 import re
 import threading
+import time as clocks
 import unicodedata
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,8 @@ from streams import STREAMS, Chunk, Stream
 
 SOURCE_QUEUE_POINTS = 100_000  # points one source may have waiting
 TOTAL_QUEUE_POINTS = 1_000_000  # points all sources together may have waiting
+LATE_AT_ONCE = 5_000  # late points that one turn of the loop stores: some 0.1 s
+OLD_A_MINUTE = 200_000  # points of a source that are not newer than its newest: each is looked up
 PERIOD_SAMPLE = 64  # first intervals between points, whose median is the period
 MAX_NAME_LENGTH = 200  # characters of a name
 MAX_MARKS = 4  # combining marks in a row: more of them cover the lines around
@@ -262,6 +265,8 @@ class PushedStream(Stream):
         self.empty = Chunk(np.empty(0), np.empty((0, len(self.names))), None)
         self.sorted_rest = self.empty  # fresh points that are not taken yet
         self.late: list[Chunk] = []  # late points that are not taken yet
+        # old points that may still be sent, at a moment in monotonic seconds
+        self.old_allowance = (float(OLD_A_MINUTE), clocks.monotonic())
         self.late_times: set[float] = set()  # of late points that may not be stored yet
         self.unresolved: deque[UnresolvedReceipt] = deque()  # by increasing end
 
@@ -307,7 +312,9 @@ class PushedStream(Stream):
         """
         receipt = Receipt()
         points = len(time)
+        old = int(np.count_nonzero(time <= self.newest_time))
         with self.lock:
+            self._refuse_many_old(old, points)
             if self.waiting + points > SOURCE_QUEUE_POINTS or not self.budget.reserve(points):
                 self.notes["refused"] += points
                 came = (
@@ -317,7 +324,19 @@ class PushedStream(Stream):
                 raise QueueFull("points", f"room for {points:,} in the queue of {self.title}", came)
             self.queue.append(Submission(time, x, receipt))
             self.waiting += points
+            self.old_allowance = (self.old_allowance[0] - old, self.old_allowance[1])
         return receipt
+
+    def _refuse_many_old(self, old: int, points: int) -> None:
+        """Refuse a submission with too many old points for the last minute; QueueFull says so."""
+        left, then = self.old_allowance
+        now = clocks.monotonic()
+        left = min(float(OLD_A_MINUTE), left + (now - then) * OLD_A_MINUTE / 60)
+        self.old_allowance = (left, now)
+        if old > left:
+            self.notes["refused"] += points
+            wanted = f"at most {OLD_A_MINUTE:,} late or repeated points of {self.title} in a minute"
+            raise QueueFull("points", wanted, f"{old:,} more; send again later")
 
     # --- for the monitor's thread
 
@@ -335,10 +354,17 @@ class PushedStream(Stream):
         return chunk
 
     def take_late(self) -> tuple[Chunk, ...]:
-        """Return the late points that were sorted out since the last call."""
-        late = tuple(self.late)
-        self.late = []
-        return late
+        """Return late points that were sorted out, LATE_AT_ONCE at most; the rest stays."""
+        late: list[Chunk] = []
+        room = LATE_AT_ONCE
+        while self.late and room:
+            chunk = self.late.pop(0)
+            if len(chunk.time) > room:
+                self.late.insert(0, Chunk(chunk.time[room:], chunk.x[room:], None))
+                chunk = Chunk(chunk.time[:room], chunk.x[:room], None)
+            late.append(chunk)
+            room -= len(chunk.time)
+        return tuple(late)
 
     @property
     def has_more(self) -> bool:

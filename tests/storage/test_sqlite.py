@@ -341,6 +341,45 @@ def test_late_points_of_many_chunks_are_sorted_in_turns(kept, chunks_read, monke
     assert found.time.tolist() == sorted(wanted.tolist())
 
 
+def test_many_late_points_are_stored_in_turns_and_acknowledged_after_the_last(kept, monkeypatch):
+    monkeypatch.setattr(pushed, "LATE_AT_ONCE", 100)
+    monitor = watching(kept)
+    time, x = numbers(1_000)
+    push(monitor, "pump", time[1::2], x[1::2], [250])
+    commit = kept.commit
+    sizes = []
+
+    def counted(batches, *rest):
+        sizes.append(sum(len(chunk.time) for batch in batches for chunk in batch.late))
+        commit(batches, *rest)
+
+    monkeypatch.setattr(kept, "commit", counted)
+    receipt = monitor.submit("pump", time[::2], x[::2])
+    for turn in range(5):
+        assert not receipt.done(), f"acknowledged after {turn} of 5 turns"
+        monitor.process_pushed()
+    assert receipt.result(0) == SubmissionCounts(0, 0, 500)
+    assert sizes == [100] * 5
+    assert np.array_equal(kept.points("pump", limit=2_000).time, time)
+
+
+def test_a_source_may_send_only_so_many_old_points_in_a_minute(kept, monkeypatch):
+    monkeypatch.setattr(pushed, "OLD_A_MINUTE", 600)
+    now = [0.0]
+    monkeypatch.setattr(pushed.clocks, "monotonic", lambda: now[0])
+    monitor = watching(kept)
+    time, x = numbers(1_000)
+    push(monitor, "pump", time[1:], x[1:], [999])
+    for _ in range(6):
+        push(monitor, "pump", time[:100], x[:100], [100])
+    with pytest.raises(QueueFull, match="at most 600 late or repeated points of pump in a minute"):
+        monitor.submit("pump", time[:1], x[:1])
+    monitor.submit("pump", time[-1:] + 1.0, x[-1:])
+    now[0] = 10.0
+    push(monitor, "pump", time[:100], x[:100], [100])
+    assert monitor.feeds["pump"].stream.notes["refused"] == 1
+
+
 def test_a_full_queue_refuses_the_whole_and_loses_nothing(kept):
     monitor = watching(kept)
     time, x = numbers(120_000)

@@ -76,7 +76,7 @@ def same_lines(held: dict[str, Any], query: ViewQuery, look: dict[str, Any]) -> 
     """Return whether the lines that the browser holds differ at most in band, scores and marks."""
     before = held["look"]
     same = all(before[name] == value for name, value in look.items() if name not in SCORING)
-    return same and held["plot_first"] == query.plot_first
+    return bool(same and held["plot_first"] == query.plot_first)
 
 
 def same_scores(held: dict[str, Any], look: dict[str, Any]) -> bool:
@@ -92,7 +92,7 @@ def holds(held: dict[str, Any] | None, query: ViewQuery, look: dict[str, Any]) -
     if not held or held["look"] != look or held["plot_first"] != query.plot_first:
         return False
     same_end = bool(held["whole"]) and held["end"] == query.end
-    return same_end or not (held["whole"] or query.ready)
+    return bool(same_end or not (held["whole"] or query.ready))
 
 
 def can_append(held: dict[str, Any], query: ViewQuery, look: dict[str, Any]) -> bool:
@@ -103,7 +103,7 @@ def can_append(held: dict[str, Any], query: ViewQuery, look: dict[str, Any]) -> 
     whole = bool(held["whole"]) and query.ready and query.bucket == 1
     live = query.at is None
     recent = query.first <= held["end"] <= query.end <= held["end"] + query.span // 2
-    return whole and live and recent and same_lines(held, query, look)
+    return bool(whole and live and recent and same_lines(held, query, look))
 
 
 def chart_figure(query: ViewQuery, look: dict[str, Any], since: int | None, points: int = 0) -> Any:

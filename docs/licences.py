@@ -90,7 +90,9 @@ def licences_page(before: str) -> str:
     known = page_rows(before)
     rows = []
     for name in sorted(packages):
-        licence = installed_licence(name) or known.get(name, (UNKNOWN, ""))[0]
+        licence = installed_licence(name)
+        if licence in ("", UNKNOWN):  # some packages declare none: what a person found stays
+            licence = known.get(name, (UNKNOWN, ""))[0]
         rows.append(f"| {name} | {licence} | {'run' if name in run else 'extra'} |")
     return HEAD + "\n".join(["| package | licence | needed |", "|---|---|---|", *rows]) + "\n"
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from dash import html
 
-from redline.engine.wording import format_time
+from redline.engine.wording import format_span, format_time
 from redline.page.actions import axis_seconds
 from redline.page.panels import aria_attribute
 from redline.page.query import ViewQuery, cached_answer, worst_feature
@@ -17,12 +17,6 @@ BRUSH_BINS = 300  # of the line, each with its least and its greatest value
 TICK_SHARES = (0.25, 0.5, 0.75)  # where a time stands, as shares of the buffer
 # (length of the buffer below which a time is as fine as so many seconds, these)
 TIME_GRAINS = ((86_400, 0.0), (7 * 86_400, 60.0), (float("inf"), 3_600.0))
-DURATION_UNITS = (
-    (86_400, "d"),
-    (3_600, "h"),
-    (60, "min"),
-    (1, "s"),
-)  # (seconds, unit) of a duration
 
 
 def brush_strip() -> html.Div:
@@ -30,24 +24,6 @@ def brush_strip() -> html.Div:
     return html.Div(
         id="brush", role="group", **aria_attribute("label", "the whole buffer and what is shown")
     )
-
-
-def duration_words(seconds: float) -> str:
-    """Format a duration with its largest unit and, below three of that, the next one.
-
-    >>> [duration_words(each) for each in (9_960, 600, 0.4, 86_400 * 30)]
-    ['2 h 46 min', '10 min', '0.4 s', '30 d']
-    """
-    if seconds < 1:
-        return f"{seconds:.1f} s"
-    at = next(i for i, (size, _) in enumerate(DURATION_UNITS) if seconds >= size)
-    size, unit = DURATION_UNITS[at]
-    count = int(seconds // size)
-    if count >= 10 or at + 1 == len(DURATION_UNITS):
-        return f"{round(seconds / size)} {unit}"
-    smaller, name = DURATION_UNITS[at + 1]
-    rest = round((seconds - count * size) / smaller)
-    return f"{count} {unit} {rest} {name}" if rest else f"{count} {unit}"
 
 
 def brush_data(query: ViewQuery, zoom: list[Any] | None) -> dict[str, Any]:
@@ -75,7 +51,7 @@ def brush_data(query: ViewQuery, zoom: list[Any] | None) -> dict[str, Any]:
         left, right = max(int(sight[0]), first), min(int(sight[1]), end)
     shown = time[max(left - first, 0) : max(right - first, 1)]
     seconds = [float(each[-1] - each[0]) + feed.stream.period for each in (shown, time)]
-    of = " of ".join(map(duration_words, seconds))
+    of = " of ".join(map(format_span, seconds))
     edges = format_time(shown[0], feed.stream.period), format_time(shown[-1], feed.stream.period)
     window = {"left": left, "right": right, "span": query.span, "live": query.at is None}
     said = {"text": of, "valuetext": " to ".join(edges)}

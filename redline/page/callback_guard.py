@@ -22,9 +22,10 @@ from redline.engine.monitor import SPEEDS
 from redline.engine.wording import SEVERITIES
 from redline.incidents.incident import MAX_INCIDENT_NOTE, SNOOZES
 from redline.page.actions import axis_seconds
+from redline.page.compare import COMPARE_AT
 from redline.page.incident_list import SCOPES, STATE_FILTERS
 from redline.page.lanes import MAX_LANES
-from redline.page.layout import COMPARE_AT, FAULT_SIZES, MIN_SPAN, PANEL_NAMES, VIEW_SPANS
+from redline.page.layout import FAULT_SIZES, MIN_SPAN, PANEL_NAMES, VIEW_SPANS
 from redline.settings import SETTINGS_BY_NAME, Settings
 from redline.sources.csv_cells import MAX_COLUMNS, MAX_LINE_LENGTH
 from redline.sources.pushed import MAX_NAME_LENGTH

@@ -74,7 +74,8 @@ def comparison_rows(
         scored.sort(key=lambda each: -np.nan_to_num(getattr(each.found, f"{by}_f1") or 0.0))
     rows = [compare_row(each, by, at) for each in scored]
     if feed.labelled and rows:
-        rows[0].className = f"best {rows[0].className}".strip()
+        leader: Any = rows[0]
+        leader.className = f"best {leader.className}".strip()
     return [*rows, *waiting, *refused]
 
 

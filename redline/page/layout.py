@@ -313,7 +313,7 @@ def labelled_slider(name: str, label: str, step: float) -> html.Div:
     )
 
 
-def lower_panels() -> html.Div:
+def lower_panels() -> html.Section:
     """Return the tabs under the chart; all but the list of anomalies are filled when opened."""
     head = html.Thead(html.Tr([html.Th(text) for text in COMPARE_HEADS]))
     compare = html.Table([head, html.Tbody(id="compare")])

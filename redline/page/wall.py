@@ -61,7 +61,7 @@ class Wall:
         now = self.service.monitor.clock()
         with self.lock:
             if now - self.made > RENEWAL_SECONDS:
-                self.fragment = json_fragment(to_json(wall_document(self.service)))
+                self.fragment = json_fragment(to_json(wall_document(self.service)).decode())
                 self.made = now
             return self.fragment
 

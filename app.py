@@ -14,11 +14,13 @@ import socket
 import sys
 import threading
 import webbrowser
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import dash
+import numpy as np
 from dash import Input, Output, State, ctx, dcc, html, no_update
 
 from detectors import DETECTORS
@@ -30,18 +32,30 @@ from redline.engine.monitor import Limits, Monitor
 from redline.engine.results import ResultStore
 from redline.page import figure, layout
 from redline.page.actions import find_proposal, page_actor
+from redline.page.brush import brush_data, brush_strip
 from redline.page.callbacks.actions import connect_actions
 from redline.page.callbacks.browser import connect_browser
 from redline.page.callbacks.feedback import connect_feedback
 from redline.page.callbacks.navigation import connect_navigation
 from redline.page.callbacks.panels import connect_panels
+from redline.page.callbacks.tuning import connect_tuning, find_settings_box
+from redline.page.callbacks.wall import connect_wall
 from redline.page.dash_app import create_dash, register_routes
+from redline.page.lanes import lane_picker
 from redline.page.link import settings_from_link
-from redline.page.panels import aria_attribute
-from redline.page.preview import PREVIEW_INPUTS, PREVIEW_STATE, preview_fields, previewed_settings
+from redline.page.panels import aria_attribute, empty_state
+from redline.page.preview import (
+    PREVIEW_INPUTS,
+    PREVIEW_STATE,
+    preview_fields,
+    preview_state,
+    previewed_settings,
+)
 from redline.page.query import ViewQuery, heartbeat, overview_cards, pick_threshold
+from redline.page.race import Races, race_update
 from redline.page.redraw import announce_incidents, curve_update, ready_query, redraw
 from redline.page.upload import connect_upload, show_recording, upload_area
+from redline.page.wall import overview_wall
 from redline.settings import (
     DIRECTIONS,
     SERVER_SETTINGS,
@@ -54,7 +68,7 @@ from redline.settings import (
 )
 from redline.sources.csv import read_csv
 from redline.sources.machine import ThisMachine
-from redline.sources.pushed import OVERVIEW, THIS_MACHINE
+from redline.sources.pushed import OVERVIEW, THIS_MACHINE, YOUR_DATA
 from redline.storage.errors import StoreError, StoreFull
 from redline.storage.retention import Retention
 from redline.storage.sqlite import SqliteStore, UnavailableStore
@@ -65,8 +79,9 @@ NUMBERS = {  # element id -> what stands beside it
     "alarms": "alarms",
     "precision": "precision",
     "recall": "recall",
-    "caught": "events caught",
+    "caught": "caught",
 }
+NO_FILE = "Nothing here yet: drop a file."  # the sentence of *Your data* without one
 CURVE_EVERY = 4  # ticks between two updates of the precision and recall curve
 
 
@@ -75,11 +90,11 @@ def page_layout(monitor: Monitor, interval: int, seed: int) -> html.Div:
     return html.Div(
         [
             *layout.hidden_elements(interval, seed),
+            layout.first_visit_hint(),
             layout.header(),
             layout.trouble_bar(),
-            layout.card_row(),
             layout.domain_tabs(monitor),
-            layout.overview_tiles(monitor),
+            overview_wall(),
             live_view(),
             layout.lower_panels(),
             layout.overlays(),
@@ -92,36 +107,47 @@ def live_view() -> html.Main:
     plot = dcc.Graph(
         id="chart", style={"height": "100%"}, figure=figure.EMPTY_FIGURE, config=layout.PLOT_CONFIG
     )
+    sentence = html.P("Loading the stream …", id="explain", className="say")
     left = [
-        html.P("Loading the stream …", id="explain", className="say"),
+        html.H2("The stream", className="unseen"),
+        html.Div([sentence, layout.label_buttons()], className="top"),
         upload_area(),
-        html.Div(
-            [plot, html.Button("Go live", id="golive", hidden=True)],
-            className="plot",
-            role="img",
-            **aria_attribute("describedby", "explain"),
-        ),
         layout.navigation_row(),
+        html.Div(
+            [
+                html.Div(
+                    plot,
+                    className="graph",
+                    role="figure",
+                    **aria_attribute("label", "Chart of the stream"),
+                    **aria_attribute("describedby", "explain"),
+                ),
+                html.Button("Go live", id="golive", hidden=True),
+            ],
+            className="plot",
+        ),
+        lane_picker(),
+        brush_strip(),
         layout.inject_row(),
     ]
-    return html.Main([html.Section(left, className="panel stage"), controls()], id="stage")
+    return html.Main([html.Section(left, className="stage"), controls()], id="stage")
 
 
 def controls() -> html.Aside:
     detector = layout.dropdown(
         "detector", {name: name for name in DETECTORS}, SETTINGS_BY_NAME["detector"].default
     )
-    sides = {"both": "both sides", "high": "only high", "low": "only low"}
+    sides = {"both": "above and below", "high": "only above", "low": "only below"}
     direction = layout.dropdown("direction", {name: sides[name] for name in DIRECTIONS}, "both")
     numbers = [
         part for name, words in NUMBERS.items() for part in (html.Dt(words), html.Dd("–", id=name))
     ]
     unit_of_count = dcc.RadioItems(
-        {"row": "by step", "event": "by event"}, "row", id="by", inline=True, className="by"
+        {"event": "by event", "row": "by step"}, "event", id="by", inline=True, className="by"
     )
     curve = dcc.Graph(
         id="curve",
-        style={"height": "140px"},
+        style={"height": "220px"},
         figure=figure.EMPTY_FIGURE,
         config={"displayModeBar": False, "responsive": True},
     )
@@ -135,19 +161,27 @@ def controls() -> html.Aside:
     ]
     return html.Aside(
         [
-            html.Label(["Detector", detector]),
+            html.H2("Detector and threshold", className="unseen"),
+            html.Div(
+                [
+                    html.Div(html.Span(id="chip", className="chip"), role="status"),
+                    unit_of_count,
+                ],
+                className="chip-row",
+            ),
+            html.Dl(numbers, className="delta"),
+            html.P(id="covers", className="soft small"),
+            curve,
+            html.Label(["Detector", detector], className="inline"),
             layout.labelled_slider("window", "Window", 5),
             layout.labelled_slider("threshold", "Threshold", 0.1),
-            html.Label(["Anomalous when", direction], className="inline"),
-            html.Dl(numbers, className="delta"),
-            unit_of_count,
-            curve,
+            html.Label(["Direction", direction], className="inline"),
             html.Div(picks, className="row small"),
+            find_settings_box(),
             html.Div(buttons, className="acts"),
             html.P(id="acted", role="status", className="soft small"),
             layout.proposal_box(),
-        ],
-        className="panel",
+        ]
     )
 
 
@@ -158,15 +192,28 @@ def build_app(
     assets = Path(__file__).parent / "assets"
     app = create_dash(service, assets, lambda: page_layout(service.monitor, interval, seed))
     connect_settings(app, service)
-    connect_chart(app, service)
+    races = Races(service.monitor)
+    connect_chart(app, service, races)
     connect_navigation(app, service)
     connect_panels(app, service)
+    connect_wall(app, service)
     connect_feedback(app, service)
     connect_upload(app, service)
-    connect_actions(app, service, seed)
+    connect_tuning(app, service, find_settings)
+    connect_actions(app, service, seed, races)
     connect_browser(app)
     register_routes(app)
     return app
+
+
+def find_settings(
+    x: np.ndarray, label: np.ndarray | None, floors: tuple[float, ...]
+) -> Iterator[Any]:
+    """Return the search for settings over x (steps, features)."""
+    from redline.evaluation import finder
+
+    search: Iterator[Any] = finder.find_settings(x, label, floors)
+    return search
 
 
 def connect_settings(app: dash.Dash, service: Service) -> None:
@@ -217,25 +264,36 @@ def connect_settings(app: dash.Dash, service: Service) -> None:
 
 def apply_settings(service: Service, feed: Feed, settings: Settings | None) -> dict[str, Any]:
     """Apply settings to a stream, for every visitor; None undoes the last change."""
+    service.wait_until_restored([feed])
+    if settings is None and not feed.undone:
+        return {"acted": "There is no change of the settings to take back."}
     if settings is None:
         back = service.monitor.undo(feed.name)
         service.audit(page_actor(), "took settings back", feed.name)
         return {**preview_fields(back), "acted": "Back to the settings before."}
+    if settings == feed.applied:
+        return {"acted": f"{feed.stream.title} runs under these settings already."}
     service.monitor.apply(feed.name, settings)
     service.audit(page_actor(), "applied settings", feed.name, **preview_fields(settings))
     return {"acted": f"{feed.stream.title} now runs under these settings, for everybody."}
 
 
-def connect_chart(app: dash.Dash, service: Service) -> None:
+def connect_chart(app: dash.Dash, service: Service, races: Races) -> None:
     """Connect the redraw: each tick reads what the monitor keeps and sends what is new."""
     monitor = service.monitor
-    texts = ("points", "anomalies", "rate", "status", "explain", "history", *NUMBERS)
+    cards = ("points", "anomalies", "rate", "status")
+    texts = (*cards, "explain", "history", "race", "covers", *NUMBERS)
     outputs = {
         "chart": Output("chart", "figure"),
         "curve": Output("curve", "figure"),
+        "brush": Output("overview-line", "data"),
+        "lanes": Output("lanes", "options"),
+        "no_lanes": Output("lane-row", "hidden"),
+        "lanes_said": Output("lanes-said", "children"),
         "seen": Output("seen", "data"),
         "pulse": Output("pulse", "data"),
         "news": Output("news", "data"),
+        "heard": Output("heard", "data"),
         **{name: Output(name, "children") for name in texts},
     }
     inputs = {
@@ -247,9 +305,12 @@ def connect_chart(app: dash.Dash, service: Service) -> None:
         "at": Input("at", "data"),
         "theme": Input("look", "data"),
         "zoom": Input("zoom", "data"),
+        "lanes": Input("lanes", "value"),
     }
 
-    @app.callback(output=outputs, inputs=inputs, state={"seen": State("seen", "data")})
+    held = {name: State(name, "data") for name in ("seen", "heard")}
+
+    @app.callback(output=outputs, inputs=inputs, state=held)
     async def draw(
         n: int,
         domain: str,
@@ -258,10 +319,12 @@ def connect_chart(app: dash.Dash, service: Service) -> None:
         at: Any,
         theme: str,
         zoom: Any,
+        lanes: Any,
         seen: Any,
+        heard: int | None,
         **values: Any,
     ) -> dict[str, Any]:
-        same = dict.fromkeys(outputs, no_update)
+        same = dict.fromkeys(outputs, no_update) | announce_incidents(service, heard)
         feed = monitor.feeds.get(domain)
         if feed is None:
             return {**same, **nothing_to_draw(monitor, domain)}
@@ -271,15 +334,22 @@ def connect_chart(app: dash.Dash, service: Service) -> None:
             query = await ready_query(service, domain, settings, span, past)
         except SettingsError as error:  # a window that this detector cannot take
             refused = {"explain": f"{error}.", "status": "cannot run"}
-            return {**same, **refused, "pulse": heartbeat(monitor, feed, None)}
-        view = (theme, zoom or {}, by, seen)
-        if query.reads_store:
+            pulse = heartbeat(monitor, feed, None) | preview_state(feed)
+            return {**same, **refused, "pulse": pulse}
+        view = (theme, zoom or {}, by, seen, lanes)
+        if query.is_slow:
             answer = await asyncio.to_thread(redraw, query, *view)
         else:
             answer = redraw(query, *view)
-        answer |= announce_incidents(service, feed, seen, answer["seen"])
+        answer |= race_update(races, feed, seen, answer["seen"])
         if ctx.triggered_id != "tick" or not n or n % CURVE_EVERY == 0:
-            answer["curve"] = curve_update(query, by, theme)
+            zoomed = answer["seen"]["look"]["zoom"]
+            if query.is_slow:
+                answer["curve"] = await asyncio.to_thread(curve_update, query, by, theme)
+                answer["brush"] = await asyncio.to_thread(brush_data, query, zoomed)
+            else:
+                answer["curve"] = curve_update(query, by, theme)
+                answer["brush"] = brush_data(query, zoomed)
         return {**same, **answer}
 
 
@@ -288,8 +358,20 @@ def nothing_to_draw(monitor: Monitor, domain: str) -> dict[str, Any]:
     pulse = heartbeat(monitor, None, None)
     if domain == OVERVIEW:
         return {**overview_cards(monitor), "pulse": pulse}
-    explain = "Nothing here yet: drop a file."
-    return {"explain": explain, "status": "no file yet", "pulse": pulse}
+    said = NO_FILE if domain == YOUR_DATA else f"No stream is called {domain!r} any more."
+    return {
+        **dict.fromkeys(NUMBERS, "–"),
+        "points": "0",
+        "anomalies": "0",
+        "rate": "–",
+        "status": "no file yet" if domain == YOUR_DATA else "no such stream",
+        "explain": said,
+        "history": empty_state(said),
+        "chart": figure.EMPTY_FIGURE,
+        "curve": figure.EMPTY_FIGURE,
+        "seen": None,
+        "pulse": {**pulse, "age": None},
+    }
 
 
 def build_monitor(settings: ServerSettings, store: ResultStore | None) -> Monitor:
@@ -313,7 +395,7 @@ def preset_stream(stream: Stream, own_clock: bool = False) -> MonitoredStream:
 
 def new_store(settings: ServerSettings) -> SqliteStore:
     """Return the opened store; StoreError = it cannot be opened."""
-    return SqliteStore(settings.db, Retention(settings.retention_days, settings.retention_rows))
+    return SqliteStore(settings.db, Retention.from_settings(settings))
 
 
 def open_store(settings: ServerSettings) -> SqliteStore | UnavailableStore:

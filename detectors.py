@@ -53,6 +53,7 @@ CEILING = 100.0
 # a larger value, infinity too, is no measurement and counts as missing: its square must be finite
 LARGEST_VALUE = 1e100
 STATE_FORMAT = 3  # of saved states; another one is refused
+LARGEST_COUNT = 2**53  # steps; a float64 counts no further
 NO_STATE = (
     "{} is no state: wanted a file that save() of {} wrote, got {}; save it again, or "
     "begin anew with fit()"
@@ -89,6 +90,8 @@ class Transducer(ABC):
     """
 
     joint: ClassVar[bool] = False  # looks across features: x is (steps, streams, features)
+    # arrays of the state that may come to hold NaN though those of the first state hold none
+    undefined: ClassVar[frozenset[str]] = frozenset()
     state: State | None
 
     @abstractmethod
@@ -213,7 +216,8 @@ class Transducer(ABC):
     def fits(self, state: State, wanted: tuple[int, ...] | None = None) -> bool:
         """Return whether a state has all arrays of the first one, of the same shapes and types.
 
-        It may have more: the arrays of a member come with its first step.
+        It may have more: the arrays of a member come with its first step. Values that no state has
+        do not fit: a number of something below 0, NaN or infinity where the first state has none.
 
         wanted: the shape that it must be of, as `begin` takes it; None = any.
         """
@@ -226,9 +230,16 @@ class Transducer(ABC):
         if math.prod(shape.tolist()) > max(value.size for value in state.values()):
             return False
         first = self._first_state(tuple(shape.tolist()))
+        forms = _forms(first)
         if "early" in state:
-            first |= {"early": np.zeros((GLITCH_CHECKS[-1], *shape)), "seen_early": np.array(0)}
-        return _forms(state).items() >= _forms(first).items()
+            early = {"early": np.zeros((GLITCH_CHECKS[-1], *shape)), "seen_early": np.array(0)}
+            forms |= _forms(early)
+        if not _forms(state).items() >= forms.items():
+            return False
+        return all(
+            _is_possible(value, first.get(name), name in self.undefined)
+            for name, value in state.items()
+        )
 
     def _header(self) -> dict[str, Any]:
         """Return what a saved state must share with the detector that loads it."""
@@ -252,6 +263,21 @@ def _refuse_compressed(file: BinaryIO) -> None:
     if content > file.seek(0, SEEK_END):
         raise ValueError("compressed")
     file.seek(0)
+
+
+def _is_possible(value: np.ndarray, first: np.ndarray | None, undefined: bool) -> bool:
+    """Return whether an array of a state can have come from the array of the first state.
+
+    undefined: it may come to hold NaN.
+    """
+    if value.dtype.kind in "iu":  # numbers of steps and places in an array
+        return not value.size or (value.min() >= 0 and value.max() <= LARGEST_COUNT)
+    if value.dtype.kind != "f" or first is None:
+        return True
+    return bool(
+        (undefined or not np.isnan(value).any() or np.isnan(first).any())
+        and (not np.isinf(value).any() or np.isinf(first).any())
+    )
 
 
 def _forms(state: State) -> dict[str, tuple[tuple[int, ...], Any]]:

@@ -58,6 +58,7 @@ class Stream(ABC):
     floors: tuple[float, ...]  # the smallest believable spread of each feature, in its unit
     period: float  # seconds per step
     preset: Preset = MappingProxyType({})  # what it starts with; the rest are the defaults
+    limits: ClassVar[tuple[SizeRange, ...]] = ()  # what each feature can physically be; () = any
     # counts to report to the user, such as "repeated times": 3
     notes: Mapping[str, int] = MappingProxyType({})
 

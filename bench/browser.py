@@ -118,3 +118,9 @@ class Server:
     ) -> None:
         self.stop()
         self.folder.cleanup()
+
+
+def seen_hints(url: str) -> dict[str, Any]:
+    """Return what a browser remembers in which the bubbles of a first visit were closed."""
+    closed = {"name": "hints", "value": "closed"}
+    return {"cookies": [], "origins": [{"origin": url, "localStorage": [closed]}]}

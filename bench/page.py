@@ -22,7 +22,7 @@ import numpy as np
 import psutil
 from playwright.sync_api import sync_playwright
 
-from bench.browser import Server, launched
+from bench.browser import Server, launched, seen_hints
 from streams import STREAMS
 
 TICK = 0.5  # seconds
@@ -78,6 +78,7 @@ def opened(browser: Any, url: str, **view: Any) -> Any:
     page = browser.new_context(
         viewport={"width": 1400, "height": 1180},
         bypass_csp=True,  # `wait_for_function` evaluates text in the page
+        storage_state=seen_hints(url),
     ).new_page()
     page.add_init_script(WATCH)
     page.goto(f"{url}/?{'&'.join(f'{name}={value}' for name, value in view.items())}")

@@ -9,7 +9,7 @@ from typing import Any
 
 from playwright.sync_api import sync_playwright
 
-from bench.browser import ROOT, Server, launched
+from bench.browser import ROOT, Server, launched, seen_hints
 
 WIDE = {"viewport": {"width": 1400, "height": 1180}, "device_scale_factor": 1.5}
 PHONE = {
@@ -39,7 +39,8 @@ NEWEST = """(() => {
 
 def taken(browser: Any, url: str, name: str, look: dict[str, Any]) -> None:
     """One picture: the page as it stands a little after an injected spike was caught."""
-    context = browser.new_context(**look, bypass_csp=True)  # for `wait_for_function`
+    # `wait_for_function` needs to bypass the page's policy
+    context = browser.new_context(**look, bypass_csp=True, storage_state=seen_hints(url))
     page = context.new_page()
     page.goto(url)
     page.wait_for_function(f"{MARKS} > 0 && {SETTLED}")

@@ -160,6 +160,21 @@ class ServerSettings:
         Unit("points"),
         doc("most points kept, the oldest go first; about 35 bytes each"),
     ] = 50_000_000
+    record_days: Annotated[
+        int,
+        Interval(ge=1, le=36_500),
+        Unit("days"),
+        doc(
+            "audit lines, resolved incidents, and settings and labels of removed sources older "
+            "than this are deleted"
+        ),
+    ] = 365
+    record_rows: Annotated[
+        int,
+        Interval(ge=1_000, le=10**9),
+        Unit("rows"),
+        doc("most audit lines, resolved incidents and changes of settings kept, of each"),
+    ] = 1_000_000
     create: Annotated[
         int,
         Interval(ge=0, le=1),

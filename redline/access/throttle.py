@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import OrderedDict
+from functools import lru_cache
 
 from redline.access.refusal_log import RefusalLog
 
@@ -14,6 +15,7 @@ MAX_KNOWN_PAIRS = 10_000  # pairs of client and token kept that worked
 NETWORK_BITS = 64  # of an IPv6 address: one client has as many addresses as it likes within
 
 
+@lru_cache(MAX_ALLOWANCES)
 def client_network(client: str) -> str:
     """Return what stands for all addresses of a client: the /64 of IPv6, else the address.
 

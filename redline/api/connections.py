@@ -7,6 +7,7 @@ limits, at the cost of a few comparisons for each piece that arrives.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from enum import Enum
 from http import HTTPStatus
@@ -14,11 +15,15 @@ from typing import ClassVar, NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from redline.access.refusal_log import RefusalLog
+from redline.api.headers import RAW_HEADERS
 from redline.api.problems import Problem
 
 SWEEP_SECONDS = 1.0  # between two looks at the deadlines
 MAX_PAGE_BODY = 100 * 2**20  # bytes of a body that the page sends: an uploaded file as text
 MAX_BODIES = 128 * 2**20  # bytes of all bodies that are held at a time
+# what uvicorn logs of a request that is no HTTP, without a pace; the refusal has its own line
+UNPACED_LINES = frozenset(("Invalid HTTP request received.", "Unsupported upgrade request."))
 CHUNK_OVERHEAD = 8  # bytes around a byte of a chunked body that are still no attack
 
 
@@ -79,6 +84,7 @@ class ConnectionRegistry:
         self.by_client: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()  # reason -> connections
         self.sweeper: asyncio.TimerHandle | None = None
+        self.log = RefusalLog()
 
     def admit(self, connection: LimitedProtocol) -> str | None:
         """Take a connection in; return why it is refused, None = it is not."""
@@ -119,8 +125,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self.address = self.client[0] if self.client else ""
         self.limits = self.registry.limits
         self.phase = Phase.HEADERS
-        self.header_bytes = 0
-        self.piece_bytes = 0  # that came last
+        self.header_bytes = 0  # as they came, for an unfinished header too
+        self.named_bytes = 0  # of the headers that are complete
         self.raw_bytes = 0  # of the body as they came
         self.body_bytes = 0
         self.deadline = self.loop.time() + self.limits.header_seconds
@@ -140,7 +146,6 @@ class LimitedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.phase is Phase.CLOSED:
             return
-        self.piece_bytes = len(data)
         if self.phase is Phase.HEADERS:
             self.header_bytes += len(data)
         elif self.phase is Phase.BODY:
@@ -155,13 +160,21 @@ class LimitedProtocol(HttpToolsProtocol):
     def refuse_oversized(self) -> None:
         """Refuse headers that are too long, and a chunked body that consists of its frame."""
         most = self.limits.header_bytes
-        if self.phase is Phase.HEADERS and self.header_bytes > most:
-            detail = f"wanted headers of at most {most:,} bytes; came more"
-            self.refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, detail)
+        if self.phase is Phase.HEADERS and max(self.header_bytes, self.named_bytes) > most:
+            self.refuse_long_headers()
         overhead = self.raw_bytes - self.body_bytes
         if self.phase is Phase.BODY and overhead > most + CHUNK_OVERHEAD * self.body_bytes:
             detail = f"wanted chunks with at most {most:,} bytes around them; came more"
             self.refuse(HTTPStatus.BAD_REQUEST, detail)
+
+    def refuse_long_headers(self) -> None:
+        """Refuse headers that are too long."""
+        detail = f"wanted headers of at most {self.limits.header_bytes:,} bytes; came more"
+        self.refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, detail)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP; uvicorn would answer in plain text, uncounted."""
+        self.refuse(HTTPStatus.BAD_REQUEST, "wanted a request of HTTP/1.1; came something else")
 
     def end_if_late(self, now: float) -> None:
         """Refuse a request whose headers or body do not arrive in time."""
@@ -181,8 +194,15 @@ class LimitedProtocol(HttpToolsProtocol):
         self.refuse(HTTPStatus.REQUEST_TIMEOUT, f"{detail}; send the request again")
 
     def refuse(self, status: HTTPStatus, detail: str) -> None:
-        """Answer with a problem, unless an answer has begun, and close the connection."""
+        """Answer with a problem, unless an answer has begun, and close the connection.
+
+        It is counted and logged. A connection that was refused already is left as it is.
+        """
+        if self.phase is Phase.CLOSED:
+            return
         self.registry.refused[status.phrase] += 1
+        client = self.address or "an unknown address"
+        self.registry.log.add(f"connection from {client} refused: {detail}", self.loop.time())
         self.phase = Phase.CLOSED
         answering = self.cycle is not None and not self.cycle.response_complete
         if not (answering and self.cycle.response_started):
@@ -191,7 +211,8 @@ class LimitedProtocol(HttpToolsProtocol):
                 headers["Retry-After"] = "5"
             path = (self.scope or {}).get("path", "")
             response = Problem(status.value, detail, headers=headers).response(path)
-            fields = b"".join(b"%b: %b\r\n" % pair for pair in response.raw_headers)
+            pairs = [*response.raw_headers, *RAW_HEADERS]
+            fields = b"".join(b"%b: %b\r\n" % pair for pair in pairs)
             head = f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() + fields
             self.transport.write(head + b"\r\n" + bytes(response.body))
         self.transport.close()
@@ -199,17 +220,27 @@ class LimitedProtocol(HttpToolsProtocol):
     # --- what the parser finds
 
     def on_message_begin(self) -> None:
+        if self.phase is Phase.CLOSED:  # what was refused may be followed by more in its piece
+            return
         if self.phase is Phase.ANSWER:  # not the first request of the connection
             self.deadline = self.loop.time() + self.limits.header_seconds
-            self.header_bytes = self.piece_bytes
+            # of the piece it came in an unknown part is of the requests before: not counted
+            self.header_bytes = 0
+        self.named_bytes = 0
         self.phase = Phase.HEADERS
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.phase is Phase.HEADERS:  # later ones are trailers, which nothing here reads
+            self.named_bytes += len(name) + len(value)
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        if self.phase is Phase.CLOSED:
+            return
+        if self.named_bytes + len(self.url) > self.limits.header_bytes:  # all in one piece
+            self.refuse_long_headers()
+            return
         self.phase = Phase.BODY
         self.raw_bytes = 0
         self.body_bytes = 0
@@ -217,14 +248,24 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
+        if self.phase is Phase.CLOSED:
+            return
         self.body_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self.phase is Phase.CLOSED:
+            return
         self.phase = Phase.ANSWER
         super().on_message_complete()
 
 
+def is_paced(record: logging.LogRecord) -> bool:
+    """Return whether a line of uvicorn's log is none that any client can repeat at will."""
+    return record.msg not in UNPACED_LINES
+
+
 def limited_protocol(registry: ConnectionRegistry) -> type[asyncio.Protocol]:
     """Return the protocol class that uvicorn makes connections of."""
+    logging.getLogger("uvicorn.error").addFilter(is_paced)
     return type("RegisteredProtocol", (LimitedProtocol,), {"registry": registry})

@@ -9,7 +9,7 @@ from redline.api import payload
 from redline.api.sse import ServerEvent
 from redline.engine.feed import Feed
 from redline.engine.results import Anomaly
-from redline.engine.wording import SEVERITIES
+from redline.engine.wording import SEVERITIES, severity_index
 from redline.feedback.labels import Label
 from redline.incidents.incident import Incident, incident_row
 
@@ -33,6 +33,7 @@ def anomaly_document(
         "score": anomaly.score,
         "threshold": anomaly.threshold,
         "severity": anomaly.severity,
+        "severity_index": anomaly.severity_index,
         "run": anomaly.run,
         "alarm": anomaly.alarm,
         "reason": anomaly.reason(unit),
@@ -53,6 +54,7 @@ def stored_anomaly(feeds: Feeds, row: Mapping[str, Any]) -> dict[str, Any]:
         "unit": units.get(row["feature"], ""),
         "value": row["value"],
         "expected": None if row["low"] is None else [row["low"], row["high"]],
+        "severity_index": severity_index(row["score"], row["threshold"]),
         **{name: row[name] for name in same},
     }
 
@@ -83,7 +85,8 @@ def incident_document(feeds: Feeds, incident: Incident) -> dict[str, Any]:
     }
     document["features"] = [name_of(feature) for feature in incident.features]
     head = {"id": document.pop("id"), "source": document.pop("stream")}
-    return {**head, **document, "peak": peak}
+    index = severity_index(incident.peak.score, incident.peak.threshold)
+    return {**head, **document, "severity_index": index, "peak": peak}
 
 
 def label_document(feeds: Feeds, label: Label) -> dict[str, Any]:

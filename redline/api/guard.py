@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from redline.access.actor import acting
@@ -18,13 +18,20 @@ from redline.api.problems import Problem
 from redline.api.service import Service
 
 EVENT_PATHS = "/api/stream/"  # answers that last as long as the client wants
+MAX_ACCEPTED_HOSTS = 100  # spellings of this server's hosts that are remembered
+WEBSOCKET_REFUSED = 4_403  # 4000 to 4999 are for applications (RFC 6455)
+# those that decide about a request
+GUARDED_HEADERS = {
+    name.encode(): name for name in ("authorization", "content-length", "host", "origin")
+}
 COMMAND_BODY = 65_536  # bytes of a body that carries no points: it is parsed on the event loop
 
 
 class HostGuard:
     """Refuses every request whose Host header names another server: pages, routes, files.
 
-    What is refused is counted and logged.
+    What is refused is counted and logged. A WebSocket, which the connections of this server do not
+    open, would be closed, so that no other guard has to know of them.
     """
 
     def __init__(self, app: Any, service: Service) -> None:
@@ -32,12 +39,15 @@ class HostGuard:
         self.service = service
         self.hosts = service.options.hosts
         self.log = RefusalLog()
+        self.accepted: set[bytes] = set()  # Host headers that were checked and name this server
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": WEBSOCKET_REFUSED})
+            return
         refusal = None
-        if scope["type"] in ("http", "websocket"):
-            came = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
-            refusal = host_refusal(came, self.hosts)
+        if scope["type"] == "http":
+            refusal = self.find_refusal([v for name, v in scope["headers"] if name == b"host"])
         if refusal is None:
             await self.app(scope, receive, send)
         else:
@@ -46,13 +56,18 @@ class HostGuard:
             self.log.add(f"request from {client} refused: {refusal.detail}", time.monotonic())
             await refuse(refusal, scope, receive, send)
 
+    def find_refusal(self, came: Sequence[bytes]) -> Refusal | None:
+        """Return the refusal of a request with these Host headers; None = they name this server."""
+        if len(came) == 1 and came[0] in self.accepted:
+            return None
+        refusal = host_refusal([value.decode("latin-1") for value in came], self.hosts)
+        if refusal is None and len(self.accepted) < MAX_ACCEPTED_HOSTS:
+            self.accepted.add(came[0])
+        return refusal
+
 
 async def refuse(refusal: Refusal, scope: Any, receive: Any, send: Any) -> None:
-    """Answer a request, or the opening of a WebSocket, with a refusal."""
-    if scope["type"] == "websocket":
-        code = 4_000 + refusal.status  # 4000 to 4999 are for applications (RFC 6455)
-        await send({"type": "websocket.close", "code": code, "reason": refusal.detail[:100]})
-        return
+    """Answer a request with a refusal."""
     problem = Problem(refusal.status, refusal.detail, headers=dict(refusal.headers))
     await problem.response(scope["path"])(scope, receive, send)
 
@@ -69,11 +84,13 @@ class RequestGuard:
         self.service = service
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] not in ("http", "websocket"):
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         headers = {
-            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
+            GUARDED_HEADERS[name]: value.decode("latin-1")
+            for name, value in scope["headers"]
+            if name in GUARDED_HEADERS
         }
         found = self._check(scope, headers)
         if isinstance(found, Refusal):
@@ -81,14 +98,11 @@ class RequestGuard:
             return
         state = scope.setdefault("state", {})
         state["who"] = found.name if found else "local"
-        address = client_network(client_address(scope))
-        state["client"] = f"token {found.name}" if found else f"address {address}"
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
+        address = client_address(scope)
+        state["client"] = f"token {found.name}" if found else f"address {client_network(address)}"
         if found is not None and scope["path"].startswith(EVENT_PATHS):
             send = self._end_with_token(found, send)
-        body = LimitedBody(self.service, scope["path"], client_address(scope), receive)
+        body = LimitedBody(self.service, scope["path"], address, receive)
         try:
             with acting(found.name if found else None):
                 await self._answer(scope, body, send)

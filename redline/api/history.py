@@ -6,6 +6,7 @@ It can be thinned, after scoring, and is written as JSON, JSON lines or CSV.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ MEDIA_TYPES = {
     "csv": "text/csv; charset=utf-8",
     "ndjson": "application/x-ndjson",
 }
+OWN_COLUMNS = ("step", "time", "score", "anomaly")  # of a CSV, beside the features
 HistoryFormat = Literal["json", "csv", "ndjson"]
 
 
@@ -86,7 +88,7 @@ def rows_from_store(store: SqliteStore, name: str, asked: HistoryRange) -> Histo
     if n:
         start = float(found.time[0])
         end = float(found.time[-1])
-        anomalies = store.anomalies(AnomalyQuery(name, start, end, limit=n))
+        anomalies = store.anomalies(AnomalyQuery((name,), start, end, limit=n))
         anomalous = np.isin(found.time, [each["time"] for each in anomalies])
     return HistoryRows(step, found.time, found.x, found.score, anomalous)
 
@@ -176,9 +178,21 @@ def point_documents(names: Sequence[str], rows: HistoryRows) -> list[dict[str, A
 
 
 def csv_heading(names: Sequence[str]) -> bytes:
-    """Return the first line of a CSV."""
-    heads = ("step", "time", *names, "score", "anomaly")
+    """Return the first line of a CSV; a feature with the name of another column gets one apart.
+
+    >>> csv_heading(["load", "score"])
+    b'step,time,load,value of score,score,anomaly\\n'
+    """
+    heads = ("step", "time", *map(partial(_feature_heading, names), names), "score", "anomaly")
     return (",".join(map(csv_quote, heads)) + "\n").encode()
+
+
+def _feature_heading(names: Sequence[str], name: str) -> str:
+    """Return the heading of one of the features."""
+    heading = name
+    while heading in OWN_COLUMNS or (heading != name and heading in names):
+        heading = f"value of {heading}"
+    return heading
 
 
 def csv_lines(rows: HistoryRows) -> bytes:

@@ -19,10 +19,11 @@ from redline.api.connections import BodyBudget, ConnectionLimits, ConnectionRegi
 from redline.api.documents import anomaly_document, anomaly_event, stored_anomaly
 from redline.api.payload import cut_text
 from redline.api.problems import Problem, field_error
-from redline.api.sse import EventHub, ServerEvent
+from redline.api.sse import EventFilter, EventHub, ServerEvent
 from redline.engine.feed import Feed
 from redline.engine.monitor import Monitor
 from redline.engine.results import Batch, ResultStore
+from redline.engine.wording import SEVERITIES
 from redline.feedback.labels import LabelPersistence, LabelRegistry, merge_labels
 from redline.incidents.channels_file import NotificationPlan, read_channels_file
 from redline.incidents.incident import Change
@@ -142,10 +143,16 @@ class Service:
         if events:
             self.hub.publish(events)
 
-    def _stored_events(self, after: int, most: int) -> list[ServerEvent]:
-        """Return the stored events after an id, `most` at most."""
+    def _stored_events(self, wanted: EventFilter, after: int, most: int) -> list[ServerEvent]:
+        """Return the wanted ones of the stored events after an id, `most` at most."""
         assert self.store is not None
-        rows = self.store.anomalies(AnomalyQuery(after=after, limit=most))
+        query = AnomalyQuery(
+            streams=tuple(wanted.streams),
+            after=after,
+            severities=SEVERITIES[wanted.rank :] if wanted.rank else (),
+            limit=most,
+        )
+        rows = self.store.anomalies(query)
         return [anomaly_event(stored_anomaly(self.monitor.feeds, row)) for row in rows]
 
     def feed(self, name: str) -> Feed:

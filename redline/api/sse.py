@@ -11,11 +11,14 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 CLIENT_QUEUE_EVENTS = 500  # events that may wait for one client
 REPLAY_EVENTS = 10_000  # events kept in memory for clients that reconnect
 REPLAY_PAGE = 500  # events read at once for a client that is behind
+REPLAYS_AT_ONCE = 2  # pages read from the store at the same time, for all clients together
 HEARTBEAT = 15.0  # seconds without events after which a comment keeps the connection alive
 MAX_EVENT_CLIENTS = 2_000  # streams open at once
 # clients woken in one turn of the event loop: writing to all at once would delay other requests
@@ -57,6 +60,7 @@ class EventClient:
         self.queue: deque[bytes] = deque()
         self.ready = asyncio.Event()  # set when there is something to write
         self.slow = False  # its queue was full
+        self.replaying = True  # it is still sent what it missed, nothing is queued for it yet
 
     def offer(self, event: ServerEvent) -> bool:
         """Queue an event if it is wanted; return False if the queue is full."""
@@ -76,13 +80,17 @@ class EventHub:
     """Distributes events to all clients; all methods but `publish` are for the event loop only."""
 
     def __init__(
-        self, load_older: Callable[[int, int], Sequence[ServerEvent]] | None = None, newest: int = 0
+        self,
+        load_older: Callable[[EventFilter, int, int], Sequence[ServerEvent]] | None = None,
+        newest: int = 0,
     ):
-        # (after id, at most) -> events from the store, by id; None = no store
+        # (wanted, after id, at most) -> events from the store, by id; None = no store
         self.load_older = load_older
+        # threads of its own: a read goes on when its client leaves, and may not block other work
+        self.replays = ThreadPoolExecutor(REPLAYS_AT_ONCE, "replay")
         self.kept: deque[ServerEvent] = deque(maxlen=REPLAY_EVENTS)
         self.newest = newest  # id of the newest event
-        self.clients: set[EventClient] = set()
+        self.clients: set[EventClient] = set()  # all that are open, from their first line on
         self.loop: asyncio.AbstractEventLoop | None = None
         self.sent = 0  # events queued for clients
         self.slow = 0  # clients disconnected because they read too slowly
@@ -108,12 +116,12 @@ class EventHub:
     def _distribute(self, events: Sequence[ServerEvent]) -> None:
         """Queue events for all clients and disconnect those whose queue is full."""
         new = self._keep_new(events)
-        clients = list(self.clients)
+        clients = [client for client in self.clients if not client.replaying]
         for client in clients:
             if not all(client.offer(event) for event in new):
                 self.clients.discard(client)
                 self.slow += 1
-        self.sent += len(new) * len(self.clients)
+        self.sent += len(new) * sum(not client.slow for client in clients)
         self._wake([client for client in clients if client.queue or client.slow])
 
     def _wake(self, clients: Sequence[EventClient]) -> None:
@@ -126,6 +134,7 @@ class EventHub:
     def close(self) -> None:
         """End every stream; clients reconnect once there is a server."""
         self.closed = True
+        self.replays.shutdown(wait=False)
         for client in self.clients:
             client.ready.set()
 
@@ -136,12 +145,13 @@ class EventHub:
         """
         self.loop = asyncio.get_running_loop()
         client = EventClient(wanted, self.newest if after is None else min(after, self.newest))
-        yield b"retry: %d\n\n" % RECONNECT_MS
+        self.clients.add(client)
         try:
+            yield b"retry: %d\n\n" % RECONNECT_MS
             async for part in self._missed(client):
                 yield part
             # nothing was awaited since `newest` was compared, so no event is lost or sent twice
-            self.clients.add(client)
+            client.replaying = False
             async for part in self._live(client):
                 yield part
         finally:
@@ -149,20 +159,24 @@ class EventHub:
 
     async def _missed(self, client: EventClient) -> AsyncIterator[bytes]:
         """Yield the events between a client's position and now."""
-        while client.position < self.newest:
+        while client.position < self.newest and not self.closed:
             first = self.kept[0].id if self.kept else self.newest + 1
             if client.position + 1 >= first or self.load_older is None:
                 events = [event for event in self.kept if event.id > client.position][:REPLAY_PAGE]
+                client.position = events[-1].id if events else first - 1
+                await asyncio.sleep(0)  # others get their turn also where nothing is wanted
             else:
-                events = list(
-                    await asyncio.to_thread(self.load_older, client.position, REPLAY_PAGE)
-                )
-            if not events:
-                client.position = first - 1  # the events between are stored nowhere any more
-                continue
-            client.position = events[-1].id
+                load = partial(self.load_older, client.wanted, client.position, REPLAY_PAGE)
+                events = list(await self._read_older(load))
+                # a page that is not full ends at those in memory: there are no others between
+                last = events[-1].id if events else 0
+                client.position = last if len(events) == REPLAY_PAGE else max(last, first - 1)
             if part := b"".join(event.frame for event in events if client.wanted.matches(event)):
                 yield part
+
+    async def _read_older(self, load: Callable[[], Sequence[ServerEvent]]) -> Sequence[ServerEvent]:
+        """Return a page of stored events; REPLAYS_AT_ONCE are read at a time, others wait."""
+        return await asyncio.get_running_loop().run_in_executor(self.replays, load)
 
     async def _live(self, client: EventClient) -> AsyncIterator[bytes]:
         """Yield what is queued, all of it together; a comment after HEARTBEAT without events."""

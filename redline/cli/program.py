@@ -238,6 +238,8 @@ def run(
     db: Annotated[str | None, server_option("db")] = None,
     retention_days: Annotated[str | None, server_option("retention-days")] = None,
     retention_rows: Annotated[str | None, server_option("retention-rows")] = None,
+    record_days: Annotated[str | None, server_option("record-days")] = None,
+    record_rows: Annotated[str | None, server_option("record-rows")] = None,
     create: Annotated[str | None, server_option("create")] = None,
     streams: Annotated[str | None, server_option("streams")] = None,
     client_streams: Annotated[str | None, server_option("client-streams")] = None,

@@ -223,7 +223,7 @@ def run_live(plan: RunPlan, server: ServerSettings, show: PrintAnomaly) -> None:
         sock = stack.enter_context(contextlib.closing(listen(server.host, server.port)))
         store = None
         if server.db:
-            keep = Retention(server.retention_days, server.retention_rows)
+            keep = Retention.from_settings(server)
             store = open_when_room(lambda: SqliteStore(server.db, keep), print_status)
             stack.callback(store.close)
         streams = {}

@@ -101,6 +101,7 @@ class Ensemble(Detector):
     """
 
     joint: ClassVar[bool] = True
+    undefined: ClassVar[frozenset[str]] = frozenset(("lags",))
     window: int = 500  # steps over which level and noise are learned
 
     def __post_init__(self) -> None:

@@ -92,6 +92,8 @@ class Feed:
     labelled: bool = False
     ready: bool = True  # False: its past has not been restored from the store yet
     live: bool = True  # False while its past is backfilled
+    settings_applied: int = 0  # times that settings were applied
+    settings_stored: int = 0  # how many of them are in the store
     failure: Failure | None = None
     retry: float = 0.0  # monotonic seconds before which a failed stream is not tried again
     about: Any = None  # what the page keeps with the source, for example an uploaded file
@@ -141,6 +143,20 @@ class Feed:
         with self.lock:
             new = Track(settings, tuple(self.stream.floors), self.tape.first, self.capacity)
             return self.tracks.setdefault(settings.key, new)
+
+    def bounds(
+        self, track: Track, threshold: float, first: int, end: int
+    ) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
+        """Return the expected range of a track, two arrays (steps, features), within the limits of
+        the stream: nothing is expected beyond what is possible.
+
+        NaN = no opinion; None = a detector without a band.
+        """
+        low, high = track.bounds(threshold, first, end)
+        if low is None or high is None or not self.stream.limits:
+            return low, high  # type: ignore[return-value]
+        least, most = np.transpose(self.stream.limits)
+        return np.clip(low, least, most), np.clip(high, least, most)
 
     def append(self, chunk: Chunk, now: float) -> None:
         """Add a chunk to the buffer; `now` is wall seconds."""
@@ -203,7 +219,7 @@ class Feed:
         threshold = self.applied.threshold
         end = track.end
         first = end - len(score)
-        low, high = track.bounds(threshold, first, end)  # (n, features)
+        low, high = self.bounds(track, threshold, first, end)  # (n, features)
         parts = track.read("parts", first, end)
         assert parts is not None
         x = self.tape.read("x", first, end)

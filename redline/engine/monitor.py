@@ -30,7 +30,7 @@ from redline.engine.results import (
     log_failure,
 )
 from redline.engine.stacking import MIN_STACKED, StackingKey, advance_stacked, stacking_key
-from redline.engine.tape import BUFFER_STEPS
+from redline.engine.tape import BUFFER_STEPS, split_chunk
 from redline.engine.track import Track
 from redline.settings import ServerSettings, Settings, validate_settings
 from redline.sources.pushed import (
@@ -40,13 +40,23 @@ from redline.sources.pushed import (
     SourceQuotaReached,
     SubmissionRefused,
     latest_time,
+    normal_name,
     validate_points,
     validate_source_name,
 )
+from redline.sources.recording import Recording
 from streams import Stream
 
-MAX_TRACKS = 64  # tracks kept over all streams
+# Tracks kept over all streams: two races and a comparison of all detectors, and a track for each of
+# the streams of the page, with room to spare
+MAX_TRACKS = 96
+# values, steps x features, that the tracks kept beside the applied ones may have scores of; one
+# takes about 40 bytes
+MAX_TRACK_VALUES = 10_000_000
+# values of a recording that are kept, so that every row of it can be reached
+MAX_RECORDING_VALUES = 500_000
 IDLE_SECONDS = 120.0  # seconds after which a track that is not requested is evicted
+PATIENT_SECONDS = 3.0  # seconds that a patient request of a track stands back behind others
 BEAT_SECONDS = 0.1  # seconds between two rounds
 MAX_ELAPSED = 1.0  # seconds a round makes up for; a machine that slept owes no burst
 SIMULATED_PACE = 10.0  # steps a wall second at 1x, for streams without a clock of their own
@@ -144,8 +154,8 @@ class Monitor:
         # feeds whose settings could not be put into the outbox, monotonic seconds of the next try
         self.failed_settings: dict[str, tuple[Feed, float]] = {}
         self.removals: deque[tuple[str, Future[None]]] = deque()  # sources to be removed
-        self.settings_applied = 0  # times that settings were applied
-        self.settings_stored = 0  # how many of them are in the store
+        # feeds whose settings were put into the outbox, and how often they had been applied by then
+        self.emitted_settings: list[tuple[Feed, int]] = []
         self.unacknowledged: dict[str, PushedStream] = {}  # those with receipts to resolve
         self.listeners: list[BatchListener] = []
         # get the name of each source that is forgotten, in the loop's thread
@@ -180,12 +190,16 @@ class Monitor:
             self._totals = now, Totals(len(feeds), points, anomalies, arrived)
         return self._totals[1]
 
-    def request_track(self, name: str, settings: Settings) -> Track:
-        """Return the track of these settings; the loop is woken to fill a new one."""
+    def request_track(self, name: str, settings: Settings, patient: bool = False) -> Track:
+        """Return the track of these settings; the loop is woken to fill a new one.
+
+        A patient request is served after all others of the last PATIENT_SECONDS.
+        """
         feed = self.feeds[name]
+        asked = self.clock() - (PATIENT_SECONDS if patient else 0.0)
         with feed.lock:
             track = feed.track(validate_settings(settings))
-            track.requested_at = self.clock()
+            track.requested_at = max(track.requested_at, asked)
         if feed.pushed:
             self.viewed[name] = feed
             if not feed.ready:
@@ -225,19 +239,22 @@ class Monitor:
 
     def _settings_changed(self, feed: Feed) -> None:
         """Have the loop store the applied settings."""
-        self.unsaved_settings.append(feed)  # before counting: what is counted must be in the queue
-        self.settings_applied += 1
+        feed.settings_applied += 1  # before queueing: what the loop takes must be counted
+        self.unsaved_settings.append(feed)
 
-    def wait_until_stored(self, patience: float = 2.0) -> bool:
-        """Wait until all settings applied by now are stored; False = not within `patience` seconds.
+    def wait_until_stored(self, name: str | None = None, patience: float = 2.0) -> bool:
+        """Wait until the settings of a stream, None = of all, applied by now are stored.
 
-        Not for the loop's own thread.
+        False = not within `patience` seconds. Not for the loop's own thread.
         """
-        wanted = self.settings_applied
+        feeds = list(self.feeds.values()) if name is None else [self.feeds[name]]
+        wanted = [(feed, feed.settings_applied) for feed in feeds]
         until = self.clock() + patience
-        while self.settings_stored < wanted and self.clock() < until:
+        while waiting := any(feed.settings_stored < count for feed, count in wanted):
+            if self.clock() >= until:
+                break
             time.sleep(0.002)
-        return self.settings_stored >= wanted
+        return not waiting
 
     def _wait_until_restored(self, feed: Feed) -> None:
         """Wait a moment for a stream whose past is being restored."""
@@ -256,9 +273,11 @@ class Monitor:
     def open(self, name: str, stream: Stream, about: Any = None, steps: int = 0) -> Feed:
         """Put a stream in a slot, the newest wins, and take `steps` of it at once.
 
-        The same file again keeps its settings.
+        The buffer of a recording holds all of its rows, up to MAX_RECORDING_VALUES. The same file
+        again keeps its settings.
         """
-        feed = self._make_feed(name, stream, own_clock=False, about=about)
+        capacity = recording_capacity(stream) if isinstance(stream, Recording) else BUFFER_STEPS
+        feed = self._make_feed(name, stream, own_clock=False, about=about, capacity=capacity)
         old = self._restore_quietly(name)
         if old is not None and json.loads(old.origin) == feed.origin:
             feed.applied = old.applied
@@ -298,6 +317,8 @@ class Monitor:
         Raises:
             SubmissionRefused: says what is wrong; QueueFull: send the same again later.
         """
+        if name not in self.feeds:  # one of an older store may have a name as it came
+            name = normal_name(name)
         known = self.feeds.get(name)
         latest = latest_time(self.wall(), known.stream.period if known else 0.0)
         time, x = validate_points(time, x, latest)
@@ -319,7 +340,7 @@ class Monitor:
         """Return the feed of a source whose first points these are, or that was forgotten."""
         validate_source_name(name, names)
         numbered = tuple(f"value {i + 1}" for i in range(width))
-        names = names or (("value",) if width == 1 else numbered)
+        names = tuple(map(normal_name, names)) or (("value",) if width == 1 else numbered)
         if len(names) != width:
             wanted = f"{width} names, one for each column"
             raise SubmissionRefused("values", wanted, f"{len(names)}")
@@ -591,10 +612,10 @@ class Monitor:
         """Take so many steps at once, as if the stream had been watched before."""
         chunk = feed.stream.take(steps)
         feed.live = False
-        if len(chunk.x):
+        for piece in split_chunk(chunk, feed.capacity):  # each row is scored before it may leave
             with feed.lock:
-                feed.append(chunk, self.wall())
-            feed.catch_up(feed.applied_track, steps)
+                feed.append(piece, self.wall())
+            feed.catch_up(feed.applied_track, feed.capacity)
         feed.live = True
 
     def beat(self) -> None:
@@ -638,7 +659,6 @@ class Monitor:
             until: monotonic seconds after which the rest is left to the next call.
         """
         now = self.clock()
-        applied = self.settings_applied
         self._emit_settings(now)
         arrived = feeds = self._arrived_feeds(now)
         while feeds:
@@ -652,8 +672,10 @@ class Monitor:
             feed.name for feed in arrived if not feed.failure and _waits(feed)
         )
         self.commit_results()
-        if self.trouble is None and not self.failed_settings:
-            self.settings_stored = applied
+        if self.trouble is None:
+            for feed, count in self.emitted_settings:
+                feed.settings_stored = count
+            self.emitted_settings = []
 
     def _emit_settings(self, now: float) -> None:
         """Put changed settings into the outbox; what fails is tried again after a while."""
@@ -666,10 +688,13 @@ class Monitor:
                 self.unsaved_settings.append(feed)
         for _ in range(len(self.unsaved_settings)):
             feed = self.unsaved_settings.popleft()
+            count = feed.settings_applied
             if self.feeds.get(feed.name) is not feed:  # it was removed
+                feed.settings_stored = count
                 continue
             try:
                 feed.emit_settings()
+                self.emitted_settings.append((feed, count))
             except Exception as error:  # noqa: BLE001  logged and tried again: the others go on
                 log_failure(f"storing the settings of {feed.name}", error)
                 self.failed_settings[feed.name] = (feed, now + RETRY_SECONDS)
@@ -752,6 +777,8 @@ class Monitor:
 
     def _resolve_receipts(self) -> None:
         for name, stream in list(self.unacknowledged.items()):
+            if stream.late:  # some of what was sent is not stored yet
+                continue
             stream.resolve(self.feeds[name].committed)
             if not stream.unresolved:
                 del self.unacknowledged[name]
@@ -799,8 +826,11 @@ class Monitor:
         ]
         spare.sort(key=lambda item: item[0])
         excess = len(spare) + len(self._active_feeds()) - MAX_TRACKS
+        values = sum(feed.tape.kept * len(feed.stream.names) for _, feed, _ in spare)
         for i, (requested_at, feed, key) in enumerate(spare):
-            if i < excess or requested_at < now - IDLE_SECONDS:
+            too_much = values > MAX_TRACK_VALUES
+            values -= feed.tape.kept * len(feed.stream.names)
+            if i < excess or too_much or requested_at < now - IDLE_SECONDS:
                 with feed.lock:
                     feed.tracks.pop(key, None)
         for feed in list(self.viewed.values()):
@@ -819,8 +849,15 @@ class Monitor:
             return None
 
 
+def recording_capacity(recording: Recording) -> int:
+    """Return how many of its rows a recording's buffer holds: all, where there is room for them."""
+    most = MAX_RECORDING_VALUES // len(recording.names)
+    return max(min(recording.total, most), BUFFER_STEPS)
+
+
 def _waits(feed: Feed) -> bool:
-    return isinstance(feed.stream, PushedStream) and feed.stream.waiting > 0
+    stream = feed.stream
+    return isinstance(stream, PushedStream) and (stream.waiting > 0 or bool(stream.late))
 
 
 def _has_more(feed: Feed) -> bool:

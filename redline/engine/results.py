@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from redline.engine.wording import anomaly_reason, severity
+from redline.engine.wording import anomaly_reason, severity, severity_index
 from redline.settings import Settings
 from streams import Chunk
 
@@ -40,6 +40,11 @@ class Anomaly(NamedTuple):
     @property
     def severity(self) -> str:
         return severity(self.score, self.threshold)
+
+    @property
+    def severity_index(self) -> int:
+        """The severity from 0 to 100, 50 = the threshold."""
+        return severity_index(self.score, self.threshold)
 
     @property
     def expected(self) -> tuple[float, float] | None:

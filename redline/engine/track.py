@@ -13,6 +13,8 @@ from redline.engine.tape import BUFFER_STEPS, Tape
 from redline.settings import Settings, SettingsError
 
 SLICE_SECONDS = 0.02  # seconds one slice of a filling track may take
+# steps of the first slice, when the pace is not known: a slow detector takes 0.1 s for them
+FIRST_SLICE = 200
 MIN_TIMED_STEPS = 64  # a shorter chunk measures the call rather than the detector
 
 
@@ -69,7 +71,9 @@ class Track:
     @property
     def steps_per_slice(self) -> int:
         """Steps that can be scored in SLICE_SECONDS."""
-        return int(min(max(SLICE_SECONDS / self.pace, 64), 5_000)) if self.scored > 64 else 1_000
+        if self.scored <= MIN_TIMED_STEPS:
+            return FIRST_SLICE
+        return int(min(max(SLICE_SECONDS / self.pace, MIN_TIMED_STEPS), 5_000))
 
     def advance(self, x: np.ndarray) -> dict[str, np.ndarray]:
         """Score the next steps x (steps, features), then learn them; each step comes here once.

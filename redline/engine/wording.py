@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from datetime import UTC, datetime
+
+from detectors import CEILING
 
 SEVERITIES = ("info", "warning", "critical")  # score / threshold from 1, from 1.5, from 2
 SI_UNITS = ("B/s", "B", "bit/s", "W", "Hz", "V", "A", "Wh")  # units that take an SI prefix
+DURATION_UNITS = {"d": 86_400, "h": 3_600, "min": 60, "s": 1}  # seconds
 ORDINALS = (
     "",
     "",
@@ -29,6 +33,24 @@ def severity(score: float, threshold: float) -> str:
     'critical'
     """
     return SEVERITIES[int(score >= 1.5 * threshold) + int(score >= 2 * threshold)]
+
+
+def severity_index(score: float, threshold: float) -> int:
+    """Return the severity as one number from 0 to 100: 50 at the threshold.
+
+    It is linear in score / threshold from 0 to 50 up to the threshold, to 75 at 1.5 times it and to
+    90 at 2 times it, and beyond that 100 - 20 / (score / threshold), so that a larger score never
+    has a smaller index. NaN, no opinion, is 0.
+
+    >>> [severity_index(score, 4.0) for score in (0.0, 4.0, 6.0, 8.0, 16.0, 1e9)]
+    [0, 50, 75, 90, 95, 100]
+    """
+    ratio = score / threshold
+    if ratio >= 2:
+        return round(100 - 20 / ratio)
+    if ratio >= 1.5:
+        return round(75 + 30 * (ratio - 1.5))
+    return round(50 * ratio) if ratio > 0 else 0
 
 
 def decimals_for(spread: float) -> int:
@@ -78,6 +100,15 @@ def si_scale(value: float, unit: str) -> tuple[float, str]:
     return 1000**power, " kMGTP"[power] + unit
 
 
+def format_score(score: float) -> str:
+    """Format a score; one at the end of the scale says that it may be higher.
+
+    >>> format_score(5.14), format_score(100.0)
+    ('5.1 σ', '≥ 100 σ')
+    """
+    return f"≥ {CEILING:.0f} σ" if score >= CEILING else f"{score:.1f} σ"
+
+
 def format_time(time: float, period: float) -> str:
     """Format the time of a step, UTC, as fine as its period, with the day if the period is long.
 
@@ -95,6 +126,49 @@ def format_time(time: float, period: float) -> str:
     if period >= 60:
         return f"{at:%a %H:%M}"
     return f"{at:%H:%M:%S}" + (f".{at.microsecond // 100_000}" if period < 1 else "")
+
+
+def explanation(contributions: Sequence[tuple[str, float]]) -> str:
+    """Return what contributed most to a score, with its share in percent; "" = nothing to tell.
+
+    Args:
+        contributions: what contributed, such as a feature or a part of a detector on a feature,
+            and how much. They add up to the score; those that are not above 0 are left out.
+
+    >>> explanation([("bearing 1", 1.9), ("novelty of the pattern on bearing 2", 3.1)])
+    'mostly novelty of the pattern on bearing 2 (62 %)'
+    >>> explanation([("a", 1.0), ("b", 1.5), ("c", 1.0)]), explanation([("a", 3.0)])
+    ('most of all b (43 %)', '')
+    """
+    known = [(name, amount) for name, amount in contributions if amount > 0]
+    if len(contributions) < 2 or not known:
+        return ""
+    name, most = max(known, key=lambda each: each[1])
+    share = most / sum(amount for _, amount in known)
+    return f"{'mostly' if share > 0.5 else 'most of all'} {name} ({100 * share:.0f} %)"
+
+
+def format_span(seconds: float) -> str:
+    """Format a length of time in its one or two largest units.
+
+    >>> format_span(0.4), format_span(27.3), format_span(281.0)
+    ('0.4 s', '27 s', '4 min 41 s')
+    >>> format_span(7_260.0), format_span(200_000.0), format_span(86_400.0)
+    ('2 h 1 min', '2 d 7 h', '1 d')
+    """
+    if not math.isfinite(seconds):
+        return "–"
+    if seconds < 10:
+        return f"{max(seconds, 0.0):.1f}".removesuffix(".0") + " s"
+    left = round(seconds)
+    parts = []
+    for unit, length in DURATION_UNITS.items():
+        count, left = divmod(left, length)
+        if count:
+            parts.append(f"{count} {unit}")
+        elif parts:
+            break
+    return " ".join(parts[:2])
 
 
 def anomaly_reason(
@@ -117,9 +191,9 @@ def anomaly_reason(
         scale, prefix = si_scale(max(abs(low), abs(high)), unit)
         ends = [format_number(end / scale, grain / scale) for end in expected]
         words.append(f"expected {ends[0]} to {ends[1]}{f' {prefix}' if scale > 1 else ''}")
-        words.append(f"{score:.1f} σ {'above' if value > high else 'below'}")
+        words.append(f"{format_score(score)} {'above' if value > high else 'below'}")
     else:
-        words.append(f"score {score:.1f} σ")
+        words.append(f"score {format_score(score)}")
     if run > 1:
         words.append(f"{ORDINALS[run] if run < len(ORDINALS) else f'number {run}'} in a row")
     return ", ".join(words)

@@ -7,20 +7,23 @@ rest counts in no precision and no recall.
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from redline.sources.pushed import EARLIEST_TIME
 from streams import KINDS
 
 EXPECTED_LABEL = "expected"
 MISSED_LABEL = "missed"
 MIN_LABELS = 3  # labels in the buffer from which settings are proposed
 MAX_LABELS = 10_000  # labels of one stream
+MAX_ALL_LABELS = 100_000  # labels of all streams together
 MAX_NOTE_LENGTH = 500  # characters of a note
+# seconds since the Unix epoch of the first and the last label: the years 1 and 9999
+LABEL_TIMES = (EARLIEST_TIME, 253_402_300_799.0)
 _GAP = KINDS.index("dropout")
 _POINT = KINDS.index("point")
 _COLLECTIVE = KINDS.index("collective")
@@ -59,9 +62,9 @@ def validate_label(label: Label, features: int) -> Label:
         if (
             isinstance(value, bool)
             or not isinstance(value, int | float)
-            or not math.isfinite(value)
+            or not LABEL_TIMES[0] <= value <= LABEL_TIMES[1]  # False for NaN too
         ):
-            raise LabelError(name, "seconds since the Unix epoch", value)
+            raise LabelError(name, "seconds since the Unix epoch, in the years 1 to 9999", value)
     if label.end < label.start:
         raise LabelError("end", f"a time not before the start, {label.start}", label.end)
     if label.feature is not None and not 0 <= label.feature < features:
@@ -70,19 +73,40 @@ def validate_label(label: Label, features: int) -> Label:
         )
     if len(label.note) > MAX_NOTE_LENGTH:
         raise LabelError("note", f"at most {MAX_NOTE_LENGTH} characters", f"{len(label.note)}")
+    if any("\ud800" <= character <= "\udfff" for character in label.note):
+        raise LabelError("note", "text that UTF-8 can hold", label.note)
     return label
 
 
-def label_mask(time: np.ndarray, label: Label) -> np.ndarray:
-    """Return the rows (k,) of time (n,) that a label covers; between two rows the nearer one.
+class LabelledRows:
+    """Finds the rows of a history that labels cover, many labels in little more than their number.
 
-    >>> label_mask(np.array([0.0, 1.0, 2.0]), Label("cpu", 0.9, 2.0, "missed", "ann", 0.0)).tolist()
+    >>> rows = LabelledRows(np.array([0.0, 1.0, 2.0]))
+    >>> rows.of_label(Label("cpu", 0.9, 2.0, "missed", "ann", 0.0)).tolist()
     [1, 2]
     """
-    rows = np.flatnonzero((time >= label.start) & (time <= label.end))
-    if not len(rows) and len(time) and time.min() <= label.start and label.end <= time.max():
-        rows = np.array([int(np.abs(time - (label.start + label.end) / 2).argmin())])
-    return rows
+
+    def __init__(self, time: np.ndarray) -> None:
+        """Sort the rows by time (n,), in seconds since the epoch; a file's may be in any order."""
+        self.order = np.argsort(time, kind="stable")
+        self.sorted_time = time[self.order]
+
+    def of_label(self, label: Label) -> np.ndarray:
+        """Return the rows (k,) that a label covers, in order; between two rows the nearer one."""
+        time = self.sorted_time
+        rows = self._between(label.start, label.end)
+        if not len(rows) and len(time) and time[0] <= label.start and label.end <= time[-1]:
+            middle = (label.start + label.end) / 2
+            after = int(np.searchsorted(time, middle))
+            around = time[max(0, after - 1) : after + 1]
+            nearest = around[np.abs(around - middle).argmin()]
+            rows = self._between(nearest, nearest)[:1]
+        return rows
+
+    def _between(self, start: float, end: float) -> np.ndarray:
+        first = np.searchsorted(self.sorted_time, start, "left")
+        last = np.searchsorted(self.sorted_time, end, "right")
+        return np.sort(self.order[first:last])
 
 
 def merge_labels(
@@ -94,10 +118,11 @@ def merge_labels(
     label covers a row. Without own truth the rows that no person labelled become gaps, which count
     in no precision and no recall.
     """
+    rows_of = LabelledRows(time).of_label
     given = [
         (label, rows)
         for label in sorted(labels, key=lambda label: (label.at, label.id))
-        if len(rows := label_mask(time, label))
+        if len(rows := rows_of(label))
     ]
     if not given:
         return truth
@@ -136,6 +161,7 @@ class LabelRegistry:
     def __init__(self, persistence: LabelPersistence = NO_PERSISTENCE) -> None:
         self.persistence = persistence
         self.items: dict[int, Label] = {}  # by id
+        self.streams: dict[str, dict[int, Label]] = {}  # stream -> its labels by id
         # stream -> ids of its labels when a proposal was last dismissed
         self.dismissed: dict[str, list[int]] = {}
         self.newest = 0  # the highest id ever used
@@ -145,17 +171,21 @@ class LabelRegistry:
     def add(self, label: Label, features: int = 1) -> Label:
         """Add a label of a stream with so many features and return it with its id.
 
-        Raises LabelError if it is not valid or the stream has MAX_LABELS already.
+        Raises LabelError if it is not valid, or the stream has MAX_LABELS or all together have
+        MAX_ALL_LABELS already.
         """
         with self.lock:
-            if len(self.of_stream(label.stream)) >= MAX_LABELS:
+            if len(self.streams.get(label.stream, ())) >= MAX_LABELS:
                 raise LabelError(
                     "label", f"at most {MAX_LABELS:,} of one stream; remove some", MAX_LABELS
                 )
+            if len(self.items) >= MAX_ALL_LABELS:
+                wanted = f"at most {MAX_ALL_LABELS:,} of all streams; remove some"
+                raise LabelError("label", wanted, MAX_ALL_LABELS)
             label = validate_label(label, features)._replace(id=self.newest + 1)
             self.persistence.save(label._asdict())
             self.newest = label.id
-            self.items[label.id] = label
+            self._keep(label)
             self.version += 1
         return label
 
@@ -165,13 +195,21 @@ class LabelRegistry:
             label = self.items[id]
             self.persistence.delete(id)
             del self.items[id]
+            of_stream = self.streams[label.stream]
+            del of_stream[id]
+            if not of_stream:
+                del self.streams[label.stream]
             self.version += 1
         return label
 
     def of_stream(self, stream: str) -> list[Label]:
         """Return the labels of a stream in the order they were added."""
         with self.lock:
-            return [label for label in self.items.values() if label.stream == stream]
+            return list(self.streams.get(stream, {}).values())
+
+    def _keep(self, label: Label) -> None:
+        self.items[label.id] = label
+        self.streams.setdefault(label.stream, {})[label.id] = label
 
     def is_proposal_due(self, stream: str) -> bool:
         """Return whether there are enough labels to propose settings, not all of them dismissed."""
@@ -195,6 +233,7 @@ class LabelRegistry:
         """Load stored labels into an empty object; `newest` is the highest id ever used."""
         with self.lock:
             labels = sorted((Label(**row) for row in rows), key=lambda label: label.id)
-            self.items = {label.id: label for label in labels}
+            for label in labels:
+                self._keep(label)
             self.newest = max(newest, max(self.items, default=0))
             self.dismissed = dict(dismissed or {})

@@ -14,7 +14,7 @@ from redline.feedback.labels import (
     MIN_LABELS,
     MISSED_LABEL,
     Label,
-    label_mask,
+    LabelledRows,
     merge_labels,
 )
 from redline.settings import SETTINGS_BY_NAME, Settings
@@ -74,7 +74,8 @@ def propose_settings(
     stream's own truth and the labels, then that with the smallest change. None if the buffer has
     less than MIN_LABELS labels or `settings` fit as many.
     """
-    inside = [label for label in labels if len(label_mask(past.time, label))]
+    rows_of = LabelledRows(past.time).of_label
+    inside = [label for label in labels if len(rows_of(label))]
     if len(inside) < MIN_LABELS:
         return None
     thresholds = _slider_thresholds()
@@ -136,8 +137,9 @@ def _try_settings(
     score, alarm = scorer(settings, past.x)
     known = np.nan_to_num(score, nan=0.0)
     peaks: dict[str, list[float]] = {EXPECTED_LABEL: [], MISSED_LABEL: []}
+    rows_of = LabelledRows(past.time).of_label
     for label in labels:
-        rows = label_mask(past.time, label)
+        rows = rows_of(label)
         last = rows.max() if label.kind == EXPECTED_LABEL else rows.max() + MISSED_TOLERANCE
         peaks[label.kind].append(float(known[rows.min() : last + 1].max()))
     return TriedSettings(

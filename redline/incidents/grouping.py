@@ -160,7 +160,7 @@ def _begin(watch: Watch, scan: Scan, a: Anomaly) -> Watch:
     former = watch.former
     severity = a.severity
     if former is not None and a.step < watch.closed + scan.policy.cooldown:
-        if former.history[-1].who == SYSTEM_ACTOR:
+        if former.ended_by == SYSTEM_ACTOR:
             return watch._replace(current=_reopen(former, scan, a), former=None)
         if SEVERITIES.index(severity) <= SEVERITIES.index(former.severity):
             return watch._replace(suppressed=watch.suppressed + 1)

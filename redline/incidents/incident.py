@@ -18,12 +18,16 @@ OPEN = "open"
 ACKNOWLEDGED = "acknowledged"
 SNOOZED = "snoozed"
 RESOLVED = "resolved"
+NOTED = "noted"  # no state: a person wrote something about it
 # the states that are shown; a forming one has not lasted long enough to be called an incident
 STATES = (OPEN, ACKNOWLEDGED, SNOOZED, RESOLVED)
 UNTIL_NORMAL = math.inf  # wall seconds: a snooze that ends when the incident does
 SNOOZES = {"10 min": 600.0, "1 h": 3_600.0, "until normal": UNTIL_NORMAL}  # seconds
 SYSTEM_ACTOR = "redline"  # who changed an incident when no person did
 _ROW_KEYS = {"notified_severity": "told"}  # Incident field -> its key in rows
+
+
+MAX_NOTE_LENGTH = 1_000  # characters of a note
 
 
 class UnknownIncident(LookupError):
@@ -101,6 +105,11 @@ class Incident(NamedTuple):
     history: tuple[HistoryEntry, ...] = ()
 
     @property
+    def ended_by(self) -> str:
+        """Return who resolved it last; "" = it never was."""
+        return next((e.who for e in reversed(self.history) if e.what == RESOLVED), "")
+
+    @property
     def live(self) -> bool:
         """Return whether it is open, acknowledged or snoozed."""
         return self.state not in (FORMING, RESOLVED)
@@ -110,7 +119,8 @@ class Change(NamedTuple):
     """A change of an incident, and whether it should be sent to the channels."""
 
     incident: Incident
-    what: str  # "opened", "worse", "reopened", "resolved", "acknowledged", "snoozed", "woke"
+    # "opened", "worse", "reopened", "resolved", "acknowledged", "snoozed", "woke", "noted"
+    what: str
     notify: bool
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from redline.incidents.grouping import (
 )
 from redline.incidents.incident import (
     ACKNOWLEDGED,
+    NOTED,
     RESOLVED,
     SNOOZED,
     SNOOZES,
@@ -36,6 +38,7 @@ from redline.incidents.incident import (
 )
 
 MAX_RESOLVED = 2_000  # resolved incidents kept in memory; older ones are only in the store
+MAX_OPENINGS = 100  # openings remembered for those who follow them
 # Watch field -> its key in stored rows
 _WATCH_KEYS = {"snoozed_until": "hush", "suppressed": "held"}
 
@@ -45,6 +48,7 @@ class StoredIncidents(NamedTuple):
 
     incidents: list[dict[str, Any]]  # one per incident id
     watches: list[dict[str, Any]]  # one per stream
+    dropped: Sequence[str] = ()  # streams whose watch is not needed any more
 
 
 class IncidentQuery(NamedTuple):
@@ -103,6 +107,9 @@ class Incidents:
         self.save = save or (lambda rows: None)
         self.watches: dict[str, Watch] = {}
         self.items: dict[str, Incident] = {}  # id -> incident, oldest first
+        self.newest_opening = 0  # counts the incidents that opened or got worse
+        # (number, id) of the last of them, oldest first
+        self.openings: deque[tuple[int, str]] = deque(maxlen=MAX_OPENINGS)
         self.lock: AbstractContextManager[Any] = lock or threading.RLock()
 
     def commit(
@@ -170,6 +177,21 @@ class Incidents:
                 watch._replace(closed=watch.step, quiet=0),
             )
 
+    def annotate(self, id: str, who: str, now: float, note: str) -> Change:
+        """Write a note on an incident, also on one that is resolved."""
+        with self.lock:
+            incident = self.get(id)
+            entry = HistoryEntry(NOTED, who, incident.end, now, note)
+            watch = self.watches[incident.stream]
+            if watch.current is not None and watch.current.id == id:
+                return self._act(id, lambda i: i, entry)
+            after = add_entry(incident, entry)
+            if watch.former is not None and watch.former.id == id:
+                watch = watch._replace(former=after)
+            change = Change(after, NOTED, False)
+            self._store({watch.stream: watch}, [change], self.save)
+            return change
+
     def mark_notified(self, id: str, severity: str) -> None:
         """Record that a message of this severity reached a channel.
 
@@ -179,13 +201,14 @@ class Incidents:
             if id not in self.items:
                 return
             incident = self.items[id]._replace(notified_severity=severity)
-            watch = self.watches[incident.stream]
+            watch = self.watches.get(incident.stream, Watch(incident.stream))
             if watch.current and watch.current.id == id:
                 watch = watch._replace(current=watch.current._replace(notified_severity=severity))
             if watch.former and watch.former.id == id:
                 watch = watch._replace(former=watch.former._replace(notified_severity=severity))
             change = Change(incident, "notified", False)
-            self._store({watch.stream: watch}, [change], self.save)
+            known = {watch.stream: watch} if watch.stream in self.watches else {}
+            self._store(known, [change], self.save)
 
     def undelivered(self) -> list[Change]:
         """Return the changes that were due when the program ended and reached no channel."""
@@ -213,16 +236,22 @@ class Incidents:
             ]
 
     def reset_stream(self, stream: str, now: float) -> list[Change]:
-        """End the live incident of a stream that another source replaces; count its steps anew."""
+        """End the live incident of a stream that is gone or replaced; count its steps anew.
+
+        Nothing is kept of the stream but a snooze that goes on.
+        """
         with self.lock:
-            watch = self.watches.get(stream, Watch(stream))
+            watch = self.watches.get(stream)
+            if watch is None:
+                return []
             new = Watch(stream, snoozed_until=watch.snoozed_until)
+            dropped = () if watch.snoozed_until > now else (stream,)
             if watch.current is None or not watch.current.live:
-                self._store({stream: new}, [], self.save)
+                self._store({stream: new}, [], self.save, dropped=dropped)
                 return []
             note = "the stream was replaced"
             entry = HistoryEntry(RESOLVED, SYSTEM_ACTOR, watch.time, now, note)
-            return [self._end(watch, entry, new)]
+            return [self._end(watch, entry, new, dropped)]
 
     def get(self, id: str) -> Incident:
         """Return the incident with this id.
@@ -250,6 +279,14 @@ class Incidents:
         page = rest[: wanted.limit]
         return IncidentPage(page, len(found), page[-1].id if len(rest) > len(page) else "")
 
+    def opened_since(self, number: int) -> list[Incident]:
+        """Return the incidents that opened or got worse after opening `number`, oldest first.
+
+        An incident that did both comes once.
+        """
+        ids = dict.fromkeys(id for each, id in list(self.openings) if each > number)
+        return [self.items[id] for id in ids if id in self.items]
+
     def restore(self, rows: StoredIncidents) -> None:
         """Load stored incidents and watches into an empty object."""
         with self.lock:
@@ -264,26 +301,31 @@ class Incidents:
         Raises UnknownIncident, or IncidentSettled if the incident is resolved already.
         """
         incident = self.get(id)
-        watch = self.watches[incident.stream]
+        watch = self.watches.get(incident.stream, Watch(incident.stream))
         if watch.current is None or watch.current.id != id:
             raise IncidentSettled(
                 f"incident {id}: wanted a live one; it is resolved since "
-                f"{incident.history[-1].time:.0f}"
+                f"{last_resolved(incident):.0f}"
             )
         return watch
 
-    def _end(self, watch: Watch, entry: HistoryEntry, after: Watch) -> Change:
+    def _end(
+        self, watch: Watch, entry: HistoryEntry, after: Watch, dropped: Sequence[str] = ()
+    ) -> Change:
         """End the live incident of a watch.
 
-        after: the watch without the incident; one at step 0 is new and keeps no former incident.
+        Args:
+            watch: has the incident.
+            entry: the last of the incident's history.
+            after: the watch without it; one at step 0 is new and keeps no former incident.
+            dropped: the stream, where its watch is not needed any more.
         """
         assert watch.current is not None
         over, notify = end_incident(watch, watch.current, entry)
         change = Change(over, RESOLVED, notify)
         former = over if after.step else None
-        self._store(
-            {watch.stream: after._replace(current=None, former=former)}, [change], self.save
-        )
+        after = after._replace(current=None, former=former)
+        self._store({watch.stream: after}, [change], self.save, dropped=dropped)
         return change
 
     def _act(self, id: str, act: Callable[[Incident], Incident], entry: HistoryEntry) -> Change:
@@ -307,11 +349,13 @@ class Incidents:
         changes: list[Change],
         save: Callable[[StoredIncidents], None],
         repeated: Mapping[str, float] = MappingProxyType({}),
+        dropped: Sequence[str] = (),
     ) -> None:
         """Save watches and incidents that changed, then make them visible to readers.
 
         repeated: stream -> seconds since the epoch from which its steps came a second time; its
         incidents since then are saved again, because the first transaction may have failed.
+        dropped: streams whose watch is deleted.
         """
         touched: dict[str, Incident] = {}
         if repeated:
@@ -334,14 +378,27 @@ class Incidents:
         watch_rows = [
             _watch_row(watch)
             for name, watch in watches.items()
-            if name in repeated or _needs_saving(watch, self.watches.get(name))
+            if name not in dropped
+            and (name in repeated or _needs_saving(watch, self.watches.get(name)))
         ]
-        save(StoredIncidents(incident_rows, watch_rows))
+        save(StoredIncidents(incident_rows, watch_rows, dropped))
         self.watches |= watches
+        for name in dropped:
+            del self.watches[name]
         self.items |= touched
+        for change in changes:
+            if change.what in ("opened", "worse") and change.incident.state != SNOOZED:
+                self.openings.append((self.newest_opening + 1, change.incident.id))
+                self.newest_opening += 1  # last: who reads the number finds the opening
         if len(self.items) > MAX_RESOLVED + MAX_RESOLVED // 4:
             for id in [i.id for i in self.items.values() if not i.live][:-MAX_RESOLVED]:
                 del self.items[id]
+
+
+def last_resolved(incident: Incident) -> float:
+    """Return when an incident was last resolved, seconds since the epoch, the stream's time."""
+    ends = (e.time for e in reversed(incident.history) if e.what == RESOLVED)
+    return next(ends, incident.end)  # many later notes may have taken the entry's place
 
 
 def _needs_saving(after: Watch, before: Watch | None) -> bool:

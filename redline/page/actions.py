@@ -11,6 +11,7 @@ from redline.access.actor import current_actor
 from redline.api.service import Service
 from redline.engine.feed import Feed
 from redline.engine.track import score_history
+from redline.engine.wording import format_time
 from redline.evaluation import metrics
 from redline.feedback import proposals
 from redline.feedback.labels import EXPECTED_LABEL, Label
@@ -26,20 +27,27 @@ def page_actor() -> str:
     return current_actor(PAGE_ACTOR)
 
 
-def act_on_incident(service: Service, id: str, act: str) -> None:
-    """Acknowledge, snooze or resolve an incident, or label its whole span as expected.
+def act_on_incident(service: Service, id: str, act: str, note: str = "") -> str:
+    """Acknowledge, snooze or resolve an incident, write a note, or label its span as expected.
 
-    One that is settled or unknown stays as it is.
+    Returns a sentence that says what was done and by whom. An incident that is settled or unknown
+    stays as it is.
     """
+    if act == "note" and not note.strip():
+        return "An empty note is not kept."
     try:
-        change = change_incident(service, id, act, time.time())
-    except (IncidentSettled, UnknownIncident):
-        return
+        change = change_incident(service, id, act, time.time(), note.strip())
+    except (IncidentSettled, UnknownIncident) as error:
+        settled = isinstance(error, IncidentSettled)
+        return "It is resolved already." if settled else "This incident is not kept any more."
     service.publish([change])
-    service.audit(page_actor(), change.what, change.incident.stream, incident=id)
+    detail = {"note": note.strip()} if act == "note" else {}
+    service.audit(page_actor(), change.what, change.incident.stream, incident=id, **detail)
+    done = "expected" if act == "expected" else change.what
+    return f"{change.incident.stream}: {done} by {page_actor()}."
 
 
-def change_incident(service: Service, id: str, act: str, now: float) -> Change:
+def change_incident(service: Service, id: str, act: str, now: float, note: str = "") -> Change:
     """Return the change that an act makes to an incident at a time, seconds since the epoch.
 
     Raises:
@@ -49,6 +57,8 @@ def change_incident(service: Service, id: str, act: str, now: float) -> Change:
     incidents = service.incidents
     if act == "acknowledge":
         return incidents.acknowledge(id, page_actor(), now)
+    if act == "note":
+        return incidents.annotate(id, page_actor(), now, note)
     if act.startswith("snooze ") and act.removeprefix("snooze ") in SNOOZES:
         return incidents.snooze(id, page_actor(), now, act.removeprefix("snooze "))
     if act == "expected":
@@ -57,13 +67,13 @@ def change_incident(service: Service, id: str, act: str, now: float) -> Change:
         if feed is None:  # a stream of an earlier run
             raise UnknownIncident(f"no stream is called {found.stream!r} any more")
         add_label(service, feed, (found.start, found.end), EXPECTED_LABEL)
+        if not found.live:
+            return incidents.annotate(id, page_actor(), now, EXPECTED_LABEL)
     return incidents.resolve(id, page_actor(), now, act)
 
 
-def add_label(service: Service, feed: Feed, span: tuple[float, float] | None, kind: str) -> None:
-    """Store a person's label of a span of a stream, seconds since the epoch; None = do nothing."""
-    if span is None:
-        return
+def add_label(service: Service, feed: Feed, span: tuple[float, float], kind: str) -> None:
+    """Store a person's label of a span of a stream, seconds since the epoch."""
     label = service.labels.add(
         Label(feed.name, *span, kind, page_actor(), time.time()), len(feed.stream.names)
     )
@@ -96,18 +106,22 @@ def event_f1_at(
     return metrics.threshold_curve(score, alarm, label, thresholds).event_f1
 
 
-def selected_span(zoom: Any, click: Any) -> tuple[float, float] | None:
-    """Return the span that a person selected, seconds since the epoch; None = none.
+def label_picked(service: Service, feed: Feed | None, picked: Any, kind: str) -> str:
+    """Label the point or span that a person picked on the plot; return what was done, by whom.
 
-    The span zoomed to, else the point clicked.
+    Args:
+        service: whose labels.
+        feed: the stream on display; None = there is none.
+        picked: {"stream": the id of the feed it was picked on, "range": its two ends}, None = none.
+        kind: one of the kinds of labels.
     """
-    if zoom and zoom.get("range"):
-        start, end = sorted(map(axis_seconds, zoom["range"]))
-        return start, end
-    if not click:
-        return None
-    clicked = axis_seconds(click["points"][0]["x"])
-    return clicked, clicked
+    if feed is None or not picked or picked["stream"] != feed.id:
+        return "Nothing was labelled: click a point of this stream first."
+    start, end = sorted(map(axis_seconds, picked["range"]))
+    add_label(service, feed, (start, end), kind)
+    period = feed.stream.period
+    until = f" to {format_time(end, period)}" if end > start else ""
+    return f"{kind}: {format_time(start, period)}{until}, labelled by {page_actor()}"
 
 
 def axis_seconds(x: str | float) -> float:

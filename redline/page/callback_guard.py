@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_type_hints
 
 import dash
@@ -13,17 +13,18 @@ from annotated_types import Interval, Len
 from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from detectors import DETECTORS
-from redline.access.authorizer import Refusal
 from redline.access.refusal_log import RefusalLog
 from redline.api import payload
-from redline.api.guard import refuse
 from redline.api.payload import BodyError
 from redline.api.problems import Problem, field_error
 from redline.api.service import Service
 from redline.engine.monitor import SPEEDS
-from redline.incidents.incident import SNOOZES
+from redline.engine.wording import SEVERITIES
+from redline.incidents.incident import MAX_NOTE_LENGTH, SNOOZES
 from redline.page.actions import axis_seconds
-from redline.page.layout import FAULT_SIZES, PANEL_NAMES, VIEW_SPANS
+from redline.page.incident_list import SCOPES, STATE_FILTERS
+from redline.page.lanes import MAX_LANES
+from redline.page.layout import COMPARE_AT, FAULT_SIZES, MIN_SPAN, PANEL_NAMES, VIEW_SPANS
 from redline.settings import SETTINGS_BY_NAME, Settings
 from redline.sources.csv_cells import MAX_COLUMNS, MAX_LINE_LENGTH
 from redline.sources.pushed import MAX_NAME_LENGTH
@@ -34,6 +35,7 @@ BIG_CALL_BYTES = 65_536  # a larger call, such as an uploaded file, is checked i
 MAX_WHOLE = 2**53  # the largest whole number that a browser counts without a gap
 MAX_TABS = 1_000  # names of tabs a browser may hold
 MAX_KEY = 20  # parts of what identifies a track
+MAX_RACE_LENGTH = 400  # characters of the version of a race
 MAX_CLICKED = 1_000  # points under one click
 MAX_LINK_LENGTH = 4_000  # characters of the query of the page's address
 MAX_FILE_NAME_LENGTH = 255  # characters; no file system has longer ones
@@ -93,15 +95,22 @@ class _Zoom(_Held):
 class _Target(_Held):
     step: Whole
     asked: Number
+    stream: Name | None = None
+
+
+class _Picked(_Held):
+    stream: Name
+    range: AxisRange
 
 
 class _IncidentAct(_Held):
     incident: Name
     act: (
-        Literal["acknowledge", "expected", "resolve"]
+        Literal["acknowledge", "expected", "resolve", "note"]
         | Annotated[str, one_of(lambda: [f"snooze {length}" for length in SNOOZES])]
     )
     asked: Number
+    note: Annotated[str, Len(0, MAX_NOTE_LENGTH)] = ""
 
 
 class _Look(_Held):
@@ -114,6 +123,8 @@ class _Look(_Held):
     revision: Count
     zoom: AxisRange | None
     labels: Count
+    lanes: Annotated[list[Count], Len(0, MAX_LANES)]
+    applied: Annotated[list[Name | Whole | Number], Len(0, MAX_KEY + 1)]
 
 
 class _Seen(_Held):
@@ -122,21 +133,19 @@ class _Seen(_Held):
     end: Whole
     number: Count
     whole: bool
-    since: Number = 0.0
+    points: Count
+    race: Annotated[str, Len(0, MAX_RACE_LENGTH)] = ""
+
+
+class _Finding(_Held):
+    id: Count
+    taken: bool
 
 
 class _Clicked(BaseModel):
     """What plotly says of a click; all but the position of the points is dropped."""
 
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
-
-
-class _ChartPoint(_Clicked):
-    x: AxisValue
-
-
-class _ChartClick(_Clicked):
-    points: Annotated[list[_ChartPoint], Len(1, MAX_CLICKED)]
 
 
 class _CurvePoint(_Clicked):
@@ -147,17 +156,25 @@ class _CurveClick(_Clicked):
     points: Annotated[list[_CurvePoint], Len(1, MAX_CLICKED)]
 
 
+VALUE_CONFIG = ConfigDict(strict=True, allow_inf_nan=False)
+
+
 class ValueRule(NamedTuple):
     """What one value of the page may be."""
 
+    kind: Any  # its type, with bounds
     adapter: TypeAdapter[Any]
     wanted: str
 
 
 def value_rule(kind: Any, wanted: str) -> ValueRule:
     """Return the rule for values of a type, described in words."""
-    config = ConfigDict(strict=True, allow_inf_nan=False)
-    return ValueRule(TypeAdapter(kind, config=config), wanted)
+    return ValueRule(kind, TypeAdapter(kind, config=VALUE_CONFIG), wanted)
+
+
+def choice_rule(known: Collection[str]) -> ValueRule:
+    """Return the rule for one of some words."""
+    return value_rule(Annotated[str, one_of(lambda: list(known))], f"one of {', '.join(known)}")
 
 
 def setting_rules() -> dict[str, ValueRule]:
@@ -181,9 +198,19 @@ VALUE_RULES = {
     ),
     "domain.value": value_rule(Name, f"a name of at most {MAX_NAME_LENGTH} characters"),
     "shown.data": value_rule(Name | None, f"a name of at most {MAX_NAME_LENGTH} characters"),
-    "names.data": value_rule(
-        Annotated[list[Name], Len(0, MAX_TABS)] | None, f"at most {MAX_TABS:,} names of tabs"
-    ),
+    **{
+        f"{name}.data": value_rule(
+            Annotated[list[Name], Len(0, MAX_TABS)] | None, f"at most {MAX_TABS:,} names of tabs"
+        )
+        for name in ("names", "opened")
+    },
+    "search.value": value_rule(Name | None, f"at most {MAX_NAME_LENGTH} characters"),
+    "incident-scope.value": choice_rule(SCOPES),
+    "incident-severity.value": choice_rule(SEVERITIES),
+    "incident-state.value": choice_rule(STATE_FILTERS),
+    "incident-stream.value": value_rule(Name | None, f"at most {MAX_NAME_LENGTH} characters"),
+    "heard.data": value_rule(Count | None, "the number of an incident, or null"),
+    "picked.data": value_rule(_Picked | None, "a stream and a range of time, or null"),
     "speed.value": value_rule(
         Annotated[int, one_of(lambda: SPEEDS)], f"one of {', '.join(map(str, SPEEDS))}"
     ),
@@ -192,21 +219,27 @@ VALUE_RULES = {
         f"{FAULT_SIZES[0]:g} to {FAULT_SIZES[1]:g} σ",
     ),
     "range.value": value_rule(
-        Annotated[int, one_of(lambda: list(VIEW_SPANS))],
-        f"one of {', '.join(map(str, VIEW_SPANS))}",
+        Annotated[int, Interval(ge=MIN_SPAN, le=max(VIEW_SPANS))],
+        f"{MIN_SPAN} to {max(VIEW_SPANS):,} steps",
+    ),
+    "lanes.value": value_rule(
+        Annotated[list[ColumnName], Len(0, MAX_COLUMNS)] | None, "names of columns, or null"
     ),
     "by.value": value_rule(Literal["row", "event"], "row or event"),
+    "compare-at.value": value_rule(
+        Annotated[str, one_of(lambda: list(COMPARE_AT))], f"one of {', '.join(COMPARE_AT)}"
+    ),
     "look.data": value_rule(Theme, "light or dark"),
     "lower.value": value_rule(
         Annotated[str, one_of(lambda: list(PANEL_NAMES))], f"one of {', '.join(PANEL_NAMES)}"
     ),
+    "finding.data": value_rule(_Finding | None, "the id of a search, or null"),
     "done.data": value_rule(Number | None, "a number, or null"),
     "at.data": value_rule(_ViewEnd | None, "the id of a stream and a step, or null"),
     "zoom.data": value_rule(_Zoom | None, "a revision, a stream and a range of time, or null"),
     "goto.data": value_rule(_Target | None, "a step, or null"),
     "act.data": value_rule(_IncidentAct | None, "an incident and what to do with it, or null"),
     "seen.data": value_rule(_Seen | None, "what an earlier redraw answered, or null"),
-    "chart.clickData": value_rule(_ChartClick | None, "the points that were clicked, or null"),
     "curve.clickData": value_rule(_CurveClick | None, "the points that were clicked, or null"),
     "upload.contents": value_rule(str | None, "a file as a data URL, or null"),
     "upload.filename": value_rule(
@@ -231,12 +264,29 @@ def rule_of(place: str) -> ValueRule:
     return found if found is not None else VALUE_RULES[place]
 
 
+class CallValues(NamedTuple):
+    """The inputs or the state of a call."""
+
+    rules: dict[str, ValueRule]  # "element.property" -> rule, in their order
+    places: list[tuple[str, str]]  # element and property, in the same order
+    adapter: TypeAdapter[tuple[Any, ...]]  # of all values: one check takes half the time of many
+
+
+def call_values(rules: dict[str, ValueRule]) -> CallValues:
+    """Return the values of a call with these rules."""
+    kinds = tuple(rule.kind for rule in rules.values())
+    whole = tuple[kinds] if kinds else tuple[()]  # type: ignore[valid-type]
+    adapter: TypeAdapter[tuple[Any, ...]] = TypeAdapter(whole, config=VALUE_CONFIG)
+    places = [(place["id"], place["property"]) for place in map(_place, rules)]
+    return CallValues(rules, places, adapter)
+
+
 class Call(NamedTuple):
     """What a browser sends to call one callback of the page."""
 
     outputs: Any  # a place, or a list of them
-    inputs: dict[str, ValueRule]  # "element.property" -> rule, in their order
-    state: dict[str, ValueRule]
+    inputs: CallValues
+    state: CallValues
     initial: bool  # whether the page also calls it when it opens, without a change
 
 
@@ -253,7 +303,7 @@ def page_calls(app: dash.Dash) -> dict[str, Call]:
         output = callback["output"]
         outputs = [_place(name) for name in output.strip(".").split("...")]
         values = {
-            part: {name: rule_of(name) for name in map(_name, callback[part])}
+            part: call_values({name: rule_of(name) for name in map(_name, callback[part])})
             for part in ("inputs", "state")
         }
         calls[output] = Call(
@@ -297,17 +347,23 @@ def checked_call(calls: Mapping[str, Call], body: Any) -> dict[str, Any]:
     }
 
 
-def _checked_values(part: str, rules: Mapping[str, ValueRule], came: Any) -> list[dict[str, Any]]:
+def _checked_values(part: str, wanted: CallValues, came: Any) -> list[dict[str, Any]]:
     """Return the inputs or the state of a call with checked values."""
-    wanted = [_place(name) for name in rules]
     places = None
     if type(came) is list and all(type(each) is dict for each in came):
-        places = [{"id": each.get("id"), "property": each.get("property")} for each in came]
-    if places != wanted:
-        raise BodyError(part, f"{', '.join(rules) or 'nothing'}, in this order", _short(came))
+        places = [(each.get("id"), each.get("property")) for each in came]
+    if places != wanted.places:
+        names = ", ".join(wanted.rules) or "nothing"
+        raise BodyError(part, f"{names}, in this order", _short(came))
+    values = tuple(each.get("value") for each in came)
+    try:
+        checked = wanted.adapter.validate_python(values)
+        values = wanted.adapter.dump_python(checked, exclude_unset=True)
+    except (ValidationError, OverflowError):  # one by one, for the name of the wrong one
+        values = tuple(map(_checked_value, wanted.rules, wanted.rules.values(), values))
     return [
-        {**place, "value": _checked_value(name, rule, each.get("value"))}
-        for place, (name, rule), each in zip(wanted, rules.items(), came)
+        {"id": element, "property": prop, "value": value}
+        for (element, prop), value in zip(wanted.places, values)
     ]
 
 
@@ -321,7 +377,7 @@ def _checked_value(name: str, rule: ValueRule, came: Any) -> Any:
 def _checked_changes(call: Call, came: Any) -> list[str]:
     """Return which inputs changed."""
     known = type(came) is list and all(isinstance(name, str) for name in came)
-    if not known or not set(came) <= set(call.inputs) or not (came or call.initial):
+    if not known or not call.inputs.rules.keys() >= set(came) or not (came or call.initial):
         wanted = "inputs of this callback" + ("" if call.initial else ", one or more")
         raise BodyError("changedPropIds", wanted, _short(came))
     return list(dict.fromkeys(came))
@@ -336,7 +392,6 @@ class CallbackGuard:
     """Refuses a call of a callback with a value that its rule does not allow, as a 400 problem.
 
     What is refused is counted and logged. What passes holds nothing but checked values.
-    WebSockets are refused: no callback of this page uses one.
     """
 
     def __init__(self, app: Any, dash_app: dash.Dash, service: Service) -> None:
@@ -346,9 +401,6 @@ class CallbackGuard:
         self.log = RefusalLog()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "websocket":
-            await refuse(Refusal(403, "the page uses no WebSocket"), scope, receive, send)
-            return
         posted = scope["type"] == "http" and scope["method"] == "POST"
         if not posted or not scope["path"].startswith(DASH_PATHS):
             await self.app(scope, receive, send)

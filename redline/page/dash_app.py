@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import dash
+from dash.exceptions import DependencyException
 
 from redline.api.headers import connect_index, inline_source, page_policy
-from redline.api.problems import connect_unknown_paths
+from redline.api.problems import Problem, connect_unknown_paths
 from redline.api.server import build_server
 from redline.api.service import Service
 from redline.engine.results import log_failure
@@ -72,9 +73,16 @@ def guard_callbacks(app: dash.Dash, service: Service) -> None:
 def register_routes(app: dash.Dash) -> None:
     """Register Dash's own routes, and answer every unknown path with a 404 problem."""
     app.setup_startup_routes()
+    # a file of a package that the page does not use
+    app.server.add_exception_handler(DependencyException, unknown_file)
     connect_unknown_paths(app.server)
     # Dash's own route for the rest would answer every path with the page
     app.backend._setup_catchall = lambda: None  # type: ignore[attr-defined]
+
+
+async def unknown_file(request: Any, error: Exception) -> Any:
+    """Answer a request for a file that Dash does not serve with a 404 problem."""
+    return Problem(404, "no such file belongs to the page").response(request.url.path)
 
 
 def show_failure(error: Exception) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from redline.engine.wording import SI_UNITS, format_quantity
 from redline.evaluation.metrics import ThresholdCurve
-from redline.page.view import Mark, View
+from redline.page.view import LEARNING, NO_DATA, Mark, View
 
 COLOURS = {
     "light": {
@@ -23,6 +24,7 @@ COLOURS = {
         "red": "#D6001C",  # anomalies
         "shade": "rgba(214,0,28,0.10)",  # long anomalies
         "truth": "#0B7A75",
+        "hush": "rgba(91,102,117,0.08)",  # no data, learning
         "cold": "rgba(91,102,117,0.45)",  # scores below the threshold
     },
     "dark": {
@@ -35,11 +37,16 @@ COLOURS = {
         "red": "#FF5A5F",
         "shade": "rgba(255,90,95,0.14)",
         "truth": "#3FC7BD",
+        "hush": "rgba(148,160,176,0.10)",
         "cold": "rgba(148,160,176,0.45)",
     },
 }
 SYMBOLS = {"info": "circle", "warning": "circle", "critical": "diamond"}
 SIZES = {"info": 8, "warning": 9, "critical": 11}
+SMALL = 3  # of a mark that only continues a run: the line itself is red there
+MAX_LABELLED = 8  # lanes up to which each has its last value at the edge
+SCORE_TOP = 9.0  # standard deviations shown in the score strip; what is higher is cut
+NO_SCORE = -1.0  # standard deviations, below the axis
 FONT_FAMILY = 'system-ui, "Segoe UI", Roboto, sans-serif'
 # (bottom, top) of each part, as shares of the plot's height
 LANES = (0.27, 1.0)
@@ -54,9 +61,11 @@ TICKS = (
     (None, "%b\n%Y"),
 )
 GAP = 0.035  # between two lanes, as a share of the height
-BAND_REACH = 0.5  # of the values' range that a wide band may add to the axis
+BAND_REACH = 0.15  # of the values' range that a wide band may add to the axis
 # The weight of a value on its axis falls to exp(-FADE) when it left the view one span ago.
 FADE = 12
+BREAK_INSET = 0.001  # of the length of a break in time, from its ends to the two x inside it
+TEXT_SPACING = 0.09  # least distance of two texts over gaps, of the width of the plot
 MARKUP = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 FigureDict = dict[str, Any]
 LINE_STYLE = {"type": "scatter", "mode": "lines", "connectgaps": False}
@@ -85,10 +94,22 @@ def build_figure(view: View, theme: str, span: int, revision: str) -> FigureDict
         span: the number of visible steps, the last ones of the view.
         revision: plotly forgets the zoom when it changes.
     """
+    span = visible_rows(view, span)
     return {
-        "data": line_traces(view, theme, 0) + overlay_traces(view, theme),
-        "layout": {**base_layout(theme, revision), **moving_layout(view, theme, span)},
+        "data": line_traces(view, theme, 0) + overlay_traces(view, theme, span),
+        "layout": {
+            **base_layout(theme, revision),
+            "meta": hover_words(view),
+            **moving_layout(view, theme, span),
+        },
     }
+
+
+def visible_rows(view: View, span: int) -> int:
+    """Return how many of the last rows of a view show its last `span` steps."""
+    if view.steps is None:
+        return span
+    return max(len(view.steps) - int(np.searchsorted(view.steps, view.end - span)), 1)
 
 
 def line_traces(view: View, theme: str, row: int) -> list[dict[str, Any]]:
@@ -109,67 +130,150 @@ def line_traces(view: View, theme: str, row: int) -> list[dict[str, Any]]:
 def _band_traces(
     view: View, feature: int, colours: dict[str, str], row: int
 ) -> list[dict[str, Any]]:
-    """Return the lower and the upper edge of the expected range; NaN without a band."""
-    unit = f" {plot_text(view.units[feature])}".rstrip()
-    none = np.full(len(view.time), np.nan)
+    """Return the lower and the upper edge of the expected range; NaN before the first opinion.
+
+    Plotly would fill a band with holes across them. Where no range is known later, both edges lie
+    on the middle of the last one: a band without height.
+    """
+    if view.low is None or view.high is None:
+        low = high = middle = np.full(len(view.time), np.nan)
+    else:
+        low = view.low[:, feature]
+        high = view.high[:, feature]
+        middle = carried((low + high) / 2)
     edges = []
-    for bound, values, fill in (
-        ("from", view.low, {}),
-        ("to", view.high, {"fill": "tonexty", "fillcolor": colours["band"]}),
-    ):
-        edge = none if values is None else values[:, feature]
+    for edge, fill in ((low, {}), (high, {"fill": "tonexty", "fillcolor": colours["band"]})):
+        y = values_with_breaks(view, np.where(np.isnan(edge), middle, edge), row, middle)
         edges.append(
             {
                 **LINE_STYLE,
                 "name": "expected",
                 "yaxis": _axis(feature),
-                "y": values_with_breaks(view, edge, row),
+                "y": y,
                 "line": {"width": 0},
                 "legendgroup": "expected",
-                "showlegend": bound == "to" and feature == 0 and values is not None,
+                "showlegend": bool(fill) and feature == 0 and view.high is not None,
                 **fill,
-                "hovertemplate": f"{bound} %{{y:.4~g}}{unit}<extra>expected</extra>",
+                "hoverinfo": "skip",
             }
         )
     return edges
 
 
 def _value_trace(view: View, feature: int, colours: dict[str, str], row: int) -> dict[str, Any]:
-    name = plot_text(view.names[feature])
-    unit = f" {plot_text(view.units[feature])}".rstrip()
     return {
         **LINE_STYLE,
-        "name": name,
+        "name": plot_text(view.names[feature]),
         "yaxis": _axis(feature),
         "y": values_with_breaks(view, view.x[:, feature], row),
         "line": {"width": 1.5, "color": colours["series"]},
         "showlegend": len(view.names) < 4,
-        "hovertemplate": f"<b>%{{y:.5~g}}{unit}</b><extra>{name}</extra>",
+        "hoverinfo": "none",
     }
 
 
 def _score_trace(view: View, colours: dict[str, str], row: int) -> dict[str, Any]:
+    """Return the score; NO_SCORE where there is none, since Plotly would fill across a hole."""
+    known = np.isfinite(carried(view.score))
+    none = np.where(known, NO_SCORE, np.nan)
     return {
         **LINE_STYLE,
         "name": "score",
         "yaxis": _axis(len(view.names) + 1),
-        "y": values_with_breaks(view, view.score, row),
+        "y": values_with_breaks(view, np.where(np.isnan(view.score), none, view.score), row, none),
         "line": {"width": 1, "color": colours["cold"]},
         "fill": "tozeroy",
         "fillcolor": colours["cold"],
         "showlegend": False,
-        "hovertemplate": "%{y:.3~g} σ<extra>score</extra>",
+        "hoverinfo": "none",
     }
 
 
-def overlay_traces(view: View, theme: str) -> list[dict[str, Any]]:
+def overlay_traces(view: View, theme: str, span: int) -> list[dict[str, Any]]:
     """Return the traces that are short and sent whole each time.
 
-    They are the anomalies of each feature, the scores above the threshold, and the truth.
+    They are the gaps, the anomalous stretches, the marks of the applied settings alone and the
+    anomalies of each feature, the scores above the threshold, and the truth.
     """
     colours = COLOURS[theme]
-    anomalies = [_anomaly_trace(view, feature, colours) for feature in range(len(view.names))]
-    return [*anomalies, _above_threshold_trace(view, colours), _truth_trace(view, colours)]
+    lanes = range(len(view.names))
+    gaps = [_gap_trace(view, feature, colours, span) for feature in lanes]
+    stretches = [_stretch_trace(view, feature, colours) for feature in lanes]
+    faint = [_faint_trace(view, feature, colours) for feature in lanes]
+    anomalies = [_anomaly_trace(view, feature, colours) for feature in lanes]
+    last = [_above_threshold_trace(view, colours), _truth_trace(view, colours)]
+    return [*gaps, *stretches, *faint, *anomalies, *last]
+
+
+def _faint_trace(view: View, feature: int, colours: dict[str, str]) -> dict[str, Any]:
+    """Return the marks that only the applied settings have, behind those of a preview."""
+    rows = [row for row, each in view.faint if each == feature]
+    first = min((each for _, each in view.faint), default=-1)
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": "only under the applied settings",
+        "legendgroup": "faint",
+        "yaxis": _axis(feature),
+        "x": _milliseconds(view.time[rows]),
+        "y": _rounded(view.x[rows, feature]).tolist(),
+        "marker": {
+            "symbol": "circle",
+            "size": 9,
+            "color": "rgba(0,0,0,0)",
+            "line": {"width": 1.2, "color": colours["soft"], "dash": "dot"},
+        },
+        "showlegend": feature == first,
+        "hoverinfo": "skip",
+    }
+
+
+def _gap_trace(view: View, feature: int, colours: dict[str, str], span: int) -> dict[str, Any]:
+    """Return the hatched spans in which a feature has no value."""
+    gaps = [gap for gap in view.gaps if gap.text == NO_DATA and gap.feature in (None, feature)]
+    x: list[float | None] = []
+    y: list[float | None] = []
+    low, high = axis_range(view, feature, span) if gaps else (0.0, 0.0)
+    for gap in gaps:
+        first, last = _milliseconds(np.array([gap.first, gap.last]))
+        x += [first, first, last, last, None]
+        y += [low, high, high, low, None]
+    return {
+        "type": "scatter",
+        "mode": "none",
+        "name": NO_DATA,
+        "yaxis": _axis(feature),
+        "x": x,
+        "y": y,
+        "fill": "toself",
+        "fillpattern": {
+            "shape": "/",
+            "size": 6,
+            "solidity": 0.15,
+            "fgcolor": colours["soft"],
+            "bgcolor": colours["hush"],
+        },
+        "showlegend": False,
+        "hoverinfo": "skip",
+    }
+
+
+def _stretch_trace(view: View, feature: int, colours: dict[str, str]) -> dict[str, Any]:
+    """Return the anomalous stretches of a line, of two steps and more; one step alone is a dot."""
+    red = np.zeros(len(view.time), bool) if view.red is None else view.red[:, feature]
+    beside = np.concatenate([[False], red[:-1]]) | np.concatenate([red[1:], [False]])
+    rows = np.flatnonzero(red & beside)
+    holes = np.flatnonzero(np.diff(rows) > 1) + 1
+    return {
+        **LINE_STYLE,
+        "name": "anomalous",
+        "yaxis": _axis(feature),
+        "x": np.insert(np.round(view.time[rows] * 1000, 3), holes, np.nan).tolist(),
+        "y": np.insert(_rounded(view.x[rows, feature]), holes, np.nan).tolist(),
+        "line": {"width": 2, "color": colours["red"]},
+        "showlegend": False,
+        "hoverinfo": "skip",
+    }
 
 
 def _above_threshold_trace(view: View, colours: dict[str, str]) -> dict[str, Any]:
@@ -191,7 +295,7 @@ def _anomaly_trace(view: View, feature: int, colours: dict[str, str]) -> dict[st
     """Return the marks of a feature; their shape tells severity and false alarms."""
     marks = [mark for mark in view.marks if mark.feature == feature]
     rows = [mark.row for mark in marks]
-    symbols = [_symbol(mark) for mark in marks]
+    symbols = [_symbol(mark) if mark.leads else "circle" for mark in marks]
     edges = [colours["card"] if symbol == "diamond" else colours["red"] for symbol in symbols]
     # the trace in the legend must have a point, else plotly does not list it
     in_legend = feature == min((mark.feature for mark in view.marks), default=0)
@@ -203,7 +307,7 @@ def _anomaly_trace(view: View, feature: int, colours: dict[str, str]) -> dict[st
         "yaxis": _axis(feature),
         "marker": {
             "color": colours["red"],
-            "size": [SIZES[mark.severity] for mark in marks],
+            "size": [SIZES[mark.severity] if mark.leads else SMALL for mark in marks],
             "symbol": symbols,
             "opacity": 1,
             "line": {"width": 1.5, "color": edges},
@@ -212,7 +316,7 @@ def _anomaly_trace(view: View, feature: int, colours: dict[str, str]) -> dict[st
         "y": _rounded(view.x[rows, feature]).tolist(),
         "text": [_mark_text(mark) for mark in marks],
         "showlegend": in_legend,
-        "hovertemplate": "%{text}<extra></extra>",
+        "hoverinfo": "none",
         "cliponaxis": False,
     }
 
@@ -230,12 +334,15 @@ def _mark_text(mark: Mark) -> str:
 
 
 def _truth_trace(view: View, colours: dict[str, str]) -> dict[str, Any]:
-    """Return the events as bars: a caught or open one hatched, a missed one as an outline."""
+    """Return the events as bars: a caught one filled, one without an alarm hatched (seen, or still
+    open), a missed one as an outline.
+    """
     events = view.truth or []
     pad = view.period * 500  # ms on each side, so that a single step is visible
     starts = _milliseconds(view.time[[max(event.first, 0) for event in events]])
     ends = _milliseconds(view.time[[min(event.last, len(view.time) - 1) for event in events]])
     missed = [event.outcome == "missed" for event in events]
+    caught = [event.outcome == "caught" for event in events]
     return {
         "type": "bar",
         "name": "truth",
@@ -248,18 +355,29 @@ def _truth_trace(view: View, colours: dict[str, str]) -> dict[str, Any]:
         "y": [0] * len(events),
         "text": [f"{event.kind}, {event.outcome}" for event in events],
         "textposition": "none",
-        "hovertemplate": "%{text}<extra>truth</extra>",
+        "hoverinfo": "none",
         "marker": {
             "color": ["rgba(0,0,0,0)" if m else colours["truth"] for m in missed],
             "line": {"width": 1.5, "color": colours["truth"]},
             "pattern": {
-                "shape": ["" if m else "/" for m in missed],
+                "shape": ["" if m or c else "/" for m, c in zip(missed, caught)],
                 "fgcolor": colours["card"],
                 "size": 5,
-                "solidity": 0.25,
+                "solidity": 0.5,
             },
         },
     }
+
+
+def hover_words(view: View) -> dict[str, Any]:
+    """Return the words that assets/page.js writes beside the pointer, as they are: not as HTML."""
+    lanes = [
+        {"name": name, "unit": unit, "si": unit in SI_UNITS}
+        for name, unit in zip(view.names, view.units)
+    ]
+    strip = _layout_axis(len(view.names) + 1)
+    about = {"clock": view.clock, "period": view.period}
+    return {"lanes": lanes, **about, "strip": strip, "threshold": view.threshold}
 
 
 def base_layout(theme: str, revision: str) -> dict[str, Any]:
@@ -279,14 +397,14 @@ def base_layout(theme: str, revision: str) -> dict[str, Any]:
             "itemdoubleclick": False,
         },
         "autosize": True,
-        "margin": {"l": 58, "r": 14, "t": 36, "b": 40},
+        "margin": {"l": 58, "r": 84, "t": 36, "b": 40},  # right: last values, threshold's handle
         **TRANSPARENT,
         "modebar": {
             "bgcolor": "rgba(0,0,0,0)",
             "color": colours["soft"],
             "activecolor": colours["ink"],
         },
-        "hovermode": "x unified",
+        "hovermode": "x",  # assets/page.js writes what is under the pointer
         "hoverlabel": {
             "bgcolor": colours["card"],
             "bordercolor": colours["line"],
@@ -304,7 +422,7 @@ def moving_layout(view: View, theme: str, span: int) -> dict[str, Any]:
     return {
         **_axes(view, theme, span),
         "shapes": layout_shapes(view, theme),
-        "annotations": layout_annotations(view, theme),
+        "annotations": layout_annotations(view, theme, span),
     }
 
 
@@ -325,8 +443,13 @@ def _axes(view: View, theme: str, span: int) -> dict[str, Any]:
             "range": time_window(view.time[-span:], view.period),
             "anchor": _axis(n + 1),
             "tickformatstops": tick_format_stops(),
-            "hoverformat": "%a %d %b %Y %H:%M:%S.%L UTC",
             "showgrid": False,
+            "showspikes": True,
+            "spikemode": "across",
+            "spikesnap": "hovered data",
+            "spikethickness": 1,
+            "spikedash": "solid",
+            "spikecolor": COLOURS[theme]["soft"],
         }
     }
     for feature, (low, high) in enumerate(lane_domains(n)):
@@ -335,11 +458,16 @@ def _axes(view: View, theme: str, span: int) -> dict[str, Any]:
             "domain": [low, high],
             "range": axis_range(view, feature, span),
             "nticks": 6 if n < 3 else 3,
+            "exponentformat": "SI",
+            "ticksuffix": unit if (unit := view.units[feature]) in SI_UNITS else "",
         }
     truth = "truth" if view.truth is not None else ""
     axes[_layout_axis(n)] = {**upright, **_strip_axis(TRUTH_STRIP, -0.5, 0.5, truth)}
-    top = max(2.2 * view.threshold, 6.0)
-    axes[_layout_axis(n + 1)] = {**upright, **_strip_axis(SCORE_STRIP, 0, top, "score")}
+    # not following the threshold, which is dragged there
+    top = max(SCORE_TOP, 1.15 * view.threshold)
+    score = _strip_axis(SCORE_STRIP, 0, top, "score")
+    ends = {"tickvals": [0, top / 2, top], "ticktext": ["0", "score", f"{top:.0f}+"]}
+    axes[_layout_axis(n + 1)] = {**upright, **score, **ends}
     return axes
 
 
@@ -386,30 +514,76 @@ def layout_shapes(view: View, theme: str) -> list[dict[str, Any]]:
         "layer": "below",
     }
     times = [_milliseconds(view.time[list(rows)]) for rows in view.spans]
-    return [line, *({**shade, "x0": start, "x1": end} for start, end in times)]
+    learning = [gap for gap in view.gaps if gap.text == LEARNING]
+    grey = {**shade, "fillcolor": colours["hush"]}
+    return [
+        line,
+        *({**shade, "x0": start, "x1": end} for start, end in times),
+        *({**grey, "x0": gap.first * 1000, "x1": gap.last * 1000} for gap in learning),
+    ]
 
 
-def layout_annotations(view: View, theme: str) -> list[dict[str, Any]]:
-    """Return the texts on the plot: the name of each lane, and the threshold."""
+def layout_annotations(view: View, theme: str, span: int) -> list[dict[str, Any]]:
+    """Return the texts on the plot: names of lanes, last values, gaps and the kind of time."""
     colours = COLOURS[theme]
     n = len(view.names)
     text = {"showarrow": False, "font": {"size": 11, "color": colours["soft"]}, "xref": "paper"}
-    line = {
-        **text,
-        "x": 1,
-        "xanchor": "right",
-        "yref": _axis(n + 1),
-        "y": view.threshold,
-        "yanchor": "bottom",
-        "text": f"threshold {view.threshold:.1f} σ",
-    }
     names = [f"{name}, {unit}" if unit else name for name, unit in zip(view.names, view.units)]
     if view.low is None:
         names = [f"{name}, no band" for name in names]
     names = list(map(plot_text, names))
     tops = [high for _, high in lane_domains(n)]
     above = {**text, "x": 1, "xanchor": "right", "yref": "paper", "yanchor": "bottom"}
-    return [line, *({**above, "y": top, "text": name} for top, name in zip(tops, names))]
+    over_lanes = [{**above, "y": top, "text": name} for top, name in zip(tops, names)]
+    clock = {**text, "x": 1, "xanchor": "right", "yref": "paper", "y": 0, "yanchor": "top"}
+    below = {**clock, "yshift": -22, "text": view.clock}
+    last = _last_values(view, colours) if n <= MAX_LABELLED else []
+    return [*over_lanes, below, *last, *_gap_texts(view, text, span)]
+
+
+def _last_values(view: View, colours: dict[str, str]) -> list[dict[str, Any]]:
+    """Return the last value of each lane at the right edge, red where it is anomalous, else in the
+    middle of a bracket the expected range.
+    """
+    labels = []
+    for feature, unit in enumerate(view.units if len(view.time) else ()):
+        value = float(view.x[-1, feature])
+        red = view.red is not None and bool(view.red[-1, feature])
+        if np.isfinite(value):
+            labels.append(
+                {
+                    "xref": "paper",
+                    "x": 1,
+                    "xanchor": "left",
+                    "xshift": 4,
+                    "yref": _axis(feature),
+                    "y": value,
+                    "showarrow": False,
+                    "text": f"<b>{plot_text(format_quantity(value, unit))}</b>",
+                    "font": {"size": 13, "color": colours["red" if red else "ink"]},
+                }
+            )
+    return labels
+
+
+def _gap_texts(view: View, style: dict[str, Any], span: int) -> list[dict[str, Any]]:
+    """Return a text at the top of each gap in sight, as far as they do not lie on each other."""
+    if not len(view.time):
+        return []
+    oldest, newest = float(view.time[-span:][0]), float(view.time[-1])
+    tops = [high for _, high in lane_domains(len(view.names))]
+    least = TEXT_SPACING * (newest - oldest)
+    texts = []
+    for lane, top in enumerate(tops):
+        last = -np.inf
+        for gap in sorted(view.gaps, key=lambda gap: gap.first):
+            middle = (max(gap.first, oldest) + min(gap.last, newest)) / 2
+            of_lane = gap.feature == lane or (gap.feature is None and lane == 0)
+            if of_lane and gap.last > oldest and middle - last >= least:
+                last = middle
+                place = {"xref": "x", "x": middle * 1000, "yref": "paper", "y": top}
+                texts.append({**style, **place, "yanchor": "top", "text": gap.text})
+    return texts
 
 
 def axis_range(view: View, feature: int, span: int) -> list[float]:
@@ -566,20 +740,51 @@ def _curve_layout(
     }
 
 
+def count_points(view: View, row: int) -> int:
+    """Return how many points each growing trace has from a row on."""
+    return len(view.time) - row + 2 * int(view.breaks[row:].sum())
+
+
 def time_values(view: View, row: int) -> np.ndarray:
     """Return the x of the growing traces from a row on, in ms since the epoch.
 
-    Each break in time gets one more x, in its middle.
+    Each break in time gets two more, just inside its ends.
     """
     time = view.time[row:]
     cut = np.flatnonzero(view.breaks[row:])
+    if not len(cut):
+        return np.round(time * 1000, 3)
     before = view.time[np.maximum(cut + row - 1, 0)]
-    return np.round(np.insert(time, cut, (before + time[cut]) / 2) * 1000, 3)
+    inset = (time[cut] - before) * BREAK_INSET
+    ends = np.stack([before + inset, time[cut] - inset], axis=1).ravel()
+    return np.round(np.insert(time, np.repeat(cut, 2), ends) * 1000, 3)
 
 
-def values_with_breaks(view: View, values: np.ndarray, row: int) -> np.ndarray:
-    """Return values (n,) from a row on with a NaN for each break in time: a gap in the line."""
-    return _rounded(np.insert(values[row:], np.flatnonzero(view.breaks[row:]), np.nan))
+def values_with_breaks(
+    view: View, values: np.ndarray, row: int, inside: np.ndarray | None = None
+) -> np.ndarray:
+    """Return values (n,) from a row on, with two more for each break in time.
+
+    They are NaN, a gap in the line, or what `inside` (n,) says for the row before the break.
+    """
+    cut = np.flatnonzero(view.breaks[row:])
+    if not len(cut):
+        return _rounded(values[row:])
+    added = np.full(len(cut), np.nan) if inside is None else inside[cut + row - 1]
+    return _rounded(np.insert(values[row:], np.repeat(cut, 2), np.repeat(added, 2)))
+
+
+def carried(values: np.ndarray) -> np.ndarray:
+    """Return the last known of values (n,) at each row; NaN before the first.
+
+    >>> carried(np.array([np.nan, 2.0, np.nan, 3.0]))
+    array([nan,  2.,  2.,  3.])
+    """
+    missing = np.isnan(values)
+    if not missing.any():
+        return values
+    last = np.maximum.accumulate(np.where(missing, -1, np.arange(len(values))))
+    return np.where(last < 0, np.nan, values[last]) if len(values) else values
 
 
 def _milliseconds(time: np.ndarray) -> list[float]:

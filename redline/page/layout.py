@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Sequence
 from typing import Any
 
 from dash import dcc, html
 
 from redline.engine.monitor import SPEEDS, Monitor
+from redline.feedback.labels import EXPECTED_LABEL, MISSED_LABEL
+from redline.page.compare import COMPARE_AT, COMPARE_HEADS
+from redline.page.incident_list import incident_area, note_dialog
 from redline.page.panels import aria_attribute, data_attribute
 from redline.settings import SETTINGS_BY_NAME
 from redline.sources.pushed import OVERVIEW, THIS_MACHINE, YOUR_DATA
@@ -19,6 +23,8 @@ TAB_TITLES = {
     YOUR_DATA: "Your data",
 }
 VIEW_SPANS = {300: "300 steps", 600: "600 steps", 2_000: "2,000 steps", 10_000: "10,000 steps"}
+MIN_SPAN = 10  # steps that the brush leaves in sight
+VIEW_SPANS |= {100_000: "100,000 steps", 1_000_000: "everything"}
 # ways to pick a threshold
 THRESHOLD_PICKS = {"best": "best F1", "one-percent": "about 1 % of steps"}
 FAULT_SIZES = (1.0, 20.0)  # least and largest size of an injected fault, standard deviations
@@ -31,6 +37,7 @@ PANEL_ELEMENTS = {
 }
 PANEL_NAMES = ("history", *PANEL_ELEMENTS)  # the lower tabs
 SLOW_INTERVAL_MS = 2_000  # between two renewals of the sparklines and of the open lower panel
+MAX_FOUND = 12  # streams that a search lists
 MAX_PUSHED_TABS = 24  # tabs for streams that programs push
 
 # what the stores of the page hold
@@ -45,7 +52,12 @@ STORES = (
     "shown",  # the stream whose settings the controls show
     "act",  # the act on an incident that was clicked
     "done",  # changes after each act
+    "heard",  # the number of the last incident that was announced
+    "picked",  # the point or span picked on the plot, with the id of its stream
+    "opened",  # streams beyond the tabs that the visitor opened
     "names",  # the tabs
+    "wall",  # what the overview shows
+    "overview-line",  # what the brush shows
 )
 
 
@@ -54,7 +66,8 @@ def hidden_elements(interval: int, seed: int) -> list[Any]:
 
     `interval` is ms between two ticks, `seed` that of the simulated streams.
     """
-    served = {"seed": seed, "interval": interval, "simulated": list(STREAMS)}
+    spans = [{"label": text, "value": span} for span, text in VIEW_SPANS.items()]
+    served = {"seed": seed, "interval": interval, "simulated": list(STREAMS), "spans": spans}
     return [
         dcc.Location(id="url", refresh=False),
         dcc.Interval(id="tick", interval=interval),
@@ -67,21 +80,44 @@ def hidden_elements(interval: int, seed: int) -> list[Any]:
 
 
 def header() -> html.Header:
-    """Return the header: the age of the data, the clock and the buttons of the page."""
+    """Return the header: the age of the data, the cards and the buttons of the page.
+
+    The buttons are drawn as icons by assets/style.css; their words stay for screen readers.
+    """
     return html.Header(
         [
             html.H1([html.I(), "Redline"]),
             html.Span("connecting", id="age", className="live"),
             html.Span(id="clock", className="soft wide"),
+            card_row(),
             html.Span(className="grow"),
-            html.Button("Pause", id="pause", title="freeze this view; data keeps arriving (space)"),
+            stream_search(),
+            icon_button("pause", "Pause", "freeze this view; data keeps arriving (space)"),
             dropdown("speed", {speed: f"{speed}x" for speed in SPEEDS}, 1),
-            html.Button("Bell off", id="bell", title="sound when an alarm comes"),
-            html.Button("Dark", id="theme", title="light or dark"),
-            html.Button("Share", id="share", title="copy a link to this view"),
-            html.Button("?", id="help", title="keys (?)", className="wide"),
+            icon_button("bell", "Bell off", "sound when an alarm comes"),
+            icon_button("theme", "Dark", "light or dark"),
+            icon_button("share", "Share", "copy a link to this view"),
+            html.Button("?", id="help", title="keys (?)", className="plain wide"),
         ]
     )
+
+
+def stream_search() -> html.Div:
+    """Return the field that finds any stream by a part of its name, with what it found."""
+    field = dcc.Input(
+        id="search",
+        type="search",
+        debounce=False,
+        placeholder="Stream ( / )",
+        autoComplete="off",
+    )
+    found = html.Div(id="streams-found", role="group", **aria_attribute("label", "Streams found"))
+    return html.Div([field, found], className="search")
+
+
+def icon_button(name: str, words: str, title: str) -> html.Button:
+    """Return a button of the header that shows an icon instead of its words."""
+    return html.Button(words, id=name, title=title, className="plain icon")
 
 
 def trouble_bar() -> html.Div:
@@ -91,27 +127,58 @@ def trouble_bar() -> html.Div:
 
 def card_row() -> html.Div:
     """Return the cards: status and counts."""
-    titles = {"status": "Status", "points": "Points", "anomalies": "Anomalies", "rate": "Rate"}
     return html.Div(
         [
-            html.Div([html.Small(title), html.B("–", id=name)], className="card")
-            for name, title in titles.items()
+            html.Div([html.Small(name), html.B("–", id=name)], className="card")
+            for name in ("status", "points", "anomalies", "rate")
         ],
         className="cards",
     )
 
 
-def tab_titles(monitor: Monitor) -> dict[str, str]:
+def tab_titles(
+    monitor: Monitor, alarming: Container[str] = (), opened: Sequence[str] = ()
+) -> dict[str, str]:
     """Return the title of each tab, by stream.
 
-    The fixed ones, and the last MAX_PUSHED_TABS streams that programs push, as they appear.
+    The fixed ones; MAX_PUSHED_TABS streams that programs push, those that are `alarming` first,
+    then the newest; and those that a visitor `opened` besides.
     """
-    pushed = [name for name in list(monitor.feeds) if name not in TAB_TITLES][-MAX_PUSHED_TABS:]
+    pushed = [name for name in list(monitor.feeds) if name not in TAB_TITLES]
+    first = [name for name in pushed if name in alarming][-MAX_PUSHED_TABS:]
+    calm = [name for name in pushed if name not in alarming]
+    rest = calm[max(0, len(calm) - MAX_PUSHED_TABS + len(first)) :]
     return {
         **{name: title for name, title in TAB_TITLES.items() if name != YOUR_DATA},
-        **{name: name for name in pushed},
+        **{name: name for name in (*first, *rest)},
+        **{name: name for name in opened if name in monitor.feeds},
         YOUR_DATA: TAB_TITLES[YOUR_DATA],
     }
+
+
+def search_streams(monitor: Monitor, text: str) -> list[str]:
+    """Return the streams with a text in their name or title, those that begin with it first."""
+    part = text.strip().casefold()
+    if not part:
+        return []
+    titles = {name: f"{name}\n{feed.stream.title}" for name, feed in list(monitor.feeds.items())}
+    found = [name for name, words in titles.items() if part in words.casefold()]
+    found.sort(key=lambda name: not titles[name].casefold().startswith(part))
+    return found
+
+
+def found_streams(monitor: Monitor, text: str) -> list[Any]:
+    """Return the streams that a search found, as buttons that open them."""
+    found = search_streams(monitor, text)
+    buttons: list[Any] = [
+        html.Button(monitor.feeds[name].stream.title, **data_attribute("domain", name))
+        for name in found[:MAX_FOUND]
+    ]
+    if found[MAX_FOUND:]:
+        buttons.append(html.P(f"and {len(found) - MAX_FOUND:,} more", className="quiet"))
+    if not found and text.strip():
+        buttons = [html.P("No stream has this in its name.", className="quiet")]
+    return buttons
 
 
 def domain_tabs(monitor: Monitor) -> dcc.Tabs:
@@ -125,50 +192,32 @@ def domain_tabs(monitor: Monitor) -> dcc.Tabs:
     )
 
 
-def tab_row(titles: dict[str, str]) -> list[dcc.Tab]:
-    """Return a tab for each stream."""
+def tab_row(titles: dict[str, str], closable: Container[str] = ()) -> list[dcc.Tab]:
+    """Return a tab for each stream; those a visitor opened can be closed."""
     return [
         dcc.Tab(
-            label=tab_label(name, title), value=name, className="tab", selected_className="tab on"
+            label=tab_label(name, title, name in closable),
+            value=name,
+            className="tab",
+            selected_className="tab on",
         )
         for name, title in titles.items()
     ]
 
 
-def tab_label(name: str, title: str) -> html.Span:
+def tab_label(name: str, title: str, closable: bool = False) -> html.Span:
     """Return the label of a tab: title, sparkline and number of open incidents."""
+    # no button: a tab holds no other control; the Delete key does the same
+    cross = html.Span("×", title="close (Delete)", **data_attribute("close", name))
     parts: list[Any] = [html.Span(title)]
     if name != OVERVIEW:
         parts += [
             html.Span(className="spark", **data_attribute("spark", name)),
             html.Em(className="open", **data_attribute("open", name)),
         ]
+    if closable:
+        parts.append(cross)
     return html.Span(parts, className="tab-label")
-
-
-def overview_tiles(monitor: Monitor) -> html.Div:
-    """Return the overview: a tile for each stream."""
-    return html.Div(
-        stream_tiles(tab_titles(monitor)), id="overview", className="tiles", hidden=True
-    )
-
-
-def stream_tiles(titles: dict[str, str]) -> list[html.Button]:
-    """Return a tile for each stream; a click on it opens its tab."""
-    return [
-        html.Button(
-            [
-                html.Div(
-                    [html.B(title), html.Em(className="open", **data_attribute("open", name))]
-                ),
-                html.Span(className="spark wide-spark", **data_attribute("spark", name)),
-            ],
-            className="tile",
-            **data_attribute("domain", name),
-        )
-        for name, title in titles.items()
-        if name != OVERVIEW
-    ]
 
 
 PLOT_CONFIG: Any = {
@@ -186,33 +235,26 @@ PLOT_CONFIG: Any = {
 
 
 def navigation_row() -> html.Div:
-    """Return the row under the chart that moves the view in time and sets its span."""
+    """Return the row over the chart that moves the view in time and sets its span."""
     moves = {
         "earlier": "‹ earlier",
         "previous": "‹ anomaly",
         "next": "anomaly ›",
         "later": "later ›",
     }
-    return html.Div(
-        [
-            *(html.Button(text, id=name) for name, text in moves.items()),
-            label_buttons(),
-            html.Span(className="grow"),
-            html.Span("showing", className="soft"),
-            dropdown("range", VIEW_SPANS, 600),
-        ],
-        className="row travel",
-    )
+    buttons = [html.Button(text, id=name, className="plain") for name, text in moves.items()]
+    return html.Div([*buttons, dropdown("range", VIEW_SPANS, 600)], className="row travel")
 
 
 def label_buttons() -> html.Span:
     """Return the buttons that label the point that was clicked or the span that was zoomed to."""
-    texts = {"expected": "this is expected", "missed": "this was missed"}
+    buttons = [html.Button(kind, id=f"label-{kind}") for kind in (EXPECTED_LABEL, MISSED_LABEL)]
     return html.Span(
-        [html.Button(text, id=f"label-{kind}") for kind, text in texts.items()],
-        id="labels",
+        [
+            html.Span(buttons, id="labels", className="row", hidden=True),
+            html.Span(id="labelled", role="status", className="soft small"),
+        ],
         className="row",
-        hidden=True,
     )
 
 
@@ -230,6 +272,7 @@ def inject_row() -> html.Div:
             *buttons,
             html.Label(["size", html.Div(size, className="size"), html.B(id="size-said")]),
             html.Span(id="injected", role="status"),
+            html.Span(id="race", className="race"),
         ],
         id="inject",
         className="row",
@@ -262,11 +305,9 @@ def labelled_slider(name: str, label: str, step: float) -> html.Div:
     )
     return html.Div(
         [
-            html.Div(
-                [html.Label(label, htmlFor=name), html.Output(id=f"{name}-said")],
-                className="between",
-            ),
+            html.Label(label, htmlFor=name),
             control,
+            html.Output(id=f"{name}-said"),
         ],
         className="slide",
     )
@@ -274,13 +315,13 @@ def labelled_slider(name: str, label: str, step: float) -> html.Div:
 
 def lower_panels() -> html.Div:
     """Return the tabs under the chart; all but the list of anomalies are filled when opened."""
-    heads = ("detector", "alarms", "precision", "recall", "F1", "delay", "µs/point", "last fault")
-    head = html.Thead(html.Tr([html.Th(text) for text in heads]))
+    head = html.Thead(html.Tr([html.Th(text) for text in COMPARE_HEADS]))
     compare = html.Table([head, html.Tbody(id="compare")])
+    judged = dcc.RadioItems(COMPARE_AT, "shared", id="compare-at", inline=True, className="by")
     panels = [
-        ("history", "Last anomalies", html.Div(id="history")),
-        ("incidents", "Incidents", html.Div(id="incidents")),
-        ("compared", "Compare detectors", html.Div(compare, className="scroll")),
+        ("history", "Anomalies", html.Div(id="history")),
+        ("incidents", "Incidents", incident_area()),
+        ("compared", "Compare", html.Div([judged, compare], className="scroll")),
         ("table", "Table", html.Div(html.Table(id="rows"), className="scroll")),
         ("days", "Days", html.Div(id="days")),
         ("settings", "Settings", html.Div(id="settings", className="scroll")),
@@ -290,9 +331,29 @@ def lower_panels() -> html.Div:
         dcc.Tab(body, label=title, value=name, className="tab", selected_className="tab on")
         for name, title, body in panels
     ]
+    tabs = dcc.Tabs(shown, id="lower", value="history", className="tabs", mobile_breakpoint=0)
+    return html.Section([html.H2("Lists", className="unseen"), tabs], className="lower")
+
+
+def first_visit_hint() -> html.Div:
+    """Return the bubble of a first visit, which assets/page.js fills and places.
+
+    It comes first on the page, so that the Tab key reaches it first.
+    """
+    buttons = [
+        html.Small(id="hint-count", className="soft"),
+        html.Button("Close", id="hint-close", className="link"),
+        html.Button("Next", id="hint-next", className="solid"),
+    ]
     return html.Div(
-        dcc.Tabs(shown, id="lower", value="history", className="tabs", mobile_breakpoint=0),
-        className="panel lower",
+        [
+            html.P(id="hint-text", role="status"),
+            html.Div(buttons, className="row"),
+        ],
+        id="hint",
+        role="region",
+        hidden=True,
+        **aria_attribute("label", "first steps"),
     )
 
 
@@ -303,13 +364,17 @@ def overlays() -> html.Div:
         ("space", "pause, go on"),
         ("g", "go live"),
         ("n p", "next, previous anomaly"),
+        ("/", "find a stream"),
         ("?", "this help"),
     ]
     rows = [part for key, text in keys for part in (html.Dt(html.Kbd(key)), html.Dd(text))]
+    hints = html.Button("Show the first steps again", id="hint-again", className="link")
     return html.Div(
         [
             html.Div(id="popups", role="status", **aria_attribute("live", "polite")),
-            html.Dialog([html.B("Keys"), html.Dl(rows)], id="keys"),
+            html.Div(id="spoken", role="status", className="unseen"),
+            note_dialog(),
+            html.Dialog([html.B("Keys"), html.Dl(rows), hints], id="keys"),
         ]
     )
 

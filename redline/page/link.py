@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from redline.engine.monitor import Monitor
-from redline.page.layout import VIEW_SPANS, tab_titles
+from redline.page.layout import TAB_TITLES, VIEW_SPANS
 from redline.page.preview import preview_fields, previewed_settings
 from redline.settings import Settings, SettingsError
 
@@ -24,7 +24,7 @@ def settings_from_link(monitor: Monitor, search: str) -> dict[str, Any]:
     """
     asked = {key: values[0] for key, values in parse_qs(search.lstrip("?")).items()}
     domain = asked.get("domain", DEFAULT_DOMAIN)
-    if domain not in tab_titles(monitor):
+    if domain not in TAB_TITLES and domain not in monitor.feeds:
         return {"acted": f"the link names a stream {domain!r} that is not here"}
     base = monitor.feeds[domain].applied if domain in monitor.feeds else Settings()
     try:
@@ -37,5 +37,5 @@ def settings_from_link(monitor: Monitor, search: str) -> dict[str, Any]:
         "domain": domain,
         "shown": domain,
         **preview_fields(settings),
-        "range": span if span in VIEW_SPANS else DEFAULT_SPAN,
+        "range": min(VIEW_SPANS, key=lambda listed: abs(listed - span)),
     }

@@ -1,30 +1,25 @@
 """The panels beside and under the chart, as Dash components: old and new numbers, anomalies,
-incidents, comparison, table, settings, log.
+table, settings, log.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from dash import html
 
-from detectors import DETECTORS
-from redline.api.service import Service
 from redline.engine import wording
 from redline.engine.feed import Feed
 from redline.engine.results import Anomaly
-from redline.engine.track import Track
 from redline.evaluation import metrics
-from redline.incidents.incident import SNOOZES, Incident
-from redline.incidents.registry import IncidentPage
 from redline.page.query import ViewQuery
 from redline.page.view import read_track_rows
-from redline.settings import STREAM_SETTINGS, Settings
+from redline.settings import STREAM_SETTINGS
 
 LISTED_ANOMALIES = 20
 TABLE_ROWS = 100
+SEVERITY_INDEX_HELP = "severity from 0 to 100: 50 at the threshold, 90 at twice the threshold"
 
 
 def data_attribute(name: str, value: object) -> dict[str, Any]:
@@ -40,13 +35,18 @@ def aria_attribute(name: str, value: str) -> dict[str, Any]:
 def preview_numbers(query: ViewQuery, by: str) -> dict[str, Any]:
     """Return the applied and the previewed numbers over the whole buffer.
 
-    They are alarms, precision, recall and caught events; `by` is "event" or "row".
+    They are alarms, precision, recall and what is caught. All count the same: by "event" the
+    alarms and the events that they hit, by "row" the anomalous steps.
     """
     old = query.applied_metrics()
     new = query.preview_metrics()
-    alarms = old_to_new(f"{old.alarms:,}", f"{new.alarms:,}")
+    alarms = old_to_new(*(_found(m, by) for m in (old, new)))
     if new.events is None:
         none = html.Span("no labels for this stream", className="quiet")
+        return {"alarms": alarms, "precision": none, "recall": none, "caught": none}
+
+    if not new.events:
+        none = html.Span("no labelled anomaly in the buffer", className="quiet")
         return {"alarms": alarms, "precision": none, "recall": none, "caught": none}
 
     def shares(name: str) -> list[Any]:
@@ -56,8 +56,20 @@ def preview_numbers(query: ViewQuery, by: str) -> dict[str, Any]:
         "alarms": alarms,
         "precision": shares("precision"),
         "recall": shares("recall"),
-        "caught": old_to_new(f"{old.hits} of {old.events}", f"{new.hits} of {new.events}"),
+        "caught": old_to_new(*_caught(query, old, new, by)),
     }
+
+
+def _found(found: metrics.Metrics, by: str) -> str:
+    """Return the number of alarms, or of anomalous steps."""
+    return f"{found.alarms:,}" if by == "event" else f"{found.anomalies:,} steps"
+
+
+def _caught(query: ViewQuery, old: metrics.Metrics, new: metrics.Metrics, by: str) -> list[str]:
+    """Return how many events, or anomalous steps, are caught under both settings."""
+    if by == "row":
+        return [query.caught_rows(query.feed.applied), query.caught_rows(query.settings)]
+    return [f"{found.hits} of {found.events}" for found in (old, new)]
 
 
 def format_share(value: float | None) -> str:
@@ -70,11 +82,16 @@ def old_to_new(old: str, new: str) -> list[Any]:
     return [html.Span(f"{old} → ", className="old"), html.B(new)] if old != new else [html.B(new)]
 
 
+def empty_state(said: str) -> list[Any]:
+    """Return the content of a list or panel with nothing in it: one sentence."""
+    return [html.P(said, className="quiet")]
+
+
 def anomaly_list(feed: Feed) -> list[Any]:
     """Return the last anomalies as they were found, newest first; a click on one shows it."""
     found = list(feed.journal)[-LISTED_ANOMALIES:][::-1]
     if not found:
-        return [html.P("No anomalies yet.", className="quiet")]
+        return empty_state("No anomalies yet.")
     return [anomaly_entry(feed, anomaly) for anomaly in found]
 
 
@@ -88,98 +105,10 @@ def anomaly_entry(feed: Feed, anomaly: Anomaly) -> html.Button:
         html.Span(wording.format_time(anomaly.time, stream.period)),
         html.B(value),
         html.Small(feature + reason),
-        html.Em(anomaly.severity),
+        html.Em(f"{anomaly.severity} {anomaly.severity_index}", title=SEVERITY_INDEX_HELP),
     ]
     target = data_attribute("step", anomaly.step)
     return html.Button(cells, className="entry", title="show this moment", **target)
-
-
-def comparison_rows(service: Service, feed: Feed, settings: Settings, by: str) -> list[Any]:
-    """Return the table rows of all detectors on the same buffer.
-
-    Best F1 first where there are labels, then detectors that are still scoring, then those that
-    cannot run. `by` is "event" or "row".
-    """
-    scored: list[tuple[ViewQuery, metrics.Metrics]] = []
-    waiting = []
-    refused = []
-    for name in DETECTORS:
-        try:
-            query = ViewQuery(service, feed.name, replace(settings, detector=name), 1)
-        except (ImportError, ValueError) as error:  # a missing library, a window it cannot take
-            refused.append([compare_name(name), html.Td(str(error), colSpan=7, className="quiet")])
-            continue
-        if query.ready and query.track.scored:
-            scored.append((query, query.preview_metrics()))
-        else:
-            waiting.append(query)
-    if feed.labelled:
-        scored.sort(key=lambda row: -np.nan_to_num(getattr(row[1], f"{by}_f1") or 0.0))
-    cells = [
-        *(compare_row(query, found, by) for query, found in scored),
-        *(compare_row(query, None, by) for query in waiting),
-        *refused,
-    ]
-    best = 0 if feed.labelled and scored else None
-    return [html.Tr(row, className="best" if i == best else "") for i, row in enumerate(cells)]
-
-
-def compare_name(name: str, track: Track | None = None) -> html.Td:
-    """Return a cell with a button that chooses a detector.
-
-    Its tooltip says what the score means and, once the track has scored, whether it has a band.
-    """
-    tooltip = " ".join((DETECTORS[name].__doc__ or "").partition("\n\n")[0].split())
-    if track is not None and track.tape is not None:
-        has_band = "centre" in track.tape.columns
-        tooltip += " With a band of what is expected." if has_band else " No band."
-    return html.Td(
-        html.Button(name, className="link", title=tooltip, **data_attribute("detector", name))
-    )
-
-
-def compare_row(query: ViewQuery, found: metrics.Metrics | None, by: str) -> list[Any]:
-    """Return the cells of one detector; without metrics they say how far it has scored."""
-    name = compare_name(query.settings.detector, query.track)
-    if found is None:
-        failure = query.track.failure
-        progress = query.monitor.progress(query.feed.name, query.track)
-        state = f"failed, id {failure.id}" if failure else f"scoring {100 * progress:.0f} %"
-        return [name, html.Td(state, colSpan=7, className="quiet")]
-    alarms = html.Td(f"{found.alarms:,}")
-    speed = html.Td(format_pace(query.track))
-    if found.events is None:
-        none = html.Td("no labels for this stream", colSpan=4, className="quiet")
-        return [name, alarms, none, speed, html.Td("–")]
-    shares = [
-        html.Td(format_share(getattr(found, f"{by}_{figure}")))
-        for figure in ("precision", "recall", "f1")
-    ]
-    delay = "–" if found.delay is None or np.isnan(found.delay) else f"{found.delay:.1f}"
-    return [name, alarms, *shares, html.Td(delay), speed, html.Td(last_fault(query))]
-
-
-def format_pace(track: Track) -> str:
-    """Return a track's µs per point, with a decimal below 10; a dash before it has scored."""
-    if not track.scored:
-        return "–"
-    decimals = 1 if track.pace < 1e-5 else 0
-    return f"{1e6 * track.pace:,.{decimals}f}"
-
-
-def last_fault(query: ViewQuery) -> str:
-    """Return whether and how soon the last injected fault, or else the newest event, was caught."""
-    injections = getattr(query.feed.stream, "injections", [])
-    first, _, alarm, label = query.buffer_scores(query.track)
-    step = injections[-1].step - first if injections else None
-    event = metrics.last_event_outcome(alarm, label, query.settings.threshold, step)
-    if event is None:
-        return "–"
-    if not np.isfinite(event.delay):
-        return "…" if event.open else "missed"
-    if event.delay < 1:
-        return "✓ now"
-    return f"✓ {event.delay:.0f} step{'s' if event.delay > 1 else ''}"
 
 
 def value_table(query: ViewQuery) -> list[Any]:
@@ -197,48 +126,17 @@ def value_table(query: ViewQuery) -> list[Any]:
             wording.format_time(rows.time[i], stream.period),
             *(wording.format_number(value) for value in rows.x[i]),
             wording.format_number(score, 0.1),
-            wording.severity(score, threshold) if score > threshold else "",
+            severity_words(score, threshold) if score > threshold else "",
         ]
         body.append(html.Tr([html.Td(cell) for cell in cells]))
     head = html.Tr([html.Th(text) for text in heads])
     return [html.Thead(head), html.Tbody(body)]
 
 
-def incident_list(feed: Feed, page: IncidentPage) -> list[Any]:
-    """Return the incidents of a stream, live ones first, with the buttons to act on them."""
-    if not page.incidents:
-        return [html.P("No incidents.", className="quiet")]
-    entries: list[Any] = [incident_entry(feed, incident) for incident in page.incidents]
-    hidden = page.total - len(page.incidents)
-    if hidden > 0:
-        entries.append(html.P(f"and {hidden:,} more: /api/alerts", className="quiet"))
-    return entries
-
-
-def incident_entry(feed: Feed, incident: Incident) -> html.Div:
-    """Return one incident of the list with its buttons."""
-    when = wording.format_time(incident.start, feed.stream.period)
-    severity = incident.severity
-    head = html.Button(
-        [html.I(className=f"mark {severity}"), html.Span(when), html.B(severity)],
-        className="link",
-        **data_attribute("step", incident.peak.step),
-    )
-    count = f"{incident.alarms} alarm{'s' if incident.alarms > 1 else ''}"
-    by = f" by {incident.acknowledged}" if incident.acknowledged else ""
-    text = html.Small([incident.text, html.Em(f" {count}, {incident.state}{by}")])
-    acts = ["expected"]
-    if incident.live:
-        snoozes = [f"snooze {length}" for length in SNOOZES]
-        acts = ["acknowledge", *snoozes, "expected", "resolve"]
-    target = data_attribute("incident", incident.id)
-    buttons = [
-        html.Button(act, className="link", **data_attribute("act", act), **target) for act in acts
-    ]
-    return html.Div(
-        [head, text, html.Span(buttons, className="row small")],
-        className=f"incident {incident.state}",
-    )
+def severity_words(score: float, threshold: float) -> str:
+    """Return the severity as a word and a number from 0 to 100."""
+    index = wording.severity_index(score, threshold)
+    return f"{wording.severity(score, threshold)} {index}"
 
 
 def day_bars(counts: list[tuple[int, int]]) -> list[Any]:

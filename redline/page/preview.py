@@ -7,6 +7,7 @@ from typing import Any
 
 from dash import Input, State
 
+from redline.engine.feed import Feed
 from redline.settings import Settings, validate_settings
 
 PREVIEW_INPUTS = {
@@ -28,3 +29,17 @@ def previewed_settings(base: Settings, controls: dict[str, Any]) -> Settings:
 def preview_fields(settings: Settings) -> dict[str, Any]:
     """Return the values of the controls for some settings."""
     return {name: getattr(settings, name) for name in PREVIEW_INPUTS}
+
+
+def preview_state(feed: Feed, events: int | None = None) -> dict[str, Any]:
+    """Return what tells a browser whether its controls differ from the applied settings.
+
+    "events" is the number of labelled anomalies in the buffer, None = there are no labels;
+    "undoable" says whether there is a change to take back.
+    """
+    return {
+        "stream": feed.name,
+        "applied": preview_fields(feed.applied),
+        "undoable": bool(feed.undone),
+        "events": events,
+    }

@@ -22,13 +22,28 @@ from redline.engine.monitor import Monitor
 from redline.engine.track import Track
 from redline.evaluation import metrics
 from redline.incidents.incident import Incident
-from redline.page.view import TrackRows, View, make_view, read_track_rows
+from redline.page.view import (
+    TrackRows,
+    View,
+    bucket_steps,
+    make_view,
+    only_applied,
+    read_track_rows,
+    red_features,
+    thin_view,
+)
 from redline.settings import SETTINGS_BY_NAME, Settings
 from redline.sources.recording import Recording
-from streams import KINDS
+from streams import KINDS, Simulated
 
 # the words for the codes of metrics.row_outcomes
 OUTCOME_WORDS = np.array(["", "caught", "false alarm", "missed", ""])
+# an event with anomalous steps of which none raised an alarm, as soon after another one
+SEEN = "seen, no alarm"
+THINNED_FEATURES = 8  # features whose extremes a thinned range has room for
+SLOW_STEPS = 20_000  # steps of a buffer above which answers come from a thread of their own
+MAX_STORED_ROWS = 100_000  # rows of a view that begins before the buffer
+LONG_REDRAWS = 200  # redraws of a range of more than MAX_DRAWN_ROWS steps while it passes once
 READY_LAG = 600  # steps a track may lag behind and still be called ready
 CURVE_THRESHOLDS = np.round(np.arange(1.5, 12.01, 0.1), 1)  # standard deviations
 CACHED_THRESHOLDS = 8  # thresholds of one track whose metrics are kept
@@ -83,6 +98,15 @@ class ViewQuery:
         # The plot begins at the same step for half a span, for all visitors.
         self.plot_first = max((self.end - span - margin) // half * half, 0)
         self.first = max(self.plot_first, self.oldest)
+        if self.reads_store:
+            self.first = max(self.first, self.end - MAX_STORED_ROWS)
+        # steps of which one or a few are drawn
+        lanes = min(len(self.feed.stream.names), THINNED_FEATURES)
+        self.bucket = bucket_steps(min(span, self.end - self.first), lanes)
+        if self.bucket > 1 and at is None and not is_finished(self.feed):
+            # a long range is drawn whole each time: not for each new step
+            beat = max(self.bucket, min(span, self.feed.tape.kept) // LONG_REDRAWS)
+            self.end = max(self.end // beat * beat, self.first)
 
     def applied_metrics(self) -> metrics.Metrics:
         """Return the metrics of the whole buffer under the applied settings."""
@@ -127,6 +151,8 @@ class ViewQuery:
             self.first,
             self.end,
             self.labels_version,
+            self.feed.applied.key,
+            self.feed.applied.threshold,
         )
 
     @cached_property
@@ -142,6 +168,20 @@ class ViewQuery:
         """Whether the view begins before the buffer, so that making it reads the store."""
         return self.at is not None and self.first < self.feed.tape.first
 
+    @property
+    def is_slow(self) -> bool:
+        """Whether an answer takes long enough to delay others on the event loop."""
+        return self.reads_store or self.feed.tape.kept > SLOW_STEPS
+
+    @property
+    def coverage(self) -> str:
+        """What the numbers beside the chart count, in words."""
+        tape = self.feed.tape
+        if tape.first:
+            return f"over the last {tape.kept:,} of {self.feed.points:,} steps"
+        rest = getattr(self.feed.stream, "rest", 0)
+        return f"over all {tape.kept:,} steps" + (f", {rest:,} to come" if rest else "")
+
     def _make_view(self) -> View:
         """Return the view; its events are judged over the whole buffer, then cut."""
         threshold = self.settings.threshold
@@ -149,9 +189,22 @@ class ViewQuery:
         if self.reads_store:
             rows = self._prepend_stored_rows(rows)
         rows = rows._replace(label=self.service.truth(self.feed, rows.label, rows.time))
-        codes = metrics.row_outcomes(rows.score, rows.label, threshold)
-        words = None if codes is None else OUTCOME_WORDS[codes]
-        return make_view(rows, threshold, words, self._buffer_events())
+        events = self._buffer_events()
+        view = make_view(rows, threshold, mark_outcomes(rows, threshold, events), events)
+        if isinstance(self.feed.stream, Simulated):
+            view = view._replace(clock="simulated time, UTC")
+        return thin_view(view._replace(faint=self._only_applied(view)), self.bucket)
+
+    def _only_applied(self, view: View) -> tuple[tuple[int, int], ...]:
+        """Return what is anomalous under the applied settings but not under those of the query."""
+        applied = self.feed.applied
+        if applied == self.settings or view.red is None or self.reads_store:
+            return ()
+        track = self.monitor.request_track(self.feed.name, applied)
+        rows = read_track_rows(self.feed, track, applied.threshold, view.first, view.end)
+        if (rows.first, rows.end) != (view.first, view.end):  # the buffer has moved on meanwhile
+            return ()
+        return only_applied(rows, applied.threshold, view.red)
 
     def _prepend_stored_rows(self, rows: TrackRows) -> TrackRows:
         """Return the rows with those of the store from `first` to the buffer before them.
@@ -188,23 +241,33 @@ class ViewQuery:
         )
 
     def _buffer_events(self) -> list[tuple[int, int, str, str]] | None:
-        """Return (first absolute step, last, kind, outcome) of each event of the buffer.
+        """Return (first absolute step, last, kind, outcome) of each event from `first` on.
 
-        None where the truth is unknown.
+        Each is judged over the whole buffer. None where the truth is unknown.
         """
-        start, _, alarm, label = self.buffer_scores(self.track)
+        start, score, alarm, label = self.buffer_scores(self.track)
         if label is None:
             return None
+        threshold = self.settings.threshold
         kinds = label.max(axis=1, initial=0)
+        above = np.concatenate([[0], np.cumsum(score > threshold)])  # anomalous steps before each
         return [
             (
                 start + event.first,
                 start + event.last,
                 KINDS[kinds[event.first]],
-                outcome_word(event),
+                outcome_word(event, above[event_reach(event, len(score))] > above[event.first]),
             )
-            for event in metrics.event_outcomes(alarm, label, self.settings.threshold)
+            for event in metrics.event_outcomes(alarm, label, threshold)
+            if start + event.last + metrics.HIT_TOLERANCE >= self.first
         ]
+
+    def caught_rows(self, settings: Settings) -> str:
+        """Return how many of the anomalous steps of the buffer are found, as text."""
+        scores = self.buffer_scores(self.monitor.request_track(self.feed.name, settings))
+        codes = metrics.row_outcomes(scores.score, scores.label, settings.threshold)
+        caught = int((codes == metrics.CAUGHT).sum())
+        return f"{caught:,} of {caught + int((codes == metrics.MISSED_ROW).sum()):,} steps"
 
     def curve(self) -> tuple[metrics.ThresholdCurve, float | None]:
         """Return the metrics of the buffer at each threshold, and the one with the best F1."""
@@ -272,11 +335,45 @@ def cached_answer(key: Hashable, make: Callable[[], Any]) -> Any:
     return made
 
 
-def outcome_word(event: metrics.EventOutcome) -> str:
-    """Return "caught", "missed", or "open" while an alarm could still come."""
+def outcome_word(event: metrics.EventOutcome, seen: bool) -> str:
+    """Return "caught", "missed", "open" while an alarm could still come, or SEEN.
+
+    seen: whether any step of the event, or so soon after it that an alarm hits it, is anomalous.
+    """
     if np.isfinite(event.delay):
         return "caught"
+    if seen:
+        return SEEN
     return "open" if event.open else "missed"
+
+
+def event_reach(event: metrics.EventOutcome, steps: int) -> int:
+    """Return the first step too late to hit an event, at most `steps`."""
+    return min(event.last + metrics.HIT_TOLERANCE + 1, steps)
+
+
+def mark_outcomes(
+    rows: TrackRows, threshold: float, events: list[tuple[int, int, str, str]] | None
+) -> np.ndarray | None:
+    """Return the outcome of each row, (n,) words; "" where it is not anomalous or not judged.
+
+    A row of an event, or so soon after it that an alarm hits it, has the event's outcome, so that
+    a mark never says anything else than the event that it belongs to. None = truth unknown.
+    """
+    codes = metrics.row_outcomes(rows.score, rows.label, threshold)
+    if codes is None:
+        return None
+    words = OUTCOME_WORDS[codes].astype(object)
+    above = rows.score > threshold
+    for first, last, _, outcome in events or ():
+        if last + metrics.HIT_TOLERANCE < rows.first:
+            continue
+        reach = slice(max(first - rows.first, 0), max(last + 1 - rows.first, 0))
+        late = slice(reach.stop, max(last + metrics.HIT_TOLERANCE + 1 - rows.first, 0))
+        words[reach][above[reach]] = outcome
+        followed = above[late] & (words[late] == "false alarm")
+        words[late][followed] = outcome
+    return words
 
 
 def card_values(feed: Feed) -> dict[str, str]:
@@ -303,39 +400,54 @@ def overview_cards(monitor: Monitor) -> dict[str, str]:
     }
 
 
-def new_incidents(title: str, found: Iterable[Incident], since: float) -> list[dict[str, Any]]:
-    """Return the pop-ups for the incidents that began after `since`, in the stream's own time.
-
-    Oldest first, at most the three newest.
-    """
-    new = sorted((i for i in found if i.start > since), key=lambda i: i.start)[-3:]
+def incident_popups(monitor: Monitor, found: Iterable[Incident]) -> list[dict[str, Any]]:
+    """Return a pop-up for each incident, with its stream and the step that a click on it shows."""
+    feeds = ((monitor.feeds.get(incident.stream), incident) for incident in found)
     return [
         {
-            "title": f"{title} · {i.severity}",
-            "kind": i.severity,
-            "text": i.text,
-            "step": i.peak.step,
+            "title": f"{feed.stream.title} · {incident.severity}",
+            "kind": incident.severity,
+            "text": incident.text,
+            "step": incident.peak.step,
+            "stream": feed.name,
         }
-        for i in new
+        for feed, incident in feeds
+        if feed is not None
     ]
 
 
-def sparkline(feed: Feed, wide: bool, open_: int) -> dict[str, Any]:
-    """Return a sparkline of the last steps of the first feature.
+def worst_feature(parts: np.ndarray, above: np.ndarray) -> int:
+    """Return the feature that contributes most to the highest of the scores that are `above`.
+
+    Args:
+        parts: (n, features) contributions, NaN = none.
+        above: (n,) bool, the anomalous rows; without one the first feature is returned.
+    """
+    marked = np.where(above[:, None] & np.isfinite(parts), parts, -np.inf)
+    return int(marked.max(axis=0).argmax()) if above.any() else 0
+
+
+def sparkline(feed: Feed, open_: int) -> dict[str, Any]:
+    """Return a sparkline of the last steps of the feature that is anomalous most.
 
     Its "line" is [x, y] points between 0 and 1, y null where missing; "marks" are the indices of
-    its anomalies; "open" is the number of open incidents, as given.
+    the anomalies of this feature; "open" is the number of open incidents, as given; "name" is that
+    of the feature, "" where there is only one.
     """
-    steps, bins = (600, 200) if wide else (240, 48)
+    steps = 240
+    bins = 48
     threshold = feed.applied.threshold
     rows = read_track_rows(feed, feed.applied_track, threshold, feed.end - steps, feed.end)
-    line = rows.x[:, 0]
+    above = rows.score > threshold
+    feature = worst_feature(rows.parts, above)
+    name = rows.stream.names[feature] if len(rows.stream.names) > 1 else ""
+    line = rows.x[:, feature]
     known = line[np.isfinite(line)]
     if not len(known):
-        return {"line": [], "marks": [], "open": open_}
+        return {"line": [], "marks": [], "open": open_, "name": name}
     low = float(known.min())
     high = float(known.max())
-    anomalous = rows.score > threshold
+    anomalous = red_features(rows.parts, above, threshold)[:, feature]
     # thinned to about `bins` points; every anomalous one stays
     spread = np.linspace(0, len(line) - 1, bins).astype(int)
     kept = np.unique(np.concatenate([spread, np.flatnonzero(anomalous)]))
@@ -344,17 +456,29 @@ def sparkline(feed: Feed, wide: bool, open_: int) -> dict[str, Any]:
         [round(k / max(len(line) - 1, 1), 3), None if np.isnan(v) else v]
         for k, v in zip(kept.tolist(), level.tolist())
     ]
-    return {"line": points, "marks": np.flatnonzero(anomalous[kept]).tolist(), "open": open_}
+    marks = np.flatnonzero(anomalous[kept]).tolist()
+    return {"line": points, "marks": marks, "open": open_, "name": name}
+
+
+def last_arrival(feed: Feed) -> float:
+    """Return when the newest step of a feed came, wall seconds; 0 = none has come.
+
+    A pushed feed that was restored from the store did not come at the start of the program.
+    """
+    arrived = feed.arrived or 0.0
+    return min(arrived, feed.submitted) if feed.pushed else arrived
 
 
 def heartbeat(monitor: Monitor, feed: Feed | None, at: int | None) -> dict[str, Any]:
     """Return what the browser needs to show the age of the data by its own clock.
 
     "age" and "period" are seconds, "at" and "end" absolute steps, "waiting" the steps after "at".
+    "since" is, of a stream that programs push, when its newest point came, seconds since the epoch.
     """
-    arrived = (feed.arrived or 0.0) if feed else monitor.totals.arrived
+    arrived = last_arrival(feed) if feed else monitor.totals.arrived
     return {
         "age": monitor.wall() - arrived if arrived else None,
+        "since": arrived if feed and feed.pushed and arrived else None,
         "period": feed.stream.period if feed and feed.own_clock else 0,
         "at": at,
         "waiting": 0 if feed is None or at is None else max(0, feed.end - at),

@@ -3,28 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 from dash import Patch, no_update
 from plotly.io.json import to_json_plotly
 
 from redline.api.payload import json_fragment
 from redline.api.service import Service
-from redline.engine.feed import Feed
 from redline.evaluation import metrics
-from redline.incidents.incident import RESOLVED, STATES
-from redline.incidents.registry import IncidentQuery
 from redline.page import figure, panels
-from redline.page.query import ViewQuery, cached_answer, card_values, heartbeat, new_incidents
+from redline.page.lanes import MAX_LANES, choose_lanes, lanes_sentence, pick_lanes
+from redline.page.preview import preview_state
+from redline.page.query import (
+    ViewQuery,
+    cached_answer,
+    card_values,
+    heartbeat,
+    incident_popups,
+)
 from redline.page.view import View
 from redline.settings import Settings
 
-LIVE_STATES = tuple(state for state in STATES if state != RESOLVED)
+# what of a look only says how steps are scored, not which ones are drawn
+SCORING = ("key", "threshold", "applied", "labels")
+MAX_POPUPS = 3  # new incidents that one redraw announces, the newest
 # seconds a moved slider waits for its track before the page says "scoring 40 %"
 TRACK_PATIENCE = 0.12
 
 
-def chart_update(query: ViewQuery, look: dict[str, Any], held: dict[str, Any] | None) -> Any:
+class Update(NamedTuple):
+    """What a browser lacks of the chart."""
+
+    chart: Any  # the whole figure, a Patch, or no_update
+    points: int  # how many points each line of the browser then has
+
+
+def chart_update(query: ViewQuery, look: dict[str, Any], held: dict[str, Any] | None) -> Update:
     """Return the chart for a browser: whole, only what it lacks, or no_update.
 
     Args:
@@ -32,57 +47,109 @@ def chart_update(query: ViewQuery, look: dict[str, Any], held: dict[str, Any] | 
         look: all that the drawing depends on besides the steps.
         held: what the browser holds, as `redraw` answered it; None = nothing.
     """
-    if (
-        held
-        and held["whole"]
-        and held["look"] == look
-        and (held["plot_first"], held["end"]) == (query.plot_first, query.end)
-    ):
-        return no_update
-    since = held["end"] if held and can_append(held, query, look) else None
-    if not query.ready:
-        return chart_figure(query, look, since)
-    return cached_answer(
-        ("chart", *map(str, look.values()), query.plot_first, query.end, since),
-        lambda: serialize_figure(chart_figure(query, look, since)),
-    )
+    if held and (holds(held, query, look) or waits(held, query, look)):
+        return Update(no_update, held["points"])
+    view = pick_lanes(query.view, look["lanes"])
+    if not held or not can_append(held, query, look):
+        points = figure.count_points(view, 0)
+        if not query.ready:
+            return Update(chart_figure(query, look, None), points)
+        key = ("chart", *map(str, look.values()), query.plot_first, query.end, None)
+        whole = cached_answer(key, lambda: serialize_figure(chart_figure(query, look, None)))
+        return Update(whole, points)
+    since = held["end"]
+    points = held["points"] + figure.count_points(view, since - view.first)
+    others = 0 if same_scores(held, look) else points
+    key = ("chart", *map(str, look.values()), query.plot_first, query.end, since, others)
+    patch = cached_answer(key, lambda: serialize_figure(chart_figure(query, look, since, others)))
+    return Update(patch, points)
+
+
+def waits(held: dict[str, Any], query: ViewQuery, look: dict[str, Any]) -> bool:
+    """Return whether the browser keeps the plot of other settings until those asked for are
+    scored.
+    """
+    return not query.ready and bool(held["whole"]) and same_lines(held, query, look)
+
+
+def same_lines(held: dict[str, Any], query: ViewQuery, look: dict[str, Any]) -> bool:
+    """Return whether the lines that the browser holds differ at most in band, scores and marks."""
+    before = held["look"]
+    same = all(before[name] == value for name, value in look.items() if name not in SCORING)
+    return same and held["plot_first"] == query.plot_first
+
+
+def same_scores(held: dict[str, Any], look: dict[str, Any]) -> bool:
+    """Return whether the browser holds the band and the scores of these settings."""
+    return all(held["look"][name] == look[name] for name in ("key", "threshold"))
+
+
+def holds(held: dict[str, Any] | None, query: ViewQuery, look: dict[str, Any]) -> bool:
+    """Return whether the browser holds the chart, or waits for its track with a first sight of it.
+
+    A plot without all of its scores is sent once, not at each tick.
+    """
+    if not held or held["look"] != look or held["plot_first"] != query.plot_first:
+        return False
+    same_end = bool(held["whole"]) and held["end"] == query.end
+    return same_end or not (held["whole"] or query.ready)
 
 
 def can_append(held: dict[str, Any], query: ViewQuery, look: dict[str, Any]) -> bool:
-    """Return whether the browser holds this plot except for its newest steps."""
-    same_plot = held["look"] == look and held["plot_first"] == query.plot_first
-    live = query.at is None and query.ready
+    """Return whether the browser holds the lines of this plot except for their newest steps.
+
+    A plot that was drawn before its track was ready lacks scores and band: it is sent again.
+    """
+    whole = bool(held["whole"]) and query.ready and query.bucket == 1
+    live = query.at is None
     recent = query.first <= held["end"] <= query.end <= held["end"] + query.span // 2
-    return bool(same_plot and live and recent)
+    return whole and live and recent and same_lines(held, query, look)
 
 
-def chart_figure(query: ViewQuery, look: dict[str, Any], since: int | None) -> Any:
-    """Return the whole chart, or a Patch with the steps after `since`."""
+def chart_figure(query: ViewQuery, look: dict[str, Any], since: int | None, points: int = 0) -> Any:
+    """Return the whole chart, or a Patch with the steps after `since`.
+
+    points: 0 = band and scores stay; else they are sent whole, each with so many points.
+    """
     theme = look["theme"]
+    view = pick_lanes(query.view, look["lanes"])
     chart: Any
     if since is None:
         revision = f"{look['stream']} {look['revision']}"
-        chart = figure.build_figure(query.view, theme, query.span, revision)
+        chart = figure.build_figure(view, theme, query.span, revision)
     else:
-        chart = append_patch(query.view, theme, query.span, since)
+        chart = append_patch(view, theme, query.span, since, points)
     if look["zoom"]:
         # plotly keeps a zoom only until the page names another range
         chart["layout"]["xaxis"]["range"] = look["zoom"]
     return chart
 
 
-def append_patch(view: View, theme: str, span: int, since: int) -> Patch:
-    """Return the Patch for a browser that holds the steps up to `since`."""
+def append_patch(view: View, theme: str, span: int, since: int, points: int = 0) -> Patch:
+    """Return the Patch for a browser that holds the steps up to `since`.
+
+    With `points` the band and the scores of all steps are replaced: those of other settings. The
+    browser may hold older steps than the view has; there they are unknown.
+    """
     patch = Patch()
     traces = patch["data"]
     layout = patch["layout"]
     new = figure.line_traces(view, theme, since - view.first)
-    for i, trace in enumerate(new):
+    whole = figure.line_traces(view, theme, 0) if points else new
+    for i, (trace, all_) in enumerate(zip(new, whole)):
         line = traces[i]
-        for axis in ("x", "y"):
-            line[axis].extend(trace[axis].tolist())
-    for i, trace in enumerate(figure.overlay_traces(view, theme), len(new)):
+        if len(trace["x"]):
+            line["x"].extend(trace["x"].tolist())
+        if points and all_["name"] in ("expected", "score"):
+            unknown = np.full(points - len(all_["y"]), np.nan)
+            line["y"] = np.concatenate([unknown, all_["y"]])
+            line["showlegend"] = all_["showlegend"]
+        elif len(trace["x"]):
+            line["y"].extend(trace["y"].tolist())
+    for i, trace in enumerate(figure.overlay_traces(view, theme, span), len(new)):
         traces[i] = trace
+    if points:
+        layout["meta"] = figure.hover_words(view)
     for name, value in figure.moving_layout(view, theme, span).items():
         layout[name] = value
     return patch
@@ -94,7 +161,12 @@ def serialize_figure(chart: Any) -> Any:
 
 
 def redraw(
-    query: ViewQuery, theme: str, zoom: dict[str, Any], by: str, held: dict[str, Any] | None
+    query: ViewQuery,
+    theme: str,
+    zoom: dict[str, Any],
+    by: str,
+    held: dict[str, Any] | None,
+    chosen: list[str] | None = None,
 ) -> dict[str, Any]:
     """Return everything a tick may change on the page, for a browser that holds `held`.
 
@@ -104,9 +176,18 @@ def redraw(
         zoom: the time range zoomed to, with its stream and revision; {} = none.
         by: "event" or "row", which precision and recall are shown.
         held: the answer's "seen" of the last redraw; None = the browser holds nothing.
+        chosen: the features that the visitor wants to see, where there are too many; None = the
+            worst.
     """
     feed = query.feed
     settings = query.settings
+    names = feed.stream.names
+    same_stream = held is not None and held["look"]["stream"] == feed.id
+    lanes = choose_lanes(
+        query.view,
+        [names.index(name) for name in chosen or () if name in names],
+        held["look"]["lanes"] if held and same_stream else [],
+    )
     look = {
         "stream": feed.id,
         "key": list(settings.key),
@@ -117,25 +198,38 @@ def redraw(
         "revision": zoom.get("revision", 0),
         "zoom": zoom["range"] if zoom.get("stream") == feed.id else None,
         "labels": query.labels_version,
+        "lanes": lanes,
+        "applied": [*feed.applied.key, feed.applied.threshold],
     }
     newest_anomaly = feed.journal[-1].number if feed.journal else 0
+    update = chart_update(query, look, held)
+    seen = {
+        "look": look,
+        "plot_first": query.plot_first,
+        "end": query.end,
+        "number": newest_anomaly,
+        "whole": query.ready,
+        "points": update.points,
+    }
+    if held and waits(held, query, look):
+        seen = {**held, "number": newest_anomaly}
     answer = {
-        "chart": chart_update(query, look, held),
-        "seen": {
-            "look": look,
-            "plot_first": query.plot_first,
-            "end": query.end,
-            "number": newest_anomaly,
-            "whole": query.ready,
-        },
+        "chart": update.chart,
+        "seen": seen,
         "explain": query.sentence(),
         "status": query.status(),
     }
-    if not held or held["look"]["stream"] != feed.id or held["number"] != newest_anomaly:
+    if not same_stream:
+        many = len(names) > MAX_LANES
+        answer |= {"lanes": list(names) if many else [], "no_lanes": not many}
+    answer["lanes_said"] = lanes_sentence(query.view, lanes)
+    if not held or not same_stream or held["number"] != newest_anomaly:
         answer["history"] = panels.anomaly_list(feed)
     return {
         **answer,
-        "pulse": heartbeat(query.monitor, feed, query.at),
+        "pulse": heartbeat(query.monitor, feed, query.at)
+        | preview_state(feed, query.preview_metrics().events),
+        "covers": query.coverage,
         **card_values(feed),
         **panels.preview_numbers(query, by),
     }
@@ -158,23 +252,20 @@ async def ready_query(
     return query
 
 
-def announce_incidents(
-    service: Service, feed: Feed, held: Any, new_held: dict[str, Any]
-) -> dict[str, Any]:
-    """Return {"news": pop-ups} for the incidents that are new to a browser, {} if there are none.
+def announce_incidents(service: Service, heard: int | None) -> dict[str, Any]:
+    """Return {"news": pop-ups, "heard": number} of what opened on any stream, {} for nothing.
 
     Args:
         service: whose incidents.
-        feed: the stream.
-        held: what the browser held before this redraw.
-        new_held: what it will hold; gets "since", the newest start, in the stream's own time.
+        heard: the number of the last opening that the browser heard of; None = it was just opened.
     """
-    found = service.incidents.find(IncidentQuery(feed.name, LIVE_STATES, limit=20)).incidents
-    before = held["since"] if held and held["look"]["stream"] == feed.id else None
-    new_held["since"] = max((i.start for i in found), default=before or 0.0)
-    if before is None or new_held["since"] <= before:
+    newest = service.incidents.newest_opening
+    if heard == newest:
         return {}
-    return {"news": new_incidents(feed.stream.title, found, before)}
+    if heard is None or heard > newest:  # that of a server before this one
+        return {"heard": newest}
+    opened = service.incidents.opened_since(heard)[-MAX_POPUPS:]
+    return {"heard": newest, "news": incident_popups(service.monitor, opened)}
 
 
 def curve_update(query: ViewQuery, by: str, theme: str) -> Any:

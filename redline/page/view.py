@@ -14,9 +14,24 @@ import numpy as np
 from redline.engine.feed import Feed
 from redline.engine.results import StreamInfo
 from redline.engine.track import Track
-from redline.engine.wording import anomaly_reason, format_time, severity
+from redline.engine.wording import (
+    SEVERITIES,
+    anomaly_reason,
+    explanation,
+    format_time,
+    severity,
+    severity_index,
+)
+from redline.evaluation import metrics
 
+EXPLAINED = 1e-6  # relative difference up to which parts add up to the score
 MIN_SPAN_STEPS = 10  # steps in a row from which an anomaly is one shaded span
+
+
+MAX_FAINT = 500  # marks of the applied settings behind those of a preview
+MAX_DRAWN_ROWS = 10_000  # rows that are drawn; longer ranges are thinned
+NO_DATA = "no data"
+LEARNING = "learning"
 
 
 class Mark(NamedTuple):
@@ -28,8 +43,19 @@ class Mark(NamedTuple):
     row: int  # index into the view
     feature: int
     severity: str
-    outcome: str  # "caught" or "false alarm"; "" = truth unknown
+    outcome: str  # that of its event, else "false alarm"; "" = truth unknown
     reason: str  # the text of its tooltip
+    # whether it begins a run of anomalous steps, or is more severe than all before it in the run
+    leads: bool = True
+
+
+class Gap(NamedTuple):
+    """A span of time in which there is no value (NO_DATA) or no opinion (LEARNING)."""
+
+    first: float  # seconds since the epoch
+    last: float
+    feature: int | None  # None = all of them
+    text: str
 
 
 class ViewEvent(NamedTuple):
@@ -38,7 +64,8 @@ class ViewEvent(NamedTuple):
     first: int  # row of the view
     last: int
     kind: str
-    outcome: str  # "caught", "missed", or "open" while an alarm could still come
+    # "caught", "seen, no alarm", "missed", or "open" while an alarm could still come
+    outcome: str
 
 
 class View(NamedTuple):
@@ -64,6 +91,13 @@ class View(NamedTuple):
     spans: list[tuple[int, int]]  # first and last row of each long anomaly
     truth: list[ViewEvent] | None  # None: truth unknown
     sentence: str
+    red: np.ndarray | None = None  # (n, features) bool, the features that a row is anomalous on
+    gaps: tuple[Gap, ...] = ()
+    steps: np.ndarray | None = None  # (n,) absolute step of each row of a thinned view
+    clock: str = "UTC"  # what the times are
+    peaks: np.ndarray | None = None  # (features,) highest contribution of each to a score
+    faint: tuple[tuple[int, int], ...] = ()  # (row, feature) anomalous only as applied
+    hidden: tuple[str, ...] = ()  # anomalous features that are not drawn
 
 
 class TrackRows(NamedTuple):
@@ -80,6 +114,7 @@ class TrackRows(NamedTuple):
     parts: np.ndarray  # (n, features) how much each feature contributes to the score
     low: np.ndarray | None  # (n, features) expected range at the threshold, None = no band
     high: np.ndarray | None
+    scored: int | None = None  # step up to which the track has scored; None = all
 
 
 def read_track_rows(feed: Feed, track: Track, threshold: float, first: int, end: int) -> TrackRows:
@@ -89,14 +124,15 @@ def read_track_rows(feed: Feed, track: Track, threshold: float, first: int, end:
         end = min(end, feed.tape.end)
         end = max(first, end)
         label = feed.tape.read("label", first, end) if feed.labelled else None
-        low, high = track.bounds(threshold, first, end)
+        low, high = feed.bounds(track, threshold, first, end)
         score, alarm = track.scores(first, end)
         parts = track.read("parts", first, end)  # (n, features), or (n, 1) before the first score
         assert parts is not None
         parts = np.broadcast_to(parts, (end - first, len(feed.stream.names)))
         time = feed.tape.read("time", first, end)[:, 0]
         x = feed.tape.read("x", first, end)
-    return TrackRows(feed.info, first, end, time, x, label, score, alarm, parts, low, high)
+        scored = track.end
+    return TrackRows(feed.info, first, end, time, x, label, score, alarm, parts, low, high, scored)
 
 
 def run_lengths(above: np.ndarray) -> np.ndarray:
@@ -127,7 +163,8 @@ def make_view(
     Args:
         rows: what was read of the feed and the track.
         threshold: standard deviations.
-        outcome: (n,) words, "caught" or "false alarm" for an anomalous row; None = truth unknown.
+        outcome: (n,) words, for an anomalous row that of its event, or "false alarm"; None = truth
+            unknown.
         events: first and last absolute step, kind and outcome of each event of the buffer; None =
             truth unknown.
     """
@@ -152,24 +189,202 @@ def make_view(
         spans=_long_runs(runs),
         truth=None if events is None else _visible_events(events, rows.first, len(above)),
         sentence=view_sentence(rows, above, runs, threshold),
+        red=red_features(rows.parts, above, threshold),
+        gaps=find_gaps(rows),
+        peaks=np.fmax.reduce(rows.parts, axis=0, initial=-np.inf),
     )
+
+
+def bucket_steps(steps: int, features: int) -> int:
+    """Return the length of the buckets that thin so many steps to MAX_DRAWN_ROWS rows; 1 = no need.
+
+    >>> bucket_steps(10_000, 1), bucket_steps(200_000, 1)
+    (1, 64)
+    """
+    if steps <= MAX_DRAWN_ROWS:
+        return 1
+    kept = 2 * features + 1  # rows of each bucket
+    return 1 << math.ceil(math.log2(steps * kept / MAX_DRAWN_ROWS))
+
+
+def thin_view(view: View, bucket: int) -> View:
+    """Return a view with fewer rows, for a range too long to draw each step.
+
+    The buckets are absolute, so that a row once drawn stays. Of each stay the rows with the least
+    and the greatest value of each feature and with the highest score. Each anomalous row stays,
+    and each at an edge of missing values, of an opinion or of an event.
+
+    Args:
+        view: of every step.
+        bucket: steps; 1 = the view as it is.
+    """
+    count = len(view.time)
+    if bucket < 2 or not count:
+        return view
+    missing = np.concatenate([np.isnan(view.x), np.isnan(view.score)[:, None]], axis=1)
+    changes = np.flatnonzero((missing[1:] != missing[:-1]).any(axis=1))
+    edges = [row for event in view.truth or () for row in (event.first, event.last)]
+    kept = np.unique(
+        np.concatenate(
+            [
+                _extremes(view.x, view.first, bucket),
+                _extremes(view.score[:, None], view.first, bucket),
+                np.flatnonzero(view.score > view.threshold),
+                np.array([row for row, _ in view.faint], int),
+                changes,
+                changes + 1,
+                np.clip(np.array(edges, int), 0, count - 1),
+                [0, count - 1],
+            ]
+        )
+    )
+    jumps = np.cumsum(view.breaks)[kept]
+
+    def new_row(row: int) -> int:
+        return int(np.searchsorted(kept, min(max(row, 0), count - 1)))
+
+    return view._replace(
+        time=view.time[kept],
+        x=view.x[kept],
+        score=view.score[kept],
+        low=None if view.low is None else view.low[kept],
+        high=None if view.high is None else view.high[kept],
+        breaks=np.diff(jumps, prepend=0) > 0,
+        red=None if view.red is None else view.red[kept],
+        marks=[mark._replace(row=new_row(mark.row)) for mark in view.marks],
+        faint=tuple((new_row(row), feature) for row, feature in view.faint),
+        spans=[(new_row(first), new_row(last)) for first, last in view.spans],
+        truth=None
+        if view.truth is None
+        else [
+            event._replace(first=new_row(event.first), last=new_row(event.last))
+            for event in view.truth
+        ],
+        steps=view.first + kept,
+    )
+
+
+def _extremes(x: np.ndarray, first: int, bucket: int) -> np.ndarray:
+    """Return the rows of the least and the greatest of each feature of x (n, features) in each
+    bucket of absolute steps; `first` is the step of the first row.
+    """
+    count = len(x)
+    before = first % bucket
+    after = -(before + count) % bucket
+    found = []
+    for empty, pick in ((np.inf, np.argmin), (-np.inf, np.argmax)):
+        padded = np.pad(x, ((before, after), (0, 0)), constant_values=np.nan)
+        filled = np.where(np.isnan(padded), empty, padded).reshape(-1, bucket, x.shape[1])
+        start = np.arange(len(filled))[:, None] * bucket - before
+        found.append((pick(filled, axis=1) + start).ravel())
+    return np.clip(np.concatenate(found), 0, count - 1)
+
+
+def red_features(parts: np.ndarray, above: np.ndarray, threshold: float) -> np.ndarray:
+    """Return the features that each row is anomalous on, (n, features) bool.
+
+    Args:
+        parts: (n, features) how much each feature contributes to the score.
+        above: (n,) bool, the anomalous rows.
+        threshold: standard deviations.
+    """
+    red: np.ndarray = (parts > threshold) & above[:, None]
+    joint = np.flatnonzero(above & ~red.any(axis=1))  # no feature is above it by itself
+    if len(joint):
+        red[joint, np.nanargmax(parts[joint], axis=1)] = True
+    return red
+
+
+def only_applied(
+    applied: TrackRows, threshold: float, red: np.ndarray
+) -> tuple[tuple[int, int], ...]:
+    """Return the (row, feature) that are anomalous under the applied settings alone, the newest
+    MAX_FAINT.
+
+    Args:
+        applied: the same rows with the scores of the applied track.
+        threshold: the applied one.
+        red: (n, features) bool, what is anomalous under the previewed settings.
+    """
+    above = applied.score > threshold
+    found = red_features(applied.parts, above, threshold) & ~red.any(axis=1)[:, None]
+    rows, features = np.nonzero(found)
+    return tuple(zip(rows[-MAX_FAINT:].tolist(), features[-MAX_FAINT:].tolist()))
+
+
+def find_gaps(rows: TrackRows) -> tuple[Gap, ...]:
+    """Return the spans without a value, of a feature or of all, and those without an opinion."""
+    missing = np.isnan(rows.x)
+    whole = missing.all(axis=1)
+    gaps = _spans_of(rows, whole, None, NO_DATA)
+    for row in np.flatnonzero(line_breaks(rows.time, rows.stream.period)).tolist():
+        gaps.append(Gap(float(rows.time[row - 1]), float(rows.time[row]), None, NO_DATA))
+    for feature in range(missing.shape[1] if missing.shape[1] > 1 else 0):
+        gaps += _spans_of(rows, missing[:, feature] & ~whole, feature, NO_DATA)
+    scored = len(whole) if rows.scored is None else max(rows.scored - rows.first, 0)
+    silent = np.isnan(rows.score) & ~whole & (np.arange(len(whole)) < scored)
+    return (*gaps, *_spans_of(rows, silent, None, LEARNING))
+
+
+def _spans_of(rows: TrackRows, where: np.ndarray, feature: int | None, text: str) -> list[Gap]:
+    """Return a gap for each run of True in (n,), half a period longer at both ends."""
+    if not where.any():
+        return []
+    half = rows.stream.period / 2
+    time = rows.time
+    return [
+        Gap(float(time[first]) - half, float(time[last]) + half, feature, text)
+        for first, last in metrics.event_runs(where).tolist()
+    ]
 
 
 def _marks(
     rows: TrackRows, threshold: float, runs: np.ndarray, outcome: np.ndarray | None
 ) -> list[Mark]:
     """Return a mark for each anomalous feature of the first anomalous steps of each run."""
+    leads = _leads(rows.score, runs, threshold)
     return [
         Mark(
             row,
             feature,
             severity(rows.score[row], threshold),
             "" if outcome is None else str(outcome[row]),
-            _reason(rows, row, feature, int(runs[row])),
+            _mark_reason(rows, row, feature, int(runs[row]), threshold),
+            bool(leads[row]),
         )
         for row in np.flatnonzero((runs > 0) & (runs < MIN_SPAN_STEPS)).tolist()
         for feature in anomalous_features(rows.parts[row], threshold)
     ]
+
+
+def _leads(score: np.ndarray, runs: np.ndarray, threshold: float) -> np.ndarray:
+    """Return which rows begin a run, or are more severe than all before them in it, (n,) bool."""
+    leads = runs == 1
+    most = ""
+    for row in np.flatnonzero(runs > 0).tolist():
+        now = severity(score[row], threshold)
+        leads[row] |= SEVERITIES.index(now) > SEVERITIES.index(most or now)
+        most = now if leads[row] else most
+    return leads
+
+
+def _mark_reason(rows: TrackRows, row: int, feature: int, run: int, threshold: float) -> str:
+    """Return the text of a mark: why it is anomalous, and how severe from 0 to 100."""
+    index = severity_index(rows.score[row], threshold)
+    return f"{_explained_reason(rows, row, feature, run)}, severity {index} of 100"
+
+
+def _explained_reason(rows: TrackRows, row: int, feature: int, run: int) -> str:
+    """Return why a feature is anomalous at a row, and which feature contributed most.
+
+    Only where the detector explains its score by parts that add up to it.
+    """
+    reason = _reason(rows, row, feature, run)
+    parts = rows.parts[row]
+    if not math.isclose(float(np.nansum(parts)), float(rows.score[row]), rel_tol=EXPLAINED):
+        return reason
+    said = explanation(list(zip(rows.stream.names, parts.tolist())))
+    return f"{reason}, {said}" if said else reason
 
 
 def _long_runs(runs: np.ndarray) -> list[tuple[int, int]]:
@@ -219,7 +434,7 @@ def view_sentence(rows: TrackRows, above: np.ndarray, runs: np.ndarray, threshol
     row = int(found[-1])
     run = int(runs[row])
     feature = int(np.nanargmax(rows.parts[row]))
-    reason = _reason(rows, row, feature, run)
+    reason = _explained_reason(rows, row, feature, run)
     what = stream.title if len(stream.names) == 1 else f"{stream.title}, {stream.names[feature]},"
     if row == len(above) - 1:
         since = format_time(rows.time[row - run + 1], stream.period)

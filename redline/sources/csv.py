@@ -27,6 +27,7 @@ from redline.sources.csv_cells import (
     load_bytes,
     parse_number,
 )
+from redline.sources.json_table import table_of_json
 from redline.sources.recording import Columns, Recording, split_unit
 from redline.sources.timestamps import (
     COMPACT,
@@ -310,7 +311,7 @@ def name_kinds(kinds: LabelArray) -> LabelArray:
 def read_csv(
     data: bytes | str | Path, columns: Columns | None = None, title: str = ""
 ) -> Recording:
-    """Return the recording in a CSV file.
+    """Return the recording in a CSV file, or in one with the same table as JSON.
 
     Args:
         data: the bytes of the file, or its path.
@@ -322,7 +323,7 @@ def read_csv(
         CsvError: it cannot be read.
     """
     text, remark = decode_text(load_bytes(data))
-    table, head = detect_table(check_text(text))
+    table, head = detect_table(check_text(table_of_json(text)))
     title = title or ("Your data" if isinstance(data, bytes) else Path(data).name)
     try:
         chosen = validate_columns(columns, table, head) if columns else guess_columns(table, head)

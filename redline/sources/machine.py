@@ -57,6 +57,7 @@ class ThisMachine(Stream):
     names = ("CPU", "memory", "disk", "network")
     units = ("%", "%", "B/s", "B/s")
     floors = (2.0, 0.2, 50_000.0, 10_000.0)
+    limits = ((0.0, 100.0), (0.0, 100.0), (0.0, np.inf), (0.0, np.inf))
     period = 1.0
     MAX_PAUSE = 5.0  # seconds between two readings over which rates are averaged
 

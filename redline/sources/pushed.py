@@ -14,7 +14,10 @@ submission that does not fit into the queue is refused as a whole and counted.
 from __future__ import annotations
 
 import itertools
+import re
 import threading
+import time as clocks
+import unicodedata
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -26,8 +29,16 @@ from streams import STREAMS, Chunk, Stream
 
 SOURCE_QUEUE_POINTS = 100_000  # points one source may have waiting
 TOTAL_QUEUE_POINTS = 1_000_000  # points all sources together may have waiting
+LATE_AT_ONCE = 5_000  # late points that one turn of the loop stores: some 0.1 s
+OLD_A_MINUTE = 200_000  # points of a source that are not newer than its newest: each is looked up
 PERIOD_SAMPLE = 64  # first intervals between points, whose median is the period
 MAX_NAME_LENGTH = 200  # characters of a name
+MAX_MARKS = 4  # combining marks in a row: more of them cover the lines around
+# Unicode's Default_Ignorable_Code_Point that are printable to Python, and the empty Braille cell
+INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u2800\u3164"
+    "\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]"
+)
 MAX_REFUSAL_LENGTH = 500  # characters of each half of a refusal
 MAX_FEATURES = 1_000  # features of a source
 # How far a time may lie ahead of this machine's clock: after a point from tomorrow every other one
@@ -140,8 +151,31 @@ def latest_time(now: float, period: float) -> float:
     return now + min(max(SECONDS_AHEAD, PERIODS_AHEAD * period), MAX_SECONDS_AHEAD)
 
 
+def normal_name(name: str) -> str:
+    """Return a name as it is kept: without spaces around it, accents as one character (NFC).
+
+    >>> normal_name(" cafe\u0301 ") == "caf\u00e9"
+    True
+    """
+    return unicodedata.normalize("NFC", name).strip()
+
+
+def is_visible(name: str) -> bool:
+    """Return whether a name can be told from others by looking at it.
+
+    >>> [is_visible(name) for name in ("Ofen 3", "oven\u3164", "a\u2800b", "a" + 5 * "\u0301")]
+    [True, False, False, False]
+    """
+    if not name.isprintable() or INVISIBLE.search(name):
+        return False
+    apart = unicodedata.normalize("NFD", name)
+    marks = (unicodedata.category(character) in ("Mn", "Me") for character in apart)
+    runs = (sum(run) for is_mark, run in itertools.groupby(marks) if is_mark)
+    return max(runs, default=0) <= MAX_MARKS
+
+
 def validate_source_name(name: str, names: Sequence[str]) -> None:
-    """Raise SubmissionRefused for a name that is empty, too long, unprintable or reserved.
+    """Raise SubmissionRefused for a name that is empty, too long, invisible or reserved.
 
     Feature names must also differ from each other.
     """
@@ -150,18 +184,18 @@ def validate_source_name(name: str, names: Sequence[str]) -> None:
             not isinstance(each, str)
             or not each.strip()
             or len(each) > MAX_NAME_LENGTH
-            or not each.isprintable()
+            or not is_visible(each)
         ):
             raise SubmissionRefused(
                 field,
                 f"a name of 1 to {MAX_NAME_LENGTH} printable characters",
-                repr(each)[: MAX_NAME_LENGTH + 20],
+                ascii(each)[: MAX_NAME_LENGTH + 20],
             )
     if name.strip().casefold() in RESERVED_NAMES:
         wanted = "a name that Redline does not use itself"
         came = f"{name!r}, which is a tab of its page; choose another, such as {name + '-1'!r}"
         raise SubmissionRefused("source", wanted, came)
-    if len(set(names)) < len(names):
+    if len(set(map(normal_name, names))) < len(names):
         raise SubmissionRefused("values", "every feature once", ", ".join(names)[:MAX_NAME_LENGTH])
 
 
@@ -231,6 +265,8 @@ class PushedStream(Stream):
         self.empty = Chunk(np.empty(0), np.empty((0, len(self.names))), None)
         self.sorted_rest = self.empty  # fresh points that are not taken yet
         self.late: list[Chunk] = []  # late points that are not taken yet
+        # old points that may still be sent, at a moment in monotonic seconds
+        self.old_allowance = (float(OLD_A_MINUTE), clocks.monotonic())
         self.late_times: set[float] = set()  # of late points that may not be stored yet
         self.unresolved: deque[UnresolvedReceipt] = deque()  # by increasing end
 
@@ -256,6 +292,7 @@ class PushedStream(Stream):
             raise SubmissionRefused("values", wanted, f"{x.shape[1]} columns")
         if tuple(names) == self.names or (not names and x.shape[1] == len(self.names)):
             return x
+        names = [normal_name(name) for name in names]
         unknown = [name for name in names if name not in self.names]
         if unknown or not names:
             raise SubmissionRefused(
@@ -275,7 +312,9 @@ class PushedStream(Stream):
         """
         receipt = Receipt()
         points = len(time)
+        old = int(np.count_nonzero(time <= self.newest_time))
         with self.lock:
+            self._refuse_many_old(old, points)
             if self.waiting + points > SOURCE_QUEUE_POINTS or not self.budget.reserve(points):
                 self.notes["refused"] += points
                 came = (
@@ -285,7 +324,19 @@ class PushedStream(Stream):
                 raise QueueFull("points", f"room for {points:,} in the queue of {self.title}", came)
             self.queue.append(Submission(time, x, receipt))
             self.waiting += points
+            self.old_allowance = (self.old_allowance[0] - old, self.old_allowance[1])
         return receipt
+
+    def _refuse_many_old(self, old: int, points: int) -> None:
+        """Refuse a submission with too many old points for the last minute; QueueFull says so."""
+        left, then = self.old_allowance
+        now = clocks.monotonic()
+        left = min(float(OLD_A_MINUTE), left + (now - then) * OLD_A_MINUTE / 60)
+        self.old_allowance = (left, now)
+        if old > left:
+            self.notes["refused"] += points
+            wanted = f"at most {OLD_A_MINUTE:,} late or repeated points of {self.title} in a minute"
+            raise QueueFull("points", wanted, f"{old:,} more; send again later")
 
     # --- for the monitor's thread
 
@@ -303,10 +354,17 @@ class PushedStream(Stream):
         return chunk
 
     def take_late(self) -> tuple[Chunk, ...]:
-        """Return the late points that were sorted out since the last call."""
-        late = tuple(self.late)
-        self.late = []
-        return late
+        """Return late points that were sorted out, LATE_AT_ONCE at most; the rest stays."""
+        late: list[Chunk] = []
+        room = LATE_AT_ONCE
+        while self.late and room:
+            chunk = self.late.pop(0)
+            if len(chunk.time) > room:
+                self.late.insert(0, Chunk(chunk.time[room:], chunk.x[room:], None))
+                chunk = Chunk(chunk.time[:room], chunk.x[:room], None)
+            late.append(chunk)
+            room -= len(chunk.time)
+        return tuple(late)
 
     @property
     def has_more(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from contextlib import suppress
@@ -23,6 +24,7 @@ def file_identity(path: Path) -> tuple[int, int] | None:
 
 def refuse_cut(path: Path, write: bool) -> None:
     """Raise a StoreError where there is nothing to read, or a store that was cut."""
+    refuse_no_path(path)
     if not write and not path.exists():
         raise StoreError(f"{path} does not exist; name the file that `python app.py --db` writes")
     if not path.exists():
@@ -42,6 +44,18 @@ def refuse_cut(path: Path, write: bool) -> None:
             f"{path} held a store and is empty now; restore a backup with `python -m redline "
             f"restore BACKUP`, or delete it and {owner} to begin anew"
         )
+
+
+def refuse_no_path(path: Path) -> None:
+    """Raise a StoreError for a name under which there can be no file."""
+    if str(path) == ":memory:":  # SQLite would keep nothing, in a database of each connection
+        raise StoreError(":memory: is no file; --db '' keeps nothing")
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
+            said = os.strerror(error.errno).lower()
+            raise StoreError(f"{path} cannot be a file: {said}; name another with --db") from error
 
 
 def remove_empty(path: Path) -> None:

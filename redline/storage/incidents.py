@@ -17,8 +17,9 @@ def write_incidents(c: sa.Connection, rows: Any) -> None:
 
     Args:
         c: a connection within a transaction.
-        rows: has `incidents` (each with id, stream, state, start) and `watches` (each with stream);
-            a later row replaces an earlier one with the same key.
+        rows: has `incidents` (each with id, stream, state, start), `watches` (each with stream) and
+            `dropped`, the streams whose watch is deleted; a later row replaces an earlier one with
+            the same key.
     """
     now = time.time()
     for row in rows.incidents:
@@ -30,6 +31,8 @@ def write_incidents(c: sa.Connection, rows: Any) -> None:
         c.execute(watches_table.delete().where(watches_table.c.stream == row["stream"]))
         columns = {"stream": row["stream"], "body": json.dumps(row)}
         c.execute(watches_table.insert().values(seal_row(watches_table, columns)))
+    for stream in rows.dropped:
+        c.execute(watches_table.delete().where(watches_table.c.stream == stream))
 
 
 def read_incidents(

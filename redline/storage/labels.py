@@ -40,6 +40,12 @@ def insert_label(
     return int(key[0]) if key else 0
 
 
+def find_label_rows(c: sa.Connection, id: int) -> list[int]:
+    """Return the row ids of the label with this own id: one, or none."""
+    own_id = sa.func.json_extract(labels_table.c.body, "$.id")
+    return list(c.execute(sa.select(labels_table.c.id).where(own_id == id)).scalars())
+
+
 def delete_label_row(c: sa.Connection, id: int) -> bool:
     """Delete the label with this row id; return whether there was one."""
     own = labels_table.c.id == id

@@ -54,7 +54,7 @@ class StoredPoints(NamedTuple):
 class AnomalyQuery(NamedTuple):
     """Filters of stored anomalies; all given ones must hold."""
 
-    stream: str | None = None
+    streams: tuple[str, ...] = ()  # of any of these; () = of all
     since: float | None = None  # seconds since the epoch
     until: float | None = None
     after: int | None = None  # an id: those found after it, oldest first
@@ -333,8 +333,8 @@ def read_anomalies(c: sa.Connection, query: AnomalyQuery) -> list[dict[str, Any]
     """Return anomalies, the newest first, or after an id the oldest first."""
     t = anomalies_table.c
     conditions = []
-    if query.stream is not None:
-        conditions.append(t.stream == query.stream)
+    if query.streams:
+        conditions.append(t.stream.in_(query.streams))
     if query.since is not None:
         conditions.append(t.time >= query.since)
     if query.until is not None:

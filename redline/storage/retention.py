@@ -1,4 +1,4 @@
-"""Retention: deleting stored points and anomalies that are too old or too many."""
+"""Retention: deleting what is stored and too old or too many."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
+from redline.settings import ServerSettings
 from redline.storage.errors import StoreError
+from redline.storage.record_retention import (
+    FREQUENT_SWEEPS,
+    RARE_SWEEPS,
+    RecordLimits,
+    RecordSweep,
+)
 from redline.storage.schema import anomalies_table, late_table, points_table, snapshots_table
 from redline.storage.writing import BatchWriter
 
@@ -18,6 +25,7 @@ SWEEP_CHUNKS = 500  # chunks, late points and anomalies that one transaction loo
 SWEEP_POINTS = 100_000  # points that it deletes at most, but for the rest of a chunk
 SWEEP_PAGES = 1_000  # of the file that it gives back at most
 SWEEP_EVERY = 60.0  # seconds between two passes
+RARE_SWEEPS_EVERY = 3_600.0  # seconds between two passes that look for what gone streams left
 SWEEP_BUDGET = 0.05  # seconds that one turn of a pass may take; a transaction is always finished
 SWEEP_REST = 4.0  # pause between two turns of a pass, in multiples of the time the turn took
 _log = logging.getLogger("redline")
@@ -28,6 +36,19 @@ class Retention(NamedTuple):
 
     days: float = 30.0  # of points and anomalies, counted from their arrival
     rows: int = 50_000_000  # points over all streams, about 35 bytes each
+    # of audit lines and resolved incidents, and of what streams that are gone have left
+    record_days: float = 365.0
+    record_rows: int = 1_000_000  # of audit lines, resolved incidents and applied settings, each
+
+    @classmethod
+    def from_settings(cls, settings: ServerSettings) -> Retention:
+        """Return what a server keeps that is started with these settings."""
+        return cls(
+            settings.retention_days,
+            settings.retention_rows,
+            settings.record_days,
+            settings.record_rows,
+        )
 
 
 class RetentionSweeper:
@@ -50,6 +71,8 @@ class RetentionSweeper:
         self.batch_writer = batch_writer
         self.transaction = transaction
         self.cursor: int | None = None  # id of the last chunk a pass has looked at; None = no pass
+        self.record_sweeps: list[RecordSweep] = []  # those that a pass has not finished
+        self.next_rare_sweeps = 0.0  # wall seconds
         self.unfinished = False  # whether the pass goes on
         self.next_turn = 0.0  # monotonic seconds before which an unfinished pass rests
         self.last_turn = (time.monotonic(), time.time())  # monotonic and wall seconds
@@ -91,15 +114,27 @@ class RetentionSweeper:
         ended; `unfinished` says whether there is more to look at.
         """
         oldest_kept = now - 86_400 * self.keep.days
+        limits = RecordLimits(now - 86_400 * self.keep.record_days, self.keep.record_rows)
+        sweeps = self.record_sweeps if self.unfinished else self._due_record_sweeps(now)
         with self.transaction() as c:
             total, cursor, deleted = self._sweep_points(c, oldest_kept)
             more_late = sweep_late_points(c, oldest_kept)
             more_anomalies = sweep_anomalies(c, oldest_kept)
+            self.record_sweeps = [sweep for sweep in sweeps if sweep(c, limits)]
             release_pages(c)
         self.batch_writer.total = total
         self.cursor = cursor
-        self.unfinished = more_late or more_anomalies or cursor is not None
+        more = more_late or more_anomalies or bool(self.record_sweeps)
+        self.unfinished = more or cursor is not None
         return deleted
+
+    def _due_record_sweeps(self, now: float) -> list[RecordSweep]:
+        """Return what a new pass at `now` (wall seconds) deletes of the records."""
+        wait = self.next_rare_sweeps - now
+        if 0 < wait <= RARE_SWEEPS_EVERY:  # not after the clock was set back
+            return list(FREQUENT_SWEEPS)
+        self.next_rare_sweeps = now + RARE_SWEEPS_EVERY
+        return [*FREQUENT_SWEEPS, *RARE_SWEEPS]
 
     def _sweep_points(self, c: sa.Connection, oldest_kept: float) -> tuple[int, int | None, int]:
         """Delete chunks from the oldest on.

@@ -107,6 +107,7 @@ incidents_table = sa.Table(
     checksum_column(),
     sa.Index("incidents_stream", "stream", "start"),
     sa.Index("incidents_state", "state", "start"),
+    sa.Index("incidents_changed", "state", "changed"),
 )
 watches_table = sa.Table(
     "watches",
@@ -189,6 +190,9 @@ def prepare_schema(c: sa.Connection, path: Path) -> None:
     for statements in MIGRATIONS[version - 1 :]:
         for statement in statements:
             c.exec_driver_sql(statement)
+    # an index is no new version: an older Redline keeps it up to date without knowing it
+    for index in incidents_table.indexes:
+        index.create(c, checkfirst=True)
     c.execute(
         meta_table.update().where(meta_table.c.name == "version").values(value=str(SCHEMA_VERSION))
     )

@@ -35,6 +35,7 @@ from redline.storage.files import (
 from redline.storage.incidents import read_incidents, write_incidents
 from redline.storage.labels import (
     delete_label_row,
+    find_label_rows,
     highest_label_id,
     insert_label,
     read_dismissed_proposals,
@@ -345,9 +346,9 @@ class SqliteStore(ResultStore):
 
     def delete_label(self, id: int) -> None:
         """Delete the label with this own id, which is not given again."""
-        for row in self.labels():
-            if row["body"]["id"] == id:
-                self.drop_label(row["id"])
+        with self.writing() as c:
+            for row_id in find_label_rows(c, id):
+                delete_label_row(c, row_id)
 
     def drop_label(self, id: int) -> bool:
         """Delete the label with this row id; return whether there was one."""

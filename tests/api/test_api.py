@@ -7,6 +7,7 @@ import json
 import math
 import re
 import sqlite3
+import threading
 import time
 import tracemalloc
 from contextlib import closing, contextmanager
@@ -44,9 +45,10 @@ from redline.api.sse import EventFilter, EventHub, ServerEvent
 from redline.detection.third_party import IsolationForest
 from redline.engine.feed import MonitoredStream
 from redline.engine.monitor import Limits, Monitor
-from redline.engine.wording import SEVERITIES
+from redline.engine.wording import SEVERITIES, severity_index
 from redline.settings import Settings
 from redline.sources.csv import read_csv
+from redline.sources.csv_cells import restore_formula
 from redline.sources.pushed import SubmissionRefused
 from redline.storage import reading
 from redline.storage.sqlite import SqliteStore
@@ -317,6 +319,13 @@ def test_streams_tell_features_units_and_applied_settings(wave):
     )
 
 
+@pytest.mark.parametrize("path", ["/api/streams", "/api/alerts"])
+def test_a_page_after_what_is_gone_is_refused_instead_of_begun_again(wave, path):
+    assert wave.get(path, params={"after": ""}).status_code == 200
+    error = refused(wave.get(path, params={"after": "gone"}), 422, "after")
+    assert "begin again" in error["wanted"]
+
+
 def test_status_and_stats_count_the_same(wave):
     status, stats = wave.get("/api/status").json(), wave.get("/api/stats").json()["streams"]
     for name in ("points", "anomalies", "alarms"):
@@ -374,6 +383,19 @@ def test_data_comes_oldest_first_in_three_formats(wave):
     assert [float(r["humidity"] or "nan") for r in rows] == pytest.approx(
         want[:, 0].tolist(), nan_ok=True, abs=0
     ) and rows[0]["step"] == "2950"
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("score", "time"), ("step", "anomaly", "value of step"), ("=x", "'=x", "''=x", "load")],
+)
+def test_no_two_columns_of_a_csv_have_one_heading(names):
+    (heads,) = csv.reader([csv_heading(names).decode()])
+    assert len(set(heads)) == len(heads) == len(names) + 4
+    assert [heads[i] for i in (0, 1, -2, -1)] == ["step", "time", "score", "anomaly"]
+    read_back = [restore_formula(head) for head in heads[2:-2]]
+    assert all(name in (head, head[-len(name) :]) for name, head in zip(names, read_back))
+    assert len(set(read_back)) == len(names)
 
 
 def test_a_range_is_paged_forward_from_its_start(wave):
@@ -460,6 +482,9 @@ def test_anomalies_are_listed_narrowed_and_paged(wave):
     one = every[0]
     assert (
         one["score"] > one["threshold"] and one["severity"] in SEVERITIES and "σ" in one["reason"]
+    )
+    assert all(
+        a["severity_index"] == severity_index(a["score"], a["threshold"]) >= 50 for a in every
     )
     for query, keep in (
         ({"source": "iot"}, lambda a: a["source"] == "iot"),
@@ -625,6 +650,7 @@ def test_configure_applies_undoes_and_refuses_in_the_words_of_the_table(wave):
         ({"detector": "x"}, "detector"),
         ({"window": 1.5}, "window"),
         ({}, "body"),
+        ({"undo": True, "threshold": 5}, "undo"),
     ):
         assert refused(wave.post("/api/configure", json={"source": "iot", **change}), 422, field)
     assert refused(wave.post("/api/configure", json={"source": "x", "threshold": 5}), 404, "source")
@@ -666,6 +692,11 @@ def test_incidents_are_acknowledged_snoozed_and_resolved(running):
     ]
     assert entries == [("acknowledged", ""), ("snoozed", "1 h"), ("resolved", "door was open")]
     assert running.get("/api/alerts", params={"state": "open"}).json()["total"] == 0
+    noted = running.post(f"/api/alerts/{id}/note", params={"note": "hinge mended"})
+    last = noted.json()["history"][-1]
+    assert (last["what"], last["who"], last["note"]) == ("noted", "local", "hinge mended")
+    assert refused(running.post(f"/api/alerts/{id}/note", params={"note": ""}), 422, "note")
+    assert running.post("/api/alerts/x/note", params={"note": "a"}).status_code == 404
 
 
 # --- the guard
@@ -959,7 +990,7 @@ def test_a_client_that_comes_back_misses_nothing_and_gets_nothing_twice():
     stored = noted(range(1, 6_000))
 
     async def scene():
-        hub = EventHub(lambda after, most: [e for e in stored if e.id > after][:most])
+        hub = EventHub(lambda wanted, after, most: [e for e in stored if e.id > after][:most])
         hub.publish(stored[:-1_000])
         behind = asyncio.create_task(first(hub, 0, 5_999 + 50))
         await asyncio.sleep(0)
@@ -981,7 +1012,8 @@ def test_a_client_that_comes_back_misses_nothing_and_gets_nothing_twice():
 def test_what_the_store_knows_before_the_hub_is_sent_once():
     async def scene():
         hub = EventHub(
-            lambda after, most: [e for e in noted(range(1, 13)) if e.id > after][:most], newest=10
+            lambda wanted, after, most: [e for e in noted(range(1, 13)) if e.id > after][:most],
+            newest=10,
         )
         client = asyncio.create_task(first(hub, 0, 13))
         while not hub.clients:
@@ -990,6 +1022,62 @@ def test_what_the_store_knows_before_the_hub_is_sent_once():
         return await asyncio.wait_for(client, 5)
 
     assert asyncio.run(scene()) == list(range(1, 14))
+
+
+def test_replays_are_counted_and_only_two_read_the_store_at_once():
+    release = threading.Event()
+    reading_now: list[EventFilter] = []
+    most_at_once = []
+
+    def load(wanted, after, most):
+        reading_now.append(wanted)
+        most_at_once.append(len(reading_now))
+        release.wait(5)
+        reading_now.pop()
+        return noted([7], "b", 2)
+
+    async def scene():
+        hub = EventHub(load, newest=10)
+        wish = EventFilter(frozenset("b"), 1)
+        followers = [hub.follow(wish, 0) for _ in range(6)]
+        for follower in followers:
+            await anext(follower)
+        assert len(hub.clients) == 6, "each is counted from its first line"
+        replays = [asyncio.create_task(anext(follower)) for follower in followers]
+        while len(most_at_once) < 2:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.02)  # a third one would have begun by now
+        assert reading_now == [wish] * 2, "the store is asked for nothing but what is wanted"
+        for replay in replays[:4]:  # who leaves makes no room for another read
+            replay.cancel()
+        await asyncio.sleep(0.02)
+        assert len(reading_now) == 2
+        release.set()
+        parts = await asyncio.wait_for(asyncio.gather(*replays, return_exceptions=True), 5)
+        for follower in followers:
+            await follower.aclose()
+        assert max(most_at_once) == 2 and not hub.clients
+        return ids(part for part in parts if isinstance(part, bytes))
+
+    assert asyncio.run(scene()) == [7, 7]
+
+
+def test_a_replay_from_the_store_is_filtered_and_goes_on_with_what_is_in_memory():
+    stored = noted(range(1, 1_400), "a") + noted(range(1_400, 1_410), "b", 2)
+
+    def load(wanted, after, most):
+        return [e for e in stored if e.id > after and wanted.matches(e)][:most]
+
+    async def scene():
+        hub = EventHub(load, newest=1_405)  # a restart: nothing is in memory
+        client = asyncio.create_task(first(hub, 0, 12, EventFilter(frozenset("b"), 1)))
+        while not hub.clients:
+            await asyncio.sleep(0.001)
+        hub.publish(noted(range(1_406, 1_410), "b", 2))
+        hub.publish(noted([1_410], "a", 2) + noted([1_411, 1_412], "b", 2))
+        return await asyncio.wait_for(client, 5)
+
+    assert asyncio.run(scene()) == [*range(1_400, 1_410), 1_411, 1_412]
 
 
 def test_without_an_id_only_what_comes_is_sent_and_only_what_is_wanted():
@@ -1270,6 +1358,33 @@ def test_points_that_cannot_be_read_from_the_store_are_not_passed_off_as_all_the
     assert client.get("/api/data/oven", params={"limit": 500}).json() == whole.json()
 
 
+def test_anomalies_of_many_sources_read_no_more_rows_than_are_answered(kept, monkeypatch):
+    client = kept()
+    rng = np.random.default_rng(1)
+    values = rng.normal(20, 0.5, 400)
+    values[100::20] += 50.0
+    for source in ("oven", "pump", "pipe"):
+        push(client, 0, values.tolist(), source)
+    read = []
+    verify = reading.verify_row
+
+    def counted(table, row):
+        read.append(row)
+        return verify(table, row)
+
+    monkeypatch.setattr(reading, "verify_row", counted)
+    every = client.get("/api/anomalies", params={"limit": 10_000}).json()["anomalies"]
+    wanted = [each for each in every if each["source"] in ("oven", "pipe")]
+    read.clear()
+    asked = {"source": ["oven", "pipe"], "limit": 5}
+    found = client.get("/api/anomalies", params=asked).json()["anomalies"]
+    assert found == wanted[-5:] and len(read) == 5
+    last_of_oven = [each["source"] for each in wanted].index("pipe") - 1
+    asked["after"] = wanted[last_of_oven - 2]["id"]
+    onwards = client.get("/api/anomalies", params=asked).json()["anomalies"]
+    assert onwards == wanted[last_of_oven - 1 :][:5] and onwards[-1]["source"] == "pipe"
+
+
 def test_labels_that_do_not_fit_are_refused(running):
     push(running, 0, [1.0, 2.0])
     word = {"source": "oven", "kind": "missed", "start": NOON}
@@ -1280,9 +1395,15 @@ def test_labels_that_do_not_fit_are_refused(running):
         ({"kind": "odd"}, "kind"),
         ({"start": "noon"}, "start"),
         ({"end": NOON - 1}, "end"),
+        ({"start": -1e300}, "start"),
+        ({"end": 1e300}, "end"),
+        ({"note": "\ud800"}, "note"),
         ({"feature": "x"}, "feature"),
     ):
-        assert refused(running.post("/api/labels", json={**word, **change}), 422, field)
+        body = json.dumps({**word, **change})
+        headers = {"content-type": "application/json"}
+        answer = running.post("/api/labels", content=body, headers=headers)
+        assert refused(answer, 422, field)
     assert refused(running.post("/api/labels", json={**word, "source": "x"}), 404, "source")
 
 
@@ -1324,10 +1445,10 @@ def test_a_source_is_removed_with_its_points_and_may_come_again(tmp_path):
             client.service.store = store
             body = {"source": "oven", "time": list(range(300)), "value": [1.0] * 299 + [90.0]}
             assert client.post("/api/submit", json=body).json()["accepted"] == 300
-            assert store.anomalies(reading.AnomalyQuery("oven"))
+            assert store.anomalies(reading.AnomalyQuery(("oven",)))
             assert client.delete("/api/streams/oven").json() == {"removed": "oven"}
             refused(client.get("/api/streams/oven"), 404)
-            assert store.anomalies(reading.AnomalyQuery("oven")) == []
+            assert store.anomalies(reading.AnomalyQuery(("oven",))) == []
             assert store.points("oven") is None and store.pushed_streams() == []
             assert store.audit(1)[0]["what"] == "remove" and store.audit(1)[0]["stream"] == "oven"
             assert client.post("/api/submit", json=body).json()["accepted"] == 300, "as if new"

@@ -5,15 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import socket
 import time
 from collections.abc import Iterator
 
 import pytest
+import uvicorn
+from uvicorn.server import ServerState
 
 from bench.followers import Server, serving
 from redline.api import payload
-from redline.api.connections import MAX_PAGE_BODY, BodyBudget, ConnectionRegistry
+from redline.api.connections import (
+    MAX_PAGE_BODY,
+    BodyBudget,
+    ConnectionRegistry,
+    is_paced,
+    limited_protocol,
+)
+from redline.api.headers import RAW_HEADERS
 from redline.api.payload import BodyError
 
 HEAD = b"POST /api/submit HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
@@ -23,6 +33,29 @@ OPTIONS = {
     "--header-timeout": 1,
     "--body-timeout": 1,
 }
+
+
+class Written(asyncio.Transport):
+    """A transport that keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
+        self.data = bytearray()
+
+    def write(self, data: bytes) -> None:
+        self.data += data
+
+    def close(self) -> None:
+        """Keep what was written."""
+
+    def is_closing(self) -> bool:
+        return False
+
+    def pause_reading(self) -> None:
+        """Nothing is read anyway."""
+
+    def resume_reading(self) -> None:
+        """Nothing is read anyway."""
 
 
 class Opened:
@@ -146,6 +179,65 @@ def test_no_connection_leaves_the_limits_by_an_upgrade(server, more):
     assert status == 403 and "no WebSocket" in problem["detail"]
 
 
+def spoken(*pieces: bytes) -> tuple[list[str], bytes, ConnectionRegistry]:
+    """Send pieces to a protocol; return the paths that were asked, the answers, the registry."""
+    registry = ConnectionRegistry()
+    called: list[str] = []
+
+    async def app(scope, receive, send):
+        called.append(scope["path"])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def scene() -> bytes:
+        config = uvicorn.Config(app, lifespan="off", log_config=None)
+        config.load()
+        protocol = limited_protocol(registry)(config, ServerState(), {})
+        transport = Written()
+        protocol.connection_made(transport)
+        for piece in pieces:
+            protocol.data_received(piece)
+            for _ in range(2_000):  # turns, one or two for each request
+                await asyncio.sleep(0)
+        protocol.connection_lost(None)
+        return bytes(transport.data)
+
+    return called, asyncio.run(scene()), registry
+
+
+def test_what_is_no_http_gets_a_problem_and_is_counted_and_logged(caplog):
+    pieces = (b"\x16\x03\x01 not http at all\r\n\r\n", b"GET / HTTP/1.1\r\n")
+    called, written, registry = spoken(*pieces)
+    head, _, body = written.partition(b"\r\n\r\n")
+    fields = dict(row.lower().split(b": ", 1) for row in head.split(b"\r\n")[1:])
+    assert head.startswith(b"HTTP/1.1 400 ") and json.loads(body)["status"] == 400
+    assert fields[b"content-type"] == b"application/problem+json"
+    assert all(fields[name] == value.lower() for name, value in RAW_HEADERS)
+    assert registry.refused == {"Bad Request": 1} and not called
+    assert ["wanted a request of HTTP/1.1" in line for line in caplog.messages] == [True]
+
+
+def test_many_small_requests_in_one_piece_are_all_answered():
+    small = b"GET /a HTTP/1.1\r\nHost: x\r\nX-Long: %b\r\n\r\n" % (b"a" * 1_000)
+    whole = small * 200
+    called, _, registry = spoken(whole[:-500], whole[-500:])
+    assert called == ["/a"] * 200 and not registry.refused
+
+
+def test_a_pipelined_header_without_end_is_refused():
+    small = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
+    begun = small + small + b"GET /b HTTP"
+    called, _, registry = spoken(begun, b"/1.1\r\nX: " + b"a" * 70_000)
+    assert called == ["/a"] * 2 and registry.refused == {"Request Header Fields Too Large": 1}
+
+
+@pytest.mark.parametrize(("size", "asked"), [(60_000, ["/1"]), (70_000, [])])
+def test_headers_that_come_in_one_piece_have_the_same_limit(size, asked):
+    head = b"GET /%b HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * size + b"\r\n\r\n"
+    called, written, _ = spoken(head % b"1")
+    assert called == asked and written.count(b"HTTP/1.1 431 ") == (not asked)
+
+
 @pytest.mark.service
 def test_a_body_that_drips_is_ended_and_one_that_flows_is_not(server):
     drip, flow = server.open(), server.open()
@@ -224,6 +316,14 @@ def test_a_feature_name_for_each_point_makes_no_square():
     points = [{"source": "wide", "time": i, "values": {f"f{i % 900}": 1}} for i in range(15_000)]
     with pytest.raises(BodyError, match="at most 2,000,000 values of a source"):
         payload.parse_submission(points)
+
+
+def test_lines_of_the_log_that_a_client_could_repeat_at_will_are_left_out():
+    def line(text):
+        return logging.LogRecord("uvicorn.error", logging.WARNING, "", 0, text, None, None)
+
+    assert not is_paced(line("Invalid HTTP request received."))
+    assert is_paced(line("Exception in ASGI application\n"))
 
 
 def test_a_sweep_goes_on_only_while_there_are_connections():

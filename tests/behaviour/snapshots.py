@@ -16,7 +16,9 @@ import numpy as np
 
 FOLDER = Path(__file__).parent / "snapshots"
 REWRITE = "REDLINE_SNAPSHOTS=write .venv/bin/python -m pytest tests/behaviour"
-RTOL = ATOL = 1e-9  # scores are standard deviations and the data are of unit size
+# scores are standard deviations and the data are of unit size; another processor rounds its
+# logarithms otherwise, which the mapping of half-space trees to deviations enlarges to 1e-8
+RTOL = ATOL = 1e-7
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of every member of an archive, so that equal arrays are equal bytes
 
 

@@ -67,7 +67,8 @@ def test_every_tab_shows_a_full_plot_with_its_anomalies_in_red(
 def test_the_overview_shows_every_stream_and_leads_to_it(server: Server, enter: Enter) -> None:
     visitor = enter(server, domain="overview")
     visitor.until(f"document.querySelectorAll('#overview .spark svg').length >= {len(STREAMS)}")
-    assert visitor.see("document.querySelectorAll('#overview .spark i').length") > 0  # red marks
+    counted = "[...document.querySelectorAll('#wall-counts b')].map(b => Number(b.textContent))"
+    assert sum(visitor.see(counted)) >= len(STREAMS)
     assert "watching" in visitor.text("status")
     visitor.page.click("#overview [data-domain=iot]")
     visitor.until("eyes.lines().length === 3")
@@ -83,3 +84,19 @@ def test_the_tabs_carry_little_lines_with_red_marks_renewed_every_two_seconds(
     line = "document.querySelector('#domain [data-spark=cpu] path').getAttribute('d')"
     before = visitor.see(line)
     visitor.until(f"{line} !== {before!r}", 4)
+
+
+def test_after_a_fault_was_injected_its_race_is_shown_to_everybody(
+    own_server: Server, enter: Enter
+) -> None:
+    visitor, other = enter(own_server, domain="wave"), enter(own_server, domain="wave")
+    visitor.until("eyes.lines().length")
+    visitor.press("inject-point")
+    for each in (visitor, other):
+        each.until("/caught by [0-9]+ of [0-9]+, first: /.test(eyes.text('race'))", 120)
+        dots = "document.querySelectorAll('#race i').length"
+        caught = "document.querySelectorAll('#race i.hit, #race i.first').length"
+        counted = each.see(
+            "eyes.text('race').match(/by ([0-9]+) of ([0-9]+)/).slice(1).map(Number)"
+        )
+        assert [each.see(caught), each.see(dots)] == counted

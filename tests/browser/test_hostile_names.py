@@ -73,10 +73,11 @@ def test_hostile_names_are_text_in_tabs_tiles_chart_and_panels(
 ) -> None:
     visitor = enter(hostile, domain="overview")
     assert set(NAMES) <= set(tabs(visitor))
-    drawn = "[...document.querySelectorAll('#domain .spark, .tile .spark')]"
+    drawn = "[...document.querySelectorAll('#domain .spark, .wall .spark')]"
     visitor.until(f"{drawn}.filter(each => each.querySelector('path')).length >= {2 * len(NAMES)}")
-    tiles = visitor.see("[...document.querySelectorAll('.tile b')].map(each => each.textContent)")
-    assert set(NAMES) <= set(tiles)
+    tiles = "[...document.querySelectorAll('.wall button b')].map(each => each.textContent)"
+    titles = [f"{name} · {name}" for name in NAMES]
+    visitor.until(f"{json.dumps(titles)}.every(title => {tiles}.includes(title))")
     for name in NAMES:
         open_tab(visitor, name)
         labels: list[Any] = visitor.see(LABELS)

@@ -85,7 +85,7 @@ def test_a_phone_needs_no_scrolling_sideways(server: Server, enter: Enter, name:
     visitor.redraws(2)
     wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert visitor.see(wide) <= 0
-    for panel in ("Compare detectors", "Table") if name in ("wave", "iot") else ():
+    for panel in ("Compare", "Table") if name in ("wave", "iot") else ():
         visitor.page.get_by_text(panel, exact=True).click()
         visitor.redraws(5)
         assert visitor.see(wide) <= 0, panel

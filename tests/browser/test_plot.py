@@ -142,7 +142,7 @@ def test_a_slow_compare_of_one_visitor_does_not_slow_another(
     calm, busy = enter(own_server, domain="wave"), enter(own_server, domain="machine")
     calm.redraws(10)
     usual = np.percentile(calm.see("eyes.ticks"), 95)
-    busy.page.get_by_text("Compare detectors").click()
+    busy.page.get_by_text("Compare", exact=True).click()
     busy.until("document.querySelectorAll('#compare tr').length > 0")
     calm.see("eyes.ticks = []")
     for window in (200, 300, 400, 150):  # each needs a new track of every detector

@@ -124,7 +124,7 @@ def test_this_machine_is_shown_live_with_red_marks_and_no_invented_quality(
     visitor.until("eyes.marks().length > 0", 60)
     for number in ("precision", "recall", "caught"):
         assert visitor.text(number) == "no labels for this stream"
-    visitor.page.get_by_text("Compare detectors").click()
+    visitor.page.get_by_text("Compare", exact=True).click()
     visitor.until("document.querySelectorAll('#compare tr').length > 3")
     assert "no labels for this stream" in visitor.text("compare")
     assert not visitor.see("document.getElementById('inject').offsetParent"), (

@@ -33,10 +33,10 @@ def test_choose_compare_click_the_curve_apply_undo(own_server: Server, enter: En
     visitor.until("eyes.text('alarms') !== '–'")
     visitor.choose("detector", "EWMA")
     visitor.until("eyes.text('alarms').includes('→')")
-    visitor.page.get_by_text("Compare detectors").click()
+    visitor.page.get_by_text("Compare", exact=True).click()
     visitor.until(
         f"(() => {{ const rows = {ROWS}; return rows.length === {len(NAMES)} && "
-        f"rows.every(r => r.length === 8) }})()",
+        f"rows.every(r => r.length === 9) }})()",
         180,
     )
     rows = visitor.see(ROWS)

@@ -7,6 +7,8 @@ from typing import Any
 
 from playwright.sync_api import Error
 
+from bench.browser import seen_hints
+
 EYES = """
 window.eyes = {
   plot: () => document.querySelector('#chart .js-plotly-plot'),
@@ -51,7 +53,8 @@ class Visitor:
     """A page in its own browser context, with the errors of its console."""
 
     def __init__(self, browser: Any, url: str, **look: Any) -> None:
-        self.context = browser.new_context(**{"viewport": {"width": 1400, "height": 1180}, **look})
+        usual = {"viewport": {"width": 1400, "height": 1180}, "storage_state": seen_hints(url)}
+        self.context = browser.new_context(**{**usual, **look})
         self.context.set_default_timeout(PATIENCE)
         self.context.add_init_script(EYES)
         self.url = url

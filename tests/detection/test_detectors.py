@@ -250,6 +250,41 @@ def test_a_season_is_not_read_from_places_that_were_written_over() -> None:
 # Settings and states
 
 
+def odd_values(steps: int) -> np.ndarray:
+    """Return values (steps, 4): noise with gaps and extremes, nothing, a constant, late noise."""
+    rng = np.random.default_rng(1)
+    x = np.full((steps, 4), np.nan)
+    x[:, 0] = rng.normal(size=steps)
+    x[::7, 0] = np.nan
+    x[50::40, 0] = 1e75
+    x[70::40, 0] = -1e75
+    x[:, 2] = 3.0
+    x[steps // 2 :, 3] = rng.normal(size=steps - steps // 2)
+    return x
+
+
+@pytest.mark.parametrize("name", list(DETECTORS))
+def test_a_state_with_values_that_no_state_has_does_not_fit(name: str) -> None:
+    detector = DETECTORS[name]()
+    x = odd_values(400)
+    for part in np.split(x[:, None] if detector.joint else x, [1, 10, 90, 250]):
+        detector.update(part)
+        assert detector.fits(detector.state), "a state that came of values fits, however odd"
+    whole = dict(detector.state)
+    spoiled = 0
+    for key, value in whole.items():
+        wrong = [-1, 2**60] if value.dtype.kind == "i" else []
+        first = detector._first_state(tuple(whole["shape"].tolist())).get(key)
+        if value.dtype.kind == "f" and first is not None and np.isfinite(first).all():
+            wrong = [np.inf, -np.inf] + [np.nan] * (key not in detector.undefined)
+        for each in wrong if value.size and key != "shape" else []:
+            broken = value.copy()
+            broken.flat[-1] = each
+            assert not detector.fits({**whole, key: broken}), f"{key} with {each}"
+            spoiled += 1
+    assert spoiled
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_state_of_another_detector_is_refused(name: str, tmp_path: Any) -> None:
     other = NAMES[NAMES.index(name) - 1]

@@ -563,7 +563,7 @@ def test_the_program_killed_over_its_api_keeps_points_settings_and_simulated_str
             process.wait()
     store = SqliteStore(tmp_path / "redline.db", write=False)
     assert np.array_equal(store.points("pipe", limit=LENGTH).time, time_[:done])
-    found = [a["step"] for a in store.anomalies(AnomalyQuery("wave", limit=100_000))]
+    found = [a["step"] for a in store.anomalies(AnomalyQuery(("wave",), limit=100_000))]
     assert len(found) == len(set(found)) > 0
     store.close()
 

@@ -153,9 +153,9 @@ def test_an_apply_counts_as_stored_only_after_a_turn_that_began_after_it(watched
 
     watched.unsaved_settings = Slow()
     watched.apply("cpu", Settings("EWMA", 40))
-    assert not watched.wait_until_stored(0.0)
+    assert not watched.wait_until_stored(patience=0.0)
     watched.process_pushed()
-    assert watched.wait_until_stored(0.0)
+    assert watched.wait_until_stored(patience=0.0)
 
 
 def test_settings_that_could_not_be_written_count_as_stored_only_after_another_try(
@@ -167,12 +167,12 @@ def test_settings_that_could_not_be_written_count_as_stored_only_after_another_t
     watched.apply("cpu", Settings("EWMA", 40))
     for _ in range(3):
         watched.process_pushed()
-        assert not watched.wait_until_stored(0.0)
+        assert not watched.wait_until_stored(patience=0.0)
     assert caplog.text.count("storing the settings of cpu failed") == 1, "not tried at once again"
     broken.undo()
     clock.now += room.RETRY_SECONDS
     watched.process_pushed()
-    assert watched.wait_until_stored(0.0)
+    assert watched.wait_until_stored(patience=0.0)
 
 
 def test_an_undo_wakes_the_loop_as_an_apply_does(watched):
@@ -183,6 +183,20 @@ def test_an_undo_wakes_the_loop_as_an_apply_does(watched):
         watched.wake.clear()
         change()
         assert watched.wake.is_set()
+
+
+def test_settings_that_cannot_be_stored_hold_up_none_of_another_stream(watched, monkeypatch):
+    def failing():
+        raise ValueError("no state to store")
+
+    monkeypatch.setattr(watched.feeds["cpu"], "emit_settings", failing)
+    watched.apply("cpu", Settings(threshold=7.0))
+    watched.process_pushed()
+    watched.apply("wave", Settings(threshold=7.0))
+    assert not watched.wait_until_stored("wave", 0.0)
+    watched.process_pushed()
+    assert watched.wait_until_stored("wave", 0.0)
+    assert not watched.wait_until_stored("cpu", 0.0)
 
 
 def test_a_turn_stores_only_the_settings_queued_when_it_began(watched):
@@ -201,9 +215,8 @@ def test_a_turn_stores_only_the_settings_queued_when_it_began(watched):
     watched.apply("cpu", Settings("EWMA", 40))
     watched.process_pushed()
     assert (watched.unsaved_settings.taken, len(watched.unsaved_settings)) == (1, 1)
-    assert watched.settings_stored == 1 and watched.settings_applied == 2
-    watched.process_pushed()
-    assert watched.settings_stored == 2
+    feed = watched.feeds["cpu"]
+    assert feed.settings_stored == feed.settings_applied == 2, "the newest ones were written"
 
 
 def test_an_apply_is_taken_back_and_the_threshold_alone_makes_no_track(watched):
@@ -222,6 +235,17 @@ def test_a_new_track_is_filled_in_slices_and_says_how_far_it_is(watched, monkeyp
     while watched.fill_tracks():
         shares.append(watched.progress("wave", track))
     assert shares == [0.25, 0.5, 0.75, 1.0]
+
+
+def test_tracks_of_a_long_buffer_are_fewer_the_last_requested_stay(watched, clock, monkeypatch):
+    kept = watched.feeds["wave"].tape.kept
+    monkeypatch.setattr(room, "MAX_TRACK_VALUES", 3 * kept)
+    for window in range(10, 20):
+        clock.now += 0.01
+        watched.request_track("wave", Settings("EWMA", window))
+    watched.evict_idle_tracks(clock.now)
+    spare = [key for key in watched.feeds["wave"].tracks if key[0] == "EWMA"]
+    assert [window for _, window, *_ in spare] == [17, 18, 19]
 
 
 def test_there_are_at_most_so_many_tracks_and_the_applied_ones_stay(watched, clock):

@@ -277,7 +277,7 @@ class RedlineMachine(RuleBasedStateMachine):
             model.changes.append((len(model.time), now))
         model.applied = now
         self.beat()
-        assert self.monitor.settings_stored == self.monitor.settings_applied
+        assert self.monitor.wait_until_stored(patience=0.0)
         self.check(name)
 
     # --- what people say

@@ -21,6 +21,7 @@ from redline.feedback.labels import (
     MISSED_LABEL,
     Label,
     LabelError,
+    LabelledRows,
     LabelPersistence,
     LabelRegistry,
     merge_labels,
@@ -140,6 +141,21 @@ def test_merging_equals_asking_of_each_row_who_spoke_last(spoken):
         assert (truth.anomalous[row], truth.judged[row]) == (last == MISSED_LABEL, last is not None)
 
 
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    st.lists(st.integers(0, 12).map(float), min_size=1, max_size=12),
+    st.integers(-2, 28),
+    st.integers(0, 10),
+)
+def test_the_rows_of_a_label_are_those_that_a_scan_finds_whatever_their_order(times, start, length):
+    time = np.array(times)
+    label = said(MISSED_LABEL, start / 2, (start + length) / 2)
+    rows = np.flatnonzero((time >= label.start) & (time <= label.end))
+    if not len(rows) and time.min() <= label.start and label.end <= time.max():
+        rows = np.array([int(np.abs(time - (label.start + label.end) / 2).argmin())])
+    assert LabelledRows(time).of_label(label).tolist() == rows.tolist()
+
+
 # --- validation
 
 
@@ -147,11 +163,18 @@ def test_merging_equals_asking_of_each_row_who_spoke_last(spoken):
     ("label", "features", "words"),
     [
         (said("odd", 1), 1, "kind: wanted expected or missed; came 'odd'"),
-        (said(MISSED_LABEL, math.nan), 1, "start: wanted seconds since the Unix epoch; came nan"),
+        (said(MISSED_LABEL, 0, 1e300), 1, "end: wanted .* in the years 1 to 9999; came 1e.300"),
+        (said(MISSED_LABEL, -1e300, 0), 1, "start: wanted .* in the years 1 to 9999; came -1e.300"),
+        (said(MISSED_LABEL, 1, note="\ud800"), 1, "note: wanted text that UTF-8 can hold"),
+        (
+            said(MISSED_LABEL, math.nan),
+            1,
+            "start: wanted seconds since .*; came nan",
+        ),
         (
             said(MISSED_LABEL, 1)._replace(end="tomorrow"),
             1,
-            "end: wanted seconds since the Unix epoch; came 'tomorrow'",
+            "end: wanted seconds since the Unix epoch, .*; came 'tomorrow'",
         ),
         (said(MISSED_LABEL, 1)._replace(start=True), 1, "start: .* came True"),
         (said(MISSED_LABEL, 2, 1), 1, "end: wanted a time not before the start, 2.0; came 1.0"),
@@ -205,6 +228,18 @@ def test_one_stream_may_not_fill_the_memory(monkeypatch):
     with pytest.raises(LabelError, match="at most 2 of one stream"):
         mine.add(said(MISSED_LABEL, 3))
     mine.add(said(MISSED_LABEL, 3)._replace(stream="wave"))
+
+
+def test_all_streams_together_may_not_fill_the_memory(monkeypatch):
+    monkeypatch.setattr(labels, "MAX_ALL_LABELS", 2)
+    mine = LabelRegistry()
+    first = mine.add(said(MISSED_LABEL, 1))
+    mine.add(said(MISSED_LABEL, 2)._replace(stream="wave"))
+    with pytest.raises(LabelError, match="at most 2 of all streams"):
+        mine.add(said(MISSED_LABEL, 3)._replace(stream="iot"))
+    mine.remove(first.id)
+    assert mine.of_stream("cpu") == []
+    mine.add(said(MISSED_LABEL, 3)._replace(stream="iot"))
 
 
 # --- proposals

@@ -160,6 +160,29 @@ def test_in_the_cool_down_an_alarm_is_more_of_the_same_and_calls_nobody(incident
     assert incidents.find().total == 2
 
 
+def test_a_note_on_an_ended_incident_does_not_keep_it_from_opening_again(incidents):
+    incidents.fold(batch([4, *QUIET]), now=0.0)
+    (incident,) = incidents.find().incidents
+    noted = incidents.annotate(incident.id, "ann", 7.0, "the door")
+    assert (noted.what, noted.notify, noted.incident.state) == ("noted", False, "resolved")
+    again = incidents.fold(batch([0, 4, *QUIET], first=6), now=0.0)
+    assert whats(again) == [("reopened", False), ("resolved", False)]
+    (incident,) = incidents.find().incidents
+    assert [entry.note for entry in incident.history if entry.what == "noted"] == ["the door"]
+
+
+def test_openings_are_numbered_over_all_streams_without_those_that_are_snoozed(incidents):
+    first, *_ = incidents.fold(batch([4]), now=0.0)
+    incidents.fold(batch([0, 7], first=1), now=0.0)  # worse
+    incidents.fold(batch([4], name="oven"), now=0.0)
+    assert incidents.newest_opening == 3
+    assert [i.stream for i in incidents.opened_since(0)] == ["cpu", "oven"]
+    assert [i.stream for i in incidents.opened_since(2)] == ["oven"]
+    incidents.snooze(first.incident.id, "ann", 0.0, "1 h")
+    incidents.fold(batch([0] * 20 + [4], first=3), now=60.0)
+    assert incidents.find().total == 3 and incidents.newest_opening == 3
+
+
 def test_an_anomaly_without_an_alarm_begins_nothing_but_is_counted_in_what_there_is(incidents):
     assert incidents.fold(batch([4, 5, 4], called=()), now=0.0) == []
     incidents.fold(batch([4, 5, 4], called=(1,), first=3), now=0.0)
@@ -412,6 +435,33 @@ def test_a_replaced_stream_begins_anew(incidents):
     (again,) = incidents.fold(batch([3.5]), now=2.0)
     assert again.what == "opened" and again.incident.id != opened.incident.id
     assert incidents.reset_stream("wave", now=1.0) == []
+
+
+def test_a_stream_that_is_gone_leaves_no_watch_but_for_a_snooze():
+    saved = []
+    incidents = Incidents(POLICY, saved.append)
+    (opened,) = incidents.fold(batch([0, 0, 3.5]), now=0.0)
+    assert list(incidents.watches) == ["cpu"]
+    incidents.reset_stream("cpu", now=1.0)
+    assert incidents.watches == {} and list(saved[-1].dropped) == ["cpu"]
+    incidents.mark_notified(opened.incident.id, "info")
+    assert incidents.watches == {} and incidents.get(opened.incident.id).notified_severity == "info"
+    with pytest.raises(IncidentSettled):
+        incidents.acknowledge(opened.incident.id, "ann", 2.0)
+    (opened,) = incidents.fold(batch([0, 0, 3.5]), now=3.0)
+    incidents.snooze(opened.incident.id, "ann", 3.0, "10 min")
+    incidents.reset_stream("cpu", now=4.0)
+    (again,) = incidents.fold(batch([3.5]), now=5.0)
+    assert again.incident.state == "snoozed", "the snooze of the stream goes on"
+
+    def full(rows):
+        raise OSError("the disk is full")
+
+    incidents.save = full
+    before = dict(incidents.watches)
+    with pytest.raises(OSError, match="full"):
+        incidents.reset_stream("cpu", now=5_000.0)
+    assert incidents.watches == before and incidents.get(again.incident.id).live
 
 
 def test_calls_that_reached_nobody_are_known_at_the_next_start(incidents):

@@ -19,8 +19,9 @@ from redline.api.service import ServerOptions, assemble_service
 from redline.engine.feed import MonitoredStream
 from redline.engine.monitor import Monitor
 from redline.feedback.labels import Label
-from redline.page import layout, panels, query, redraw, upload
+from redline.page import compare, layout, panels, query, redraw, upload
 from redline.page.actions import add_label, find_proposal
+from redline.page.brush import brush_data
 from redline.page.dash_app import require_one_process
 from redline.page.link import settings_from_link
 from redline.page.query import ViewQuery
@@ -28,8 +29,9 @@ from redline.settings import ServerSettings, Settings, initial_settings
 from redline.sources import csv
 from redline.sources.csv_cells import CsvError
 from redline.sources.pushed import RESERVED_NAMES
+from redline.sources.recording import Columns, Recording
 from redline.storage.sqlite import SqliteStore
-from streams import KINDS, STREAMS
+from streams import KINDS, STREAMS, Chunk
 
 IDS = """tick domain detector window threshold chart explain points anomalies rate status clock age
 alarms precision recall curve history compare pause speed golive apply undo export share upload
@@ -166,6 +168,29 @@ def test_a_browser_is_sent_only_what_it_lacks_and_both_ways_show_the_same(servic
     assert named["yaxis"] == again["layout"]["yaxis"] and named["xaxis"] == again["layout"]["xaxis"]
 
 
+@pytest.mark.parametrize("other", [{"detector": "EWMA"}, {"window": 90}])
+def test_a_plot_drawn_before_its_track_was_ready_is_sent_again_with_band_and_scores(
+    service, monitor, other
+):
+    def ask(held: Any) -> Any:
+        answer = redraw.redraw(
+            ViewQuery(service, "wave", Settings(**other), 600), "light", {}, "event", held
+        )
+        return answer["chart"], json.loads(json.dumps(answer["seen"]))
+
+    _, held = ask(None)
+    assert not held["whole"]
+    while monitor.fill_tracks():
+        pass
+    monitor.backfill(monitor.feeds["wave"], 5)
+    while monitor.fill_tracks():
+        pass
+    chart, held = ask(held)
+    chart = json.loads(orjson.dumps(chart))
+    scores = next(trace["y"] for trace in chart["data"] if trace["name"] == "score")
+    assert held["whole"] and None not in scores[-600:]
+
+
 def test_what_many_look_at_is_drawn_once_until_somebody_says_what_is_true(service, monitor):
     first = redrawn(service)["chart"]
     assert redrawn(service)["chart"] is first
@@ -222,7 +247,7 @@ def test_a_plot_is_sent_whole_only_when_its_first_step_moves(service, monitor):
 
 def test_a_moved_threshold_only_compares_and_numbers_say_old_and_new(service, monitor):
     before = query.ViewQuery(service, "wave", Settings(threshold=2.0), 600)
-    numbers = panels.preview_numbers(before, "row")
+    numbers = panels.preview_numbers(before, "event")
     old = before.applied_metrics()
     new = before.preview_metrics()
     assert new.alarms > old.alarms and len(monitor.feeds["wave"].tracks) == 1
@@ -230,6 +255,34 @@ def test_a_moved_threshold_only_compares_and_numbers_say_old_and_new(service, mo
         f"{old.alarms:,} → ",
         f"{new.alarms:,}",
     ]
+
+
+def test_numbers_that_stand_together_count_the_same(service):
+    seen = ViewQuery(service, "wave", Settings(threshold=2.5), 600)
+    found = seen.preview_metrics()
+
+    def last(by):
+        numbers = panels.preview_numbers(seen, by)
+        return {name: parts[-1].children for name, parts in numbers.items()}
+
+    steps = last("row")
+    assert steps["alarms"] == f"{found.anomalies:,} steps" != f"{found.alarms:,} steps"
+    caught, total = (int(word) for word in steps["caught"].split()[::2])
+    assert steps["recall"] == f"{caught / total:.2f}"
+    events = last("event")
+    assert events["alarms"] == f"{found.alarms:,}"
+    assert events["caught"] == f"{found.hits} of {found.events}"
+    assert events["recall"] == f"{found.hits / found.events:.2f}"
+
+
+@pytest.mark.parametrize("threshold", [1.5, 2.0, 3.0, 5.0])
+def test_no_mark_lies_in_a_missed_event_and_none_says_other_than_its_event(service, threshold):
+    seen = ViewQuery(service, "wave", Settings(threshold=threshold), 3_000).view
+    red = {mark.row: mark.outcome for mark in seen.marks}
+    assert red and {event.outcome for event in seen.truth} >= {"caught"}
+    for event in seen.truth:
+        inside = {red[row] for row in range(event.first, event.last + 1) if row in red}
+        assert inside <= {event.outcome} and not (inside and event.outcome == "missed")
 
 
 def test_without_labels_nothing_is_invented(service, monitor):
@@ -261,6 +314,198 @@ def test_a_dropped_file_becomes_your_data_and_a_bad_one_leaves_it_as_it_was(moni
     assert monitor.feeds[layout.YOUR_DATA].end == 900
 
 
+def long_recording(rows=24_000, features=1):
+    """Return a labelled recording with a spike every 1,000 rows, and its spikes."""
+    x = np.random.default_rng(5).normal(size=(rows, features))
+    spikes = np.arange(700, rows, 1_000)
+    x[spikes] += 12
+    label = np.zeros((rows, features), np.int8)
+    label[spikes] = KINDS.index("point")
+    names = tuple(f"load {i}" for i in range(features))
+    time = np.arange(rows) * 60.0 + 1.7e9
+    return Recording("long.csv", Chunk(time, x, label), Columns("time", names), {}), spikes
+
+
+def test_every_row_of_a_file_is_scored_and_reached_and_the_numbers_beside_it_agree(monitor):
+    recording, spikes = long_recording()
+    upload.show_recording(monitor, recording, b"", recording.total)
+    service = assemble_service(lambda store: monitor)
+    feed = monitor.feeds[layout.YOUR_DATA]
+    settings = Settings(threshold=7.0)
+    seen = ViewQuery(service, layout.YOUR_DATA, settings, 600)
+    numbers = seen.preview_metrics()
+    applied = seen.applied_metrics()
+    assert (numbers.events, numbers.hits, numbers.false_alarms) == (24, 24, 0)
+    assert (applied.steps, applied.anomalies) == (feed.points, feed.anomalies)
+    assert seen.coverage == "over all 24,000 steps"
+    oldest = ViewQuery(service, layout.YOUR_DATA, settings, 600, 600 + spikes[0]).view
+    assert spikes[0] in [oldest.first + mark.row for mark in oldest.marks]
+
+
+def test_a_long_range_is_thinned_after_scoring_and_keeps_every_anomalous_step(monitor):
+    recording, spikes = long_recording()
+    upload.show_recording(monitor, recording, b"", recording.total)
+    service = assemble_service(lambda store: monitor)
+    settings = Settings(threshold=7.0)
+    seen = ViewQuery(service, layout.YOUR_DATA, settings, 1_000_000).view
+    assert len(seen.time) < 12_000 and seen.first == 0
+    assert [int(seen.steps[mark.row]) for mark in seen.marks] == spikes.tolist()
+    assert [int(seen.steps[event.first]) for event in seen.truth] == spikes.tolist()
+    assert seen.x[:, 0].max() == recording.x.max() and seen.x[:, 0].min() == recording.x.min()
+    assert not seen.breaks.any()
+    earlier = ViewQuery(service, layout.YOUR_DATA, settings, 1_000_000, 23_000).view
+    kept = set(seen.steps.tolist())
+    assert len(earlier.time) < len(seen.time)
+    assert set(earlier.steps[:-1].tolist()) <= kept, "a row once drawn stays"
+    drawn = redraw.redraw(
+        ViewQuery(service, layout.YOUR_DATA, settings, 1_000_000), "light", {}, "event", None
+    )
+    assert len(orjson.dumps(drawn["chart"])) < 1_500_000
+
+
+def test_of_a_file_beyond_the_limit_every_row_is_scored_and_the_page_says_what_is_shown(
+    monitor, monkeypatch
+):
+    monkeypatch.setattr("redline.engine.monitor.MAX_RECORDING_VALUES", 20_000)
+    recording, spikes = long_recording(features=2)
+    upload.show_recording(monitor, recording, b"", recording.total)
+    service = assemble_service(lambda store: monitor)
+    feed = monitor.feeds[layout.YOUR_DATA]
+    assert feed.tape.kept == 10_000 and feed.finalized == 24_000
+    found = {anomaly.step for anomaly in feed.journal}
+    assert set(spikes.tolist()) <= found
+    seen = ViewQuery(service, layout.YOUR_DATA, Settings(), 600)
+    assert seen.coverage == "over the last 10,000 of 24,000 steps"
+
+
+def test_the_brush_shows_the_whole_buffer_its_anomalies_and_what_is_in_sight(service, monitor):
+    recording, spikes = long_recording()
+    upload.show_recording(monitor, recording, b"", recording.total)
+    service = assemble_service(lambda store: monitor)
+    query = ViewQuery(service, layout.YOUR_DATA, Settings(threshold=7.0), 600, 12_000)
+    shown = brush_data(query, None)
+    assert (shown["first"], shown["end"]) == (0, 24_000)
+    assert (shown["left"], shown["right"], shown["live"]) == (11_400, 12_000, False)
+    assert np.round(np.array(shown["marks"]) * 24_000, -1).tolist() == spikes.tolist()
+    assert len(shown["line"]) == 600 and max(filter(None, shown["line"])) == 1.0
+    assert shown["text"] == "10 h of 17 d" and 0 < shown["learning"] < 0.01
+    edges = [recording.time[11_700] * 1_000, recording.time[11_760] * 1_000]
+    zoomed = brush_data(query, edges)
+    assert (zoomed["left"], zoomed["right"]) == (11_700, 11_760)
+    assert len(orjson.dumps(shown)) < 6_000
+
+
+def test_nothing_is_expected_beyond_what_a_stream_can_physically_be():
+    monitor = Monitor({"cpu": MonitoredStream(STREAMS["cpu"](seed=3))})
+    monitor.backfill(monitor.feeds["cpu"], 3_000)
+    service = assemble_service(lambda store: monitor)
+    feed = monitor.feeds["cpu"]
+    wide = Settings(threshold=6.0)
+    free = feed.applied_track.bounds(6.0, 0, 3_000)[0]
+    assert np.nanmin(free) < -5, "the detector alone expects less than 0 %"
+    seen = ViewQuery(service, "cpu", wide, 3_000).view
+    assert np.nanmin(seen.low) == 0.0 and np.nanmax(seen.high) <= 100.0
+    assert seen.clock == "simulated time, UTC"
+    assert feed.journal and all(0 <= anomaly.low <= anomaly.high <= 100 for anomaly in feed.journal)
+
+
+def test_a_sparkline_shows_the_feature_that_is_anomalous_and_only_its_marks(monitor):
+    x = np.random.default_rng(6).normal(size=(900, 2))
+    x[850, 1] += 40
+    x[800, 0] += 12
+    columns = Columns("time", ("calm", "loud"))
+    recording = Recording("two.csv", Chunk(np.arange(900) + 1.7e9, x, None), columns, {})
+    upload.show_recording(monitor, recording, b"", 900)
+    feed = monitor.feeds[layout.YOUR_DATA]
+    feed.applied = Settings(threshold=8.0)
+    spark = query.sparkline(feed, False, 0)
+    assert spark["name"] == "loud"
+    assert [spark["line"][mark][1] for mark in spark["marks"]] == [1.0], "only on its own line"
+
+
+def test_of_sixty_columns_eight_are_drawn_the_worst_first_and_a_visitor_may_choose(monitor):
+    x = np.random.default_rng(8).normal(size=(900, 60))
+    for feature, size in ((41, 90), (7, 60), (23, 30)):
+        x[850, feature] += size
+    columns = Columns("time", tuple(f"c{i}" for i in range(60)))
+    recording = Recording("wide.csv", Chunk(np.arange(900) + 1.7e9, x, None), columns, {})
+    upload.show_recording(monitor, recording, b"", 900)
+    service = assemble_service(lambda store: monitor)
+
+    def ask(held=None, chosen=None):
+        seen = ViewQuery(service, layout.YOUR_DATA, Settings(threshold=8.0), 600)
+        answer = redraw.redraw(seen, "light", {}, "event", held, chosen)
+        chart = (
+            json.loads(orjson.dumps(answer["chart"])) if answer["chart"] is not no_update else {}
+        )
+        lanes = [trace["name"] for trace in chart.get("data", ()) if trace["name"][0] == "c"]
+        return lanes, json.loads(json.dumps(answer["seen"])), answer
+
+    lanes, held, answer = ask()
+    assert lanes[:3] == ["c41", "c7", "c23"] and len(lanes) == 8
+    assert answer["lanes"][:2] == ["c0", "c1"] and not answer["no_lanes"]
+    assert answer["lanes_said"] == "8 of 60 columns are drawn, the worst first"
+    assert not ask(held)[0], "what is drawn stays"
+    lanes, held, answer = ask(held, ["c5", "gone", "c7"])
+    assert lanes == ["c5", "c7"] and "also anomalous: c23, c41" in answer["lanes_said"]
+
+
+def test_behind_a_preview_stand_the_marks_that_only_the_applied_settings_have(service, monitor):
+    feed = monitor.feeds["wave"]
+    applied = ViewQuery(service, "wave", feed.applied, 3_000).view
+    assert applied.faint == () and len(applied.marks) > 3
+    preview = ViewQuery(service, "wave", Settings(threshold=7.0), 3_000).view
+    red = set(np.flatnonzero(preview.red.any(axis=1)).tolist())
+    lost = set(np.flatnonzero(applied.red.any(axis=1)).tolist()) - red
+    assert lost and {row for row, _ in preview.faint} == lost
+    chart = redraw.chart_figure(
+        ViewQuery(service, "wave", Settings(threshold=7.0), 3_000),
+        {"theme": "light", "stream": "s", "revision": 0, "zoom": None, "lanes": [0]},
+        None,
+    )
+    name = "only under the applied settings"
+    (faint,) = [trace for trace in chart["data"] if trace["name"] == name]
+    assert len(faint["x"]) == len(lost) and faint["marker"]["line"]["dash"] == "dot"
+
+
+@pytest.mark.parametrize("other", [{"threshold": 2.5}, {"detector": "EWMA", "window": 90}])
+def test_other_settings_replace_band_and_scores_and_leave_the_lines(service, monitor, other):
+    """Applied to what the browser holds, the patch makes the plot that is sent whole."""
+
+    def ask(settings, held):
+        query = ViewQuery(service, "wave", settings, 600)
+        answer = redraw.redraw(query, "light", {}, "event", held)
+        chart = answer["chart"]
+        sent = None if chart is no_update else json.loads(orjson.dumps(chart))
+        return sent, json.loads(json.dumps(answer["seen"]))
+
+    held_chart, held = ask(Settings(), None)
+    first, waiting = (None, held) if "threshold" in other else ask(Settings(**other), held)
+    assert first is None and waiting["look"] == held["look"], "the old plot stays meanwhile"
+    monitor.backfill(monitor.feeds["wave"], 3)
+    while monitor.fill_tracks():
+        pass
+    patch, held = ask(Settings(**other), waiting)
+    for op in patch["operations"]:
+        *path, last = op["location"]
+        place = held_chart
+        for key in path:
+            place = place[key]
+        value = op["params"]["value"]
+        if op["operation"] == "Extend":
+            place[last].extend(value)
+        else:
+            place[last] = value
+    whole, _ = ask(Settings(**other), None)
+    for mine, sent in zip(held_chart["data"], whole["data"], strict=True):
+        for axis in ("x", "y"):
+            a, b = (np.array(trace.get(axis, []), float) for trace in (mine, sent))
+            assert a.shape == b.shape and np.allclose(a, b, rtol=1e-4, atol=1e-3, equal_nan=True)
+    assert held["points"] == len(whole["data"][0]["x"])
+    assert len(json.dumps(patch)) < 0.6 * len(json.dumps(whole))
+    assert held_chart["layout"]["meta"] == whole["layout"]["meta"]
+
+
 def test_a_link_is_followed_and_a_wrong_one_says_what_is_wrong(monitor):
     link = "?domain=wave&detector=EWMA&window=30&threshold=4.5&range=2000"
     assert settings_from_link(monitor, link)["window"] == 30
@@ -269,12 +514,12 @@ def test_a_link_is_followed_and_a_wrong_one_says_what_is_wrong(monitor):
 
 
 def test_every_detector_has_its_row_in_compare(service, monitor):
-    panels.comparison_rows(service, monitor.feeds["wave"], Settings(), "row")
+    compare.comparison_rows(service, monitor.feeds["wave"], Settings(), "row")
     while monitor.fill_tracks():
         pass
-    rows = panels.comparison_rows(service, monitor.feeds["wave"], Settings(), "row")
+    rows = compare.comparison_rows(service, monitor.feeds["wave"], Settings(), "row")
     names = [row.children[0].children.children for row in rows]
-    assert sorted(names) == sorted(DETECTORS) and all(len(row.children) == 8 for row in rows)
+    assert sorted(names) == sorted(DETECTORS) and all(len(row.children) == 9 for row in rows)
 
 
 def test_a_detector_that_refuses_has_a_row_that_says_why(service, monitor, monkeypatch):
@@ -282,10 +527,10 @@ def test_a_detector_that_refuses_has_a_row_that_says_why(service, monitor, monke
         def __post_init__(self):
             raise ValueError("wanted a window of at least 200 steps; came 60; choose a longer one")
 
-    monkeypatch.setattr("redline.page.panels.DETECTORS", {**DETECTORS, "picky": Picky})
+    monkeypatch.setattr("redline.page.compare.DETECTORS", {**DETECTORS, "picky": Picky})
     for module in ("redline.engine.track", "redline.settings"):
         monkeypatch.setattr(f"{module}.DETECTORS", {**DETECTORS, "picky": Picky})
-    rows = panels.comparison_rows(service, monitor.feeds["wave"], Settings(), "row")
+    rows = compare.comparison_rows(service, monitor.feeds["wave"], Settings(), "row")
     assert len(rows) == len(DETECTORS) + 1
     name, reason = rows[-1].children
     assert name.children.children == "picky" and "at least 200 steps" in reason.children

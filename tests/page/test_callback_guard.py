@@ -44,6 +44,9 @@ SERVER_CALLBACKS = (
     "upload-said.children",
     "injected.children",
     "download.data",
+    "finding.data",
+    "wall.data",
+    "streams-found.children",
 )
 LOADS = b"time,load,heat\n" + b"".join(
     b"2026-01-05 00:%02d,%d,%d\n" % (i, i, -i) for i in range(60)
@@ -128,7 +131,10 @@ VALID: dict[str, list[Any]] = {  # element.property -> odd values that are allow
     "window.value": [10, 500],
     "threshold.value": [1.5, 12, 3],
     "direction.value": ["both", "high", "low"],
+    "lanes.value": [None, [], ["CPU"], ["no such column"]],
     "by.value": ["row", "event"],
+    "finding.data": [None, {"id": 0, "taken": False}, {"id": 2**40, "taken": True}],
+    "compare-at.value": ["shared", "best"],
     "shown.data": [None, "wave", "nowhere"],
     "names.data": [None, [], ["wave"], ["nowhere"]],
     "speed.value": [1, 100],
@@ -151,20 +157,35 @@ VALID: dict[str, list[Any]] = {  # element.property -> odd values that are allow
         {"revision": 1, "range": ["2026-01-05", "2026-01-05 12:00:00.1234"]},
         {"range": [5, -5]},
     ],
-    "goto.data": [None, {"step": -(2**53), "asked": 1}, {"step": 2**53, "asked": 1e9}, STEP],
+    "goto.data": [
+        None,
+        {"step": -(2**53), "asked": 1},
+        {"step": 2**53, "asked": 1e9},
+        STEP,
+        STEP | {"stream": "iot"},
+        STEP | {"stream": "no"},
+    ],
     "act.data": [
         None,
         *(
             {"incident": "x", "act": act, "asked": 0}
             for act in ("resolve", "expected", "snooze 1 h")
         ),
+        {"incident": "x", "act": "note", "asked": 0, "note": "<b>"},
     ],
     "seen.data": [None],
-    "chart.clickData": [
+    "picked.data": [
         None,
-        {"points": [{"x": "2026-01-05 00:00"}]},
-        {"points": [{"x": 0, "y": []}]},
+        {"stream": "x", "range": ["2026-01-05 00:00", "2026-01-05 00:00"]},
+        {"stream": "", "range": [5, -5]},
     ],
+    "heard.data": [None, 0, 2**53],
+    "opened.data": [None, [], ["oven"], ["nowhere", "wave"]],
+    "search.value": [None, "", "wa", "<b>"],
+    "incident-scope.value": ["stream", "all"],
+    "incident-severity.value": ["info", "critical"],
+    "incident-state.value": ["any", "live", "resolved"],
+    "incident-stream.value": [None, "", "wave", "\u202e"],
     "curve.clickData": [
         None,
         {"points": [{"x": 1e300}]},
@@ -473,6 +494,11 @@ def test_the_page_opens_no_web_socket(page: Page) -> None:
     ):
         pass
     assert refused.value.code == 4_403
+
+
+@pytest.mark.parametrize("path", ["os/__init__.py", "dash/../../app.py", "dash_renderer/none.js"])
+def test_a_file_that_is_none_of_the_page_is_not_found(page: Page, path: str) -> None:
+    assert page.client.get(f"/_dash-component-suites/{path}").status_code == 404
 
 
 def test_a_value_without_a_rule_is_found_when_the_page_is_made(page: Page) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from redline.page import figure, layout
 from redline.page.figure import build_figure
-from redline.page.view import Mark, View, ViewEvent
+from redline.page.view import Gap, Mark, View, ViewEvent
 
 RED = {"light": "#D6001C", "dark": "#FF5A5F"}
 
@@ -57,7 +57,7 @@ def test_the_names_and_the_one_red_that_scripts_rely_on(theme):
     assert anomaly["marker"]["color"] == RED[theme] and len(anomaly["x"]) == 3
     assert len(named(figure, "expected")) == 2 and len(named(figure, "load")) == 1
     reds = [trace["name"] for trace in figure["data"] if RED[theme] in str(trace)]
-    assert set(reds) == {"anomaly", "above threshold"}
+    assert set(reds) == {"anomaly", "above threshold", "anomalous"}
 
 
 def test_severity_and_outcome_are_shown_by_shape_too():
@@ -104,10 +104,69 @@ def test_missing_values_and_jumps_in_time_are_holes_and_x_goes_on_strictly():
         {"data": figure.line_traces(seen(x=x, breaks=np.arange(50) == 20), "light", 0)}, "load"
     )[0]
     assert (
-        np.flatnonzero(np.isnan(line["y"])).tolist() == [5, 20]
-        and len(line["x"]) == len(line["y"]) == 51
+        np.flatnonzero(np.isnan(line["y"])).tolist() == [5, 20, 21]
+        and len(line["x"]) == len(line["y"]) == 52
     )
     assert (np.diff(line["x"]) > 0).all()
+
+
+def test_where_nothing_is_known_band_and_score_have_no_area():
+    x = np.random.default_rng(1).normal(size=(50, 1))
+    low, high, score = x - 1, x + 1, np.ones(50)
+    for gone in (low, high, score):
+        gone[:4] = np.nan
+        gone[20:25] = np.nan
+    breaks = np.arange(50) == 40
+    traces = figure.line_traces(
+        seen(x=x, low=low, high=high, score=score, breaks=breaks), "light", 0
+    )
+    bottom, top = (trace["y"] for trace in traces if trace["name"] == "expected")
+    assert np.isnan(bottom[:4]).all() and np.isfinite(bottom[4:]).all()
+    flat = [*range(20, 25), 40, 41]
+    assert np.flatnonzero(bottom[4:] == top[4:]).tolist() == [row - 4 for row in flat]
+    (strip,) = named({"data": traces}, "score")
+    assert np.flatnonzero(strip["y"] < 0).tolist() == flat and np.isnan(strip["y"][:4]).all()
+
+
+def test_a_gap_is_hatched_in_its_lane_with_a_text_and_learning_is_shaded():
+    gaps = (Gap(1_010.0, 1_018.0, 1, "no data"), Gap(1_040.0, 1_050.0, None, "learning"))
+    drawn = figure.build_figure(seen(features=2, gaps=gaps), "light", 50, "r")
+    first, second = named(drawn, "no data")
+    assert not first["x"] and second["x"][:4] == [1_010_000.0] * 2 + [1_018_000.0] * 2
+    assert second["fillpattern"]["shape"] and second["yaxis"] == "y2"
+    low, high = drawn["layout"]["yaxis2"]["range"]
+    assert second["y"][:4] == [low, high, high, low]
+    texts = [note["text"] for note in drawn["layout"]["annotations"]]
+    assert texts.count("no data") == 1 and texts.count("learning") == 1
+    greys = [shape["x0"] for shape in drawn["layout"]["shapes"] if shape["type"] == "rect"]
+    assert 1_040_000.0 in greys
+
+
+def test_an_anomalous_stretch_of_the_line_is_red_and_only_isolated_steps_are_whole_dots():
+    red = np.zeros((50, 1), bool)
+    red[[7, 20, 21, 30, 31, 32]] = True
+    marks = [Mark(20, 0, "critical", "", "why"), Mark(21, 0, "critical", "", "why", leads=False)]
+    drawn = figure.build_figure(seen(red=red, marks=marks), "light", 50, "r")
+    (line,) = named(drawn, "anomalous")
+    rows = [None if np.isnan(x) else round((x / 1_000 - 1_000) / 2) for x in line["x"]]
+    assert rows == [20, 21, None, 30, 31, 32]
+    assert line["line"]["color"] == RED["light"] and len(line["y"]) == len(line["x"])
+    (anomaly,) = named(drawn, "anomaly")
+    assert anomaly["marker"]["size"] == [figure.SIZES["critical"], figure.SMALL]
+
+
+def test_an_axis_carries_the_prefix_of_its_unit_and_the_hover_its_words_as_they_are():
+    view = seen(features=2)._replace(units=("B/s", "lots"), names=("disk <b>", "heat"))
+    drawn = figure.build_figure(view, "light", 50, "r")["layout"]
+    assert (drawn["yaxis"]["ticksuffix"], drawn["yaxis2"]["ticksuffix"]) == ("B/s", "")
+    assert drawn["yaxis"]["exponentformat"] == "SI", "not 1B for a thousand million"
+    assert drawn["meta"]["lanes"] == [
+        {"name": "disk <b>", "unit": "B/s", "si": True},
+        {"name": "heat", "unit": "lots", "si": False},
+    ]
+    clock = view._replace(clock="simulated time, UTC")
+    texts = [note["text"] for note in figure.layout_annotations(clock, "light", 50)]
+    assert "simulated time, UTC" in texts
 
 
 def test_a_long_anomaly_is_one_shaded_span():
@@ -115,13 +174,17 @@ def test_a_long_anomaly_is_one_shaded_span():
     assert [(s["x0"], s["x1"]) for s in spans] == [(1_070_000.0, 1_094_000.0)]
 
 
-def test_a_missed_event_is_an_outline_and_a_caught_one_is_hatched():
-    events = [ViewEvent(7, 7, "point", "caught"), ViewEvent(40, 44, "drift", "missed")]
+def test_a_missed_event_is_an_outline_a_caught_one_filled_and_one_without_alarm_hatched():
+    events = [
+        ViewEvent(7, 7, "point", "caught"),
+        ViewEvent(40, 44, "drift", "missed"),
+        ViewEvent(46, 46, "point", "seen, no alarm"),
+    ]
     (truth,) = named(figure.build_figure(seen(truth=events), "light", 50, "r"), "truth")
     assert truth["marker"]["color"][1] == "rgba(0,0,0,0)"
-    assert truth["marker"]["pattern"]["shape"] == ["/", ""]
+    assert truth["marker"]["pattern"]["shape"] == ["", "", "/"]
     assert truth["x"][1] > 0
-    assert truth["text"] == ["point, caught", "drift, missed"]
+    assert truth["text"] == ["point, caught", "drift, missed", "point, seen, no alarm"]
 
 
 def test_an_axis_grows_at_once_and_gives_back_slowly():
@@ -139,7 +202,7 @@ def test_an_axis_grows_at_once_and_gives_back_slowly():
 def test_a_detector_without_a_band_and_a_view_without_rows_are_drawn_too():
     no_band = seen(low=None, high=None)
     assert figure.build_figure(no_band, "light", 50, "r")["data"][0]["y"].size == 50
-    texts = [note["text"] for note in figure.layout_annotations(no_band, "light")]
+    texts = [note["text"] for note in figure.layout_annotations(no_band, "light", 50)]
     assert "load, %, no band" in texts
     empty = seen(0, marks=[], spans=[])
     assert figure.build_figure(empty, "dark", 50, "r")["data"]

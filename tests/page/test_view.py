@@ -40,7 +40,8 @@ def track_rows(score, x=None, stream=STREAM, first=100, **changes):
 def test_a_mark_says_value_expected_range_deviations_and_which_in_a_row():
     seen = make_view(track_rows([1, 4, 5, 1], [30, 90, 97, 30]), 3.5, None, None)
     assert [(m.row, m.severity) for m in seen.marks] == [(1, "info"), (2, "info")]
-    assert seen.marks[1].reason == "97 %, expected 20 to 45, 5.0 σ above, second in a row"
+    reason = "97 %, expected 20 to 45, 5.0 σ above, second in a row"
+    assert seen.marks[1].reason == f"{reason}, severity 71 of 100"
     assert (
         seen.sentence
         == "CPU was unusual at 13:53:22: 97 %, expected 20 to 45, 5.0 σ above, second in a row."
@@ -100,7 +101,7 @@ def test_a_mark_belongs_to_each_feature_above_the_threshold_else_to_the_one_that
 def test_a_detector_without_a_band_says_its_score():
     assert (
         make_view(track_rows([1, 6.04], low=None, high=None), 3.5, None, None).marks[0].reason
-        == "30.0 %, score 6.0 σ"
+        == "30.0 %, score 6.0 σ, severity 82 of 100"
     )
 
 
@@ -109,7 +110,46 @@ def test_the_line_breaks_where_time_jumps_and_not_where_it_repeats_or_goes_back(
     assert np.flatnonzero(view.line_breaks(time, 1.0)).tolist() == [6]
 
 
+def test_gaps_are_runs_without_a_value_or_jumps_in_time_and_learning_is_no_opinion():
+    two = SimpleNamespace(title="T", names=("a", "b"), units=("", ""), period=1.0)
+    x = np.ones((8, 2))
+    x[3] = np.nan
+    x[5, 1] = np.nan
+    score = [math.nan, math.nan, 1, math.nan, 1, 1, 1, math.nan]
+    rows = track_rows(score, x, two)
+    time = rows.time.copy()
+    time[7] += 9
+    seen = make_view(rows._replace(time=time, scored=107), 3.5, None, None)
+    found = [(gap.first - 50_000, gap.last - 50_000, gap.feature, gap.text) for gap in seen.gaps]
+    assert found == [
+        (2.5, 3.5, None, "no data"),
+        (6.0, 16.0, None, "no data"),
+        (4.5, 5.5, 1, "no data"),
+        (-0.5, 1.5, None, "learning"),  # not the last step, which is not scored yet
+    ]
+
+
+def test_the_first_of_a_run_leads_and_whatever_is_more_severe():
+    seen = make_view(track_rows([1, 4, 4, 9, 9, 1, 4]), 3.5, None, None)
+    assert [mark.leads for mark in seen.marks] == [True, False, True, False, True]
+    assert np.flatnonzero(seen.red[:, 0]).tolist() == [1, 2, 3, 4, 6]
+
+
 @given(st.floats(allow_nan=True, allow_infinity=True), st.floats(0, 1e12))
 def test_any_number_can_be_written(value, spread):
     assert wording.format_quantity(value, "B/s", spread)
     assert wording.format_time(value, 1.0)
+
+
+def test_a_detector_that_explains_its_score_says_which_feature_it_is_mostly():
+    names = ("user", "system", "idle")
+    stream = SimpleNamespace(title="CPU", names=names, units=("%",) * 3, period=1.0)
+    rows = track_rows([1, 8.0], stream=stream)
+    explained = rows._replace(parts=np.array([[1.0, 0, 0], [1.6, 5.0, 1.4]]))
+    seen = make_view(explained, 3.5, None, None)
+    assert f", mostly {names[1]} (62 %), severity" in seen.marks[0].reason
+    assert seen.sentence.endswith(f", mostly {names[1]} (62 %).")
+    alone = make_view(
+        rows._replace(parts=np.array([[1.0, 1, 1], [8.0, 7.0, 1.0]])), 3.5, None, None
+    )
+    assert "mostly" not in alone.sentence, "its parts are scores of their own, no shares"

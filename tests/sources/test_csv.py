@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from redline.sources.csv import read_csv
-from redline.sources.csv_cells import CsvError
+from redline.sources.csv_cells import CsvError, defuse_formula, restore_formula
 from redline.sources.machine import MachineReading, ThisMachine, read_machine
 from redline.sources.recording import Columns, write_csv
 from redline.sources.timestamps import TIMESTAMP_FORMATS
@@ -111,6 +111,12 @@ def test_features_with_different_labels_share_a_cell():
         "2026-01-05T00:00:01Z,1.0,1.0,drift\n"
     )
     assert read_csv(file.getvalue().encode()).names == ("a", "b (c)")
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.text(alphabet="'=+-@x1. \t\r", max_size=6))
+def test_the_guard_against_formulas_loses_nothing(cell):
+    assert restore_formula(defuse_formula(cell)) == cell
 
 
 def test_a_column_name_is_no_formula_to_a_spreadsheet_and_is_read_back():

@@ -34,6 +34,7 @@ from redline.storage import (
     encoding,
     errors,
     reading,
+    record_retention,
     retention,
     schema,
     sqlite,
@@ -234,12 +235,12 @@ def test_what_is_applied_survives_with_the_way_back_and_the_scores_of_the_new_tr
             value, other.applied_track.read(name, 5_000, 9_000), equal_nan=True
         ), name
     assert (
-        monitor.wait_until_stored(0.0)
+        monitor.wait_until_stored(patience=0.0)
         and monitor.undo("pump") == Settings()
-        and not monitor.wait_until_stored(0.0)
+        and not monitor.wait_until_stored(patience=0.0)
     )
     monitor.process_pushed()
-    assert monitor.wait_until_stored(0.0)
+    assert monitor.wait_until_stored(patience=0.0)
     assert [each["settings"]["detector"] for each in kept.history("pump")] == [
         "rolling z-score",
         "EWMA",
@@ -340,6 +341,45 @@ def test_late_points_of_many_chunks_are_sorted_in_turns(kept, chunks_read, monke
     assert found.time.tolist() == sorted(wanted.tolist())
 
 
+def test_many_late_points_are_stored_in_turns_and_acknowledged_after_the_last(kept, monkeypatch):
+    monkeypatch.setattr(pushed, "LATE_AT_ONCE", 100)
+    monitor = watching(kept)
+    time, x = numbers(1_000)
+    push(monitor, "pump", time[1::2], x[1::2], [250])
+    commit = kept.commit
+    sizes = []
+
+    def counted(batches, *rest):
+        sizes.append(sum(len(chunk.time) for batch in batches for chunk in batch.late))
+        commit(batches, *rest)
+
+    monkeypatch.setattr(kept, "commit", counted)
+    receipt = monitor.submit("pump", time[::2], x[::2])
+    for turn in range(5):
+        assert not receipt.done(), f"acknowledged after {turn} of 5 turns"
+        monitor.process_pushed()
+    assert receipt.result(0) == SubmissionCounts(0, 0, 500)
+    assert sizes == [100] * 5
+    assert np.array_equal(kept.points("pump", limit=2_000).time, time)
+
+
+def test_a_source_may_send_only_so_many_old_points_in_a_minute(kept, monkeypatch):
+    monkeypatch.setattr(pushed, "OLD_A_MINUTE", 600)
+    now = [0.0]
+    monkeypatch.setattr(pushed.clocks, "monotonic", lambda: now[0])
+    monitor = watching(kept)
+    time, x = numbers(1_000)
+    push(monitor, "pump", time[1:], x[1:], [999])
+    for _ in range(6):
+        push(monitor, "pump", time[:100], x[:100], [100])
+    with pytest.raises(QueueFull, match="at most 600 late or repeated points of pump in a minute"):
+        monitor.submit("pump", time[:1], x[:1])
+    monitor.submit("pump", time[-1:] + 1.0, x[-1:])
+    now[0] = 10.0
+    push(monitor, "pump", time[:100], x[:100], [100])
+    assert monitor.feeds["pump"].stream.notes["refused"] == 1
+
+
 def test_a_full_queue_refuses_the_whole_and_loses_nothing(kept):
     monitor = watching(kept)
     time, x = numbers(120_000)
@@ -385,6 +425,27 @@ def test_a_submission_that_cannot_be_is_refused_by_field(kept, name, time, x, na
     with pytest.raises(SubmissionRefused) as refusal:
         watching(kept, simulated()).submit(name, np.array(time), np.array(x), names)
     assert str(refusal.value).startswith(said)
+
+
+INVISIBLE_NAMES = ["oven\u3164", "a\u2800b", "\u115f", "x\ufe0f", "a\u200db", "\U000e0101"]
+
+
+@pytest.mark.parametrize("name", [*INVISIBLE_NAMES, "a" + 5 * "\u0301"])
+def test_a_name_that_looks_like_another_is_refused(kept, name):
+    monitor = watching(kept)
+    for source, names in ((name, ()), ("pump", (name,))):
+        with pytest.raises(SubmissionRefused, match="printable characters") as error:
+            monitor.submit(source, np.array([START]), np.array([[1.0]]), names)
+        assert error.value.came.isascii()
+    assert not monitor.feeds
+
+
+def test_names_that_look_the_same_are_the_same(kept):
+    monitor = watching(kept)
+    for source, names in (("caf\u00e9", ("\u00e9",)), (" cafe\u0301 ", (" e\u0301",))):
+        monitor.submit(source, np.array([START]), np.array([[1.0]]), names)
+    assert list(monitor.feeds) == ["caf\u00e9"]
+    assert monitor.feeds["caf\u00e9"].stream.names == ("\u00e9",)
 
 
 def test_new_sources_are_opened_only_where_that_is_allowed_and_up_to_a_number(kept):
@@ -452,7 +513,7 @@ def test_while_commits_fail_nothing_is_acknowledged_and_afterwards_everything_is
     ]
     assert monitor.trouble is None and kept.points("pump").time.tolist() == time.tolist()
     assert len({(batch.name, batch.first) for batch in heard}) == len(heard)  # told once
-    assert kept.anomalies(AnomalyQuery(stream="pump", limit=1_000))[-1]["number"] == 1
+    assert kept.anomalies(AnomalyQuery(streams=("pump",), limit=1_000))[-1]["number"] == 1
 
 
 def test_a_late_point_is_not_acknowledged_before_it_is_kept(kept):
@@ -636,6 +697,8 @@ def test_a_file_that_another_program_locks_is_tried_again(kept, path, monkeypatc
 def test_files_that_are_no_store_are_named_with_what_to_do(path, tmp_path):
     with SqliteStore(path).writing() as c:
         c.exec_driver_sql("CREATE TABLE more (a)")
+    loop_of_links = tmp_path / "loop.db"
+    loop_of_links.symlink_to(loop_of_links)
     damaged, foreign, newer = (
         tmp_path / "damaged.db",
         tmp_path / "foreign.db",
@@ -654,6 +717,9 @@ def test_files_that_are_no_store_are_named_with_what_to_do(path, tmp_path):
         foreign: "a database of another program",
         newer: "newer Redline .tables 99, this one knows 2",
         tmp_path: "is no file",
+        Path(":memory:"): "is no file; --db '' keeps nothing",
+        loop_of_links: "cannot be a file: too many levels of symbolic links; name another",
+        tmp_path / ("x" * 300): "cannot be a file: file name too long",
     }
     for file, words in said.items():
         with pytest.raises(StoreError, match=words):
@@ -746,13 +812,13 @@ def test_anomalies_are_found_by_every_field_and_page_by_page(path):
     whole = kept.anomalies(AnomalyQuery(limit=1_000))
     journal = monitor.feeds["pump"].journal
     assert [a["id"] for a in whole] == sorted((a["id"] for a in whole), reverse=True)
-    mine = kept.anomalies(AnomalyQuery(stream="pump", limit=1_000))
+    mine = kept.anomalies(AnomalyQuery(streams=("pump",), limit=1_000))
     assert [a["step"] for a in mine][::-1] == [a.step for a in journal] and len(whole) == 2 * len(
         journal
     )
     assert {a["feature"] for a in mine} == {"flow", "heat"} and mine[0]["low"] < mine[0]["high"]
     narrow = AnomalyQuery(
-        "pump",
+        ("pump",),
         START + 1_000,
         START + 3_000,
         severities=("critical",),
@@ -1055,7 +1121,7 @@ def test_a_backup_taken_under_way_is_whole_and_can_be_put_back(path, tmp_path):
 
 class Rows:
     def __init__(self, incidents, watches):
-        self.incidents, self.watches = incidents, watches
+        self.incidents, self.watches, self.dropped = incidents, watches, ()
 
 
 def test_incidents_stand_in_the_transaction_of_their_batches(kept):
@@ -1103,6 +1169,106 @@ def test_labels_and_the_audit_log_are_kept(kept):
         1,
         0,
     ]
+
+
+def count_rows(path, table):
+    with closing(sqlite3.connect(path)) as c:
+        return c.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+
+
+def incident(number, state, start=START):
+    return {"id": f"i{number:03}", "stream": f"s{number}", "state": state, "start": start}
+
+
+@pytest.fixture
+def recorded(path, monkeypatch):
+    """Return a store with more records than it keeps, some of a source that was removed."""
+    monkeypatch.setattr(record_retention, "RECORDS_AT_ONCE", 4)
+    kept = SqliteStore(path, Retention(record_days=365.0, record_rows=20))
+    monitor = watching(kept)
+    for name in ("pump", "pipe"):
+        push(monitor, name, *numbers(100), [50])
+    for threshold in range(30):
+        monitor.apply("pump", Settings(threshold=2.0 + threshold / 10))
+        monitor.process_pushed()
+    with kept.writing() as c:
+        line = {"at": time.time(), "stream": "gone", "settings": "{}"}
+        c.execute(schema.applied_table.insert(), [line] * 3)
+    states = [*["resolved"] * 30, *["open", "acknowledged", "snoozed"] * 2]
+    rows = [incident(number, state) for number, state in enumerate(states)]
+    watches = [{"stream": name} for name in ("pump", "gone", "s30", *"abcdefgh")]
+    kept.save_incidents(Rows(rows, watches))
+    for name in ("pump", "gone"):
+        kept.save_label({"id": len(name), "stream": name, "start": 0, "end": 0, "kind": "missed"})
+        kept.dismiss(name, [1])
+    kept.dismiss("never", [1])
+    for number in range(30):
+        kept.record("ann", "apply", "pump", {"number": number})
+    yield kept
+    kept.close()
+
+
+def sweep_all(kept, now):
+    kept.sweeper.sweep(now)
+    while kept.sweeper.unfinished:
+        kept.sweeper.sweep(now)
+
+
+def test_records_that_are_too_many_go_and_what_is_in_force_stays(recorded):
+    sweep_all(recorded, time.time())
+    numbers = [line["detail"]["number"] for line in recorded.audit(limit=99)]
+    assert numbers == list(range(29, 9, -1))
+    applied = recorded.history(limit=99)
+    assert len(applied) == 21 and applied[-1]["stream"] == "pipe", "its only ones are in force"
+    found, left = recorded.incidents()
+    assert sum(each["state"] == "resolved" for each in found) == 20 and len(found) == 26
+    assert {watch["stream"] for watch in left} == {"pump", "s30"}
+    assert len(recorded.labels()) == 2 and set(recorded.dismissed()) == {"pump", "gone"}
+
+
+def test_records_that_are_too_old_go_and_what_is_in_force_stays(recorded):
+    sweep_all(recorded, time.time() + 366 * 86_400)
+    assert recorded.audit() == []
+    assert {line["stream"] for line in recorded.history(limit=99)} == {"pump", "pipe"}
+    found = sorted(each["id"] for each in recorded.incidents()[0])
+    assert found == [f"i{number:03}" for number in range(30, 36)], "those that are not resolved"
+    assert [label["stream"] for label in recorded.labels()] == ["pump"]
+    assert set(recorded.dismissed()) == {"pump"}
+
+
+def test_records_go_in_small_transactions_and_their_pass_goes_on(path, monkeypatch):
+    monkeypatch.setattr(record_retention, "RECORDS_AT_ONCE", 10)
+    kept = SqliteStore(path, Retention(record_rows=5))
+    for number in range(25):
+        kept.record("ann", "apply", None, {"number": number})
+    left = [25]
+    while not left[1:] or kept.sweeper.unfinished:
+        kept.sweeper.sweep(time.time())
+        left.append(count_rows(path, "audit"))
+    assert left == [25, 15, 5, 5]
+    kept.close()
+
+
+def test_what_gone_streams_left_is_looked_for_once_an_hour(path):
+    kept = SqliteStore(path)
+    now = time.time()
+    counts = []
+    for moment in (now, now + 60, now + 3_601, now - 86_400):
+        kept.save_incidents(Rows([], [{"stream": "gone"}]))
+        kept.sweeper.sweep(moment)
+        counts.append(count_rows(path, "watches"))
+    assert counts == [0, 1, 0, 0], "the last after the clock was set back"
+    kept.close()
+
+
+def test_a_file_without_the_index_of_the_records_gets_it(path):
+    SqliteStore(path).close()
+    with closing(sqlite3.connect(path)) as c:
+        c.execute("DROP INDEX incidents_changed")
+    SqliteStore(path).close()
+    with closing(sqlite3.connect(path)) as c:
+        indexes = {row[1] for row in c.execute("PRAGMA index_list(incidents)")}
+    assert "incidents_changed" in indexes
 
 
 @pytest.mark.parametrize("name", list(DETECTORS))
@@ -1236,7 +1402,7 @@ def test_a_stored_source_with_a_name_of_the_page_goes_on_under_another(path, col
         after = store.points(renamed, None, None, 1_000)
         assert np.array_equal(points.time, after.time) and np.array_equal(points.x, after.x)
         assert np.array_equal(points.score, after.score, equal_nan=True)
-        assert store.anomalies(AnomalyQuery(renamed)) and store.history(renamed)
+        assert store.anomalies(AnomalyQuery((renamed,))) and store.history(renamed)
         assert [each.stream for each in service.labels.of_stream(renamed)] == [renamed]
         assert set(store.dismissed()) == {renamed}
         found = service.incidents.find(LIST_ALL).incidents

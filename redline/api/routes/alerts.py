@@ -8,10 +8,11 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Request, Response
 
 from redline.api.documents import incident_document
+from redline.api.payload import BodyError
 from redline.api.problems import json_answer
 from redline.api.routes.anomalies import SeverityName
 from redline.api.service import Service
-from redline.incidents.incident import STATES, Change
+from redline.incidents.incident import MAX_NOTE_LENGTH, STATES, Change
 from redline.incidents.registry import IncidentQuery
 
 IncidentStateName = Literal["open", "acknowledged", "snoozed", "resolved"]
@@ -39,6 +40,9 @@ def _connect_reads(router: APIRouter, service: Service) -> None:
         limit: Annotated[int, Query(ge=1, le=1_000)] = 50,
         after: Annotated[str, Query(description="`next` of the page before")] = "",
     ) -> Response:
+        if after and after not in service.incidents.items:
+            wanted = "the id of an incident that is there, or none to begin again"
+            raise BodyError("after", wanted, after)
         query = IncidentQuery(source, tuple(state or STATES), severity, limit, after)
         page = service.incidents.find(query)
         documents = [incident_document(service.monitor.feeds, each) for each in page.incidents]
@@ -76,16 +80,28 @@ def _connect_changes(router: APIRouter, service: Service) -> None:
 
     @router.post("/api/alerts/{id}/resolve", tags=["incidents"], summary="Resolve it by hand")
     def resolve(
-        request: Request, id: str, note: Annotated[str, Query(max_length=1_000)] = ""
+        request: Request, id: str, note: Annotated[str, Query(max_length=MAX_NOTE_LENGTH)] = ""
     ) -> Response:
         change = service.incidents.resolve(id, request.state.who, time.time(), note)
         return _answer_change(service, request, change)
 
+    @router.post(
+        "/api/alerts/{id}/note",
+        tags=["incidents"],
+        summary="Write a note on it, live or resolved",
+    )
+    def note(
+        request: Request,
+        id: str,
+        note: Annotated[str, Query(min_length=1, max_length=MAX_NOTE_LENGTH)],
+    ) -> Response:
+        change = service.incidents.annotate(id, request.state.who, time.time(), note)
+        return _answer_change(service, request, change, note=note)
 
-def _answer_change(service: Service, request: Request, change: Change) -> Response:
+
+def _answer_change(service: Service, request: Request, change: Change, **detail: str) -> Response:
     """Publish and audit a person's change of an incident, and answer with the incident."""
     service.publish([change])
-    service.audit(
-        request.state.who, change.what, change.incident.stream, incident=change.incident.id
-    )
+    incident = change.incident
+    service.audit(request.state.who, change.what, incident.stream, incident=incident.id, **detail)
     return json_answer(incident_document(service.monitor.feeds, change.incident))

@@ -87,12 +87,8 @@ def connect_anomalies(router: APIRouter, service: Service) -> None:
 def find_anomalies(service: Service, wanted: AnomalyFilter) -> list[dict[str, Any]]:
     """Return the documents of wanted anomalies by id, from the store or, without one, journals."""
     if service.store:
-        found = [
-            stored_anomaly(service.monitor.feeds, row)
-            for source in wanted.sources or (None,)
-            for row in service.store.anomalies(store_query(wanted, source))
-        ]
-        return sorted(found, key=anomaly_id)
+        rows = service.store.anomalies(store_query(wanted))
+        return sorted((stored_anomaly(service.monitor.feeds, row) for row in rows), key=anomaly_id)
     feeds = [service.feed(name) for name in wanted.sources] or list(service.monitor.feeds.values())
     documents = [
         anomaly_document(feed.stream.names, feed.stream.units, feed.name, anomaly)
@@ -108,10 +104,10 @@ def anomaly_id(document: Mapping[str, Any]) -> int:
     return int(document["id"])
 
 
-def store_query(wanted: AnomalyFilter, source: str | None) -> AnomalyQuery:
-    """Return the query of the store for the wanted anomalies of one source, None = of all."""
+def store_query(wanted: AnomalyFilter) -> AnomalyQuery:
+    """Return the query of the store for the wanted anomalies."""
     return AnomalyQuery(
-        stream=source,
+        streams=wanted.sources,
         since=None if wanted.start == -np.inf else wanted.start,
         until=None if wanted.end == np.inf else float(np.nextafter(wanted.end, -np.inf)),
         after=wanted.after if wanted.forward else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
@@ -36,12 +37,17 @@ def connect_configure(router: APIRouter, service: Service) -> None:
     )
     def configure(request: Request, change: SettingsChange) -> Response:
         feed = service.feed(change.source)
+        given = given_settings(change)
+        if change.undo and given:
+            raise BodyError("undo", "either undo or settings to change", f"undo and {given}")
         before = feed.applied
         if change.undo:
             service.monitor.undo(feed.name)
         else:
             service.monitor.apply(feed.name, changed_settings(before, change))
-        if service.monitor.thread and not service.monitor.wait_until_stored(COMMIT_TIMEOUT):
+        if service.monitor.thread and not service.monitor.wait_until_stored(
+            feed.name, COMMIT_TIMEOUT
+        ):
             late = "they will be on the disk once it can be written; do not send them again"
             raise Problem(
                 503, f"{feed.name} runs under these settings; {late}", headers={"Retry-After": "5"}
@@ -58,13 +64,18 @@ def connect_configure(router: APIRouter, service: Service) -> None:
         )
 
 
-def changed_settings(before: Settings, change: SettingsChange) -> Settings:
-    """Return the settings after a change; BodyError if it changes none."""
-    given = {
+def given_settings(change: SettingsChange) -> dict[str, Any]:
+    """Return the settings that a change names, by name."""
+    return {
         name: value
         for name, value in asdict(change).items()
         if value is not None and name not in ("source", "undo")
     }
+
+
+def changed_settings(before: Settings, change: SettingsChange) -> Settings:
+    """Return the settings after a change; BodyError if it changes none."""
+    given = given_settings(change)
     if not given:
         directions = ", ".join(DIRECTIONS)
         wanted = f"a setting to change: detector, window, threshold, direction ({directions}), ..."

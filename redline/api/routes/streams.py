@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
+from redline.api.payload import BodyError
 from redline.api.problems import Problem, json_answer
 from redline.api.service import COMMIT_TIMEOUT, Service, unknown_stream
 from redline.engine.feed import Feed, is_finished
@@ -28,7 +29,10 @@ def connect_streams(router: APIRouter, service: Service) -> None:
     )
     def streams(limit: Annotated[int, Query(ge=1, le=10_000)] = 1_000, after: str = "") -> Response:
         names = list(service.monitor.feeds)
-        start = names.index(after) + 1 if after in names else 0
+        if after and after not in names:
+            wanted = "the name of a stream that is there, or none to begin again"
+            raise BodyError("after", wanted, after)
+        start = names.index(after) + 1 if after else 0
         feeds = [service.monitor.feeds[name] for name in names[start : start + limit]]
         asleep = [feed for feed in feeds if not feed.ready]
         service.wait_until_restored(asleep[:RESTORED_AT_ONCE])

@@ -14,6 +14,7 @@ from redline.page.actions import page_actor
 from redline.page.layout import INJECT_NAMES
 from redline.page.preview import PREVIEW_STATE, previewed_settings
 from redline.page.query import export_source
+from redline.page.race import Races
 from redline.settings import export_settings
 from streams import KINDS, STREAMS
 
@@ -27,7 +28,7 @@ def safe_file_name(text: str) -> str:
     return re.sub(r"[^\w-]", "-", text)
 
 
-def connect_actions(app: dash.Dash, service: Service, seed: int) -> None:
+def connect_actions(app: dash.Dash, service: Service, seed: int, races: Races) -> None:
     """Connect the inject buttons and the export; `seed` is that of the simulated streams."""
     monitor = service.monitor
     buttons = {kind: Input(f"inject-{kind}", "n_clicks") for kind in KINDS if kind != "none"}
@@ -42,6 +43,7 @@ def connect_actions(app: dash.Dash, service: Service, seed: int) -> None:
             return "only simulated streams can be injected into"
         monitor.inject(domain, kind, float(size))
         detail = {"kind": kind, "size": float(size)}
+        await asyncio.to_thread(races.start, monitor.feeds[domain])
         await asyncio.to_thread(service.audit, page_actor(), "injected a fault", domain, **detail)
         return f"{INJECT_NAMES.get(kind, kind)} injected"
 

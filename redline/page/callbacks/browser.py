@@ -18,6 +18,8 @@ def connect_browser(app: dash.Dash) -> None:
 
     connect("heard", Output("pause", "children"), Input("pulse", "data"))
     connect("sparks", Output("overview", "title"), Input("sparks", "data"))
+    brush = [Input("overview-line", "data"), State("zoom", "data"), State("served", "data")]
+    connect("brush", Output("brush", "title"), *brush)
     connect("tell", Output("popups", "title"), Input("news", "data"))
     shown = [
         Output("overview", "hidden"),
@@ -39,7 +41,21 @@ def connect_browser(app: dash.Dash) -> None:
         *[Input(name, "value") for name in sliders],
     )
     selection = (("chart", "clickData"), ("zoom", "data"), ("domain", "value"), ("done", "data"))
-    connect("labels", Output("labels", "hidden"), *[Input(*each) for each in selection])
+    picked = [
+        Output("labels", "hidden"),
+        Output("label-expected", "children"),
+        Output("label-missed", "children"),
+        Output("picked", "data"),
+    ]
+    connect("picked", picked, *[Input(*each) for each in selection], State("seen", "data"))
+    connect("opened", Output("streams-found", "title"), Input("opened", "data"))
+    controls = ("domain", "detector", "window", "threshold", "direction")
+    connect(
+        "previewed",
+        Output("chip", "children"),
+        Input("pulse", "data"),
+        *[Input(name, "value") for name in controls],
+    )
     controls = ("domain", "detector", "window", "threshold", "direction", "range")
     address = [*(Input(name, "value") for name in controls), Input("at", "data")]
     connect("address", Output("share", "title"), *address, State("served", "data"))

@@ -9,7 +9,7 @@ import dash
 from dash import Input, Output, State, ctx, no_update
 
 from redline.api.service import Service
-from redline.page.actions import act_on_incident, add_label, find_proposal, selected_span
+from redline.page.actions import act_on_incident, find_proposal, label_picked
 
 
 def connect_feedback(app: dash.Dash, service: Service) -> None:
@@ -21,24 +21,27 @@ def connect_feedback(app: dash.Dash, service: Service) -> None:
     }
 
     @app.callback(
-        Output("done", "data"),
-        inputs={"act": Input("act", "data"), **label_buttons},
-        state={
-            "domain": State("domain", "value"),
-            "zoom": State("zoom", "data"),
-            "click": State("chart", "clickData"),
+        output={
+            "done": Output("done", "data"),
+            "labelled": Output("labelled", "children"),
+            "said": Output("incident-said", "children"),
         },
+        inputs={"act": Input("act", "data"), **label_buttons},
+        state={"domain": State("domain", "value"), "picked": State("picked", "data")},
         prevent_initial_call=True,
     )
-    async def act(act: Any, domain: str, zoom: Any, click: Any, **_: Any) -> Any:
-        """Act on an incident or add a label."""
-        feed = monitor.feeds.get(domain)
+    async def act(act: Any, domain: str, picked: Any, **_: Any) -> dict[str, Any]:
+        """Act on an incident or add a label; say what was done, and by whom."""
+        # a new value each time, so that the open panel is renewed
+        answer = {"done": monitor.clock(), "labelled": no_update, "said": no_update}
         if ctx.triggered_id == "act" and act:
-            await asyncio.to_thread(act_on_incident, service, act["incident"], act["act"])
-        elif ctx.triggered_id != "act" and feed:
+            words = (act["incident"], act["act"], act.get("note", ""))
+            return {**answer, "said": await asyncio.to_thread(act_on_incident, service, *words)}
+        if ctx.triggered_id != "act":
             kind = str(ctx.triggered_id).removeprefix("label-")
-            await asyncio.to_thread(add_label, service, feed, selected_span(zoom, click), kind)
-        return monitor.clock()  # a new value each time, so that the open panel is renewed
+            words = (monitor.feeds.get(domain), picked, kind)
+            return {**answer, "labelled": await asyncio.to_thread(label_picked, service, *words)}
+        return answer
 
     @app.callback(
         Output("proposal", "children"),

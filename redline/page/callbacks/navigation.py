@@ -32,12 +32,16 @@ def connect_navigation(app: dash.Dash, service: Service) -> None:
         at: Any, seen: Any, span: int, domain: str, zoom: Any, goto: Any, **rest: Any
     ) -> tuple[Any, Any]:
         """Return the step the view ends at, None = live, and a reset zoom."""
+        moved = str(ctx.triggered_id)
+        if moved == "goto" and goto:
+            domain = goto.get("stream") or domain  # the tab may not be open yet
         feed = monitor.feeds.get(domain)
-        if feed is None or not seen or (ctx.triggered_id == "goto" and not goto):
+        if feed is None or (moved == "goto" and not goto) or (moved != "goto" and not seen):
             return no_update, no_update
         no_zoom = {"revision": (zoom or {}).get("revision", 0) + 1}
-        settings = previewed_settings(feed.applied, rest)
+        shown = seen and seen["look"]["stream"] == feed.id
+        settings = previewed_settings(feed.applied, rest) if shown else feed.applied
         present_end = at["end"] if at and at["id"] == feed.id else None
         query = ViewQuery(service, domain, settings, span, present_end)
-        end = view_end(str(ctx.triggered_id), query, goto)
+        end = view_end(moved, query, goto)
         return (None if end is None else {"id": feed.id, "end": end}), no_zoom

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import dash
-from dash import Input, Output, State, ctx, no_update
+from dash import Input, Output, State, ctx, html, no_update
 
 from redline.api.service import Service
 from redline.engine.feed import Feed
-from redline.incidents.incident import OPEN, RESOLVED
-from redline.incidents.registry import IncidentQuery
-from redline.page import panels
+from redline.incidents.incident import OPEN, RESOLVED, Incident
+from redline.page import compare, panels
 from redline.page.actions import page_actor
-from redline.page.layout import PANEL_ELEMENTS, stream_tiles, tab_row, tab_titles
+from redline.page.incident_list import STATE_FILTERS, IncidentFilter, incident_list
+from redline.page.layout import (
+    PANEL_ELEMENTS,
+    found_streams,
+    tab_row,
+    tab_titles,
+)
 from redline.page.preview import PREVIEW_INPUTS, previewed_settings
 from redline.page.query import ViewQuery, sparkline
 from redline.settings import Settings
-from redline.sources.pushed import OVERVIEW
 
 RECENT_STEPS = 240  # those of the sparkline on a tab
 
@@ -26,6 +32,7 @@ RECENT_STEPS = 240  # those of the sparkline on a tab
 def connect_panels(app: dash.Dash, service: Service) -> None:
     """Connect the tabs and the lower panels."""
     _connect_tabs(app, service)
+    _connect_search(app, service)
     _connect_lower_panels(app, service)
 
 
@@ -37,17 +44,20 @@ def _connect_tabs(app: dash.Dash, service: Service) -> None:
             "sparks": Output("sparks", "data"),
             "speed": Output("speed", "value"),
             "domain": Output("domain", "children"),
-            "overview": Output("overview", "children"),
             "names": Output("names", "data"),
+            "opened": Output("opened", "data"),
         },
         inputs={
             "n": Input("slow", "n_intervals"),
             "domain": Input("domain", "value"),
             "speed": Input("speed", "value"),
+            "opened": Input("opened", "data"),
         },
         state={"names": State("names", "data")},
     )
-    async def refresh_tabs(n: Any, domain: str, speed: float, names: Any) -> dict[str, Any]:
+    async def refresh_tabs(
+        n: Any, domain: str, speed: float, opened: list[str] | None, names: Any
+    ) -> dict[str, Any]:
         """Return the sparklines, the tabs where they changed, and the speed, shared by all."""
         chosen = "speed.value" in ctx.triggered_prop_ids  # perhaps together with others
         if chosen and speed != monitor.speed:
@@ -55,20 +65,32 @@ def _connect_tabs(app: dash.Dash, service: Service) -> None:
             monitor.speed = float(speed)
             what = "changed the speed of the simulation"
             await asyncio.to_thread(service.audit, page_actor(), what, None, **detail)
-        titles = tab_titles(monitor)
-        changed = bool(names) and names != list(titles)
+        counts = open_counts(service)
+        mine = list(opened or ())
+        if domain in monitor.feeds and domain not in tab_titles(monitor, counts, mine):
+            mine.append(domain)
+        titles = tab_titles(monitor, counts, mine)
+        closable = set(titles) - set(tab_titles(monitor, counts))
+        changed = (names or list(tab_titles(monitor))) != list(titles)
         feeds = {name: monitor.feeds[name] for name in titles if name in monitor.feeds}
         return {
-            "domain": tab_row(titles) if changed else no_update,
-            "overview": stream_tiles(titles) if changed else no_update,
+            "domain": tab_row(titles, closable) if changed else no_update,
             "names": list(titles),
+            "opened": no_update if mine == opened else mine,
             "sparks": {
-                name: sparkline(feed, domain == OVERVIEW, open_incidents(service, feed))
-                for name, feed in feeds.items()
-                if feed.end
+                name: sparkline(feed, counts[name]) for name, feed in feeds.items() if feed.end
             },
             "speed": no_update if speed == monitor.speed else int(monitor.speed),
         }
+
+
+def _connect_search(app: dash.Dash, service: Service) -> None:
+    @app.callback(
+        Output("streams-found", "children"), Input("search", "value"), prevent_initial_call=True
+    )
+    async def search(text: str | None) -> list[Any]:
+        """Return the streams with that text in their name."""
+        return found_streams(service.monitor, text or "")
 
 
 def _connect_lower_panels(app: dash.Dash, service: Service) -> None:
@@ -78,46 +100,96 @@ def _connect_lower_panels(app: dash.Dash, service: Service) -> None:
         "n": Input("slow", "n_intervals"),
         "panel": Input("lower", "value"),
         "by": Input("by", "value"),
+        "compare_at": Input("compare-at", "value"),
         "done": Input("done", "data"),
         "domain": Input("domain", "value"),
         **PREVIEW_INPUTS,
     }
+    filters = {
+        "scope": Input("incident-scope", "value"),
+        "severity": Input("incident-severity", "value"),
+        "state": Input("incident-state", "value"),
+        "part": Input("incident-stream", "value"),
+    }
 
-    @app.callback(output=outputs, inputs=inputs)
+    @app.callback(output=outputs, inputs={**inputs, "filters": filters})
     async def refresh_panel(
-        n: Any, panel: str, domain: str, by: str, done: Any, **preview: Any
+        n: Any,
+        panel: str,
+        domain: str,
+        by: str,
+        compare_at: str,
+        done: Any,
+        filters: dict[str, Any],
+        **preview: Any,
     ) -> dict[str, Any]:
         """Return the lower panel that is open; the others stay as they are."""
         same = dict.fromkeys(outputs, no_update)
-        feed = monitor.feeds.get(domain)
-        if feed is None or not feed.end or panel not in outputs:
+        if panel not in outputs:
             return same
-        settings = previewed_settings(feed.applied, preview)
-        shown = await asyncio.to_thread(lower_panel, service, panel, feed, settings, by)
+        feed = monitor.feeds.get(domain)
+        if panel == "incidents":
+            wanted = incident_filter(domain, **filters)
+            shown = incident_list(service.incidents, monitor.feeds, wanted)
+        elif panel == "log":
+            shown = await asyncio.to_thread(log_panel, service)
+        elif feed is None or not feed.end:
+            shown = empty_panel(panel)
+        else:
+            settings = previewed_settings(feed.applied, preview)
+            judged = (feed, settings, by, compare_at)
+            shown = await asyncio.to_thread(lower_panel, service, panel, *judged)
         return {**same, panel: shown}
 
 
-def lower_panel(service: Service, panel: str, feed: Feed, settings: Settings, by: str) -> list[Any]:
+def incident_filter(
+    domain: str, scope: str, severity: str, state: str, part: str | None
+) -> IncidentFilter:
+    """Return the filter that the controls above the list of incidents stand for."""
+    states = STATE_FILTERS[state]
+    if scope == "all":
+        return IncidentFilter(None, part or "", states, severity)
+    return IncidentFilter(domain, "", states, severity)
+
+
+def empty_panel(panel: str) -> list[Any]:
+    """Return the content of a lower panel of a stream without points; two are tables."""
+    said = panels.empty_state("No points here yet.")
+    return [html.Tr(html.Td(said))] if panel in ("compared", "table") else said
+
+
+def lower_panel(
+    service: Service, panel: str, feed: Feed, settings: Settings, by: str, compare_at: str
+) -> list[Any]:
     """Return the content of a lower panel for a stream under some settings."""
     store = service.store
     if panel == "compared":
-        return panels.comparison_rows(service, feed, settings, by)
+        return compare.comparison_rows(service, feed, settings, by, compare_at)
     if panel == "table":
         return panels.value_table(ViewQuery(service, feed.name, settings, 100))
-    if panel == "incidents":
-        return panels.incident_list(feed, service.incidents.find(IncidentQuery(feed.name)))
     if panel == "days":
         return panels.day_bars(store.daily(feed.name) if store else [])
-    if panel == "settings":
-        return panels.settings_panel(feed, store.history(feed.name, 20) if store else [])
-    return panels.audit_log_table(store.audit(200) if store else [])
+    return panels.settings_panel(feed, store.history(feed.name, 20) if store else [])
 
 
-def open_incidents(service: Service, feed: Feed) -> int:
-    """Return the number on a tab: its incidents that are open, or recent and not acknowledged."""
-    found = service.incidents.find(IncidentQuery(feed.name, limit=10)).incidents
-    return sum(
-        i.state == OPEN
-        or (i.state == RESOLVED and i.last >= feed.end - RECENT_STEPS and not i.acknowledged)
-        for i in found
+def log_panel(service: Service) -> list[Any]:
+    """Return the audit log of all streams."""
+    return panels.audit_log_table(service.store.audit(200) if service.store else [])
+
+
+def open_counts(service: Service) -> Counter[str]:
+    """Return the number on each tab: incidents that are open, or recent and not acknowledged."""
+    feeds = service.monitor.feeds
+    return Counter(
+        incident.stream
+        for incident in list(service.incidents.items.values())
+        if incident.stream in feeds and is_counted(feeds, incident)
     )
+
+
+def is_counted(feeds: Mapping[str, Feed], incident: Incident) -> bool:
+    """Return whether an incident counts in the number on its tab."""
+    if incident.state != RESOLVED:
+        return incident.state == OPEN
+    recent = incident.last >= feeds[incident.stream].end - RECENT_STEPS
+    return recent and not incident.acknowledged

@@ -1,0 +1,223 @@
+"""The searches for settings that visitors ask for: one at a time, in a thread of its own."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from redline.api.service import Service
+from redline.engine.feed import Feed
+from redline.engine.results import log_failure
+from redline.settings import Settings, validate_settings
+
+MAX_SEARCHED = 10_000  # steps, the newest of the buffer
+MAX_WAITING = 20  # searches in the queue; further ones are refused
+KEPT_SEARCHES = 50  # searches that browsers may still ask about
+WAITING = "waiting"
+RUNNING = "running"
+FOUND = "found"
+ENDED = "ended"  # without a proposal: cancelled, failed, or nothing found
+
+# A generator over x (steps, features), labels (steps, features) or None, and floors. What it gives
+# has `done` from 0 to 1, `trying`, and `best`: settings with their reason in `why`, or None. The
+# `best` of the last one is the proposal.
+SettingsFinder = Callable[[np.ndarray, "np.ndarray | None", tuple[float, ...]], Iterator[Any]]
+
+
+class SearchedHistory(NamedTuple):
+    """What a search looks at: the newest steps of a stream's buffer."""
+
+    x: np.ndarray  # (steps, features), NaN = missing
+    label: np.ndarray | None  # (steps, features) index into KINDS, None = truth unknown
+    floors: tuple[float, ...]  # of the features
+
+
+@dataclass
+class SettingsSearch:
+    """One search on one stream; its fields change while it runs."""
+
+    id: int
+    stream: str
+    feed_id: str
+    title: str  # of the stream
+    past: SearchedHistory | None  # None once it is over
+    applied: Settings  # what the proposal takes the remaining settings from
+    state: str = WAITING
+    visitors: int = 1  # who wait for it
+    done: float = 0.0  # share, 0 to 1
+    text: str = ""  # what it does now, or how it ended
+    found: Settings | None = None
+
+    @property
+    def live(self) -> bool:
+        """Return whether it waits or runs."""
+        return self.state in (WAITING, RUNNING)
+
+
+class SettingsSearches:
+    """The queue of searches of all visitors; a second request for a stream joins the first."""
+
+    def __init__(self, service: Service, finder: SettingsFinder) -> None:
+        self.service = service
+        self.finder = finder
+        self.searches: dict[int, SettingsSearch] = {}  # by id, oldest first
+        self.waiting: deque[SettingsSearch] = deque()
+        self.running: SettingsSearch | None = None
+        self.lock = threading.Lock()
+        self.thread: threading.Thread | None = None
+        self._next_id = count(1).__next__
+
+    def request(self, feed: Feed) -> SettingsSearch:
+        """Queue a search on a stream, or join the one that is there.
+
+        Not for the event loop: it copies the buffer.
+
+        Raises:
+            RuntimeError: too many searches wait.
+        """
+        with self.lock:
+            known = self._live_search(feed)
+            if known is not None:
+                known.visitors += 1
+                return known
+            if len(self.waiting) >= MAX_WAITING:
+                raise RuntimeError(
+                    f"wanted at most {MAX_WAITING} searches that wait; came another; try again "
+                    "when some have ended"
+                )
+        past = read_history(self.service, feed)
+        with self.lock:
+            known = self._live_search(feed)
+            if known is not None:
+                known.visitors += 1
+                return known
+            search = SettingsSearch(
+                self._next_id(), feed.name, feed.id, feed.stream.title, past, feed.applied
+            )
+            self.searches[search.id] = search
+            self.waiting.append(search)
+            over = [old for old in self.searches.values() if not old.live]
+            for old in over[: max(0, len(self.searches) - KEPT_SEARCHES)]:
+                del self.searches[old.id]
+            if self.thread is None:
+                self.thread = threading.Thread(
+                    target=self._work, name="settings search", daemon=True
+                )
+                self.thread.start()
+        return search
+
+    def _live_search(self, feed: Feed) -> SettingsSearch | None:
+        live = [each for each in self.searches.values() if each.live and each.feed_id == feed.id]
+        return live[0] if live else None
+
+    def leave(self, id: int) -> None:
+        """Wait for a search no more; it ends when no visitor waits for it."""
+        with self.lock:
+            search = self.searches.get(id)
+            if search is None or not search.live:
+                return
+            search.visitors -= 1
+            if search.visitors <= 0:
+                self._end(search, ENDED, "The search was cancelled.")
+                if search in self.waiting:
+                    self.waiting.remove(search)
+
+    def progress_text(self, search: SettingsSearch) -> str:
+        """Return what a search does now, or how it ended."""
+        if search.state != WAITING:
+            return search.text
+        with self.lock:
+            ahead = [self.running, *self.waiting] if self.running else list(self.waiting)
+        others = [each.title for each in ahead if each is not None and each is not search]
+        return f"Waits for the search on {others[0]}." if others else "Begins."
+
+    @staticmethod
+    def _end(search: SettingsSearch, state: str, text: str) -> None:
+        search.state = state
+        search.text = text
+        search.past = None
+
+    def _work(self) -> None:
+        """Run the searches in their order, until none waits."""
+        while True:
+            with self.lock:
+                if not self.waiting:
+                    self.running = None
+                    self.thread = None
+                    return
+                search = self.running = self.waiting.popleft()
+                search.state = RUNNING
+                search.text = "Begins."
+            try:
+                self._run(search)
+            except ValueError as error:  # too few steps, a setting that no control can show
+                self._finish(search, f"No proposal: {error}.")
+            except Exception as error:  # noqa: BLE001  logged and shown; the next search runs
+                failure = log_failure(f"the search for settings of {search.stream}", error)
+                self._finish(search, f"The search failed; look for {failure.id} in the log.")
+
+    def _run(self, search: SettingsSearch) -> None:
+        """Go through one search, as long as a visitor waits for it."""
+        assert search.past is not None
+        best = None
+        for step in self.finder(*search.past):
+            if not search.live:
+                return
+            best = step.best
+            search.done = float(step.done)
+            search.text = search_text(step.trying, step.best)
+        if best is None:
+            self._finish(search, "No proposal: no settings were found to suit these steps.")
+        else:
+            self._finish(search, best.why, proposed_settings(search.applied, best))
+
+    def _finish(self, search: SettingsSearch, text: str, found: Settings | None = None) -> None:
+        with self.lock:
+            if search.live:
+                search.found = found
+                search.done = 1.0
+                self._end(search, ENDED if found is None else FOUND, text)
+
+
+def read_history(service: Service, feed: Feed) -> SearchedHistory:
+    """Return copies of the newest steps of a stream, with the labels that people gave."""
+    with feed.lock:
+        first = max(feed.tape.first, feed.end - MAX_SEARCHED)
+        x = np.array(feed.tape.read("x", first, feed.end))
+        time = feed.tape.read("time", first, feed.end)[:, 0]
+        label = np.array(feed.tape.read("label", first, feed.end)) if feed.labelled else None
+    return SearchedHistory(x, service.truth(feed, label, time), tuple(feed.stream.floors))
+
+
+def proposed_settings(applied: Settings, best: Any) -> Settings:
+    """Return the settings applied with what a search found in place of the same.
+
+    Raises:
+        SettingsError: a control cannot show them.
+    """
+    return validate_settings(
+        replace(
+            applied,
+            detector=best.detector,
+            window=int(best.window),
+            threshold=round(float(best.threshold), 1),
+            direction=best.direction,
+        )
+    )
+
+
+def search_text(trying: str, best: Any) -> str:
+    """Return what a search tries now, and the best so far."""
+    now = f"Trying {trying}" if trying else "Comparing"
+    if best is None:
+        return f"{now}."
+    return (
+        f"{now}; best so far {best.detector}, window {best.window}, threshold "
+        f"{best.threshold:.1f} σ."
+    )

@@ -1,0 +1,80 @@
+"""The overview as a wall display: tiles, calm rows, full screen, hostile names, focus."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from bench.browser import Server
+from streams import STREAMS
+from tests.browser.visitor import Visitor
+
+Enter = Callable[..., Visitor]
+TABS = "Boolean(document.getElementById('domain').offsetParent)"
+WALL = {
+    "counts": {"critical": 1, "warning": 0, "info": 0, "calm": 1},
+    "more": 2,
+    "tiles": [
+        {
+            "stream": "<b>x</b>",
+            "title": "<img src=x onerror=owned=1>",
+            "severity": "critical",
+            "open": True,
+            "value": "<i>9</i>",
+            "unit": "<u>%</u>",
+            "expected": "1 to <b>2</b>",
+            "since": "<b>now</b>",
+            "for": "3 s",
+            "incident": "<script>owned=1</script>",
+            "line": {"y": [0, 500, 1000], "hot": [1, 2], "low": [0, 1, 2], "high": [9, 9, 9]},
+        }
+    ],
+    "calm": [
+        {
+            "stream": "wave",
+            "title": "<img src=x>",
+            "value": "1",
+            "unit": "<b>V</b>",
+            "line": {"y": [0, None, 3], "hot": [0]},
+        }
+    ],
+}
+
+
+def drawn(visitor: Visitor, wall: dict[str, Any]) -> None:
+    visitor.see(f"window.dash_clientside.redline.wall({json.dumps(wall)})")
+
+
+def test_every_stream_is_a_tile_or_a_row_and_full_screen_hides_the_tabs(
+    server: Server, enter: Enter
+) -> None:
+    visitor = enter(server, domain="overview")
+    shown = "document.querySelectorAll('#wall-tiles .tile, #wall-calm .calm-row').length"
+    visitor.until(f"{shown} >= {len(STREAMS)}")
+    line = "document.querySelector('#overview [data-domain=wave] path:not(.band)')"
+    before = visitor.see(f"{line}.getAttribute('d')")
+    visitor.until(f"{line}.getAttribute('d') !== {json.dumps(before)}")
+    visitor.press("wall-full")
+    visitor.until(f"!{TABS}")
+    assert visitor.see(shown) >= len(STREAMS)
+    visitor.press("wall-full")
+    visitor.until(TABS)
+
+
+def test_every_text_on_the_wall_is_text_and_a_tile_keeps_the_focus(
+    server: Server, enter: Enter
+) -> None:
+    visitor = enter(server, domain="wave")  # where no wall of the server comes between
+    drawn(visitor, WALL)
+    inside = "document.getElementById('overview')"
+    markup = visitor.see(f"{inside}.querySelectorAll('img, script, u, [onerror]').length")
+    assert markup == 0 and visitor.see("window.owned") is None
+    text = visitor.see(f"{inside}.textContent")
+    for each in ("<img src=x onerror=owned=1>", "<i>9</i>", "1 to <b>2</b>", "<script>owned=1"):
+        assert each in text
+    visitor.see(f"{inside}.hidden = false")
+    visitor.see(f"{inside}.querySelector('.tile').focus()")
+    drawn(visitor, {**WALL, "tiles": [{**WALL["tiles"][0], "stream": "new"}, *WALL["tiles"]]})
+    assert visitor.see("document.activeElement.dataset.domain") == "<b>x</b>"
+    assert visitor.see(f"{inside}.querySelectorAll('.tile.alarmed').length") == 2

@@ -8,6 +8,7 @@ from pathlib import Path
 from detectors import DETECTORS
 from redline.cli.errors import usage_errors
 from redline.engine import track
+from redline.engine.wording import format_span
 from redline.reports.table import Table
 from redline.settings import initial_settings
 from redline.sources.recording import write_csv
@@ -42,17 +43,5 @@ def domains_table() -> Table:
         )
         preset = initial_settings(kind())
         start = f"{preset.detector}, {preset.window} steps, {preset.threshold:g} σ"
-        rows.append((name, kind.about.rstrip("."), features, format_duration(kind.period), start))
+        rows.append((name, kind.about.rstrip("."), features, format_span(kind.period), start))
     return Table(("domain", "what it is", "features", "a step", "starts with"), rows)
-
-
-def format_duration(seconds: float) -> str:
-    """Return a duration in the largest unit that divides it.
-
-    >>> format_duration(0.1), format_duration(300.0), format_duration(86_400.0)
-    ('0.1 s', '5 min', '1 d')
-    """
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= size and seconds % size == 0:
-            return f"{seconds / size:g} {unit}"
-    return f"{seconds:g} s"

@@ -21,13 +21,14 @@ RESOLVED = "resolved"
 NOTED = "noted"  # no state: a person wrote something about it
 # the states that are shown; a forming one has not lasted long enough to be called an incident
 STATES = (OPEN, ACKNOWLEDGED, SNOOZED, RESOLVED)
+LIVE_STATES = (OPEN, ACKNOWLEDGED, SNOOZED)
 UNTIL_NORMAL = math.inf  # wall seconds: a snooze that ends when the incident does
 SNOOZES = {"10 min": 600.0, "1 h": 3_600.0, "until normal": UNTIL_NORMAL}  # seconds
 SYSTEM_ACTOR = "redline"  # who changed an incident when no person did
 _ROW_KEYS = {"notified_severity": "told"}  # Incident field -> its key in rows
 
 
-MAX_NOTE_LENGTH = 1_000  # characters of a note
+MAX_INCIDENT_NOTE = 1_000  # characters of a note
 
 
 class UnknownIncident(LookupError):

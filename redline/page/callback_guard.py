@@ -20,7 +20,7 @@ from redline.api.problems import Problem, field_error
 from redline.api.service import Service
 from redline.engine.monitor import SPEEDS
 from redline.engine.wording import SEVERITIES
-from redline.incidents.incident import MAX_NOTE_LENGTH, SNOOZES
+from redline.incidents.incident import MAX_INCIDENT_NOTE, SNOOZES
 from redline.page.actions import axis_seconds
 from redline.page.incident_list import SCOPES, STATE_FILTERS
 from redline.page.lanes import MAX_LANES
@@ -110,7 +110,7 @@ class _IncidentAct(_Held):
         | Annotated[str, one_of(lambda: [f"snooze {length}" for length in SNOOZES])]
     )
     asked: Number
-    note: Annotated[str, Len(0, MAX_NOTE_LENGTH)] = ""
+    note: Annotated[str, Len(0, MAX_INCIDENT_NOTE)] = ""
 
 
 class _Look(_Held):

@@ -14,6 +14,7 @@ from redline.engine import wording
 from redline.engine.feed import Feed
 from redline.incidents.incident import (
     ACKNOWLEDGED,
+    LIVE_STATES,
     NOTED,
     RESOLVED,
     SNOOZED,
@@ -32,7 +33,7 @@ LIVE = "live"
 # value of the filter -> the states that it lets through
 STATE_FILTERS = {
     "any": STATES,
-    LIVE: tuple(state for state in STATES if state != RESOLVED),
+    LIVE: LIVE_STATES,
     **{state: (state,) for state in STATES},
 }
 

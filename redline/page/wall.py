@@ -13,9 +13,8 @@ from redline.api.service import Service
 from redline.engine import wording
 from redline.engine.feed import Feed
 from redline.engine.wording import SEVERITIES
-from redline.incidents.incident import OPEN, Incident
+from redline.incidents.incident import LIVE_STATES, OPEN, Incident
 from redline.incidents.registry import IncidentQuery
-from redline.page.redraw import LIVE_STATES
 from redline.page.view import TrackRows, read_track_rows
 
 MAX_TILES = 24  # tiles; what is unusual beyond them is only counted

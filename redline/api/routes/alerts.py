@@ -12,7 +12,7 @@ from redline.api.payload import BodyError
 from redline.api.problems import json_answer
 from redline.api.routes.anomalies import SeverityName
 from redline.api.service import Service
-from redline.incidents.incident import MAX_NOTE_LENGTH, STATES, Change
+from redline.incidents.incident import MAX_INCIDENT_NOTE, STATES, Change
 from redline.incidents.registry import IncidentQuery
 
 IncidentStateName = Literal["open", "acknowledged", "snoozed", "resolved"]
@@ -80,7 +80,7 @@ def _connect_changes(router: APIRouter, service: Service) -> None:
 
     @router.post("/api/alerts/{id}/resolve", tags=["incidents"], summary="Resolve it by hand")
     def resolve(
-        request: Request, id: str, note: Annotated[str, Query(max_length=MAX_NOTE_LENGTH)] = ""
+        request: Request, id: str, note: Annotated[str, Query(max_length=MAX_INCIDENT_NOTE)] = ""
     ) -> Response:
         change = service.incidents.resolve(id, request.state.who, time.time(), note)
         return _answer_change(service, request, change)
@@ -93,7 +93,7 @@ def _connect_changes(router: APIRouter, service: Service) -> None:
     def note(
         request: Request,
         id: str,
-        note: Annotated[str, Query(min_length=1, max_length=MAX_NOTE_LENGTH)],
+        note: Annotated[str, Query(min_length=1, max_length=MAX_INCIDENT_NOTE)],
     ) -> Response:
         change = service.incidents.annotate(id, request.state.who, time.time(), note)
         return _answer_change(service, request, change, note=note)

@@ -34,8 +34,8 @@ from redline.settings import SETTINGS_BY_NAME
 from streams import Chunk
 
 MIN_ROWS = 200  # fewer show no detector's usual scores
-MAX_ROWS = 20_000  # the newest rows are searched; more would take minutes
-SLICE_ROWS = 500  # rows scored between two reports of progress
+MAX_SEARCHED_ROWS = 20_000  # the newest rows are searched; more would take minutes
+ROWS_PER_REPORT = 500  # rows scored between two reports of progress
 LABELLED_WINDOWS = (60, 120, 240)  # steps; tried with labels, beside a detector's own window
 MAX_ALARM_RATE = 1.0  # alarms in 1,000 rows that a proposal without labels raises at most
 MIN_THRESHOLD = 3.0  # standard deviations; noise alone often reaches less
@@ -95,7 +95,7 @@ def find_settings(
 
     It holds no thread and shares nothing: stop iterating to cancel. A slice takes a small part of
     a second; a search of 10,000 rows takes many seconds, so keep it off an event loop. Only the
-    newest MAX_ROWS rows are searched. Labels that name no anomaly count as none.
+    newest MAX_SEARCHED_ROWS rows are searched. Labels that name no anomaly count as none.
 
     Args:
         x: (steps, features) in any unit, NaN = missing.
@@ -110,8 +110,8 @@ def find_settings(
         raise ValueError(
             f"wanted at least {MIN_ROWS} rows to find settings for, got {len(x)}; wait for more"
         )
-    x = x[-MAX_ROWS:]
-    label = None if label is None else label[-MAX_ROWS:]
+    x = x[-MAX_SEARCHED_ROWS:]
+    label = None if label is None else label[-MAX_SEARCHED_ROWS:]
     floors = floors or (0.0,) * x.shape[1]
     truth = row_truth(label)
     if truth is not None and truth.anomalous.any():
@@ -228,10 +228,10 @@ def _run_trial(
     parts = []
     try:
         detector = DETECTORS[name](window=window, floor=floors)
-        for first in range(0, len(x), SLICE_ROWS):
+        for first in range(0, len(x), ROWS_PER_REPORT):
             share = first / len(x)
             yield SearchProgress((done + share) / total, f"{name}, window {window}", best)
-            rows = x[first : first + SLICE_ROWS]
+            rows = x[first : first + ROWS_PER_REPORT]
             verdict = detector.advance(rows[:, None, :] if detector.joint else rows)
             parts.append(most_anomalous_feature(verdict))
     # a setting it does not take, a matrix without an inverse, a missing extra

@@ -91,7 +91,7 @@ def test_a_search_that_is_closed_does_nothing_more() -> None:
 
 
 def test_only_the_newest_rows_are_searched(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finder, "MAX_ROWS", 1_000)
+    monkeypatch.setattr(finder, "MAX_SEARCHED_ROWS", 1_000)
     x = noise(1_400)
     x[100] = 1e6
     assert list(find_settings(x)) == list(find_settings(x[-1_000:]))

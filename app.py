@@ -199,14 +199,14 @@ def build_app(
     connect_wall(app, service)
     connect_feedback(app, service)
     connect_upload(app, service)
-    connect_tuning(app, service, find_settings)
+    connect_tuning(app, service, settings_search)
     connect_actions(app, service, seed, races)
     connect_browser(app)
     register_routes(app)
     return app
 
 
-def find_settings(
+def settings_search(
     x: np.ndarray, label: np.ndarray | None, floors: tuple[float, ...]
 ) -> Iterator[Any]:
     """Return the search for settings over x (steps, features)."""

@@ -63,6 +63,7 @@ from redline.settings import (
     ServerSettings,
     Settings,
     SettingsError,
+    initial_settings,
     load_server_settings,
 )
 from redline.sources.csv import read_csv
@@ -72,7 +73,7 @@ from redline.storage.errors import StoreError, StoreFull
 from redline.storage.retention import Retention
 from redline.storage.sqlite import SqliteStore, UnavailableStore
 from redline.storage.waiting import RoomWatch
-from streams import STREAMS
+from streams import STREAMS, Stream
 
 NUMBERS = {  # element id -> what stands beside it
     "alarms": "alarms",
@@ -198,14 +199,14 @@ def build_app(
     connect_wall(app, service)
     connect_feedback(app, service)
     connect_upload(app, service)
-    connect_tuning(app, service, find_settings)
+    connect_tuning(app, service, settings_search)
     connect_actions(app, service, seed, races)
     connect_browser(app)
     register_routes(app)
     return app
 
 
-def find_settings(
+def settings_search(
     x: np.ndarray, label: np.ndarray | None, floors: tuple[float, ...]
 ) -> Iterator[Any]:
     """Return the search for settings over x (steps, features)."""
@@ -374,16 +375,22 @@ def nothing_to_draw(monitor: Monitor, domain: str) -> dict[str, Any]:
 
 
 def build_monitor(settings: ServerSettings, store: ResultStore | None) -> Monitor:
-    """Return the monitor with the simulated domains, this machine and the file of --csv."""
-    streams = {
-        name: MonitoredStream(stream(seed=settings.seed)) for name, stream in STREAMS.items()
-    }
-    streams[THIS_MACHINE] = MonitoredStream(ThisMachine(), own_clock=True)
+    """Return the monitor with the simulated domains, this machine and the file of --csv.
+
+    Each stream starts with its preset.
+    """
+    streams = {name: preset_stream(kind(seed=settings.seed)) for name, kind in STREAMS.items()}
+    streams[THIS_MACHINE] = preset_stream(ThisMachine(), own_clock=True)
     monitor = Monitor(streams, store=store, limits=Limits.from_settings(settings))
     if settings.csv:
         raw = Path(settings.csv).read_bytes()
         show_recording(monitor, read_csv(raw, title=Path(settings.csv).name), raw)
     return monitor
+
+
+def preset_stream(stream: Stream, own_clock: bool = False) -> MonitoredStream:
+    """Return a stream for the monitor that starts with its preset."""
+    return MonitoredStream(stream, own_clock, initial_settings(stream))
 
 
 def new_store(settings: ServerSettings) -> SqliteStore:

@@ -30,6 +30,7 @@ FloatArray = NDArray[np.float64]
 LabelArray = NDArray[np.int8]
 SizeRange = tuple[float, float]  # least and most
 Shape = Callable[[np.random.Generator, int], FloatArray]
+Preset = Mapping[str, str | int | float]  # settings by the names of redline/settings.py
 KINDS = ("none", "point", "contextual", "collective", "shift", "drift", "stuck", "dropout")
 SIMULATION_START = 1_767_571_200  # seconds since the Unix epoch: 2026-01-05T00:00:00Z, a Monday
 # steps made at once; a recurrence starts one block earlier, so a block needs only the one before
@@ -56,6 +57,7 @@ class Stream(ABC):
     units: tuple[str, ...]
     floors: tuple[float, ...]  # the smallest believable spread of each feature, in its unit
     period: float  # seconds per step
+    preset: Preset = MappingProxyType({})  # what it starts with; the rest are the defaults
     limits: ClassVar[tuple[SizeRange, ...]] = ()  # what each feature can physically be; () = any
     # counts to report to the user, such as "repeated times": 3
     notes: Mapping[str, int] = MappingProxyType({})
@@ -205,6 +207,19 @@ def weekend(day: FloatArray) -> FloatArray:
     return np.clip((1.1 - away) / 0.2, 0, 1)
 
 
+# suits most domains (bench/presets.py); short refractory steps and no habituation, for the next
+# event comes soon
+FORECAST_PRESET: MappingProxyType[str, str | int | float] = MappingProxyType(
+    {
+        "detector": "autoregressive",
+        "window": 240,
+        "threshold": 4.2,
+        "refractory": 5,
+        "habituation": 1,
+    }
+)
+
+
 class Simulated(Stream):
     """Base of the simulated domains, whose anomalies are labelled.
 
@@ -213,6 +228,7 @@ class Simulated(Stream):
     same size is as hard to detect everywhere.
     """
 
+    preset: Preset = FORECAST_PRESET
     season: ClassVar[int]  # steps until the pattern repeats
     limits: ClassVar[tuple[SizeRange, ...]]  # what each feature can physically be
     sides: ClassVar[tuple[int, ...]]  # which way a feature's anomalies go: 1 up, -1 down, 0 either
@@ -519,6 +535,12 @@ class Wave(Simulated):
     """A plain sine with noise, the smallest stream that has a season."""
 
     title = "Wave"
+    # a short window follows the slope, but of few values the deviation is uncertain: alarm late
+    preset = FORECAST_PRESET | {
+        "detector": "rolling z-score",
+        "window": 24,
+        "threshold": 4.8,
+    }
     names = ("signal",)
     units = ("V",)
     floors = (0.02,)
@@ -568,6 +590,7 @@ class Finance(Simulated):
     """A price that strays like a walk, with crashes and spikes, and how much of it is traded."""
 
     title = "Finance"
+    preset = FORECAST_PRESET | {"threshold": 4.4}  # heavy tails
     names = ("price", "volume")
     units = ("USD", "lots")
     floors = (0.05, 5.0)
@@ -599,6 +622,7 @@ class Network(Simulated):
     """Traffic of an access line in and out, with evening peaks, weekends, and floods of packets."""
 
     title = "Network"
+    preset = FORECAST_PRESET | {"threshold": 4.4}  # heavy tails
     names = ("in", "out")
     units = ("Mbit/s", "Mbit/s")
     floors = (5.0, 2.0)
@@ -627,6 +651,7 @@ class Fraud(Simulated):
     """
 
     title = "Fraud"
+    preset = FORECAST_PRESET | {"window": 120, "threshold": 4.8}  # heavy tails
     names = ("bank", "UPI")
     units = ("INR", "INR")
     floors = (100.0, 10.0)
@@ -735,6 +760,7 @@ class Stocks(Simulated):
     """A share's minute returns, calm and wild by turns, with extreme moves, and its volume."""
 
     title = "Stocks"
+    preset = FORECAST_PRESET | {"window": 60, "threshold": 4.5}  # heavy tails
     names = ("return", "volume")
     units = ("%", "k shares")
     floors = (0.005, 0.2)

@@ -18,6 +18,7 @@ from annotated_types import DocInfo, Interval, Unit, doc
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 from detectors import DETECTORS, Direction
+from streams import Stream
 
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 UNBOUNDED = float("nan")  # the low and the high of a setting that is no number
@@ -292,6 +293,15 @@ def validate_settings(settings: Settings) -> Settings:
             f"detector: wanted one of {', '.join(DETECTORS)}; came {_shown(settings.detector)}"
         )
     return _validated(Settings, asdict(settings))
+
+
+def initial_settings(stream: Stream) -> Settings:
+    """Return the settings that a stream starts with: its preset, the defaults for the rest.
+
+    Raises:
+        SettingsError: the preset names no setting, or a value that is not valid.
+    """
+    return validate_settings(_validated(Settings, stream.preset))
 
 
 def load_server_settings(

@@ -17,7 +17,7 @@ from redline.cli.errors import UsageError, usage_errors
 from redline.cli.output import progress_bar, write_output
 from redline.detection import third_party
 from redline.engine import track
-from redline.evaluation import comparison, metrics
+from redline.evaluation import comparison, finder, metrics
 from redline.reports import html, ranking
 from redline.reports.table import Table
 from redline.settings import SETTINGS_BY_NAME
@@ -65,12 +65,30 @@ def evaluate_file(choices: EvaluationChoices, format: str | None, output: Path |
     entries, faults = rank_jobs(jobs, recording, chunk, plan)
     document = evaluation_document(recording, chunk, entries, plan)
     document["faults"] = [fault._asdict() for fault in faults]
+    if chunk.label is None and len(chunk.x) >= finder.MIN_ROWS:
+        document["sentence"] += " " + proposal_sentence(recording, chunk)
     kind = format or (output.suffix.lstrip(".").lower() if output else "")
     if kind == "html":
         text = html.render_report(document, report_plot(recording, chunk, entries, plan))
     else:
         text = {"json": as_json, "csv": evaluation_csv}.get(kind, as_text)(document)
     write_output(text, output)
+
+
+def proposal_sentence(recording: Recording, chunk: Chunk) -> str:
+    """Return the settings that a search without labels proposes, in one sentence."""
+    steps = (
+        (round(100 * progress.done), f"settings: {progress.trying}", progress)
+        for progress in finder.find_settings(chunk.x, None, recording.floors)
+    )
+    *_, last = progress_bar(steps, 100, sys.stderr)
+    if last.best is None:
+        return "No detector alarms rarely enough to start with."
+    found = last.best
+    return (
+        f"A cautious start is {found.detector} with a window of {found.window} steps and a "
+        f"threshold of {found.threshold:.1f} σ: {found.why}"
+    )
 
 
 def rank_jobs(

@@ -10,6 +10,7 @@ from redline.cli.errors import usage_errors
 from redline.engine import track
 from redline.engine.wording import format_span
 from redline.reports.table import Table
+from redline.settings import initial_settings
 from redline.sources.recording import write_csv
 from streams import STREAMS
 
@@ -33,12 +34,14 @@ def detectors_table() -> Table:
 
 
 def domains_table() -> Table:
-    """Return the table of simulated domains: name, description, features and period."""
+    """Return the table of simulated domains: name, description, features, period and preset."""
     rows = []
     for name, kind in STREAMS.items():
         features = ", ".join(
             f"{feature} ({unit})" if unit else feature
             for feature, unit in zip(kind.names, kind.units)
         )
-        rows.append((name, kind.about.rstrip("."), features, format_span(kind.period)))
-    return Table(("domain", "what it is", "features", "a step"), rows)
+        preset = initial_settings(kind())
+        start = f"{preset.detector}, {preset.window} steps, {preset.threshold:g} σ"
+        rows.append((name, kind.about.rstrip("."), features, format_span(kind.period), start))
+    return Table(("domain", "what it is", "features", "a step", "starts with"), rows)

@@ -41,6 +41,7 @@ class MonitoredStream(NamedTuple):
 
     stream: Stream
     own_clock: bool = False  # its steps come in real time; the monitor plays any other
+    settings: Settings = Settings()  # until others are applied
 
 
 class SnapshotMark(NamedTuple):

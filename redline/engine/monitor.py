@@ -166,8 +166,9 @@ class Monitor:
         self.stopping = threading.Event()
         self.thread: threading.Thread | None = None
         self._totals = (-np.inf, Totals(0, 0, 0, 0.0))  # monotonic seconds of the counting, counts
-        for name, (stream, own_clock) in streams.items():
-            self._add_feed(self._make_feed(name, stream, own_clock, ready=store is None))
+        for name, (stream, own_clock, settings) in streams.items():
+            ready = store is None
+            self._add_feed(self._make_feed(name, stream, own_clock, ready=ready, applied=settings))
         self._add_known_sources()
 
     # --- what readers and visitors may ask for

@@ -40,7 +40,7 @@ def test_within_ten_seconds_red_is_seen_moved_and_injected(
     assert all("→" in visitor.text(number) for number in ("alarms", "precision", "recall"))
     oldest = min(visitor.marks())  # on a busy machine older ones have left the plot meanwhile
     assert {mark for mark in before if mark >= oldest} <= set(visitor.marks())
-    visitor.slide("threshold", 3.5)
+    visitor.slide("threshold", float(STREAMS["wave"].preset["threshold"]))
     visitor.until("!eyes.text('alarms').includes('→')")
     newest = visitor.see("eyes.x('signal').at(-1)")
     visitor.press("inject-point")

@@ -10,6 +10,7 @@ from contextlib import suppress
 import pytest
 
 from bench.browser import Server
+from streams import STREAMS
 from tests.browser.visitor import Visitor
 
 Enter = Callable[..., Visitor]
@@ -206,7 +207,8 @@ def test_the_view_is_in_the_address_and_a_link_leads_back_to_it(
     visitor.context.grant_permissions(["clipboard-read", "clipboard-write"])
     visitor.until("eyes.lines().length")
     visitor.tab("electricity")
-    visitor.until("eyes.text('detector') === 'rolling z-score'")
+    preset = STREAMS["electricity"].preset
+    visitor.until(f"eyes.text('detector') === '{preset['detector']}'")
     visitor.choose("detector", "CUSUM")
     visitor.slide("threshold", 5.0)
     visitor.choose("range", "2,000 steps")

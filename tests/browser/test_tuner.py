@@ -16,6 +16,7 @@ import numpy as np
 from bench.browser import ROOT, Server
 from detectors import DETECTORS, DetectorList
 from redline.detection.third_party import register_available
+from streams import STREAMS
 from tests.browser.visitor import Visitor
 
 Enter = Callable[..., Visitor]
@@ -59,9 +60,10 @@ def test_choose_compare_click_the_curve_apply_undo(own_server: Server, enter: En
     other.until("eyes.text('detector') === 'EWMA'")
     assert other.text("threshold-said") == visitor.text("threshold-said")
     visitor.press("undo")
+    preset = STREAMS["cpu"].preset
     visitor.until(
-        "eyes.text('detector') === 'rolling z-score' && "
-        "eyes.text('threshold-said').startsWith('3.5')"
+        f"eyes.text('detector') === '{preset['detector']}' && "
+        f"eyes.text('threshold-said').startsWith('{preset['threshold']}')"
     )
 
 

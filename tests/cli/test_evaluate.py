@@ -462,7 +462,11 @@ def test_every_detector_and_domain_is_listed() -> None:
     assert [row[0] for row in domains.rows] == list(STREAMS)
     assert all(all(row) for row in (*detectors.rows, *domains.rows))
     assert next(row for row in detectors.rows if row[0] == "EWMA")[2] == "band"
-    assert next(row for row in domains.rows if row[0] == "cpu")[2:] == ("CPU (%)", "5 min")
+    assert next(row for row in domains.rows if row[0] == "cpu")[2:] == (
+        "CPU (%)",
+        "5 min",
+        "autoregressive, 240 steps, 4.2 σ",
+    )
 
 
 @pytest.mark.parametrize("name", ["detectors", "domains"])

@@ -25,7 +25,7 @@ from redline.page.brush import brush_data
 from redline.page.dash_app import require_one_process
 from redline.page.link import settings_from_link
 from redline.page.query import ViewQuery
-from redline.settings import Settings
+from redline.settings import ServerSettings, Settings, initial_settings
 from redline.sources import csv
 from redline.sources.csv_cells import CsvError
 from redline.sources.pushed import RESERVED_NAMES
@@ -80,6 +80,14 @@ def test_the_tabs_are_the_overview_the_streams_with_the_wave_first_this_machine_
     assert list(layout.TAB_TITLES) == ["overview", *STREAMS, "this-machine", "your-data"]
     assert next(iter(STREAMS)) == "wave"
     assert set(layout.TAB_TITLES) <= RESERVED_NAMES, "no source may have the name of a tab"
+
+
+def test_the_page_starts_each_stream_with_its_preset():
+    made = app.build_monitor(ServerSettings(), None)
+    applied = {name: feed.applied for name, feed in made.feeds.items()}
+    presets = {name: initial_settings(kind()) for name, kind in STREAMS.items()}
+    assert applied == presets | {"this-machine": Settings()}
+    assert applied["wave"].detector == "rolling z-score" and applied["wave"] != Settings()
 
 
 def test_an_unknown_path_is_a_problem_and_never_the_page(service):

@@ -22,6 +22,7 @@ from starlette.testclient import TestClient
 import app
 from redline.access.tokens import Token, Tokens, hash_secret
 from redline.api.service import Service, assemble_service
+from redline.engine.feed import MonitoredStream
 from redline.engine.monitor import Monitor
 from redline.page import dash_app
 from redline.page.callback_guard import page_calls, rule_of
@@ -262,9 +263,9 @@ def place_name(place: dict[str, Any]) -> str:
 @pytest.fixture(scope="module")
 def page() -> Iterator[Page]:
     ahead = [0.0]
-    simulated = {name: (STREAMS[name](seed=3), False) for name in ("wave", "iot")}
+    simulated = {name: MonitoredStream(STREAMS[name](seed=3)) for name in ("wave", "iot")}
     monitor = Monitor(
-        {**simulated, "this-machine": (ThisMachine(), True)},
+        {**simulated, "this-machine": MonitoredStream(ThisMachine(), own_clock=True)},
         clock=lambda: time.monotonic() + ahead[0],
     )
     for name in simulated:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench import accuracy, corpora, measures
-from streams import KINDS
+from bench import accuracy, corpora, measures, presets
+from redline.engine.tape import BUFFER_STEPS
+from redline.evaluation import metrics
+from redline.settings import Settings, initial_settings
+from streams import KINDS, STREAMS
 
 
 def test_average_precision_of_a_perfect_a_reversed_and_a_silent_score() -> None:
@@ -93,3 +96,25 @@ def test_corpora_are_asked_for_in_a_sentence(monkeypatch: pytest.MonkeyPatch) ->
         corpora.data_folder(None)
     with pytest.raises(SystemExit, match="nowhere"):
         corpora.data_folder("nowhere")
+
+
+def test_what_a_preset_finds_is_counted_over_the_buffer_of_each_seed() -> None:
+    settings = initial_settings(STREAMS["wave"]())
+    found = presets.tally("wave", settings, (3, 4))
+    label = [STREAMS["wave"](seed=seed).take(BUFFER_STEPS).label for seed in (3, 4)]
+    truths = [metrics.row_truth(each) for each in label]
+    assert found.events == sum(len(metrics.event_runs(t.anomalous)) for t in truths if t)
+    assert 0 < found.hits <= found.events and found.false < found.hits
+    once = presets.tally("wave", settings, (3,)).plus(presets.tally("wave", settings, (4,)))
+    assert once == found and found.recall == found.hits / found.events
+
+
+def test_the_preset_of_the_wave_finds_more_with_fewer_false_alarms_than_the_defaults() -> None:
+    now = presets.tally("wave", initial_settings(STREAMS["wave"]()), (3, 4, 5))
+    before = presets.tally("wave", Settings(), (3, 4, 5))
+    assert now.recall > before.recall + 0.15 and now.precision > 0.85
+
+
+def test_no_seed_is_reported_on_which_something_was_chosen() -> None:
+    assert len(presets.REPORT_SEEDS) == 20
+    assert not {*presets.CHOICE_SEEDS, presets.SHOWN_SEED} & set(presets.REPORT_SEEDS)

@@ -15,9 +15,11 @@ from redline.settings import (
     SettingsError,
     export_settings,
     import_settings,
+    initial_settings,
     load_server_settings,
     validate_settings,
 )
+from streams import STREAMS
 
 TEXT = st.text(
     st.characters(exclude_categories=("Cs",)), max_size=30
@@ -108,3 +110,22 @@ def test_names_are_a_list_or_a_text_with_spaces(given):
 def test_a_wrong_server_setting_is_named_with_what_was_wanted_and_what_came(table, sentence):
     with pytest.raises(SettingsError, match=sentence):
         load_server_settings({}, table)
+
+
+@pytest.mark.parametrize("domain", STREAMS)
+def test_a_stream_starts_with_its_preset_and_the_defaults_for_the_rest(domain):
+    preset = STREAMS[domain].preset
+    assert preset["detector"] != "" and preset["threshold"] > 0
+    assert initial_settings(STREAMS[domain]()) == replace(Settings(), **preset)
+
+
+def test_a_preset_of_another_name_or_out_of_bounds_is_refused_in_words():
+    wave = STREAMS["wave"]()
+    for preset, sentence in (
+        ({"speed": 3}, "unknown setting 'speed'"),
+        ({"window": 3}, "window: wanted 10 to 500 steps; came 3"),
+        ({"detector": "magic"}, "detector: wanted one of rolling z-score"),
+    ):
+        wave.preset = preset
+        with pytest.raises(SettingsError, match=sentence):
+            initial_settings(wave)

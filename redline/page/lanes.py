@@ -40,9 +40,9 @@ def choose_lanes(view: View, chosen: Sequence[int], held: Sequence[int]) -> list
     if count <= MAX_LANES or view.peaks is None or view.red is None:
         return list(range(min(count, MAX_LANES)))
     worst = np.argsort(-view.peaks, kind="stable")
-    red = view.red.any(axis=0)
+    red: list[bool] = np.any(view.red, axis=0).tolist()
     order = [*(int(i) for i in worst if red[i]), *(int(i) for i in worst if not red[i])]
-    wanted = set(order[: min(MAX_LANES, int(red.sum()))])
+    wanted = set(order[: min(MAX_LANES, sum(red))])
     same = len(held) == MAX_LANES and wanted <= set(held) and max(held) < count
     return list(held) if same else order[:MAX_LANES]
 

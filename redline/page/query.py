@@ -266,6 +266,7 @@ class ViewQuery:
         """Return how many of the anomalous steps of the buffer are found, as text."""
         scores = self.buffer_scores(self.monitor.request_track(self.feed.name, settings))
         codes = metrics.row_outcomes(scores.score, scores.label, settings.threshold)
+        assert codes is not None  # asked for labelled streams alone
         caught = int((codes == metrics.CAUGHT).sum())
         return f"{caught:,} of {caught + int((codes == metrics.MISSED_ROW).sum()):,} steps"
 
@@ -363,7 +364,7 @@ def mark_outcomes(
     codes = metrics.row_outcomes(rows.score, rows.label, threshold)
     if codes is None:
         return None
-    words = OUTCOME_WORDS[codes].astype(object)
+    words: np.ndarray = OUTCOME_WORDS[codes].astype(object)
     above = rows.score > threshold
     for first, last, _, outcome in events or ():
         if last + metrics.HIT_TOLERANCE < rows.first:

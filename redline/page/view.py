@@ -277,7 +277,8 @@ def _extremes(x: np.ndarray, first: int, bucket: int) -> np.ndarray:
         filled = np.where(np.isnan(padded), empty, padded).reshape(-1, bucket, x.shape[1])
         start = np.arange(len(filled))[:, None] * bucket - before
         found.append((pick(filled, axis=1) + start).ravel())
-    return np.clip(np.concatenate(found), 0, count - 1)
+    rows: np.ndarray = np.clip(np.concatenate(found), 0, count - 1)
+    return rows
 
 
 def red_features(parts: np.ndarray, above: np.ndarray, threshold: float) -> np.ndarray:
@@ -307,7 +308,8 @@ def only_applied(
         red: (n, features) bool, what is anomalous under the previewed settings.
     """
     above = applied.score > threshold
-    found = red_features(applied.parts, above, threshold) & ~red.any(axis=1)[:, None]
+    unmarked = np.logical_not(red.any(axis=1, keepdims=True))
+    found = red_features(applied.parts, above, threshold) & unmarked
     rows, features = np.nonzero(found)
     return tuple(zip(rows[-MAX_FAINT:].tolist(), features[-MAX_FAINT:].tolist()))
 
@@ -359,7 +361,7 @@ def _marks(
 
 def _leads(score: np.ndarray, runs: np.ndarray, threshold: float) -> np.ndarray:
     """Return which rows begin a run, or are more severe than all before them in it, (n,) bool."""
-    leads = runs == 1
+    leads: np.ndarray = runs == 1
     most = ""
     for row in np.flatnonzero(runs > 0).tolist():
         now = severity(score[row], threshold)

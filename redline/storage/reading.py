@@ -332,7 +332,7 @@ def late_points(c: sa.Connection, id: int, span: tuple[float, float], limit: int
 def read_anomalies(c: sa.Connection, query: AnomalyQuery) -> list[dict[str, Any]]:
     """Return anomalies, the newest first, or after an id the oldest first."""
     t = anomalies_table.c
-    conditions = []
+    conditions: list[sa.ColumnElement[bool]] = []
     if query.streams:
         conditions.append(t.stream.in_(query.streams))
     if query.since is not None:

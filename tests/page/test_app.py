@@ -418,7 +418,7 @@ def test_a_sparkline_shows_the_feature_that_is_anomalous_and_only_its_marks(moni
     upload.show_recording(monitor, recording, b"", 900)
     feed = monitor.feeds[layout.YOUR_DATA]
     feed.applied = Settings(threshold=8.0)
-    spark = query.sparkline(feed, False, 0)
+    spark = query.sparkline(feed, 0)
     assert spark["name"] == "loud"
     assert [spark["line"][mark][1] for mark in spark["marks"]] == [1.0], "only on its own line"
 

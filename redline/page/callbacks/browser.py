@@ -49,12 +49,12 @@ def connect_browser(app: dash.Dash) -> None:
     ]
     connect("picked", picked, *[Input(*each) for each in selection], State("seen", "data"))
     connect("opened", Output("streams-found", "title"), Input("opened", "data"))
-    controls = ("domain", "detector", "window", "threshold", "direction")
+    previewed = ("domain", "detector", "window", "threshold", "direction")
     connect(
         "previewed",
         Output("chip", "children"),
         Input("pulse", "data"),
-        *[Input(name, "value") for name in controls],
+        *[Input(name, "value") for name in previewed],
     )
     controls = ("domain", "detector", "window", "threshold", "direction", "range")
     address = [*(Input(name, "value") for name in controls), Input("at", "data")]

@@ -271,7 +271,9 @@ def _is_possible(value: np.ndarray, first: np.ndarray | None, undefined: bool) -
     undefined: it may come to hold NaN.
     """
     if value.dtype.kind in "iu":  # numbers of steps and places in an array
-        return not value.size or (value.min() >= 0 and value.max() <= LARGEST_COUNT)
+        # a step before the first one stands for "never"
+        least = 0 if first is None or not first.size else min(0, first.min())
+        return not value.size or bool(value.min() >= least and value.max() <= LARGEST_COUNT)
     if value.dtype.kind != "f" or first is None:
         return True
     return bool(

@@ -388,7 +388,7 @@ def test_the_brush_shows_the_whole_buffer_its_anomalies_and_what_is_in_sight(ser
     assert (shown["left"], shown["right"], shown["live"]) == (11_400, 12_000, False)
     assert np.round(np.array(shown["marks"]) * 24_000, -1).tolist() == spikes.tolist()
     assert len(shown["line"]) == 600 and max(filter(None, shown["line"])) == 1.0
-    assert shown["text"] == "10 h of 17 d" and 0 < shown["learning"] < 0.01
+    assert shown["text"] == "10 h of 16 d 16 h" and 0 < shown["learning"] < 0.01
     edges = [recording.time[11_700] * 1_000, recording.time[11_760] * 1_000]
     zoomed = brush_data(query, edges)
     assert (zoomed["left"], zoomed["right"]) == (11_700, 11_760)

@@ -41,9 +41,13 @@ CERTAIN_SURPRISE = 5.0  # usual surprises; what goes beyond is news whatever the
 COMMON = 0.5  # share of the usual distance to the nearest patterns that is no novelty
 NEWS = 150.0  # standard deviations of news as large as the range
 SUDDEN = 3.6  # usual deviations; one surprise of so many scores 3.5 by itself
-SUDDEN_POWER = 1.6  # of its growth beyond, which no cap ties
-USUAL_SURPRISE = 3.0  # the least of a stream's usual largest surprises in a block
-DISBELIEF = 5.5  # power with which a stream that is often surprised is believed less
+# of its growth beyond, which no cap ties: a surprise of twice as many deviations scores four times
+# as high, which passes where an alarm halves what was often as high
+SUDDEN_POWER = 2.0
+# the least of a stream's usual largest surprises in a block; events of 6 to 10 deviations in one
+# block of ten lift it to that where the noise is Gaussian or nearly so
+USUAL_SURPRISE = 3.45
+DISBELIEF = 7.0  # power with which a stream that is often surprised is believed less
 # share of blocks whose largest surprise is below the usual one; faults in one block of seven
 # are not learned as usual
 USUAL_SHARE = 0.85

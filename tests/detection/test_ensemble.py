@@ -11,6 +11,7 @@ from twins_flagship import ensemble
 from detectors import Alarm
 from redline.detection.ensemble import LEARNING_BLOCK, RANGE_MEMORY, SEASON_MEMORY, Ensemble
 from redline.detection.seasonality import autocorrelation, find_season
+from streams import KINDS, STREAMS
 
 
 def stream(steps: int, season: int, seed: int = 0) -> np.ndarray:
@@ -205,3 +206,15 @@ def test_records_that_come_in_flocks_are_no_news() -> None:
         alarms = Alarm().update(Ensemble().update(x[:, None, None]))[1500:, 0]
         called += int((alarms > 3.5).sum())
     assert called / 4 <= 8  # 25 where a record is always news
+
+
+def test_events_that_return_do_not_excuse_each_other() -> None:
+    """Of large payments, 8 deviations in a noise with a tail, once in 500 steps, nearly all are
+    called: they must not make the stream look often surprised.
+    """
+    chunk = STREAMS["fraud"](seed=101, sizes=(8.0, 8.0)).take(9000)
+    assert chunk.label is not None
+    alarms = Alarm().update(Ensemble().update(chunk.x[:, None]))[:, 0]
+    points = np.flatnonzero((chunk.label == KINDS.index("point")).any(axis=1))
+    called = alarms[points[points > 3000]] > 3.5
+    assert called.mean() >= 0.9, f"{called.sum()} of {len(called)} are called"

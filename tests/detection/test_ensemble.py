@@ -10,6 +10,7 @@ from twins_flagship import ensemble
 
 from detectors import Alarm
 from redline.detection.ensemble import LEARNING_BLOCK, RANGE_MEMORY, SEASON_MEMORY, Ensemble
+from redline.detection.patterns import PATTERN_MEMORY, pattern_distances
 from redline.detection.seasonality import autocorrelation, find_season
 from streams import KINDS, STREAMS
 
@@ -218,3 +219,32 @@ def test_events_that_return_do_not_excuse_each_other() -> None:
     points = np.flatnonzero((chunk.label == KINDS.index("point")).any(axis=1))
     called = alarms[points[points > 3000]] > 3.5
     assert called.mean() >= 0.9, f"{called.sum()} of {len(called)} are called"
+
+
+def test_distances_of_patterns_are_those_of_their_definition_and_one_step_as_many() -> None:
+    rng = np.random.default_rng(7)
+    past = rng.normal(size=(2, 7 + PATTERN_MEMORY)).astype(np.float32)
+    present = np.concatenate((past[:, -7:], rng.normal(size=(2, 3)).astype(np.float32)), axis=1)
+    doubtful = rng.random((2, 64)) < 0.2
+    for known in (5, 23, 64, 1019, 5000):
+        many = pattern_distances(present, past, known, doubtful)
+        for step in range(3):
+            one = pattern_distances(present[:, step : step + 8], past, known, doubtful)
+            assert one.tobytes() == many[step : step + 1].tobytes(), "another sum for one step"
+            for channel in range(2):
+                count = min(known, PATTERN_MEMORY)
+                ends = np.arange(PATTERN_MEMORY - count, PATTERN_MEMORY) + 8
+                waits = np.concatenate((np.zeros(PATTERN_MEMORY - 64, bool), doubtful[channel]))
+                apart = np.array(
+                    [
+                        np.inf
+                        if waits[end - 8]
+                        else np.linalg.norm(
+                            present[channel, step : step + 8] - past[channel, end - 8 : end]
+                        )
+                        for end in ends
+                    ]
+                )
+                nearest = [apart[part::5].min() for part in range(5)]
+                np.testing.assert_allclose(many[step, channel], np.mean(nearest), rtol=1e-5)
+    assert np.isnan(pattern_distances(present, past, 4, doubtful)).all()

@@ -73,9 +73,9 @@ class Verdict(NamedTuple):
     """The result of `advance` for each step of a chunk."""
 
     score: Array  # (steps, streams), standard deviations >= 0, NaN = no opinion
-    # (steps, streams), the value expected, in the data's unit; None = no band
+    # shaped like the input: the value expected, in the data's unit; None = no band
     centre: Array | None = None
-    # (steps, streams), one believable deviation, in the data's unit; None = no band
+    # shaped like the input: one believable deviation, in the data's unit; None = no band
     spread: Array | None = None
     # (steps, streams, features), they add up to score; None = one feature, the score itself
     parts: Array | None = None
@@ -346,8 +346,8 @@ class Detector(Transducer):
     def bounds(self, x: Any, threshold: float = 3.0) -> tuple[Array, Array] | None:
         """Return (low, high) between which a step scores at most the threshold, or None.
 
-        Both (steps, streams) in the data's unit; an unwatched side is infinite. None: the detector
-        has no band.
+        Both shaped like x, in the data's unit; an unwatched side is infinite. None: the detector
+        has no band. A joint one may score a step inside for other reasons than its distance.
         """
         _, centre, spread, _ = self.preview(x)
         if centre is None or spread is None:

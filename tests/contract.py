@@ -609,8 +609,16 @@ def bounds_bound(make: Make) -> None:
     assert (band is None) == (verdict.centre is None) == (verdict.spread is None), (
         "bounds and centre disagree on whether there is a band"
     )
-    if band is not None and not make.joint:
+    if band is not None:
         low, high = band
+        assert low.shape == high.shape == x.shape, "the band is not shaped like the input"
+        usual = noise(make, 40 * W)
+        judged = make(window=W).preview(usual)
+        assert judged.centre is not None and judged.spread is not None
+        away = (np.abs(usual - judged.centre) / judged.spread)[20 * W :]
+        assert (away <= LOUD).mean() >= 0.95, "plain noise lies outside the band"
+        assert (away > 1).mean() >= 0.05, "the band is too wide to say anything"
+    if band is not None and not make.joint:
         sure = ~np.isnan(scores) & (np.abs(scores - LOUD) > 1e-6)
         assert (((x < low) | (x > high)) == (scores > LOUD))[sure].all(), (
             "outside the band is not above the threshold"

@@ -8,7 +8,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from detectors import CEILING, Detector, State, Verdict
-from redline.detection.arrays import TINY, Array, carry_forward, first_known, running_reduce
+from redline.detection.arrays import (
+    TINY,
+    Array,
+    carry_forward,
+    concatenate_parts,
+    first_known,
+    running_reduce,
+)
 from redline.detection.patterns import (
     DOUBT_STEPS,
     PATTERN_MEMORY,
@@ -86,7 +93,8 @@ class Ensemble(Detector):
     """Four kinds of evidence, each silent until it has something to say; their squares add up to
     the square of the score.
 
-    Expected is the mean of the last three seasons (found by autocorrelation) plus a slow level.
+    Expected is the mean of the last three seasons (found by autocorrelation) plus a slow level;
+    the band is what two lags make of that, give or take the usual surprises.
     Novel: how far the value lies from every value seen, and the last eight steps from every
     pattern of the last thousand, in a unit of noise and range; on the stream's own scale, the tail
     of its block maxima. Sudden: what is a surprise to a two-lag prediction and far from the near
@@ -174,15 +182,14 @@ class Ensemble(Detector):
         x = self.read(x)
         # (steps, streams, features) -> (steps, channels), and back
         channels = self._from_first(x.reshape(len(x), x.shape[1] * x.shape[2]))
-        squares = [
-            self._piece(offset, rows) for offset, rows in self.pieces(channels, LEARNING_BLOCK)
-        ]
-        energy = np.concatenate(squares).reshape(x.shape)
+        told = [self._piece(offset, rows) for offset, rows in self.pieces(channels, LEARNING_BLOCK)]
+        energy, centre, spread = (each.reshape(x.shape) for each in concatenate_parts(told))
         known = energy == energy
         energy = np.where(known, energy, 0.0)
         total = energy.sum(axis=-1)
         score = np.where(known.any(axis=-1), np.minimum(np.sqrt(total), CEILING), np.nan)
-        return Verdict(score, parts=energy * (score / np.maximum(total, TINY))[..., None])
+        parts = energy * (score / np.maximum(total, TINY))[..., None]
+        return Verdict(score, centre, spread, parts)
 
     def _from_first(self, x: Array) -> Array:
         """Subtract each channel's first value, so that the zero of the unit does not matter."""
@@ -193,21 +200,26 @@ class Ensemble(Detector):
 
     # One piece of a block: nothing here depends on where the piece begins
 
-    def _piece(self, offset: int, x: Array) -> Array:
-        """Return the squared evidence, (steps, channels), NaN = no opinion.
+    def _piece(self, offset: int, x: Array) -> tuple[Array, Array, Array]:
+        """Return squared evidence, predicted value and usual surprise; NaN = no opinion.
 
-        The piece is kept until its block is full, which is then learned.
+        Each (steps, channels). The piece is kept until its block is full, which is then learned.
         """
         state = self._state
         here = slice(offset, offset + len(x))
         seasonless = x - state["expected"][here]
         deviation = np.where(state["n"] > 0, seasonless - state["mean"], np.nan)
         state["open"][:2, here] = x, seasonless
-        surprise = deviation - self._guess(here)
+        guess = self._guess(here)
+        surprise = deviation - guess
         shake = state["shake"][here]
+        enough = state["n"] >= self.least
+        usual = state["expected"][here] + (state["mean"] + known_or_0(state["first"]))
+        centre = np.where(enough, usual + guess, np.nan)
+        spread = np.where(enough, shake, np.nan)
         state["open"][2, here] = surprise
         self._remember_cleaned(here, x, surprise, shake)
-        known = (surprise == surprise) & (state["n"] >= self.least)
+        known = (surprise == surprise) & enough
         energy = self._lasting(here, np.where(known, deviation, np.nan))
         energy += self._novel(here, x, surprise, known)
         energy += self._sudden(here, seasonless, surprise, known)
@@ -215,7 +227,7 @@ class Ensemble(Detector):
         energy = np.where(known, energy, np.nan)
         if here.stop == LEARNING_BLOCK:
             self._learn(int(state["step"]) + len(x))
-        return energy
+        return energy, centre, spread
 
     def _guess(self, here: slice) -> Array:
         """Predict the deviation at each step from the two before it; a missing one counts as 0."""

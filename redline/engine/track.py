@@ -83,7 +83,9 @@ class Track:
         row = np.fmax.reduce(verdict.score, axis=1)[:, None]  # (steps, 1), NaN = no opinion
         rows = {"score": row, "alarm": self.alarm.update(row), "parts": parts}
         if verdict.centre is not None and verdict.spread is not None:
-            rows |= {"centre": verdict.centre, "spread": verdict.spread}
+            band = {"centre": verdict.centre, "spread": verdict.spread}
+            # of a joint detector (steps, 1, features)
+            rows |= {name: value.reshape(x.shape) for name, value in band.items()}
         if len(x) >= MIN_TIMED_STEPS or not self.scored:
             self.count_time(time.perf_counter() - began, len(x))
         return rows

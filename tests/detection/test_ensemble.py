@@ -248,3 +248,16 @@ def test_distances_of_patterns_are_those_of_their_definition_and_one_step_as_man
                 nearest = [apart[part::5].min() for part in range(5)]
                 np.testing.assert_allclose(many[step, channel], np.mean(nearest), rtol=1e-5)
     assert np.isnan(pattern_distances(present, past, 4, doubtful)).all()
+
+
+def test_the_band_follows_a_season_each_feature_in_its_own_unit() -> None:
+    x = stream(1500, 24)
+    detector = Ensemble(window=100)
+    whole = detector.advance(x)
+    assert whole.centre is not None and whole.spread is not None
+    assert whole.centre.shape == whole.spread.shape == x.shape
+    late = slice(1400, None)
+    season = 3 * np.sin(2 * np.pi * np.arange(1500) / 24)
+    assert np.abs(whole.centre[late, 0, 0] - season[late]).max() < 0.6, "the season is not expected"
+    assert 0.2 < whole.spread[late, 0, 0].mean() < 0.6, "the noise is 0.3"
+    assert np.abs(whole.centre[late, 0, 1] - x[late, 0, 1]).mean() < 3, "nor is the level after 60"

@@ -598,6 +598,18 @@ def explanations_add_up(make: Make) -> None:
         atol=1e-9,
         err_msg="the parts do not add up to the score",
     )
+    evidence = detector.preview(x[9 * W :]).evidence
+    assert (evidence is None) == (not make.kinds), "kinds and evidence disagree"
+    if evidence is not None:
+        assert evidence.shape == (*parts.shape, len(make.kinds))
+        assert (evidence[known] >= 0).all(), "evidence against an anomaly"
+        np.testing.assert_allclose(
+            evidence.sum(axis=-1)[known],
+            parts[known],
+            rtol=1e-9,
+            atol=1e-9,
+            err_msg="the kinds of evidence do not add up to the parts",
+        )
 
 
 @promise

@@ -111,10 +111,11 @@ class Ensemble(Detector):
     >>> x = np.random.default_rng(1).normal(size=(400, 1, 2))
     >>> x[390, 0, 1] = 9.0
     >>> Ensemble(window=100).fit(x[:390]).explain(x[390:391]).round(0)
-    array([[[ 0., 24.]]])
+    array([[[ 0., 31.]]])
     """
 
     joint: ClassVar[bool] = True
+    kinds: ClassVar[tuple[str, ...]] = ("lasting", "novel", "sudden", "stuck")
     window: int = 500  # steps over which level and noise are learned
 
     def __post_init__(self) -> None:
@@ -183,13 +184,15 @@ class Ensemble(Detector):
         # (steps, streams, features) -> (steps, channels), and back
         channels = self._from_first(x.reshape(len(x), x.shape[1] * x.shape[2]))
         told = [self._piece(offset, rows) for offset, rows in self.pieces(channels, LEARNING_BLOCK)]
-        energy, centre, spread = (each.reshape(x.shape) for each in concatenate_parts(told))
+        *kinds, centre, spread = (each.reshape(x.shape) for each in concatenate_parts(told))
+        energy = kinds[0] + kinds[1] + kinds[2] + kinds[3]  # NaN = no opinion
         known = energy == energy
         energy = np.where(known, energy, 0.0)
         total = energy.sum(axis=-1)
         score = np.where(known.any(axis=-1), np.minimum(np.sqrt(total), CEILING), np.nan)
-        parts = energy * (score / np.maximum(total, TINY))[..., None]
-        return Verdict(score, centre, spread, parts)
+        share = (score / np.maximum(total, TINY))[..., None]
+        evidence = np.where(known[..., None], np.stack(kinds, axis=-1), 0.0) * share[..., None]
+        return Verdict(score, centre, spread, energy * share, evidence)
 
     def _from_first(self, x: Array) -> Array:
         """Subtract each channel's first value, so that the zero of the unit does not matter."""
@@ -200,10 +203,11 @@ class Ensemble(Detector):
 
     # One piece of a block: nothing here depends on where the piece begins
 
-    def _piece(self, offset: int, x: Array) -> tuple[Array, Array, Array]:
-        """Return squared evidence, predicted value and usual surprise; NaN = no opinion.
+    def _piece(self, offset: int, x: Array) -> tuple[Array, ...]:
+        """Return squared evidence of each kind, predicted value and usual surprise.
 
-        Each (steps, channels). The piece is kept until its block is full, which is then learned.
+        Each (steps, channels), NaN = no opinion. The piece is kept until its block is full, which
+        is then learned.
         """
         state = self._state
         here = slice(offset, offset + len(x))
@@ -220,14 +224,14 @@ class Ensemble(Detector):
         state["open"][2, here] = surprise
         self._remember_cleaned(here, x, surprise, shake)
         known = (surprise == surprise) & enough
-        energy = self._lasting(here, np.where(known, deviation, np.nan))
-        energy += self._novel(here, x, surprise, known)
-        energy += self._sudden(here, seasonless, surprise, known)
-        energy += self._stuck(x, known)
-        energy = np.where(known, energy, np.nan)
+        lasting = self._lasting(here, np.where(known, deviation, np.nan))
+        novel = self._novel(here, x, surprise, known)
+        sudden = self._sudden(here, seasonless, surprise, known)
+        stuck = self._stuck(x, known)
+        lasting = np.where(known, lasting, np.nan)
         if here.stop == LEARNING_BLOCK:
             self._learn(int(state["step"]) + len(x))
-        return energy, centre, spread
+        return lasting, novel, sudden, stuck, centre, spread
 
     def _guess(self, here: slice) -> Array:
         """Predict the deviation at each step from the two before it; a missing one counts as 0."""

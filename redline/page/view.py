@@ -80,6 +80,9 @@ class TrackRows(NamedTuple):
     parts: np.ndarray  # (n, features) how much each feature contributes to the score
     low: np.ndarray | None  # (n, features) expected range at the threshold, None = no band
     high: np.ndarray | None
+    # (n, features) index into `kinds`, the strongest kind of evidence; None = one kind
+    kind: np.ndarray | None = None
+    kinds: tuple[str, ...] = ()
 
 
 def read_track_rows(feed: Feed, track: Track, threshold: float, first: int, end: int) -> TrackRows:
@@ -96,7 +99,10 @@ def read_track_rows(feed: Feed, track: Track, threshold: float, first: int, end:
         parts = np.broadcast_to(parts, (end - first, len(feed.stream.names)))
         time = feed.tape.read("time", first, end)[:, 0]
         x = feed.tape.read("x", first, end)
-    return TrackRows(feed.info, first, end, time, x, label, score, alarm, parts, low, high)
+        kind = track.read("kind", first, end)
+    kinds = track.detector.kinds
+    band = (low, high)
+    return TrackRows(feed.info, first, end, time, x, label, score, alarm, parts, *band, kind, kinds)
 
 
 def run_lengths(above: np.ndarray) -> np.ndarray:
@@ -205,7 +211,8 @@ def _reason(rows: TrackRows, row: int, feature: int, run: int) -> str:
     if rows.low is not None and rows.high is not None:
         expected = (rows.low[row, feature], rows.high[row, feature])
     unit = rows.stream.units[feature]
-    return anomaly_reason(rows.x[row, feature], expected, rows.score[row], unit, run)
+    strongest = "" if rows.kind is None else rows.kinds[int(rows.kind[row, feature])]
+    return anomaly_reason(rows.x[row, feature], expected, rows.score[row], unit, run, strongest)
 
 
 def view_sentence(rows: TrackRows, above: np.ndarray, runs: np.ndarray, threshold: float) -> str:

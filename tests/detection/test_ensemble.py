@@ -261,3 +261,20 @@ def test_the_band_follows_a_season_each_feature_in_its_own_unit() -> None:
     assert np.abs(whole.centre[late, 0, 0] - season[late]).max() < 0.6, "the season is not expected"
     assert 0.2 < whole.spread[late, 0, 0].mean() < 0.6, "the noise is 0.3"
     assert np.abs(whole.centre[late, 0, 1] - x[late, 0, 1]).mean() < 3, "nor is the level after 60"
+
+
+def test_each_kind_of_evidence_is_named_where_it_speaks() -> None:
+    x = np.random.default_rng(8).normal(size=(1300, 1, 2))
+    x[900, 0, 1] = 9.0  # a spike of one feature
+    x[1000:1012, 0, 0] = x[1000, 0, 0]  # a sensor that repeats its value
+    x[1100:1200] += 2.5  # a shift of both
+    evidence = Ensemble(window=200).advance(x).evidence
+    assert evidence is not None
+
+    def strongest(step: int) -> tuple[int, str]:
+        feature, kind = np.unravel_index(evidence[step, 0].argmax(), evidence.shape[2:])
+        return int(feature), Ensemble.kinds[kind]
+
+    assert strongest(900)[0] == 1 and strongest(900)[1] in ("sudden", "novel")
+    assert strongest(1011) == (0, "stuck")
+    assert strongest(1150)[1] == "lasting"

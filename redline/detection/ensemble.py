@@ -554,9 +554,10 @@ class Ensemble(Detector):
         reach = np.fmax(state["high"] - state["low"], state["floor"])
         grain = np.maximum(power_of_two(reach), state["grain"])
         if (grain > state["grain"]).any():
-            state["past"] = np.float32(state["past"] * (state["grain"] / grain)[:, None])
+            moved = state["past"] * (state["grain"] / grain)[:, None]
+            state["past"] = moved.astype(np.float32)
             state["grain"] = grain
-        newest = np.float32((state["open"][5] / grain).T)
+        newest = (state["open"][5] / grain).T.astype(np.float32)
         state["past"] = np.concatenate((state["past"][:, LEARNING_BLOCK:], newest), axis=1)
         away = state["open"][7]
         present = away == away

@@ -74,12 +74,14 @@ class Verdict(NamedTuple):
     """The result of `advance` for each step of a chunk."""
 
     score: Array  # (steps, streams), standard deviations >= 0, NaN = no opinion
-    # (steps, streams), the value expected, in the data's unit; None = no band
+    # shaped like the input: the value expected, in the data's unit; None = no band
     centre: Array | None = None
-    # (steps, streams), one believable deviation, in the data's unit; None = no band
+    # shaped like the input: one believable deviation, in the data's unit; None = no band
     spread: Array | None = None
     # (steps, streams, features), they add up to score; None = one feature, the score itself
     parts: Array | None = None
+    # (steps, streams, features, kinds), they add up to parts; None = one kind of evidence
+    evidence: Array | None = None
 
 
 class Transducer(ABC):
@@ -322,6 +324,7 @@ class Detector(Transducer):
     and a line in DETECTORS.
     """
 
+    kinds: ClassVar[tuple[str, ...]] = ()  # names of the kinds of evidence in a verdict
     window: int = 120  # steps of past that count; a missing step is a step
     # smallest believable spread, the data's unit, one for all streams or one each
     floor: float | tuple[float, ...] = 0.0
@@ -374,10 +377,12 @@ class Detector(Transducer):
     def bounds(self, x: Any, threshold: float = 3.0) -> tuple[Array, Array] | None:
         """Return (low, high) between which a step scores at most the threshold, or None.
 
-        Both (steps, streams) in the data's unit; an unwatched side is infinite. None: the detector
-        has no band.
+        Both shaped like x, in the data's unit; an unwatched side is infinite. None: the detector
+        has no band. A joint one may score a step inside for other reasons than its distance.
         """
-        _, centre, spread, _ = self.preview(x)
+        verdict = self.preview(x)
+        centre = verdict.centre
+        spread = verdict.spread
         if centre is None or spread is None:
             return None
         reach = threshold * spread  # (steps, streams), the data's unit
@@ -390,8 +395,8 @@ class Detector(Transducer):
 
         The parts add up to score(x).
         """
-        score, _, _, parts = self.preview(x)
-        return score[..., None] if parts is None else parts
+        verdict = self.preview(x)
+        return verdict.score[..., None] if verdict.parts is None else verdict.parts
 
     def preview(self, x: Any) -> Verdict:
         """Return the verdict that advance(x) would, without moving the state."""

@@ -172,9 +172,16 @@ def format_span(seconds: float) -> str:
 
 
 def anomaly_reason(
-    value: float, expected: tuple[float, float], score: float, unit: str, run: int = 1
+    value: float,
+    expected: tuple[float, float],
+    score: float,
+    unit: str,
+    run: int = 1,
+    kind: str = "",
 ) -> str:
     """Return why a step is anomalous, in the detector's own numbers.
+
+    kind: the strongest kind of evidence, of a detector that has several.
 
     >>> anomaly_reason(97.0, (20.0, 45.0), 5.1, "%", 3)
     '97 %, expected 20 to 45, 5.1 σ above, third in a row'
@@ -182,18 +189,24 @@ def anomaly_reason(
     '37 MB/s, expected -29 to 35 MB/s, 3.7 σ above'
     >>> anomaly_reason(5.04, (2.0, 4.96), 3.5, "mm/s")
     '5.04 mm/s, expected 2.00 to 4.96, 3.5 σ above'
+    >>> anomaly_reason(4.0, (2.0, 4.96), 5.6, "mm/s", kind="stuck")
+    '4.0 mm/s, expected 2.0 to 5.0, score 5.6 σ, mostly stuck'
     """
     low, high = expected
+    inside = low <= value <= high
     beyond = max(value - high, low - value, (high - low) / 1000)  # rounding must not hide it
-    grain = min((high - low) / 16, beyond)
+    grain = (high - low) / 16 if inside else min((high - low) / 16, beyond)
     words = [format_quantity(value, unit, grain)]
     if math.isfinite(low):
         scale, prefix = si_scale(max(abs(low), abs(high)), unit)
         ends = [format_number(end / scale, grain / scale) for end in expected]
         words.append(f"expected {ends[0]} to {ends[1]}{f' {prefix}' if scale > 1 else ''}")
+    if math.isfinite(low) and not inside:
         words.append(f"{format_score(score)} {'above' if value > high else 'below'}")
     else:
         words.append(f"score {format_score(score)}")
+    if kind:
+        words.append(f"mostly {kind}")
     if run > 1:
         words.append(f"{ORDINALS[run] if run < len(ORDINALS) else f'number {run}'} in a row")
     return ", ".join(words)

@@ -535,10 +535,11 @@ def layout_annotations(view: View, theme: str, span: int) -> list[dict[str, Any]
     tops = [high for _, high in lane_domains(n)]
     above = {**text, "x": 1, "xanchor": "right", "yref": "paper", "yanchor": "bottom"}
     over_lanes = [{**above, "y": top, "text": name} for top, name in zip(tops, names)]
-    clock = {**text, "x": 1, "xanchor": "right", "yref": "paper", "y": 0, "yanchor": "top"}
-    below = {**clock, "yshift": -22, "text": view.clock}
+    # left of the times under the plot, where no date stands: "simulated" or "UTC"
+    beside = {**text, "x": 0, "xanchor": "right", "yref": "paper", "y": 0, "yanchor": "top"}
+    clock = {**beside, "yshift": -22, "text": view.clock.split()[0]}
     last = _last_values(view, colours) if n <= MAX_LABELLED else []
-    return [*over_lanes, below, *last, *_gap_texts(view, text, span)]
+    return [*over_lanes, clock, *last, *_gap_texts(view, text, span)]
 
 
 def _last_values(view: View, colours: dict[str, str]) -> list[dict[str, Any]]:

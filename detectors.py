@@ -219,7 +219,8 @@ class Transducer(ABC):
         """Return whether a state has all arrays of the first one, of the same shapes and types.
 
         It may have more: the arrays of a member come with its first step. Values that no state has
-        do not fit: a number of something below 0, NaN or infinity where the first state has none.
+        do not fit: a count below 0 and below that of the first state, NaN or infinity where the
+        first state has none.
 
         wanted: the shape that it must be of, as `begin` takes it; None = any.
         """
@@ -273,8 +274,8 @@ def _is_possible(value: np.ndarray, first: np.ndarray | None, undefined: bool) -
     undefined: it may come to hold NaN.
     """
     if value.dtype.kind in "iu":  # numbers of steps and places in an array
-        # a step before the first one stands for "never"
-        least = 0 if first is None or not first.size else min(0, first.min())
+        # a first state may hold a step long before the first: never yet
+        least = 0 if first is None else min(0, first.min(initial=0))
         return not value.size or bool(value.min() >= least and value.max() <= LARGEST_COUNT)
     if value.dtype.kind != "f" or first is None:
         return True

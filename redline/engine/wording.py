@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -11,6 +12,8 @@ from detectors import CEILING
 SEVERITIES = ("info", "warning", "critical")  # score / threshold from 1, from 1.5, from 2
 SI_UNITS = ("B/s", "B", "bit/s", "W", "Hz", "V", "A", "Wh")  # units that take an SI prefix
 DURATION_UNITS = {"d": 86_400, "h": 3_600, "min": 60, "s": 1}  # seconds
+# of a note: control characters but line ends, marks that turn the direction, half characters
+UNSEEN = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 ORDINALS = (
     "",
     "",
@@ -210,3 +213,13 @@ def anomaly_reason(
     if run > 1:
         words.append(f"{ORDINALS[run] if run < len(ORDINALS) else f'number {run}'} in a row")
     return ", ".join(words)
+
+
+def visible_note(text: str) -> str:
+    """Return what a person wrote without what cannot be seen; its lines stay lines.
+
+    >>> visible_note(" the door\\r\\n\\twas open\\u202e ")
+    'the door\\nwas open'
+    """
+    lines = UNSEEN.sub(" ", text).split("\n")
+    return "\n".join(" ".join(line.split()) for line in lines).strip()

@@ -44,6 +44,7 @@ COLOURS = {
 SYMBOLS = {"info": "circle", "warning": "circle", "critical": "diamond"}
 SIZES = {"info": 8, "warning": 9, "critical": 11}
 SMALL = 3  # of a mark that only continues a run: the line itself is red there
+POINTS_PER_STEP = 3  # of a growing trace, at most: a step after a break has two more
 MAX_LABELLED = 8  # lanes up to which each has its last value at the edge
 SCORE_TOP = 9.0  # standard deviations shown in the score strip; what is higher is cut
 NO_SCORE = -1.0  # standard deviations, below the axis
@@ -743,7 +744,8 @@ def _curve_layout(
 
 def count_points(view: View, row: int) -> int:
     """Return how many points each growing trace has from a row on."""
-    return len(view.time) - row + 2 * int(view.breaks[row:].sum())
+    breaks = int(view.breaks[row:].sum())
+    return len(view.time) - row + (POINTS_PER_STEP - 1) * breaks
 
 
 def time_values(view: View, row: int) -> np.ndarray:

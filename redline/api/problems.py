@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 
 from redline.api import payload
 from redline.api.payload import BodyError
+from redline.engine.maintenance import MaintenanceError
 from redline.feedback.labels import LabelError
 from redline.incidents.incident import IncidentSettled, UnknownIncident
 from redline.settings import SettingsError
@@ -191,6 +192,7 @@ def connect_problems(server: FastAPI) -> None:
         BodyError: body_problem,
         SubmissionRefused: body_problem,
         LabelError: body_problem,
+        MaintenanceError: body_problem,
         QueueFull: queue_problem,
         SourceQuotaReached: lambda error: body_problem(error, 403),
         SettingsError: settings_problem,

@@ -114,6 +114,13 @@ class _IncidentAct(_Held):
     note: Annotated[str, Len(0, MAX_INCIDENT_NOTE)] = ""
 
 
+class _WindowAct(_Held):
+    """The maintenance window to take back."""
+
+    window: Count
+    asked: Number
+
+
 class _Look(_Held):
     stream: Name
     key: Annotated[list[Name | Whole], Len(0, MAX_KEY)]
@@ -124,6 +131,7 @@ class _Look(_Held):
     revision: Count
     zoom: AxisRange | None
     labels: Count
+    windows: Count
     lanes: Annotated[list[Count], Len(0, MAX_LANES)]
     applied: Annotated[list[Name | Whole | Number], Len(0, MAX_KEY + 1)]
 
@@ -239,7 +247,9 @@ VALUE_RULES = {
     "at.data": value_rule(_ViewEnd | None, "the id of a stream and a step, or null"),
     "zoom.data": value_rule(_Zoom | None, "a revision, a stream and a range of time, or null"),
     "goto.data": value_rule(_Target | None, "a step, or null"),
-    "act.data": value_rule(_IncidentAct | None, "an incident and what to do with it, or null"),
+    "act.data": value_rule(
+        _IncidentAct | _WindowAct | None, "an incident and what to do with it, or null"
+    ),
     "seen.data": value_rule(_Seen | None, "what an earlier redraw answered, or null"),
     "curve.clickData": value_rule(_CurveClick | None, "the points that were clicked, or null"),
     "upload.contents": value_rule(str | None, "a file as a data URL, or null"),

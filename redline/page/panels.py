@@ -4,6 +4,7 @@ table, settings, log.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,11 @@ from dash import html
 
 from redline.engine import wording
 from redline.engine.feed import Feed
+from redline.engine.maintenance import MaintenanceWindow
 from redline.engine.results import Anomaly
 from redline.evaluation import metrics
 from redline.page.query import ViewQuery
-from redline.page.view import read_track_rows
+from redline.page.view import maintenance_text, read_track_rows
 from redline.settings import STREAM_SETTINGS
 
 LISTED_ANOMALIES = 20
@@ -173,6 +175,24 @@ def settings_panel(feed: Feed, history: list[dict[str, Any]]) -> list[Any]:
         html.Table([html.Thead(heads), html.Tbody(shown)], className="words"),
         html.Ul(past, className="quiet"),
     ]
+
+
+def maintenance_list(feed: Feed, windows: Sequence[MaintenanceWindow]) -> list[Any]:
+    """Return the maintenance windows of a stream, newest first, each with a button to remove it."""
+    period = feed.stream.period
+    lines = [
+        html.Li(
+            [
+                f"{wording.format_time(each.start, period)} to "
+                f"{wording.format_time(each.end, period)}, {maintenance_text(each.note)}, "
+                f"by {each.who} ",
+                html.Button("Take back", className="link", **data_attribute("unmute", each.id)),
+            ]
+        )
+        for each in reversed(windows)
+    ]
+    head = html.H3("Maintenance windows: nothing is alerted in them")
+    return [head, html.Ul(lines, className="quiet")] if lines else []
 
 
 def settings_summary(settings: dict[str, Any]) -> str:

@@ -1407,6 +1407,31 @@ def test_labels_that_do_not_fit_are_refused(running):
     assert refused(running.post("/api/labels", json={**word, "source": "x"}), 404, "source")
 
 
+def test_a_maintenance_window_is_set_listed_and_taken_back(kept):
+    client = kept()
+    push(client, 0, np.random.default_rng(1).normal(20, 0.5, 300).tolist())
+    span = {"source": "oven", "start": "2026-01-05T05:00:00Z", "end": NOON + 86_400, "note": "door"}
+    answer = client.post("/api/maintenance", json=span)
+    assert answer.status_code == 201
+    window = answer.json()
+    assert (window["source"], window["note"], window["id"]) == ("oven", "door", 1)
+    assert client.get("/api/maintenance").json()["windows"] == [window]
+    assert client.get("/api/maintenance", params={"source": "oven"}).json()["windows"] == [window]
+    push(client, 300, [90.0])
+    found = client.get("/api/anomalies").json()["anomalies"]
+    assert found and not any(each["alarm"] for each in found)
+    assert not client.get("/api/alerts").json()["incidents"]
+    assert client.delete("/api/maintenance/1").json() == window
+    assert refused(client.delete("/api/maintenance/1"), 404)
+    assert [line["what"] for line in client.service.store.audit()] == [
+        "took a maintenance window back",
+        "set a maintenance window",
+    ]
+    for change, field in (({"end": NOON - 1e9}, "end"), ({"start": "soon"}, "start")):
+        assert refused(client.post("/api/maintenance", json={**span, **change}), 422, field)
+    assert refused(client.post("/api/maintenance", json={**span, "source": "x"}), 404, "source")
+
+
 def test_the_routes_in_the_document_are_those_there_are():
     text = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
     assert filled(text) == text, "docs/api.md is stale: run `make docs`"

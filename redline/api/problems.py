@@ -54,6 +54,7 @@ MISSING = {404: "no such stream, incident or label"}
 WRONG_VALUE = {422: "a value that is not allowed"}
 WRONG_BODY = {400: "a body that ended too early, or is no JSON", 413: "a body that is too big"}
 SETTLED = {409: "an incident that is resolved already"}
+NOTHING_TO_UNDO = {409: "no change of the settings to take back"}
 
 
 class Problem(Exception):
@@ -173,6 +174,7 @@ def _refusals(route: str, operation: Mapping[str, Any]) -> dict[int, str]:
     refusals |= WRONG_BODY if has_body else {}
     refusals |= MISSING if names & {"source", "id"} or has_body else {}
     refusals |= SETTLED if route.startswith("post /api/alerts/") else {}
+    refusals |= NOTHING_TO_UNDO if route == "post /api/configure" else {}
     return refusals
 
 

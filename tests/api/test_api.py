@@ -656,6 +656,19 @@ def test_configure_applies_undoes_and_refuses_in_the_words_of_the_table(wave):
     assert refused(wave.post("/api/configure", json={"source": "x", "threshold": 5}), 404, "source")
 
 
+def test_what_changes_no_settings_is_not_logged_and_an_undo_of_nothing_is_refused(kept):
+    client = kept()
+    push(client, 0, [1.0, 2.0])
+    change = {"source": "oven", "threshold": 5}
+    refused(client.post("/api/configure", json={"source": "oven", "undo": True}), 409)
+    assert not client.service.store.audit()
+    for _ in range(2):
+        assert client.post("/api/configure", json=change).json()["applied"]["threshold"] == 5
+    client.post("/api/configure", json={"source": "oven", "undo": True})
+    refused(client.post("/api/configure", json={"source": "oven", "undo": True}), 409)
+    assert [line["what"] for line in client.service.store.audit()] == ["undo", "apply"]
+
+
 def test_a_window_that_a_detector_refuses_is_refused_in_its_words(wave, monkeypatch):
     monkeypatch.setitem(DETECTORS._entries, "EWMA", IsolationForest)
     error = refused(

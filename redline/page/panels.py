@@ -17,7 +17,7 @@ from redline.engine.results import Anomaly
 from redline.evaluation import metrics
 from redline.page.query import ViewQuery
 from redline.page.view import maintenance_text, read_track_rows
-from redline.settings import STREAM_SETTINGS
+from redline.settings import STREAM_SETTINGS, initial_settings
 
 LISTED_ANOMALIES = 20
 TABLE_ROWS = 100
@@ -160,12 +160,14 @@ def day_bars(counts: list[tuple[int, int]]) -> list[Any]:
 
 
 def settings_panel(feed: Feed, history: list[dict[str, Any]]) -> list[Any]:
-    """Return the applied settings, what each one does, and what was applied before."""
-    heads = html.Tr([html.Th(words) for words in ("setting", "applied", "default", "what it does")])
+    """Return the applied settings, what the stream starts with, and what was applied before."""
+    names = ("setting", "applied", "starts with", "what it does")
+    heads = html.Tr([html.Th(words) for words in names])
+    first = initial_settings(feed.stream)
     shown = []
     for name, row in STREAM_SETTINGS.items():
         applied = f"{getattr(feed.applied, name)} {row.unit}".strip()
-        cells = [name, applied, str(row.default), row.help]
+        cells = [name, applied, str(getattr(first, name)), row.help]
         shown.append(html.Tr([html.Td(cell) for cell in cells]))
     past = [
         html.Li(f"{np.datetime64(int(h['at']), 's')} UTC: {settings_summary(h['settings'])}")

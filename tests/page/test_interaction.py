@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 
 import app
 from redline.api.service import Service, assemble_service
-from redline.engine.feed import MonitoredStream
+from redline.engine.feed import Feed, MonitoredStream
 from redline.engine.monitor import Monitor
 from redline.feedback.labels import Label
 from redline.incidents.incident import Incident
@@ -28,7 +28,7 @@ from redline.page.link import settings_from_link
 from redline.page.preview import preview_state
 from redline.page.query import ViewQuery, heartbeat
 from redline.page.redraw import announce_incidents, redraw
-from redline.settings import Settings
+from redline.settings import Settings, initial_settings
 from redline.storage.sqlite import SqliteStore
 from streams import STREAMS
 from tests.behaviour.page import Browser
@@ -159,6 +159,24 @@ def test_pop_ups_tell_of_every_stream_once_and_name_it(service: Service) -> None
     assert news["title"] == "kiln · critical"
     assert news["step"] == incident_of(service, "kiln").peak.step
     assert announce_incidents(service, 99) == {"heard": 2}, "a server that was started again"
+
+
+def test_the_settings_show_what_the_stream_itself_starts_with() -> None:
+    stream = STREAMS["cpu"](seed=3)
+    feed = Feed("cpu", stream, applied=initial_settings(stream))
+    assert feed.applied.detector != Settings().detector, "a preset that differs from the defaults"
+    head, *rows = [
+        [texts(cell) for cell in row.children]
+        for row in walk_rows(panels.settings_panel(feed, [])[0])
+    ]
+    assert head == ["setting", "applied", "starts with", "what it does"]
+    assert ["detector", *[feed.applied.detector] * 2] in [row[:3] for row in rows]
+
+
+def walk_rows(table: Any) -> list[Any]:
+    """Return the rows of a table with a head and a body."""
+    head, body = table.children
+    return [head.children, *body.children]
 
 
 def test_what_is_snoozed_does_not_pop_up(service: Service) -> None:

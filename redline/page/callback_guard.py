@@ -35,6 +35,7 @@ DASH_PATHS = "/_dash-"  # what begins like this and is posted is a callback
 BIG_CALL_BYTES = 65_536  # a larger call, such as an uploaded file, is checked in a thread
 MAX_WHOLE = 2**53  # the largest whole number that a browser counts without a gap
 MAX_TABS = 1_000  # names of tabs a browser may hold
+MAX_CONTROLS = 4  # of the previewed settings
 MAX_KEY = 20  # parts of what identifies a track
 MAX_RACE_LENGTH = 400  # characters of the version of a race
 MAX_CLICKED = 1_000  # points under one click
@@ -149,6 +150,7 @@ class _Seen(_Held):
 class _Finding(_Held):
     id: Count
     taken: bool
+    held: Annotated[list[Name | Number], Len(0, MAX_CONTROLS)] | None = None
 
 
 class _Clicked(BaseModel):
@@ -242,6 +244,7 @@ VALUE_RULES = {
     "lower.value": value_rule(
         Annotated[str, one_of(lambda: list(PANEL_NAMES))], f"one of {', '.join(PANEL_NAMES)}"
     ),
+    "read.data": value_rule(Name | None, "the id of a file that was read, or null"),
     "finding.data": value_rule(_Finding | None, "the id of a search, or null"),
     "done.data": value_rule(Number | None, "a number, or null"),
     "at.data": value_rule(_ViewEnd | None, "the id of a stream and a step, or null"),

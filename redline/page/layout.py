@@ -58,6 +58,7 @@ STORES = (
     "names",  # the tabs
     "wall",  # what the overview shows
     "overview-line",  # what the brush shows
+    "read",  # the id of the feed of a file that was read and has no settings yet
 )
 
 

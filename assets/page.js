@@ -690,9 +690,9 @@
   const moment = (x) => (typeof x === "number" ? x : Date.parse(x.length > 10 ? `${x.replace(" ", "T")}Z` : x));
   const clock = (x) => { const text = new Date(moment(x)).toISOString(); return text.slice(11, 19) === "00:00:00" ? text.slice(0, 10) : text.slice(11, 19); };
 
-  // Returns whether the label buttons are hidden, their texts, and what is picked: forgotten with the tab.
+  // Returns whether the label buttons are hidden, their texts, whether that of maintenance is, and what is picked: forgotten with the tab.
   function pickOnPlot(clicked, zoom, domain, done, seen) {
-    const by = window.dash_clientside.callback_context.triggered_id, none = [true, "expected", "missed", null];
+    const by = window.dash_clientside.callback_context.triggered_id, none = [true, "expected", "missed", true, null];
     if (by === "domain") setProps("labelled", { children: "" });
     const stream = seen && seen.look.stream;
     let range = null;
@@ -701,7 +701,7 @@
     if (!range || !stream) return none;
     const [start, end] = moment(range[0]) <= moment(range[1]) ? range : [range[1], range[0]];
     const words = start === end ? clock(start) : `${clock(start)} to ${clock(end)}`;
-    return [false, `expected: ${words}`, `missed: ${words}`, { stream, range: [start, end] }];
+    return [false, `expected: ${words}`, `missed: ${words}`, start === end, { stream, range: [start, end] }];
   }
 
   const setAvailable = (id, why) => {
@@ -739,7 +739,9 @@
     const act = event.target.closest("[data-act]");
     if (act) return actOnIncident(act);
     if (event.target.closest("#note-write,#note-cancel")) return endNote(event.target.id === "note-write");
-    if (event.target.closest("#label-expected,#label-missed")) setProps("labelled", { children: `${event.target.closest("button").textContent}, by you …` });
+    if (event.target.closest("#label-expected,#label-missed,#mute")) setProps("labelled", { children: `${event.target.closest("button").textContent}, by you …` });
+    const unmute = event.target.closest("[data-unmute]");
+    if (unmute) return setProps("act", { data: { window: Number(unmute.dataset.unmute), asked: Date.now() } });
     if (event.target.closest("[data-close]")) return closeTab(event.target.closest("[data-close]").dataset.close);
     const el = event.target.closest("[data-step],[data-domain]:not(body),[data-detector],#theme,#bell,#share,#help,#wall-full,#hint-next,#hint-close,#hint-again");
     if (event.target.closest("#trouble")) return showTrouble("");

@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 
 from redline.api import payload
 from redline.api.payload import BodyError
+from redline.engine.maintenance import MaintenanceError
 from redline.feedback.labels import LabelError
 from redline.incidents.incident import IncidentSettled, UnknownIncident
 from redline.settings import SettingsError
@@ -53,6 +54,7 @@ MISSING = {404: "no such stream, incident or label"}
 WRONG_VALUE = {422: "a value that is not allowed"}
 WRONG_BODY = {400: "a body that ended too early, or is no JSON", 413: "a body that is too big"}
 SETTLED = {409: "an incident that is resolved already"}
+NOTHING_TO_UNDO = {409: "no change of the settings to take back"}
 
 
 class Problem(Exception):
@@ -172,6 +174,7 @@ def _refusals(route: str, operation: Mapping[str, Any]) -> dict[int, str]:
     refusals |= WRONG_BODY if has_body else {}
     refusals |= MISSING if names & {"source", "id"} or has_body else {}
     refusals |= SETTLED if route.startswith("post /api/alerts/") else {}
+    refusals |= NOTHING_TO_UNDO if route == "post /api/configure" else {}
     return refusals
 
 
@@ -191,6 +194,7 @@ def connect_problems(server: FastAPI) -> None:
         BodyError: body_problem,
         SubmissionRefused: body_problem,
         LabelError: body_problem,
+        MaintenanceError: body_problem,
         QueueFull: queue_problem,
         SourceQuotaReached: lambda error: body_problem(error, 403),
         SettingsError: settings_problem,

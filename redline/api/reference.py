@@ -21,6 +21,11 @@ BODY_EXAMPLES = {  # what stands in the form of a route at first
     "/api/submit": {"source": "oven", "time": "2026-01-05T00:00:00Z", "value": 180.4},
     "/api/configure": {"source": "oven", "threshold": 4},
     "/api/labels": {"source": "oven", "kind": "expected", "start": "2026-01-05T00:00:00Z"},
+    "/api/maintenance": {
+        "source": "oven",
+        "start": "2026-01-05T22:00:00Z",
+        "end": "2026-01-06T04:00:00Z",
+    },
 }
 
 

@@ -25,6 +25,7 @@ from redline.api.routes.configure import connect_configure
 from redline.api.routes.data import connect_data
 from redline.api.routes.events import connect_events
 from redline.api.routes.labels import connect_labels
+from redline.api.routes.maintenance import connect_maintenance
 from redline.api.routes.state import connect_health
 from redline.api.routes.streams import connect_streams
 from redline.api.routes.submit import connect_submit
@@ -143,6 +144,7 @@ def connect_api(server: FastAPI, service: Service) -> Service:
         connect_events,
         connect_alerts,
         connect_labels,
+        connect_maintenance,
         connect_submit,
         connect_configure,
     ):

@@ -21,6 +21,7 @@ from redline.api.payload import cut_text
 from redline.api.problems import Problem, field_error
 from redline.api.sse import EventFilter, EventHub, ServerEvent
 from redline.engine.feed import Feed
+from redline.engine.maintenance import MaintenanceWindow, WindowPersistence
 from redline.engine.monitor import Monitor
 from redline.engine.results import Batch, ResultStore
 from redline.engine.wording import SEVERITIES
@@ -127,6 +128,19 @@ class Service:
         if self.store:
             self.store.record(who, what, stream, detail)
 
+    def add_window(self, window: MaintenanceWindow) -> MaintenanceWindow:
+        """Add a maintenance window, with a line in the audit log; return it with its id."""
+        window = self.monitor.maintenance.add(window)
+        span = {"start": window.start, "end": window.end}
+        self.audit(window.who, "set a maintenance window", window.stream, id=window.id, **span)
+        return window
+
+    def remove_window(self, id: int, who: str) -> MaintenanceWindow:
+        """Remove a maintenance window, with a line in the audit log; KeyError = there is none."""
+        window = self.monitor.maintenance.remove(id)
+        self.audit(who, "took a maintenance window back", window.stream, id=id)
+        return window
+
     def record_forgotten(self, name: str) -> None:
         """End the live incident of a source that was forgotten, and write it to the audit log."""
         self.publish(self.incidents.reset_stream(name, time.time()))
@@ -227,6 +241,9 @@ def assemble_service(
     recorder = IncidentRecorder(incidents, durable, [notifier.notify] if notifier else [])
     monitor = make_monitor(recorder if durable else store)
     monitor.listeners.append(recorder.on_batches)
+    if durable is not None:
+        persistence = WindowPersistence(durable.save_window, durable.drop_window)
+        monitor.maintenance.restore(*durable.windows(), persistence)
     labels = _restored_labels(durable)
     service = Service(monitor, recorder, durable, labels, notifier, options or ServerOptions())
     monitor.forgetting_listeners.append(service.record_forgotten)

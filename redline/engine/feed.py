@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import numpy as np
 
+from redline.engine.maintenance import MaintenanceWindows
 from redline.engine.outbox import Outbox
 from redline.engine.results import (
     Anomaly,
@@ -81,6 +82,7 @@ class Feed:
     anomalies: int = 0
     alarms: int = 0
     run: int = 0  # anomalous steps in a row, up to the newest
+    held: bool = False  # whether an alarm of this run was held back by a maintenance window
     finalized: int = 0  # step up to which results are final; no later change counts them again
     committed: int = 0  # step up to which results are in the store
     last_snapshot: SnapshotMark | None = None
@@ -99,6 +101,7 @@ class Feed:
     about: Any = None  # what the page keeps with the source, for example an uploaded file
     id: str = field(default_factory=lambda: uuid4().hex[:8])  # changes with the stream in a slot
     outbox: Outbox = field(default_factory=lambda: Outbox(None))
+    maintenance: MaintenanceWindows = field(default_factory=MaintenanceWindows)
     next_id: Callable[[], int] = field(default_factory=lambda: itertools.count(1).__next__)
 
     def __post_init__(self) -> None:
@@ -208,14 +211,26 @@ class Feed:
         """
         self.finalized = track.end
         above = score > self.applied.threshold  # (n,) bool
-        found = self._collect_anomalies(track, above, score, alarm) if above.any() else []
+        time = self.tape.read("time", track.end - len(score), track.end)[:, 0]
+        muted = self.maintenance.covering(self.name, time)
+        found = self._collect_anomalies(track, above, score, alarm, muted) if above.any() else []
         self.run = self.run if above[-1] else 0
-        self._emit(score, alarm, found)
+        self.held = self.held and bool(self.run)
+        self._emit(score, alarm, found, muted=muted)
 
     def _collect_anomalies(
-        self, track: Track, above: np.ndarray, score: np.ndarray, alarm: np.ndarray
+        self,
+        track: Track,
+        above: np.ndarray,
+        score: np.ndarray,
+        alarm: np.ndarray,
+        muted: np.ndarray | None,
     ) -> list[Anomaly]:
-        """Count and remember the steps that are `above`, of the newest steps (n,) of the track."""
+        """Count and remember the steps that are `above`, of the newest steps (n,) of the track.
+
+        None of the steps that are `muted` (n,) is an alarm. Where the run of anomalous steps goes
+        on after them, the first step that is not muted is the alarm that was held back.
+        """
         threshold = self.applied.threshold
         end = track.end
         first = end - len(score)
@@ -227,8 +242,10 @@ class Feed:
         anomalies = []
         for i in np.flatnonzero(above).tolist():
             feature = int(np.nanargmax(parts[i]))
-            is_alarm = bool(alarm[i] > threshold)
             self.run = self.run + 1 if i == 0 or above[i - 1] else 1
+            due = bool(alarm[i] > threshold) or (self.held and self.run > 1)
+            self.held = due and muted is not None and bool(muted[i])
+            is_alarm = due and not self.held
             self.anomalies += 1
             self.alarms += is_alarm
             anomalies.append(
@@ -256,6 +273,7 @@ class Feed:
         alarm: np.ndarray,
         found: list[Anomaly],
         late: tuple[Chunk, ...] = (),
+        muted: np.ndarray | None = None,
     ) -> None:
         """Put the newest final steps (n,) into the outbox; n = 0 for settings or late points."""
         first = self.finalized - len(score)
@@ -281,6 +299,7 @@ class Feed:
                 awaited=self.pushed,
                 title=self.stream.title,
                 period=self.stream.period,
+                muted=muted,
             )
         )
 
@@ -328,6 +347,7 @@ class Feed:
             "anomalies": self.anomalies,
             "alarms": self.alarms,
             "run": self.run,
+            "held": self.held,
             "begun": self.applied_track.learned_since,
             "notes": dict(self.stream.notes),
             "period": self.stream.period,
@@ -376,6 +396,7 @@ class Feed:
         self.anomalies = old.counts["anomalies"]
         self.alarms = old.counts["alarms"]
         self.run = old.counts["run"]
+        self.held = old.counts.get("held", False)
         self.journal.extend(Anomaly(*each) for each in old.anomalies)
         if tape.end > tape.first:
             self.arrived = now

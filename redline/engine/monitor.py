@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from redline.engine.feed import MAX_UNDO, Feed, MonitoredStream
+from redline.engine.maintenance import MaintenanceWindows
 from redline.engine.outbox import Outbox
 from redline.engine.results import (
     Batch,
@@ -141,6 +142,7 @@ class Monitor:
         self.speed = 1.0
         self.last_beat = clock()
         self.outbox = Outbox(store)
+        self.maintenance = MaintenanceWindows()
         self.next_id = itertools.count(1 + (store.last_anomaly_id() if store else 0)).__next__
         self.feeds: dict[str, Feed] = {}
         self.clocked: dict[str, Feed] = {}  # all but the pushed ones: they give steps by the clock
@@ -529,7 +531,12 @@ class Monitor:
         return found if len(matched) == len(unknown) else found[: unknown[len(matched)]]
 
     def _make_feed(self, name: str, stream: Stream, own_clock: bool, **fields: Any) -> Feed:
-        return Feed(name, stream, own_clock, outbox=self.outbox, next_id=self.next_id, **fields)
+        shared = {
+            "outbox": self.outbox,
+            "next_id": self.next_id,
+            "maintenance": self.maintenance,
+        }
+        return Feed(name, stream, own_clock, **shared, **fields)
 
     def _add_feed(self, feed: Feed) -> Feed:
         if not feed.pushed:

@@ -34,7 +34,7 @@ class Anomaly(NamedTuple):
     score: float  # standard deviations
     threshold: float
     run: int  # anomalous steps in a row, this one included
-    alarm: bool  # whether its alarm score is above the threshold too
+    alarm: bool  # whether its alarm score is above the threshold too, and no window holds it back
     id: int = 0  # unique among the anomalies of all streams, in the order they were found
 
     @property
@@ -113,6 +113,7 @@ class Batch(NamedTuple):
     awaited: bool = False  # whether a client waits for these points to be acknowledged
     title: str = ""
     period: float = 1.0  # seconds per step
+    muted: np.ndarray | None = None  # (n,) bool, steps in a maintenance window; None = none is
 
     @property
     def end(self) -> int:

@@ -70,7 +70,8 @@ def fold_batch(
 ) -> tuple[Watch, list[Change]]:
     """Return the watch after a batch and the changes of incidents in it.
 
-    `now` (wall seconds) only decides whether a snooze still lasts.
+    `now` (wall seconds) only decides whether a snooze still lasts. Steps in a maintenance window
+    are as those without a score: no incident begins, gets worse or ends there.
     """
     skip = max(0, watch.step - batch.first)
     n = len(batch.score)
@@ -78,14 +79,15 @@ def fold_batch(
         return watch, []
     watch = watch._replace(info=batch.info)
     found = {a.step - batch.first: a for a in batch.anomalies if a.step >= batch.first + skip}
+    score = batch.score if batch.muted is None else np.where(batch.muted, np.nan, batch.score)
     changes: list[Change] = []
     if watch.current or any(a.alarm for a in found.values()):
         # a NaN score is neither above the level nor low
         level = policy.release * batch.applied.threshold
-        lows = np.append(0, np.cumsum(batch.score <= level))
+        lows = np.append(0, np.cumsum(score <= level))
         scan = Scan(batch, lows, policy, watch, now, changes)
         done = skip
-        for row in (np.flatnonzero(batch.score[skip:] > level) + skip).tolist():
+        for row in (np.flatnonzero(score[skip:] > level) + skip).tolist():
             watch = _fold_unusual(_fold_calm(watch, scan, done, row), scan, row, found.get(row))
             done = row + 1
         watch = _fold_calm(watch, scan, done, n)

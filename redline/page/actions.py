@@ -1,7 +1,8 @@
-"""The actions of a person at the page, on incidents, labels and proposals."""
+"""The actions of a person at the page, on incidents, labels, maintenance and proposals."""
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from redline.access.actor import current_actor
 from redline.api.service import Service
 from redline.engine.feed import Feed
+from redline.engine.maintenance import MaintenanceError, MaintenanceWindow
 from redline.engine.track import score_history
 from redline.engine.wording import format_time, visible_note
 from redline.evaluation import metrics
@@ -123,6 +125,30 @@ def label_picked(service: Service, feed: Feed | None, picked: Any, kind: str) ->
     period = feed.stream.period
     until = f" to {format_time(end, period)}" if end > start else ""
     return f"{kind}: {format_time(start, period)}{until}, labelled by {page_actor()}"
+
+
+def mute_picked(service: Service, feed: Feed | None, picked: Any) -> str:
+    """Make a maintenance window of the span that a person picked; return what was done, by whom.
+
+    The arguments are those of `label_picked`.
+    """
+    if feed is None or not picked or picked["stream"] != feed.id:
+        return "Nothing was changed: zoom to a span of this stream first."
+    start, end = sorted(map(axis_seconds, picked["range"]))
+    try:
+        window = MaintenanceWindow(feed.name, start, end, page_actor(), time.time())
+        service.add_window(window)
+    except MaintenanceError as error:
+        return f"Nothing was changed: {error}."
+    period = feed.stream.period
+    span = f"{format_time(start, period)} to {format_time(end, period)}"
+    return f"no alerts: {span}, set by {page_actor()}; take it back under Settings"
+
+
+def remove_window(service: Service, id: int) -> None:
+    """Take a maintenance window back; one that is gone already is no error."""
+    with contextlib.suppress(KeyError):
+        service.remove_window(id, page_actor())
 
 
 def axis_seconds(x: str | float) -> float:

@@ -35,6 +35,7 @@ DASH_PATHS = "/_dash-"  # what begins like this and is posted is a callback
 BIG_CALL_BYTES = 65_536  # a larger call, such as an uploaded file, is checked in a thread
 MAX_WHOLE = 2**53  # the largest whole number that a browser counts without a gap
 MAX_TABS = 1_000  # names of tabs a browser may hold
+MAX_CONTROLS = 4  # of the previewed settings
 MAX_KEY = 20  # parts of what identifies a track
 MAX_RACE_LENGTH = 400  # characters of the version of a race
 MAX_CLICKED = 1_000  # points under one click
@@ -114,6 +115,13 @@ class _IncidentAct(_Held):
     note: Annotated[str, Len(0, MAX_INCIDENT_NOTE)] = ""
 
 
+class _WindowAct(_Held):
+    """The maintenance window to take back."""
+
+    window: Count
+    asked: Number
+
+
 class _Look(_Held):
     stream: Name
     key: Annotated[list[Name | Whole], Len(0, MAX_KEY)]
@@ -124,6 +132,7 @@ class _Look(_Held):
     revision: Count
     zoom: AxisRange | None
     labels: Count
+    windows: Count
     lanes: Annotated[list[Count], Len(0, MAX_LANES)]
     applied: Annotated[list[Name | Whole | Number], Len(0, MAX_KEY + 1)]
 
@@ -141,6 +150,7 @@ class _Seen(_Held):
 class _Finding(_Held):
     id: Count
     taken: bool
+    held: Annotated[list[Name | Number], Len(0, MAX_CONTROLS)] | None = None
 
 
 class _Clicked(BaseModel):
@@ -234,12 +244,15 @@ VALUE_RULES = {
     "lower.value": value_rule(
         Annotated[str, one_of(lambda: list(PANEL_NAMES))], f"one of {', '.join(PANEL_NAMES)}"
     ),
+    "read.data": value_rule(Name | None, "the id of a file that was read, or null"),
     "finding.data": value_rule(_Finding | None, "the id of a search, or null"),
     "done.data": value_rule(Number | None, "a number, or null"),
     "at.data": value_rule(_ViewEnd | None, "the id of a stream and a step, or null"),
     "zoom.data": value_rule(_Zoom | None, "a revision, a stream and a range of time, or null"),
     "goto.data": value_rule(_Target | None, "a step, or null"),
-    "act.data": value_rule(_IncidentAct | None, "an incident and what to do with it, or null"),
+    "act.data": value_rule(
+        _IncidentAct | _WindowAct | None, "an incident and what to do with it, or null"
+    ),
     "seen.data": value_rule(_Seen | None, "what an earlier redraw answered, or null"),
     "curve.clickData": value_rule(_CurveClick | None, "the points that were clicked, or null"),
     "upload.contents": value_rule(str | None, "a file as a data URL, or null"),

@@ -490,7 +490,7 @@ def _strip_axis(domain: tuple[float, float], low: float, high: float, word: str)
 
 
 def layout_shapes(view: View, theme: str) -> list[dict[str, Any]]:
-    """Return the line of the threshold, and one shaded span for each long anomaly."""
+    """Return the line of the threshold, and the shaded spans: anomalies, learning, maintenance."""
     colours = COLOURS[theme]
     n = len(view.names)
     line = {
@@ -516,11 +516,12 @@ def layout_shapes(view: View, theme: str) -> list[dict[str, Any]]:
     }
     times = [_milliseconds(view.time[list(rows)]) for rows in view.spans]
     learning = [gap for gap in view.gaps if gap.text == LEARNING]
+    grey_spans = [*learning, *view.maintenance]
     grey = {**shade, "fillcolor": colours["hush"]}
     return [
         line,
         *({**shade, "x0": start, "x1": end} for start, end in times),
-        *({**grey, "x0": gap.first * 1000, "x1": gap.last * 1000} for gap in learning),
+        *({**grey, "x0": gap.first * 1000, "x1": gap.last * 1000} for gap in grey_spans),
     ]
 
 
@@ -578,13 +579,13 @@ def _gap_texts(view: View, style: dict[str, Any], span: int) -> list[dict[str, A
     texts = []
     for lane, top in enumerate(tops):
         last = -np.inf
-        for gap in sorted(view.gaps, key=lambda gap: gap.first):
+        for gap in sorted((*view.gaps, *view.maintenance), key=lambda gap: gap.first):
             middle = (max(gap.first, oldest) + min(gap.last, newest)) / 2
             of_lane = gap.feature == lane or (gap.feature is None and lane == 0)
             if of_lane and gap.last > oldest and middle - last >= least:
                 last = middle
                 place = {"xref": "x", "x": middle * 1000, "yref": "paper", "y": top}
-                texts.append({**style, **place, "yanchor": "top", "text": gap.text})
+                texts.append({**style, **place, "yanchor": "top", "text": plot_text(gap.text)})
     return texts
 
 

@@ -14,7 +14,8 @@ import numpy as np
 from redline.api.service import Service
 from redline.engine.feed import Feed
 from redline.engine.results import log_failure
-from redline.settings import Settings, validate_settings
+from redline.settings import Settings, initial_settings, validate_settings
+from redline.sources.recording import Recording
 
 MAX_SEARCHED = 10_000  # steps, the newest of the buffer
 MAX_WAITING = 20  # searches in the queue; further ones are refused
@@ -44,7 +45,7 @@ class SettingsSearch:
 
     id: int
     stream: str
-    feed_id: str
+    subject: str  # what is searched, the same for a file that is played again
     title: str  # of the stream
     past: SearchedHistory | None  # None once it is over
     applied: Settings  # what the proposal takes the remaining settings from
@@ -97,8 +98,9 @@ class SettingsSearches:
             if known is not None:
                 known.visitors += 1
                 return known
+            subject = searched_subject(feed)
             search = SettingsSearch(
-                self._next_id(), feed.name, feed.id, feed.stream.title, past, feed.applied
+                self._next_id(), feed.name, subject, feed.stream.title, past, feed.applied
             )
             self.searches[search.id] = search
             self.waiting.append(search)
@@ -113,7 +115,8 @@ class SettingsSearches:
         return search
 
     def _live_search(self, feed: Feed) -> SettingsSearch | None:
-        live = [each for each in self.searches.values() if each.live and each.feed_id == feed.id]
+        subject = searched_subject(feed)
+        live = [each for each in self.searches.values() if each.live and each.subject == subject]
         return live[0] if live else None
 
     def leave(self, id: int) -> None:
@@ -185,14 +188,37 @@ class SettingsSearches:
                 self._end(search, ENDED if found is None else FOUND, text)
 
 
+def needs_search(feed: Feed) -> bool:
+    """Return whether a file runs under the defaults of all streams: nothing was found for it."""
+    unset = feed.applied == initial_settings(feed.stream) and not feed.undone
+    return isinstance(feed.stream, Recording) and not feed.stream.preset and unset
+
+
+def searched_subject(feed: Feed) -> str:
+    """Return what a search is about: equal for two feeds that play the same file."""
+    if not isinstance(feed.stream, Recording):
+        return feed.id
+    columns = feed.stream.columns
+    return f"{feed.name} {hash((feed.about, columns.time, columns.features, columns.label))}"
+
+
 def read_history(service: Service, feed: Feed) -> SearchedHistory:
-    """Return copies of the newest steps of a stream, with the labels that people gave."""
+    """Return copies of the newest steps of a stream, with the labels that people gave.
+
+    Of a file they are its last rows, also those that are not played yet.
+    """
+    floors = tuple(feed.stream.floors)
+    if isinstance(feed.stream, Recording):
+        rows = slice(-MAX_SEARCHED, None)
+        known = None if feed.stream.label is None else feed.stream.label[rows].copy()
+        truth = service.truth(feed, known, feed.stream.time[rows])
+        return SearchedHistory(feed.stream.x[rows].copy(), truth, floors)
     with feed.lock:
         first = max(feed.tape.first, feed.end - MAX_SEARCHED)
         x = np.array(feed.tape.read("x", first, feed.end))
         time = feed.tape.read("time", first, feed.end)[:, 0]
         label = np.array(feed.tape.read("label", first, feed.end)) if feed.labelled else None
-    return SearchedHistory(x, service.truth(feed, label, time), tuple(feed.stream.floors))
+    return SearchedHistory(x, service.truth(feed, label, time), floors)
 
 
 def proposed_settings(applied: Settings, best: Any) -> Settings:

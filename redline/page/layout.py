@@ -58,6 +58,7 @@ STORES = (
     "names",  # the tabs
     "wall",  # what the overview shows
     "overview-line",  # what the brush shows
+    "read",  # the id of the feed of a file that was read and has no settings yet
 )
 
 
@@ -247,8 +248,10 @@ def navigation_row() -> html.Div:
 
 
 def label_buttons() -> html.Span:
-    """Return the buttons that label the point that was clicked or the span that was zoomed to."""
+    """Return the buttons for the point that was clicked or the span that was zoomed to."""
     buttons = [html.Button(kind, id=f"label-{kind}") for kind in (EXPECTED_LABEL, MISSED_LABEL)]
+    mute = "a maintenance window: anomalies are found and drawn, but nothing is alerted"
+    buttons.append(html.Button("no alerts here", id="mute", title=mute))
     return html.Span(
         [
             html.Span(buttons, id="labels", className="row", hidden=True),

@@ -4,6 +4,7 @@ table, settings, log.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,12 @@ from dash import html
 
 from redline.engine import wording
 from redline.engine.feed import Feed
+from redline.engine.maintenance import MaintenanceWindow
 from redline.engine.results import Anomaly
 from redline.evaluation import metrics
 from redline.page.query import ViewQuery
-from redline.page.view import read_track_rows
-from redline.settings import STREAM_SETTINGS
+from redline.page.view import maintenance_text, read_track_rows
+from redline.settings import STREAM_SETTINGS, initial_settings
 
 LISTED_ANOMALIES = 20
 TABLE_ROWS = 100
@@ -158,12 +160,14 @@ def day_bars(counts: list[tuple[int, int]]) -> list[Any]:
 
 
 def settings_panel(feed: Feed, history: list[dict[str, Any]]) -> list[Any]:
-    """Return the applied settings, what each one does, and what was applied before."""
-    heads = html.Tr([html.Th(words) for words in ("setting", "applied", "default", "what it does")])
+    """Return the applied settings, what the stream starts with, and what was applied before."""
+    names = ("setting", "applied", "starts with", "what it does")
+    heads = html.Tr([html.Th(words) for words in names])
+    first = initial_settings(feed.stream)
     shown = []
     for name, row in STREAM_SETTINGS.items():
         applied = f"{getattr(feed.applied, name)} {row.unit}".strip()
-        cells = [name, applied, str(row.default), row.help]
+        cells = [name, applied, str(getattr(first, name)), row.help]
         shown.append(html.Tr([html.Td(cell) for cell in cells]))
     past = [
         html.Li(f"{np.datetime64(int(h['at']), 's')} UTC: {settings_summary(h['settings'])}")
@@ -173,6 +177,24 @@ def settings_panel(feed: Feed, history: list[dict[str, Any]]) -> list[Any]:
         html.Table([html.Thead(heads), html.Tbody(shown)], className="words"),
         html.Ul(past, className="quiet"),
     ]
+
+
+def maintenance_list(feed: Feed, windows: Sequence[MaintenanceWindow]) -> list[Any]:
+    """Return the maintenance windows of a stream, newest first, each with a button to remove it."""
+    period = feed.stream.period
+    lines = [
+        html.Li(
+            [
+                f"{wording.format_time(each.start, period)} to "
+                f"{wording.format_time(each.end, period)}, {maintenance_text(each.note)}, "
+                f"by {each.who} ",
+                html.Button("Take back", className="link", **data_attribute("unmute", each.id)),
+            ]
+        )
+        for each in reversed(windows)
+    ]
+    head = html.H3("Maintenance windows: nothing is alerted in them")
+    return [head, html.Ul(lines, className="quiet")] if lines else []
 
 
 def settings_summary(settings: dict[str, Any]) -> str:

@@ -26,6 +26,7 @@ from redline.page.view import (
     TrackRows,
     View,
     bucket_steps,
+    maintenance_gaps,
     make_view,
     only_applied,
     read_track_rows,
@@ -83,6 +84,7 @@ class ViewQuery:
         self.span = span
         self.at = at
         self.labels_version = service.labels.version
+        self.windows_version = monitor.maintenance.version
         self.track = monitor.request_track(name, settings)
         # both ends move on while a query is answered: they are read once, the track's first
         self.track_end = self.track.end
@@ -151,6 +153,7 @@ class ViewQuery:
             self.first,
             self.end,
             self.labels_version,
+            self.windows_version,
             self.feed.applied.key,
             self.feed.applied.threshold,
         )
@@ -191,6 +194,8 @@ class ViewQuery:
         rows = rows._replace(label=self.service.truth(self.feed, rows.label, rows.time))
         events = self._buffer_events()
         view = make_view(rows, threshold, mark_outcomes(rows, threshold, events), events)
+        windows = self.monitor.maintenance.of_stream(self.feed.name)
+        view = view._replace(maintenance=maintenance_gaps(windows, view.time))
         if isinstance(self.feed.stream, Simulated):
             view = view._replace(clock="simulated time, UTC")
         return thin_view(view._replace(faint=self._only_applied(view)), self.bucket)

@@ -26,7 +26,7 @@ from redline.page.view import View
 from redline.settings import Settings
 
 # what of a look only says how steps are scored, not which ones are drawn
-SCORING = ("key", "threshold", "applied", "labels")
+SCORING = ("key", "threshold", "applied", "labels", "windows")
 MAX_POPUPS = 3  # new incidents that one redraw announces, the newest
 # seconds a moved slider waits for its track before the page says "scoring 40 %"
 TRACK_PATIENCE = 0.12
@@ -212,6 +212,7 @@ def redraw(
         "revision": zoom.get("revision", 0),
         "zoom": zoom["range"] if zoom.get("stream") == feed.id else None,
         "labels": query.labels_version,
+        "windows": query.windows_version,
         "lanes": lanes,
         "applied": [*feed.applied.key, feed.applied.threshold],
     }

@@ -14,6 +14,7 @@ from redline.api.service import Service
 from redline.engine.feed import Feed
 from redline.engine.monitor import Monitor
 from redline.page.actions import page_actor
+from redline.page.finding import needs_search
 from redline.sources.csv import read_csv
 from redline.sources.csv_cells import CsvError, visible_text
 from redline.sources.pushed import YOUR_DATA
@@ -79,6 +80,7 @@ def connect_upload(app: dash.Dash, service: Service) -> None:
         "said": Output("upload-said", "children"),
         "guess": Output("guess", "children"),
         "hidden": Output("guessed", "hidden"),
+        "read": Output("read", "data"),
         **{
             f"{box}_{part}": Output(f"col-{box}", part)
             for box in COLUMN_BOXES
@@ -115,7 +117,10 @@ def connect_upload(app: dash.Dash, service: Service) -> None:
             )
             service.publish(changes)
         feed = service.monitor.feeds.get(YOUR_DATA)
-        return {**same, "said": "", **(guess_boxes(feed) if feed else {"hidden": True})}
+        if feed is None:
+            return {**same, "said": "", "hidden": True}
+        fresh = trigger in ("upload", "col-apply") and needs_search(feed)
+        return {**same, "said": "", "read": feed.id if fresh else no_update, **guess_boxes(feed)}
 
 
 def audit_upload(service: Service, what: str) -> None:

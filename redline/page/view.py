@@ -7,11 +7,13 @@ A View is cut from what the monitor keeps: it scores nothing, changes nothing an
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 
 from redline.engine.feed import Feed
+from redline.engine.maintenance import MaintenanceWindow
 from redline.engine.results import StreamInfo
 from redline.engine.track import Track
 from redline.engine.wording import (
@@ -32,6 +34,8 @@ MAX_FAINT = 500  # marks of the applied settings behind those of a preview
 MAX_DRAWN_ROWS = 10_000  # rows that are drawn; longer ranges are thinned
 NO_DATA = "no data"
 LEARNING = "learning"
+NO_ALERTS = "no alerts"
+MAX_NOTE_SHOWN = 40  # characters of the note of a maintenance window
 
 
 class Mark(NamedTuple):
@@ -50,7 +54,7 @@ class Mark(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """A span of time in which there is no value (NO_DATA) or no opinion (LEARNING)."""
+    """A span of time in which there is no value, no opinion, or nothing is alerted."""
 
     first: float  # seconds since the epoch
     last: float
@@ -98,6 +102,7 @@ class View(NamedTuple):
     peaks: np.ndarray | None = None  # (features,) highest contribution of each to a score
     faint: tuple[tuple[int, int], ...] = ()  # (row, feature) anomalous only as applied
     hidden: tuple[str, ...] = ()  # anomalous features that are not drawn
+    maintenance: tuple[Gap, ...] = ()  # spans in which nothing is alerted
 
 
 class TrackRows(NamedTuple):
@@ -199,6 +204,29 @@ def make_view(
         gaps=find_gaps(rows),
         peaks=np.fmax.reduce(rows.parts, axis=0, initial=-np.inf),
     )
+
+
+def maintenance_gaps(windows: Iterable[MaintenanceWindow], time: np.ndarray) -> tuple[Gap, ...]:
+    """Return the maintenance windows that a view with these times (n,) shows, with their notes."""
+    if not len(time):
+        return ()
+    oldest = float(time[0])
+    newest = float(time[-1])
+    seen = (each for each in windows if each.start <= newest and each.end >= oldest)
+    return tuple(
+        Gap(max(each.start, oldest), min(each.end, newest), None, maintenance_text(each.note))
+        for each in seen
+    )
+
+
+def maintenance_text(note: str) -> str:
+    """Return what a plot says over a maintenance window.
+
+    >>> maintenance_text(""), maintenance_text("backup")
+    ('no alerts', 'no alerts: backup')
+    """
+    short = note if len(note) <= MAX_NOTE_SHOWN else f"{note[: MAX_NOTE_SHOWN - 1]}…"
+    return f"{NO_ALERTS}: {short}" if short else NO_ALERTS
 
 
 def bucket_steps(steps: int, features: int) -> int:

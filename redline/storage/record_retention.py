@@ -1,4 +1,4 @@
-"""The retention of records: lines of the audit log, applied settings, incidents, watches, labels.
+"""The retention of records: lines of the audit log, settings, incidents, labels, maintenance.
 
 Open incidents, and the newest settings and all labels of stored streams, are never deleted.
 """
@@ -16,6 +16,7 @@ from redline.storage.schema import (
     audit_table,
     incidents_table,
     labels_table,
+    maintenance_table,
     meta_table,
     streams_table,
     watches_table,
@@ -97,6 +98,12 @@ def sweep_labels_of_gone_streams(c: sa.Connection, limits: RecordLimits) -> bool
     return _delete_some(c, t.id, t.at < limits.oldest, t.stream.not_in(_stored_names()))
 
 
+def sweep_past_windows(c: sa.Connection, limits: RecordLimits) -> bool:
+    """Delete maintenance windows that were made and have ended long ago."""
+    t = maintenance_table.c
+    return _delete_some(c, t.id, t.at < limits.oldest, t.end < limits.oldest)
+
+
 def sweep_dismissals_of_gone_streams(c: sa.Connection, limits: RecordLimits) -> bool:
     """Delete the dismissed proposals of streams that are neither stored nor labelled any more."""
     t = meta_table.c
@@ -127,6 +134,7 @@ FREQUENT_SWEEPS: tuple[RecordSweep, ...] = (
 RARE_SWEEPS: tuple[RecordSweep, ...] = (
     sweep_settings_of_gone_streams,
     sweep_labels_of_gone_streams,
+    sweep_past_windows,
     sweep_dismissals_of_gone_streams,
     sweep_watches_of_gone_streams,
 )

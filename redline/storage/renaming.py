@@ -18,6 +18,7 @@ from redline.storage.schema import (
     applied_table,
     incidents_table,
     labels_table,
+    maintenance_table,
     meta_table,
     streams_table,
     watches_table,
@@ -69,7 +70,7 @@ def _rename_source(c: sa.Connection, old: str, new: str) -> None:
     def rename_in_body(row: Mapping[str, Any]) -> dict[str, Any]:
         return {"stream": new, "body": json.dumps({**json.loads(row["body"]), "stream": new})}
 
-    for table in (incidents_table, watches_table, labels_table):
+    for table in (incidents_table, watches_table, labels_table, maintenance_table):
         rewrite_rows(c, table, table.c.stream == old, rename_in_body)
     named = meta_table.c.name == DISMISSED_PREFIX + old
     rewrite_rows(c, meta_table, named, lambda row: {"name": DISMISSED_PREFIX + new})

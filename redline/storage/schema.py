@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.schema import CreateTable
 
 from redline.storage.errors import StoreError
 
-SCHEMA_VERSION = 2  # of the tables below
+SCHEMA_VERSION = 3  # of the tables below
 tables = sa.MetaData()
 # SQLite counts its own rows by INTEGER only
 Id = sa.BigInteger().with_variant(sa.Integer, "sqlite")
@@ -160,9 +162,22 @@ snapshots_table = sa.Table(
     ),  # named arrays; empty = a new track begins here
     checksum_column(),
 )
+TABLES_BEFORE_CHECKSUMS = tuple(tables.tables)  # of version 1; newer tables follow
+maintenance_table = sa.Table(
+    "maintenance",
+    tables,
+    sa.Column("id", Id, primary_key=True, autoincrement=False),  # of the window
+    sa.Column("stream", sa.String, nullable=False),
+    sa.Column("start", sa.Float, nullable=False),  # seconds since the epoch
+    sa.Column("end", sa.Float, nullable=False),
+    sa.Column("body", sa.String, nullable=False),  # JSON: who, why
+    sa.Column("at", sa.Float, nullable=False),  # wall seconds
+    checksum_column(),
+)
 # the statements that lead from version 1 to 2, from 2 to 3, ...
 MIGRATIONS: tuple[Sequence[str], ...] = (
-    tuple(f"ALTER TABLE {name} ADD COLUMN crc BIGINT" for name in tables.tables),
+    tuple(f"ALTER TABLE {name} ADD COLUMN crc BIGINT" for name in TABLES_BEFORE_CHECKSUMS),
+    (str(CreateTable(maintenance_table).compile(dialect=sqlite.dialect())),),  # type: ignore[no-untyped-call]
 )
 
 

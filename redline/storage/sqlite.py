@@ -42,6 +42,7 @@ from redline.storage.labels import (
     read_labels,
     write_dismissed_proposal,
 )
+from redline.storage.maintenance import delete_window, insert_window, read_windows
 from redline.storage.reading import (
     AnomalyQuery,
     StoredPoints,
@@ -374,6 +375,21 @@ class SqliteStore(ResultStore):
         """Return the label ids of each stream whose proposal was dismissed."""
         with self.reading() as c:
             return read_dismissed_proposals(c)
+
+    def save_window(self, row: Mapping[str, Any]) -> None:
+        """Store a maintenance window under its own id."""
+        with self.writing() as c:
+            insert_window(c, row)
+
+    def drop_window(self, id: int) -> None:
+        """Delete the maintenance window with this id, which is not given again."""
+        with self.writing() as c:
+            delete_window(c, id)
+
+    def windows(self) -> tuple[list[dict[str, Any]], int]:
+        """Return all maintenance windows, oldest first, and the highest id ever used."""
+        with self.reading() as c:
+            return read_windows(c)
 
     def backup(self, path: str | Path) -> Path:
         """Write a consistent copy to a new file while the store stays in use; return its path.

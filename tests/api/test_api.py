@@ -656,6 +656,19 @@ def test_configure_applies_undoes_and_refuses_in_the_words_of_the_table(wave):
     assert refused(wave.post("/api/configure", json={"source": "x", "threshold": 5}), 404, "source")
 
 
+def test_what_changes_no_settings_is_not_logged_and_an_undo_of_nothing_is_refused(kept):
+    client = kept()
+    push(client, 0, [1.0, 2.0])
+    change = {"source": "oven", "threshold": 5}
+    refused(client.post("/api/configure", json={"source": "oven", "undo": True}), 409)
+    assert not client.service.store.audit()
+    for _ in range(2):
+        assert client.post("/api/configure", json=change).json()["applied"]["threshold"] == 5
+    client.post("/api/configure", json={"source": "oven", "undo": True})
+    refused(client.post("/api/configure", json={"source": "oven", "undo": True}), 409)
+    assert [line["what"] for line in client.service.store.audit()] == ["undo", "apply"]
+
+
 def test_a_window_that_a_detector_refuses_is_refused_in_its_words(wave, monkeypatch):
     monkeypatch.setitem(DETECTORS._entries, "EWMA", IsolationForest)
     error = refused(
@@ -1406,6 +1419,31 @@ def test_labels_that_do_not_fit_are_refused(running):
         answer = running.post("/api/labels", content=body, headers=headers)
         assert refused(answer, 422, field)
     assert refused(running.post("/api/labels", json={**word, "source": "x"}), 404, "source")
+
+
+def test_a_maintenance_window_is_set_listed_and_taken_back(kept):
+    client = kept()
+    push(client, 0, np.random.default_rng(1).normal(20, 0.5, 300).tolist())
+    span = {"source": "oven", "start": "2026-01-05T05:00:00Z", "end": NOON + 86_400, "note": "door"}
+    answer = client.post("/api/maintenance", json=span)
+    assert answer.status_code == 201
+    window = answer.json()
+    assert (window["source"], window["note"], window["id"]) == ("oven", "door", 1)
+    assert client.get("/api/maintenance").json()["windows"] == [window]
+    assert client.get("/api/maintenance", params={"source": "oven"}).json()["windows"] == [window]
+    push(client, 300, [90.0])
+    found = client.get("/api/anomalies").json()["anomalies"]
+    assert found and not any(each["alarm"] for each in found)
+    assert not client.get("/api/alerts").json()["incidents"]
+    assert client.delete("/api/maintenance/1").json() == window
+    assert refused(client.delete("/api/maintenance/1"), 404)
+    assert [line["what"] for line in client.service.store.audit()] == [
+        "took a maintenance window back",
+        "set a maintenance window",
+    ]
+    for change, field in (({"end": NOON - 1e9}, "end"), ({"start": "soon"}, "start")):
+        assert refused(client.post("/api/maintenance", json={**span, **change}), 422, field)
+    assert refused(client.post("/api/maintenance", json={**span, "source": "x"}), 404, "source")
 
 
 def test_the_routes_in_the_document_are_those_there_are():

@@ -44,6 +44,7 @@ class Batch(NamedTuple):
     applied: Settings
     live: bool = True
     info: StreamInfo = CPU
+    muted: np.ndarray | None = None
 
 
 def batch(score, called=None, name="cpu", first=0, features=None):

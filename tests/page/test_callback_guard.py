@@ -134,6 +134,7 @@ VALID: dict[str, list[Any]] = {  # element.property -> odd values that are allow
     "lanes.value": [None, [], ["CPU"], ["no such column"]],
     "by.value": ["row", "event"],
     "finding.data": [None, {"id": 0, "taken": False}, {"id": 2**40, "taken": True}],
+    "read.data": [None, "nowhere"],
     "compare-at.value": ["shared", "best"],
     "shown.data": [None, "wave", "nowhere"],
     "names.data": [None, [], ["wave"], ["nowhere"]],

@@ -5,9 +5,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from redline.engine.maintenance import MaintenanceWindow
 from redline.page import figure, layout
 from redline.page.figure import build_figure
-from redline.page.view import Gap, Mark, View, ViewEvent
+from redline.page.view import Gap, Mark, View, ViewEvent, maintenance_gaps
 
 RED = {"light": "#D6001C", "dark": "#FF5A5F"}
 
@@ -213,3 +214,17 @@ def test_the_plot_never_offers_to_upload_itself():
         "sendChartToCloud" in layout.PLOT_CONFIG["modeBarButtonsToRemove"]
         and layout.PLOT_CONFIG["displaylogo"] is False
     )
+
+
+def test_the_note_of_a_maintenance_window_is_text_and_cut():
+    gaps = maintenance_gaps(
+        [
+            MaintenanceWindow("cpu", 1_010.0, 1_020.0, "ann", 0.0, "<b>" + 60 * "x"),
+            MaintenanceWindow("cpu", 5_000.0, 5_020.0, "ann", 0.0),
+        ],
+        seen().time,
+    )
+    assert [(gap.first, gap.last) for gap in gaps] == [(1_010.0, 1_020.0)]
+    view = seen(maintenance=gaps)
+    said = [each["text"] for each in figure.layout_annotations(view, "light", 50)]
+    assert "no alerts: &lt;b&gt;" + 36 * "x" + "…" in said

@@ -5,6 +5,7 @@ event loop.
 from __future__ import annotations
 
 import threading
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from redline.engine.feed import MonitoredStream
 from redline.engine.monitor import Monitor
 from redline.feedback.labels import Label
 from redline.page import finding
-from redline.page.finding import SettingsSearches
+from redline.page.finding import SettingsSearches, needs_search
 from redline.settings import Settings
 from streams import STREAMS
 from tests.behaviour.page import Browser
@@ -239,3 +240,80 @@ def test_on_the_page_it_can_be_cancelled(service, monkeypatch):
         assert shown["find-progress"]["hidden"] and shown["searching"]["disabled"]
         assert "cancelled" in shown["found-said"]["children"]
         finder.go.release(2)
+
+
+def file_url(rows: int) -> str:
+    """Return a small file as the browser sends it."""
+    x = np.random.default_rng(5).normal(20, 1, rows)
+    lines = [f"{i},{value:.3f}" for i, value in enumerate(x)]
+    return "data:text/csv;base64," + b64encode("\n".join(["t,x", *lines]).encode()).decode()
+
+
+def upload(visitor: Browser, rows: int = 700) -> None:
+    """Drop a file on the page, and let the search for its settings begin."""
+    visitor.held["upload"].update(contents=file_url(rows), filename="a.csv")
+    visitor.press("upload.contents", "upload-said.children", domain="your-data")
+
+
+def ended(visitor: Browser) -> Any:
+    """Return the answer of the poll that finds the search over."""
+    answers: list[Any] = []
+
+    def is_over() -> bool:
+        answers.append(visitor.press("searching.n_intervals", "finding.data"))
+        return bool(answers[-1]["searching"]["disabled"])
+
+    wait_until(is_over)
+    return answers[-1]
+
+
+@pytest.fixture
+def finder(service: Service, monkeypatch: pytest.MonkeyPatch) -> Finder:
+    finder = Finder()
+    monkeypatch.setattr(app, "settings_search", finder)
+    monkeypatch.setattr(service.monitor, "start", lambda: None)
+    return finder
+
+
+def test_a_file_that_was_read_is_searched_by_itself_whole_and_previewed(service, finder):
+    with TestClient(app.build_app(service).server, base_url="http://localhost") as client:
+        visitor = Browser(client)
+        upload(visitor)
+        begun = visitor.press("read.data", "finding.data")
+        assert not begun["find-progress"]["hidden"]
+        visitor.press("show-all.n_clicks", "upload-said.children")  # another feed, the same file
+        finder.go.release(2)
+        answer = ended(visitor)
+        assert answer["found"]["data"]["detector"] == "EWMA"
+        assert answer["found-said"]["children"] == Best().why
+        assert len(finder.given) == 1 and finder.given[0][0].shape == (700, 1)
+        assert service.monitor.feeds["your-data"].applied == Settings(), "nothing is applied"
+
+
+def test_a_control_that_was_moved_meanwhile_stays(service, finder):
+    with TestClient(app.build_app(service).server, base_url="http://localhost") as client:
+        visitor = Browser(client)
+        upload(visitor)
+        visitor.press("read.data", "finding.data")
+        visitor.held["threshold"]["value"] = 6.5
+        finder.go.release(2)
+        answer = ended(visitor)
+        assert answer["found"]["data"] is None
+        said = answer["found-said"]["children"]
+        assert said.startswith(Best().why) and "a control was moved" in said
+
+
+def test_a_file_with_settings_of_its_own_and_a_replay_are_not_searched(service, finder):
+    with TestClient(app.build_app(service).server, base_url="http://localhost") as client:
+        visitor = Browser(client)
+        upload(visitor)
+        known = visitor.held["read"]["data"]
+        assert known == service.monitor.feeds["your-data"].id
+        visitor.press("replay.n_clicks", "upload-said.children")
+        assert visitor.held["read"]["data"] == known
+        late = visitor.press("read.data", "finding.data")
+        assert late["finding"]["data"] is None, "of a feed that is gone"
+        feed = service.monitor.feeds["your-data"]
+        assert needs_search(feed)
+        feed.applied = Settings(threshold=7.0)
+        assert not needs_search(feed) and not needs_search(service.monitor.feeds["cpu"])

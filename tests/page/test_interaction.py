@@ -11,23 +11,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dash import no_update
 from starlette.testclient import TestClient
 
 import app
 from redline.api.service import Service, assemble_service
-from redline.engine.feed import MonitoredStream
+from redline.engine.feed import Feed, MonitoredStream
 from redline.engine.monitor import Monitor
 from redline.feedback.labels import Label
 from redline.incidents.incident import Incident
-from redline.page import layout, panels
-from redline.page.actions import act_on_incident, label_picked
+from redline.page import figure, layout, panels
+from redline.page.actions import act_on_incident, label_picked, mute_picked
 from redline.page.callbacks.panels import empty_panel, incident_filter, open_counts
 from redline.page.incident_list import IncidentFilter, find_incidents, incident_list, state_words
 from redline.page.link import settings_from_link
 from redline.page.preview import preview_state
 from redline.page.query import ViewQuery, heartbeat
-from redline.page.redraw import announce_incidents
-from redline.settings import Settings
+from redline.page.redraw import announce_incidents, redraw
+from redline.settings import Settings, initial_settings
 from redline.storage.sqlite import SqliteStore
 from streams import STREAMS
 from tests.behaviour.page import Browser
@@ -110,6 +111,42 @@ def test_a_label_is_refused_for_another_stream_than_it_was_picked_on(service: Se
     assert [(i.stream, i.start) for i in service.labels.items.values()] == [("wave", START + 10)]
 
 
+def test_a_picked_span_becomes_a_maintenance_window_drawn_grey_and_taken_back(
+    service: Service, browser: Browser
+) -> None:
+    push(service.monitor, "oven")
+    oven = service.monitor.feeds["oven"]
+    wave = service.monitor.feeds["wave"]
+    picked = {"stream": oven.id, "range": ["2026-01-05 03:00:00", "2026-01-05 02:00:00"]}
+    assert "zoom to a span of this stream" in mute_picked(service, wave, picked)
+    moment = {"stream": oven.id, "range": ["2026-01-05 03:00:00"] * 2}
+    assert "a time after the start" in mute_picked(service, oven, moment)
+    assert not service.monitor.maintenance.items
+    before = redrawn(service)
+    said = mute_picked(service, oven, picked)
+    assert said.startswith("no alerts: ") and "02:00" in said and "set by page" in said
+    assert redrawn(service, before["seen"])["chart"] is not no_update, "drawn at once"
+    view = ViewQuery(service, "oven", oven.applied, 600).view
+    spans = [shape for shape in figure.layout_shapes(view, "light") if shape["type"] == "rect"]
+    hour = [1000 * (START + 7_200), 1000 * (START + 10_800)]
+    assert hour in [[shape["x0"], shape["x1"]] for shape in spans]
+    texts_drawn = [each["text"] for each in figure.layout_annotations(view, "light", 600)]
+    assert "no alerts" in texts_drawn
+    assert "no alerts, by page  Take back" in texts(
+        panels.maintenance_list(oven, service.monitor.maintenance.of_stream("oven"))
+    )
+    browser.held["act"]["data"] = {"window": 1, "asked": 1}
+    browser.press("act.data", "done.data")
+    assert not service.monitor.maintenance.items
+    assert not ViewQuery(service, "oven", oven.applied, 600).view.maintenance
+
+
+def redrawn(service: Service, held: Any = None) -> dict[str, Any]:
+    """Return the redraw of a source for a browser that holds something."""
+    query = ViewQuery(service, "oven", service.monitor.feeds["oven"].applied, 600)
+    return redraw(query, "light", {}, "event", held)
+
+
 def test_pop_ups_tell_of_every_stream_once_and_name_it(service: Service) -> None:
     push(service.monitor, "oven", spikes=1)
     first = announce_incidents(service, None)
@@ -122,6 +159,24 @@ def test_pop_ups_tell_of_every_stream_once_and_name_it(service: Service) -> None
     assert news["title"] == "kiln · critical"
     assert news["step"] == incident_of(service, "kiln").peak.step
     assert announce_incidents(service, 99) == {"heard": 2}, "a server that was started again"
+
+
+def test_the_settings_show_what_the_stream_itself_starts_with() -> None:
+    stream = STREAMS["cpu"](seed=3)
+    feed = Feed("cpu", stream, applied=initial_settings(stream))
+    assert feed.applied.detector != Settings().detector, "a preset that differs from the defaults"
+    head, *rows = [
+        [texts(cell) for cell in row.children]
+        for row in walk_rows(panels.settings_panel(feed, [])[0])
+    ]
+    assert head == ["setting", "applied", "starts with", "what it does"]
+    assert ["detector", *[feed.applied.detector] * 2] in [row[:3] for row in rows]
+
+
+def walk_rows(table: Any) -> list[Any]:
+    """Return the rows of a table with a head and a body."""
+    head, body = table.children
+    return [head.children, *body.children]
 
 
 def test_what_is_snoozed_does_not_pop_up(service: Service) -> None:

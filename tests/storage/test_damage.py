@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from redline.api.service import assemble_service
+from redline.engine.maintenance import MaintenanceWindow
 from redline.engine.monitor import Monitor
 from redline.feedback.labels import Label
 from redline.storage import sqlite
@@ -219,6 +220,8 @@ def test_a_store_of_version_1_is_taken_up(path: Path) -> None:
         names = [
             name for (name,) in old.execute("SELECT name FROM sqlite_schema WHERE type='table'")
         ]
+        old.execute("DROP TABLE maintenance")
+        names.remove("maintenance")
         for name in names:
             old.execute(f"ALTER TABLE {name} DROP COLUMN crc")
         old.execute("UPDATE meta SET value = '1' WHERE name = 'version'")
@@ -230,6 +233,23 @@ def test_a_store_of_version_1_is_taken_up(path: Path) -> None:
     with closing(sqlite3.connect(path)) as new:
         sealed = new.execute("SELECT count(crc), count(*) FROM points").fetchone()
         assert sealed[0] == 1 and sealed[1] > 1
+
+
+def test_a_store_of_version_2_gets_a_table_of_maintenance_windows(path: Path) -> None:
+    before = answers(path)
+    with closing(sqlite3.connect(path)) as old, old:
+        old.execute("DROP TABLE maintenance")
+        old.execute("UPDATE meta SET value = '2' WHERE name = 'version'")
+    with closing(SqliteStore(path)) as store:
+        assert store.windows() == ([], 0)
+        window = MaintenanceWindow("oven", START, START + 9, "ann", START, id=1)
+        store.save_window(window._asdict())
+        assert store.windows() == ([window._asdict()], 1)
+    assert answers(path) == before
+    with closing(sqlite3.connect(path)) as new, new:
+        new.execute('UPDATE maintenance SET "end" = "end" + 1')
+    with pytest.raises(StoreDamaged, match="maintenance"):
+        SqliteStore(path)
 
 
 def test_the_log_of_the_database_shrinks_again(path: Path) -> None:

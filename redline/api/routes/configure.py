@@ -40,6 +40,8 @@ def connect_configure(router: APIRouter, service: Service) -> None:
         given = given_settings(change)
         if change.undo and given:
             raise BodyError("undo", "either undo or settings to change", f"undo and {given}")
+        if change.undo and not feed.undone:
+            raise Problem(409, f"{feed.name} has no change of its settings to take back")
         before = feed.applied
         if change.undo:
             service.monitor.undo(feed.name)
@@ -52,16 +54,11 @@ def connect_configure(router: APIRouter, service: Service) -> None:
             raise Problem(
                 503, f"{feed.name} runs under these settings; {late}", headers={"Retry-After": "5"}
             )
-        service.audit(
-            request.state.who,
-            "undo" if change.undo else "apply",
-            feed.name,
-            before=asdict(before),
-            applied=asdict(feed.applied),
-        )
-        return json_answer(
-            {"source": feed.name, "before": asdict(before), "applied": asdict(feed.applied)}
-        )
+        settings = {"before": asdict(before), "applied": asdict(feed.applied)}
+        if feed.applied != before:
+            what = "undo" if change.undo else "apply"
+            service.audit(request.state.who, what, feed.name, **settings)
+        return json_answer({"source": feed.name, **settings})
 
 
 def given_settings(change: SettingsChange) -> dict[str, Any]:

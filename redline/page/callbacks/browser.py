@@ -45,6 +45,7 @@ def connect_browser(app: dash.Dash) -> None:
         Output("labels", "hidden"),
         Output("label-expected", "children"),
         Output("label-missed", "children"),
+        Output("mute", "hidden"),
         Output("picked", "data"),
     ]
     connect("picked", picked, *[Input(*each) for each in selection], State("seen", "data"))

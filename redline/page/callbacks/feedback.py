@@ -1,4 +1,4 @@
-"""Callbacks for labels, incidents and proposals."""
+"""Callbacks for labels, maintenance windows, incidents and proposals."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ import dash
 from dash import Input, Output, State, ctx, no_update
 
 from redline.api.service import Service
-from redline.page.actions import act_on_incident, find_proposal, label_picked
+from redline.page.actions import (
+    act_on_incident,
+    find_proposal,
+    label_picked,
+    mute_picked,
+    remove_window,
+)
 
 
 def connect_feedback(app: dash.Dash, service: Service) -> None:
@@ -18,6 +24,7 @@ def connect_feedback(app: dash.Dash, service: Service) -> None:
     label_buttons = {
         "expected": Input("label-expected", "n_clicks"),
         "missed": Input("label-missed", "n_clicks"),
+        "mute": Input("mute", "n_clicks"),
     }
 
     @app.callback(
@@ -31,12 +38,18 @@ def connect_feedback(app: dash.Dash, service: Service) -> None:
         prevent_initial_call=True,
     )
     async def act(act: Any, domain: str, picked: Any, **_: Any) -> dict[str, Any]:
-        """Act on an incident or add a label; say what was done, and by whom."""
+        """Act on an incident, a label or a maintenance window; say what was done, by whom."""
         # a new value each time, so that the open panel is renewed
         answer = {"done": monitor.clock(), "labelled": no_update, "said": no_update}
+        if ctx.triggered_id == "act" and act and "window" in act:
+            await asyncio.to_thread(remove_window, service, int(act["window"]))
+            return answer
         if ctx.triggered_id == "act" and act:
             words = (act["incident"], act["act"], act.get("note", ""))
             return {**answer, "said": await asyncio.to_thread(act_on_incident, service, *words)}
+        if ctx.triggered_id == "mute":
+            words = (monitor.feeds.get(domain), picked)
+            return {**answer, "labelled": await asyncio.to_thread(mute_picked, service, *words)}
         if ctx.triggered_id != "act":
             kind = str(ctx.triggered_id).removeprefix("label-")
             words = (monitor.feeds.get(domain), picked, kind)

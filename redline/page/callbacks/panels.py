@@ -169,7 +169,9 @@ def lower_panel(
         return panels.value_table(ViewQuery(service, feed.name, settings, 100))
     if panel == "days":
         return panels.day_bars(store.daily(feed.name) if store else [])
-    return panels.settings_panel(feed, store.history(feed.name, 20) if store else [])
+    windows = service.monitor.maintenance.of_stream(feed.name)
+    history = store.history(feed.name, 20) if store else []
+    return [*panels.settings_panel(feed, history), *panels.maintenance_list(feed, windows)]
 
 
 def log_panel(service: Service) -> list[Any]:

@@ -9,8 +9,13 @@ import dash
 from dash import ClientsideFunction, Input, Output, State, ctx, dcc, html
 
 from redline.api.service import Service
-from redline.page.finding import SettingsFinder, SettingsSearch, SettingsSearches
-from redline.page.preview import preview_fields
+from redline.page.finding import (
+    SettingsFinder,
+    SettingsSearch,
+    SettingsSearches,
+    searched_subject,
+)
+from redline.page.preview import PREVIEW_STATE, preview_fields
 
 POLL_MS = 500  # between two looks at a search that a visitor waits for
 
@@ -57,16 +62,23 @@ def connect_tuning(app: dash.Dash, service: Service, finder: SettingsFinder) -> 
         "cancel": Input("find-cancel", "n_clicks"),
         "poll": Input("searching", "n_intervals"),
         "domain": Input("domain", "value"),
+        "read": Input("read", "data"),
     }
 
     @app.callback(
         output=outputs,
         inputs=inputs,
-        state={"finding": State("finding", "data")},
+        state={"finding": State("finding", "data"), "controls": PREVIEW_STATE},
         prevent_initial_call=True,
     )
-    async def follow_search(domain: str, finding: Any, **_: Any) -> dict[str, Any]:
-        """Ask for a search or leave it, and show how far it is."""
+    async def follow_search(
+        domain: str, read: Any, finding: Any, controls: dict[str, Any], **_: Any
+    ) -> dict[str, Any]:
+        """Ask for a search or leave it, and show how far it is.
+
+        A file that was read is searched by itself; its proposal moves no control that was moved.
+        """
+        held = list(controls.values())
         feed = monitor.feeds.get(domain)
         if feed is None:
             return {**nothing_found(), "finding": finding}
@@ -74,18 +86,21 @@ def connect_tuning(app: dash.Dash, service: Service, finder: SettingsFinder) -> 
             if finding:
                 searches.leave(finding["id"])
             return {**nothing_found(), "result": "The search was cancelled."}
-        if ctx.triggered_id == "find-settings":
+        by_itself = ctx.triggered_id == "read" and read == feed.id
+        if ctx.triggered_id == "find-settings" or by_itself:
             try:
                 search = await asyncio.to_thread(searches.request, feed)
             except RuntimeError as error:
                 return {**nothing_found(), "result": f"Not searched: {error}."}
-            finding = {"id": search.id, "taken": False}
+            if finding and finding["id"] != search.id:
+                searches.leave(finding["id"])
+            finding = {"id": search.id, "taken": False, "held": held if by_itself else None}
         known = searches.searches.get(finding["id"]) if finding else None
         if known is None:
             return nothing_found()
-        if known.feed_id != feed.id:  # of another tab: it is shown there
+        if known.subject != searched_subject(feed):  # of another tab: it is shown there
             return {**nothing_found(), "finding": finding}
-        return search_outputs(searches, known, finding["taken"])
+        return search_outputs(searches, known, finding, held)
 
     app.clientside_callback(  # type: ignore[no-untyped-call]
         ClientsideFunction("redline", "found"),
@@ -110,16 +125,21 @@ def nothing_found() -> dict[str, Any]:
 
 
 def search_outputs(
-    searches: SettingsSearches, search: SettingsSearch, taken: bool
+    searches: SettingsSearches, search: SettingsSearch, finding: dict[str, Any], controls: list[Any]
 ) -> dict[str, Any]:
     """Return the outputs for a search; its proposal moves the controls once, when it is found.
 
-    `taken` is whether this browser has moved them already.
+    Args:
+        searches: those of all visitors.
+        search: one of them.
+        finding: what this browser holds of it: "taken" is whether it has moved the controls, "held"
+            the values they must still have for that, None = any.
+        controls: their values now.
     """
     text = searches.progress_text(search)
     if search.live:
         return {
-            "finding": {"id": search.id, "taken": taken},
+            "finding": finding,
             "found": None,
             "idle": False,
             "hidden": False,
@@ -127,7 +147,15 @@ def search_outputs(
             "said": text,
             "result": "",
         }
-    moves = search.found is not None and not taken
+    held = finding.get("held")
+    moved = held is not None and controls != held and not finding["taken"]
+    if search.found is not None and moved:
+        text += " It is not previewed, since a control was moved; Find settings previews it."
+    moves = search.found is not None and not finding["taken"] and not moved
     found = preview_fields(search.found) if moves and search.found else None
-    finding = {"id": search.id, "taken": True}
-    return {**nothing_found(), "finding": finding, "found": found, "result": text}
+    return {
+        **nothing_found(),
+        "finding": {**finding, "taken": True},
+        "found": found,
+        "result": text,
+    }

@@ -108,24 +108,21 @@ def live_view() -> html.Main:
         id="chart", style={"height": "100%"}, figure=figure.EMPTY_FIGURE, config=layout.PLOT_CONFIG
     )
     sentence = html.P("Loading the stream …", id="explain", className="say")
+    chart = [
+        html.Div(
+            plot,
+            className="graph",
+            role="figure",
+            **aria_attribute("label", "Chart of the stream"),
+            **aria_attribute("describedby", "explain"),
+        ),
+        html.Button("Go live", id="golive", hidden=True),
+    ]
     left = [
         html.H2("The stream", className="unseen"),
         html.Div([sentence, layout.label_buttons()], className="top"),
         upload_area(),
-        layout.navigation_row(),
-        html.Div(
-            [
-                html.Div(
-                    plot,
-                    className="graph",
-                    role="figure",
-                    **aria_attribute("label", "Chart of the stream"),
-                    **aria_attribute("describedby", "explain"),
-                ),
-                html.Button("Go live", id="golive", hidden=True),
-            ],
-            className="plot",
-        ),
+        html.Div([layout.navigation_row(), html.Div(chart, className="plot")], className="sight"),
         lane_picker(),
         brush_strip(),
         layout.inject_row(),

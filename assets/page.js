@@ -777,6 +777,13 @@
     return range[0] ? [{ revision, stream, range }, { id: stream, end: seen.end }] : [noUpdate(), noUpdate()];
   }
 
+  // The form of *Your data* is open until a file was read; each reading folds it again.
+  function foldForm(read) {
+    const form = $("upload-form");
+    if (form) form.open = !read;
+    return "other columns, or another file";
+  }
+
   const sliderTexts = (window_, threshold, size) => [`${window_} steps`, `${Number(threshold).toFixed(1)} σ`, `${size} σ`];
 
   // The proposal of a search moves the controls, as a preview.
@@ -792,6 +799,7 @@
     brush,
     tell: announceIncidents,
     stage: showParts,
+    folded: foldForm,
     zoomed: zoomAndEnd,
     picked: pickOnPlot,
     previewed: showPreview,

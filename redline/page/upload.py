@@ -1,4 +1,7 @@
-"""The upload of a file: the drop area, the guessed columns and their correction."""
+"""The upload of a file: the drop area, the guessed columns and their correction.
+
+Once a file was read the form is folded to one line, in the browser.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,7 @@ UPLOAD_ACTS = {  # what opens *Your data* anew -> how the audit log calls it
     "replay": "played the file from the start",
     "show-all": "showed the whole file",
 }
+MAX_NAMED = 6  # columns that the sentence about a file names
 ROWS_AT_ONCE = 600  # rows of an uploaded file that are shown at once, before it plays on
 
 
@@ -54,21 +58,25 @@ def upload_area() -> html.Div:
         html.Label([name, dcc.Dropdown([], id=element, multi=several, clearable=not several)])
         for name, element, several in pick
     ]
-    buttons = [
-        html.Button("Read it like this", id="col-apply"),
-        html.Button("Play from the start", id="replay"),
-        html.Button("Show all at once", id="show-all"),
-    ]
-    guess = html.Div(
-        [
-            html.P(id="guess", className="soft"),
-            html.Div([*boxes, html.Div(buttons, className="row")], className="columns"),
-        ],
-        id="guessed",
-        hidden=True,
+    again = html.Div(html.Button("Read it like this", id="col-apply"), className="row")
+    columns = html.Div([*boxes, again], className="columns")
+    guessed = html.Div(
+        [html.P(id="guess-how", className="soft"), columns], id="guessed", hidden=True
     )
+    form = html.Details(
+        [html.Summary("Change", id="change"), drop, guessed], id="upload-form", open=True
+    )
+    play = [
+        html.Button("Play from the start", id="replay", className="link"),
+        html.Button("Show all at once", id="show-all", className="link"),
+    ]
     return html.Div(
-        [drop, html.P(id="upload-said", role="status", className="said"), guess],
+        [
+            html.P(id="upload-said", role="status", className="said"),
+            html.P(id="guess"),
+            html.Div(play, id="play", className="row", hidden=True),
+            form,
+        ],
         id="yours",
         hidden=True,
     )
@@ -79,7 +87,9 @@ def connect_upload(app: dash.Dash, service: Service) -> None:
     outputs = {
         "said": Output("upload-said", "children"),
         "guess": Output("guess", "children"),
+        "how": Output("guess-how", "children"),
         "hidden": Output("guessed", "hidden"),
+        "unplayed": Output("play", "hidden"),
         "read": Output("read", "data"),
         **{
             f"{box}_{part}": Output(f"col-{box}", part)
@@ -118,7 +128,7 @@ def connect_upload(app: dash.Dash, service: Service) -> None:
             service.publish(changes)
         feed = service.monitor.feeds.get(YOUR_DATA)
         if feed is None:
-            return {**same, "said": "", "hidden": True}
+            return {**same, "said": "", "hidden": True, "unplayed": True}
         fresh = trigger in ("upload", "col-apply") and needs_search(feed)
         return {**same, "said": "", "read": feed.id if fresh else no_update, **guess_boxes(feed)}
 
@@ -215,18 +225,20 @@ def replay_file(monitor: Monitor, whole: bool) -> None:
 
 
 def guess_boxes(feed: Feed) -> dict[str, Any]:
-    """Return how the file was read, as a sentence and as values and options of the boxes."""
+    """Return what was read, how it was guessed, and values and options of the boxes."""
     recording = feed.stream
     assert isinstance(recording, Recording)
     columns = recording.columns
     names = list(recording.columns.names)
     counted = ", ".join(f"{what}: {count:,}" for what, count in recording.notes.items())
-    sentence = f"{recording.title}, {recording.total:,} rows. {columns.guess}."
+    how = f"{columns.guess}."
     if counted:
-        sentence += f" Counted: {counted}."
+        how += f" Counted: {counted}."
     return {
-        "guess": sentence,
+        "guess": read_sentence(recording),
+        "how": how,
         "hidden": False,
+        "unplayed": False,
         "time_options": names,
         "time_value": columns.time,
         "stamps_options": list(TIMESTAMP_FORMATS),
@@ -236,3 +248,12 @@ def guess_boxes(feed: Feed) -> dict[str, Any]:
         "label_options": names,
         "label_value": columns.label,
     }
+
+
+def read_sentence(recording: Recording) -> str:
+    """Return how many rows of which columns were read, as one sentence."""
+    columns = recording.columns
+    names = [name for name in (columns.time, *columns.features, columns.label) if name]
+    more = f" and {len(names) - MAX_NAMED:,} more" if len(names) > MAX_NAMED else ""
+    listed = ", ".join(names[:MAX_NAMED])
+    return f"Read {recording.total:,} rows from {recording.title}: {listed}{more}."

@@ -54,12 +54,16 @@ def test_a_dropped_file_is_understood_corrected_and_seen(own_server: Server, ent
     visitor.until(
         "eyes.text('guess').includes('pumps.csv') && eyes.text('guess').includes('900 rows')"
     )
+    assert not visitor.see("document.getElementById('upload-form').open"), "folded to one line"
+    form, row = visitor.see("eyes.box('yours')"), visitor.see("eyes.box('earlier')")
+    assert form[3] < 60 and row[1] >= form[1] + form[3], "the row is over the plot, not the form"
     visitor.until("eyes.marks().length > 0")  # it plays, with its anomalies marked
     assert visitor.see("eyes.lines()") == ["pressure", "flow", "operator"]
     show_all(visitor)
     visitor.until(f"eyes.count('points') === {STEPS}")
     assert 0 <= float(visitor.text("recall")) <= 1
 
+    visitor.press("change")
     visitor.choose("col-values", "operator")  # a number, but not a measurement
     visitor.press("col-apply")
     visitor.until("eyes.lines().join() === 'pressure,flow'")

@@ -300,7 +300,7 @@ def test_a_dropped_file_becomes_your_data_and_a_bad_one_leaves_it_as_it_was(moni
     )
     feed = monitor.feeds[layout.YOUR_DATA]
     assert feed.end == upload.ROWS_AT_ONCE
-    assert "load.csv, 900 rows" in upload.guess_boxes(feed)["guess"]
+    assert "Read 900 rows from load.csv: " in upload.guess_boxes(feed)["guess"]
     rubbish = "data:;base64," + base64.b64encode(b"\x00\x01rubbish").decode()
     with pytest.raises(CsvError):
         upload.receive_file(monitor, rubbish, "bad.bin")

@@ -49,6 +49,7 @@ def connect_browser(app: dash.Dash) -> None:
         Output("picked", "data"),
     ]
     connect("picked", picked, *[Input(*each) for each in selection], State("seen", "data"))
+    connect("folded", Output("change", "title"), Input("guess", "children"))
     connect("opened", Output("streams-found", "title"), Input("opened", "data"))
     previewed = ("domain", "detector", "window", "threshold", "direction")
     connect(

@@ -248,7 +248,7 @@ def _parse_expiry(text: str, where: str) -> float:
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    """Open a file without waiting: a pipe would hold up every request until somebody writes."""
+    """Open a file without waiting: a pipe would hold up every request until a program writes."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 

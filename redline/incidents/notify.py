@@ -447,9 +447,14 @@ class Notifier:
         self.redactor.add(provisional)
         # an address with `redirect=yes` still follows redirects
         asset = apprise.AppriseAsset(http_redirects=False)
-        service: Any = apprise.Apprise.instantiate(channel.url, asset=asset)
+        schema = channel.url.split("://", 1)[0] if "://" in channel.url else ""
+        service: Any = None
+        # Apprise logs a scheme in small letters, in which a secret is not found
+        if self.redactor.redact(schema) == schema:
+            service = apprise.Apprise.instantiate(channel.url, asset=asset)
+        else:
+            schema = MASK
         if service is None:
-            schema = channel.url.split("://", 1)[0] if "://" in channel.url else ""
             raise ChannelError(
                 f"alerts file: [channels.{channel.name}] url: wanted an address as "
                 f"Apprise writes them; came {schema}://{MASK}"

@@ -32,7 +32,12 @@ def secret_pieces(url: str, shown: str = "") -> set[str]:
     open_words = {
         word for part in (shown, unquote(shown)) for word in re.split(r"[/:@?&=,]+", part)
     }
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # no address at all: all of it is masked
+        return {url, rest, *words}
+    # the name of a parameter is no secret, and may be a word of many lines, such as "token"
+    open_words |= {name for name, _ in parse_qsl(parts.query)}
     tail = {
         word for word in unquote(parts.path).split("/") if len(word) >= 2 * MIN_SECRET_LENGTH
     } | {value for _, value in parse_qsl(parts.query) if len(value) >= MIN_SECRET_LENGTH}

@@ -671,15 +671,23 @@ def test_what_came_from_the_environment_is_covered_even_where_the_library_would_
 
 
 @pytest.mark.parametrize(
-    "url", ["slak://T0secretA/B0secretB/C0secretC", "slack://T0secretA/B0", "T0secretA", "json://"]
+    "url",
+    [
+        "slak://T0secretA/B0secretB/C0secretC",
+        "slack://T0secretA/B0",
+        "T0secretA",
+        "json://",
+        "json://ann:T0secretA@[::1",
+        "secretHOOK://T0secretA",
+    ],
 )
 def test_a_wrong_address_is_refused_without_being_repeated(url, caplog):
     caplog.set_level(logging.DEBUG)
     with pytest.raises(
         ChannelError,
-        match=r"\[channels.team\] url: wanted an address as Apprise writes them; came \w*://\*\*\*\*",
+        match=r"\[channels.team\] url: wanted an address as Apprise writes them; came [\w*]*://\*\*\*\*",
     ) as refused:
-        Notifier(NotificationPlan(channels=(Channel("team", url),)))
+        Notifier(NotificationPlan(channels=(Channel("team", url),)), {"secretHOOK"})
     assert "secret" not in str(refused.value) + caplog.text
     logging.getLogger("redline").warning("T0secretA")
     assert "T0secretA" in caplog.text, "the redactor is uninstalled"
@@ -705,6 +713,12 @@ def test_a_wrong_address_is_refused_without_being_repeated(url, caplog):
             "json://localhost:8080/hook",
             [],
             ["localhost", "hook", "8080"],
+        ),
+        (
+            "json://localhost/?token=abcdef1",
+            "json://localhost/",
+            ["abcdef1"],
+            ["token", "localhost"],
         ),
         ("json://a:xy@localhost/", "json://a:****@localhost/", ["a:xy@"], ["localhost"]),
     ],

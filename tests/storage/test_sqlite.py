@@ -448,6 +448,12 @@ def test_names_that_look_the_same_are_the_same(kept):
     assert monitor.feeds["caf\u00e9"].stream.names == ("\u00e9",)
 
 
+def test_features_that_look_the_same_do_not_come_together(kept):
+    twice = ("\u00e9", "e\u0301")
+    with pytest.raises(SubmissionRefused, match="every feature once"):
+        watching(kept).submit("cafe", np.array([START]), np.array([[1.0, 2.0]]), twice)
+
+
 def test_new_sources_are_opened_only_where_that_is_allowed_and_up_to_a_number(kept):
     monitor = watching(kept, limits=Limits(create=True, streams=2))
     for name in ("a", "b"):

@@ -531,7 +531,7 @@ class Monitor:
         return found if len(matched) == len(unknown) else found[: unknown[len(matched)]]
 
     def _make_feed(self, name: str, stream: Stream, own_clock: bool, **fields: Any) -> Feed:
-        shared = {
+        shared: dict[str, Any] = {
             "outbox": self.outbox,
             "next_id": self.next_id,
             "maintenance": self.maintenance,

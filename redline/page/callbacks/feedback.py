@@ -48,8 +48,9 @@ def connect_feedback(app: dash.Dash, service: Service) -> None:
             words = (act["incident"], act["act"], act.get("note", ""))
             return {**answer, "said": await asyncio.to_thread(act_on_incident, service, *words)}
         if ctx.triggered_id == "mute":
-            words = (monitor.feeds.get(domain), picked)
-            return {**answer, "labelled": await asyncio.to_thread(mute_picked, service, *words)}
+            feed = monitor.feeds.get(domain)
+            said = await asyncio.to_thread(mute_picked, service, feed, picked)
+            return {**answer, "labelled": said}
         if ctx.triggered_id != "act":
             kind = str(ctx.triggered_id).removeprefix("label-")
             words = (monitor.feeds.get(domain), picked, kind)

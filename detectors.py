@@ -74,12 +74,14 @@ class Verdict(NamedTuple):
     """The result of `advance` for each step of a chunk."""
 
     score: Array  # (steps, streams), standard deviations >= 0, NaN = no opinion
-    # (steps, streams), the value expected, in the data's unit; None = no band
+    # shaped like the input: the value expected, in the data's unit; None = no band
     centre: Array | None = None
-    # (steps, streams), one believable deviation, in the data's unit; None = no band
+    # shaped like the input: one believable deviation, in the data's unit; None = no band
     spread: Array | None = None
     # (steps, streams, features), they add up to score; None = one feature, the score itself
     parts: Array | None = None
+    # (steps, streams, features, kinds), they add up to parts; None = one kind of evidence
+    evidence: Array | None = None
 
 
 class Transducer(ABC):
@@ -217,7 +219,8 @@ class Transducer(ABC):
         """Return whether a state has all arrays of the first one, of the same shapes and types.
 
         It may have more: the arrays of a member come with its first step. Values that no state has
-        do not fit: a number of something below 0, NaN or infinity where the first state has none.
+        do not fit: a count below 0 and below that of the first state, NaN or infinity where the
+        first state has none.
 
         wanted: the shape that it must be of, as `begin` takes it; None = any.
         """
@@ -271,8 +274,8 @@ def _is_possible(value: np.ndarray, first: np.ndarray | None, undefined: bool) -
     undefined: it may come to hold NaN.
     """
     if value.dtype.kind in "iu":  # numbers of steps and places in an array
-        # a step before the first one stands for "never"
-        least = 0 if first is None or not first.size else min(0, first.min())
+        # a first state may hold a step long before the first: never yet
+        least = 0 if first is None else min(0, first.min(initial=0))
         return not value.size or bool(value.min() >= least and value.max() <= LARGEST_COUNT)
     if value.dtype.kind != "f" or first is None:
         return True
@@ -322,6 +325,7 @@ class Detector(Transducer):
     and a line in DETECTORS.
     """
 
+    kinds: ClassVar[tuple[str, ...]] = ()  # names of the kinds of evidence in a verdict
     window: int = 120  # steps of past that count; a missing step is a step
     # smallest believable spread, the data's unit, one for all streams or one each
     floor: float | tuple[float, ...] = 0.0
@@ -374,10 +378,12 @@ class Detector(Transducer):
     def bounds(self, x: Any, threshold: float = 3.0) -> tuple[Array, Array] | None:
         """Return (low, high) between which a step scores at most the threshold, or None.
 
-        Both (steps, streams) in the data's unit; an unwatched side is infinite. None: the detector
-        has no band.
+        Both shaped like x, in the data's unit; an unwatched side is infinite. None: the detector
+        has no band. A joint one may score a step inside for other reasons than its distance.
         """
-        _, centre, spread, _ = self.preview(x)
+        verdict = self.preview(x)
+        centre = verdict.centre
+        spread = verdict.spread
         if centre is None or spread is None:
             return None
         reach = threshold * spread  # (steps, streams), the data's unit
@@ -390,8 +396,8 @@ class Detector(Transducer):
 
         The parts add up to score(x).
         """
-        score, _, _, parts = self.preview(x)
-        return score[..., None] if parts is None else parts
+        verdict = self.preview(x)
+        return verdict.score[..., None] if verdict.parts is None else verdict.parts
 
     def preview(self, x: Any) -> Verdict:
         """Return the verdict that advance(x) would, without moving the state."""

@@ -3,6 +3,7 @@
     python bench/accuracy.py --data PATH                  all tables; PATH holds nab/, skab/, cloud/, jumpstarter/ (bench/corpora.py says more)
     python bench/accuracy.py --data PATH --only ensemble  some detectors
     python bench/accuracy.py --tables simulated           needs no data
+    python bench/accuracy.py --data PATH --leave-one-out  the flagship's settings, chosen without each corpus in turn
     python bench/accuracy.py --data PATH --peers          the libraries too, as far as they are installed (bench/peers.py)
 
 Every detector runs with its default settings, sees each recording once and in order, and never a
@@ -28,6 +29,7 @@ import numpy as np
 from bench import corpora, measures, nab, peers
 from bench.corpora import Series
 from detectors import DETECTORS, Alarm
+from redline.detection import ensemble
 from streams import KINDS, STREAMS
 
 Scorer = Callable[[Series], np.ndarray]  # -> (steps,), standard deviations, NaN = no opinion
@@ -360,6 +362,77 @@ def sizes_table(scorer: Scorer) -> list[tuple[str, list[str]]]:
     return rows
 
 
+# Leaving one corpus out
+
+# settings of the flagship that were chosen by figures, and other values for them
+GRID = {
+    "COMMON": (0.3, 1.0),
+    "NEWS": (75.0, 300.0),
+    "SUDDEN": (3.2, 4.0),
+    "SUDDEN_POWER": (1.5, 2.7),
+    "USUAL_SURPRISE": (3.0, 4.0),
+    "DISBELIEF": (5.0, 10.0),
+    "USUAL_SHARE": (0.8, 0.9),
+    "FAR": (2.3, 3.1),
+    "FIRST_PACE": (0.1, 0.3),
+}
+CHOSEN_SEEDS = (101, 102, 103)  # of the simulated domains, on which settings were chosen
+
+
+def all_figures(folder: Path, seeds: tuple[int, ...]) -> dict[str, float]:
+    """Return the flagship's figure on each corpus, with the settings that its module has now."""
+    scorer = ours("ensemble")
+    rows = {
+        "NAB": nab_row(scorer, corpora.nab(folder)),
+        "cloud": cloud_row(scorer, corpora.cloud(folder)),
+        "SKAB valve1": skab_row(scorer, corpora.skab(folder, "valve1")),
+        "SKAB other": skab_row(scorer, corpora.skab(folder, "valve2", "other")),
+        "JumpStarter": services_row(scorer, corpora.jumpstarter(folder)),
+    }
+    domains = [domain(name, seed, (6.0, 10.0)) for name in STREAMS for seed in seeds]
+    rows["simulated"] = simulated_row(scorer, domains)
+    return {name: float(row[0]) for name, row in rows.items()}
+
+
+def grid_figures(folder: Path) -> dict[str, dict[str, float]]:
+    """Return the figures of the settings as they are, and with one of GRID's values each."""
+    found = {"as they are": all_figures(folder, CHOSEN_SEEDS)}
+    for setting, values in GRID.items():
+        kept = getattr(ensemble, setting)
+        for value in values:
+            setattr(ensemble, setting, value)
+            found[f"{setting} {value:g}"] = all_figures(folder, CHOSEN_SEEDS)
+        setattr(ensemble, setting, kept)
+    return found
+
+
+def left_out(found: Mapping[str, Mapping[str, float]]) -> list[tuple[str, list[str]]]:
+    """Return for each corpus the choice made without it, its figure with that, and as they are.
+
+    found: settings -> corpus -> figure, more is better; first the settings as they are. The choice
+    is the one with the highest mean share of the best figure, over the other corpora.
+
+    >>> left_out({"now": {"a": 2.0, "b": 2.0}, "other": {"a": 4.0, "b": 1.0}})
+    [('a', ['now', '2.000', '2.000', '+0 %']), ('b', ['other', '1.000', '2.000', '-50 %'])]
+    """
+    now = next(iter(found.values()))
+    best = {corpus: max(each[corpus] for each in found.values()) for corpus in now}
+    rows = []
+    for corpus in now:
+        others = [other for other in now if other != corpus]
+        shares = {
+            name: sum(each[other] / best[other] for other in others) for name, each in found.items()
+        }
+        choice = max(shares, key=shares.__getitem__)
+        figure = found[choice][corpus]
+        away = f"{100 * (figure / now[corpus] - 1):+.0f} %"
+        rows.append((corpus, [choice, f"{figure:.3f}", f"{now[corpus]:.3f}", away]))
+    return rows
+
+
+LEFT_OUT_HEAD = ["choice without it", "figure with that", "figure as they are", "difference"]
+
+
 # The tables
 
 
@@ -410,6 +483,11 @@ def asked() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these detectors, not all")
     parser.add_argument("--peers", action="store_true", help="other libraries too")
     parser.add_argument(
+        "--leave-one-out",
+        action="store_true",
+        help="only this: the flagship's settings, chosen without each corpus in turn",
+    )
+    parser.add_argument(
         "--tables",
         nargs="+",
         choices=TABLES,
@@ -430,6 +508,15 @@ def skab_table(name: str, series: list[Series], scorers: Mapping[str, Scorer]) -
 
 def main() -> None:
     options = asked()
+    if options.leave_one_out:
+        rows = left_out(grid_figures(corpora.data_folder(options.data)))
+        show("One corpus left out of the choice of settings", LEFT_OUT_HEAD, rows)
+    else:
+        show_tables(options)
+
+
+def show_tables(options: argparse.Namespace) -> None:
+    """Print the tables asked for."""
     scorers = judged(options)
     wanted = options.tables or TABLES
     figures: dict[str, dict[str, float]] = {}

@@ -173,8 +173,8 @@ def band(found: Verdict, steps: np.ndarray, up: object) -> list[str]:
     """Return the expected range at the threshold; nothing for a detector without a band."""
     if found.centre is None or found.spread is None:
         return []
-    centre = found.centre[:, 0]
-    reach = THRESHOLD * found.spread[:, 0]
+    centre = found.centre.reshape(len(steps))  # of a joint detector (steps, 1, 1)
+    reach = THRESHOLD * found.spread.reshape(len(steps))
     edge = path([*steps, *steps[::-1]], [*up(centre + reach), *up(centre - reach)[::-1]])  # type: ignore[operator]
     return [f'<path d="{edge}Z" fill="{BAND}" style="mix-blend-mode:multiply"/>']
 

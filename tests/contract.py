@@ -598,6 +598,18 @@ def explanations_add_up(make: Make) -> None:
         atol=1e-9,
         err_msg="the parts do not add up to the score",
     )
+    evidence = detector.preview(x[9 * W :]).evidence
+    assert (evidence is None) == (not make.kinds), "kinds and evidence disagree"
+    if evidence is not None:
+        assert evidence.shape == (*parts.shape, len(make.kinds))
+        assert (evidence[known] >= 0).all(), "evidence against an anomaly"
+        np.testing.assert_allclose(
+            evidence.sum(axis=-1)[known],
+            parts[known],
+            rtol=1e-9,
+            atol=1e-9,
+            err_msg="the kinds of evidence do not add up to the parts",
+        )
 
 
 @promise
@@ -609,8 +621,16 @@ def bounds_bound(make: Make) -> None:
     assert (band is None) == (verdict.centre is None) == (verdict.spread is None), (
         "bounds and centre disagree on whether there is a band"
     )
-    if band is not None and not make.joint:
+    if band is not None:
         low, high = band
+        assert low.shape == high.shape == x.shape, "the band is not shaped like the input"
+        usual = noise(make, 40 * W)
+        judged = make(window=W).preview(usual)
+        assert judged.centre is not None and judged.spread is not None
+        away = (np.abs(usual - judged.centre) / judged.spread)[20 * W :]
+        assert (away <= LOUD).mean() >= 0.95, "plain noise lies outside the band"
+        assert (away > 1).mean() >= 0.05, "the band is too wide to say anything"
+    if band is not None and not make.joint:
         sure = ~np.isnan(scores) & (np.abs(scores - LOUD) > 1e-6)
         assert (((x < low) | (x > high)) == (scores > LOUD))[sure].all(), (
             "outside the band is not above the threshold"

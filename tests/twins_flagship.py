@@ -28,6 +28,7 @@ from redline.detection.ensemble import (
     SUDDEN_POWER,
     TAIL,
     USUAL_NOVELTY,
+    USUAL_SURPRISE,
     VISIBLE,
 )
 from redline.detection.seasonality import find_season
@@ -357,7 +358,7 @@ class Scale:
     """What is usual of a stream: the slow quantiles of its block maxima, in logarithms."""
 
     def __init__(self) -> None:
-        self.median, self.surprising = log(USUAL_NOVELTY), log(3)
+        self.median, self.surprising = log(USUAL_NOVELTY), log(USUAL_SURPRISE)
         self.decile = self.median - 1.2005 * TAIL
         self.blocks, self.unusual = [0, 0], 0
 
@@ -379,7 +380,7 @@ class Scale:
                 self.blocks[0] += 1
         if len(surprise) >= BLOCK // 2 and largest > 0:
             moved = self.surprising + self.pace(1) * (0.85 - (log(largest) < self.surprising))
-            self.surprising = max(moved, log(3))
+            self.surprising = max(moved, log(USUAL_SURPRISE))
             self.blocks[1] += 1
 
     def pace(self, which: int) -> float:
@@ -397,7 +398,8 @@ def ensemble(rows: list[Values], window: int) -> Values:
             sudden = max(each["sudden"] for each in told)
             novelty.append(novel)
             surprise.append(sudden)
-            beyond = sudden / (SUDDEN * (exp(scale.surprising) / 3) ** DISBELIEF)
+            doubt = (exp(scale.surprising) / USUAL_SURPRISE) ** DISBELIEF
+            beyond = sudden / (SUDDEN * doubt)
             energy = max(mean([each["lasting"] for each in told]) - 1, 0.0)
             energy += (AT_TAIL * novel / scale.tail) ** 2
             energy += (3.5 * min(beyond, CEILING) ** SUDDEN_POWER) ** 2

@@ -201,7 +201,7 @@ def parse_token_file(path: Path) -> list[Token]:
     Raises:
         AuthError: others may read the file, it holds no token, or another line is in it.
     """
-    with open(path, encoding="utf-8") as file:
+    with open(path, encoding="utf-8", opener=_open_at_once) as file:
         _require_private(path, file)
         try:
             lines = file.read().splitlines()
@@ -222,7 +222,9 @@ def _parse_lines(path: Path, lines: Iterable[str]) -> Iterator[Token]:
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         found = TOKEN_LINE.fullmatch(line.strip())
-        if found is None or found["role"] not in ROLES:
+        # an expiry without a name would be taken for the name of a token that never expires
+        nameless = found is not None and found["name"].startswith(EXPIRY_PREFIX)
+        if found is None or nameless or found["role"] not in ROLES:
             raise AuthError(
                 f"{path}, line {number}: wanted `role sha256:digest name` as `python "
                 "-m redline token` writes it; came something else"
@@ -245,9 +247,17 @@ def _parse_expiry(text: str, where: str) -> float:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file without waiting: a pipe would hold up every request until somebody writes."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
 def _require_private(path: Path, file: TextIO) -> None:
-    """Refuse an open file of tokens that others than its owner may read or write."""
-    mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+    """Refuse an open file of tokens that is none, or that others than its owner may use."""
+    whole_mode = os.fstat(file.fileno()).st_mode
+    if not stat.S_ISREG(whole_mode):
+        raise AuthError(f"{path}: wanted a file of tokens, came a pipe, a folder or a device")
+    mode = stat.S_IMODE(whole_mode)
     if os.name == "posix" and mode & 0o077:
         raise AuthError(
             f"{path}: wanted a file for its owner only, came one with mode {mode:04o}; "

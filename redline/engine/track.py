@@ -87,7 +87,11 @@ class Track:
         row = np.fmax.reduce(verdict.score, axis=1)[:, None]  # (steps, 1), NaN = no opinion
         rows = {"score": row, "alarm": self.alarm.update(row), "parts": parts}
         if verdict.centre is not None and verdict.spread is not None:
-            rows |= {"centre": verdict.centre, "spread": verdict.spread}
+            band = {"centre": verdict.centre, "spread": verdict.spread}
+            # of a joint detector (steps, 1, features)
+            rows |= {name: value.reshape(x.shape) for name, value in band.items()}
+        if verdict.evidence is not None:
+            rows["kind"] = verdict.evidence[:, 0].argmax(axis=-1).astype(float)  # the strongest
         if len(x) >= MIN_TIMED_STEPS or not self.scored:
             self.count_time(time.perf_counter() - began, len(x))
         return rows
@@ -122,10 +126,10 @@ class Track:
         )
 
     def read(self, name: str, first: int, end: int) -> np.ndarray | None:
-        """Return rows first..end of a column, NaN where nothing is scored; None = no such band."""
+        """Return rows first..end of a column, NaN where nothing is scored; None = there is none."""
         if self.tape is None or name not in self.tape.columns:
-            no_band = name in ("centre", "spread")
-            return None if no_band else np.full((end - first, 1), np.nan)
+            absent = name in ("centre", "spread", "kind")
+            return None if absent else np.full((end - first, 1), np.nan)
         a = min(max(first, self.tape.first), end)
         b = max(min(end, self.tape.end), first)
         rows = np.full((end - first, self.tape.columns[name].shape[1]), np.nan)

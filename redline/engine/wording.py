@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -11,6 +12,8 @@ from detectors import CEILING
 SEVERITIES = ("info", "warning", "critical")  # score / threshold from 1, from 1.5, from 2
 SI_UNITS = ("B/s", "B", "bit/s", "W", "Hz", "V", "A", "Wh")  # units that take an SI prefix
 DURATION_UNITS = {"d": 86_400, "h": 3_600, "min": 60, "s": 1}  # seconds
+# of a note: control characters but line ends, marks that turn the direction, half characters
+UNSEEN = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 ORDINALS = (
     "",
     "",
@@ -172,9 +175,16 @@ def format_span(seconds: float) -> str:
 
 
 def anomaly_reason(
-    value: float, expected: tuple[float, float], score: float, unit: str, run: int = 1
+    value: float,
+    expected: tuple[float, float],
+    score: float,
+    unit: str,
+    run: int = 1,
+    kind: str = "",
 ) -> str:
     """Return why a step is anomalous, in the detector's own numbers.
+
+    kind: the strongest kind of evidence, of a detector that has several.
 
     >>> anomaly_reason(97.0, (20.0, 45.0), 5.1, "%", 3)
     '97 %, expected 20 to 45, 5.1 σ above, third in a row'
@@ -182,18 +192,34 @@ def anomaly_reason(
     '37 MB/s, expected -29 to 35 MB/s, 3.7 σ above'
     >>> anomaly_reason(5.04, (2.0, 4.96), 3.5, "mm/s")
     '5.04 mm/s, expected 2.00 to 4.96, 3.5 σ above'
+    >>> anomaly_reason(4.0, (2.0, 4.96), 5.6, "mm/s", kind="stuck")
+    '4.0 mm/s, expected 2.0 to 5.0, score 5.6 σ, mostly stuck'
     """
     low, high = expected
+    inside = low <= value <= high
     beyond = max(value - high, low - value, (high - low) / 1000)  # rounding must not hide it
-    grain = min((high - low) / 16, beyond)
+    grain = (high - low) / 16 if inside else min((high - low) / 16, beyond)
     words = [format_quantity(value, unit, grain)]
     if math.isfinite(low):
         scale, prefix = si_scale(max(abs(low), abs(high)), unit)
         ends = [format_number(end / scale, grain / scale) for end in expected]
         words.append(f"expected {ends[0]} to {ends[1]}{f' {prefix}' if scale > 1 else ''}")
+    if math.isfinite(low) and not inside:
         words.append(f"{format_score(score)} {'above' if value > high else 'below'}")
     else:
         words.append(f"score {format_score(score)}")
+    if kind:
+        words.append(f"mostly {kind}")
     if run > 1:
         words.append(f"{ORDINALS[run] if run < len(ORDINALS) else f'number {run}'} in a row")
     return ", ".join(words)
+
+
+def visible_note(text: str) -> str:
+    """Return what a person wrote without what cannot be seen; its lines stay lines.
+
+    >>> visible_note(" the door\\r\\n\\twas open\\u202e ")
+    'the door\\nwas open'
+    """
+    lines = UNSEEN.sub(" ", text).split("\n")
+    return "\n".join(" ".join(line.split()) for line in lines).strip()

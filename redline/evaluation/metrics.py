@@ -125,7 +125,7 @@ def most_anomalous_feature(verdict: Verdict) -> tuple[np.ndarray, np.ndarray, np
     expected = (
         np.full(len(parts), np.nan)
         if verdict.centre is None
-        else verdict.centre[np.arange(len(parts)), feature]
+        else verdict.centre.reshape(parts.shape)[np.arange(len(parts)), feature]
     )
     return row_scores(verdict.score), feature, expected
 

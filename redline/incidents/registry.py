@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from redline.engine.results import Batch, StreamInfo
-from redline.engine.wording import SEVERITIES
+from redline.engine.wording import SEVERITIES, visible_note
 from redline.incidents.grouping import (
     Watch,
     add_entry,
@@ -173,7 +173,7 @@ class Incidents:
             watch = self._live_watch(id)
             return self._end(
                 watch,
-                HistoryEntry(RESOLVED, who, watch.time, now, note),
+                HistoryEntry(RESOLVED, who, watch.time, now, visible_note(note)),
                 watch._replace(closed=watch.step, quiet=0),
             )
 
@@ -181,15 +181,16 @@ class Incidents:
         """Write a note on an incident, also on one that is resolved."""
         with self.lock:
             incident = self.get(id)
-            entry = HistoryEntry(NOTED, who, incident.end, now, note)
-            watch = self.watches[incident.stream]
-            if watch.current is not None and watch.current.id == id:
+            entry = HistoryEntry(NOTED, who, incident.end, now, visible_note(note))
+            watch = self.watches.get(incident.stream)  # None = the stream is gone
+            if watch is not None and watch.current is not None and watch.current.id == id:
                 return self._act(id, lambda i: i, entry)
             after = add_entry(incident, entry)
-            if watch.former is not None and watch.former.id == id:
-                watch = watch._replace(former=after)
+            known = {} if watch is None else {watch.stream: watch}
+            if watch is not None and watch.former is not None and watch.former.id == id:
+                known = {watch.stream: watch._replace(former=after)}
             change = Change(after, NOTED, False)
-            self._store({watch.stream: watch}, [change], self.save)
+            self._store(known, [change], self.save)
             return change
 
     def mark_notified(self, id: str, severity: str) -> None:

@@ -13,7 +13,7 @@ from redline.api.service import Service
 from redline.engine.feed import Feed
 from redline.engine.maintenance import MaintenanceError, MaintenanceWindow
 from redline.engine.track import score_history
-from redline.engine.wording import format_time
+from redline.engine.wording import format_time, visible_note
 from redline.evaluation import metrics
 from redline.feedback import proposals
 from redline.feedback.labels import EXPECTED_LABEL, Label
@@ -35,15 +35,16 @@ def act_on_incident(service: Service, id: str, act: str, note: str = "") -> str:
     Returns a sentence that says what was done and by whom. An incident that is settled or unknown
     stays as it is.
     """
-    if act == "note" and not note.strip():
+    note = visible_note(note)
+    if act == "note" and not note:
         return "An empty note is not kept."
     try:
-        change = change_incident(service, id, act, time.time(), note.strip())
+        change = change_incident(service, id, act, time.time(), note)
     except (IncidentSettled, UnknownIncident) as error:
         settled = isinstance(error, IncidentSettled)
         return "It is resolved already." if settled else "This incident is not kept any more."
     service.publish([change])
-    detail = {"note": note.strip()} if act == "note" else {}
+    detail = {"note": note} if act == "note" else {}
     service.audit(page_actor(), change.what, change.incident.stream, incident=id, **detail)
     done = "expected" if act == "expected" else change.what
     return f"{change.incident.stream}: {done} by {page_actor()}."

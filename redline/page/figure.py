@@ -44,6 +44,7 @@ COLOURS = {
 SYMBOLS = {"info": "circle", "warning": "circle", "critical": "diamond"}
 SIZES = {"info": 8, "warning": 9, "critical": 11}
 SMALL = 3  # of a mark that only continues a run: the line itself is red there
+POINTS_PER_STEP = 3  # of a growing trace, at most: a step after a break has two more
 MAX_LABELLED = 8  # lanes up to which each has its last value at the edge
 SCORE_TOP = 9.0  # standard deviations shown in the score strip; what is higher is cut
 NO_SCORE = -1.0  # standard deviations, below the axis
@@ -536,10 +537,11 @@ def layout_annotations(view: View, theme: str, span: int) -> list[dict[str, Any]
     tops = [high for _, high in lane_domains(n)]
     above = {**text, "x": 1, "xanchor": "right", "yref": "paper", "yanchor": "bottom"}
     over_lanes = [{**above, "y": top, "text": name} for top, name in zip(tops, names)]
-    clock = {**text, "x": 1, "xanchor": "right", "yref": "paper", "y": 0, "yanchor": "top"}
-    below = {**clock, "yshift": -22, "text": view.clock}
+    # left of the times under the plot, where no date stands: "simulated" or "UTC"
+    beside = {**text, "x": 0, "xanchor": "right", "yref": "paper", "y": 0, "yanchor": "top"}
+    clock = {**beside, "yshift": -22, "text": view.clock.split()[0]}
     last = _last_values(view, colours) if n <= MAX_LABELLED else []
-    return [*over_lanes, below, *last, *_gap_texts(view, text, span)]
+    return [*over_lanes, clock, *last, *_gap_texts(view, text, span)]
 
 
 def _last_values(view: View, colours: dict[str, str]) -> list[dict[str, Any]]:
@@ -743,7 +745,8 @@ def _curve_layout(
 
 def count_points(view: View, row: int) -> int:
     """Return how many points each growing trace has from a row on."""
-    return len(view.time) - row + 2 * int(view.breaks[row:].sum())
+    breaks = int(view.breaks[row:].sum())
+    return len(view.time) - row + (POINTS_PER_STEP - 1) * breaks
 
 
 def time_values(view: View, row: int) -> np.ndarray:

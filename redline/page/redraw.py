@@ -103,7 +103,21 @@ def can_append(held: dict[str, Any], query: ViewQuery, look: dict[str, Any]) -> 
     whole = bool(held["whole"]) and query.ready and query.bucket == 1
     live = query.at is None
     recent = query.first <= held["end"] <= query.end <= held["end"] + query.span // 2
-    return bool(whole and live and recent and same_lines(held, query, look))
+    same = whole and live and recent and same_lines(held, query, look)
+    return bool(same and has_possible_points(held, query))
+
+
+def has_possible_points(held: dict[str, Any], query: ViewQuery) -> bool:
+    """Return whether a browser can hold so many points a line as it says.
+
+    A crafted number would be the length of an array.
+    """
+    view = query.view
+    steps = held["end"] - query.plot_first
+    known = figure.count_points(view, 0) - figure.count_points(view, held["end"] - view.first)
+    # steps that have left the buffer are still in the browser, each perhaps with a break
+    most = figure.POINTS_PER_STEP * (steps + 1)
+    return bool(known <= held["points"] <= most)
 
 
 def chart_figure(query: ViewQuery, look: dict[str, Any], since: int | None, points: int = 0) -> Any:

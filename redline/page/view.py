@@ -120,6 +120,9 @@ class TrackRows(NamedTuple):
     low: np.ndarray | None  # (n, features) expected range at the threshold, None = no band
     high: np.ndarray | None
     scored: int | None = None  # step up to which the track has scored; None = all
+    # (n, features) index into `kinds`, the strongest kind of evidence; None = one kind
+    kind: np.ndarray | None = None
+    kinds: tuple[str, ...] = ()
 
 
 def read_track_rows(feed: Feed, track: Track, threshold: float, first: int, end: int) -> TrackRows:
@@ -136,8 +139,11 @@ def read_track_rows(feed: Feed, track: Track, threshold: float, first: int, end:
         parts = np.broadcast_to(parts, (end - first, len(feed.stream.names)))
         time = feed.tape.read("time", first, end)[:, 0]
         x = feed.tape.read("x", first, end)
+        kind = track.read("kind", first, end)
         scored = track.end
-    return TrackRows(feed.info, first, end, time, x, label, score, alarm, parts, low, high, scored)
+    kinds = track.detector.kinds
+    found = (time, x, label, score, alarm, parts, low, high)
+    return TrackRows(feed.info, first, end, *found, scored, kind, kinds)
 
 
 def run_lengths(above: np.ndarray) -> np.ndarray:
@@ -405,16 +411,27 @@ def _mark_reason(rows: TrackRows, row: int, feature: int, run: int, threshold: f
 
 
 def _explained_reason(rows: TrackRows, row: int, feature: int, run: int) -> str:
-    """Return why a feature is anomalous at a row, and which feature contributed most.
+    """Return why a feature is anomalous at a row, and what contributed most.
 
-    Only where the detector explains its score by parts that add up to it.
+    That is a feature, with its strongest kind of evidence where the detector has several; only
+    where the detector explains its score by parts that add up to it.
     """
-    reason = _reason(rows, row, feature, run)
     parts = rows.parts[row]
-    if not math.isclose(float(np.nansum(parts)), float(rows.score[row]), rel_tol=EXPLAINED):
-        return reason
-    said = explanation(list(zip(rows.stream.names, parts.tolist())))
+    adds_up = math.isclose(float(np.nansum(parts)), float(rows.score[row]), rel_tol=EXPLAINED)
+    if not adds_up or len(parts) < 2:
+        return _reason(rows, row, feature, run, strongest_kind(rows, row, feature))
+    names = [
+        f"{kind} on {name}" if (kind := strongest_kind(rows, row, each)) else name
+        for each, name in enumerate(rows.stream.names)
+    ]
+    said = explanation(list(zip(names, parts.tolist())))
+    reason = _reason(rows, row, feature, run)
     return f"{reason}, {said}" if said else reason
+
+
+def strongest_kind(rows: TrackRows, row: int, feature: int) -> str:
+    """Return the strongest kind of evidence on a feature at a row; "" = there is but one kind."""
+    return "" if rows.kind is None else rows.kinds[int(rows.kind[row, feature])]
 
 
 def _long_runs(runs: np.ndarray) -> list[tuple[int, int]]:
@@ -444,13 +461,13 @@ def anomalous_features(parts: np.ndarray, threshold: float) -> list[int]:
     return found or [int(np.nanargmax(parts))]
 
 
-def _reason(rows: TrackRows, row: int, feature: int, run: int) -> str:
+def _reason(rows: TrackRows, row: int, feature: int, run: int, kind: str = "") -> str:
     """Return why a feature is anomalous at a row, in the detector's own numbers."""
     expected = (math.nan, math.nan)
     if rows.low is not None and rows.high is not None:
         expected = (rows.low[row, feature], rows.high[row, feature])
     unit = rows.stream.units[feature]
-    return anomaly_reason(rows.x[row, feature], expected, rows.score[row], unit, run)
+    return anomaly_reason(rows.x[row, feature], expected, rows.score[row], unit, run, kind)
 
 
 def view_sentence(rows: TrackRows, above: np.ndarray, runs: np.ndarray, threshold: float) -> str:

@@ -177,7 +177,7 @@ maintenance_table = sa.Table(
 # the statements that lead from version 1 to 2, from 2 to 3, ...
 MIGRATIONS: tuple[Sequence[str], ...] = (
     tuple(f"ALTER TABLE {name} ADD COLUMN crc BIGINT" for name in TABLES_BEFORE_CHECKSUMS),
-    (str(CreateTable(maintenance_table).compile(dialect=sqlite.dialect())),),  # type: ignore[no-untyped-call]
+    (str(CreateTable(maintenance_table).compile(dialect=sqlite.dialect())),),
 )
 
 

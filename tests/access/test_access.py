@@ -2,7 +2,9 @@
 
 import base64
 import logging
+import os
 import stat
+import threading
 import time
 
 import pytest
@@ -141,6 +143,8 @@ def test_every_token_is_compared_in_constant_time(monkeypatch):
         "read sha256:" + "0" * 63 + " me",
         "read sha256:" + "0" * 64,
         "read sha256:" + "0" * 64 + " until:hunter2 me",
+        "read sha256:" + "0" * 64 + " until:2026-12-31T00:00:00Z",
+        "read sha256:" + "0" * 64 + " until:2026-1",
     ],
 )
 def test_a_bad_line_is_named_and_never_repeated(tmp_path, line):
@@ -149,6 +153,25 @@ def test_a_bad_line_is_named_and_never_repeated(tmp_path, line):
     with pytest.raises(AuthError, match="line 3") as caught:
         load_tokens(str(path), None)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_token_file_that_becomes_a_pipe_holds_nobody_up(made, caplog):
+    path, secrets = made
+    ahead = [0.0]
+    tokens = TokenFile(path, clock=lambda: ahead[0])
+    path.unlink()
+    os.mkfifo(path, 0o600)  # nothing ever writes to it
+    ahead[0] = 2.0
+    asked = threading.Thread(target=tokens.refresh, daemon=True)
+    asked.start()
+    asked.join(5.0)
+    held_up = asked.is_alive()
+    if held_up:
+        os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))  # lets the reader go
+    assert not held_up and tokens.failures == 1
+    assert "came a pipe" in caplog.text
+    assert tokens.find(secrets["read"]) is not None, "the tokens before stay"
 
 
 @pytest.mark.parametrize(

@@ -708,7 +708,8 @@ def test_incidents_are_acknowledged_snoozed_and_resolved(running):
     noted = running.post(f"/api/alerts/{id}/note", params={"note": "hinge mended"})
     last = noted.json()["history"][-1]
     assert (last["what"], last["who"], last["note"]) == ("noted", "local", "hinge mended")
-    assert refused(running.post(f"/api/alerts/{id}/note", params={"note": ""}), 422, "note")
+    for empty in ("", " ", "\x00\u202e"):
+        assert refused(running.post(f"/api/alerts/{id}/note", params={"note": empty}), 422, "note")
     assert running.post("/api/alerts/x/note", params={"note": "a"}).status_code == 404
 
 

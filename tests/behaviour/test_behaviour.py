@@ -349,7 +349,7 @@ def test_scores_and_band(name: str) -> None:
     arrays = {}
     for window in WINDOWS:
         detector = DETECTORS[name](window=window)
-        score, centre, spread, parts = detector.advance(laid_out(detector))
+        score, centre, spread, parts, _ = detector.advance(laid_out(detector))
         found = {"centre": centre, "spread": spread, "parts": parts}
         kept = {what: array[::SPARSE] for what, array in found.items() if array is not None}
         arrays |= {f"{what} {window}": array for what, array in ({"score": score} | kept).items()}

@@ -20,6 +20,8 @@ SERIOUS = ("serious", "critical")
 DESK = {"viewport": {"width": 1440, "height": 900}}
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
 LOWER = ("Incidents", "Compare", "Table", "Settings", "Log")
+# one tab of each kind: what differs between two streams are words and numbers
+KINDS_OF_TABS = ("overview", "health", "your-data")
 MAX_STOPS = 120  # pressed before a control counts as unreachable
 
 
@@ -46,7 +48,8 @@ def test_axe_finds_nothing_serious_on_any_tab(
         visitor.page.locator("#lower .tab", has_text=panel).click()
         visitor.redraws(2)
         faults[panel] = serious_faults(visitor)
-    for name in TAB_TITLES:
+    whole = (look, scheme) == (DESK, "light")
+    for name in TAB_TITLES if whole else KINDS_OF_TABS:
         visitor.tab(name)
         visitor.redraws(1)
         faults[name] = serious_faults(visitor)

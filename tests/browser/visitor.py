@@ -15,7 +15,7 @@ window.eyes = {
   traces: (name) => (eyes.plot()?.data || []).filter(t => t.name === name),
   x: (name) => Array.from(eyes.traces(name)[0]?.x || []),
   marks: () => eyes.traces('anomaly').flatMap(t => Array.from(t.x)).sort((a, b) => a - b),
-  lines: () => (eyes.plot()?.data || []).filter(t => t.mode === 'lines' && !['expected', 'score'].includes(t.name)).map(t => t.name),
+  lines: () => (eyes.plot()?.data || []).filter(t => t.mode === 'lines' && !['expected', 'score', 'anomalous'].includes(t.name)).map(t => t.name),
   text: (id) => document.getElementById(id)?.textContent.trim() ?? '',
   count: (id) => Number(eyes.text(id).replaceAll(',', '')),
   box(id) {

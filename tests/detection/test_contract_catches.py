@@ -92,7 +92,7 @@ class ScalesByTheChunk(MedianMad):
 @breaks("no_future", "chunks_change_no_bit")
 class ReadsTheNextStep(MedianMad):
     def advance(self, x: Any) -> Verdict:
-        score, centre, spread, _ = super().advance(x)
+        score, centre, spread, *_ = super().advance(x)
         score = score.copy()
         score[:-1] = np.maximum(score[:-1], score[1:])
         return Verdict(score, centre, spread)
@@ -265,7 +265,7 @@ class IgnoresTheFloor(MedianMad):
 @breaks("constant_is_calm")
 class AlarmsOnNoSpread(MedianMad):
     def advance(self, x: Any) -> Verdict:
-        score, centre, spread, _ = super().advance(x)
+        score, centre, spread, *_ = super().advance(x)
         return Verdict(np.where(spread < 1e-100, CEILING, score), centre, spread)
 
 
@@ -339,7 +339,7 @@ class ExplainsBadly(MedianMad):
 @breaks("bounds_bound")
 class DrawsANarrowBand(MedianMad):
     def advance(self, x: Any) -> Verdict:
-        score, centre, spread, _ = super().advance(x)
+        score, centre, spread, *_ = super().advance(x)
         return Verdict(score, centre, None if spread is None else spread / 2)
 
 

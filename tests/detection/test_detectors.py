@@ -285,6 +285,14 @@ def test_a_state_with_values_that_no_state_has_does_not_fit(name: str) -> None:
     assert spoiled
 
 
+@pytest.mark.parametrize("steps", [1, 300])
+def test_a_state_of_an_alarm_filter_that_was_never_loud_fits(steps: int) -> None:
+    alarm = Alarm()
+    alarm.update(np.zeros((steps, 2)))
+    assert alarm.fits(alarm.state, (2,))
+    assert not alarm.fits({**alarm.state, "loud": alarm.state["loud"] - 1}, (2,))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_state_of_another_detector_is_refused(name: str, tmp_path: Any) -> None:
     other = NAMES[NAMES.index(name) - 1]

@@ -10,7 +10,9 @@ from twins_flagship import ensemble
 
 from detectors import Alarm
 from redline.detection.ensemble import LEARNING_BLOCK, RANGE_MEMORY, SEASON_MEMORY, Ensemble
+from redline.detection.patterns import PATTERN_MEMORY, pattern_distances
 from redline.detection.seasonality import autocorrelation, find_season
+from streams import KINDS, STREAMS
 
 
 def stream(steps: int, season: int, seed: int = 0) -> np.ndarray:
@@ -205,3 +207,74 @@ def test_records_that_come_in_flocks_are_no_news() -> None:
         alarms = Alarm().update(Ensemble().update(x[:, None, None]))[1500:, 0]
         called += int((alarms > 3.5).sum())
     assert called / 4 <= 8  # 25 where a record is always news
+
+
+def test_events_that_return_do_not_excuse_each_other() -> None:
+    """Of large payments, 8 deviations in a noise with a tail, once in 500 steps, nearly all are
+    called: they must not make the stream look often surprised.
+    """
+    chunk = STREAMS["fraud"](seed=101, sizes=(8.0, 8.0)).take(9000)
+    assert chunk.label is not None
+    alarms = Alarm().update(Ensemble().update(chunk.x[:, None]))[:, 0]
+    points = np.flatnonzero((chunk.label == KINDS.index("point")).any(axis=1))
+    called = alarms[points[points > 3000]] > 3.5
+    assert called.mean() >= 0.9, f"{called.sum()} of {len(called)} are called"
+
+
+def test_distances_of_patterns_are_those_of_their_definition_and_one_step_as_many() -> None:
+    rng = np.random.default_rng(7)
+    past = rng.normal(size=(2, 7 + PATTERN_MEMORY)).astype(np.float32)
+    present = np.concatenate((past[:, -7:], rng.normal(size=(2, 3)).astype(np.float32)), axis=1)
+    doubtful = rng.random((2, 64)) < 0.2
+    for known in (5, 23, 64, 1019, 5000):
+        many = pattern_distances(present, past, known, doubtful)
+        for step in range(3):
+            one = pattern_distances(present[:, step : step + 8], past, known, doubtful)
+            assert one.tobytes() == many[step : step + 1].tobytes(), "another sum for one step"
+            for channel in range(2):
+                count = min(known, PATTERN_MEMORY)
+                ends = np.arange(PATTERN_MEMORY - count, PATTERN_MEMORY) + 8
+                waits = np.concatenate((np.zeros(PATTERN_MEMORY - 64, bool), doubtful[channel]))
+                apart = np.array(
+                    [
+                        np.inf
+                        if waits[end - 8]
+                        else np.linalg.norm(
+                            present[channel, step : step + 8] - past[channel, end - 8 : end]
+                        )
+                        for end in ends
+                    ]
+                )
+                nearest = [apart[part::5].min() for part in range(5)]
+                np.testing.assert_allclose(many[step, channel], np.mean(nearest), rtol=1e-5)
+    assert np.isnan(pattern_distances(present, past, 4, doubtful)).all()
+
+
+def test_the_band_follows_a_season_each_feature_in_its_own_unit() -> None:
+    x = stream(1500, 24)
+    detector = Ensemble(window=100)
+    whole = detector.advance(x)
+    assert whole.centre is not None and whole.spread is not None
+    assert whole.centre.shape == whole.spread.shape == x.shape
+    late = slice(1400, None)
+    season = 3 * np.sin(2 * np.pi * np.arange(1500) / 24)
+    assert np.abs(whole.centre[late, 0, 0] - season[late]).max() < 0.6, "the season is not expected"
+    assert 0.2 < whole.spread[late, 0, 0].mean() < 0.6, "the noise is 0.3"
+    assert np.abs(whole.centre[late, 0, 1] - x[late, 0, 1]).mean() < 3, "nor is the level after 60"
+
+
+def test_each_kind_of_evidence_is_named_where_it_speaks() -> None:
+    x = np.random.default_rng(8).normal(size=(1300, 1, 2))
+    x[900, 0, 1] = 9.0  # a spike of one feature
+    x[1000:1012, 0, 0] = x[1000, 0, 0]  # a sensor that repeats its value
+    x[1100:1200] += 2.5  # a shift of both
+    evidence = Ensemble(window=200).advance(x).evidence
+    assert evidence is not None
+
+    def strongest(step: int) -> tuple[int, str]:
+        feature, kind = np.unravel_index(evidence[step, 0].argmax(), evidence.shape[2:])
+        return int(feature), Ensemble.kinds[kind]
+
+    assert strongest(900)[0] == 1 and strongest(900)[1] in ("sudden", "novel")
+    assert strongest(1011) == (0, "stuck")
+    assert strongest(1150)[1] == "lasting"

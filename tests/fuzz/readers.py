@@ -173,8 +173,13 @@ def page_calls_made() -> list[bytes]:
         "lower.value": "history",
         "domain.value": "wave",
         "zoom.data": {"revision": 1, "stream": "wave", "range": ["2026-01-05", 1_767_571_200_000]},
-        "chart.clickData": {"points": [{"x": "2026-01-05 00:00:00.5"}]},
-        "act.data": {"incident": "1", "act": "snooze 1 h", "asked": 1.5},
+        "curve.clickData": {"points": [{"x": 2.5, "y": 1, "bbox": {"x0": 1}}]},
+        "act.data": {"incident": "1", "act": "note", "asked": 1.5, "note": "seen"},
+        "compare-at.value": "best",
+        "incident-scope.value": "all",
+        "incident-severity.value": "info",
+        "incident-state.value": "any",
+        "finding.data": {"id": 1, "taken": True},
         "upload.contents": "data:text/csv;base64,dGltZSx4CjEsMgo=",
         "col-values.value": ["load", "heat"],
         "names.data": ["wave", "iot"],
@@ -182,13 +187,12 @@ def page_calls_made() -> list[bytes]:
     bodies = []
     for output, call in page_callbacks().items():
         body: dict[str, object] = {"output": output, "outputs": call.outputs}
-        for part, rules in (("inputs", call.inputs), ("state", call.state)):
+        for part, wanted in (("inputs", call.inputs), ("state", call.state)):
             body[part] = [
-                {"id": name.rpartition(".")[0], "property": name.rpartition(".")[2]}
-                | {"value": values.get(name)}
-                for name in rules
+                {"id": element, "property": prop, "value": values.get(f"{element}.{prop}")}
+                for element, prop in wanted.places
             ]
-        body["changedPropIds"] = list(call.inputs)[:1]
+        body["changedPropIds"] = list(call.inputs.rules)[:1]
         bodies.append(payload.to_json(body))
     return bodies
 

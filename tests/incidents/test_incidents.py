@@ -172,6 +172,24 @@ def test_a_note_on_an_ended_incident_does_not_keep_it_from_opening_again(inciden
     assert [entry.note for entry in incident.history if entry.what == "noted"] == ["the door"]
 
 
+def test_a_note_on_an_incident_whose_stream_is_gone_is_kept(incidents):
+    incidents.fold(batch([4, *QUIET]), now=0.0)
+    (incident,) = incidents.find().incidents
+    incidents.reset_stream("cpu", 1.0)  # it was removed, or another file opened in its place
+    incidents.annotate(incident.id, "ann", 7.0, "the door")
+    (after,) = incidents.find().incidents
+    assert after.history[-1].note == "the door" and "cpu" not in incidents.watches
+
+
+@pytest.mark.parametrize("what", ["annotate", "resolve"])
+def test_a_note_holds_nothing_that_cannot_be_seen(incidents, what):
+    incidents.fold(batch([4]), now=0.0)
+    (incident,) = incidents.find().incidents
+    unseen = " \x00red\x1b[31m \u202etxt.exe\r\nnext\tline\u2028 \ud800\x85"
+    change = getattr(incidents, what)(incident.id, "ann", 7.0, unseen)
+    assert change.incident.history[-1].note == "red [31m txt.exe\nnext line"
+
+
 def test_openings_are_numbered_over_all_streams_without_those_that_are_snoozed(incidents):
     first, *_ = incidents.fold(batch([4]), now=0.0)
     incidents.fold(batch([0, 7], first=1), now=0.0)  # worse

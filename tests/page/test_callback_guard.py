@@ -352,6 +352,25 @@ def test_every_combination_of_allowed_values_is_answered(page: Page, wanted: str
     allowed()
 
 
+@pytest.mark.parametrize("points", [0, 1, 30_000, 2**53])
+def test_a_number_of_points_that_no_browser_holds_takes_no_memory(page: Page, points: int) -> None:
+    seen: dict[str, Any] = {"whole": False}
+    while not seen["whole"]:
+        page.tick(0.1)
+        page.browser.press("tick.n_intervals", "chart.figure", domain="wave")
+        seen = page.browser.held["seen"]["data"]
+    moved = seen["look"] | {"threshold": seen["look"]["threshold"] + 1}  # the scores are sent anew
+    body = page.call("chart.figure")
+    for each in [*body["inputs"], *body["state"]]:
+        if place_name(each) == "seen.data":
+            each["value"] = {**seen, "points": points, "look": moved}
+    answer = page.client.post(URL, json=body)
+    assert not page.failures and answer.status_code == 200
+    assert len(answer.content) < 400_000
+    shown = answer.json()["response"]["seen"]["data"]["points"]
+    assert seen["points"] <= shown <= seen["points"] + 200, "the plot is sent whole"
+
+
 @pytest.mark.parametrize("speed", ["nan", "inf", "1e6", 1e6, 0, -1, None, True, [1], 3, "1"])
 def test_a_crafted_speed_is_refused_and_the_streams_go_on(page: Page, speed: Any) -> None:
     body = page.call("sparks.data")

@@ -338,7 +338,8 @@ def test_a_note_is_kept_shown_and_audited_on_live_and_resolved_incidents(tmp_pat
         made = assemble_service(lambda store: Monitor({}, store=store), store)
         push(made.monitor, "oven", spikes=1)
         id = incident_of(made, "oven").id
-        assert act_on_incident(made, id, "note", " ") == "An empty note is not kept."
+        for empty in (" ", "\x00\u202e\n"):
+            assert act_on_incident(made, id, "note", empty) == "An empty note is not kept."
         act_on_incident(made, id, "note", "door <b>open</b>")
         act_on_incident(made, id, "resolve")
         act_on_incident(made, id, "note", "door mended")

@@ -20,7 +20,7 @@ from redline.incidents.channels_file import read_channels_file
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
-BENCH_OPTIONS = {"--peers"}  # of bench/accuracy.py
+BENCH_OPTIONS = {"--peers", "--leave-one-out"}  # of bench/accuracy.py
 MAX_NOT_RUN = 0  # Python examples that are marked as not run, in all documents
 BLOCK = re.compile(
     r"^(?:<!-- not run: (?P<reason>[^>]*?) -->\n)?(?P<open>```python\n)(?P<code>.*?)^```$",

@@ -1,5 +1,7 @@
 """JSON dropped in place of a CSV file: columns and rows are read, anything else is refused."""
 
+import tracemalloc
+
 import pytest
 
 from redline.sources.csv import read_csv
@@ -48,3 +50,43 @@ def test_what_only_begins_like_json_stays_a_csv_file():
 def test_json_nested_thousands_deep_is_refused_without_a_traceback():
     with pytest.raises(CsvError):
         read_csv(b"[" * 100_000)
+
+
+SPARSE = b"[" + b",".join(b'{"k%d":1}' % i for i in range(6_000)) + b"]"
+HUGE = {  # what is small as a file and large once it is read -> what is said of it
+    "a name of its own in each row": (SPARSE, "at most 1,000 columns"),
+    "a million empty rows": (b"[" + b",".join([b"{}"] * 1_100_000) + b"]", "at most 1,000,000 "),
+    "many rows of which one is wide": (
+        b"[{%s},%s]" % (b",".join(b'"c%d":1' % i for i in range(999)), b",".join([b"{}"] * 9_000)),
+        "at most 5,000,000 values",
+    ),
+    "a list of millions": (b"[" + b",".join([b"1"] * 5_100_000) + b"]", "5,000,000 values"),
+    "millions of values": (b'{"a":[' + b",".join([b"1"] * 5_100_000) + b"]}", "5,000,000 values"),
+}
+
+
+@pytest.mark.parametrize("what", HUGE)
+def test_json_that_grows_when_it_is_read_is_refused_before_it_does(what):
+    text, said = HUGE[what]
+    tracemalloc.start()
+    try:
+        with pytest.raises(CsvError, match=said):
+            read_csv(text)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 30 * 2**20, f"{peak / 2**20:.0f} MiB"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"%s": [[1]]}' % (b"k" * 100_000),
+        b'{"%s": [1], "b": [1, 2]}' % (b"k" * 100_000),
+        '{"a\u202eb": [[1]]}'.encode(),
+    ],
+)
+def test_a_refusal_repeats_no_long_or_unseen_name(text):
+    with pytest.raises(CsvError) as caught:
+        read_csv(text)
+    assert len(str(caught.value)) < 500 and str(caught.value).isprintable()

@@ -12,6 +12,7 @@ from redline.api.payload import BodyError
 from redline.api.problems import json_answer
 from redline.api.routes.anomalies import SeverityName
 from redline.api.service import Service
+from redline.engine.wording import visible_note
 from redline.incidents.incident import MAX_INCIDENT_NOTE, STATES, Change
 from redline.incidents.registry import IncidentQuery
 
@@ -95,6 +96,9 @@ def _connect_changes(router: APIRouter, service: Service) -> None:
         id: str,
         note: Annotated[str, Query(min_length=1, max_length=MAX_INCIDENT_NOTE)],
     ) -> Response:
+        note = visible_note(note)
+        if not note:
+            raise BodyError("note", "text that can be seen", "none")
         change = service.incidents.annotate(id, request.state.who, time.time(), note)
         return _answer_change(service, request, change, note=note)
 

@@ -53,8 +53,9 @@ def connect_feedback(app: dash.Dash, service: Service) -> None:
             return {**answer, "labelled": said}
         if ctx.triggered_id != "act":
             kind = str(ctx.triggered_id).removeprefix("label-")
-            words = (monitor.feeds.get(domain), picked, kind)
-            return {**answer, "labelled": await asyncio.to_thread(label_picked, service, *words)}
+            feed = monitor.feeds.get(domain)
+            said = await asyncio.to_thread(label_picked, service, feed, picked, kind)
+            return {**answer, "labelled": said}
         return answer
 
     @app.callback(

@@ -71,7 +71,7 @@ def test_an_anomaly_in_a_window_is_found_and_stored_but_alerts_nobody() -> None:
     feed = still.monitor.feeds["oven"]
     assert (feed.anomalies, feed.alarms) == (loud.monitor.feeds["oven"].anomalies, 0)
     scores = [np.concatenate([batch.score for batch in each]) for each in (told, untold)]
-    np.testing.assert_array_equal(*scores)
+    np.testing.assert_array_equal(scores[0], scores[1])
     assert b'"alarm":false' in still.hub.kept[-1].data, "events of the anomaly are no alarms"
 
 

@@ -165,7 +165,7 @@ def test_the_chart_has_a_role_and_is_described_by_the_sentence(
 ) -> None:
     visitor = enter(server, domain="wave")
     visitor.until("eyes.lines().length")
-    plot = visitor.page.locator("[role=img]:has(#chart)")
+    plot = visitor.page.locator("[role=figure]:has(#chart)")
     assert plot.get_attribute("aria-describedby") == "explain"
     visitor.page.get_by_text("Table", exact=True).click()
     visitor.until("document.querySelectorAll('#rows tbody tr').length >= 20")

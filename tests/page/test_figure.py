@@ -167,7 +167,7 @@ def test_an_axis_carries_the_prefix_of_its_unit_and_the_hover_its_words_as_they_
     ]
     clock = view._replace(clock="simulated time, UTC")
     texts = [note["text"] for note in figure.layout_annotations(clock, "light", 50)]
-    assert "simulated time, UTC" in texts
+    assert "simulated" in texts
 
 
 def test_a_long_anomaly_is_one_shaded_span():

@@ -224,8 +224,8 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         if self.phase is Phase.ANSWER:  # not the first request of the connection
             self.deadline = self.loop.time() + self.limits.header_seconds
-            # of the piece it came in an unknown part is of the requests before: not counted
-            self.header_bytes = 0
+            # of the piece it came in an unknown part is of the requests before: one byte is sure
+            self.header_bytes = 1
         self.named_bytes = 0
         self.phase = Phase.HEADERS
         super().on_message_begin()

@@ -69,7 +69,12 @@ def test_from_the_first_paint_on_nothing_shifts(server: Server, enter: Enter) ->
     visitor.redraws(8)
     visitor.see(SHIFTS)
     visitor.redraws(1)
-    shifts = visitor.see("eyes.shifts")
+    # a pop-up lies over the page, and moves when another comes
+    shifts = [
+        each
+        for each in visitor.see("eyes.shifts")
+        if not all(str(what).startswith("popup") for what in each[2])
+    ]
     assert sum(share for _, share, _ in shifts) < 0.05, (
         f"(ms since opening, share of the page, what): {shifts}"
     )

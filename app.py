@@ -14,13 +14,11 @@ import socket
 import sys
 import threading
 import webbrowser
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import dash
-import numpy as np
 from dash import Input, Output, State, ctx, dcc, html, no_update
 
 from detectors import DETECTORS
@@ -30,6 +28,7 @@ from redline.detection import third_party
 from redline.engine.feed import Feed, MonitoredStream
 from redline.engine.monitor import Limits, Monitor
 from redline.engine.results import ResultStore
+from redline.evaluation.finder import find_settings
 from redline.page import figure, layout
 from redline.page.actions import find_proposal, page_actor
 from redline.page.brush import brush_data, brush_strip
@@ -43,7 +42,7 @@ from redline.page.callbacks.wall import connect_wall
 from redline.page.dash_app import create_dash, register_routes
 from redline.page.lanes import lane_picker
 from redline.page.link import settings_from_link
-from redline.page.panels import aria_attribute, empty_state
+from redline.page.panels import aria_attribute, dropdown, empty_state
 from redline.page.preview import (
     PREVIEW_INPUTS,
     PREVIEW_STATE,
@@ -131,11 +130,11 @@ def live_view() -> html.Main:
 
 
 def controls() -> html.Aside:
-    detector = layout.dropdown(
+    detector = dropdown(
         "detector", {name: name for name in DETECTORS}, SETTINGS_BY_NAME["detector"].default
     )
     sides = {"both": "above and below", "high": "only above", "low": "only below"}
-    direction = layout.dropdown("direction", {name: sides[name] for name in DIRECTIONS}, "both")
+    direction = dropdown("direction", {name: sides[name] for name in DIRECTIONS}, "both")
     numbers = [
         part for name, words in NUMBERS.items() for part in (html.Dt(words), html.Dd("–", id=name))
     ]
@@ -196,21 +195,11 @@ def build_app(
     connect_wall(app, service)
     connect_feedback(app, service)
     connect_upload(app, service)
-    connect_tuning(app, service, settings_search)
+    connect_tuning(app, service, find_settings)
     connect_actions(app, service, seed, races)
     connect_browser(app)
     register_routes(app)
     return app
-
-
-def settings_search(
-    x: np.ndarray, label: np.ndarray | None, floors: tuple[float, ...]
-) -> Iterator[Any]:
-    """Return the search for settings over x (steps, features)."""
-    from redline.evaluation import finder
-
-    search: Iterator[Any] = finder.find_settings(x, label, floors)
-    return search
 
 
 def connect_settings(app: dash.Dash, service: Service) -> None:

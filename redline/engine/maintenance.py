@@ -13,13 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from redline.sources.pushed import EARLIEST_TIME
+from redline.sources.timestamps import CALENDAR_TIMES
 
 MAX_WINDOWS = 1_000  # windows of one stream
 MAX_ALL_WINDOWS = 20_000  # windows of all streams together
 MAX_WINDOW_NOTE = 500  # characters
-# seconds since the Unix epoch of the first and the last moment: the years 1 and 9999
-WINDOW_TIMES = (EARLIEST_TIME, 253_402_300_799.0)
 
 
 class MaintenanceError(ValueError):
@@ -51,7 +49,7 @@ def validate_window(window: MaintenanceWindow) -> MaintenanceWindow:
         if (
             isinstance(value, bool)
             or not isinstance(value, int | float)
-            or not WINDOW_TIMES[0] <= value <= WINDOW_TIMES[1]  # False for NaN too
+            or not CALENDAR_TIMES[0] <= value <= CALENDAR_TIMES[1]  # False for NaN too
         ):
             wanted = "seconds since the Unix epoch, in the years 1 to 9999"
             raise MaintenanceError(name, wanted, value)

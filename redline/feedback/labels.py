@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from redline.sources.pushed import EARLIEST_TIME
+from redline.sources.timestamps import CALENDAR_TIMES
 from streams import KINDS
 
 EXPECTED_LABEL = "expected"
@@ -22,8 +22,6 @@ MIN_LABELS = 3  # labels in the buffer from which settings are proposed
 MAX_LABELS = 10_000  # labels of one stream
 MAX_ALL_LABELS = 100_000  # labels of all streams together
 MAX_NOTE_LENGTH = 500  # characters of a note
-# seconds since the Unix epoch of the first and the last label: the years 1 and 9999
-LABEL_TIMES = (EARLIEST_TIME, 253_402_300_799.0)
 _GAP = KINDS.index("dropout")
 _POINT = KINDS.index("point")
 _COLLECTIVE = KINDS.index("collective")
@@ -62,7 +60,7 @@ def validate_label(label: Label, features: int) -> Label:
         if (
             isinstance(value, bool)
             or not isinstance(value, int | float)
-            or not LABEL_TIMES[0] <= value <= LABEL_TIMES[1]  # False for NaN too
+            or not CALENDAR_TIMES[0] <= value <= CALENDAR_TIMES[1]  # False for NaN too
         ):
             raise LabelError(name, "seconds since the Unix epoch, in the years 1 to 9999", value)
     if label.end < label.start:

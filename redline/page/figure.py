@@ -545,9 +545,7 @@ def layout_annotations(view: View, theme: str, span: int) -> list[dict[str, Any]
 
 
 def _last_values(view: View, colours: dict[str, str]) -> list[dict[str, Any]]:
-    """Return the last value of each lane at the right edge, red where it is anomalous, else in the
-    middle of a bracket the expected range.
-    """
+    """Return the last value of each lane at the right edge, red where it is anomalous."""
     labels = []
     for feature, unit in enumerate(view.units if len(view.time) else ()):
         value = float(view.x[-1, feature])

@@ -25,7 +25,13 @@ from redline.incidents.incident import (
     Incident,
 )
 from redline.incidents.registry import MAX_RESOLVED, IncidentQuery, Incidents
-from redline.page.panels import SEVERITY_INDEX_HELP, aria_attribute, data_attribute, empty_state
+from redline.page.panels import (
+    SEVERITY_INDEX_HELP,
+    aria_attribute,
+    data_attribute,
+    dropdown,
+    empty_state,
+)
 
 LISTED_INCIDENTS = 50
 SCOPES = {"stream": "this stream", "all": "all streams"}
@@ -58,8 +64,8 @@ def incident_area() -> html.Div:
     )
     filters = [
         html.Div(scope, role="group", **aria_attribute("label", "Incidents of")),
-        _dropdown("incident-severity", severities, "info"),
-        _dropdown("incident-state", states, "any"),
+        dropdown("incident-severity", severities, "info"),
+        dropdown("incident-state", states, "any"),
         part,
         html.Span(id="incident-said", role="status", className="soft"),
     ]
@@ -83,16 +89,6 @@ def note_dialog() -> html.Dialog:
         ],
         id="note",
         **aria_attribute("labelledby", "note-title"),
-    )
-
-
-def _dropdown(name: str, options: Mapping[str, str], value: str) -> dcc.Dropdown:
-    return dcc.Dropdown(
-        [{"label": label, "value": option} for option, label in options.items()],
-        value,
-        id=name,
-        clearable=False,
-        searchable=False,
     )
 
 

@@ -11,7 +11,7 @@ from redline.engine.monitor import SPEEDS, Monitor
 from redline.feedback.labels import EXPECTED_LABEL, MISSED_LABEL
 from redline.page.compare import COMPARE_AT, COMPARE_HEADS
 from redline.page.incident_list import incident_area, note_dialog
-from redline.page.panels import aria_attribute, data_attribute
+from redline.page.panels import aria_attribute, data_attribute, dropdown
 from redline.settings import SETTINGS_BY_NAME
 from redline.sources.pushed import OVERVIEW, THIS_MACHINE, YOUR_DATA
 from streams import KINDS, STREAMS
@@ -279,17 +279,6 @@ def inject_row() -> html.Div:
         ],
         id="inject",
         className="row",
-    )
-
-
-def dropdown(name: str, options: dict[Any, str], value: Any) -> dcc.Dropdown:
-    """Return a dropdown without a search box; `options` are value -> label."""
-    return dcc.Dropdown(
-        [{"label": label, "value": option} for option, label in options.items()],
-        value,
-        id=name,
-        clearable=False,
-        searchable=False,
     )
 
 

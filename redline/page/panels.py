@@ -4,11 +4,11 @@ table, settings, log.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from dash import html
+from dash import dcc, html
 
 from redline.engine import wording
 from redline.engine.feed import Feed
@@ -32,6 +32,17 @@ def data_attribute(name: str, value: object) -> dict[str, Any]:
 def aria_attribute(name: str, value: str) -> dict[str, Any]:
     """Return an ARIA attribute of a component, for screen readers."""
     return {f"aria-{name}": value}
+
+
+def dropdown(name: str, options: Mapping[Any, str], value: Any) -> dcc.Dropdown:
+    """Return a dropdown without a search box; `options` are value -> label."""
+    return dcc.Dropdown(
+        [{"label": label, "value": option} for option, label in options.items()],
+        value,
+        id=name,
+        clearable=False,
+        searchable=False,
+    )
 
 
 def preview_numbers(query: ViewQuery, by: str) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from redline.sources.csv_cells import (
 from redline.sources.json_table import table_of_json
 from redline.sources.recording import Columns, Recording, split_unit
 from redline.sources.timestamps import (
+    CALENDAR_TIMES,
     COMPACT,
     EPOCH_UNITS,
     PATTERNS,
@@ -45,7 +46,6 @@ from redline.sources.timestamps import (
 from streams import KINDS, Chunk, FloatArray, LabelArray
 
 LARGEST_CELL = 1e75  # its fourth power is still a finite float, so no detector overflows
-YEARS = (-62_135_596_800, 253_402_300_799)  # seconds since the Unix epoch: the years 1 to 9999
 EARLIEST_COUNT = 9.4e8  # seconds since the Unix epoch, October 1999: above, an unnamed time column
 TIME_NAMED = re.compile(r"date|time|stamp|datum|zeit|\bts\b|\bds\b|\bday\b")
 TIME_NAMES = frozenset((
@@ -483,7 +483,7 @@ def build_times(
     if clock is None:
         return np.arange(steps, dtype=float), ""
     time, how = clock.finish(chosen.stamps if chosen.stamps != "ISO" else "")
-    wrong = ~((time >= YEARS[0]) & (time <= YEARS[1]))
+    wrong = ~((time >= CALENDAR_TIMES[0]) & (time <= CALENDAR_TIMES[1]))
     if wrong.any():
         form = how.split(",")[0].replace("ISO", "ISO, such as 2026-01-31 14:05:00")
         beside = f", with the time of day in `{chosen.clock}`" if chosen.clock else ""

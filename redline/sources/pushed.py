@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from redline.sources.timestamps import CALENDAR_TIMES
 from streams import STREAMS, Chunk, Stream
 
 SOURCE_QUEUE_POINTS = 100_000  # points one source may have waiting
@@ -51,7 +52,6 @@ THIS_MACHINE = "this-machine"
 YOUR_DATA = "your-data"
 # names that the page uses for its own tabs: a source with one of them would be taken for that tab
 RESERVED_NAMES = frozenset((OVERVIEW, THIS_MACHINE, YOUR_DATA, *STREAMS))
-EARLIEST_TIME = -62_135_596_800.0  # seconds since the Unix epoch: the year 1
 
 
 class SubmissionRefused(ValueError):
@@ -125,7 +125,7 @@ def validate_points(
             f"one row of 1 to {MAX_FEATURES:,} features for each of {len(time)} times",
             f"the shape {x.shape}",
         )
-    valid = (time >= EARLIEST_TIME) & (time <= latest)  # False for NaN too
+    valid = (time >= CALENDAR_TIMES[0]) & (time <= latest)  # False for NaN too
     if not valid.all():
         raise SubmissionRefused(
             "time",

@@ -8,6 +8,8 @@ import numpy as np
 
 from streams import FloatArray
 
+# seconds since the Unix epoch of the first and the last moment: the years 1 to 9999
+CALENDAR_TIMES = (-62_135_596_800.0, 253_402_300_799.0)
 TIMESTAMP_FORMATS = (
     "ISO",
     "day/month/year",

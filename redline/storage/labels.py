@@ -46,15 +46,15 @@ def find_label_rows(c: sa.Connection, id: int) -> list[int]:
     return list(c.execute(sa.select(labels_table.c.id).where(own_id == id)).scalars())
 
 
-def delete_label_row(c: sa.Connection, id: int) -> bool:
-    """Delete the label with this row id; return whether there was one."""
+def delete_label_row(c: sa.Connection, id: int) -> None:
+    """Delete the label with this row id; an unknown one is no error."""
     own = labels_table.c.id == id
     body: Any = c.execute(sa.select(labels_table.c.body).where(own)).scalar()
     if body is None:
-        return False
+        return
     # files of an older version hold the highest id only in the labels themselves
     _raise_highest_label_id(c, json.loads(body).get("id", 0))
-    return c.execute(labels_table.delete().where(own)).rowcount > 0
+    c.execute(labels_table.delete().where(own))
 
 
 def read_labels(c: sa.Connection, stream: str | None) -> list[dict[str, Any]]:

@@ -351,11 +351,6 @@ class SqliteStore(ResultStore):
             for row_id in find_label_rows(c, id):
                 delete_label_row(c, row_id)
 
-    def drop_label(self, id: int) -> bool:
-        """Delete the label with this row id; return whether there was one."""
-        with self.writing() as c:
-            return delete_label_row(c, id)
-
     def newest_label(self) -> int:
         """Return the highest id that a label ever had; 0 = none is known."""
         with self.reading() as c:

@@ -39,11 +39,11 @@ from redline.settings import (
     load_server_settings,
     read_settings_tables,
 )
-from redline.sources.csv import LARGEST_CELL, YEARS, read_csv
+from redline.sources.csv import LARGEST_CELL, read_csv
 from redline.sources.csv_cells import CsvError, check_text, decode_text, detect_table
 from redline.sources.pushed import MAX_FEATURES, SubmissionRefused
 from redline.sources.recording import Columns, Recording, write_csv
-from redline.sources.timestamps import TIMESTAMP_FORMATS
+from redline.sources.timestamps import CALENDAR_TIMES, TIMESTAMP_FORMATS
 from redline.storage.encoding import pack_state, unpack_state
 from streams import KINDS, STREAMS
 
@@ -238,7 +238,8 @@ def check_recording(recording: Recording) -> None:
     """Check the arrays, names and counts of a recording."""
     n, features = recording.x.shape
     assert n == recording.total >= 1 and recording.time.shape == (n,)
-    assert ((recording.time >= YEARS[0]) & (recording.time <= YEARS[1])).all()
+    first, last = CALENDAR_TIMES
+    assert ((recording.time >= first) & (recording.time <= last)).all()
     assert not (np.abs(recording.x) > LARGEST_CELL).any()
     assert len(recording.names) == len(recording.units) == features >= 1
     assert len(set(recording.names)) == features

@@ -196,7 +196,7 @@ def test_too_many_that_wait_are_refused_and_old_ones_are_dropped(service, monkey
 
 def test_on_the_page_it_becomes_a_preview_of_this_visitor_once(service, monkeypatch):
     finder = Finder()
-    monkeypatch.setattr(app, "settings_search", finder)
+    monkeypatch.setattr(app, "find_settings", finder)
     monkeypatch.setattr(service.monitor, "start", lambda: None)  # the loop runs by hand
     with TestClient(app.build_app(service).server, base_url="http://localhost") as client:
         visitor = Browser(client)
@@ -231,7 +231,7 @@ def test_on_the_page_it_becomes_a_preview_of_this_visitor_once(service, monkeypa
 
 def test_on_the_page_it_can_be_cancelled(service, monkeypatch):
     finder = Finder()
-    monkeypatch.setattr(app, "settings_search", finder)
+    monkeypatch.setattr(app, "find_settings", finder)
     monkeypatch.setattr(service.monitor, "start", lambda: None)
     with TestClient(app.build_app(service).server, base_url="http://localhost") as client:
         visitor = Browser(client)
@@ -270,7 +270,7 @@ def ended(visitor: Browser) -> Any:
 @pytest.fixture
 def finder(service: Service, monkeypatch: pytest.MonkeyPatch) -> Finder:
     finder = Finder()
-    monkeypatch.setattr(app, "settings_search", finder)
+    monkeypatch.setattr(app, "find_settings", finder)
     monkeypatch.setattr(service.monitor, "start", lambda: None)
     return finder
 

@@ -407,12 +407,13 @@
 
   const brush = (function () {
     const NS = "http://www.w3.org/2000/svg", H = 34, EDGE = 10; // EDGE: px at an end of the window that resize it
+    const PATIENCE = 2000; // ms until a view is shown that is not the one asked for last
     const make = (name, attributes, parent) => {
       const el = document.createElementNS(NS, name);
       for (const [key, value] of Object.entries(attributes)) el.setAttribute(key, value);
       return parent.appendChild(el);
     };
-    let data = null, zoom = null, spans = [], drag = null, parts = null, drawn = "";
+    let data = null, zoom = null, spans = [], drag = null, parts = null, drawn = "", asked = null;
 
     function build(root) {
       const svg = make("svg", { height: H, "aria-hidden": "true" }, root);
@@ -523,7 +524,15 @@
       }
       setProps("at", { data: live ? null : { id: data.id, end: right } });
       Object.assign(data, { left, right });
+      asked = { id: data.id, right, span, live, until: performance.now() + PATIENCE };
       if (!drag) draw();
+    }
+
+    // Whether a view is an answer to an older question than the last one: it would move the window back.
+    function isOutdated(next) {
+      const answers = asked && (asked.live ? next.right >= next.end : next.right === asked.right && next.right - next.left === asked.span);
+      if (!asked || answers || next.id !== asked.id || performance.now() > asked.until) asked = null;
+      return asked !== null;
     }
 
     function onKey(event) {
@@ -544,7 +553,7 @@
       root.classList.toggle("empty", !next || !next.line);
       zoom = zoomed;
       spans = served.spans;
-      if (next && next.line && !drag) (data = next), draw();
+      if (next && next.line && !drag && !isOutdated(next)) (data = next), draw();
       return noUpdate();
     };
   })();

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import http.client
 import json
+import multiprocessing
 import socket
 import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
 
 import psutil
 import pytest
@@ -25,39 +27,53 @@ START = 1_700_000_000.0  # seconds since the epoch
 
 
 class Watcher:
-    """The memory of a server and the times of `/health` while an attack goes on."""
+    """The memory of a server and the times of `/health` while an attack goes on.
+
+    It is a process of its own: the attack is made by this one, whose pauses are not the server's.
+    """
 
     def __init__(self, server: Server) -> None:
-        self.server = server
         self.memory = 0  # bytes, the highest seen
         self.slowest = 0.0  # seconds
-        self.ending = threading.Event()
-
-    def look(self) -> None:
-        over = False
-        while not over:
-            over = self.ending.wait(0.02)
-            with suppress(psutil.Error):
-                self.memory = max(self.memory, self.server.process.memory_info().rss)
-
-    def ask(self) -> None:
-        while not self.ending.wait(0.1):
-            began = time.monotonic()
-            with suppress(OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{self.server.port}/health", timeout=20)
-            self.slowest = max(self.slowest, time.monotonic() - began)
+        self.ours, theirs = SPAWNED.Pipe()
+        self.process = SPAWNED.Process(target=watch, args=(theirs, server.port, server.process.pid))
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        threads = [threading.Thread(target=work) for work in (self.look, self.ask)]
-        for thread in threads:
-            thread.start()
+        self.process.start()
+        self.ours.recv()
         try:
             yield
         finally:
-            self.ending.set()
-            for thread in threads:
-                thread.join()
+            self.ours.send("end")
+            self.memory, self.slowest = self.ours.recv()
+            self.process.join()
+
+
+SPAWNED = multiprocessing.get_context("spawn")
+
+
+def watch(pipe: Connection, port: int, pid: int) -> None:
+    """Ask `/health` ten times a second until the pipe says "end", then send what was seen."""
+    memory, slowest, over = 0, 0.0, threading.Event()
+
+    def look() -> None:
+        nonlocal memory
+        while not over.wait(0.02):
+            with suppress(psutil.Error):
+                memory = max(memory, psutil.Process(pid).memory_info().rss)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    pipe.send("begun")
+    while not pipe.poll(0.1):
+        began = time.monotonic()
+        with suppress(OSError):
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=20)
+        slowest = max(slowest, time.monotonic() - began)
+    over.set()
+    looking.join()
+    pipe.send((memory, slowest))
 
 
 @contextmanager

@@ -99,9 +99,7 @@ def hover_over_chart(visitor: Visitor, name: str) -> None:
     open_tab(visitor, name)
     box = visitor.page.locator("#chart .nsewdrag").first.bounding_box()
     visitor.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 10)
-    visitor.until(
-        f"(document.querySelector('#chart .hoverlayer')?.textContent || '').includes('{name}')"
-    )
+    visitor.until(f"eyes.text('under-pointer').includes('{name}')")
 
 
 def test_every_tab_after_a_hostile_one_has_its_sparkline(own_server: Server, enter: Enter) -> None:

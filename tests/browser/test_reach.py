@@ -47,7 +47,7 @@ def click_plot(visitor: Visitor, share: float = 0.4) -> None:
     x = box["x"] + share * box["width"]
     visitor.page.mouse.move(x - 5, box["y"] + 100)
     visitor.page.mouse.move(x, box["y"] + 100)
-    visitor.until("document.querySelector('#chart .hoverlayer')?.textContent")
+    visitor.until("eyes.text('under-pointer')")
     visitor.page.mouse.click(x, box["y"] + 100)
 
 

@@ -310,6 +310,16 @@ class RedlineMachine(RuleBasedStateMachine):
         self.service.labels.dismiss(name)
         self.dismissed[name] = [label.id for label in self.labels.values() if label.stream == name]
 
+    def held_back(self, dismissed: dict[str, list[int]]) -> dict[str, list[int]]:
+        """Return the dismissals that hold a proposal back: those of the labels of now.
+
+        The retention deletes others once their stream is gone, sooner or later.
+        """
+        now: dict[str, list[int]] = {}
+        for label in self.labels.values():
+            now.setdefault(label.stream, []).append(label.id)
+        return {name: ids for name, ids in dismissed.items() if now.get(name) == ids}
+
     @precondition(lambda self: any(i.live for i in self.service.incidents.items.values()))
     @rule(choice=choices, act=st.sampled_from(["acknowledge", "snooze", "resolve"]))
     def act_on_incident(self, choice: int, act: str) -> None:
@@ -408,7 +418,7 @@ class RedlineMachine(RuleBasedStateMachine):
                 assert Settings(**history[0]["settings"]) == model.applied
         labels = self.service.labels
         assert labels.items == self.labels
-        assert labels.dismissed == self.dismissed
+        assert self.held_back(labels.dismissed) == self.held_back(self.dismissed)
 
     def teardown(self) -> None:
         """Compare all scores with those of runs without a restart."""

@@ -37,7 +37,7 @@ CONFIG = '[source]\nstream = "oven"\n[settings]\n'
 
 async def pass_on(self: Any, scope: Any, receive: Any, send: Any) -> None:
     """Take the place of a guard: let every request through."""
-    scope.setdefault("state", {})["who"] = "local"
+    scope.setdefault("state", {}).update(who="local", client="address 127.0.0.1")
     await self.app(scope, receive, send)
 
 

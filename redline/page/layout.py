@@ -379,7 +379,6 @@ document.documentElement.dataset.theme = localStorage.theme || (dark ? "dark" : 
 _HEAD = """<!doctype html>
 <html lang="en"><head>{%metas%}<meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark"><title>{%title%}</title>{%favicon%}
-<link rel="preload" as="script" href="/_dash-component-suites/plotly/package_data/plotly.min.js">
 <script>"""
 _BODY = """</script>
 {%css%}</head><body>{%app_entry%}<footer>{%config%}{%scripts%}{%renderer%}</footer></body></html>"""

@@ -102,6 +102,12 @@ def test_an_unknown_path_is_a_problem_and_never_the_page(service):
         assert "Redline" in client.get("/").text
 
 
+def test_the_page_brings_the_small_build_of_plotly_and_no_other(service):
+    with TestClient(app.build_app(service).server, base_url="http://localhost") as client:
+        page = client.get("/").text
+        assert "/assets/plotly-basic.min.js" in page and "plotly.min.js" not in page
+
+
 def test_no_part_of_the_page_is_served_under_the_name_of_another_site(service):
     server = app.build_app(service).server
     script = "/assets/page.js"

@@ -51,6 +51,11 @@ def named(figure, name):
     return [trace for trace in figure["data"] if trace["name"] == name]
 
 
+def test_only_traces_that_the_small_build_of_plotly_draws():
+    drawn = build_figure(seen(features=3), "light", 50, "r")["data"]
+    assert {trace["type"] for trace in drawn} <= {"scatter", "bar"}
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_the_names_and_the_one_red_that_scripts_rely_on(theme):
     figure = build_figure(seen(), theme, 50, "r")

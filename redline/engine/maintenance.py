@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from redline.engine.wording import visible_note
 from redline.sources.timestamps import CALENDAR_TIMES
 
 MAX_WINDOWS = 1_000  # windows of one stream
@@ -60,7 +61,7 @@ def validate_window(window: MaintenanceWindow) -> MaintenanceWindow:
         raise MaintenanceError("note", wanted, f"{len(window.note)}")
     if any("\ud800" <= character <= "\udfff" for character in window.note):
         raise MaintenanceError("note", "text that UTF-8 can hold", window.note)
-    return window
+    return window._replace(note=visible_note(window.note))
 
 
 class WindowPersistence(NamedTuple):

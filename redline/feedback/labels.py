@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from redline.engine.wording import visible_note
 from redline.sources.timestamps import CALENDAR_TIMES
 from streams import KINDS
 
@@ -52,7 +53,10 @@ class Label(NamedTuple):
 
 
 def validate_label(label: Label, features: int) -> Label:
-    """Return the label, or raise LabelError if it does not fit a stream with so many features."""
+    """Return the label, its note without what cannot be seen.
+
+    Raises LabelError if it does not fit a stream with so many features.
+    """
     if label.kind not in (EXPECTED_LABEL, MISSED_LABEL):
         raise LabelError("kind", f"{EXPECTED_LABEL} or {MISSED_LABEL}", label.kind)
     for name in ("start", "end"):
@@ -73,7 +77,7 @@ def validate_label(label: Label, features: int) -> Label:
         raise LabelError("note", f"at most {MAX_NOTE_LENGTH} characters", f"{len(label.note)}")
     if any("\ud800" <= character <= "\udfff" for character in label.note):
         raise LabelError("note", "text that UTF-8 can hold", label.note)
-    return label
+    return label._replace(note=visible_note(label.note))
 
 
 class LabelledRows:

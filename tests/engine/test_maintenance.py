@@ -116,6 +116,11 @@ def test_a_window_that_is_none_names_the_field(changes: dict[str, Any], field: s
     assert error.value.field == field and not windows.items and not windows.version
 
 
+def test_the_note_of_a_window_holds_nothing_that_cannot_be_seen() -> None:
+    noted = window(10, 20)._replace(note="\x00pump\u2028 swapped")
+    assert MaintenanceWindows().add(noted).note == "pump swapped"
+
+
 def test_a_stream_has_only_so_many_windows_and_one_that_is_not_stored_is_none() -> None:
     windows = MaintenanceWindows()
     for first in range(MAX_WINDOWS):

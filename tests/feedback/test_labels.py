@@ -159,6 +159,11 @@ def test_the_rows_of_a_label_are_those_that_a_scan_finds_whatever_their_order(ti
 # --- validation
 
 
+def test_the_note_of_a_label_holds_nothing_that_cannot_be_seen() -> None:
+    label = LabelRegistry().add(said(MISSED_LABEL, 1, note=" red\x1b[31m\u202e txt.exe\nnext "))
+    assert label.note == "red [31m txt.exe\nnext"
+
+
 @pytest.mark.parametrize(
     ("label", "features", "words"),
     [

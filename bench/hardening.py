@@ -28,6 +28,8 @@ from redline.storage.sqlite import SqliteStore
 GOAL = 0.10  # of the processor time
 WARM_UP = 20  # requests to each server before those that count
 SECONDS = 5.0  # that two servers are compared
+AT_REST = 0.1  # of a core, at most, that a server at rest spends
+TICK_STEPS = 5  # new in a redraw, as the page's timer finds them
 WHOLE = "nothing"  # is left out
 CONFIG = '[source]\nstream = "oven"\n[settings]\n'
 
@@ -180,6 +182,15 @@ def wait_for(port: int, child: subprocess.Popen[bytes]) -> None:
             time.sleep(0.05)
 
 
+def wait_for_rest(server: Variant) -> None:
+    """Wait until a server has done the work of its start: it spends little by itself."""
+    spent = 1.0
+    while spent > AT_REST:
+        before = server.seconds
+        time.sleep(1.0)
+        spent = server.seconds - before
+
+
 def serve_without(name: str, words: Sequence[str]) -> None:
     """Run the service or the page in this process, without one of the measures."""
     if name != WHOLE:
@@ -204,7 +215,13 @@ def requests_of(workload: str, port: int) -> Callable[[], None]:
     from bench.probe import PageClient, Redraws
 
     if workload == REDRAW:
-        return Redraws(port).tick
+        redraws = Redraws(port)
+
+        def redraw() -> None:
+            redraws.browser.held["seen"]["data"]["end"] -= TICK_STEPS
+            redraws.tick()
+
+        return redraw
     client = PageClient(port)
     size = 1 if workload == POINT else 10_000
     values = np.random.default_rng(1).normal(size=size).round(4).tolist()
@@ -237,6 +254,8 @@ def costs(measure: str, workload: str) -> float:
         sends = [requests_of(workload, server.port) for server in servers]
         for send in sends * WARM_UP:
             send()
+        for server in servers:
+            wait_for_rest(server)
         spent: tuple[list[float], list[float]] = ([], [])  # seconds of processor time of requests
         until = time.monotonic() + SECONDS
         while time.monotonic() < until:

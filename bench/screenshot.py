@@ -37,6 +37,11 @@ NEWEST = """(() => {
 })()"""  # noqa: E501
 
 
+# the race is over, and no pop-up lies over the page
+UNCOVERED = """/caught by \\d+ of \\d+,/.test(document.body.textContent)
+  && !document.getElementById('popups').children.length"""
+
+
 def taken(browser: Any, url: str, name: str, look: dict[str, Any]) -> None:
     """One picture: the page as it stands a little after an injected spike was caught."""
     # `wait_for_function` needs to bypass the page's policy
@@ -51,6 +56,7 @@ def taken(browser: Any, url: str, name: str, look: dict[str, Any]) -> None:
     page.wait_for_function(
         f"+document.getElementById('points').textContent.replace(',', '') > {points + 60}"
     )  # the spike is inside the plot
+    page.wait_for_function(UNCOVERED, timeout=180_000)  # twenty detectors run the race
     page.screenshot(path=ROOT / "docs" / f"{name}.png")
     context.close()
 

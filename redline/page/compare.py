@@ -29,6 +29,7 @@ COMPARE_HEADS = (
     "last fault",
 )
 # where each detector is judged -> the words of the switch
+GAP_KIND = "dropout"  # a fault without a value, which no detector judges
 COMPARE_AT = {"shared": "at this threshold", "best": "each at its best"}
 CAUGHT_MARK = "✓"
 
@@ -160,8 +161,13 @@ def format_pace(track: Track) -> str:
 
 
 def last_fault(query: ViewQuery) -> str:
-    """Return whether and how soon the last injected fault, or else the newest event, was caught."""
+    """Return whether and how soon the last injected fault, or else the newest event, was caught.
+
+    A dropout is shown as a span without data; no detector has a score there.
+    """
     injections = getattr(query.feed.stream, "injections", [])
+    if injections and injections[-1].kind == GAP_KIND:
+        return "gap, not scored"
     first, _, alarm, label = query.buffer_scores(query.track)
     step = injections[-1].step - first if injections else None
     event = metrics.last_event_outcome(alarm, label, query.settings.threshold, step)

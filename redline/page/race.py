@@ -15,13 +15,13 @@ from redline.engine.feed import Feed
 from redline.engine.monitor import Monitor
 from redline.engine.wording import format_span
 from redline.evaluation.metrics import HIT_TOLERANCE, row_truth
+from redline.page.compare import GAP_KIND
 from redline.page.layout import INJECT_NAMES
 from redline.page.panels import aria_attribute
 from redline.settings import Settings
 
 MAX_RACES = 2  # run at the same time, each with a track per detector
 ABANDONED_SECONDS = 10.0  # since a visitor looked: the race gives up its place for another
-GAP_KIND = "dropout"  # a fault without a value, which no detector judges
 
 
 @dataclass

@@ -478,13 +478,16 @@ def view_sentence(rows: TrackRows, above: np.ndarray, runs: np.ndarray, threshol
     found = np.flatnonzero(above)
     if not len(found):
         return _no_anomaly_sentence(rows)
-    row = int(found[-1])
-    run = int(runs[row])
+    last = int(found[-1])
+    start = last - int(runs[last]) + 1
+    ongoing = last == len(above) - 1
+    # of a run that is over, the step that stands out most: what comes after a spike is its echo
+    row = last if ongoing else start + int(np.nanargmax(rows.score[start : last + 1]))
     feature = int(np.nanargmax(rows.parts[row]))
-    reason = _explained_reason(rows, row, feature, run)
+    reason = _explained_reason(rows, row, feature, row - start + 1)
     what = stream.title if len(stream.names) == 1 else f"{stream.title}, {stream.names[feature]},"
-    if row == len(above) - 1:
-        since = format_time(rows.time[row - run + 1], stream.period)
+    if ongoing:
+        since = format_time(rows.time[start], stream.period)
         return f"{what} is unusual since {since}: {reason}."
     return f"{what} was unusual at {format_time(rows.time[row], stream.period)}: {reason}."
 

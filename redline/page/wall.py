@@ -15,7 +15,8 @@ from redline.engine.feed import Feed
 from redline.engine.wording import SEVERITIES
 from redline.incidents.incident import LIVE_STATES, OPEN, Incident
 from redline.incidents.registry import IncidentQuery
-from redline.page.view import TrackRows, read_track_rows
+from redline.page.query import worst_feature
+from redline.page.view import TrackRows, read_track_rows, red_features
 
 MAX_TILES = 24  # tiles; what is unusual beyond them is only counted
 MAX_CALM_ROWS = 22  # calm streams in the list
@@ -137,23 +138,30 @@ def tile_document(state: WallState) -> dict[str, Any]:
 
 
 def calm_document(state: WallState) -> dict[str, Any]:
-    """Return what the row of a calm stream shows."""
+    """Return what the row of a calm stream shows: of its features the one that was worst lately."""
     feed = state.feed
     stream = feed.stream
+    threshold = feed.applied.threshold
     with feed.lock:  # without the band, which a calm row does not show
         first = max(feed.tape.first, feed.end - WALL_STEPS)
-        x = feed.tape.read("x", first, feed.end)[:, 0]
+        rows = feed.tape.read("x", first, feed.end)
         score, _ = feed.applied_track.scores(first, feed.end)
-    kept = thinned_steps(score, CALM_POINTS)
+        parts = feed.applied_track.read("parts", first, feed.end)
+    assert parts is not None
+    parts = np.broadcast_to(parts, rows.shape)  # (n, 1) before the first score
+    feature = worst_feature(parts, score > threshold)
+    red = red_features(parts, score > threshold, threshold)[:, feature]
+    x = rows[:, feature]
+    kept = thinned_steps(np.where(red, np.inf, parts[:, feature]), CALM_POINTS)
     value = x[kept]
     known = value[np.isfinite(value)]
     low = float(known.min()) if len(known) else 0.0
     high = float(known.max()) if len(known) else 0.0
-    hot = np.flatnonzero(score[kept] > feed.applied.threshold).tolist()
-    number, unit = quantity_parts(float(x[-1]), stream.units[0], (high - low) / 16)
+    hot = np.flatnonzero(red[kept]).tolist()
+    number, unit = quantity_parts(float(x[-1]), stream.units[feature], (high - low) / 16)
     return {
         "stream": feed.name,
-        "title": tile_title(feed, 0),
+        "title": tile_title(feed, feature),
         "value": number,
         "unit": unit,
         "line": {"y": scaled_levels(value, low, high) if len(known) else [], "hot": hot},
@@ -203,10 +211,12 @@ def current_value(rows: TrackRows, feature: int) -> dict[str, str]:
 def wall_line(rows: TrackRows, feature: int, threshold: float, points: int) -> dict[str, Any]:
     """Return the line of a feature, thinned to evenly spaced points between 0 and LINE_SCALE.
 
-    Of each interval the step with the highest score is taken, so that no anomaly is lost. "hot" are
-    the indices of anomalous points; "low" and "high" are the band, null where there is none.
+    Of each interval the step at which the feature is most anomalous is taken, so that none is lost.
+    "hot" are the indices of points at which this feature is anomalous; "low" and "high" are the
+    band, null where there is none.
     """
-    kept = thinned_steps(rows.score, points)
+    red = red_features(rows.parts, rows.score > threshold, threshold)[:, feature]
+    kept = thinned_steps(np.where(red, np.inf, rows.parts[:, feature]), points)
     value = rows.x[kept, feature]
     known = value[np.isfinite(value)]
     if not len(known):
@@ -222,7 +232,7 @@ def wall_line(rows: TrackRows, feature: int, threshold: float, points: int) -> d
             bottom = min(bottom, max(float(np.nanmin(low)), bottom - reach))
             top = max(top, min(float(np.nanmax(high)), top + reach))
             band = (low, high)
-    hot = np.flatnonzero(rows.score[kept] > threshold).tolist()
+    hot = np.flatnonzero(red[kept]).tolist()
     return {
         "y": scaled_levels(value, bottom, top),
         "hot": hot,

@@ -99,6 +99,15 @@ def test_the_rows_whose_detector_caught_the_last_fault_are_lit(service):
     assert lit == [row.children[-1].children.startswith("✓") for row in shown]
 
 
+def test_an_injected_dropout_is_called_a_gap_by_all(service):
+    monitor = service.monitor
+    monitor.inject("wave", "dropout", 5.0)
+    monitor.backfill(monitor.feeds["wave"], 30)
+    rows(service, "shared")
+    shown = comparison_rows(service, monitor.feeds["wave"], SHARED, "event", "shared")
+    assert {row.children[-1].children for row in shown} == {"gap, not scored"}
+
+
 def test_without_labels_each_at_its_best_is_the_shared_threshold(service):
     text = "load\n" + "".join(f"{40 + (i * 7) % 5 + 60 * (i == 500)}\n" for i in range(600))
     parsed = read_csv(text.encode(), title="load.csv")

@@ -48,6 +48,11 @@ def test_a_mark_says_value_expected_range_deviations_and_which_in_a_row():
     )
 
 
+def test_of_a_run_that_is_over_the_step_that_stands_out_most_is_explained():
+    seen = make_view(track_rows([1, 5, 9, 4, 1], [30, 80, 97, 31, 30]), 3.5, None, None)
+    assert seen.sentence.startswith("CPU was unusual at 13:53:22: 97 %, expected 20 to 45, 9.0 σ")
+
+
 def test_a_run_that_is_still_going_on_is_said_in_the_present():
     assert make_view(track_rows([1, 9, 9], [30, 5, 5]), 3.5, None, None).sentence.startswith(
         "CPU is unusual since 13:53:21: 5 %, expected 20 to 45, 9.0 σ below"

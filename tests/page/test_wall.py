@@ -122,6 +122,19 @@ def test_no_anomaly_is_lost_between_the_points_of_a_line(service):
     assert all(0 <= level <= wall.LINE_SCALE for level in line["y"])
 
 
+def test_the_line_of_a_feature_is_red_only_where_that_feature_is_anomalous(service):
+    x = np.random.default_rng(4).normal(size=(400, 2))
+    x[300, 1] = 60.0
+    service.monitor.submit("pump", 1.7e9 + np.arange(400.0), x, ("calm", "loud"))
+    service.monitor.beat()
+    rows = wall.newest_rows(service.monitor.feeds["pump"])
+    assert wall_line(rows, 0, 3.5, 80)["hot"] == []
+    (loud,) = wall_line(rows, 1, 3.5, 80)["hot"]
+    assert wall_line(rows, 1, 3.5, 80)["y"][loud] == wall.LINE_SCALE
+    (row,) = [row for row in wall_document(service)["calm"] if row["stream"] == "pump"]
+    assert row["title"] == "pump · loud" and row["line"]["y"][row["line"]["hot"][0]] == 1_000
+
+
 def test_a_stream_without_numbers_has_a_row_without_a_line(service):
     service.monitor.submit("oven", np.array([1.7e9]), np.array([[np.nan]]))
     service.monitor.beat()

@@ -56,10 +56,25 @@
     return text.slice(0, 10) === new Date().toISOString().slice(0, 10) ? time : `${text.slice(0, 10)} ${time}`;
   }
 
+  // The clock of what is shown: of a simulated stream its own newest time, not today's beside an axis of another day.
+  function clockText() {
+    const plot = document.querySelector("#chart .js-plotly-plot"), meta = plot && plot._fullLayout && plot._fullLayout.meta;
+    const newest = meta && meta.clock !== "UTC" && (plot.data.find((trace) => trace.name === "score") || { x: [] }).x.at(-1);
+    const shown = (at) => at.toLocaleString("en-GB", { day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", timeZone: "UTC" }).replace(",", "");
+    return newest && document.body.dataset.domain !== "overview" ? `simulated ${shown(new Date(newest))}` : `${shown(new Date())} UTC`;
+  }
+
+  // The plot is as high as its lanes need.
+  function fitLanes() {
+    const plot = document.querySelector("#chart .js-plotly-plot"), meta = plot && plot._fullLayout && plot._fullLayout.meta;
+    const lanes = meta && meta.lanes ? meta.lanes.length : 1, box = document.querySelector(".plot");
+    if (box && box.style.getPropertyValue("--lanes") !== String(lanes)) box.style.setProperty("--lanes", lanes);
+  }
+
   function updateAge() {
     const clock = $("clock");
     if (!clock) return;
-    clock.textContent = new Date().toLocaleString("en-GB", { day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", timeZone: "UTC" }).replace(",", "") + " UTC";
+    clock.textContent = clockText();
     const silent = (performance.now() - state.answeredAt) / 1000;
     const patience = Math.max(3 * state.interval, 1500) / 1000;
     const unanswered = longestWait() / 1000 > patience;
@@ -834,5 +849,5 @@
   setInterval(updateAge, 250);
   setInterval(welcome, 1000);
 
-  setInterval(() => (hover(), thresholdHandle()), 250); // a plot that Dash mounted anew is connected too
+  setInterval(() => (hover(), thresholdHandle(), fitLanes()), 250); // a plot that Dash mounted anew is connected too
 })();

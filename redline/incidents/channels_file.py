@@ -15,6 +15,8 @@ from pydantic import Strict, TypeAdapter, ValidationError
 from redline.engine.wording import SEVERITIES
 from redline.incidents.incident import Policy
 
+# more tables in each other than any file has: a parser takes seconds for thousands of them
+DEEP_KEY = re.compile(r"(?<![\w-])(?:[\w-]++ *+\. *+){40}")
 MAX_ERROR_LENGTH = 1_000  # characters of an error, which may name a key of the file
 # of an incident: when an action runs
 INCIDENT_START = "start"
@@ -89,10 +91,14 @@ def read_channels_file(
         ChannelError: says what is wrong.
     """
     try:
-        tables = tomllib.loads(text if isinstance(text, str) else text.decode())
+        text = text if isinstance(text, str) else text.decode()
+        deep = DEEP_KEY.search(text)
+        tables = {} if deep else tomllib.loads(text)
     # no UTF-8, no TOML, a number of thousands of digits; lists thousands deep
     except (ValueError, RecursionError) as error:
         raise ChannelError(f"alerts file: wanted TOML; {error}") from None
+    if deep:
+        raise ChannelError(f"alerts file: wanted tables, came {deep[0][:40]!r} and so on, too deep")
     unknown = sorted(set(tables) - {"base", *TABLES})
     if unknown:
         raise ChannelError(

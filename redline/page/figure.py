@@ -61,7 +61,8 @@ TICKS = (
     (2_600_000_000, "%-d %b\n%Y"),
     (None, "%b\n%Y"),
 )
-GAP = 0.035  # between two lanes, as a share of the height
+GAP = 0.035  # between two lanes, as a share of the height, at most
+GAPS = 0.16  # between all lanes together, at most
 BAND_REACH = 0.15  # of the values' range that a wide band may add to the axis
 # The weight of a value on its axis falls to exp(-FADE) when it left the view one span ago.
 FADE = 12
@@ -642,9 +643,10 @@ def lane_domains(n: int) -> list[tuple[float, float]]:
     >>> [tuple(round(edge, 3) for edge in lane) for lane in lane_domains(2)]
     [(0.653, 1.0), (0.27, 0.618)]
     """
-    height = (LANES[1] - LANES[0] - GAP * (n - 1)) / n
+    gap = min(GAP, GAPS / max(n - 1, 1))
+    height = (LANES[1] - LANES[0] - gap * (n - 1)) / n
     return [
-        (LANES[1] - (lane + 1) * height - lane * GAP, LANES[1] - lane * (height + GAP))
+        (LANES[1] - (lane + 1) * height - lane * gap, LANES[1] - lane * (height + gap))
         for lane in range(n)
     ]
 

@@ -59,6 +59,7 @@ SAMPLE_BYTES = np.arange(-SAMPLE_SIZE, 0)
 TIME_SHIFTS = np.arange(0, 42, 7)
 DOUBLE = struct.Struct("<d")
 LONGEST_ENDING = 64  # bytes after a sample that are remembered within a message
+SHORTEST_LABEL = 6  # bytes of a label with empty name and value
 MAX_REFERENCE = 5  # bytes of a reference, a varint of 32 bits
 SMALLEST_SERIES = 20  # bytes; a shorter one has no labels, or no sample
 
@@ -396,6 +397,37 @@ class LabelledReader(MessageReader):
 
     def read_labels(self, start: int, end: int) -> list[tuple[bytes, bytes]]:
         """Return the labels among the fields of a series."""
+        pairs: list[tuple[bytes, bytes]] = []
+        at = start
+        while at < end:
+            found = self.short_label(at, end)
+            if found is None:  # what is left is read field by field
+                return pairs + self.read_other_labels(at, end)
+            pairs.append(found)
+            at += 2 + self.data[at + 1]
+            self.fields_read += 1
+        self.refuse_many("fields", self.fields_read, self.limits.fields)
+        return pairs
+
+    def short_label(self, at: int, end: int) -> tuple[bytes, bytes] | None:
+        """Return a label that consists of its name and value, all lengths of one byte; else None.
+
+        That is 0a SIZE, then 0a SIZE and the name, then 12 SIZE and the value.
+        """
+        data = self.data
+        if end - at < SHORTEST_LABEL or data[at] != 0x0A or data[at + 2] != 0x0A:
+            return None
+        size = data[at + 1]
+        name_end = at + 4 + data[at + 3]
+        label_end = at + 2 + size
+        if size > 127 or label_end > end or name_end + 2 > label_end or data[name_end] != 0x12:
+            return None
+        if name_end + 2 + data[name_end + 1] != label_end:
+            return None
+        return data[at + 4 : name_end], data[name_end + 2 : label_end]
+
+    def read_other_labels(self, start: int, end: int) -> list[tuple[bytes, bytes]]:
+        """Return the labels among the fields of a series, in any form."""
         pairs = []
         for number, kind, at, label_end in self.counted_fields(start, end):
             if number != 1:

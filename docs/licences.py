@@ -23,7 +23,7 @@ HEAD = """# Licences
 
 Redline itself is under the MIT licence ([LICENSE](../LICENSE)). These are the packages it depends on, directly or
 through another one, with the licence that each declares. *Run* is needed to run Redline; *extra* only with an extra
-(`learned`, `alerts`) or to test and measure it (`test`, `bench`).
+(`learned`, `alerts`, `prometheus`) or to test and measure it (`test`, `bench`).
 
 """  # noqa: E501
 

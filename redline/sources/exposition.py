@@ -42,12 +42,12 @@ METRIC_TYPES = frozenset(
         *("summary", "info", "stateset"),
     )
 )
-WORD = r"[^\s{}\"#,=]+"
-STRING = r'"((?:[^"\\]|\\.)*)"'
-NAME_PART = re.compile(rf"({WORD})?[ \t]*(\{{)?[ \t]*")
-QUOTED_NAME = re.compile(rf"{STRING}[ \t]*(,|(?=\}}))[ \t]*")
+BARE_NAME = r"[^\s{}\"#,=]+"
+QUOTED_TEXT = r'"((?:[^"\\]|\\.)*)"'
+NAME_PART = re.compile(rf"({BARE_NAME})?[ \t]*(\{{)?[ \t]*")
+QUOTED_NAME = re.compile(rf"{QUOTED_TEXT}[ \t]*(,|(?=\}}))[ \t]*")
 LABEL_PART = re.compile(
-    rf"(?:({PLAIN_LABEL.pattern})|{STRING})[ \t]*=[ \t]*{STRING}[ \t]*(,|(?=\}}))[ \t]*"
+    rf"(?:({PLAIN_LABEL.pattern})|{QUOTED_TEXT})[ \t]*=[ \t]*{QUOTED_TEXT}[ \t]*(,|(?=\}}))[ \t]*"
 )
 TEXT_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 TEXT_ESCAPES = {"n": "\n", '"': '"', "\\": "\\"}

@@ -312,17 +312,18 @@ def field_value(written: bytes) -> float | None:
         return None
     value = BOOLEANS.get(written)
     if value is None:
-        value = parse_number(written)
+        value = parse_field_number(written)
     if value is None:
         wanted = "a number such as 20.5, 20i or 20u, a boolean, or quoted text"
         raise SubmissionRefused("line", wanted, shown(written))
     return value
 
 
-def parse_number(written: bytes) -> float | None:
+def parse_field_number(written: bytes) -> float | None:
     """Return a number of a field, None if it is none.
 
-    >>> [parse_number(text) for text in (b"-1.5e3", b"7i", b"7u", b"-7u", b"1_0", b"nan", b"")]
+    >>> texts = (b"-1.5e3", b"7i", b"7u", b"-7u", b"1_0", b"nan", b"")
+    >>> [parse_field_number(text) for text in texts]
     [-1500.0, 7.0, 7.0, None, None, None, None]
     """
     if FLOAT.fullmatch(written):

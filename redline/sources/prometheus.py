@@ -412,7 +412,7 @@ class LabelledReader(MessageReader):
     def short_label(self, at: int, end: int) -> tuple[bytes, bytes] | None:
         """Return a label that consists of its name and value, all lengths of one byte; else None.
 
-        That is 0a SIZE, then 0a SIZE and the name, then 12 SIZE and the value.
+        That is 0a and a length, then 0a, a length and the name, then 12, a length and the value.
         """
         data = self.data
         if end - at < SHORTEST_LABEL or data[at] != 0x0A or data[at + 2] != 0x0A:

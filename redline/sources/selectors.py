@@ -22,7 +22,7 @@ NAME_LABEL = "__name__"
 MAX_SELECTOR = 4_096  # characters
 MAX_REPEATS = 3  # unbounded repeats of a regular expression; the third only at its end
 MAX_WAYS = 4_096  # in which the other repeats may match
-UNBOUNDED = 10**9
+ANY_COUNT = 10**9
 LARGE_REPEAT = 64  # a repeat of more counts as unbounded
 STRING = r"""(?:"([^"\\]*(?:\\.[^"\\]*)*)"|'([^'\\]*(?:\\.[^'\\]*)*)'|`([^`]*)`)"""
 SPACES = r"\s*"
@@ -226,9 +226,9 @@ def repeat_range(repeat: str) -> int:
     if repeat == "?":
         return 2
     if repeat in "*+":
-        return UNBOUNDED
+        return ANY_COUNT
     least, comma, most = repeat[1:-1].partition(",")
     first = int(least[:9] or 0)
     if not comma:
-        return 1 if first <= LARGE_REPEAT else UNBOUNDED
-    return min(UNBOUNDED, max(1, int(most[:9]) - first + 1)) if most else UNBOUNDED
+        return 1 if first <= LARGE_REPEAT else ANY_COUNT
+    return min(ANY_COUNT, max(1, int(most[:9]) - first + 1)) if most else ANY_COUNT

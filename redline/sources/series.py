@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from redline.sources.pushed import RESERVED_NAMES, SubmissionRefused, is_visible
 
-MAX_LABELS = 64  # of one series
+MAX_SERIES_LABELS = 64  # of one series
 MAX_LABEL_NAME = 200  # characters of the name of a label, or of a metric
 MAX_LABEL_VALUE = 1_024  # characters
 MAX_SERIES_TEXT = 4_096  # characters of the canonical text
@@ -51,8 +51,8 @@ def series_key(name: str, labels: Iterable[tuple[str, str]]) -> SeriesKey:
     if not 0 < len(name) <= MAX_LABEL_NAME:
         wanted = f"a metric name of 1 to {MAX_LABEL_NAME} characters"
         raise SubmissionRefused("series", wanted, _count(name))
-    if len(pairs) > MAX_LABELS:
-        wanted = f"at most {MAX_LABELS} labels of a series"
+    if len(pairs) > MAX_SERIES_LABELS:
+        wanted = f"at most {MAX_SERIES_LABELS} labels of a series"
         raise SubmissionRefused("series", wanted, f"{len(pairs)} of {_short(name)}")
     for label, value in pairs:
         if not 0 < len(label) <= MAX_LABEL_NAME:

@@ -28,7 +28,7 @@ from redline.sources.samples import LARGEST_SAMPLE, MAX_REFUSALS, SampleBatch
 from redline.sources.selectors import parse_selectors
 from redline.sources.series import (
     MAX_LABEL_NAME,
-    MAX_LABELS,
+    MAX_SERIES_LABELS,
     MAX_SERIES_TEXT,
     SeriesKey,
     format_series,
@@ -60,7 +60,7 @@ def check_batch(batch: SampleBatch, directory: SeriesDirectory) -> list[object]:
         assert text is not None and text.isprintable()
         key = directory.key(number)
         assert format_series(key) == text or key == SeriesKey(text, ())
-        assert len(key.labels) <= MAX_LABELS
+        assert len(key.labels) <= MAX_SERIES_LABELS
     texts = [directory.texts[number] for number in numbers]
     times = [*batch.time.tolist(), *batch.ended_time.tolist()]
     return [texts, times, batch.value.tobytes(), dict(batch.left_out)]

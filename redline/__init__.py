@@ -4,7 +4,8 @@ A package imports only from those above it in this list (tests/project/test_hous
 
 - `settings`: the one table of settings that the page, the command line and the API read.
 - `detection`: the detectors beyond the plain ones, and the array kernels they share.
-- `sources`: where numbers come from: CSV files, this machine, programs that push points.
+- `sources`: where numbers come from: CSV files, this machine, programs that push points; readers of
+  what Prometheus and Telegraf send.
 - `evaluation`: metrics of scores against labels, and the comparison of detectors.
 - `engine`: the loop that takes steps, scores each once and hands on the results.
 - `storage`: the database in which points, anomalies, incidents and states are kept.

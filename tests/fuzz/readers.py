@@ -46,6 +46,7 @@ from redline.sources.recording import Columns, Recording, write_csv
 from redline.sources.timestamps import CALENDAR_TIMES, TIMESTAMP_FORMATS
 from redline.storage.encoding import pack_state, unpack_state
 from streams import KINDS, STREAMS
+from tests.fuzz import doors
 
 NOW = 1_800_000_000.0  # seconds since the epoch, the clock of the monitor that is pushed into
 LONGEST_SENTENCE = 2_000  # characters of a refusal, which is logged, shown and sent
@@ -500,4 +501,11 @@ READERS = {
     "settings file": Reader(read_settings, (SettingsError,), settings_files),
     "channels file": Reader(read_channels, (ChannelError,), channels_files),
     "token file": Reader(read_tokens, (AuthError,), token_files),
+    "remote write message": Reader(doors.read_message, (SubmissionRefused,), doors.messages),
+    "remote write body": Reader(doors.read_block, (SubmissionRefused,), doors.blocks),
+    "exposition page": Reader(doors.read_page, (SubmissionRefused,), doors.exposition_pages),
+    "line protocol": Reader(doors.read_lines, (SubmissionRefused,), doors.lines),
+    "points of many": Reader(doors.read_points, (BodyError,), doors.point_bodies),
+    "selector": Reader(doors.read_selector, (SubmissionRefused,), doors.selectors),
+    "series text": Reader(doors.read_series, (), doors.series_texts),
 }

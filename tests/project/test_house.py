@@ -47,6 +47,7 @@ HOMES = {  # a library that only these may import
     "rich": ("redline.cli",),
     "tomli_w": ("redline.settings", "redline.cli"),
     "pydantic": ("redline.settings", "redline.incidents", "redline.page"),
+    "cramjam": ("redline.sources.snappy",),
 }
 EXTRAS = {"redline.detection.sklearn_estimator": "sklearn"}  # inherits from it; nothing imports it
 GIVEN = {"dash": {"dash", "fastapi", "starlette", "uvicorn"}}  # what a requirement brings along
@@ -61,6 +62,7 @@ PRIVATE_WORDS = re.compile(  # they are no terms of the field
 TERMS = {  # words in capitals that are not names in the code
     *("ADTK", "ARIA", "ASCII", "CUSUM", "EWMA", "GARCH", "HTML", "HTTP", "JSON", "TOML"),
     *("INTEGER", "LOCALHOST", "NULL", "POST"),
+    "TYPE",  # of a line of an exposition page
     *("NAME", "PATH", "TOKEN"),  # placeholders
     *("REDLINE_", "REDLINE_BODY_LIMIT", "REDLINE_PORT", "REDLINE_TOKEN"),  # environment variables
     *("HHMM", "HHMMSS", "YYYYMMDD"),  # forms of a time

@@ -5,12 +5,12 @@ ARGS ?=
 FUZZ_SECONDS ?= 450
 FUZZ_TIMES ?= 4
 SHELL := /bin/sh
-.PHONY: run test fast hardship fuzz soak lint types docs bench lock locked sbom audit browser clean
+.PHONY: run test fast hardship fuzz soak lint types docs bench lock locked sbom audit browser servers clean
 
 run: .venv/run
 	$(BIN)/python app.py $(ARGS)
 
-test: .venv/test browser
+test: .venv/test browser servers
 	$(BIN)/python -m pytest $(ARGS)
 
 fast: .venv/test
@@ -101,6 +101,12 @@ build/fuzz/made: Makefile requirements.txt | .venv/bin/python
 browser:
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || $(call apt,chromium fonts-liberation) \
 	  || echo "No Chromium here and no right to install one: the browser suite will be skipped." >&2
+
+# Prometheus and its node exporter, unpacked without installing: nothing is started, nothing else of the machine changes
+servers:
+	@test -e build/servers/made || { $(call apt,) ; mkdir -p build/servers && cd build/servers \
+	  && apt-get download -qq prometheus prometheus-node-exporter 2>/dev/null && for each in *.deb; do dpkg -x $$each . ; done && touch made; } \
+	  || echo "No packages of Debian here: the test with a real Prometheus will be skipped." >&2
 
 apt = { if [ "$$(id -u)" = 0 ]; then root=; else root="sudo -n"; fi; command -v apt-get >/dev/null && $$root true 2>/dev/null \
   && $$root apt-get update -qq && $$root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(1); }

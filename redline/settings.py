@@ -200,6 +200,13 @@ class ServerSettings:
         Interval(ge=1, le=10_000_000),
         doc("most features of all pushed sources together, at about 16 to 160 kB each"),
     ] = 5_000
+    select: Annotated[
+        Names,
+        doc(
+            "which series of Prometheus and Influx are taken, as a selector such as "
+            '{__name__=~"node_.*",mode!="idle"}; all without one, may be given again'
+        ),
+    ] = ()
     csv: Annotated[str | None, doc("a CSV file shown under Your data from the start")] = None
 
 

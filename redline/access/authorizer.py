@@ -21,6 +21,9 @@ from typing import NamedTuple
 from redline.access.throttle import TokenThrottle
 from redline.access.tokens import ROLES, Token, Tokens, format_expiry, hash_secret
 
+# paths that take points; a token may do no more than push for them
+POINT_PATHS = ("/api/submit", "/api/v1/write", "/api/v2/write")
+PUSH_PATHS = (*POINT_PATHS, "/api/labels")
 PUBLIC_PATHS = ("/health",)  # paths that need no token, for probes
 MAX_RATED_CLIENTS = 10_000  # clients whose rate is kept; the least recent one is dropped first
 CHALLENGE = (
@@ -63,9 +66,12 @@ def exposure_problem(host: str, tokens: Tokens) -> str | None:
 
 
 def presented_secret(headers: Mapping[str, str]) -> str | None:
-    """Return the secret of a request, after Bearer or as the password of Basic; None = none."""
+    """Return the secret of a request, None = none.
+
+    It comes after Bearer or Token, or as the password of Basic.
+    """
     scheme, _, rest = headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
+    if scheme.lower() in ("bearer", "token"):  # the second as clients of InfluxDB send it
         return rest.strip()
     if scheme.lower() != "basic":
         return None
@@ -92,7 +98,7 @@ def required_role(method: str, path: str) -> str | None:
     ):
         return "read"
     # the page can apply settings, so all its requests need "operate"
-    return "push" if path in ("/api/submit", "/api/labels") else "operate"
+    return "push" if path in PUSH_PATHS else "operate"
 
 
 class RateLimiter:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from redline.access.actor import acting
-from redline.access.authorizer import Refusal
+from redline.access.authorizer import POINT_PATHS, Refusal
 from redline.access.hosts import host_refusal
 from redline.access.refusal_log import RefusalLog
 from redline.access.throttle import client_network
@@ -218,7 +218,7 @@ def client_address(scope: Any) -> str:
 
 def body_limit(service: Service, path: str) -> tuple[int, str]:
     """Return the bytes a body may have at a path, and what to do about a bigger one."""
-    if path == "/api/submit":
+    if path in POINT_PATHS:
         return service.options.body, "send it in parts"
     if path.startswith("/api/"):
         return min(service.options.body, COMMAND_BODY), "send less at once"

@@ -29,6 +29,7 @@ from redline.api.routes.maintenance import connect_maintenance
 from redline.api.routes.state import connect_health
 from redline.api.routes.streams import connect_streams
 from redline.api.routes.submit import connect_submit
+from redline.api.routes.write import connect_write
 from redline.api.service import API_VERSION, Service, assemble_service
 from redline.engine.monitor import Monitor
 from redline.reports.table import Table
@@ -146,6 +147,7 @@ def connect_api(server: FastAPI, service: Service) -> Service:
         connect_labels,
         connect_maintenance,
         connect_submit,
+        connect_write,
         connect_configure,
     ):
         add(router, service)

@@ -17,6 +17,7 @@ from redline.access.hosts import Hosts, parse_proxies
 from redline.access.tokens import AuthError, Tokens, load_tokens
 from redline.api.connections import BodyBudget, ConnectionLimits, ConnectionRegistry
 from redline.api.documents import anomaly_document, anomaly_event, stored_anomaly
+from redline.api.doors import Doors
 from redline.api.payload import cut_text
 from redline.api.problems import Problem, field_error
 from redline.api.sse import EventFilter, EventHub, ServerEvent
@@ -32,6 +33,7 @@ from redline.incidents.notify import DeliveryRecord, Notifier, NotifierContext
 from redline.incidents.recorder import IncidentRecorder
 from redline.incidents.registry import Incidents, StoredIncidents
 from redline.settings import ServerSettings
+from redline.sources.selectors import parse_selectors
 from redline.storage.reading import AnomalyQuery, StoredPoints
 from redline.storage.sqlite import SqliteStore
 
@@ -50,6 +52,7 @@ class ServerOptions(NamedTuple):
     rate: float = 1_000.0  # requests a second and client, 0 = no limit
     hosts: Hosts = Hosts()  # names that a Host header may carry
     connections: ConnectionLimits = ConnectionLimits()
+    select: tuple[str, ...] = ()  # selectors of the series that are taken; () = all
     proxies: tuple[str, ...] = ()  # addresses whose X-Forwarded-For and -Proto are believed
 
 
@@ -66,6 +69,7 @@ def server_options(
         tokens = load_tokens(settings.tokens or None, environment.get("REDLINE_TOKEN"))
     except OSError as error:
         raise AuthError(f"--tokens {settings.tokens}: {error}") from None
+    parse_selectors(settings.select)  # a wrong one is refused before anything is opened
     if problem := exposure_problem(settings.host, tokens):
         raise AuthError(problem)
     return ServerOptions(
@@ -81,6 +85,7 @@ def server_options(
             body_seconds=settings.body_timeout,
         ),
         proxies=parse_proxies(settings.trust_proxy),
+        select=settings.select,
     )
 
 
@@ -103,6 +108,7 @@ class Service:
         self.hub = EventHub(self._stored_events if self.store else None, last_id)
         self.connections = ConnectionRegistry(self.options.connections)
         self.bodies = BodyBudget()
+        self.doors = Doors(self.options.select)
         self.big_bodies = asyncio.Semaphore(MAX_BIG_BODIES)
         self.oversized = 0  # requests refused for their size
         self.wrong_hosts = 0  # requests refused for their Host header

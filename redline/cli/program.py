@@ -245,6 +245,7 @@ def run(
     client_streams: Annotated[str | None, server_option("client-streams")] = None,
     forget_days: Annotated[str | None, server_option("forget-days")] = None,
     features: Annotated[str | None, server_option("features")] = None,
+    select: Annotated[list[str] | None, server_option("select")] = None,
     alerts: Annotated[str | None, server_option("alerts")] = None,
     tokens: Annotated[str | None, server_option("tokens")] = None,
     cors: Annotated[str | None, server_option("cors")] = None,

@@ -53,7 +53,7 @@ def create_dash(service: Service, assets: Path, layout: Callable[[], Any]) -> da
 def leave_out_whole_plotly() -> None:
     """Have Dash not send its plotly.js: the page brings a quarter of it, with all it draws.
 
-    `dcc.Graph` takes the one that is there. It is assets/plotly-basic.min.js, made by Plotly.
+    A graph takes the one that is there. It is assets/plotly-basic.min.js, made by Plotly.
     """
     dcc._js_dist[:] = [each for each in dcc._js_dist if each["namespace"] != "plotly"]
 

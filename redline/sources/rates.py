@@ -100,6 +100,22 @@ class CounterRates:
         self.last_value[column[last]] = counter[last]
         return rates
 
+    def newest(self, columns: np.ndarray) -> tuple[Array, Array]:
+        """Return time and value of the newest sample of each column (m,), NaN = none yet."""
+        time = np.full(len(columns), np.nan)
+        value = np.full(len(columns), np.nan)
+        known = columns < len(self.last_time)
+        time[known] = self.last_time[columns[known]]
+        value[known] = self.last_value[columns[known]]
+        return time, value
+
+    def set_newest(self, columns: np.ndarray, time: Array, value: Array) -> None:
+        """Make these the newest samples of columns (m,), as `newest` returned them."""
+        if len(columns):
+            self._grow(int(columns.max()) + 1)
+            self.last_time[columns] = time
+            self.last_value[columns] = value
+
     def forget(self, columns: np.ndarray) -> None:
         """Begin anew in these columns (m,): their series ended, or others take their places."""
         known = columns[columns < len(self.last_time)]

@@ -90,6 +90,7 @@ def status_report(service: Service) -> dict[str, Any]:
             "refused": service.monitor.refused_sources,
         },
         "queue": queue_lengths(feeds),
+        "doors": service.doors.report(),
         "store": storage_report(service),
         "events": {
             "clients": len(hub.clients),

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request, Response
 
 from redline.api import payload
 from redline.api.payload import SubmittedPoints
+from redline.api.point_bodies import is_wide, parse_wide
 from redline.api.problems import Problem, field_error, json_answer
 from redline.api.service import COMMIT_TIMEOUT, Service
 from redline.sources.pushed import (
@@ -23,8 +24,19 @@ from redline.sources.pushed import (
 )
 
 # a bigger body, or one with more sources, is handled in a thread, so that it delays no others
+Refused = tuple[str, SubmissionRefused]  # (source, error)
 BIG_BODY_BYTES = 65_536
 MANY_BODY_SOURCES = 20
+WIDE_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["time", "values"],
+    "additionalProperties": False,
+    "properties": {
+        "time": {"anyOf": [{"type": "number"}, {"type": "string"}]},
+        "values": {"type": "object", "additionalProperties": {"type": ["number", "null"]}},
+    },
+    "description": "one number for each of many sources",
+}
 POINT_SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": ["source", "time"],
@@ -53,12 +65,15 @@ POINT_SCHEMA: dict[str, Any] = {
         },
     },
 }
+ANY_POINT = {"anyOf": [POINT_SCHEMA, WIDE_SCHEMA]}
 SUBMIT_BODY = {
     "requestBody": {
         "required": True,
         "content": {
             "application/json": {
-                "schema": {"anyOf": [POINT_SCHEMA, {"type": "array", "items": POINT_SCHEMA}]},
+                "schema": {
+                    "anyOf": [POINT_SCHEMA, WIDE_SCHEMA, {"type": "array", "items": ANY_POINT}]
+                },
                 "example": {"source": "oven", "time": 1767571200, "value": 20.5},
             },
             "application/x-ndjson": {"schema": {"type": "string"}},
@@ -81,47 +96,49 @@ def connect_submit(router: APIRouter, service: Service) -> None:
         lines = "ndjson" in request.headers.get("content-type", "")
         if len(body) > BIG_BODY_BYTES:
             async with service.big_bodies:
-                parts = await asyncio.to_thread(read_body, body, lines)
+                found = await asyncio.to_thread(read_body, service, body, lines)
         else:
-            parts = read_body(body, lines)
-        return await submit_points(service, parts, request.state.client)
+            found = read_body(service, body, lines)
+        return await submit_points(service, *found, request.state.client)
 
 
-def read_body(body: bytes, lines: bool) -> list[SubmittedPoints]:
-    """Return the points of a body by source; `lines` = a JSON object a line."""
-    return payload.parse_submission(payload.parse_document(body, lines))
+def read_body(
+    service: Service, body: bytes, lines: bool
+) -> tuple[list[SubmittedPoints], list[Refused]]:
+    """Return the points of a body by source, and what is refused; `lines` = an object a line."""
+    document = payload.parse_document(body, lines)
+    if not is_wide(document):
+        return payload.parse_submission(document), []
+    batch = parse_wide(document, service.doors.directory)
+    return service.doors.split(batch), [("", refusal) for refusal in batch.refusals]
 
 
 # (source, receipt) of each part in a queue, (source, error) of each part refused
-Submitted = tuple[list[tuple[str, Receipt]], list[tuple[str, SubmissionRefused]]]
+Submitted = tuple[list[tuple[str, Receipt]], list[Refused]]
 
 
 async def submit_points(
-    service: Service, parts: Sequence[SubmittedPoints], client: str
+    service: Service,
+    parts: Sequence[SubmittedPoints],
+    unread: Sequence[Refused],
+    client: str,
 ) -> Response:
     """Submit points of a client, wait until they are committed and return the answer.
 
-    The points of a source that is full or wrong are refused, those of the others are taken.
+    The points of a source that is full or wrong are refused, those of the others are taken; those
+    that could not be read are `unread`.
     """
     many = len(parts) > MANY_BODY_SOURCES
     if many:
         receipts, refused = await asyncio.to_thread(enqueue_points, service, parts, client)
     else:
         receipts, refused = enqueue_points(service, parts, client)
-    if len(refused) == 1 == len(parts):
+    refused = [*unread, *refused]
+    if len(refused) == 1 and not receipts:
         raise refused[0][1]
     if receipts:
         await wait_committed([receipt for _, receipt in receipts])
-    uncommitted = sorted(
-        {source for source, receipt in receipts if not receipt.done() or receipt.exception()}
-    )
-    if uncommitted:
-        some = ", ".join(uncommitted[:10])
-        raise Problem(
-            503,
-            f"not committed yet: {some}; send the same again, repeats are ignored",
-            headers={"Retry-After": "5"},
-        )
+    refuse_uncommitted(receipts)
     committed = [(source, receipt.result()) for source, receipt in receipts]
     if many:
         return await asyncio.to_thread(acknowledge_points, committed, refused)
@@ -139,6 +156,20 @@ def enqueue_points(service: Service, parts: Sequence[SubmittedPoints], client: s
         except SubmissionRefused as error:
             refused.append((part.source, error))
     return receipts, refused
+
+
+def refuse_uncommitted(receipts: Sequence[tuple[str, Receipt]]) -> None:
+    """Raise a problem that names the sources whose points are not committed."""
+    uncommitted = sorted(
+        {source for source, receipt in receipts if not receipt.done() or receipt.exception()}
+    )
+    if uncommitted:
+        some = ", ".join(uncommitted[:10])
+        raise Problem(
+            503,
+            f"not committed yet: {some}; send the same again, repeats are ignored",
+            headers={"Retry-After": "5"},
+        )
 
 
 async def wait_committed(receipts: Sequence[Receipt]) -> None:

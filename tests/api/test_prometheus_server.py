@@ -1,0 +1,112 @@
+"""A real Prometheus that scrapes a real node exporter writes to Redline.
+
+Both come from packages of Debian, which `make test` unpacks; without them this is skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from bench.browser import ROOT, free_port
+from bench.followers import Server, serving
+
+pytestmark = pytest.mark.service
+PROGRAMS = f"{ROOT / 'build' / 'servers' / 'usr' / 'bin'}:{os.environ.get('PATH', '')}"
+PROMETHEUS = shutil.which("prometheus", path=PROGRAMS)
+EXPORTER = shutil.which("prometheus-node-exporter", path=PROGRAMS)
+PATIENCE = 60.0  # seconds
+COLLECTORS = ("disable-defaults", "cpu", "meminfo", "loadavg")
+CONFIG = """
+global: {{scrape_interval: 1s}}
+scrape_configs:
+- job_name: node
+  static_configs: [{{targets: ["127.0.0.1:{exporter}"]}}]
+remote_write:
+- url: http://127.0.0.1:{redline}/api/v1/write
+  queue_config: {{batch_send_deadline: 500ms}}
+"""
+_T = TypeVar("_T")
+
+
+@contextmanager
+def running(*words: str) -> Iterator[None]:
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def wait_for(look: Callable[[], _T]) -> _T:
+    """Return what a look finds, once it finds something."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            found = look()
+        except urllib.error.URLError:
+            found = None
+        if found:
+            return found
+        assert time.monotonic() < until, "waited for a minute"
+        time.sleep(0.2)
+
+
+def ask(port: int, path: str) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+        return answer.read().decode()
+
+
+def points_of(server: Server, name: str) -> int:
+    """Return how many points a source has, 0 = there is no such source."""
+    streams = server.ask("/api/streams?limit=1000")["streams"]
+    return next((each["points"] for each in streams if each["source"] == name), 0)
+
+
+@pytest.mark.skipif(
+    not (PROMETHEUS and EXPORTER), reason="prometheus and prometheus-node-exporter are not there"
+)
+def test_prometheus_writes_a_node_exporter_to_redline(tmp_path: Path) -> None:
+    exporter = free_port()
+    prometheus = free_port()
+    instance = f'instance="127.0.0.1:{exporter}",job="node"'
+    collectors = [f"--collector.{name}" for name in COLLECTORS]
+    with serving("--select", '{job="node",__name__=~"node_.*"}') as server:
+        config = tmp_path / "prometheus.yml"
+        config.write_text(CONFIG.format(exporter=exporter, redline=server.port))
+        with (
+            running(str(EXPORTER), f"--web.listen-address=127.0.0.1:{exporter}", *collectors),
+            running(
+                str(PROMETHEUS),
+                f"--config.file={config}",
+                f"--storage.tsdb.path={tmp_path / 'data'}",
+                f"--web.listen-address=127.0.0.1:{prometheus}",
+            ),
+        ):
+            wait_for(lambda: points_of(server, f"node_load1{{{instance}}}") >= 5)
+            idle = f'node_cpu_seconds_total{{cpu="0",{instance},mode="idle"}}'
+            wait_for(lambda: points_of(server, idle) >= 3)
+            path = f"/api/data/{urllib.parse.quote(idle, safe='')}?limit=100"
+            rates = [row["value"] for row in server.ask(path)["points"]]
+            metrics = ask(prometheus, "/metrics")
+        assert all(0 <= rate <= 1.5 for rate in rates), "seconds of one core in a second"
+        left_out = server.ask("/api/status")["doors"]["left_out"]
+        assert set(left_out) <= {"not selected", "stale marker"}, left_out
+        failed = [
+            line
+            for line in metrics.splitlines()
+            if line.startswith("prometheus_remote_storage_samples_failed_total")
+        ]
+        assert failed and all(line.endswith(" 0") for line in failed), failed

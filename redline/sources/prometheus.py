@@ -522,7 +522,7 @@ class SymbolReader(MessageReader):
             sample_end = sample + ZERO_SIZE
         else:
             return False
-        if sample_end > end or sample_end < SAMPLE_SIZE or data[start + 1] > 127:
+        if sample_end > end or data[start + 1] > 127:
             return False
         kind = self.endings.get(data[sample_end:end]) or self.learn_ending(sample_end, end)
         if kind is None:

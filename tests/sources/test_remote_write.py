@@ -21,6 +21,7 @@ from redline.sources.prometheus import (
     DEFAULT_LIMITS,
     WRITE_V1,
     WRITE_V2,
+    LabelledReader,
     read_remote_write,
     read_write_request,
     read_write_request_v2,
@@ -136,6 +137,16 @@ def test_stale_markers_are_apart_from_other_missing_values(version):
         assert batch.left_out == {"stale marker": 1}
 
 
+def test_a_stale_marker_ends_only_what_is_taken():
+    directory = SeriesDirectory(lambda key: key.name == "a")
+    series = [({"__name__": name}, [(NOW, STALE)]) for name in "ab"]
+    batch = read_write_request(encode_v1(series), directory)
+    assert batch.ended.tolist() == [0]
+    assert batch.left_out == {"stale marker": 1, "not selected": 1}
+    batch = read_write_request(encode_v1(series), directory, TimeRange(0, 1))
+    assert not len(batch.ended) and batch.left_out["time out of range"] == 1
+
+
 def test_histograms_and_exemplars_are_left_out_and_counted():
     message = WriteRequest()
     message.ParseFromString(encode_v1([({"__name__": "a"}, [(NOW, 1)])]))
@@ -187,6 +198,9 @@ def test_a_label_that_looks_like_a_sample_is_a_label():
     for labels in (plain, longer, plain, longer):
         for value in (0.0, 1.5):
             batch = read_write_request(encode_v1([(labels, [(NOW, value)])]), directory)
+            # both are known: neither is taken for the other, which would take the slow way
+            data = encode_v1([(labels, [(NOW, value)])])
+            assert LabelledReader(data, directory, DEFAULT_LIMITS).walk(look_up=True) is not None
             text = "up" if labels == plain else 'up{a="bc"}'
             assert listed(batch, directory) == [(text, NOW / 1000, value)]
     for size in range(1, 12):  # after known labels comes anything as long as a sample
@@ -265,6 +279,7 @@ def test_varints_of_eleven_bytes_are_refused():
     for data in (
         *(long, b"\x0a" + long, b"\x0a\x0b" + long, b"\x0a\x0c\x0a" + long, b"\x18" + long),
         b"\x0a\x0e\x12\x0c\x10" + long,
+        b"\x0a\x0d\x12\x0b\x10" + b"\xff" * 9 + b"\x7f",  # of 10 bytes, 70 bits
         b"\xff" * 9 + b"\x7f",
     ):
         with pytest.raises(SubmissionRefused, match="number"):

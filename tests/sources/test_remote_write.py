@@ -9,6 +9,7 @@ import sys
 import time
 import tracemalloc
 from contextlib import suppress
+from pathlib import Path
 
 import cramjam
 import numpy as np
@@ -31,6 +32,7 @@ from redline.sources.samples import STALE_BITS, TimeRange
 from redline.sources.snappy import decompress_block
 from tests.sources.remote_write_messages import Request, WriteRequest, encode_v1, encode_v2
 
+RECORDED = Path(__file__).with_name("remote_write_recorded.bin").read_bytes()
 NOW = 1_767_571_200_000  # ms
 STALE = struct.unpack("<d", STALE_BITS.to_bytes(8, "little"))[0]
 WAYS = {
@@ -123,6 +125,33 @@ def test_what_another_encoder_writes_is_read(version, series):
         assert [e[:2] for e in found] == [e[:2] for e in expected]
         assert [e[2] for e in found] == [e[2] for e in expected]
         assert batch.left_out == {}
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_what_a_prometheus_sent_is_read_as_the_protobuf_library_reads_it(known):
+    """Prometheus 2.42, which scraped itself and a node exporter that had just been stopped."""
+    message = WriteRequest()
+    message.ParseFromString(bytes(cramjam.snappy.decompress_raw(RECORDED)))
+    rows = [
+        (dict(sorted((label.name, label.value) for label in series.labels)), sample)
+        for series in message.timeseries
+        for sample in series.samples
+    ]
+    expected = [
+        (labels, one.timestamp / 1_000, struct.pack("<d", one.value))
+        for labels, one in rows
+        if struct.pack("<d", one.value) != struct.pack("<d", STALE)
+    ]
+    directory = SeriesDirectory()
+    if known:
+        read_remote_write(RECORDED, directory)
+    batch = read_remote_write(RECORDED, directory)
+    keys = [directory.key(int(number)) for number in batch.series]
+    found = [dict([("__name__", key.name), *key.labels]) for key in keys]
+    values = [struct.pack("<d", value) for value in batch.value]
+    assert list(zip(found, batch.time.tolist(), values, strict=True)) == expected
+    assert np.isnan(batch.value).sum() == 26  # quantiles of nothing, which are no stale markers
+    assert len(rows) == 500 and batch.left_out == {"stale marker": 10}
 
 
 @pytest.mark.parametrize("version", WAYS)

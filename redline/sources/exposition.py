@@ -192,8 +192,7 @@ class PageReader:
             raise line_error(place, "UTF-8", line) from None
         name, labels, at = self.parse_series(text, place)
         found = VALUE_PART.fullmatch(text, at)
-        apart = text[at - 1] == "}" or text[at : at + 1] in (" ", "\t")
-        if found is None or not apart or not NUMBER.fullmatch(found[1]):
+        if found is None or not NUMBER.fullmatch(found[1]):
             raise line_error(place, "a number as the value", text[at:].encode())
         if found[2] is not None:
             if not NUMBER.fullmatch(found[2]):

@@ -36,7 +36,6 @@ from redline.sources.series import series_key
 MAX_BODY = 64 * 2**20  # bytes
 MAX_POINTS = 250_000  # lines, and values, of a body
 MAX_LINE_BYTES = 65_536
-MAX_WRONG_LINES = 1_000  # of a body; text that is never closed is looked for anew on each line
 PRECISIONS = {"ns": 1e9, "us": 1e6, "ms": 1e3, "s": 1.0}  # units of time in a second
 BOOLEANS = {
     **dict.fromkeys((b"t", b"T", b"true", b"True", b"TRUE"), 1.0),
@@ -79,7 +78,7 @@ def read_line_protocol(
         allowed: the times that are taken.
 
     Raises:
-        SubmissionRefused: no such precision, a body beyond a limit, or mostly wrong.
+        SubmissionRefused: no such precision, or a body beyond a limit.
     """
     if precision not in PRECISIONS:
         raise SubmissionRefused("precision", ", ".join(PRECISIONS), ascii(precision)[:80])
@@ -289,9 +288,6 @@ class LineReader:
     def refuse(self, place: int, refusal: SubmissionRefused) -> None:
         """Count a wrong line; the first is line 1."""
         self.left_out[WRONG_LINE] += 1
-        if self.left_out[WRONG_LINE] > MAX_WRONG_LINES:
-            wanted = f"line protocol, in which at most {MAX_WRONG_LINES:,} lines are wrong"
-            raise SubmissionRefused("body", wanted, f"more of them, such as {refusal.came}")
         if len(self.refusals) < MAX_REFUSALS:
             field = f"line {place}"
             self.refusals.append(SubmissionRefused(field, refusal.wanted, refusal.came))

@@ -229,6 +229,12 @@ class MessageReader(ABC):
         """Read one sample of the series at a place; the caller adds its number."""
         value = 0.0
         time = 0
+        data = self.data
+        if end - start == SAMPLE_SIZE - 2 and data[start] == 0x09 and data[start + 9] == 0x10:
+            value = DOUBLE.unpack_from(data, start + 1)[0]  # as nearly all are, without a loop
+            time, after = read_varint(data, start + 10, end)
+            start = after
+            time = signed(time)
         for number, kind, at, _ in self.counted_fields(start, end):
             if number == 1:
                 require_kind("value of a sample", kind, FIXED64)
@@ -239,7 +245,7 @@ class MessageReader(ABC):
         self.places.append(before)
         self.times.append(time)
         self.values.append(value)
-        self.refuse_many("samples", len(self.times) + len(self.numbers), self.limits.samples)
+        self.refuse_many("samples", len(self.times), self.limits.samples)
 
     def counted_fields(self, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
         """Yield the fields of a message, as `fields` does, and count them."""
@@ -455,6 +461,9 @@ class SymbolReader(MessageReader):
         self.ids = np.empty(0, np.int64)  # (symbols,)
         self.references: list[bytes] = []  # of the series in `single`
         self.single_types: list[str] = []
+        self.odd_references: list[bytes] = []  # of the series in `odd`
+        self.odd_types: list[str] = []
+        self.odd_counts: list[int] = []  # samples
         self.endings = {b"": TYPE_NAMES[0]}  # what may follow a sample -> the type it says
 
     def walk(self, look_up: bool) -> Samples | None:
@@ -464,8 +473,10 @@ class SymbolReader(MessageReader):
         for start, end in spans:
             if not (look_up and self.find_single(start, end)):
                 self.odd.append((len(self.references), start, end))
-        self.look_up_single()
         self.read_all_odd()
+        self.numbers = self.look_up(self.references, self.single_types)
+        odd = self.look_up(self.odd_references, self.odd_types)
+        self.odd_series = np.repeat(odd, self.odd_counts).tolist()
         return self.merge()
 
     def find_parts(self) -> list[tuple[int, int]]:
@@ -522,7 +533,7 @@ class SymbolReader(MessageReader):
             sample_end = sample + ZERO_SIZE
         else:
             return False
-        if sample_end > end or sample_end < SAMPLE_SIZE or data[start + 1] > 127:
+        if sample_end > end or data[start + 1] > 127:
             return False
         kind = self.endings.get(data[sample_end:end]) or self.learn_ending(sample_end, end)
         if kind is None:
@@ -555,19 +566,20 @@ class SymbolReader(MessageReader):
                 found = at
         return TYPE_NAMES[found] if found < len(TYPE_NAMES) else TYPE_NAMES[0]
 
-    def look_up_single(self) -> None:
-        """Give the series in `single` their numbers."""
-        places, bounds = decode_references(self.references, len(self.symbols))
+    def look_up(self, references: list[bytes], types: list[str]) -> list[int]:
+        """Return the numbers of series by their references; `types` are those of new ones."""
+        places, bounds = decode_references(references, len(self.symbols))
         raw = self.ids[places].tobytes() if len(places) else b""
         starts = bounds.tolist()
         get = self.door.get
         keys = [raw[8 * a : 8 * b] for a, b in pairwise(starts)]
         found = list(map(get, keys))
-        for at, number in enumerate(found):
-            if number is None:
-                mine = places[starts[at] : starts[at + 1]].tolist()
-                found[at] = self.new_series(keys[at], mine, self.single_types[at])
-        self.numbers = found  # type: ignore[assignment]
+        return [
+            self.new_series(keys[at], places[starts[at] : starts[at + 1]].tolist(), types[at])
+            if number is None
+            else number
+            for at, number in enumerate(found)
+        ]
 
     def new_series(self, raw: bytes, places: list[int], kind: str) -> int:
         """Return the number of a series by the places of its labels among the symbols."""
@@ -600,10 +612,9 @@ class SymbolReader(MessageReader):
                 kind_of_metric = self.read_type(at, field_end)
             elif number in LEFT_OUT_V2:
                 self.left_out[LEFT_OUT_V2[number]] += 1
-        places, _ = decode_references([b"".join(references)], len(self.symbols))
-        raw = self.ids[places].tobytes()
-        series = self.new_series(raw, places.tolist(), kind_of_metric)
-        self.odd_series += [series] * (len(self.times) - first_sample)
+        self.odd_references.append(b"".join(references))
+        self.odd_types.append(kind_of_metric)
+        self.odd_counts.append(len(self.times) - first_sample)
 
 
 def varint_size(number: int) -> int:

@@ -9,6 +9,7 @@ import sys
 import time
 import tracemalloc
 from contextlib import suppress
+from pathlib import Path
 
 import cramjam
 import numpy as np
@@ -21,6 +22,7 @@ from redline.sources.prometheus import (
     DEFAULT_LIMITS,
     WRITE_V1,
     WRITE_V2,
+    LabelledReader,
     read_remote_write,
     read_write_request,
     read_write_request_v2,
@@ -30,6 +32,7 @@ from redline.sources.samples import STALE_BITS, TimeRange
 from redline.sources.snappy import decompress_block
 from tests.sources.remote_write_messages import Request, WriteRequest, encode_v1, encode_v2
 
+RECORDED = Path(__file__).with_name("remote_write_recorded.bin").read_bytes()
 NOW = 1_767_571_200_000  # ms
 STALE = struct.unpack("<d", STALE_BITS.to_bytes(8, "little"))[0]
 WAYS = {
@@ -124,6 +127,33 @@ def test_what_another_encoder_writes_is_read(version, series):
         assert batch.left_out == {}
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_what_a_prometheus_sent_is_read_as_the_protobuf_library_reads_it(known):
+    """Prometheus 2.42, which scraped itself and a node exporter that had just been stopped."""
+    message = WriteRequest()
+    message.ParseFromString(bytes(cramjam.snappy.decompress_raw(RECORDED)))
+    rows = [
+        (dict(sorted((label.name, label.value) for label in series.labels)), sample)
+        for series in message.timeseries
+        for sample in series.samples
+    ]
+    expected = [
+        (labels, one.timestamp / 1_000, struct.pack("<d", one.value))
+        for labels, one in rows
+        if struct.pack("<d", one.value) != struct.pack("<d", STALE)
+    ]
+    directory = SeriesDirectory()
+    if known:
+        read_remote_write(RECORDED, directory)
+    batch = read_remote_write(RECORDED, directory)
+    keys = [directory.key(int(number)) for number in batch.series]
+    found = [dict([("__name__", key.name), *key.labels]) for key in keys]
+    values = [struct.pack("<d", value) for value in batch.value]
+    assert list(zip(found, batch.time.tolist(), values, strict=True)) == expected
+    assert np.isnan(batch.value).sum() == 26  # quantiles of nothing, which are no stale markers
+    assert len(rows) == 500 and batch.left_out == {"stale marker": 10}
+
+
 @pytest.mark.parametrize("version", WAYS)
 def test_stale_markers_are_apart_from_other_missing_values(version):
     encode, read = WAYS[version]
@@ -134,6 +164,16 @@ def test_stale_markers_are_apart_from_other_missing_values(version):
         assert batch.ended.tolist() == [0] and batch.ended_time.tolist() == [NOW / 1000]
         assert batch.series.tolist() == [1, 2] and np.isnan(batch.value[0])
         assert batch.left_out == {"stale marker": 1}
+
+
+def test_a_stale_marker_ends_only_what_is_taken():
+    directory = SeriesDirectory(lambda key: key.name == "a")
+    series = [({"__name__": name}, [(NOW, STALE)]) for name in "ab"]
+    batch = read_write_request(encode_v1(series), directory)
+    assert batch.ended.tolist() == [0]
+    assert batch.left_out == {"stale marker": 1, "not selected": 1}
+    batch = read_write_request(encode_v1(series), directory, TimeRange(0, 1))
+    assert not len(batch.ended) and batch.left_out["time out of range"] == 1
 
 
 def test_histograms_and_exemplars_are_left_out_and_counted():
@@ -187,6 +227,9 @@ def test_a_label_that_looks_like_a_sample_is_a_label():
     for labels in (plain, longer, plain, longer):
         for value in (0.0, 1.5):
             batch = read_write_request(encode_v1([(labels, [(NOW, value)])]), directory)
+            # both are known: neither is taken for the other, which would take the slow way
+            data = encode_v1([(labels, [(NOW, value)])])
+            assert LabelledReader(data, directory, DEFAULT_LIMITS).walk(look_up=True) is not None
             text = "up" if labels == plain else 'up{a="bc"}'
             assert listed(batch, directory) == [(text, NOW / 1000, value)]
     for size in range(1, 12):  # after known labels comes anything as long as a sample
@@ -265,6 +308,7 @@ def test_varints_of_eleven_bytes_are_refused():
     for data in (
         *(long, b"\x0a" + long, b"\x0a\x0b" + long, b"\x0a\x0c\x0a" + long, b"\x18" + long),
         b"\x0a\x0e\x12\x0c\x10" + long,
+        b"\x0a\x0d\x12\x0b\x10" + b"\xff" * 9 + b"\x7f",  # of 10 bytes, 70 bits
         b"\xff" * 9 + b"\x7f",
     ):
         with pytest.raises(SubmissionRefused, match="number"):

@@ -6,6 +6,7 @@ import random
 import re
 import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given, settings
@@ -126,6 +127,23 @@ def test_numbers_are_given_again_only_after_it_is_said():
     assert directory.assign(door, "a", keys[0]) in (0, 2, 3)
     assert len(directory.texts) == 4
     assert directory.counts == {"added": 5, "refused": 2, "removed": 3}
+
+
+def test_threads_that_meet_new_series_agree_on_their_numbers():
+    directory = SeriesDirectory(max_door_bytes=100_000)  # emptied meanwhile, several times
+    keys = [SeriesKey("up", (("i", str(i)),)) for i in range(2_000)]
+
+    def assign_all(seed):
+        order = random.Random(seed).sample(range(len(keys)), len(keys))
+        door = directory.door(f"door {seed % 2}")
+        found = {i: directory.assign(door, b"%d" % i, keys[i]) for i in order}
+        return [found[i] for i in range(len(keys))]
+
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(assign_all, range(8)))
+    assert all(result == results[0] for result in results)
+    assert sorted(results[0]) == list(range(2_000)) and len(directory.texts) == 2_000
+    assert [directory.key(number) for number in results[0]] == keys
 
 
 def test_what_no_selector_takes_is_asked_once():

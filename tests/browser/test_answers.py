@@ -6,13 +6,10 @@ from __future__ import annotations
 
 import json
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-import pytest
-
 from bench.browser import Server
-from tests.browser.conftest import SEED
 from tests.browser.pushing import push
 from tests.browser.visitor import Visitor
 
@@ -39,13 +36,6 @@ COUNT_TONES = """(() => {
   };
 })()"""
 NO_ALERTS = "(eyes.plot().layout.annotations || []).some(each => each.text === 'no alerts')"
-
-
-@pytest.fixture(scope="module")
-def pushed_server() -> Iterator[Server]:
-    """Start a Redline for tests that push a source each, and look at that one alone."""
-    with Server("--seed", str(SEED)) as running:
-        yield running
 
 
 def maintenance_windows(server: Server, source: str) -> list[Any]:
@@ -75,8 +65,7 @@ def test_acknowledge_is_answered_before_the_server_does(
 def test_an_incident_of_another_stream_rings_the_bell_and_is_spoken(
     pushed_server: Server, enter: Enter
 ) -> None:
-    visitor = enter(pushed_server, domain="your-data")
-    visitor.until("eyes.text('explain').includes('drop a file')")
+    visitor = enter(pushed_server, domain="this-machine")
     visitor.redraws(2)
     visitor.see(COUNT_TONES)
     push(pushed_server, "kiln", spike=True)

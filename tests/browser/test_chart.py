@@ -86,8 +86,10 @@ def test_the_pointer_is_told_value_expected_range_score_and_that_time_is_simulat
     assert "simulated" in said and "%" in said and "σ" in said
     visitor.press("pause")
     visitor.until("eyes.text('status') === 'looking back'")
+    newest = visitor.see("eyes.x('CPU').at(-1)")
     visitor.press("previous")
-    x, reason = visitor.until(f"eyes.marks().length && {MIDDLE_MARK}")
+    visitor.until(f"eyes.x('CPU').at(-1) < {newest}")
+    x, reason = visitor.see(MIDDLE_MARK)
     visitor.page.mouse.move(round(x), plot["y"] + 0.5 * plot["height"])
     visitor.until("document.querySelector('#under-pointer p')")
     said = visitor.see("[...document.querySelectorAll('#under-pointer p')].map(p => p.textContent)")

@@ -48,6 +48,13 @@ def server() -> Iterator[Server]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def pushed_server() -> Iterator[Server]:
+    """Start a Redline for tests that push a source each, and look at that one alone."""
+    with Server("--seed", str(SEED)) as running:
+        yield running
+
+
 @pytest.fixture
 def own_server() -> Iterator[Server]:
     """Start a Redline for one test that injects, applies, uploads or changes the speed."""

@@ -9,6 +9,13 @@ from tests.browser.visitor import Visitor
 
 Enter = Callable[..., Visitor]
 THRESHOLD = "Number(document.querySelector('#threshold [role=slider]').ariaValueNow)"
+# [x in the window, the text of the mark] of the middle one of the red marks
+MIDDLE_MARK = """(() => {
+  const marks = eyes.traces('anomaly').flatMap(t => Array.from(t.x).map((x, i) => [x, t.text[i]]));
+  const [x, text] = marks.sort((a, b) => a[0] - b[0])[marks.length >> 1] || [];
+  const axis = eyes.plot()._fullLayout.xaxis, left = eyes.plot().getBoundingClientRect().left;
+  return text && [left + axis._offset + axis.d2p(x), text];
+})()"""
 PART = "Number(document.querySelector('#brush .{}').getAttribute('aria-valuenow'))"
 
 
@@ -77,3 +84,13 @@ def test_the_pointer_is_told_value_expected_range_score_and_that_time_is_simulat
         "document.getElementById('under-pointer').textContent"
     )
     assert "simulated" in said and "%" in said and "σ" in said
+    visitor.press("pause")
+    visitor.until("eyes.text('status') === 'looking back'")
+    newest = visitor.see("eyes.x('CPU').at(-1)")
+    visitor.press("previous")
+    visitor.until(f"eyes.x('CPU').at(-1) < {newest}")
+    x, reason = visitor.see(MIDDLE_MARK)
+    visitor.page.mouse.move(round(x), plot["y"] + 0.5 * plot["height"])
+    visitor.until("document.querySelector('#under-pointer p')")
+    said = visitor.see("[...document.querySelectorAll('#under-pointer p')].map(p => p.textContent)")
+    assert reason in said and "expected" in reason and "severity" in reason

@@ -34,6 +34,7 @@ STILL = [
 ]
 SERIES = {"light": "#3B6FB6", "dark": "#7FB2F0"}  # colour of the values
 BOXES = f"Object.fromEntries({STILL}.map(id => [id, eyes.box(id)]))"
+SPOKEN_ROLE = "document.getElementById('spoken').getAttribute('role')"
 FOCUSED = """(() => {
     const ids = [];
     for (let e = document.activeElement; e; e = e.parentElement) if (e.id) ids.push(e.id);
@@ -165,13 +166,23 @@ def test_every_control_is_reached_by_the_tab_key(server: Server, enter: Enter) -
     assert wanted <= reached, f"not reached: {sorted(wanted - reached)}"
 
 
-def test_the_chart_has_a_role_and_is_described_by_the_sentence(
+def test_the_chart_has_a_role_a_name_and_the_sentence_which_is_spoken(
     server: Server, enter: Enter
 ) -> None:
     visitor = enter(server, domain="wave")
     visitor.until("eyes.lines().length")
     plot = visitor.page.locator("[role=figure]:has(#chart)")
     assert plot.get_attribute("aria-describedby") == "explain"
+    named = "document.querySelector('[role=figure]').getAttribute('aria-label')"
+    parts = "values, expected range and score over time"
+    visitor.until(f"{named} === 'Chart of {STREAMS['wave'].title}: {parts}'")
+    assert visitor.see(SPOKEN_ROLE) == "status", "a live region"
+    visitor.tab("network")
+    visitor.until(f"{named} === 'Chart of {STREAMS['network'].title}: {parts}'")
+    # the figures of the sentence change at each step, what is before them with each anomaly
+    head = "eyes.text('{}').split(': ')[0]"
+    visitor.until(f"eyes.lines()[0] === 'in' && {head.format('explain')}.includes('Network')")
+    visitor.until(f"{head.format('spoken')} === {head.format('explain')}")
     visitor.page.get_by_text("Table", exact=True).click()
     visitor.until("document.querySelectorAll('#rows tbody tr').length >= 20")
 

@@ -9,13 +9,11 @@ import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
 
-import numpy as np
-
 from bench.browser import Server
+from tests.browser.pushing import START, push
 from tests.browser.visitor import Visitor
 
 Enter = Callable[..., Visitor]
-START = 1_767_571_200  # seconds since the epoch
 DISABLED = "document.getElementById('{}').getAttribute('aria-disabled')"
 BLAMED = """eyes.blamed = []; new MutationObserver(() => {
     if (/server/.test(eyes.text('trouble'))) eyes.blamed.push(eyes.text('trouble'));
@@ -25,20 +23,6 @@ SAID = """eyes.said = []; new MutationObserver(() => eyes.said.push(eyes.text('l
 # 2.5 s in which nothing runs in the page
 SLEEP = "(() => { const end = performance.now() + 2500; while (performance.now() < end); })()"
 FOCUS = "(e => e.id || e.dataset.act || e.dataset.spark || e.className)(document.activeElement)"
-
-
-def push(server: Server, source: str, steps: int = 300, spike: bool = False) -> None:
-    """Push minutes of a calm source, perhaps with a spike at its end."""
-    values = np.random.default_rng(5).uniform(-1, 1, steps).round(3).tolist()
-    if spike:
-        values[-1] = 60.0
-    times = [START + 60 * i for i in range(steps)]
-    body = {"source": source, "time": times, "values": {"value": values}}
-    request = urllib.request.Request(
-        f"{server.url}/api/submit", json.dumps(body).encode(), {"content-type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=20) as answer:
-        assert answer.status == 200
 
 
 def click_plot(visitor: Visitor, share: float = 0.4) -> None:

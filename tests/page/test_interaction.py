@@ -161,6 +161,16 @@ def test_pop_ups_tell_of_every_stream_once_and_name_it(service: Service) -> None
     assert announce_incidents(service, 99) == {"heard": 2}, "a server that was started again"
 
 
+def test_the_flagship_names_its_evidence_in_the_sentence_of_a_stream(service: Service) -> None:
+    push(service.monitor, "oven", spikes=1)
+    settings = Settings("ensemble", 60)
+    service.monitor.request_track("oven", settings)
+    while service.monitor.fill_tracks():
+        pass
+    sentence = ViewQuery(service, "oven", settings, 600).view.sentence
+    assert "oven is unusual since " in sentence and sentence.endswith(", mostly sudden.")
+
+
 def test_the_settings_show_what_the_stream_itself_starts_with() -> None:
     stream = STREAMS["cpu"](seed=3)
     feed = Feed("cpu", stream, applied=initial_settings(stream))

@@ -158,3 +158,23 @@ def test_a_detector_that_explains_its_score_says_which_feature_it_is_mostly():
         rows._replace(parts=np.array([[1.0, 1, 1], [8.0, 7.0, 1.0]])), 3.5, None, None
     )
     assert "mostly" not in alone.sentence, "its parts are scores of their own, no shares"
+
+
+KINDS_OF_EVIDENCE = ("lasting", "novel", "sudden", "stuck")
+
+
+def test_the_sentence_names_the_strongest_kind_of_evidence_on_one_feature():
+    rows = track_rows([1, 8.0], [30, 90], kinds=KINDS_OF_EVIDENCE, kind=np.array([[0], [2]]))
+    seen = make_view(rows, 3.5, None, None)
+    reason = "90 %, expected 20 to 45, 8.0 σ above, mostly sudden"
+    assert seen.sentence.endswith(f": {reason}.")
+    assert seen.marks[0].reason.startswith(f"{reason}, severity")
+
+
+def test_the_sentence_names_the_strongest_kind_of_evidence_with_its_feature_among_several():
+    stream = SimpleNamespace(title="Oven", names=("heat", "flow"), units=("°C", ""), period=1.0)
+    evidence = {"kinds": KINDS_OF_EVIDENCE, "kind": np.array([[0, 0], [2, 3]])}
+    parts = np.array([[1.0, 0.0], [2.0, 6.0]])
+    seen = make_view(track_rows([1, 8.0], None, stream, parts=parts, **evidence), 3.5, None, None)
+    assert seen.sentence.endswith(", mostly stuck on flow (75 %).")
+    assert ", mostly stuck on flow (75 %), severity" in seen.marks[0].reason

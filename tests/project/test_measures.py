@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,9 @@ from redline.engine.tape import BUFFER_STEPS
 from redline.evaluation import metrics
 from redline.settings import Settings, initial_settings
 from streams import KINDS, STREAMS
+
+PRESET_COLUMNS = ("detector", "window", "threshold", "refractory", "habituation")
+REGENERATE = "measure anew with `python -m bench.presets --write`, then `make docs`"
 
 
 def test_average_precision_of_a_perfect_a_reversed_and_a_silent_score() -> None:
@@ -113,6 +118,17 @@ def test_the_preset_of_the_wave_finds_more_with_fewer_false_alarms_than_the_defa
     now = presets.tally("wave", initial_settings(STREAMS["wave"]()), (3, 4, 5))
     before = presets.tally("wave", Settings(), (3, 4, 5))
     assert now.recall > before.recall + 0.15 and now.precision > 0.85
+
+
+def test_the_figures_of_the_presets_were_measured_with_the_presets_of_today() -> None:
+    with presets.CHOICES_FILE.open(encoding="utf-8", newline="") as file:
+        written = {row["domain"]: row for row in csv.DictReader(file)}
+    assert list(written) == [*STREAMS, "all"], f"other domains: {REGENERATE}"
+    for domain, kind in STREAMS.items():
+        settings = initial_settings(kind())
+        measured = {name: written[domain][name] for name in PRESET_COLUMNS}
+        today = {name: str(getattr(settings, name)) for name in PRESET_COLUMNS}
+        assert measured == today, f"the preset of {domain} is another one now: {REGENERATE}"
 
 
 def test_no_seed_is_reported_on_which_something_was_chosen() -> None:

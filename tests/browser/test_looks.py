@@ -1,0 +1,127 @@
+"""Sizes on the page: what a finger hits on a phone, the share of the plot, no seam on a large
+screen, nothing beyond the edge of a small one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bench.browser import Server
+from tests.browser.pushing import push
+from tests.browser.visitor import Visitor
+
+Enter = Callable[..., Visitor]
+PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
+TARGET = 24  # px, WCAG 2.2, 2.5.8
+FINGER = 32  # px, the height of what style.css makes larger for fingers
+PLOT_SHARE = 0.45  # of the window, at 1440 x 900
+LOWER = ("Anomalies", "Incidents", "Compare", "Table", "Days", "Settings", "Log")
+FILLED = {"Incidents": ".incident button", "Compare": "#compare button", "Anomalies": ".entry"}
+KINDS_OF_TABS = ("wave", "iot", "this-machine", "your-data", "overview")
+# [what, width, height] of each control that is shown and smaller than wanted
+SMALL = f"""(() => {{
+  const small = [];
+  for (const el of document.querySelectorAll('button, .by label, [role=tab], [role=slider]')) {{
+    if (!el.checkVisibility({{visibilityProperty: true, opacityProperty: true}})) continue;
+    if (el.closest('#brush')) continue;
+    const box = el.getBoundingClientRect();
+    const high = el.matches('button.link') ? {FINGER} : {TARGET};
+    if (box.width >= {TARGET} - 0.5 && box.height >= high - 0.5) continue;
+    const what = el.id || el.textContent.trim() || el.getAttribute('aria-label') || el.className;
+    small.push([what, Math.round(box.width), Math.round(box.height)]);
+  }}
+  return small;
+}})()"""
+# what stands out of the window on the right and is in no box that scrolls or cuts by itself
+BEYOND = """(() => {
+  const wide = document.documentElement.clientWidth, out = [];
+  const cut = (el) => {
+    for (let at = el.parentElement; at && at.id !== 'page'; at = at.parentElement)
+      if (getComputedStyle(at).overflowX !== 'visible') return true;
+    return false;
+  };
+  for (const el of document.querySelectorAll('#page *')) {
+    if (!el.checkVisibility({visibilityProperty: true}) || el.closest('svg, .unseen')) continue;
+    if (wide < 1440 && el.closest('header')) continue;
+    const box = el.getBoundingClientRect();
+    if (box.width && (box.right > wide + 1 || box.left < -1) && !cut(el))
+      out.push([el.id || el.className || el.tagName, Math.round(box.left), Math.round(box.right)]);
+  }
+  if (document.documentElement.scrollWidth > wide) out.push(['the page', 0, document.documentElement.scrollWidth]);
+  return out;
+})()"""  # noqa: E501
+# [left, top, right, bottom] of the parts of the page, px
+PARTS = """Object.fromEntries(
+  ['header', '#domain', '#stage', '.stage', '#stage > aside', '.lower', '.plot'].map(name => {
+    const box = document.querySelector(name).getBoundingClientRect();
+    return [name, [box.left, box.top, box.right, box.bottom].map(Math.round)];
+  }))"""
+
+
+def resized(visitor: Visitor, width: int, height: int) -> None:
+    """Give the window another size, and wait until the plot has followed."""
+    visitor.page.set_viewport_size({"width": width, "height": height})
+    visitor.until(
+        "Math.abs(eyes.plot().getBoundingClientRect().width - "
+        "document.querySelector('.graph').clientWidth) < 2 && "
+        "document.querySelector('#chart .main-svg').clientWidth === eyes.plot().clientWidth && "
+        "document.querySelector('#brush .right').getBoundingClientRect().right <= innerWidth"
+    )
+
+
+def test_every_control_on_a_phone_is_large_enough_for_a_finger(
+    pushed_server: Server, enter: Enter
+) -> None:
+    push(pushed_server, "furnace", spike=True)
+    visitor = enter(pushed_server, PHONE, domain="furnace")
+    visitor.until("eyes.lines().length && document.querySelector('#domain[role=tablist]')")
+    visitor.until("document.querySelector('#window [role=slider][aria-label]')")
+    small = {"furnace": visitor.see(SMALL)}
+    for panel in LOWER:
+        visitor.page.locator("#lower .tab", has_text=panel).click()
+        visitor.until(f"document.querySelector('#lower .tab--selected').textContent === '{panel}'")
+        if panel in FILLED:
+            visitor.until(f"document.querySelector('{FILLED[panel]}')")
+        small[panel] = visitor.see(SMALL)
+    for name in KINDS_OF_TABS:
+        visitor.tab(name)
+        visitor.redraws(1)
+        small[name] = visitor.see(SMALL)
+    visitor.page.click("#search")
+    visitor.page.keyboard.type("a")
+    visitor.until("document.querySelectorAll('#streams-found button').length > 3")
+    small["search"] = visitor.see(SMALL)
+    assert not any(small.values()), {name: found for name, found in small.items() if found}
+
+
+def test_the_plot_has_its_share_no_screen_has_a_seam_and_nothing_stands_out(
+    server: Server, enter: Enter
+) -> None:
+    desk = {"width": 1440, "height": 900}
+    visitor = enter(server, {"viewport": desk}, domain="wave")
+    visitor.until("eyes.lines().length")
+    resized(visitor, **desk)
+    left, top, right, bottom = visitor.see(PARTS)[".plot"]
+    share = (right - left) * (bottom - top) / (desk["width"] * desk["height"])
+    assert share >= PLOT_SHARE and bottom <= desk["height"], (share, bottom)
+
+    resized(visitor, 1920, 1080)
+    part = visitor.see(PARTS)
+    for name in ("header", "#domain", "#stage", ".lower"):
+        assert (part[name][0], part[name][2]) == (0, 1920), f"{name}: {part[name]}"
+    assert part[".stage"][0] == 0 and part["#stage > aside"][2] == 1920, part
+    assert part[".stage"][2] == part["#stage > aside"][0], (
+        "no gap between the stage and the controls"
+    )
+    for above, below in (("header", "#domain"), ("#domain", "#stage"), ("#stage", ".lower")):
+        assert part[above][3] == part[below][1], f"a gap under {above}: {part}"
+
+    beyond = {}
+    for width, height in ((1920, 1080), (1440, 900), (1024, 768)):
+        resized(visitor, width, height)
+        beyond[width] = visitor.see(BEYOND)
+    for name in KINDS_OF_TABS[1:]:
+        visitor.tab(name)
+        visitor.redraws(1)
+        beyond[f"1024 {name}"] = visitor.see(BEYOND)
+    assert not any(beyond.values()), {name: found for name, found in beyond.items() if found}

@@ -73,7 +73,8 @@ class SeriesDirectory:
 
     def door(self, name: str) -> Door:
         """Return the table of one door: raw form of a series -> number; read it, never write it."""
-        return self._doors.setdefault(name, {})
+        with self.lock:  # the tables of all doors may just be emptied
+            return self._doors.setdefault(name, {})
 
     def assign(self, door: Door, raw: Any, key: SeriesKey) -> int:
         """Return the number of a series that a door did not know, and enter its raw form there."""

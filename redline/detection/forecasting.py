@@ -38,14 +38,18 @@ class ForecastDetector(Expecting):
 
     def expect(self, x: Array) -> tuple[Array, ...]:
         """Return the forecast, and the size of the errors before it."""
-
-        def error_size(ordered: Array, seen: int | Array) -> Array:
-            return rank_quantile(ordered, seen, 0.9) / P90_ABS_GAUSSIAN
-
         centre = self.forecast(x)
         errors = sliding_windows(self.remember(np.abs(x - centre)), self.window)
         spread, _ = rank_windows(errors, error_size, self.least)
         return centre, spread
+
+
+def error_size(ordered: Array, seen: int | Array) -> Array:
+    """Return the 90th percentile of sorted absolute errors, (..., window), as that of a Gaussian.
+
+    seen: how many errors each window has, see `count_known`.
+    """
+    return rank_quantile(ordered, seen, 0.9) / P90_ABS_GAUSSIAN
 
 
 def mean_of_views(views: Array, least: int = 1) -> Array:

@@ -1,0 +1,135 @@
+"""The fleet: time of a tick and of a push, and memory of a stream; `python -m bench.fleet`.
+
+Window 120, 600 steps at hand, values float64, scores kept as float32; nothing is stored. Each time
+is the best and the median of many: the worst of a tick is printed too, since some ticks close a
+block of all streams at once.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from redline.engine.fleet.fleets import SETTLED, Fleet, GridFleet, SequenceFleet
+from redline.settings import Settings
+
+WINDOW = 120  # steps
+STREAMS = 100_000
+FEW = 5_000
+CAPACITY = 600  # steps at hand
+MEASURED = 130  # ticks or pushes, more than a window
+DETECTORS_SHOWN = ("rolling z-score", "EWMA")
+OTHER_PHASES = 0.2  # share of the streams
+
+
+def resident_bytes() -> int:
+    """Return the memory of this process, in bytes."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+    return 1024 * int(line.split()[1])
+
+
+class DetectorClock:
+    """Count the seconds that a fleet spends in its detector."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.seconds = 0.0
+        self.step = fleet.detector.step
+        fleet.detector.step = self.timed  # type: ignore[method-assign]
+
+    def timed(self, *arguments: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Do what the detector does."""
+        began = time.perf_counter()
+        verdict = self.step(*arguments)
+        self.seconds += time.perf_counter() - began
+        return verdict
+
+
+def show_ticks(name: str) -> GridFleet:
+    """Print the times of ticks of all streams; return the fleet."""
+    rng = np.random.default_rng(0)
+    fleet = GridFleet(Settings(name, WINDOW), CAPACITY)
+    fleet.join(STREAMS)
+    clock = DetectorClock(fleet)
+    for step in range(2 * SETTLED):
+        fleet.tick(float(step), rng.normal(size=STREAMS))
+    whole, part = [], []
+    for step in range(MEASURED):
+        values = rng.normal(size=STREAMS)
+        clock.seconds = 0.0
+        began = time.perf_counter()
+        fleet.tick(float(step), values)
+        whole.append(1000 * (time.perf_counter() - began))
+        part.append(1000 * clock.seconds)
+    print(
+        f"tick of {STREAMS:,} streams, {name}: best {min(whole):.1f} median {np.median(whole):.1f}"
+        f" worst {max(whole):.1f} ms, of which detector best {min(part):.1f}"
+        f" median {np.median(part):.1f} worst {max(part):.1f} ms"
+    )
+    return fleet
+
+
+def show_pushes(name: str, streams: int, shuffled: bool, mixed: bool) -> SequenceFleet:
+    """Print the pace of pushes of one point of each stream; return the fleet."""
+    rng = np.random.default_rng(0)
+    fleet = SequenceFleet(Settings(name, WINDOW), CAPACITY)
+    columns = fleet.join(streams)
+    if mixed:
+        ahead = columns[rng.random(streams) < OTHER_PHASES]
+        for lead in range(WINDOW):  # each of those is at a phase of its own
+            some = ahead[np.arange(len(ahead)) % WINDOW >= lead]
+            fleet.push(some, np.full(len(some), float(lead)), rng.normal(size=len(some)))
+    for step in range(SETTLED):
+        fleet.push(columns, np.full(streams, float(step)), rng.normal(size=streams))
+    if shuffled:
+        columns = rng.permutation(columns)
+    taken = []
+    for step in range(MEASURED):
+        times = np.full(streams, float(step))
+        values = rng.normal(size=streams)
+        began = time.perf_counter()
+        fleet.push(columns, times, values)
+        taken.append(time.perf_counter() - began)
+    order = "shuffled" if shuffled else "in order"
+    phases = f"{OTHER_PHASES:.0%} at other phases" if mixed else "one phase"
+    best, median = (f"{streams / t:,.0f}" for t in (min(taken), float(np.median(taken))))
+    print(
+        f"push of {streams:,}, {name}, {order}, {phases}: {best} points/s at best, {median} median"
+        f" ({1000 * np.median(taken):.1f} ms, worst {1000 * max(taken):.1f})"
+    )
+    return fleet
+
+
+def show_memory(fleet: Fleet) -> None:
+    """Fill the history and print the bytes of a stream."""
+    values = np.zeros(fleet.size)
+    for step in range(CAPACITY):
+        if isinstance(fleet, GridFleet):
+            fleet.tick(float(step), values)
+        elif isinstance(fleet, SequenceFleet):
+            fleet.push(fleet.columns, np.full(fleet.size, float(step)), values)
+    print(
+        f"memory of a stream, {fleet.clock}, {fleet.settings.detector}:"
+        f" {fleet.nbytes / fleet.size / 1000:.2f} kB of arrays,"
+        f" {resident_bytes() / fleet.size / 1000:.2f} kB of the whole process"
+    )
+
+
+def main() -> None:
+    """Print all figures."""
+    for name in DETECTORS_SHOWN:
+        grid = show_ticks(name)
+        show_memory(grid)
+        del grid
+        for streams in (FEW, STREAMS):
+            for shuffled in (False, True):
+                for mixed in (False, True):
+                    sequence = show_pushes(name, streams, shuffled, mixed)
+        show_memory(sequence)
+        del sequence
+
+
+if __name__ == "__main__":
+    main()

@@ -40,9 +40,13 @@ class StateLayout:
         two, three = (self._state_of(streams) for streams in (2, 3))
         # array -> (its axis of streams, entries of one stream there)
         self.axes: dict[str, tuple[int, int]] = {}
+        # "shape", its own and its members' -> entries of one stream that its first number counts
+        self.counts: dict[str, int] = {}
         for name, value in two.items():
+            if name.rpartition(".")[2] == "shape":
+                self.counts[name] = int(three[name][0] - value[0])
             for axis, (less, more) in enumerate(zip(value.shape, three[name].shape)):
-                if name != "shape" and less != more:
+                if less != more:
                     self.axes[name] = (axis, more - less)
 
     def _state_of(self, streams: int) -> State:
@@ -61,7 +65,7 @@ class StateLayout:
                 part[name] = np.take(value, entries, axis=axis)
             else:
                 part[name] = value.copy()
-        part["shape"] = np.array([len(places), *state["shape"][1:]])
+        self._count(part, len(places))
         return part
 
     def stack(self, states: Sequence[State]) -> State:
@@ -73,9 +77,13 @@ class StateLayout:
                 one[name] = np.concatenate([state[name] for state in states], axis=axis)
             else:
                 one[name] = value.copy()
-        streams = sum(int(state["shape"][0]) for state in states)
-        one["shape"] = np.array([streams, *states[0]["shape"][1:]])
+        self._count(one, sum(int(state["shape"][0]) for state in states))
         return one
+
+    def _count(self, state: State, streams: int) -> None:
+        """Write how many streams a state is of."""
+        for name, width in self.counts.items():
+            state[name][0] = width * streams
 
 
 class CohortDetector:

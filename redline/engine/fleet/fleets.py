@@ -391,14 +391,19 @@ class SequenceFleet(Fleet):
     ) -> Iterator[Array | None]:
         """Yield rows of points, in each no column twice, so that all come in their order.
 
-        The points of a column that has very many are scored at once and not yielded.
+        Rows come by column: what neighbours remember lies side by side. None stands for all rows
+        as they are. The points of a column that has very many are scored at once and not yielded.
         """
-        newest = np.zeros(self.size, int)
-        rows = np.arange(len(columns))
-        newest[columns] = rows
-        if np.array_equal(newest[columns], rows):
-            if len(columns):
-                yield None
+        if not len(columns):
+            return
+        if (columns[1:] > columns[:-1]).all():
+            yield None
+            return
+        newest = np.full(self.size, -1)  # the last row of each column
+        newest[columns] = np.arange(len(columns))
+        each_once = newest[newest >= 0]
+        if len(each_once) == len(columns):
+            yield each_once
             return
         order = np.argsort(columns, kind="stable")
         ordered = columns[order]

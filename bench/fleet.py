@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from redline.engine.fleet.fleets import SETTLED, Fleet, GridFleet, SequenceFleet
+from redline.engine.fleet.fleets import START_STEPS, Fleet, GridFleet, SequenceFleet
 from redline.settings import Settings
 
 WINDOW = 120  # steps
@@ -47,32 +47,35 @@ class DetectorClock:
         return verdict
 
 
-def show_ticks(name: str) -> GridFleet:
-    """Print the times of ticks of all streams; return the fleet."""
+def show_ticks(name: str, streams: int, late: float = 0.0) -> None:
+    """Print the times of ticks of all streams, a share of which has joined at other ticks."""
     rng = np.random.default_rng(0)
     fleet = GridFleet(Settings(name, WINDOW), CAPACITY)
-    fleet.join(STREAMS)
+    fleet.join(streams)
+    for column in rng.permutation(streams)[: int(late * streams)]:
+        fleet.counters["step"][column] = rng.integers(WINDOW)  # as good as another phase
     clock = DetectorClock(fleet)
-    for step in range(2 * SETTLED):
-        fleet.tick(float(step), rng.normal(size=STREAMS))
+    for step in range(2 * START_STEPS):
+        fleet.tick(float(step), rng.normal(size=streams))
     whole, part = [], []
     for step in range(MEASURED):
-        values = rng.normal(size=STREAMS)
+        values = rng.normal(size=streams)
         clock.seconds = 0.0
         began = time.perf_counter()
         fleet.tick(float(step), values)
         whole.append(1000 * (time.perf_counter() - began))
         part.append(1000 * clock.seconds)
+    phases = f", {late:.0%} at other phases" if late else ""
     print(
-        f"tick of {STREAMS:,} streams, {name}: best {min(whole):.1f} median {np.median(whole):.1f}"
-        f" worst {max(whole):.1f} ms, of which detector best {min(part):.1f}"
-        f" median {np.median(part):.1f} worst {max(part):.1f} ms"
+        f"tick of {streams:,} streams, {name}{phases}: best {min(whole):.1f}"
+        f" median {np.median(whole):.1f} worst {max(whole):.1f} ms, of which detector best"
+        f" {min(part):.1f} median {np.median(part):.1f} worst {max(part):.1f} ms",
+        flush=True,
     )
-    return fleet
 
 
-def show_pushes(name: str, streams: int, shuffled: bool, mixed: bool) -> SequenceFleet:
-    """Print the pace of pushes of one point of each stream; return the fleet."""
+def show_pushes(name: str, streams: int, shuffled: bool, mixed: bool) -> None:
+    """Print the pace of pushes of one point of each stream."""
     rng = np.random.default_rng(0)
     fleet = SequenceFleet(Settings(name, WINDOW), CAPACITY)
     columns = fleet.join(streams)
@@ -81,7 +84,7 @@ def show_pushes(name: str, streams: int, shuffled: bool, mixed: bool) -> Sequenc
         for lead in range(WINDOW):  # each of those is at a phase of its own
             some = ahead[np.arange(len(ahead)) % WINDOW >= lead]
             fleet.push(some, np.full(len(some), float(lead)), rng.normal(size=len(some)))
-    for step in range(SETTLED):
+    for step in range(START_STEPS):
         fleet.push(columns, np.full(streams, float(step)), rng.normal(size=streams))
     if shuffled:
         columns = rng.permutation(columns)
@@ -97,38 +100,41 @@ def show_pushes(name: str, streams: int, shuffled: bool, mixed: bool) -> Sequenc
     best, median = (f"{streams / t:,.0f}" for t in (min(taken), float(np.median(taken))))
     print(
         f"push of {streams:,}, {name}, {order}, {phases}: {best} points/s at best, {median} median"
-        f" ({1000 * np.median(taken):.1f} ms, worst {1000 * max(taken):.1f})"
+        f" ({1000 * np.median(taken):.1f} ms, worst {1000 * max(taken):.1f})",
+        flush=True,
     )
-    return fleet
 
 
-def show_memory(fleet: Fleet) -> None:
-    """Fill the history and print the bytes of a stream."""
-    values = np.zeros(fleet.size)
+def show_memory(name: str, clock: type[GridFleet | SequenceFleet]) -> None:
+    """Fill a fleet past its start and its history, and print the bytes of a stream."""
+    before = resident_bytes()
+    fleet = clock(Settings(name, WINDOW), CAPACITY)
+    columns = fleet.join(STREAMS)
+    values = np.zeros(STREAMS)
     for step in range(CAPACITY):
         if isinstance(fleet, GridFleet):
             fleet.tick(float(step), values)
-        elif isinstance(fleet, SequenceFleet):
-            fleet.push(fleet.columns, np.full(fleet.size, float(step)), values)
+        else:
+            fleet.push(columns, np.full(STREAMS, float(step)), values)
     print(
-        f"memory of a stream, {fleet.clock}, {fleet.settings.detector}:"
-        f" {fleet.nbytes / fleet.size / 1000:.2f} kB of arrays,"
-        f" {resident_bytes() / fleet.size / 1000:.2f} kB of the whole process"
+        f"memory of a stream, {fleet.clock}, {name}: {fleet.nbytes / STREAMS / 1000:.2f} kB of"
+        f" arrays, {(resident_bytes() - before) / STREAMS / 1000:.2f} kB more in the process",
+        flush=True,
     )
 
 
 def main() -> None:
     """Print all figures."""
     for name in DETECTORS_SHOWN:
-        grid = show_ticks(name)
-        show_memory(grid)
-        del grid
+        for clock in (GridFleet, SequenceFleet):
+            show_memory(name, clock)
+        for late in (0.0, OTHER_PHASES):
+            show_ticks(name, STREAMS, late)
         for streams in (FEW, STREAMS):
             for shuffled in (False, True):
                 for mixed in (False, True):
-                    sequence = show_pushes(name, streams, shuffled, mixed)
-        show_memory(sequence)
-        del sequence
+                    show_pushes(name, streams, shuffled, mixed)
+    show_ticks("ensemble", 1_000)
 
 
 if __name__ == "__main__":

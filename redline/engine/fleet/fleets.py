@@ -24,8 +24,8 @@ FLEET_FORMAT = 1  # of snapshots; another one is refused
 HISTORY_STEPS = 600  # steps at hand of each stream
 # points of one stream in one push; more are scored faster as a chunk of that stream alone
 LONG_RUN = 32
-SETTLED = GLITCH_CHECKS[-1]  # steps after which no start is checked any more
-COUNTERS: dict[str, Any] = {
+START_STEPS = GLITCH_CHECKS[-1]  # steps after which no start is checked any more
+STREAM_COUNTERS: dict[str, Any] = {
     "step": 0,  # steps taken
     "since": 0,  # the first step that the history may have
     "points": 0,  # samples that came
@@ -81,7 +81,7 @@ class Fleet(ABC):
             single_step(settings) if settings.detector in STEPPED else cohort_detector(settings)
         )
         self.alarm = alarm_step(settings)
-        self.counters = ColumnArrays({name: np.array([v]) for name, v in COUNTERS.items()})
+        self.counters = ColumnArrays({name: np.array([v]) for name, v in STREAM_COUNTERS.items()})
         self.floors = np.zeros(0)  # (streams,) smallest believable spread, the stream's unit
         self.history = self.new_history()
 
@@ -196,7 +196,7 @@ class Fleet(ABC):
     def _check_starts(self, chosen: Selection) -> None:
         """Check the first values of the streams that have now taken so many steps."""
         steps = chosen.steps + 1  # taken now
-        if (isinstance(steps, int) and steps not in GLITCH_CHECKS) or np.min(steps) > SETTLED:
+        if (isinstance(steps, int) and steps not in GLITCH_CHECKS) or np.min(steps) > START_STEPS:
             return
         for before, end in pairwise((0, *GLITCH_CHECKS)):
             at_end = chosen.at(steps, end)
@@ -234,8 +234,8 @@ class Fleet(ABC):
         if not steps:
             return {}
         detector = self.detector.read_state(columns, steps)
-        if not self.detector.own_start and steps < SETTLED:
-            early = np.full((SETTLED, 1), np.nan)
+        if not self.detector.own_start and steps < START_STEPS:
+            early = np.full((START_STEPS, 1), np.nan)
             early[:steps] = self._first_values(columns, steps)
             detector |= {"early": early, "seen_early": np.array(steps)}
         alarm = self.alarm.read_state(columns, steps)
@@ -255,7 +255,7 @@ class Fleet(ABC):
         """Give a stream what a track of its own remembers: the reverse of `copy_state`.
 
         newest: the last steps that it scored, at most `capacity`; None = none are at hand.
-        counts: its counters, by the names of COUNTERS.
+        counts: its counters, by the names of STREAM_COUNTERS.
         Raises:
             ValueError: the state is of another detector or of other settings.
         """

@@ -59,6 +59,10 @@ class FleetHistory(ABC):
     def write_time(self, rows: int | Array, chosen: Selection, time: Array | float) -> None:
         """Keep the time of a step of these streams."""
 
+    @abstractmethod
+    def keep_times(self, rows: Array, column: int, time: Array) -> None:
+        """Keep the times of older steps of one stream, both (n,)."""
+
     def write(self, chosen: Selection, time: Array | float, value: Array, score: Array) -> None:
         """Keep a step of these streams; value and score (n,)."""
         row = self.row(chosen)
@@ -85,8 +89,7 @@ class FleetHistory(ABC):
         """Keep these as the newest steps of a stream that took `steps`, at most `capacity`."""
         newest = Steps(*(column[-self.capacity :] for column in newest))
         rows = self.newest_rows(len(newest.value), steps)
-        if self.arrays["time"].ndim == 2:
-            self.arrays["time"][rows, column] = newest.time
+        self.keep_times(rows, column, newest.time)
         self.arrays["value"][rows, column] = newest.value
         self.arrays["score"][rows, column] = newest.score
 
@@ -134,13 +137,17 @@ class SequenceHistory(FleetHistory):
         """Keep the time of each stream's step."""
         chosen.write(self.arrays["time"], rows, np.asarray(time))
 
+    def keep_times(self, rows: Array, column: int, time: Array) -> None:
+        """Keep the times of the stream's own steps."""
+        self.arrays["time"][rows, column] = time
+
 
 class GridHistory(FleetHistory):
     """The history of streams that step together: they share times and rows."""
 
     def __init__(self, capacity: int) -> None:
         super().__init__(capacity)
-        self.arrays["time"] = np.zeros(capacity)
+        self.arrays["time"] = np.full(capacity, np.nan)
         self.arrays["ticks"] = np.array(0)  # so far, with the present one
 
     @property
@@ -162,3 +169,8 @@ class GridHistory(FleetHistory):
     def write_time(self, rows: int | Array, chosen: Selection, time: Array | float) -> None:
         """Keep the time of the tick."""
         self.arrays["time"][rows] = time
+
+    def keep_times(self, rows: Array, column: int, time: Array) -> None:
+        """Keep the times of rows without a tick; the others have the time of theirs."""
+        own = self.arrays["time"]
+        own[rows] = np.where(np.isnan(own[rows]), time, own[rows])

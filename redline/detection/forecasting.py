@@ -147,7 +147,8 @@ class Seasonal(MovingAverage):
     def usual(self, steps: Array) -> Array:
         """Return the median of the values 1 to TURNS seasons before each of the steps.
 
-        (steps,) -> (steps, streams); 0 in a stream without a season.
+        (steps,) -> (steps, streams); 0 in a stream without a season. How far back values count is
+        set by the end of the block of the last step, not of the chunk in which the steps come.
         """
         state = self._state
         season = state["season"]  # (streams,)
@@ -156,7 +157,8 @@ class Seasonal(MovingAverage):
         turns = np.arange(1, self.TURNS + 1)[:, None, None]
         earlier = steps[:, None] - season * turns  # (turns, steps, streams)
         values = state["kept"][earlier % self.KEPT, np.arange(len(season))]
-        values = np.where(earlier > steps[-1] - self.KEPT, values, np.nan)
+        end = (steps[-1] // self.LOOK + 1) * self.LOOK  # of the block
+        values = np.where(earlier >= end - self.KEPT, values, np.nan)
         ordered = np.sort(np.moveaxis(values, 0, -1), axis=-1)  # (steps, streams, turns)
         return np.where(season > 0, rank_quantile(ordered, count_known(ordered), 0.5), 0.0)
 

@@ -308,7 +308,8 @@ class SeasonalStep(MovingAverageStep, Seasonal):
         past = steps + np.arange(-self.span, 1)[:, None]  # (span + 1, 1 or seasonal)
         earlier = past - season[seasonal] * turns  # (turns, span + 1, seasonal)
         values = self._state["kept"][earlier % self.KEPT, chosen.columns[seasonal]]
-        values = np.where(earlier > steps - self.KEPT, values, np.nan)
+        end = (steps // self.LOOK + 1) * self.LOOK  # of the block
+        values = np.where(earlier >= end - self.KEPT, values, np.nan)
         ordered = np.sort(np.moveaxis(values, 0, -1), axis=-1)
         usual[:, seasonal] = rank_quantile(ordered, count_known(ordered), 0.5)
         return usual

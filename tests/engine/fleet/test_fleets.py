@@ -228,6 +228,20 @@ def test_long_memories_wrap_around_as_alone(name: str) -> None:
     rehearsal.check()
 
 
+def test_a_season_as_long_as_can_be_remembered_is_the_same_in_a_fleet() -> None:
+    setting = Settings("seasonal", WINDOW)
+    x = 10 * np.sin(2 * np.pi * np.arange(6_400) / 1_330)[:, None]
+    x += np.random.default_rng(0).normal(size=x.shape)
+    track = Track(setting, (0.0,), 0)
+    track.advance(x[:6_000])
+    assert track.detector.state["season"] > (4_096 - 256) / 3
+    fleet = SequenceFleet(setting, CAPACITY)
+    fleet.join(1)
+    fleet.adopt(0, track.copy_state())
+    said = [fleet.push([0], [0.0], value).score[0] for value in x[6_000:]]
+    assert_equal(np.array(said), track.advance(x[6_000:])["score"][:, 0], exact=True)
+
+
 @pytest.mark.parametrize("direction", ["high", "low"])
 @pytest.mark.parametrize("name", ["CUSUM", "median and MAD", "Mahalanobis"])
 def test_settings_and_floors_reach_the_detector(name: str, direction: str) -> None:

@@ -1,8 +1,8 @@
 """The fleet: time of a tick and of a push, and memory of a stream; `python -m bench.fleet`.
 
-Window 120, 600 steps at hand, values float64, scores kept as float32; nothing is stored. Each time
-is the best and the median of many: the worst of a tick is printed too, since some ticks close a
-block of all streams at once.
+Window 120, 600 steps at hand, values float64, scores kept as float32; nothing is stored. Times are
+those of one core, so that other programs disturb them little; best, median and worst of many are
+printed, since some ticks close a block of all streams at once.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class DetectorClock:
 
     def timed(self, *arguments: np.ndarray) -> tuple[np.ndarray, ...]:
         """Do what the detector does."""
-        began = time.perf_counter()
+        began = time.process_time()
         verdict = self.step(*arguments)
-        self.seconds += time.perf_counter() - began
+        self.seconds += time.process_time() - began
         return verdict
 
 
@@ -61,9 +61,9 @@ def show_ticks(name: str, streams: int, late: float = 0.0) -> None:
     for step in range(MEASURED):
         values = rng.normal(size=streams)
         clock.seconds = 0.0
-        began = time.perf_counter()
+        began = time.process_time()
         fleet.tick(float(step), values)
-        whole.append(1000 * (time.perf_counter() - began))
+        whole.append(1000 * (time.process_time() - began))
         part.append(1000 * clock.seconds)
     phases = f", {late:.0%} at other phases" if late else ""
     print(
@@ -92,9 +92,9 @@ def show_pushes(name: str, streams: int, shuffled: bool, mixed: bool) -> None:
     for step in range(MEASURED):
         times = np.full(streams, float(step))
         values = rng.normal(size=streams)
-        began = time.perf_counter()
+        began = time.process_time()
         fleet.push(columns, times, values)
-        taken.append(time.perf_counter() - began)
+        taken.append(time.process_time() - began)
     order = "shuffled" if shuffled else "in order"
     phases = f"{OTHER_PHASES:.0%} at other phases" if mixed else "one phase"
     best, median = (f"{streams / t:,.0f}" for t in (min(taken), float(np.median(taken))))

@@ -266,8 +266,9 @@ class Fleet(ABC):
         if detector is None or alarm is None:
             return
         steps = int(alarm["step"])
-        if newest is None:
-            newest = self._early_steps(detector)
+        early = self._early_steps(detector)
+        if newest is None or len(newest.value) < len(early.value):
+            newest = early
         self.detector.write_state(columns, steps, detector)
         self.alarm.write_state(columns, steps, alarm)
         if isinstance(self.detector, CohortDetector):

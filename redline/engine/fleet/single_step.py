@@ -34,13 +34,14 @@ from redline.detection.arrays import (
     moments,
     rank_quantile,
     rank_windows,
+    running_reduce,
     shift_moments,
 )
 from redline.detection.forecasting import MovingAverage, Seasonal, error_size, mean_of_views
 from redline.detection.quantiles import Interquartile, Percentile
 from redline.detection.seasonality import find_season
 from redline.engine.fleet.columns import ColumnArrays
-from redline.engine.fleet.selection import Selection, Where
+from redline.engine.fleet.selection import Selection
 from redline.settings import Settings
 
 
@@ -92,7 +93,7 @@ class SingleStep(SharedState, Expecting):
     """
 
     own_start: ClassVar[bool] = False
-    tile: ClassVar[int | None] = 4096  # streams at once: what they need stays in the cache
+    tile: ClassVar[int | None] = 1 << 15  # streams at once; an array of them stays in the cache
     extra: ClassVar[dict[str, Any]] = {"floor": 0.0}
     alone: Detector  # the same detector for streams of their own
 
@@ -176,15 +177,22 @@ class RollingZStep(SingleStep, RollingZ):
         if starts is None:
             return
         if isinstance(offset, int):
-            self._open_part(offset // self._part, starts)
+            sums = self._sums(offset // self._part, starts)  # (3, steps of the part, streams)
+            self._state["tails"][:, : sums.shape[1], starts] = sums
             return
-        parts = offset[offset % self._part == 0] // self._part
-        for part in np.unique(parts).tolist():
-            self._open_part(part, chosen.columns[offset == part * self._part])
+        begins = offset % self._part == 0
+        self._open_each(offset[begins], chosen.columns[begins])
 
-    def _open_part(self, part: int, near: Where) -> None:
-        sums = self._sums(part, near)  # (3, steps of the part, streams)
-        self._state["tails"][:, : sums.shape[1], near] = sums
+    def _open_each(self, first: Array, columns: Array) -> None:
+        """Do this for streams at several parts; first: (n,), the offset at which each begins."""
+        state = self._state
+        rows = first + np.arange(self._part)[:, None]  # (part, n), the last part may be shorter
+        inside = rows < self.window
+        past = np.where(inside, state["past"][np.minimum(rows, self.window - 1), columns], np.nan)
+        m = moments(past, state["anchors"][0, columns])
+        m[:, -1] += state["marks"][:, first // self._part + 1, columns]
+        sums = running_reduce(np.add, m[:, ::-1])[:, ::-1]
+        state["tails"][:, :, columns] = np.where(inside, sums, state["tails"][:, :, columns])
 
 
 class EwmaStep(SingleStep, Ewma):

@@ -5,6 +5,7 @@ it, whenever it comes, and over a restart; to the bit for plain detectors.
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from itertools import pairwise
 
 import numpy as np
@@ -158,11 +159,9 @@ class Rehearsal:
             assert counters["last_time"] == said.time[np.flatnonzero(came)[-1]]
 
 
-def detectors_with(*fast: str) -> list:
+def detectors_with(*fast: str, among: Iterable[str] = DETECTORS) -> list:
     """Return all detectors, those not named here marked as slow."""
-    return [
-        pytest.param(name, marks=() if name in fast else pytest.mark.slow) for name in DETECTORS
-    ]
+    return [pytest.param(name, marks=() if name in fast else pytest.mark.slow) for name in among]
 
 
 def assert_equal(got: np.ndarray, wanted: np.ndarray, exact: bool) -> None:
@@ -212,6 +211,21 @@ def test_streams_on_a_grid_are_scored_as_alone(name: str) -> None:
         if tick in (31, 64, 210):
             rehearsal.restart()
     assert rehearsal.fleet.size == 15 and len(rehearsal.said) == 17
+    rehearsal.check()
+
+
+@pytest.mark.parametrize("tile", [pytest.param(7, marks=pytest.mark.slow), None])
+@pytest.mark.parametrize("name", detectors_with("rolling z-score", "CUSUM", among=STEPPED))
+def test_many_streams_are_scored_as_alone(name: str, tile: int | None) -> None:
+    """72 streams, in turn all, a half and a few of them: on both sides of where kernels differ."""
+    fleet = SequenceFleet(Settings(name, WINDOW), CAPACITY)
+    rehearsal = Rehearsal(fleet, numbers(250, 72, seed=8))
+    rehearsal.join(72)
+    fleet.detector.tile = tile or fleet.detector.tile
+    for call in range(190):
+        some = (slice(None), slice(None), slice(0, 36), slice(30, 72, 2), slice(5, 9))[call % 5]
+        rehearsal.push(fleet.columns[some], float(call))
+    assert len(set(fleet.counters["step"][:72].tolist())) == 3
     rehearsal.check()
 
 

@@ -691,17 +691,21 @@ class Alarm(Transducer):
             streams = np.flatnonzero(loud[step] & (alarms[step] > 0))
             records = scores[step, streams]
             wanted = growth[step, streams] * np.minimum(state["rise"], before[step])[streams]
-            now = int(clock[step, 0])
+            now = np.full(len(streams), clock[step, 0])
             alarms[step, streams] = self._pass_records(now, records, records >= wanted, streams)
         state["loud"] = last[-1].copy()  # a copy, or the whole chunk would stay in memory
         state["step"] += steps
         return alarms
 
-    def _pass_records(self, now: int, scores: Array, passing: Array, streams: Array) -> Array:
-        """Return the alarm scores of records at one step in some streams, and count the peaks."""
+    def _pass_records(self, now: Array, scores: Array, passing: Array, streams: Array) -> Array:
+        """Return the alarm scores of records in some streams, and count the peaks.
+
+        All are (records,): `now` is the step of each, `passing` which of them pass.
+        """
         state = self._state
         alarms = np.where(passing, scores, 0.0)
         streams = streams[passing]
+        now = now[passing]
         state["rise"][streams] = scores[passing]
         place = np.log(scores[passing] / self.quiet) / np.log(CEILING / self.quiet) * self.bins
         place = np.clip(place.astype(int), 0, self.bins - 1)
@@ -814,7 +818,7 @@ class RollingZ(Expecting):
         later = running_reduce(np.add, backwards)[..., ::-1, :]
         return np.concatenate((tails, later), axis=1), anchors
 
-    def _sums(self, part: int, near: slice = slice(None)) -> Array:
+    def _sums(self, part: int, near: slice | Array = slice(None)) -> Array:
         """Return the moments from each step of a part to its block's end, (3, steps, streams)."""
         state = self._state
         steps = slice(part * self._part, (part + 1) * self._part)
@@ -824,14 +828,17 @@ class RollingZ(Expecting):
 
     def _close(self) -> None:
         """Empty the head and compute the marks of the full block."""
-        state = self._state
-        state["head"][:] = 0.0
-        state["anchors"][0] = last_known(state["past"], state["anchors"][0])
         width = max(1, CACHE_CELLS // self._part)  # streams at once
-        for i in range(0, state["past"].shape[1], width):
-            near = slice(i, i + width)
-            for part in reversed(range(state["marks"].shape[1] - 1)):
-                state["marks"][:, part, near] = self._sums(part, near)[:, 0]
+        for i in range(0, self._state["past"].shape[1], width):
+            self._close_streams(slice(i, i + width))
+
+    def _close_streams(self, near: slice | Array) -> None:
+        """Do this for some of the streams."""
+        state = self._state
+        state["head"][:, near] = 0.0
+        state["anchors"][0, near] = last_known(state["past"][:, near], state["anchors"][0, near])
+        for part in reversed(range(state["marks"].shape[1] - 1)):
+            state["marks"][:, part, near] = self._sums(part, near)[:, 0]
 
 
 @dataclass
@@ -900,14 +907,15 @@ class Ewma(Expecting):
         centre_and_spread(before, anchor, self._enough * weights, out)
         np.add(before[:, -1], m[:, -1], out=sums)
 
-    def _close(self) -> None:
+    def _close(self, near: slice | Array = slice(None)) -> None:
         """Move the anchor to the mean and scale the weights back to 1."""
         state = self._state
-        n, total, _ = state["sums"]
-        anchor = state["anchor"] + np.divide(total, n, out=np.zeros_like(n), where=n > 0)
-        shifted = shift_moments(state["sums"], state["anchor"] - anchor)
-        state["sums"] = np.stack(shifted) / self._weights[-1]
-        state["anchor"] = anchor
+        sums = state["sums"][:, near]
+        old = state["anchor"][near]
+        n, total, _ = sums
+        anchor = old + np.divide(total, n, out=np.zeros_like(n), where=n > 0)
+        state["sums"][:, near] = np.stack(shift_moments(sums, old - anchor)) / self._weights[-1]
+        state["anchor"][near] = anchor
 
 
 @dataclass

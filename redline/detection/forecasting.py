@@ -38,14 +38,18 @@ class ForecastDetector(Expecting):
 
     def expect(self, x: Array) -> tuple[Array, ...]:
         """Return the forecast, and the size of the errors before it."""
-
-        def error_size(ordered: Array, seen: int | Array) -> Array:
-            return rank_quantile(ordered, seen, 0.9) / P90_ABS_GAUSSIAN
-
         centre = self.forecast(x)
         errors = sliding_windows(self.remember(np.abs(x - centre)), self.window)
         spread, _ = rank_windows(errors, error_size, self.least)
         return centre, spread
+
+
+def error_size(ordered: Array, seen: int | Array) -> Array:
+    """Return the 90th percentile of sorted absolute errors, (..., window), as that of a Gaussian.
+
+    seen: how many errors each window has, see `count_known`.
+    """
+    return rank_quantile(ordered, seen, 0.9) / P90_ABS_GAUSSIAN
 
 
 def mean_of_views(views: Array, least: int = 1) -> Array:
@@ -143,7 +147,8 @@ class Seasonal(MovingAverage):
     def usual(self, steps: Array) -> Array:
         """Return the median of the values 1 to TURNS seasons before each of the steps.
 
-        (steps,) -> (steps, streams); 0 in a stream without a season.
+        (steps,) -> (steps, streams); 0 in a stream without a season. How far back values count is
+        set by the end of the block of the last step, not of the chunk in which the steps come.
         """
         state = self._state
         season = state["season"]  # (streams,)
@@ -152,7 +157,8 @@ class Seasonal(MovingAverage):
         turns = np.arange(1, self.TURNS + 1)[:, None, None]
         earlier = steps[:, None] - season * turns  # (turns, steps, streams)
         values = state["kept"][earlier % self.KEPT, np.arange(len(season))]
-        values = np.where(earlier > steps[-1] - self.KEPT, values, np.nan)
+        end = (steps[-1] // self.LOOK + 1) * self.LOOK  # of the block
+        values = np.where(earlier >= end - self.KEPT, values, np.nan)
         ordered = np.sort(np.moveaxis(values, 0, -1), axis=-1)  # (steps, streams, turns)
         return np.where(season > 0, rank_quantile(ordered, count_known(ordered), 0.5), 0.0)
 

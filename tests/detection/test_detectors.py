@@ -234,14 +234,25 @@ def test_rolling_spread_of_what_never_moves_is_nothing() -> None:
     assert (spread[81:] <= arrays.TINY).all()
 
 
+def test_a_season_of_a_third_of_the_memory_is_the_same_in_any_chunks() -> None:
+    x = 10 * np.sin(2 * np.pi * np.arange(6_300) / 1_330)[:, None]
+    x += np.random.default_rng(0).normal(size=x.shape)
+    whole = Seasonal(window=40).fit(x[:6_000])
+    single = Seasonal(window=40).fit(x[:6_000])
+    assert whole.state is not None
+    assert whole.state["season"] > (Seasonal.KEPT - Seasonal.LOOK) / Seasonal.TURNS
+    cut = np.concatenate([single.update(step[None]) for step in x[6_000:]])
+    np.testing.assert_array_equal(whole.update(x[6_000:]), cut)
+
+
 def test_a_season_is_not_read_from_places_that_were_written_over() -> None:
     class Forgetful(Seasonal):
-        KEPT, LOOK = 256, 64
+        KEPT, LOOK = 256, 32
 
     x = np.sin(2 * np.pi * np.arange(513) / 100) + 0.1 * np.random.default_rng(8).normal(size=513)
     detector = Forgetful().fit(x[:512, None])
     season = int(detector.state["season"][0]) if detector.state else 0
-    assert 95 <= season <= 105  # three of them are more than is kept
+    assert 95 <= season <= 105  # three of them are more than is kept, two are not
     assert detector.usual(np.array([512]))[0, 0] == np.median(
         [x[512 - season], x[512 - 2 * season]]
     )

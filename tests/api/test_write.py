@@ -139,7 +139,9 @@ def test_a_wrong_line_is_named_and_the_others_are_written(client, service):
 
 
 @pytest.mark.parametrize(
-    "body", [b"no gzip", gzip.compress(b"a b=1")[:-4], gzip.compress(bytes(2**27))]
+    "body",
+    [b"no gzip", gzip.compress(b"a b=1")[:-4], gzip.compress(bytes(2**27))],
+    ids=["none", "cut", "too large"],
 )
 def test_a_packed_body_that_is_cut_wrong_or_too_large_is_refused(client, body):
     answer = client.post("/api/v2/write", content=body, headers={"content-encoding": "gzip"})

@@ -65,7 +65,7 @@ def resized(visitor: Visitor, width: int, height: int) -> None:
         "Math.abs(eyes.plot().getBoundingClientRect().width - "
         "document.querySelector('.graph').clientWidth) < 2 && "
         "document.querySelector('#chart .main-svg').clientWidth === eyes.plot().clientWidth && "
-        "document.querySelector('#brush .right').getBoundingClientRect().right <= innerWidth"
+        "document.querySelector('#brush .right')?.getBoundingClientRect().right <= innerWidth"
     )
 
 

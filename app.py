@@ -50,7 +50,7 @@ from redline.page.preview import (
     preview_state,
     previewed_settings,
 )
-from redline.page.query import ViewQuery, heartbeat, overview_cards, pick_threshold
+from redline.page.query import heartbeat, overview_cards, pick_threshold
 from redline.page.race import Races, race_update
 from redline.page.redraw import announce_incidents, curve_update, ready_query, redraw
 from redline.page.upload import connect_upload, show_recording, upload_area
@@ -81,6 +81,7 @@ NUMBERS = {  # element id -> what stands beside it
     "caught": "caught",
 }
 NO_FILE = "Nothing here yet: drop a file."  # the sentence of *Your data* without one
+PICK_PATIENCE = 10.0  # seconds that a threshold is picked in, which needs all scores
 CURVE_EVERY = 4  # ticks between two updates of the precision and recall curve
 
 
@@ -242,7 +243,7 @@ def connect_settings(app: dash.Dash, service: Service) -> None:
             found = await asyncio.to_thread(find_proposal, service, feed)
             return {**same, **(preview_fields(found.settings) if found else {})}
         if why in ("best", "one-percent", "curve"):
-            query = ViewQuery(service, domain, settings, 1)
+            query = await ready_query(service, domain, settings, 1, None, PICK_PATIENCE)
             threshold = await asyncio.to_thread(pick_threshold, query, why, click, by)
             return {**same, "threshold": no_update if threshold is None else threshold}
         return {**same, **preview_fields(feed.applied), "acted": ""}

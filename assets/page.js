@@ -422,6 +422,7 @@
 
   const brush = (function () {
     const NS = "http://www.w3.org/2000/svg", H = 34, EDGE = 10; // EDGE: px at an end of the window that resize it
+    const SETTLED = 500; // ms after which the plot has followed a new size of the window
     const PATIENCE = 2000; // ms until a view is shown that is not the one asked for last
     const make = (name, attributes, parent) => {
       const el = document.createElementNS(NS, name);
@@ -445,7 +446,7 @@
       root.addEventListener("pointerup", (event) => drag && (commit(drag.part, drag.left, drag.right), (drag = null), event.preventDefault()));
       root.addEventListener("pointercancel", cancel);
       root.addEventListener("keydown", onKey);
-      addEventListener("resize", () => draw(true));
+      addEventListener("resize", () => (draw(true), setTimeout(draw, SETTLED, true)));
     }
 
     // Where the plot above begins and ends, px from the left of the strip.

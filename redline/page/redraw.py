@@ -251,14 +251,19 @@ def redraw(
 
 
 async def ready_query(
-    service: Service, name: str, settings: Settings, span: int, at: dict[str, Any] | None
+    service: Service,
+    name: str,
+    settings: Settings,
+    span: int,
+    at: dict[str, Any] | None,
+    patience: float = TRACK_PATIENCE,
 ) -> ViewQuery:
-    """Return a query, after a wait of at most TRACK_PATIENCE for its track to be ready.
+    """Return a query, after a wait of at most `patience` seconds for its track to be ready.
 
     So a moved slider is mostly answered with its own numbers.
     """
     monitor = service.monitor
-    until = monitor.clock() + TRACK_PATIENCE
+    until = monitor.clock() + patience
     end = at["end"] if at else None
     query = ViewQuery(service, name, settings, span, end)
     while not query.ready and monitor.clock() < until:

@@ -25,7 +25,7 @@ SMALL = f"""(() => {{
     if (!el.checkVisibility({{visibilityProperty: true, opacityProperty: true}})) continue;
     if (el.closest('#brush')) continue;
     const box = el.getBoundingClientRect();
-    const high = el.matches('button.link') ? {FINGER} : {TARGET};
+    const high = el.matches('.by label, button.link') ? {FINGER} : {TARGET};
     if (box.width >= {TARGET} - 0.5 && box.height >= high - 0.5) continue;
     const what = el.id || el.textContent.trim() || el.getAttribute('aria-label') || el.className;
     small.push([what, Math.round(box.width), Math.round(box.height)]);
@@ -42,7 +42,6 @@ BEYOND = """(() => {
   };
   for (const el of document.querySelectorAll('#page *')) {
     if (!el.checkVisibility({visibilityProperty: true}) || el.closest('svg, .unseen')) continue;
-    if (wide < 1440 && el.closest('header')) continue;
     const box = el.getBoundingClientRect();
     if (box.width && (box.right > wide + 1 || box.left < -1) && !cut(el))
       out.push([el.id || el.className || el.tagName, Math.round(box.left), Math.round(box.right)]);
@@ -117,7 +116,7 @@ def test_the_plot_has_its_share_no_screen_has_a_seam_and_nothing_stands_out(
         assert part[above][3] == part[below][1], f"a gap under {above}: {part}"
 
     beyond = {}
-    for width, height in ((1920, 1080), (1440, 900), (1024, 768)):
+    for width, height in ((1920, 1080), (1561, 900), (1440, 900), (1280, 800), (1024, 768)):
         resized(visitor, width, height)
         beyond[width] = visitor.see(BEYOND)
     for name in KINDS_OF_TABS[1:]:

@@ -292,4 +292,4 @@ def test_the_plot_library_is_fetched_once_and_from_the_start(server: Server, ent
         "performance.getEntriesByType('resource').filter(r => "
         "r.name.includes('plotly')).map(r => [r.initiatorType, r.name])"
     )
-    assert [how for how, _ in fetched] == ["link"], fetched
+    assert [how for how, _ in fetched] == ["script"], fetched

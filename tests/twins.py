@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
-from math import ceil, floor, fsum, inf, isnan, nan, sqrt
+from math import ceil, copysign, floor, fsum, inf, isnan, nan, sqrt
 
 import numpy as np
 import twins_flagship
@@ -160,6 +160,11 @@ def least_squares(rows: list[Values], wanted: Values) -> Values:
 def autoregressive(x: Values, window: int) -> Values:
     block = max(4, window // 2)
     learned, level, rule, forecasts = block * -(-max(4 * window, 40) // block), nan, [0.0] * 8, []
+    believed, furthest, far = (
+        [nan] * 8,
+        inf,
+        0,
+    )  # values cut off, the largest error, how many beyond it
     for t in range(len(x)):
         if t and t % block == 0:
             past = [nan] * (learned - t) + x[max(0, t - learned) : t]
@@ -168,10 +173,22 @@ def autoregressive(x: Values, window: int) -> Values:
             reach = 4 / NORMAL.inv_cdf(0.95) * quantile([abs(v) for v in away], 0.9)
             away = [max(-reach, min(reach, v)) for v in away]
             rule = least_squares([away[i : i + 8] for i in range(learned - 8)], away[8:])
-        lags = [nan] * (8 - t) + x[max(0, t - 8) : t]
+            missed = [
+                abs(away[i + 8] - fsum(w * v for w, v in zip(rule, away[i : i + 8])))
+                for i in range(learned - 8)
+                if not isnan(past[i + 8])
+            ]
+            furthest = 4 / NORMAL.inv_cdf(0.95) * quantile(missed, 0.9) if missed else inf
         forecasts.append(
-            level + fsum(w * (0.0 if isnan(v - level) else v - level) for w, v in zip(rule, lags))
+            level
+            + fsum(
+                w * (0.0 if isnan(v - level) else v - level) for w, v in zip(rule, believed[-8:])
+            )
         )
+        error = x[t] - forecasts[t]
+        far = far + 1 if abs(error) > furthest else 0
+        cut = 1 <= far <= 2
+        believed.append(forecasts[t] + copysign(furthest, error) if cut else x[t])
     return by_errors(x, forecasts, window)
 
 

@@ -178,11 +178,13 @@ class Autoregressive(ForecastDetector):
     error.
 
     Forecast: level + sum of c[i] (x[t - i] - level), c by least squares over the last 4 windows,
-    refitted every window / 2 steps, with a ridge and with values beyond four deviations cut off.
-    Cost: one sort of the window per step, one system of LAGS equations per refit. When it fails: a
-    drift or a long fault becomes its own best prediction after the first steps; what is anomalous
-    is the change, not the state. Source: G. U. Yule, On a Method of Investigating Periodicities in
-    Disturbed Series, 1927.
+    refitted every window / 2 steps, with a ridge and with values beyond four deviations cut off. Up
+    to two values in a row that lie more than four usual errors from their forecasts foretell as if
+    they were four away, so that what follows a spike is no anomaly. Cost: one sort of the window
+    per step, one system of LAGS equations per refit, one step alone per value cut off. When it
+    fails: a drift or a long fault becomes its own best prediction after the first steps; what is
+    anomalous is the change, not the state. Source: G. U. Yule, On a Method of Investigating
+    Periodicities in Disturbed Series, 1927.
 
     >>> x = np.sin(np.arange(400) / 5) + 0.01 * np.random.default_rng(0).normal(size=400)
     >>> x[390] += 0.1  # a tenth of the wave's height
@@ -192,6 +194,8 @@ class Autoregressive(ForecastDetector):
 
     LAGS: ClassVar[int] = 8  # steps
     RIDGE: ClassVar[float] = 1e-4  # of the mean square
+    CUT: ClassVar[float] = 4.0  # deviations, or usual errors, beyond which a value is cut off
+    MOST_CUT: ClassVar[int] = 2  # values in a row; more of them are a new level
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -200,13 +204,17 @@ class Autoregressive(ForecastDetector):
         self._learned = -(-least // self._block) * self._block  # steps, whole blocks
 
     def begin(self, shape: tuple[int, ...]) -> State:
-        """Return the errors, the last values, those to learn from, and the rule about a level."""
+        """Return the errors, the last values (cut off), those to learn from, and the rule about a
+        level with the largest error that is believed.
+        """
         return {
             **super().begin(shape),
             "last": np.full((self.LAGS, *shape), np.nan),
             "kept": np.full((self._learned, *shape), np.nan),  # ring buffer
             "rule": np.zeros((self.LAGS, *shape)),  # oldest lag first
             "level": np.full(shape, np.nan),
+            "reach": np.full(shape, np.inf),
+            "far": np.zeros(shape, int),  # values in a row, up to the newest, beyond the reach
         }
 
     def forecast(self, x: Array) -> Array:
@@ -220,13 +228,53 @@ class Autoregressive(ForecastDetector):
         state = self._state
         place = int(state["step"]) % self._learned
         state["kept"][place : place + len(rows)] = rows
-        lags = sliding_windows(self.remember(rows, "last"), self.LAGS)  # (steps, streams, lags)
-        away = np.nan_to_num(lags - state["level"][:, None])
-        terms = np.multiply(away, state["rule"].T, order="C")
-        centre: Array = state["level"] + np.add.reduce(terms, axis=-1)
+        values = np.concatenate((state["last"], rows))  # (LAGS + steps, streams)
+        centre = self._apply_rule(values)
+        self._cut_off(values, centre)
+        state["last"] = values[len(rows) :].copy()
         if offset + len(rows) == self._block:
             self._refit(place + len(rows))
         return centre
+
+    def _apply_rule(self, values: Array) -> Array:
+        """Return what the LAGS values before each further one foretell, (steps, streams)."""
+        state = self._state
+        lags = sliding_windows(values, self.LAGS)  # (steps, streams, LAGS)
+        away = np.nan_to_num(lags - state["level"][:, None])
+        terms = np.multiply(away, state["rule"].T, order="C")
+        centre: Array = state["level"] + np.add.reduce(terms, axis=-1)
+        return centre
+
+    def _cut_off(self, values: Array, centre: Array) -> None:
+        """Cut off each value that lies too far from its forecast, and forecast what follows anew.
+
+        Args:
+            values: (LAGS + steps, streams), changed in place.
+            centre: (steps, streams) the forecasts, changed in place.
+        """
+        state = self._state
+        steps = len(centre)
+        far = np.abs(values[self.LAGS :] - centre) > state["reach"]  # (steps, streams)
+        found = far.any(axis=1)
+        row = 0
+        while True:
+            skipped = int(found[row:].argmax()) if found[row:].any() else steps - row
+            if skipped:
+                state["far"][:] = 0
+            row += skipped
+            if row >= steps:
+                return
+            state["far"] = np.where(far[row], state["far"] + 1, 0)
+            cut = far[row] & (state["far"] <= self.MOST_CUT)
+            side = np.sign(values[self.LAGS + row] - centre[row])
+            values[self.LAGS + row, cut] = (centre[row] + side * state["reach"])[cut]
+            row += 1
+            last = min(row + self.LAGS, steps)  # what the value foretells
+            if row < last and cut.any():
+                centre[row:last] = self._apply_rule(values[row : self.LAGS + last])
+                error = np.abs(values[self.LAGS + row : self.LAGS + last] - centre[row:last])
+                far[row:last] = error > state["reach"]
+                found[row:last] = far[row:last].any(axis=1)
 
     def _refit(self, place: int) -> None:
         """Fit each kept step by the LAGS before it, missing values counting as the level."""
@@ -235,12 +283,17 @@ class Autoregressive(ForecastDetector):
         level = mean_of_views(x.T, self.least)  # (streams,)
         away = np.nan_to_num(x - level)
         ordered = np.sort(np.abs(away.T), axis=-1)
-        reach = 4 / P90_ABS_GAUSSIAN * rank_quantile(ordered, ordered.shape[-1], 0.9)
+        reach = self.CUT / P90_ABS_GAUSSIAN * rank_quantile(ordered, ordered.shape[-1], 0.9)
         away = np.clip(away, -reach, reach)
         lags = sliding_windows(away, self.LAGS)  # (learned - LAGS, streams, LAGS)
         square = np.einsum("tsi,tsj->sij", lags, lags)  # (streams, LAGS, LAGS)
         ridge = np.maximum(self.RIDGE * np.einsum("sii->s", square), TINY)
         square += ridge[:, None, None] * np.eye(self.LAGS)
         products = np.einsum("tsi,ts->si", lags, away[self.LAGS :])
-        state["rule"][:] = np.linalg.solve(square, products[..., None])[..., 0].T
+        rule = np.linalg.solve(square, products[..., None])[..., 0]  # (streams, LAGS)
+        state["rule"][:] = rule.T
+        errors = away[self.LAGS :] - np.add.reduce(lags * rule, axis=-1)
+        ordered = np.sort(np.where(np.isnan(x[self.LAGS :]), np.nan, np.abs(errors)).T, axis=-1)
+        reach = self.CUT * error_size(ordered, count_known(ordered))
+        state["reach"] = np.where(np.isnan(reach), np.inf, reach)
         state["level"] = level

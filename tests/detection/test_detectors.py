@@ -443,6 +443,21 @@ def alarms(scores: Any, threshold: float = 3.0, **settings: Any) -> list[int]:
     ).tolist()
 
 
+def test_what_follows_a_spike_foretold_by_what_came_before_is_no_anomaly() -> None:
+    noise = np.random.default_rng(6).normal(size=4_000)
+    x = np.zeros(len(noise))
+    for t in range(1, len(x)):
+        x[t] = 0.8 * x[t - 1] + noise[t]  # each value tells of the next
+    spikes = np.arange(1_000, 4_000, 200)
+    x[spikes] += 15.0
+    score = DETECTORS["autoregressive"]().update(x[:, None])[:, 0]
+    assert np.all(score[spikes] > 6)
+    assert np.count_nonzero(score[spikes + 1] > 4) <= 3, "before: all 15"
+    level = np.where(np.arange(len(x)) < 3_500, noise, noise + 30.0)
+    shifted = DETECTORS["autoregressive"]().update(level[:, None])[:, 0]
+    assert shifted[3_500] > 6 and shifted[3_900:].max() < 6, "a new level is believed"
+
+
 def test_one_spike_is_one_alarm_at_its_first_step() -> None:
     scores = np.zeros(300)
     scores[[100, 101, 105, 150]] = 9, 9, 8, 9

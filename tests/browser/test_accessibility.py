@@ -151,7 +151,6 @@ def preview_by_keys(visitor: Visitor) -> None:
     press("End")
     visitor.until("eyes.text('threshold-said') === '12.0 σ'")
     visitor.redraws(2)
-    visitor.until("eyes.text('status') === 'live'")  # the new window is scored
     reach(visitor, "#best")
     press("Enter")
     visitor.until("parseFloat(eyes.text('threshold-said')) < 12")

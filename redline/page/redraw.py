@@ -59,9 +59,11 @@ def chart_update(query: ViewQuery, look: dict[str, Any], held: dict[str, Any] | 
         return Update(whole, points)
     since = held["end"]
     points = held["points"] + figure.count_points(view, since - view.first)
-    others = 0 if same_scores(held, look) else points
-    key = ("chart", *map(str, look.values()), query.plot_first, query.end, since, others)
-    patch = cached_answer(key, lambda: serialize_figure(chart_figure(query, look, since, others)))
+    others = replaced_lines(held, look)
+    what = ("chart", *map(str, look.values()), query.plot_first, query.end, since, *others, points)
+    patch = cached_answer(
+        what, lambda: serialize_figure(chart_figure(query, look, since, others, points))
+    )
     return Update(patch, points)
 
 
@@ -79,9 +81,15 @@ def same_lines(held: dict[str, Any], query: ViewQuery, look: dict[str, Any]) -> 
     return bool(same and held["plot_first"] == query.plot_first)
 
 
-def same_scores(held: dict[str, Any], look: dict[str, Any]) -> bool:
-    """Return whether the browser holds the band and the scores of these settings."""
-    return all(held["look"][name] == look[name] for name in ("key", "threshold"))
+def replaced_lines(held: dict[str, Any], look: dict[str, Any]) -> tuple[str, ...]:
+    """Return the lines that these settings change as a whole, by name.
+
+    Another threshold changes the band alone.
+    """
+    before = held["look"]
+    if before["key"] != look["key"]:
+        return ("expected", "score")
+    return ("expected",) if before["threshold"] != look["threshold"] else ()
 
 
 def holds(held: dict[str, Any] | None, query: ViewQuery, look: dict[str, Any]) -> bool:
@@ -120,10 +128,16 @@ def has_possible_points(held: dict[str, Any], query: ViewQuery) -> bool:
     return bool(known <= held["points"] <= most)
 
 
-def chart_figure(query: ViewQuery, look: dict[str, Any], since: int | None, points: int = 0) -> Any:
+def chart_figure(
+    query: ViewQuery,
+    look: dict[str, Any],
+    since: int | None,
+    replaced: tuple[str, ...] = (),
+    points: int = 0,
+) -> Any:
     """Return the whole chart, or a Patch with the steps after `since`.
 
-    points: 0 = band and scores stay; else they are sent whole, each with so many points.
+    replaced: names of the lines that are sent whole, each with so many points.
     """
     theme = look["theme"]
     view = pick_lanes(query.view, look["lanes"])
@@ -132,29 +146,31 @@ def chart_figure(query: ViewQuery, look: dict[str, Any], since: int | None, poin
         revision = f"{look['stream']} {look['revision']}"
         chart = figure.build_figure(view, theme, query.span, revision)
     else:
-        chart = append_patch(view, theme, query.span, since, points)
+        chart = append_patch(view, theme, query.span, since, replaced, points)
     if look["zoom"]:
         # plotly keeps a zoom only until the page names another range
         chart["layout"]["xaxis"]["range"] = look["zoom"]
     return chart
 
 
-def append_patch(view: View, theme: str, span: int, since: int, points: int = 0) -> Patch:
+def append_patch(
+    view: View, theme: str, span: int, since: int, replaced: tuple[str, ...] = (), points: int = 0
+) -> Patch:
     """Return the Patch for a browser that holds the steps up to `since`.
 
-    With `points` the band and the scores of all steps are replaced: those of other settings. The
-    browser may hold older steps than the view has; there they are unknown.
+    All steps of the lines that are `replaced` are sent, `points` of each: those of other settings.
+    The browser may hold older steps than the view has; there they are unknown.
     """
     patch = Patch()
     traces = patch["data"]
     layout = patch["layout"]
     new = figure.line_traces(view, theme, since - view.first)
-    whole = figure.line_traces(view, theme, 0) if points else new
+    whole = figure.line_traces(view, theme, 0) if replaced else new
     for i, (trace, all_) in enumerate(zip(new, whole)):
         line = traces[i]
         if len(trace["x"]):
             line["x"].extend(trace["x"].tolist())
-        if points and all_["name"] in ("expected", "score"):
+        if all_["name"] in replaced:
             unknown = np.full(points - len(all_["y"]), np.nan)
             line["y"] = np.concatenate([unknown, all_["y"]])
             line["showlegend"] = all_["showlegend"]
@@ -162,7 +178,7 @@ def append_patch(view: View, theme: str, span: int, since: int, points: int = 0)
             line["y"].extend(trace["y"].tolist())
     for i, trace in enumerate(figure.overlay_traces(view, theme, span), len(new)):
         traces[i] = trace
-    if points:
+    if replaced:
         layout["meta"] = figure.hover_words(view)
     for name, value in figure.moving_layout(view, theme, span).items():
         layout[name] = value

@@ -39,6 +39,7 @@ class Doors:
         self.directory = SeriesDirectory(takes)
         self.types = MetricTypes()
         self.rates = CounterRates()
+        self.is_counter: dict[int, bool] = {}  # by number, of the series asked about before
         self.left_out: Counter[str] = Counter()  # samples that were not taken, by reason
         self.lock = threading.Lock()
         self.turn = threading.Lock()  # of one batch with counters, until its points are queued
@@ -56,7 +57,10 @@ class Doors:
         """
         with self.lock:
             self.left_out.update(batch.left_out)
-            self.types.update(batch.types)
+            known = self.types.types
+            if any(known.get(family) != kind for family, kind in batch.types.items()):
+                self.types.update(batch.types)
+                self.is_counter.clear()
             self.rates.forget(batch.ended)
             counters = self._counters(batch.series)
             columns = batch.series[counters]
@@ -87,9 +91,12 @@ class Doors:
     def _counters(self, series: np.ndarray) -> np.ndarray:
         """Return which samples are of counters, (n,) bool."""
         numbers, places = np.unique(series, return_inverse=True)
-        is_counter = self.types.is_counter
-        found = [is_counter(self.directory.key(number).name) for number in numbers.tolist()]
-        return np.array(found, bool)[places] if found else np.zeros(0, bool)
+        for number in numbers.tolist():
+            if number not in self.is_counter:
+                name = self.directory.key(number).name
+                self.is_counter[number] = self.types.is_counter(name)
+        found = [self.is_counter[number] for number in numbers.tolist()]
+        return np.array(found, bool)[places]
 
     def _by_source(
         self, series: np.ndarray, time: np.ndarray, value: np.ndarray

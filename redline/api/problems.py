@@ -53,6 +53,11 @@ REFUSALS = {
 MISSING = {404: "no such stream, incident or label"}
 WRONG_VALUE = {422: "a value that is not allowed"}
 WRONG_BODY = {400: "a body that ended too early, or is no JSON", 413: "a body that is too big"}
+# of the routes that other programs know
+NOT_TAKEN = {
+    400: "some samples can never be taken, the others are written; or a body that ended too early",
+    415: "a body that needs a library which is not installed",
+}
 SETTLED = {409: "an incident that is resolved already"}
 NOTHING_TO_UNDO = {409: "no change of the settings to take back"}
 
@@ -173,6 +178,7 @@ def _refusals(route: str, operation: Mapping[str, Any]) -> dict[int, str]:
     refusals |= WRONG_VALUE if names or has_body else {}
     refusals |= WRONG_BODY if has_body else {}
     refusals |= MISSING if names & {"source", "id"} or has_body else {}
+    refusals |= NOT_TAKEN if route.endswith("/write") else {}
     refusals |= SETTLED if route.startswith("post /api/alerts/") else {}
     refusals |= NOTHING_TO_UNDO if route == "post /api/configure" else {}
     return refusals

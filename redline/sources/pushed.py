@@ -33,7 +33,7 @@ TOTAL_QUEUE_POINTS = 1_000_000  # points all sources together may have waiting
 LATE_AT_ONCE = 5_000  # late points that one turn of the loop stores: some 0.1 s
 OLD_A_MINUTE = 200_000  # points of a source that are not newer than its newest: each is looked up
 PERIOD_SAMPLE = 64  # first intervals between points, whose median is the period
-MAX_NAME_LENGTH = 200  # characters of a name
+MAX_NAME_LENGTH = 500  # characters of a name: a series of Kubernetes has some 400
 MAX_MARKS = 4  # combining marks in a row: more of them cover the lines around
 # Unicode's Default_Ignorable_Code_Point that are printable to Python, and the empty Braille cell
 INVISIBLE = re.compile(

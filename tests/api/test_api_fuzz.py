@@ -30,7 +30,7 @@ ENDLESS = "/api/stream/anomalies"  # its answer has no end
 ROUTES = [way.strip("`") for way, _ in routes_table().rows]
 WAYS = [route for route in ROUTES if route != f"GET {ENDLESS}"]
 NOBODY = "nobody"
-PUSHED = ("POST /api/submit", "POST /api/labels")
+PUSHED = ("POST /api/submit", "POST /api/v1/write", "POST /api/v2/write", "POST /api/labels")
 
 
 def may(role: str, route: str) -> bool:
@@ -83,6 +83,7 @@ def test_whatever_comes_is_answered_as_documented_and_never_above_the_role(
     schemathesis = pytest.importorskip(
         "schemathesis", reason="the extra `test` brings schemathesis"
     )
+    register_protobuf(schemathesis)
     headers = HOME | ({"Authorization": f"Bearer {secret(role)}"} if role != NOBODY else {})
     method, path = route.split()
     # the document itself needs a token that may read
@@ -108,6 +109,15 @@ def test_whatever_comes_is_answered_as_documented_and_never_above_the_role(
         ask()
     except Unsatisfiable:  # a route without parameters has nothing that does not fit
         assert mode == "negative"
+
+
+def register_protobuf(schemathesis):
+    """Have the bodies of remote write sent as the bytes that they are."""
+    from schemathesis.transport.serialization import serialize_binary
+
+    @schemathesis.serializer("application/x-protobuf")
+    def send_bytes(context, value):
+        return serialize_binary(value)
 
 
 def name_source(case, source):

@@ -86,7 +86,7 @@ def test_a_counter_is_its_rate_and_what_a_full_queue_refused_can_be_sent_again(
 
 
 def test_what_can_never_be_taken_is_named_and_the_rest_is_written(client, service):
-    odd = {"__name__": "odd", "name": "x" * 300}
+    odd = {"__name__": "odd", "name": "x" * 600}
     answer = sent(client, [(odd, samples((0, 1.0))), (LABELS, samples((0, 1.0)))])
     assert answer.status_code == 400 and answer.json()["written"] == 1
     assert answer.json()["errors"][0]["source"].startswith("odd{")

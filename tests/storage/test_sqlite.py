@@ -415,7 +415,7 @@ def test_a_full_queue_refuses_the_whole_and_loses_nothing(kept):
             (),
             "values: wanted one row of 1 to 1,000 features for each of 1 times; came the shape",
         ),
-        ("", [START], [1.0], (), "source: wanted a name of 1 to 200 printable characters; came ''"),
+        ("", [START], [1.0], (), "source: wanted a name of 1 to 500 printable characters; came ''"),
         ("a\nb", [START], [1.0], (), "source: wanted a name"),
         ("pump", [START], [[1.0, 2.0]], ("a", "a"), "values: wanted every feature once"),
         ("cpu", [START], [1.0], (), "source: wanted a source that programs push into; came 'cpu'"),

@@ -16,6 +16,7 @@ from redline.api.point_bodies import is_wide, parse_wide
 from redline.api.problems import Problem, field_error, json_answer
 from redline.api.service import COMMIT_TIMEOUT, Service
 from redline.sources.pushed import (
+    MAX_NAME_LENGTH,
     QueueFull,
     Receipt,
     SourceQuotaReached,
@@ -42,7 +43,12 @@ POINT_SCHEMA: dict[str, Any] = {
     "required": ["source", "time"],
     "additionalProperties": False,
     "properties": {
-        "source": {"type": "string", "minLength": 1, "maxLength": 200, "example": "oven"},
+        "source": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": MAX_NAME_LENGTH,
+            "example": "oven",
+        },
         "time": {
             "anyOf": [
                 {"type": "number"},

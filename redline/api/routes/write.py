@@ -21,9 +21,22 @@ from redline.sources.samples import SampleBatch, TimeRange
 MAX_ERRORS = 10  # refusals that an answer lists; all are counted in /api/status
 WRITTEN = "X-Prometheus-Remote-Write-Samples-Written"  # as version 2.0 of remote write asks for
 PROTOBUF_BODY: dict[str, Any] = {
-    "requestBody": {"required": True, "content": {"application/x-protobuf": {}}}
+    "requestBody": {
+        "required": True,
+        "content": {"application/x-protobuf": {"schema": {"type": "string", "format": "binary"}}},
+    }
 }
-LINES_BODY: dict[str, Any] = {"requestBody": {"required": True, "content": {"text/plain": {}}}}
+LINES_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "text/plain": {
+                "schema": {"type": "string"},
+                "example": "room,host=a temperature=20.5 1767571200000000000",
+            }
+        },
+    }
+}
 Precision = Annotated[Literal["ns", "us", "ms", "s"], Query(description="unit of the times")]
 
 

@@ -597,7 +597,11 @@
     Object.assign(el.dataset, { title: item.title, count: 1, step: item.step, stream: item.stream });
     el.append(Object.assign(document.createElement("i"), { className: `mark ${item.kind}` }), Object.assign(document.createElement("b"), { textContent: item.title }), Object.assign(document.createElement("span"), { textContent: item.text }));
     while (box.children.length >= 3) box.firstChild.remove();
+    if (!box.children.length) box.classList.toggle("apart", Boolean(document.querySelector("aside:hover, .lower:hover"))); // never where a person works
     box.append(el);
+    box.classList.add("settling"); // a click that was meant for what lies below goes there
+    clearTimeout(state.settling);
+    state.settling = setTimeout(() => box.classList.remove("settling"), 600);
     setTimeout(() => el.remove(), 6000);
   }
 

@@ -550,7 +550,10 @@ def view_end(move: str, query: ViewQuery, goto: Any) -> int | None:
     if move == "earlier":
         oldest = 0 if query.has_stored_past else query.feed.tape.first
         return max(query.end - half, oldest + half)
-    return query.end if move == "pause" else int(goto["step"]) + half
+    if move == "pause":
+        return query.end
+    # a view that ended at a step still to come would go on until it came
+    return min(int(goto["step"]) + half, query.track.end)
 
 
 def pick_threshold(query: ViewQuery, how: str, click: Any, by: str) -> float | None:

@@ -274,6 +274,17 @@ def test_pop_ups_are_three_at_most_and_the_bell_is_silent_until_clicked(
             break
     assert visitor.see(shown) >= 1
     assert visitor.see("document.querySelectorAll('#popups .popup').length") <= 3
+    visitor.page.hover("#stage > aside")
+    visitor.see("document.querySelectorAll('.popup').forEach(each => each.remove())")
+    for _ in range(6):
+        visitor.page.dispatch_event("#inject-point", "click")  # the pointer stays where it is
+        with suppress(AssertionError):
+            visitor.until(f"{shown} >= 1", 10)
+            break
+    assert visitor.see(
+        "document.querySelector('.popup').getBoundingClientRect().right"
+        " < document.querySelector('#stage > aside').getBoundingClientRect().left"
+    ), "not over the controls while the pointer is there"
     visitor.page.click("#popups .popup")
     visitor.until("eyes.text('status') === 'looking back'")
 

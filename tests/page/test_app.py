@@ -550,6 +550,7 @@ def test_looking_back_and_going_live(service, monitor):
     assert query.view_end("later", back, None) is None
     assert query.view_end("pause", back, None) is None
     assert query.view_end("pause", live, None) == 3_000
+    assert query.view_end("goto", live, {"step": 2_990}) == 3_000, "frozen, whatever comes"
     found = query.view_end("previous", live, None)
     score = live.track.read("score", 0, 3_000)[:, 0]
     assert score[found - 300] > live.settings.threshold

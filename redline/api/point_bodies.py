@@ -36,6 +36,7 @@ from redline.sources.samples import (
     ANY_TIME,
     INVALID_SERIES,
     MAX_REFUSALS,
+    NO_ROOM,
     SampleBatch,
     TimeRange,
     make_batch,
@@ -124,14 +125,19 @@ def batch_of_names(
 
 
 def new_source(name: str, directory: SeriesDirectory, refusals: list[SubmissionRefused]) -> int:
-    """Return the number of a source that is new to the directory."""
+    """Return the number of a source that is new to the directory.
+
+    One that is refused is not remembered, so that it is refused again when it comes again.
+    """
     try:
         validate_source_name(name, SINGLE_FEATURE)
+        number = directory.number(normal_name(name))
+        if number == NO_ROOM:
+            wanted = f"at most {directory.max_series:,} names of sources"
+            raise SubmissionRefused("source", wanted, f"another, {name!r}")
     except SubmissionRefused as refusal:
         if len(refusals) < MAX_REFUSALS:
             refusals.append(refusal)
-        number = INVALID_SERIES
-    else:
-        number = directory.number(normal_name(name))
+        return INVALID_SERIES
     directory.remember(directory.door("points"), name, number)
     return number

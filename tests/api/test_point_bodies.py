@@ -68,10 +68,15 @@ def test_which_bodies_are_wide():
 def test_a_name_that_is_not_allowed_is_left_out_and_counted():
     values = {"ok": 1, "": 2, "a\u200bb": 3, "wave": 4, "x" * 501: 5, " ok ": 6}
     directory = SeriesDirectory()
-    for refused in (4, 0):
+    for _ in range(2):  # the second time too
         batch = parse_wide({"time": NOW, "values": values}, directory)
         assert listed(batch, directory) == [("ok", NOW, 1.0), ("ok", NOW, 6.0)]
-        assert batch.left_out == {"invalid series": 4} and len(batch.refusals) == refused
+        assert batch.left_out == {"invalid series": 4} and len(batch.refusals) == 4
+    full = SeriesDirectory(max_series=1)
+    for _ in range(2):
+        batch = parse_wide({"time": NOW, "values": {"a": 1, "b": 2}}, full)
+        assert listed(batch, full) == [("a", NOW, 1.0)]
+        assert "at most 1 names" in str(batch.refusals[0])
 
 
 def test_a_time_out_of_range_is_counted():

@@ -6,4 +6,5 @@
 - `cohorts`: any detector, streams at the same phase together.
 - `history`: the ring buffers of times, values and scores.
 - `fleets`: the fleet itself, with either clock.
+- `stored`: what a store keeps of fleets, and the interface to it.
 """

@@ -195,22 +195,36 @@ class CohortDetector:
         number = self._split(columns)[0]
         self.cohorts[number].detector.state = {name: value.copy() for name, value in state.items()}
 
-    def snapshot(self, size: int) -> dict[str, Array]:
-        """Return copies of all cohorts."""
+    def copy_columns(self, columns: Array) -> dict[str, Array]:
+        """Return copies of the states of some streams, with their places among `columns`."""
+        place = np.full(len(self.home), -1)
+        place[columns] = np.arange(len(columns))
         arrays = {}
-        for number, cohort in enumerate(self.cohorts.values()):
-            arrays[f"{number}.columns"] = cohort.columns.copy()
+        for number, home in enumerate(np.unique(self.home[columns]).tolist()):
+            cohort = self.cohorts[home]
+            inside = np.flatnonzero(place[cohort.columns] >= 0)
+            arrays[f"{number}.columns"] = place[cohort.columns[inside]]
             arrays[f"{number}.floor"] = np.array(cohort.floor)
-            for name, value in (cohort.detector.state or {}).items():
-                arrays[f"{number}.state.{name}"] = value.copy()
+            state = cohort.detector.state
+            for name, value in (self.layout.take(state, inside) if state else {}).items():
+                arrays[f"{number}.state.{name}"] = value
         return arrays
 
-    def restore(self, arrays: dict[str, Array], size: int) -> None:
-        """Put back what `snapshot` returned.
+    def paste_columns(self, columns: Array, arrays: dict[str, Array]) -> None:
+        """Put back what `copy_columns` returned, into columns (n,) that have joined.
 
         Raises:
             ValueError: the arrays are of another detector or of other settings.
         """
+        cohorts = self._cohorts_of(arrays)
+        self.leave(columns)
+        for cohort in cohorts:
+            cohort.columns = columns[cohort.columns]
+            self._open(cohort)
+        self.merge()
+
+    def _cohorts_of(self, arrays: dict[str, Array]) -> list[Cohort]:
+        """Return the cohorts that were copied; ValueError if they are of another detector."""
         cohorts = []
         for number in range(sum(name.endswith(".columns") for name in arrays)):
             prefix = f"{number}.state."
@@ -226,11 +240,7 @@ class CohortDetector:
                 raise ValueError(f"wanted the states of {kind}, came other ones")
             cohort.detector.state = state or None
             cohorts.append(cohort)
-        self.cohorts = {}
-        self.home = np.full(size, -1)
-        self.row = np.zeros((3, size))
-        for cohort in cohorts:
-            self._open(cohort)
+        return cohorts
 
     @property
     def nbytes(self) -> int:

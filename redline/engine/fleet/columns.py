@@ -48,19 +48,18 @@ class ColumnArrays:
         for name, value in self.first.items():
             self.arrays[name][..., columns] = value
 
-    def copy(self, size: int) -> dict[str, Array]:
-        """Return copies of the first `size` columns."""
-        return {name: array[..., :size].copy() for name, array in self.arrays.items()}
+    def copy_of(self, columns: Array) -> dict[str, Array]:
+        """Return copies of some columns."""
+        return {name: np.array(array[..., columns]) for name, array in self.arrays.items()}
 
-    def fits(self, arrays: Mapping[str, Array], size: int) -> bool:
-        """Return whether these can be what `copy` of so many columns returned."""
+    def paste_at(self, columns: Array, arrays: Mapping[str, Array]) -> None:
+        """Put back what `copy_of` returned, into other columns (n,) perhaps; there must be room."""
+        for name, array in arrays.items():
+            self.arrays[name][..., columns] = array
+
+    def fits(self, arrays: Mapping[str, Array], count: int) -> bool:
+        """Return whether these can be what `copy_of` so many columns returned."""
         return arrays.keys() == self.arrays.keys() and all(
-            arrays[name].shape == (*value.shape[:-1], size) and arrays[name].dtype == value.dtype
+            arrays[name].shape == (*value.shape[:-1], count) and arrays[name].dtype == value.dtype
             for name, value in self.first.items()
         )
-
-    def paste(self, arrays: Mapping[str, Array], size: int) -> None:
-        """Put back what `copy` returned."""
-        self.grow(size)
-        for name, array in arrays.items():
-            self.arrays[name][..., :size] = array

@@ -20,7 +20,7 @@ from redline.engine.fleet.single_step import STEPPED, SingleStep, alarm_step, si
 from redline.engine.track import Track
 from redline.settings import Settings
 
-FLEET_FORMAT = 1  # of snapshots; another one is refused
+FLEET_FORMAT = 1  # of copied columns; another one is refused
 HISTORY_STEPS = 600  # steps at hand of each stream
 # points of one stream in one push; more are scored faster as a chunk of that stream alone
 LONG_RUN = 32
@@ -286,63 +286,73 @@ class Fleet(ABC):
         nothing = np.full(steps, np.nan)
         return Steps(nothing, values, nothing)
 
-    # The whole
+    # What a restart goes on from
 
-    def snapshot(self) -> dict[str, Array]:
-        """Return copies of all arrays by name: `restore` continues from them to the same bits."""
+    def copy_columns(self, columns: Any) -> dict[str, Array]:
+        """Return copies of what some streams (n,) remember; the steps at hand are left out.
+
+        Of streams whose start is still checked the first values are there.
+        """
+        chosen = self._live(columns)
         parts = {
-            "detector": self.detector.snapshot(self.size),
-            "alarm": self.alarm.columns.copy(self.size),
-            "counters": self.counters.copy(self.size),
-            "history": self.history.copy(self.size),
+            "detector": self.detector.copy_columns(chosen),
+            "alarm": self.alarm.columns.copy_of(chosen),
+            "counters": self.counters.copy_of(chosen),
         }
         arrays = {f"{part}.{name}": a for part, own in parts.items() for name, a in own.items()}
         return arrays | {
             "header": np.array(json.dumps(self._header())),
-            "floors": self.floors[: self.size].copy(),
+            "floors": self.floors[chosen],
+            "early": self._early_values(chosen),
         }
 
+    def _early_values(self, columns: Array) -> Array:
+        """Return the first values of streams (n,) in a start, (steps, n); NaN for all others."""
+        if self.detector.own_start:
+            return np.zeros((0, len(columns)))
+        steps = self.counters["step"][columns]
+        steps = np.where(steps < START_STEPS, steps, 0)
+        early = np.full((int(steps.max(initial=0)), len(columns)), np.nan)
+        for taken in np.unique(steps[steps > 0]).tolist():
+            same = np.flatnonzero(steps == taken)
+            early[:taken, same] = self.history.newest_values(columns[same], taken, taken)
+        return early
+
+    def paste_columns(self, columns: Any, arrays: Mapping[str, Array]) -> None:
+        """Give streams (n,) that have just joined what `copy_columns` returned.
+
+        Raises:
+            ValueError: the arrays are of another fleet; the streams are as they joined then.
+        """
+        chosen = self._live(columns)
+        came = json.loads(str(arrays["header"]))
+        if came != self._header():
+            raise ValueError(f"wanted states of {self._header()}, came those of {came}")
+        parts: dict[str, dict[str, Array]] = {}
+        for name, value in arrays.items():
+            part, _, own = name.partition(".")
+            parts.setdefault(part, {})[own] = value
+        for name, part in (("alarm", self.alarm.columns), ("counters", self.counters)):
+            if not part.fits(parts.get(name, {}), len(chosen)):
+                raise ValueError(f"wanted the {name} of {len(chosen)} streams, came other arrays")
+        self.detector.paste_columns(chosen, parts.get("detector", {}))
+        self.alarm.columns.paste_at(chosen, parts["alarm"])
+        self.counters.paste_at(chosen, parts["counters"])
+        self.floors[chosen] = arrays["floors"]
+        steps = self.counters["step"][chosen]
+        self.counters["since"][chosen] = steps
+        early = arrays["early"]
+        for taken in np.unique(steps[steps <= len(early)]).tolist():
+            same = np.flatnonzero(steps == taken)
+            self.history.keep_values(chosen[same], early[:taken, same], taken)
+
     def _header(self) -> dict[str, Any]:
-        """Return what a snapshot must share with the fleet that restores it."""
+        """Return what states must share with the fleet that goes on from them."""
         return {
             "format": [FLEET_FORMAT, STATE_FORMAT],
             "clock": self.clock,
             "settings": [*self.settings.key],
-            "capacity": self.capacity,
         }
-
-    def restore(self, arrays: Mapping[str, Array]) -> None:
-        """Put back what `snapshot` returned, into a new fleet under the same settings.
-
-        Raises:
-            ValueError: the arrays are of another fleet; use a new fleet then.
-        """
-        came = json.loads(str(arrays["header"]))
-        if came != self._header():
-            raise ValueError(f"wanted a snapshot of {self._header()}, came one of {came}")
-        parts: dict[str, dict[str, Array]] = {
-            part: {
-                name.removeprefix(f"{part}."): value
-                for name, value in arrays.items()
-                if name.startswith(f"{part}.")
-            }
-            for part in ("detector", "alarm", "counters", "history")
-        }
-        size = len(arrays["floors"])
-        own: dict[str, ColumnArrays | FleetHistory] = {
-            "alarm": self.alarm.columns,
-            "counters": self.counters,
-            "history": self.history,
-        }
-        for name, part in own.items():
-            if not part.fits(parts[name], size):
-                raise ValueError(f"wanted the {name} of {size} streams, came other arrays")
-        self.detector.restore(parts["detector"], size)
-        self.size = size
-        self._grow()
-        for name, part in own.items():
-            part.paste(parts[name], size)
-        self.floors[:size] = arrays["floors"]
 
 
 class SequenceFleet(Fleet):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -85,6 +84,11 @@ class FleetHistory(ABC):
             self.arrays["score"][rows, column].astype(np.float64),
         )
 
+    def keep_values(self, columns: Array, values: Array, steps: int) -> None:
+        """Keep the last values, (count, n), of streams that took `steps`, and nothing else."""
+        rows = self.newest_rows(len(values), steps)
+        self.arrays["value"][rows[:, None], columns] = values
+
     def replace(self, column: int, newest: Steps, steps: int) -> None:
         """Keep these as the newest steps of a stream that took `steps`, at most `capacity`."""
         newest = Steps(*(column[-self.capacity :] for column in newest))
@@ -92,26 +96,6 @@ class FleetHistory(ABC):
         self.keep_times(rows, column, newest.time)
         self.arrays["value"][rows, column] = newest.value
         self.arrays["score"][rows, column] = newest.score
-
-    def copy(self, size: int) -> dict[str, Array]:
-        """Return copies of the first `size` columns."""
-        return {
-            name: array[:, :size].copy() if array.ndim == 2 else array.copy()
-            for name, array in self.arrays.items()
-        }
-
-    def fits(self, arrays: Mapping[str, Array], size: int) -> bool:
-        """Return whether these can be what `copy` of so many columns returned."""
-        return arrays.keys() == self.arrays.keys() and all(
-            arrays[name].dtype == own.dtype
-            and arrays[name].shape == (self.capacity, size)[: own.ndim]
-            for name, own in self.arrays.items()
-        )
-
-    def paste(self, arrays: Mapping[str, Array], size: int) -> None:
-        """Put back what `copy` returned; there must be room."""
-        for name, array in arrays.items():
-            self.arrays[name][(slice(None), slice(size))[: array.ndim]] = array
 
     @property
     def nbytes(self) -> int:

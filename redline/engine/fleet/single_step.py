@@ -125,19 +125,19 @@ class SingleStep(SharedState, Expecting):
     def expect_step(self, x: Array, chosen: Selection) -> tuple[Array, Array]:
         """Return (centre, spread), as `expect` for one step, then learn x; all (n,)."""
 
-    def snapshot(self, size: int) -> dict[str, Array]:
-        """Return copies of the arrays of the first `size` columns."""
-        return self.columns.copy(size)
+    def copy_columns(self, columns: Array) -> dict[str, Array]:
+        """Return copies of the states of some streams."""
+        return self.columns.copy_of(columns)
 
-    def restore(self, arrays: dict[str, Array], size: int) -> None:
-        """Put back what `snapshot` returned.
+    def paste_columns(self, columns: Array, arrays: dict[str, Array]) -> None:
+        """Put back what `copy_columns` returned, into columns (n,) that have joined.
 
         Raises:
             ValueError: the arrays are of another detector or of other settings.
         """
-        if not self.columns.fits(arrays, size):
+        if not self.columns.fits(arrays, len(columns)):
             raise ValueError(f"wanted the columns of {type(self.alone).__name__}, came other ones")
-        self.columns.paste(arrays, size)
+        self.columns.paste_at(columns, arrays)
 
     @property
     def nbytes(self) -> int:

@@ -25,6 +25,7 @@ from redline.engine.results import (
     StreamInfo,
     log,
 )
+from redline.engine.runs import Run, follow_run
 from redline.engine.tape import BUFFER_STEPS, Tape, split_chunk
 from redline.engine.track import Track
 from redline.settings import Settings
@@ -213,9 +214,11 @@ class Feed:
         above = score > self.applied.threshold  # (n,) bool
         time = self.tape.read("time", track.end - len(score), track.end)[:, 0]
         muted = self.maintenance.covering(self.name, time)
-        found = self._collect_anomalies(track, above, score, alarm, muted) if above.any() else []
-        self.run = self.run if above[-1] else 0
-        self.held = self.held and bool(self.run)
+        found = []
+        if above.any():
+            found = self._collect_anomalies(track, above, score, alarm, muted)
+        else:
+            self.run, self.held = Run()
         self._emit(score, alarm, found, muted=muted)
 
     def _collect_anomalies(
@@ -228,8 +231,7 @@ class Feed:
     ) -> list[Anomaly]:
         """Count and remember the steps that are `above`, of the newest steps (n,) of the track.
 
-        None of the steps that are `muted` (n,) is an alarm. Where the run of anomalous steps goes
-        on after them, the first step that is not muted is the alarm that was held back.
+        None of the steps that are `muted` (n,) is an alarm.
         """
         threshold = self.applied.threshold
         end = track.end
@@ -239,13 +241,11 @@ class Feed:
         assert parts is not None
         x = self.tape.read("x", first, end)
         time = self.tape.read("time", first, end)[:, 0]
+        found = follow_run(above, alarm > threshold, muted, Run(self.run, self.held))
+        self.run, self.held = found.after
         anomalies = []
-        for i in np.flatnonzero(above).tolist():
+        for i, run, is_alarm in zip(found.rows, found.length, found.alarm):
             feature = int(np.nanargmax(parts[i]))
-            self.run = self.run + 1 if i == 0 or above[i - 1] else 1
-            due = bool(alarm[i] > threshold) or (self.held and self.run > 1)
-            self.held = due and muted is not None and bool(muted[i])
-            is_alarm = due and not self.held
             self.anomalies += 1
             self.alarms += is_alarm
             anomalies.append(
@@ -259,7 +259,7 @@ class Feed:
                     high=np.nan if high is None else float(high[i, feature]),
                     score=float(score[i]),
                     threshold=threshold,
-                    run=self.run,
+                    run=run,
                     alarm=is_alarm,
                     id=self.next_id(),
                 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 
+from redline.engine.fleet.stored import FleetCommit
 from redline.engine.results import Batch, Failure, ResultStore, log_failure
 
 MAX_COMMIT_DELAY = 1.0  # seconds that a batch which is not urgent may wait for others
@@ -21,6 +22,7 @@ class Outbox:
     def __init__(self, store: ResultStore | None) -> None:
         self.store = store
         self.waiting: deque[Batch] = deque()
+        self.fleets: deque[FleetCommit] = deque()  # committed with the batches that wait by then
         self.lock = threading.Lock()
         self.trouble: Failure | None = None
         self.failing_since = 0.0  # monotonic seconds
@@ -35,6 +37,10 @@ class Outbox:
         with self.lock:
             self.waiting.append(batch)
 
+    def enqueue_fleet(self, commit: FleetCommit) -> None:
+        """Add what the fleets store; for the thread that calls `flush`."""
+        self.fleets.append(commit)
+
     def flush(self, now: float, force: bool = False) -> tuple[list[Batch], list[Batch]]:
         """Commit the waiting batches when they are due.
 
@@ -46,15 +52,17 @@ class Outbox:
             The batches that are durable now, and those that listeners should get.
         """
         batches = list(self.waiting)
-        if not batches or not (force or self._is_due(batches, now)):
+        fleets = list(self.fleets)
+        if not (batches or fleets) or not (force or self._is_due(batches, now)):
             return [], []
         try:
             if self.store:
-                self.store.commit(batches)
+                self.store.commit(batches, fleets=fleets)
         except Exception as error:  # noqa: BLE001  logged, shown and tried again: the loop goes on
             return [], self._fail(error, now)
         for _ in batches:
             self.waiting.popleft()
+        self.fleets.clear()
         unpublished = batches[self.published :]
         self.published = 0
         self.trouble = None
@@ -64,7 +72,8 @@ class Outbox:
 
     def _is_due(self, batches: list[Batch], now: float) -> bool:
         overdue = now - self.committed >= MAX_COMMIT_DELAY
-        return now >= self.retry and (overdue or any(batch.urgent for batch in batches))
+        urgent = bool(self.fleets) or any(batch.urgent for batch in batches)
+        return now >= self.retry and (overdue or urgent)
 
     def _fail(self, error: Exception, now: float) -> list[Batch]:
         """Note a failed commit; return the batches that listeners should get without it."""

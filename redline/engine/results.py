@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import numpy as np
 
+from redline.engine.fleet.stored import FleetCommit
 from redline.engine.wording import anomaly_reason, severity, severity_index
 from redline.settings import Settings
 from streams import Chunk
@@ -114,6 +115,7 @@ class Batch(NamedTuple):
     title: str = ""
     period: float = 1.0  # seconds per step
     muted: np.ndarray | None = None  # (n,) bool, steps in a maintenance window; None = none is
+    stored_apart: bool = False  # whether a fleet stores points and position: only anomalies are new
 
     @property
     def end(self) -> int:
@@ -122,7 +124,7 @@ class Batch(NamedTuple):
     @property
     def urgent(self) -> bool:
         """Whether its commit must not wait: points to acknowledge, anomalies, new settings."""
-        no_steps = not len(self.time)
+        no_steps = not len(self.time) and not self.stored_apart
         return bool(self.anomalies or self.late or self.snapshot or no_steps or self.stores_points)
 
     @property
@@ -165,8 +167,8 @@ class ResultStore(ABC):
     """
 
     @abstractmethod
-    def commit(self, batches: Sequence[Batch]) -> None:
-        """Store batches in one transaction: all of it or nothing."""
+    def commit(self, batches: Sequence[Batch], *, fleets: Sequence[FleetCommit] = ()) -> None:
+        """Store batches, and what fleets add, in one transaction: all of it or nothing."""
 
     @abstractmethod
     def load_stream(self, name: str) -> RestoredStream | None:

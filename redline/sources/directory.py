@@ -107,6 +107,18 @@ class SeriesDirectory:
             self.numbers[text] = number
             return number
 
+    def load(self, series: Iterable[tuple[int, str]]) -> None:
+        """Enter stored series (number, canonical text) into an empty directory.
+
+        Numbers that are not among them are not given away.
+        """
+        with self.lock:
+            for number, text in sorted(series):
+                self.texts += [None] * (number - len(self.texts))
+                self.texts.append(text)
+                self.numbers[text] = number
+                self.text_bytes += len(text.encode(errors="replace")) + TEXT_OVERHEAD
+
     def remember(self, door: Door, raw: Any, number: int) -> None:
         """Enter a raw form (bytes or text) into a door with its number, or with a reason.
 

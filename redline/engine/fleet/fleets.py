@@ -227,6 +227,14 @@ class Fleet(ABC):
         count = min(steps - int(self.counters["since"][column]), self.capacity)
         return self.history.read(column, count, steps)
 
+    def has_times(self, columns: Any, times: Array) -> Array:
+        """Return whether streams took a step at hand at exactly a time, all (n,)."""
+        chosen = self._live(columns)
+        steps = self.counters["step"][chosen]
+        kept = np.minimum(steps - self.counters["since"][chosen], self.capacity)
+        found: Array = self.history.find_times(chosen, times, steps, kept)
+        return found
+
     def copy_state(self, column: int) -> State:
         """Return what a track of this stream alone would remember, for `Track.load_state`."""
         columns = self._live(column)
@@ -332,8 +340,9 @@ class Fleet(ABC):
         for name, value in arrays.items():
             part, _, own = name.partition(".")
             parts.setdefault(part, {})[own] = value
-        for name, part in (("alarm", self.alarm.columns), ("counters", self.counters)):
-            if not part.fits(parts.get(name, {}), len(chosen)):
+        own = {"alarm": self.alarm.columns, "counters": self.counters}
+        for name, columns in own.items():
+            if not columns.fits(parts.get(name, {}), len(chosen)):
                 raise ValueError(f"wanted the {name} of {len(chosen)} streams, came other arrays")
         self.detector.paste_columns(chosen, parts.get("detector", {}))
         self.alarm.columns.paste_at(chosen, parts["alarm"])

@@ -84,6 +84,14 @@ class FleetHistory(ABC):
             self.arrays["score"][rows, column].astype(np.float64),
         )
 
+    def find_times(self, columns: Array, times: Array, steps: Array, kept: Array) -> Array:
+        """Return whether one of the last `kept` steps of streams had exactly a time, all (n,)."""
+        known = self.arrays["time"]
+        known = known[:, columns] if known.ndim == 2 else known[:, None]
+        taken = steps if self.arrays["time"].ndim == 2 else self.newest_rows(1, 0)[0] + 1
+        age = (taken - 1 - np.arange(self.capacity)[:, None]) % self.capacity  # in steps
+        return np.asarray(((known == times) & (age < kept)).any(axis=0))
+
     def keep_values(self, columns: Array, values: Array, steps: int) -> None:
         """Keep the last values, (count, n), of streams that took `steps`, and nothing else."""
         rows = self.newest_rows(len(values), steps)

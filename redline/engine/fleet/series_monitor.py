@@ -1,0 +1,628 @@
+"""The series monitor: takes samples of any series, scores them in fleets, and commits them."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time as clocks
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import NamedTuple
+
+import numpy as np
+
+from redline.detection.arrays import Array
+from redline.engine.fleet.fleets import ScoredSteps, SequenceFleet
+from redline.engine.fleet.history import Steps
+from redline.engine.fleet.intake import (
+    FRESH,
+    LATE,
+    REPEATED,
+    SeriesIntake,
+    SeriesSubmission,
+    Turn,
+    fail_receipt,
+    find_fresh,
+    first_of_each,
+    resolve_receipt,
+)
+from redline.engine.fleet.roster import Roster
+from redline.engine.fleet.stored import (
+    ALARM_FLAG,
+    ANOMALY_FLAG,
+    LATE_STEP,
+    ColumnStates,
+    FleetCommit,
+    SeriesRecord,
+    SeriesSteps,
+    SeriesStore,
+)
+from redline.engine.maintenance import MaintenanceWindows
+from redline.engine.outbox import Outbox
+from redline.engine.results import Anomaly, Batch, log
+from redline.engine.runs import Run, RunSteps, follow_run
+from redline.engine.track import Track
+from redline.settings import Settings
+from redline.sources.directory import SeriesDirectory
+from redline.sources.pushed import OLD_A_MINUTE, QueueBudget, QueueFull, Receipt
+
+TURN_POINTS = 200_000  # samples that one turn takes
+TILE = 2_048  # columns of a fleet whose states are stored together
+STATES_EVERY = 100  # steps of a series, on average, between two of its stored states
+TIMES_AT_ONCE = 1_024  # series whose times at hand are compared at once
+SERIES_ORIGIN = '{"kind": "series"}'
+SERIES_NAMES = ("value",)
+Followed = Callable[[], Sequence[str]]
+
+
+class SeriesSummary(NamedTuple):
+    """What is known of a series without reading its past."""
+
+    number: int
+    name: str
+    settings: Settings
+    steps: int  # scored, ever
+    points: int
+    anomalies: int
+    alarms: int
+    newest: float  # seconds since the Unix epoch, of the newest scored sample
+
+
+class ReportedSteps(NamedTuple):
+    """The newest steps of one series that something follows, all (n,)."""
+
+    number: int
+    batch: Batch
+    scored: ScoredSteps
+
+
+class SeriesMonitor:
+    """The series of all doors: their queue, their fleets, and what is stored of them.
+
+    `submit` and the readers are for any thread; all else is for the thread of the loop.
+    """
+
+    def __init__(
+        self,
+        directory: SeriesDirectory,
+        outbox: Outbox,
+        store: SeriesStore | None = None,
+        budget: QueueBudget | None = None,
+        maintenance: MaintenanceWindows | None = None,
+        next_id: Callable[[], int] | None = None,
+        settings: Settings = Settings(),  # noqa: B008
+    ) -> None:
+        """Make a monitor without series; `restore` puts back those of the store.
+
+        Args:
+            directory: the numbers of the series.
+            outbox: where what is found is put, to be committed.
+            store: where series are kept; None = nowhere.
+            budget: the queue space shared with other sources.
+            maintenance: the windows in which no step is an alarm.
+            next_id: returns the ids of anomalies.
+            settings: of a new series.
+        """
+        self.directory = directory
+        self.outbox = outbox
+        self.store = store
+        self.maintenance = maintenance or MaintenanceWindows()
+        self.next_id = next_id or itertools.count(1).__next__
+        self.settings = settings
+        self.intake = SeriesIntake(budget or QueueBudget())
+        self.roster = Roster()
+        self.counts: Counter[str] = Counter()  # samples that were repeated or late
+        self.held: set[int] = set()  # series with an alarm held back by a maintenance window
+        # names of series of which every step is reported, such as those with an open incident
+        self.followed: Followed = tuple
+        self.watchers: dict[int, Callable[[ReportedSteps], None]] = {}  # by series
+        self.creators: dict[int, str] = {}  # of those that named one
+        # submissions whose points are not committed yet, with the kinds of these
+        self.uncommitted: list[tuple[SeriesSubmission, Array]] = []
+        self.records: list[SeriesRecord] = []  # to be stored
+        self.changes: deque[tuple[int, Settings]] = deque()  # settings to be applied
+        self.removals: deque[tuple[int, Future[None]]] = deque()
+        self.removing: list[tuple[int, Future[None]]] = []  # until the commit
+        self.tiles: set[tuple[int, int]] = set()  # of which states are stored
+        self.due_tiles: deque[tuple[int, int]] = deque()  # whose states are stored next
+        self.owed_states = 0.0  # series whose states are due
+        self.old_allowance = (float(OLD_A_MINUTE), clocks.monotonic())
+        self.lock = threading.Lock()
+
+    # --- for any thread
+
+    def submit(self, series: Array, time: Array, value: Array, creator: str = "") -> Receipt:
+        """Queue samples, all (n,) and n > 0; the receipt resolves when they are committed.
+
+        Args:
+            series: int64, numbers of the directory.
+            time: seconds since the Unix epoch.
+            value: NaN = missing.
+            creator: the client.
+
+        Raises:
+            QueueFull: they do not fit; the same can be sent again later.
+        """
+        known = self.roster.knows(series)
+        newest = self.roster["newest"]
+        old = int(np.count_nonzero(time[known] <= newest[series[known]]))
+        self._refuse_many_old(old)
+        return self.intake.submit(series, time, value, creator)
+
+    def _refuse_many_old(self, old: int) -> None:
+        """Refuse samples with too many old ones for the last minute: each is looked up."""
+        with self.lock:
+            left, then = self.old_allowance
+            now = clocks.monotonic()
+            left = min(float(OLD_A_MINUTE), left + (now - then) * OLD_A_MINUTE / 60)
+            if old > left:
+                self.old_allowance = (left, now)
+                wanted = f"at most {OLD_A_MINUTE:,} late or repeated points in a minute"
+                raise QueueFull("points", wanted, f"{old:,} more; send again later")
+            self.old_allowance = (left - old, now)
+
+    def apply(self, number: int, settings: Settings) -> None:
+        """Have settings applied to a series by the loop."""
+        self.changes.append((number, settings))
+
+    def remove(self, number: int) -> Future[None]:
+        """Have a series removed by the loop, with its history; the future resolves with the commit.
+
+        Samples of it that wait are dropped.
+        """
+        removed: Future[None] = Future()
+        self.removals.append((number, removed))
+        return removed
+
+    def find(self, name: str) -> int | None:
+        """Return the number of a series that is in a fleet; None = there is none."""
+        number = self.directory.numbers.get(name)
+        if number is None or not self.roster.knows(np.array([number]))[0]:
+            return None
+        return number
+
+    def summary(self, number: int) -> SeriesSummary:
+        """Return what is known of a series; KeyError where it is in no fleet."""
+        fleet, column = self.roster.fleet_of(number)
+        counters = fleet.counters
+        return SeriesSummary(
+            number,
+            self.directory.texts[number] or "",
+            fleet.settings,
+            steps=int(counters["step"][column] + self.roster["offset"][number]),
+            points=int(counters["points"][column]),
+            anomalies=int(counters["anomalies"][column]),
+            alarms=int(counters["alarms"][column]),
+            newest=float(self.roster["newest"][number]),
+        )
+
+    # --- the turns of the loop
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `process` has something to do."""
+        return bool(self.intake.queue or self.changes or self.removals)
+
+    def process(self) -> None:
+        """Score one turn of what waits, and put it into the outbox."""
+        removed = self._remove_series()
+        changed = self._apply_changes()
+        turn = self.intake.take(TURN_POINTS)
+        steps: list[SeriesSteps] = []
+        if turn is not None:
+            kinds = self._sort_turn(turn)
+            steps = self._score_turn(turn, kinds)
+            cuts = np.cumsum([len(each.series) for each in turn.submissions])[:-1]
+            self.uncommitted += zip(turn.submissions, np.split(kinds, cuts))
+        if steps or removed or changed or self.records:
+            points = sum(len(each.series) for each in steps)
+            states = self._due_states(points, changed) if self.store else []
+            self.outbox.enqueue_fleet(
+                FleetCommit(join_steps(steps), tuple(self.records), removed, states)
+            )
+            self.records = []
+
+    def settle(self) -> None:
+        """Resolve the receipts of what is committed now."""
+        for submission, kinds in self.uncommitted:
+            resolve_receipt(submission.receipt, kinds)
+        self.uncommitted = []
+        for number, removed in self.removing:
+            self.directory.remove([number])
+            if removed.set_running_or_notify_cancel():
+                removed.set_result(None)
+        self.removing = []
+
+    def abandon(self, error: BaseException) -> None:
+        """Fail every receipt that is not resolved: its samples are not acknowledged."""
+        self.intake.abandon(error)
+        for submission, _ in self.uncommitted:
+            fail_receipt(submission.receipt, error)
+        self.uncommitted = []
+
+    def _sort_turn(self, turn: Turn) -> Array:
+        """Return the kind of each sample (n,): FRESH, REPEATED or LATE."""
+        self.roster.make_room(turn.series)
+        fresh = find_fresh(turn.series, turn.time, self.roster["newest"])
+        kinds = np.where(fresh, FRESH, LATE)
+        old = np.flatnonzero(~fresh)
+        if len(old):
+            # the first of its series at its time, in this turn
+            old = old[first_of_each(turn.series, turn.time)[old]]
+            known = self._has_points(turn.series[old], turn.time[old])
+            kinds[~fresh] = REPEATED
+            kinds[old[~known]] = LATE
+            self.counts.update(late=int(np.count_nonzero(~known)))
+            self.counts.update(repeated=int(np.count_nonzero(kinds == REPEATED)))
+        return kinds
+
+    def _has_points(self, series: Array, time: Array) -> Array:
+        """Return whether each series has a point at a time already, all (n,)."""
+        known = np.asarray(time == self.roster["newest"][series])
+        for place, fleet in enumerate(self.roster.fleets):
+            rows = np.flatnonzero(~known & (self.roster["fleet"][series] == place))
+            for i in range(0, len(rows), TIMES_AT_ONCE):
+                part = rows[i : i + TIMES_AT_ONCE]
+                columns = self.roster["column"][series[part]]
+                known[part] = fleet.has_times(columns, time[part])
+        rest = np.flatnonzero(~known)
+        if len(rest) and self.store is not None:
+            known[rest] = self.store.match_series(series[rest], time[rest])
+        return known
+
+    def _score_turn(self, turn: Turn, kinds: Array) -> list[SeriesSteps]:
+        """Score the fresh samples and return them, and the late ones, as they are stored."""
+        rows = np.flatnonzero(kinds == FRESH)
+        self._join_new(turn, rows)
+        self._mark_followed()
+        home = self.roster["fleet"][turn.series[rows]]
+        found = []
+        for place in np.unique(home).tolist():
+            own = rows[home == place] if len(self.roster.fleets) > 1 else rows
+            steps = self._push(place, turn.series[own], turn.time[own], turn.value[own])
+            found.append(steps)
+        self.roster["newest"][turn.series[rows]] = turn.time[rows]  # the last of each is the newest
+        late = np.flatnonzero(kinds == LATE)
+        if len(late):
+            found.append(late_steps(turn.series[late], turn.time[late], turn.value[late]))
+        return found
+
+    def _join_new(self, turn: Turn, rows: Array) -> None:
+        """Put the series that are in no fleet yet into one."""
+        away = rows[self.roster["fleet"][turn.series[rows]] < 0]
+        if not len(away):
+            return
+        numbers, first = np.unique(turn.series[away], return_index=True)
+        self.roster.join(numbers, self.settings)
+        self.roster["offset"][numbers] = 0
+        opened = clocks.time()
+        for number, row in zip(numbers.tolist(), away[first].tolist()):
+            creator = turn.submissions[turn.owner[row]].creator
+            if creator:
+                self.creators[number] = creator
+            name = self.directory.texts[number] or ""
+            self.records.append(SeriesRecord(number, name, self.settings, creator, opened))
+
+    def _mark_followed(self) -> None:
+        """Mark the series of which every step is reported."""
+        numbers = self.directory.numbers
+        wanted = [numbers[name] for name in self.followed() if name in numbers]
+        wanted += self.watchers
+        shown = self.roster["shown"]
+        shown[:] = False
+        shown[[number for number in wanted if number < self.roster.size]] = True
+
+    def _push(self, place: int, series: Array, time: Array, value: Array) -> SeriesSteps:
+        """Score samples (n,) of series of one fleet, and report what is to be followed."""
+        fleet = self.roster.fleets[place]
+        columns = self.roster["column"][series]
+        before = {name: fleet.counters[name].copy() for name in ("run", "anomalies")}
+        scored = fleet.push(columns, time, value)
+        flags = scored.anomaly * ANOMALY_FLAG + scored.alarm * ALARM_FLAG
+        step = scored.step + self.roster["offset"][series]
+        wanted = scored.anomaly | self.roster["shown"][series]
+        if wanted.any():
+            chosen = np.zeros(self.roster.size, bool)
+            chosen[series[wanted]] = True
+            rows = np.flatnonzero(chosen[series])
+            rows = rows[np.argsort(series[rows], kind="stable")]
+            cuts = np.flatnonzero(np.diff(series[rows])) + 1
+            for own in np.split(rows, cuts):
+                number = int(series[own[0]])
+                part = ScoredSteps(*(column[own] for column in scored))
+                part = part._replace(step=step[own])
+                column = int(part.column[0])
+                counted = int(before["anomalies"][column])
+                alarm = self._report(fleet, number, part, int(before["run"][column]), counted)
+                flags[own] = part.anomaly * ANOMALY_FLAG + alarm * ALARM_FLAG
+        return SeriesSteps(series, step, time, value, scored.score, flags.astype(np.uint8))
+
+    def _report(
+        self, fleet: SequenceFleet, number: int, steps: ScoredSteps, run: int, counted: int
+    ) -> Array:
+        """Put the newest steps of one series into the outbox; return which are alarms, (n,) bool.
+
+        Args:
+            fleet: its fleet.
+            number: of the series.
+            steps: with the steps of the series.
+            run: its anomalous steps in a row before them.
+            counted: its anomalies before them.
+        """
+        name = self.directory.texts[number] or ""
+        muted = self.maintenance.covering(name, steps.time)
+        found = follow_run(steps.anomaly, steps.alarm, muted, Run(run, number in self.held))
+        if found.after.held:
+            self.held.add(number)
+        else:
+            self.held.discard(number)
+        alarm = np.zeros(len(steps.step), bool)
+        alarm[found.rows] = found.alarm
+        column = int(steps.column[0])
+        fleet.counters["alarms"][column] += np.count_nonzero(alarm) - np.count_nonzero(steps.alarm)
+        anomalies = self._anomalies(fleet.settings, steps, found, counted)
+        batch = series_batch(name, fleet.settings, steps, anomalies, muted)
+        self.outbox.enqueue(batch)
+        watcher = self.watchers.get(number)
+        if watcher is not None:
+            watcher(ReportedSteps(number, batch, steps))
+        return alarm
+
+    def _anomalies(
+        self, settings: Settings, steps: ScoredSteps, found: RunSteps, counted: int
+    ) -> list[Anomaly]:
+        """Return the anomalies among the newest steps of one series."""
+        reach = settings.threshold * steps.spread
+        low = steps.centre - reach
+        high = steps.centre + reach
+        return [
+            Anomaly(
+                number=counted + i + 1,
+                step=int(steps.step[row]),
+                time=float(steps.time[row]),
+                feature=0,
+                value=float(steps.value[row]),
+                low=float(low[row]),
+                high=float(high[row]),
+                score=float(steps.score[row]),
+                threshold=settings.threshold,
+                run=found.length[i],
+                alarm=found.alarm[i],
+                id=self.next_id(),
+            )
+            for i, row in enumerate(found.rows)
+        ]
+
+    # --- settings and removals
+
+    def _apply_changes(self) -> list[int]:
+        """Apply settings that were asked for; return the series that moved."""
+        moved = []
+        for _ in range(len(self.changes)):
+            number, settings = self.changes.popleft()
+            try:
+                fleet, column = self.roster.fleet_of(number)
+            except KeyError:  # it was removed
+                continue
+            if settings != fleet.settings:
+                self._move(number, fleet, column, settings)
+                moved.append(number)
+        return moved
+
+    def _move(self, number: int, fleet: SequenceFleet, column: int, settings: Settings) -> None:
+        """Move a series to the fleet under other settings.
+
+        Under another threshold alone it keeps its state; else it learns from the steps at hand.
+        """
+        newest = self.read_steps(number)
+        counts = {name: fleet.counters[name][column] for name in ("points", "anomalies", "alarms")}
+        counts["last_time"] = fleet.counters["last_time"][column]
+        total = int(fleet.counters["step"][column] + self.roster["offset"][number])
+        if settings.key == fleet.settings.key:
+            state = fleet.copy_state(column)
+        else:
+            track = Track(settings, (float(fleet.floors[column]),), 0)
+            track.advance(newest.value[:, None])
+            state = track.copy_state()
+        floor = float(fleet.floors[column])
+        self.roster.leave(number)
+        own = int(self.roster.join(np.array([number]), settings)[0])
+        target, _ = self.roster.fleet_of(number)
+        target.floors[own] = floor
+        target.adopt(own, state, newest, counts)
+        self.roster["offset"][number] = total - int(target.counters["step"][own])
+        name = self.directory.texts[number] or ""
+        self.records.append(SeriesRecord(number, name, settings, self.creators.get(number, "")))
+
+    def _remove_series(self) -> list[int]:
+        """Take the series out of their fleets that were asked to be removed; return them."""
+        removed = []
+        for _ in range(len(self.removals)):
+            number, asked = self.removals.popleft()
+            self.roster.leave(number)
+            self.roster["newest"][number] = -np.inf
+            self.held.discard(number)
+            self.removing.append((number, asked))
+            removed.append(number)
+        return removed
+
+    def read_steps(self, number: int) -> Steps:
+        """Return the newest steps of a series: those at hand, or stored ones after a restart."""
+        fleet, column = self.roster.fleet_of(number)
+        newest = fleet.read_history(column)
+        total = int(fleet.counters["step"][column] + self.roster["offset"][number])
+        if self.store is None or len(newest.value) >= min(total, fleet.capacity):
+            return newest
+        stored = self.store.read_series(number, None, None, fleet.capacity)
+        stored = stored.pick((stored.step >= 0) & (stored.step < total - len(newest.value)))
+        stored = stored.pick(slice(-(fleet.capacity - len(newest.value)), None))
+        parts = zip((stored.time, stored.value, stored.score), newest)
+        return Steps(*(np.concatenate(pair) for pair in parts))
+
+    # --- what a restart goes on from
+
+    def _due_states(self, points: int, moved: Sequence[int]) -> list[ColumnStates]:
+        """Return the states of some tiles; each series has its turn every STATES_EVERY steps.
+
+        Those of a tile that is not stored yet, or that a series moved to, are due at once.
+        """
+        due = set(self.roster.tiles(TILE)) - self.tiles
+        for number in moved:
+            if self.roster["fleet"][number] >= 0:
+                tile = int(self.roster["column"][number]) // TILE
+                due.add((int(self.roster["fleet"][number]), tile))
+        self.owed_states += points / STATES_EVERY
+        while self.owed_states > 0 and self.tiles:
+            if not self.due_tiles:
+                self.due_tiles.extend(sorted(self.tiles))
+            place, tile = self.due_tiles.popleft()
+            due.add((place, tile))
+            self.owed_states -= max(1, len(self.roster.in_tile(place, tile, TILE)))
+        self.tiles |= due
+        return [self._copy_tile(place, tile) for place, tile in sorted(due)]
+
+    def _copy_tile(self, place: int, tile: int) -> ColumnStates:
+        """Return the states of the series in one tile of a fleet."""
+        fleet = self.roster.fleets[place]
+        numbers = self.roster.in_tile(place, tile, TILE)
+        arrays = fleet.copy_columns(self.roster["column"][numbers])
+        arrays["offset"] = self.roster["offset"][numbers]
+        key = f"{tile} {fleet.settings!r}"
+        return ColumnStates(key, fleet.settings, numbers, arrays)
+
+    def restore(self) -> None:
+        """Put back all series of the store, as they were after the last commit."""
+        if self.store is None:
+            return
+        records = {record.number: record for record in self.store.load_records()}
+        self.directory.load((record.number, record.name) for record in records.values())
+        if not records:
+            return
+        self.roster.make_room(np.array(list(records)))
+        self.creators = {n: record.creator for n, record in records.items() if record.creator}
+        first = self._restore_states(records)
+        self._restart_without_state(records)
+        for steps in self.store.steps_after(first):
+            self._replay(steps)
+        self.tiles = set(self.roster.tiles(TILE))
+
+    def _restore_states(self, records: dict[int, SeriesRecord]) -> int:
+        """Put the newest state of each series back; return the commit after which to go on."""
+        assert self.store is not None
+        chosen: dict[int, int] = {}  # series -> the commit of its newest state
+        for commit, states in self.store.load_states():
+            chosen.update(dict.fromkeys(states.series.tolist(), commit))
+        first = min(chosen.values(), default=0)
+        for commit, states in self.store.load_states():
+            own = [
+                place
+                for place, number in enumerate(states.series.tolist())
+                if chosen[number] == commit
+                and number in records
+                and records[number].settings == states.settings
+                and self.roster["fleet"][number] < 0
+            ]
+            if own:
+                self._restore_tile(states, np.array(own))
+        return first
+
+    def _restore_tile(self, states: ColumnStates, own: Array) -> None:
+        """Put states back, of those at the places `own` of the stored ones."""
+        width = len(states.series)
+        fleet = self.roster.fleets[self.roster.fleet_under(states.settings)]
+        columns = fleet.join(width)
+        arrays = dict(states.arrays)
+        offset = arrays.pop("offset")
+        try:
+            fleet.paste_columns(columns, arrays)
+        except (ValueError, KeyError) as error:
+            log.warning("states of %d series are learned again: %s", width, error)
+            fleet.leave(columns)
+            return
+        gone = np.setdiff1d(np.arange(width), own)
+        fleet.leave(columns[gone])
+        numbers = states.series[own]
+        self.roster.enter(self.roster.fleet_under(states.settings), columns[own], numbers)
+        self.roster["offset"][numbers] = offset[own]
+        self.roster["newest"][numbers] = fleet.counters["last_time"][columns[own]]
+
+    def _restart_without_state(self, records: dict[int, SeriesRecord]) -> None:
+        """Let the series without a usable state learn from what is stored of them."""
+        assert self.store is not None
+        for number, record in records.items():
+            if self.roster["fleet"][number] >= 0:
+                continue
+            column = int(self.roster.join(np.array([number]), record.settings)[0])
+            fleet, _ = self.roster.fleet_of(number)
+            stored = self.store.read_series(number, None, None, fleet.capacity)
+            stored = stored.pick(stored.step >= 0)
+            if not len(stored.step):
+                continue
+            track = Track(record.settings, (float(fleet.floors[column]),), 0)
+            track.advance(stored.value[:, None])
+            newest = Steps(stored.time, stored.value, stored.score)
+            counts = {"last_time": float(stored.time[-1])}
+            fleet.adopt(column, track.copy_state(), newest, counts)
+            self.roster["offset"][number] = int(stored.step[-1]) + 1 - len(stored.step)
+            self.roster["newest"][number] = float(stored.time[-1])
+
+    def _replay(self, steps: SeriesSteps) -> None:
+        """Let series take stored steps that are newer than their states."""
+        steps = steps.pick((steps.step >= 0) & self.roster.knows(steps.series))
+        home = self.roster["fleet"][steps.series]
+        for place in np.unique(home).tolist():
+            fleet = self.roster.fleets[place]
+            own = steps.pick(home == place) if len(self.roster.fleets) > 1 else steps
+            column = self.roster["column"][own.series]
+            taken = fleet.counters["step"][column] + self.roster["offset"][own.series]
+            newer = own.step >= taken
+            if newer.any():
+                new = own.pick(newer)
+                fleet.push(column[newer], new.time, new.value)
+                self.roster["newest"][new.series] = new.time
+
+
+def series_batch(
+    name: str,
+    settings: Settings,
+    steps: ScoredSteps,
+    anomalies: list[Anomaly],
+    muted: Array | None,
+) -> Batch:
+    """Return the newest steps of one series as a batch; what it is about the fleets store."""
+    return Batch(
+        name=name,
+        first=int(steps.step[0]),
+        time=steps.time,
+        x=steps.value[:, None],
+        score=steps.score,
+        alarm=steps.alarm_score,
+        anomalies=anomalies,
+        applied=settings,
+        snapshot=None,
+        stores_points=False,
+        live=True,
+        names=SERIES_NAMES,
+        units=("",),
+        origin=SERIES_ORIGIN,
+        counts={},
+        stored_apart=True,
+        title=name,
+        muted=muted,
+    )
+
+
+def late_steps(series: Array, time: Array, value: Array) -> SeriesSteps:
+    """Return late points (n,) as they are stored."""
+    n = len(series)
+    return SeriesSteps(
+        series, np.full(n, LATE_STEP), time, value, np.full(n, np.nan), np.zeros(n, np.uint8)
+    )
+
+
+def join_steps(parts: Sequence[SeriesSteps]) -> SeriesSteps:
+    """Return steps as one."""
+    if len(parts) == 1:
+        return parts[0]
+    return SeriesSteps(*map(np.concatenate, zip(*parts))) if parts else SeriesSteps.empty()

@@ -188,6 +188,19 @@ class ServerSettings:
         Interval(ge=1, le=1_000_000),
         doc("most sources that one token may create; without tokens, one address"),
     ] = 2_000
+    series: Annotated[
+        int,
+        Interval(ge=1, le=1_000_000),
+        doc(
+            "most series that the doors of other programs may bring; each takes about 15 kB of "
+            "memory"
+        ),
+    ] = 25_000
+    client_series: Annotated[
+        int,
+        Interval(ge=1, le=1_000_000),
+        doc("most series that one token may create; without tokens, one address"),
+    ] = 20_000
     # after so many days the retention, by default, has deleted the points of a silent source
     forget_days: Annotated[
         int,

@@ -18,6 +18,9 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from redline.engine.feed import MAX_UNDO, Feed, MonitoredStream
+from redline.engine.fleet.series_monitor import SERIES_NAMES, SeriesLimits, SeriesMonitor
+from redline.engine.fleet.series_views import SeriesViews
+from redline.engine.fleet.stored import SeriesStore
 from redline.engine.maintenance import MaintenanceWindows
 from redline.engine.outbox import Outbox
 from redline.engine.results import (
@@ -34,6 +37,7 @@ from redline.engine.stacking import MIN_STACKED, StackingKey, advance_stacked, s
 from redline.engine.tape import BUFFER_STEPS, split_chunk
 from redline.engine.track import Track
 from redline.settings import ServerSettings, Settings, validate_settings
+from redline.sources.directory import SeriesDirectory
 from redline.sources.pushed import (
     PushedStream,
     QueueBudget,
@@ -98,6 +102,7 @@ class Limits(NamedTuple):
     streams: int = 5_000  # pushed sources
     features: int = 5_000  # of all pushed sources together; each has its buffer
     client_streams: int = 2_000  # pushed sources that one client has created
+    client_series: int = 20_000  # series that one client has created
     silent_seconds: float = 0.0  # after which a pushed source is forgotten; 0 = never
 
     @classmethod
@@ -108,11 +113,19 @@ class Limits(NamedTuple):
             streams=settings.streams,
             features=settings.features,
             client_streams=settings.client_streams,
+            client_series=settings.client_series,
             silent_seconds=86_400.0 * settings.forget_days,
         )
 
 
 NO_LIMITS = Limits()
+
+
+class SeriesReceipts(NamedTuple):
+    """What became of samples of many series, by the source, "" = all series together."""
+
+    taken: list[tuple[str, Receipt]]
+    refused: list[tuple[str, SubmissionRefused]]
 
 
 class Monitor:
@@ -125,6 +138,7 @@ class Monitor:
         wall: Callable[[], float] = time.time,
         store: ResultStore | None = None,
         limits: Limits = NO_LIMITS,
+        directory: SeriesDirectory | None = None,
     ):
         """Make the feeds; `start` runs the loop.
 
@@ -134,11 +148,13 @@ class Monitor:
             wall: returns seconds since the epoch.
             store: where results are committed; None = they are final at once.
             limits: what clients that push points may do.
+            directory: the numbers of the series that come in through the doors.
         """
         self.clock = clock
         self.wall = wall
         self.store = store
         self.limits = limits
+        self.budget = QueueBudget()
         self.speed = 1.0
         self.last_beat = clock()
         self.outbox = Outbox(store)
@@ -162,16 +178,29 @@ class Monitor:
         self.listeners: list[BatchListener] = []
         # get the name of each source that is forgotten, in the loop's thread
         self.forgetting_listeners: list[Callable[[str], None]] = []
-        self.budget = QueueBudget()
         self.creating = threading.Lock()
         self.wake = threading.Event()
         self.stopping = threading.Event()
         self.thread: threading.Thread | None = None
+        self.series = SeriesMonitor(
+            directory or SeriesDirectory(),
+            self.outbox,
+            store if isinstance(store, SeriesStore) else None,
+            self.budget,
+            self.maintenance,
+            self.next_id,
+            SeriesLimits(limits.create, limits.client_series),
+        )
+        self.views = SeriesViews(self.series)
         self._totals = (-np.inf, Totals(0, 0, 0, 0.0))  # monotonic seconds of the counting, counts
-        for name, (stream, own_clock, settings) in streams.items():
-            ready = store is None
-            self._add_feed(self._make_feed(name, stream, own_clock, ready=ready, applied=settings))
+        self._add_streams(streams)
         self._add_known_sources()
+
+    def _add_streams(self, streams: Mapping[str, MonitoredStream]) -> None:
+        """Add the streams that are not pushed."""
+        ready = self.store is None
+        for name, (stream, own_clock, settings) in streams.items():
+            self._add_feed(self._make_feed(name, stream, own_clock, ready=ready, applied=settings))
 
     # --- what readers and visitors may ask for
 
@@ -186,18 +215,31 @@ class Monitor:
         now = self.clock()
         feeds = list(self.feeds.values())
         if now - self._totals[0] > COUNTING_SECONDS * len(feeds):
-            points = sum(feed.points for feed in feeds)
-            anomalies = sum(feed.anomalies for feed in feeds)
-            arrived = max((feed.arrived or 0.0 for feed in feeds), default=0.0)
-            self._totals = now, Totals(len(feeds), points, anomalies, arrived)
+            series = self.series.totals
+            points = sum(feed.points for feed in feeds) + series.points
+            anomalies = sum(feed.anomalies for feed in feeds) + series.anomalies
+            arrived = max((feed.arrived or 0.0 for feed in feeds), default=series.arrived)
+            streams = len(feeds) + series.streams
+            self._totals = now, Totals(streams, points, anomalies, max(arrived, series.arrived))
         return self._totals[1]
+
+    def find_feed(self, name: str) -> Feed | None:
+        """Return the feed of a stream, or of a series, which is then looked at; None = unknown."""
+        return self.feeds.get(name) or self.views.open(name)
+
+    def feed(self, name: str) -> Feed:
+        """Return the feed of a stream, as `find_feed`; KeyError = there is no such stream."""
+        found = self.find_feed(name)
+        if found is None:
+            raise KeyError(name)
+        return found
 
     def request_track(self, name: str, settings: Settings, patient: bool = False) -> Track:
         """Return the track of these settings; the loop is woken to fill a new one.
 
         A patient request is served after all others of the last PATIENT_SECONDS.
         """
-        feed = self.feeds[name]
+        feed = self.feed(name)
         asked = self.clock() - (PATIENT_SECONDS if patient else 0.0)
         with feed.lock:
             track = feed.track(validate_settings(settings))
@@ -212,12 +254,12 @@ class Monitor:
 
     def progress(self, name: str, track: Track) -> float:
         """Return the share of the buffer that a track has scored, 0 to 1."""
-        tape = self.feeds[name].tape
+        tape = self.feed(name).tape
         return min(1.0, max(0.0, 1 - (tape.end - track.end) / max(tape.kept, 1)))
 
     def apply(self, name: str, settings: Settings) -> None:
         """Apply settings to a stream; anomalies found before stay as they were found."""
-        feed = self.feeds[name]
+        feed = self.feed(name)
         self.request_track(name, settings)
         self._wait_until_restored(feed)
         with feed.lock:
@@ -229,7 +271,7 @@ class Monitor:
 
     def undo(self, name: str) -> Settings:
         """Take the last `apply` back; return the settings that are applied now."""
-        feed = self.feeds[name]
+        feed = self.feed(name)
         self._wait_until_restored(feed)
         with feed.lock:
             if feed.undone:
@@ -249,7 +291,7 @@ class Monitor:
 
         False = not within `patience` seconds. Not for the loop's own thread.
         """
-        feeds = list(self.feeds.values()) if name is None else [self.feeds[name]]
+        feeds = list(self.feeds.values()) if name is None else [self.feed(name)]
         wanted = [(feed, feed.settings_applied) for feed in feeds]
         until = self.clock() + patience
         while waiting := any(feed.settings_stored < count for feed, count in wanted):
@@ -266,7 +308,7 @@ class Monitor:
 
     def inject(self, name: str, kind: str, size: float) -> int:
         """Inject a fault into a simulated stream; return the step that shows it first."""
-        feed = self.feeds[name]
+        feed = self.feed(name)
         self._wait_until_restored(feed)
         with feed.lock:
             feed.stream.inject(kind, size)
@@ -321,6 +363,8 @@ class Monitor:
         """
         if name not in self.feeds:  # one of an older store may have a name as it came
             name = normal_name(name)
+            if self.series.find(name) is not None:
+                return self._submit_to_series(name, time, x, names)
         known = self.feeds.get(name)
         latest = latest_time(self.wall(), known.stream.period if known else 0.0)
         time, x = validate_points(time, x, latest)
@@ -337,6 +381,62 @@ class Monitor:
         self.sources_to_process.append(name)
         self.wake.set()
         return receipt
+
+    def _submit_to_series(
+        self, name: str, time: np.ndarray, x: np.ndarray, names: Sequence[str]
+    ) -> Receipt:
+        """Queue points of a name that is a series; see `submit`."""
+        time, x = validate_points(time, x, latest_time(self.wall(), 0.0))
+        if x.shape[1] != 1 or tuple(names) not in ((), SERIES_NAMES):
+            wanted = f"one number a point: {name!r} is a series, as other doors send them"
+            raise SubmissionRefused("values", wanted, ", ".join(names) or f"{x.shape[1]} columns")
+        numbers = np.full(len(time), self.series.directory.numbers[name])
+        receipt = self.series.submit(numbers, time, x[:, 0])
+        self.wake.set()
+        return receipt
+
+    def submit_series(
+        self, series: np.ndarray, time: np.ndarray, value: np.ndarray, creator: str = ""
+    ) -> SeriesReceipts:
+        """Queue samples of series, all (n,), from any thread; see `SeriesMonitor.submit`.
+
+        A series that has the name of a source is that source. The samples of new series beyond a
+        limit are refused, those of the others are taken.
+
+        Raises:
+            QueueFull: nothing was taken; the same can be sent again later.
+        """
+        receipts: list[tuple[str, Receipt]] = []
+        refused: list[tuple[str, SubmissionRefused]] = []
+        known = self.series.roster.knows(series)
+        if not known.all():
+            kept = np.ones(len(series), bool)
+            new: list[int] = []
+            for number in np.unique(series[~known]).tolist():
+                name = self.series.directory.texts[number]
+                if name in self.feeds or name in self.forgotten:
+                    rows = series == number
+                    kept &= ~rows
+                    try:
+                        receipt = self.submit(str(name), time[rows], value[rows], (), creator)
+                        receipts.append((str(name), receipt))
+                    except SubmissionRefused as error:
+                        refused.append((str(name), error))
+                else:
+                    new.append(number)
+            beyond, refusal = self.series.refuse_new(new, creator)
+            if refusal is not None:
+                kept &= ~np.isin(series, beyond)
+                self.refused_sources += len(beyond)
+                refused.append(("", refusal))
+            series, time, value = series[kept], time[kept], value[kept]
+        if len(series) and not self.stopping.is_set():
+            receipts.append(("", self.series.submit(series, time, value, creator)))
+        elif len(series):
+            wanted = "a service that runs"
+            refused.append(("", SubmissionRefused("points", wanted, "them while it ends")))
+        self.wake.set()
+        return SeriesReceipts(receipts, refused)
 
     def _create_source(self, name: str, names: tuple[str, ...], width: int, creator: str) -> Feed:
         """Return the feed of a source whose first points these are, or that was forgotten."""
@@ -420,11 +520,17 @@ class Monitor:
         Raises:
             SubmissionRefused: the stream is not a pushed source.
         """
+        number = self.series.find(name)
+        if number is not None:
+            self.views.close(name)
+            removed = self.series.remove(number)
+            self.wake.set()
+            return removed
         feed = self.feeds.get(name)
         if feed is not None and not isinstance(feed.stream, PushedStream):
             wanted = "a source that programs push into"
             raise SubmissionRefused("source", wanted, f"{name!r}, which Redline feeds itself")
-        removed: Future[None] = Future()
+        removed = Future()
         self.removals.append((name, removed))
         self.wake.set()
         return removed
@@ -577,11 +683,14 @@ class Monitor:
             self.beat()
             self._work_until(self.last_beat + BEAT_SECONDS)
         self.process_pushed()
+        while self.series.has_work and self.trouble is None:
+            self.process_pushed()
         self.commit_results(force=True)
         ended = "Redline has ended; these points are not acknowledged, send them again"
         for feed in list(self.feeds.values()):
             if isinstance(feed.stream, PushedStream):
                 feed.stream.abandon(ConnectionAbortedError(ended))
+        self.series.abandon(ConnectionAbortedError(ended))
 
     def restore_all(self) -> None:
         """Restore or backfill every stream that is not pushed; pushed ones wait for a request."""
@@ -593,7 +702,8 @@ class Monitor:
         """Process pushed points and fill requested tracks until `until`, monotonic seconds."""
         while not self.stopping.is_set():
             self.process_pushed(self.clock() + TURN_SECONDS)
-            busy = self.fill_tracks() or bool(self.sources_to_process)
+            self.views.fill()
+            busy = self.fill_tracks() or bool(self.sources_to_process) or self._has_series()
             left = until - self.clock()
             if left <= 0:
                 return
@@ -667,6 +777,8 @@ class Monitor:
         """
         now = self.clock()
         self._emit_settings(now)
+        if self._has_series() or not self.series.restored:
+            self.series.take_turn(now)
         arrived = feeds = self._arrived_feeds(now)
         while feeds:
             feeds = [feed for feed in feeds if self._isolated(feed, partial(self._receive, feed))]
@@ -684,6 +796,10 @@ class Monitor:
                 feed.settings_stored = count
             self.emitted_settings = []
 
+    def _has_series(self) -> bool:
+        """Whether a turn of the series can be taken; none is while commits fail."""
+        return self.trouble is None and self.series.has_work
+
     def _emit_settings(self, now: float) -> None:
         """Put changed settings into the outbox; what fails is tried again after a while."""
         failed = list(self.failed_settings.values())
@@ -696,7 +812,7 @@ class Monitor:
         for _ in range(len(self.unsaved_settings)):
             feed = self.unsaved_settings.popleft()
             count = feed.settings_applied
-            if self.feeds.get(feed.name) is not feed:  # it was removed
+            if self.find_feed(feed.name) is not feed:  # it was removed
                 feed.settings_stored = count
                 continue
             try:
@@ -775,6 +891,8 @@ class Monitor:
                 feed.committed = max(feed.committed, batch.end)
         if self.trouble is None:
             self._resolve_receipts()
+            if not self.outbox.fleets:
+                self.series.settle()
         while self.outbox.streams_with_gaps:
             name = self.outbox.streams_with_gaps.pop()
             if name in self.feeds:
@@ -817,7 +935,8 @@ class Monitor:
 
     def _active_feeds(self) -> list[Feed]:
         """Return the feeds whose tracks may lag: clocked ones and viewed pushed ones."""
-        return [*list(self.clocked.values()), *list(self.viewed.values())]
+        pushed = list(self.viewed.values())
+        return [*list(self.clocked.values()), *pushed, *list(self.views.feeds.values())]
 
     def _tracks(self) -> Iterator[tuple[Feed, Track]]:
         for feed in self._active_feeds():
@@ -843,6 +962,7 @@ class Monitor:
         for feed in list(self.viewed.values()):
             if len(feed.tracks) < 2 and feed.applied_track.requested_at < now - IDLE_SECONDS:
                 del self.viewed[feed.name]
+        self.views.close_idle(now - IDLE_SECONDS)
 
     def _isolated(self, feed: Feed, work: Callable[[], _T]) -> _T | None:
         """Run one stream's work; its failure is logged, shown and tried again, others go on."""

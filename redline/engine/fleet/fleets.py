@@ -105,10 +105,14 @@ class Fleet(ABC):
 
         floors: the smallest believable spread of all, or (count,) of each, in the stream's unit.
         """
-        if count < 1:
-            return np.zeros(0, int)
         free = np.flatnonzero(~self.counters["live"][: self.size])[:count]
         columns = np.concatenate((free, self.size + np.arange(count - len(free))))
+        return self.join_at(columns, floors)
+
+    def join_at(self, columns: Array, floors: float | Array = 0.0) -> Array:
+        """Begin streams in these columns, (n,) ascending, of which none is live; return them."""
+        if not len(columns):
+            return columns
         self.size = max(self.size, int(columns[-1]) + 1)
         self._grow()
         self.counters.clear(columns)
@@ -340,9 +344,9 @@ class Fleet(ABC):
         for name, value in arrays.items():
             part, _, own = name.partition(".")
             parts.setdefault(part, {})[own] = value
-        own = {"alarm": self.alarm.columns, "counters": self.counters}
-        for name, columns in own.items():
-            if not columns.fits(parts.get(name, {}), len(chosen)):
+        shared = {"alarm": self.alarm.columns, "counters": self.counters}
+        for name, arrays_of in shared.items():
+            if not arrays_of.fits(parts.get(name, {}), len(chosen)):
                 raise ValueError(f"wanted the {name} of {len(chosen)} streams, came other arrays")
         self.detector.paste_columns(chosen, parts.get("detector", {}))
         self.alarm.columns.paste_at(chosen, parts["alarm"])

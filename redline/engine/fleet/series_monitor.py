@@ -28,6 +28,7 @@ from redline.engine.fleet.intake import (
     resolve_receipt,
 )
 from redline.engine.fleet.roster import Roster
+from redline.engine.fleet.series_states import SeriesStates
 from redline.engine.fleet.stored import (
     ALARM_FLAG,
     ANOMALY_FLAG,
@@ -40,17 +41,23 @@ from redline.engine.fleet.stored import (
 )
 from redline.engine.maintenance import MaintenanceWindows
 from redline.engine.outbox import Outbox
-from redline.engine.results import Anomaly, Batch, log
+from redline.engine.results import Anomaly, Batch, log_failure
 from redline.engine.runs import Run, RunSteps, follow_run
 from redline.engine.track import Track
 from redline.settings import Settings
 from redline.sources.directory import SeriesDirectory
-from redline.sources.pushed import OLD_A_MINUTE, QueueBudget, QueueFull, Receipt
+from redline.sources.pushed import (
+    OLD_A_MINUTE,
+    QueueBudget,
+    QueueFull,
+    Receipt,
+    SourceQuotaReached,
+    SubmissionRefused,
+)
 
 TURN_POINTS = 200_000  # samples that one turn takes
-TILE = 2_048  # columns of a fleet whose states are stored together
-STATES_EVERY = 100  # steps of a series, on average, between two of its stored states
 TIMES_AT_ONCE = 1_024  # series whose times at hand are compared at once
+RETRY_SECONDS = 5.0  # seconds until restoring is tried again
 SERIES_ORIGIN = '{"kind": "series"}'
 SERIES_NAMES = ("value",)
 Followed = Callable[[], Sequence[str]]
@@ -67,6 +74,23 @@ class SeriesSummary(NamedTuple):
     anomalies: int
     alarms: int
     newest: float  # seconds since the Unix epoch, of the newest scored sample
+
+
+class SeriesLimits(NamedTuple):
+    """Which series are taken."""
+
+    create: bool = True  # whether new ones are
+    client_series: int = 20_000  # that one client has created
+
+
+class SeriesTotals(NamedTuple):
+    """All series together."""
+
+    streams: int
+    points: int
+    anomalies: int
+    alarms: int
+    arrived: float  # wall seconds at which the newest sample of any came, 0 = none yet
 
 
 class ReportedSteps(NamedTuple):
@@ -91,6 +115,7 @@ class SeriesMonitor:
         budget: QueueBudget | None = None,
         maintenance: MaintenanceWindows | None = None,
         next_id: Callable[[], int] | None = None,
+        limits: SeriesLimits = SeriesLimits(),  # noqa: B008
         settings: Settings = Settings(),  # noqa: B008
     ) -> None:
         """Make a monitor without series; `restore` puts back those of the store.
@@ -102,6 +127,7 @@ class SeriesMonitor:
             budget: the queue space shared with other sources.
             maintenance: the windows in which no step is an alarm.
             next_id: returns the ids of anomalies.
+            limits: which series are taken.
             settings: of a new series.
         """
         self.directory = directory
@@ -109,24 +135,29 @@ class SeriesMonitor:
         self.store = store
         self.maintenance = maintenance or MaintenanceWindows()
         self.next_id = next_id or itertools.count(1).__next__
+        self.limits = limits
         self.settings = settings
+        self.restored = store is None
+        self.retry = -np.inf  # monotonic seconds before which restoring is not tried again
         self.intake = SeriesIntake(budget or QueueBudget())
         self.roster = Roster()
+        self.states = SeriesStates(self.roster)
         self.counts: Counter[str] = Counter()  # samples that were repeated or late
+        self.arrived = 0.0  # wall seconds of the newest sample
         self.held: set[int] = set()  # series with an alarm held back by a maintenance window
         # names of series of which every step is reported, such as those with an open incident
         self.followed: Followed = tuple
         self.watchers: dict[int, Callable[[ReportedSteps], None]] = {}  # by series
-        self.creators: dict[int, str] = {}  # of those that named one
+        self.creators: dict[int, str] = {}  # of the series that a client has created
+        self.created: Counter[str] = Counter()  # series by the client that created them
         # submissions whose points are not committed yet, with the kinds of these
         self.uncommitted: list[tuple[SeriesSubmission, Array]] = []
         self.records: list[SeriesRecord] = []  # to be stored
         self.changes: deque[tuple[int, Settings]] = deque()  # settings to be applied
         self.removals: deque[tuple[int, Future[None]]] = deque()
         self.removing: list[tuple[int, Future[None]]] = []  # until the commit
-        self.tiles: set[tuple[int, int]] = set()  # of which states are stored
-        self.due_tiles: deque[tuple[int, int]] = deque()  # whose states are stored next
-        self.owed_states = 0.0  # series whose states are due
+        self.joined: list[Array] = []  # series that have joined a fleet since the last commit
+        self.obsolete: list[str] = []  # keys of stored states that are of no series any more
         self.old_allowance = (float(OLD_A_MINUTE), clocks.monotonic())
         self.lock = threading.Lock()
 
@@ -149,6 +180,30 @@ class SeriesMonitor:
         old = int(np.count_nonzero(time[known] <= newest[series[known]]))
         self._refuse_many_old(old)
         return self.intake.submit(series, time, value, creator)
+
+    def refuse_new(
+        self, numbers: list[int], creator: str
+    ) -> tuple[list[int], SubmissionRefused | None]:
+        """Return those of new series that are too many for a client, and why they are refused.
+
+        These are not kept in the directory either; they get another number if they come again.
+        """
+        room = max(0, self.limits.client_series - self.created[creator])
+        room = (room if creator else len(numbers)) if self.limits.create else 0
+        beyond = numbers[room:]
+        if not beyond:
+            return [], None
+        came = f"{len(beyond):,} more, such as {self.directory.texts[beyond[0]]!r}"
+        self.directory.remove(beyond)
+        if not self.limits.create:
+            wanted = "series that are known; new ones are not taken here, by the setting create"
+            return beyond, SubmissionRefused("series", wanted, came)
+        wanted = (
+            f"at most {self.limits.client_series:,} series created by {creator}, by the setting "
+            "client-series"
+        )
+        advice = "remove some with DELETE /api/streams/{source}, or raise the setting"
+        return beyond, SourceQuotaReached("series", wanted, f"{came}; {advice}")
 
     def _refuse_many_old(self, old: int) -> None:
         """Refuse samples with too many old ones for the last minute: each is looked up."""
@@ -197,17 +252,40 @@ class SeriesMonitor:
             newest=float(self.roster["newest"][number]),
         )
 
+    @property
+    def totals(self) -> SeriesTotals:
+        """The counts of all series; of the points only the scored ones."""
+        return SeriesTotals(len(self.roster), **self.roster.counts(), arrived=self.arrived)
+
     # --- the turns of the loop
 
     @property
     def has_work(self) -> bool:
         """Whether `process` has something to do."""
-        return bool(self.intake.queue or self.changes or self.removals)
+        return self.restored and bool(self.intake.queue or self.changes or self.removals)
+
+    def take_turn(self, now: float) -> None:
+        """Restore the series, or score one turn of what waits; what fails is logged.
+
+        now: monotonic seconds.
+        """
+        if not self.restored and now >= self.retry:
+            try:
+                self.restore()
+                self.restored = True
+            except Exception as error:  # noqa: BLE001  tried again: the other streams go on
+                log_failure("restoring the series", error)
+                self.retry = now + RETRY_SECONDS
+        if self.has_work:
+            try:
+                self.process()
+            except Exception as error:  # noqa: BLE001  the other streams go on
+                self.abandon(RuntimeError(log_failure("a turn of the series", error).text))
 
     def process(self) -> None:
         """Score one turn of what waits, and put it into the outbox."""
         removed = self._remove_series()
-        changed = self._apply_changes()
+        self._apply_changes()
         turn = self.intake.take(TURN_POINTS)
         steps: list[SeriesSteps] = []
         if turn is not None:
@@ -215,13 +293,21 @@ class SeriesMonitor:
             steps = self._score_turn(turn, kinds)
             cuts = np.cumsum([len(each.series) for each in turn.submissions])[:-1]
             self.uncommitted += zip(turn.submissions, np.split(kinds, cuts))
-        if steps or removed or changed or self.records:
-            points = sum(len(each.series) for each in steps)
-            states = self._due_states(points, changed) if self.store else []
-            self.outbox.enqueue_fleet(
-                FleetCommit(join_steps(steps), tuple(self.records), removed, states)
-            )
-            self.records = []
+        if steps or removed or self.records:
+            self.outbox.enqueue_fleet(self._commit_of(join_steps(steps), removed))
+
+    def _commit_of(self, steps: SeriesSteps, removed: list[int]) -> FleetCommit:
+        """Return what is to be stored after a turn."""
+        states: list[ColumnStates] = []
+        if self.store is not None:
+            touched = np.concatenate([np.zeros(0, int), *self.joined])
+            touched = touched[self.roster["fleet"][touched] >= 0]
+            states = self.states.due(len(steps.series), touched)
+        commit = FleetCommit(steps, tuple(self.records), removed, states, self.obsolete)
+        self.records = []
+        self.joined = []
+        self.obsolete = []
+        return commit
 
     def settle(self) -> None:
         """Resolve the receipts of what is committed now."""
@@ -274,6 +360,7 @@ class SeriesMonitor:
     def _score_turn(self, turn: Turn, kinds: Array) -> list[SeriesSteps]:
         """Score the fresh samples and return them, and the late ones, as they are stored."""
         rows = np.flatnonzero(kinds == FRESH)
+        self.arrived = clocks.time()
         self._join_new(turn, rows)
         self._mark_followed()
         home = self.roster["fleet"][turn.series[rows]]
@@ -295,12 +382,14 @@ class SeriesMonitor:
             return
         numbers, first = np.unique(turn.series[away], return_index=True)
         self.roster.join(numbers, self.settings)
+        self.joined.append(numbers)
         self.roster["offset"][numbers] = 0
         opened = clocks.time()
         for number, row in zip(numbers.tolist(), away[first].tolist()):
             creator = turn.submissions[turn.owner[row]].creator
             if creator:
                 self.creators[number] = creator
+                self.created[creator] += 1
             name = self.directory.texts[number] or ""
             self.records.append(SeriesRecord(number, name, self.settings, creator, opened))
 
@@ -396,9 +485,8 @@ class SeriesMonitor:
 
     # --- settings and removals
 
-    def _apply_changes(self) -> list[int]:
-        """Apply settings that were asked for; return the series that moved."""
-        moved = []
+    def _apply_changes(self) -> None:
+        """Apply settings that were asked for."""
         for _ in range(len(self.changes)):
             number, settings = self.changes.popleft()
             try:
@@ -407,15 +495,14 @@ class SeriesMonitor:
                 continue
             if settings != fleet.settings:
                 self._move(number, fleet, column, settings)
-                moved.append(number)
-        return moved
 
     def _move(self, number: int, fleet: SequenceFleet, column: int, settings: Settings) -> None:
         """Move a series to the fleet under other settings.
 
         Under another threshold alone it keeps its state; else it learns from the steps at hand.
         """
-        newest = self.read_steps(number)
+        past = self.read_past(number, fleet.capacity)
+        newest = Steps(past.time, past.value, past.score)
         counts = {name: fleet.counters[name][column] for name in ("points", "anomalies", "alarms")}
         counts["last_time"] = fleet.counters["last_time"][column]
         total = int(fleet.counters["step"][column] + self.roster["offset"][number])
@@ -428,6 +515,7 @@ class SeriesMonitor:
         floor = float(fleet.floors[column])
         self.roster.leave(number)
         own = int(self.roster.join(np.array([number]), settings)[0])
+        self.joined.append(np.array([number]))
         target, _ = self.roster.fleet_of(number)
         target.floors[own] = floor
         target.adopt(own, state, newest, counts)
@@ -442,54 +530,34 @@ class SeriesMonitor:
             number, asked = self.removals.popleft()
             self.roster.leave(number)
             self.roster["newest"][number] = -np.inf
+            self.created[self.creators.pop(number, "")] -= 1
             self.held.discard(number)
             self.removing.append((number, asked))
             removed.append(number)
         return removed
 
-    def read_steps(self, number: int) -> Steps:
-        """Return the newest steps of a series: those at hand, or stored ones after a restart."""
+    def read_past(self, number: int, steps: int) -> SeriesSteps:
+        """Return the newest scored steps of a series, at most so many, the stored ones too.
+
+        Only for the thread of the loop. The flags of the steps at hand are not known.
+        """
         fleet, column = self.roster.fleet_of(number)
         newest = fleet.read_history(column)
         total = int(fleet.counters["step"][column] + self.roster["offset"][number])
-        if self.store is None or len(newest.value) >= min(total, fleet.capacity):
-            return newest
-        stored = self.store.read_series(number, None, None, fleet.capacity)
-        stored = stored.pick((stored.step >= 0) & (stored.step < total - len(newest.value)))
-        stored = stored.pick(slice(-(fleet.capacity - len(newest.value)), None))
-        parts = zip((stored.time, stored.value, stored.score), newest)
-        return Steps(*(np.concatenate(pair) for pair in parts))
-
-    # --- what a restart goes on from
-
-    def _due_states(self, points: int, moved: Sequence[int]) -> list[ColumnStates]:
-        """Return the states of some tiles; each series has its turn every STATES_EVERY steps.
-
-        Those of a tile that is not stored yet, or that a series moved to, are due at once.
-        """
-        due = set(self.roster.tiles(TILE)) - self.tiles
-        for number in moved:
-            if self.roster["fleet"][number] >= 0:
-                tile = int(self.roster["column"][number]) // TILE
-                due.add((int(self.roster["fleet"][number]), tile))
-        self.owed_states += points / STATES_EVERY
-        while self.owed_states > 0 and self.tiles:
-            if not self.due_tiles:
-                self.due_tiles.extend(sorted(self.tiles))
-            place, tile = self.due_tiles.popleft()
-            due.add((place, tile))
-            self.owed_states -= max(1, len(self.roster.in_tile(place, tile, TILE)))
-        self.tiles |= due
-        return [self._copy_tile(place, tile) for place, tile in sorted(due)]
-
-    def _copy_tile(self, place: int, tile: int) -> ColumnStates:
-        """Return the states of the series in one tile of a fleet."""
-        fleet = self.roster.fleets[place]
-        numbers = self.roster.in_tile(place, tile, TILE)
-        arrays = fleet.copy_columns(self.roster["column"][numbers])
-        arrays["offset"] = self.roster["offset"][numbers]
-        key = f"{tile} {fleet.settings!r}"
-        return ColumnStates(key, fleet.settings, numbers, arrays)
+        n = len(newest.value)
+        at_hand = SeriesSteps(
+            np.full(n, number),
+            np.arange(total - n, total),
+            newest.time,
+            newest.value,
+            newest.score,
+            np.zeros(n, np.uint8),
+        )
+        if self.store is None or n >= min(total, steps):
+            return at_hand.pick(slice(-steps, None))
+        stored = self.store.read_series(number, None, None, steps)
+        older = stored.pick((stored.step >= 0) & (stored.step < total - n))
+        return join_steps([older, at_hand]).pick(slice(-steps, None))
 
     def restore(self) -> None:
         """Put back all series of the store, as they were after the last commit."""
@@ -497,90 +565,9 @@ class SeriesMonitor:
             return
         records = {record.number: record for record in self.store.load_records()}
         self.directory.load((record.number, record.name) for record in records.values())
-        if not records:
-            return
-        self.roster.make_room(np.array(list(records)))
         self.creators = {n: record.creator for n, record in records.items() if record.creator}
-        first = self._restore_states(records)
-        self._restart_without_state(records)
-        for steps in self.store.steps_after(first):
-            self._replay(steps)
-        self.tiles = set(self.roster.tiles(TILE))
-
-    def _restore_states(self, records: dict[int, SeriesRecord]) -> int:
-        """Put the newest state of each series back; return the commit after which to go on."""
-        assert self.store is not None
-        chosen: dict[int, int] = {}  # series -> the commit of its newest state
-        for commit, states in self.store.load_states():
-            chosen.update(dict.fromkeys(states.series.tolist(), commit))
-        first = min(chosen.values(), default=0)
-        for commit, states in self.store.load_states():
-            own = [
-                place
-                for place, number in enumerate(states.series.tolist())
-                if chosen[number] == commit
-                and number in records
-                and records[number].settings == states.settings
-                and self.roster["fleet"][number] < 0
-            ]
-            if own:
-                self._restore_tile(states, np.array(own))
-        return first
-
-    def _restore_tile(self, states: ColumnStates, own: Array) -> None:
-        """Put states back, of those at the places `own` of the stored ones."""
-        width = len(states.series)
-        fleet = self.roster.fleets[self.roster.fleet_under(states.settings)]
-        columns = fleet.join(width)
-        arrays = dict(states.arrays)
-        offset = arrays.pop("offset")
-        try:
-            fleet.paste_columns(columns, arrays)
-        except (ValueError, KeyError) as error:
-            log.warning("states of %d series are learned again: %s", width, error)
-            fleet.leave(columns)
-            return
-        gone = np.setdiff1d(np.arange(width), own)
-        fleet.leave(columns[gone])
-        numbers = states.series[own]
-        self.roster.enter(self.roster.fleet_under(states.settings), columns[own], numbers)
-        self.roster["offset"][numbers] = offset[own]
-        self.roster["newest"][numbers] = fleet.counters["last_time"][columns[own]]
-
-    def _restart_without_state(self, records: dict[int, SeriesRecord]) -> None:
-        """Let the series without a usable state learn from what is stored of them."""
-        assert self.store is not None
-        for number, record in records.items():
-            if self.roster["fleet"][number] >= 0:
-                continue
-            column = int(self.roster.join(np.array([number]), record.settings)[0])
-            fleet, _ = self.roster.fleet_of(number)
-            stored = self.store.read_series(number, None, None, fleet.capacity)
-            stored = stored.pick(stored.step >= 0)
-            if not len(stored.step):
-                continue
-            track = Track(record.settings, (float(fleet.floors[column]),), 0)
-            track.advance(stored.value[:, None])
-            newest = Steps(stored.time, stored.value, stored.score)
-            counts = {"last_time": float(stored.time[-1])}
-            fleet.adopt(column, track.copy_state(), newest, counts)
-            self.roster["offset"][number] = int(stored.step[-1]) + 1 - len(stored.step)
-            self.roster["newest"][number] = float(stored.time[-1])
-
-    def _replay(self, steps: SeriesSteps) -> None:
-        """Let series take stored steps that are newer than their states."""
-        steps = steps.pick((steps.step >= 0) & self.roster.knows(steps.series))
-        home = self.roster["fleet"][steps.series]
-        for place in np.unique(home).tolist():
-            fleet = self.roster.fleets[place]
-            own = steps.pick(home == place) if len(self.roster.fleets) > 1 else steps
-            column = self.roster["column"][own.series]
-            taken = fleet.counters["step"][column] + self.roster["offset"][own.series]
-            newer = own.step >= taken
-            if newer.any():
-                new = own.pick(newer)
-                fleet.push(column[newer], new.time, new.value)
-                self.roster["newest"][new.series] = new.time
+        self.created = Counter(self.creators.values())
+        self.obsolete = self.states.restore(records, self.store)
 
 
 def series_batch(

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import numpy as np
 
+from redline.engine.fleet.stored import FleetCommit
 from redline.engine.wording import anomaly_reason, severity, severity_index
 from redline.settings import Settings
 from streams import Chunk
@@ -165,8 +166,8 @@ class ResultStore(ABC):
     """
 
     @abstractmethod
-    def commit(self, batches: Sequence[Batch]) -> None:
-        """Store batches in one transaction: all of it or nothing."""
+    def commit(self, batches: Sequence[Batch], *, fleets: Sequence[FleetCommit] = ()) -> None:
+        """Store batches, and what fleets add, in one transaction: all of it or nothing."""
 
     @abstractmethod
     def load_stream(self, name: str) -> RestoredStream | None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from redline.engine.fleet.stored import FleetCommit
 from redline.engine.results import Batch, RestoredStream, ResultStore, StoredSource, log
 from redline.incidents.incident import Change
 from redline.incidents.registry import Incidents, StoredIncidents
@@ -36,9 +37,9 @@ class IncidentRecorder(ResultStore):
         self.listeners = list(listeners)
         self._unpublished: list[Change] = []
 
-    def commit(self, batches: Sequence[Batch]) -> None:
+    def commit(self, batches: Sequence[Batch], *, fleets: Sequence[FleetCommit] = ()) -> None:
         assert self.store is not None
-        self.store.commit(batches, lambda save: self._fold(batches, save))
+        self.store.commit(batches, lambda save: self._fold(batches, save), fleets=fleets)
 
     def load_stream(self, name: str) -> RestoredStream | None:
         return self.store.load_stream(name) if self.store else None

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
-from sqlalchemy.schema import CreateTable
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from redline.storage.errors import StoreError
 
-SCHEMA_VERSION = 3  # of the tables below
+SCHEMA_VERSION = 4  # of the tables below
 tables = sa.MetaData()
 # SQLite counts its own rows by INTEGER only
 Id = sa.BigInteger().with_variant(sa.Integer, "sqlite")
@@ -174,10 +174,76 @@ maintenance_table = sa.Table(
     sa.Column("at", sa.Float, nullable=False),  # wall seconds
     checksum_column(),
 )
+series_table = sa.Table(
+    "series",
+    tables,
+    sa.Column("number", Id, primary_key=True, autoincrement=False),  # never given twice
+    sa.Column("name", sa.String, nullable=False, unique=True),
+    sa.Column("settings", sa.String, nullable=False),  # JSON, those applied now
+    sa.Column("creator", sa.String, nullable=False),  # who sent its first points
+    sa.Column("opened", sa.Float, nullable=False),  # wall seconds
+    checksum_column(),
+)
+fleet_states_table = sa.Table(
+    "fleet_states",
+    tables,
+    sa.Column("key", sa.String, primary_key=True),
+    sa.Column("commit", sa.BigInteger, nullable=False),  # the states hold its steps
+    sa.Column("settings", sa.String, nullable=False),  # JSON, of the fleet
+    sa.Column("series", sa.LargeBinary, nullable=False),  # (n,) little-endian int64
+    sa.Column("arrays", sa.LargeBinary, nullable=False),  # named arrays
+    checksum_column(),
+)
+segments_table = sa.Table(
+    "segments",
+    tables,
+    sa.Column("id", Id, primary_key=True),
+    sa.Column("level", sa.Integer, nullable=False),  # how often its points were merged
+    sa.Column("visible", sa.Boolean, nullable=False),  # False = being built or being deleted
+    sa.Column("n", sa.BigInteger, nullable=False),  # points
+    sa.Column("oldest", sa.Float, nullable=False),  # seconds since the epoch, of its points
+    sa.Column("newest", sa.Float, nullable=False),
+    sa.Column("commit", sa.BigInteger, nullable=False),  # number of the newest commit in it
+    sa.Column("began", sa.Float, nullable=False),  # wall seconds, of its oldest commit
+    sa.Column("arrived", sa.Float, nullable=False),  # wall seconds, of its newest commit
+    checksum_column(),
+)
+parts_table = sa.Table(
+    "parts",
+    tables,
+    sa.Column("id", Id, primary_key=True),
+    sa.Column("segment", Id, nullable=False),
+    sa.Column("first_series", sa.BigInteger, nullable=False),
+    sa.Column("last_series", sa.BigInteger, nullable=False),
+    sa.Column("n", sa.Integer, nullable=False),  # points
+    sa.Column("oldest", sa.Float, nullable=False),  # seconds since the epoch
+    sa.Column("newest", sa.Float, nullable=False),
+    sa.Column("rows", sa.LargeBinary, nullable=False),  # see redline/storage/series_codec.py
+    checksum_column(),
+    sa.Index("parts_series", "segment", "last_series", "first_series", "oldest", "newest", "n"),
+)
+FLEET_TABLES = (series_table, fleet_states_table, segments_table, parts_table)
+
+
+def _creation(*new: sa.Table) -> tuple[str, ...]:
+    """Return the statements that create tables and their indices."""
+    dialect = sqlite.dialect()
+    made = [str(CreateTable(table).compile(dialect=dialect)) for table in new]
+    return (
+        *made,
+        *(
+            str(CreateIndex(index).compile(dialect=dialect))
+            for table in new
+            for index in table.indexes
+        ),
+    )
+
+
 # the statements that lead from version 1 to 2, from 2 to 3, ...
 MIGRATIONS: tuple[Sequence[str], ...] = (
     tuple(f"ALTER TABLE {name} ADD COLUMN crc BIGINT" for name in TABLES_BEFORE_CHECKSUMS),
-    (str(CreateTable(maintenance_table).compile(dialect=sqlite.dialect())),),
+    _creation(maintenance_table),
+    _creation(*FLEET_TABLES),
 )
 
 

@@ -20,6 +20,14 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
+from redline.detection.arrays import Array
+from redline.engine.fleet.stored import (
+    FleetCommit,
+    SeriesRecord,
+    SeriesSteps,
+    SeriesStore,
+    StoredStates,
+)
 from redline.engine.results import Batch, RestoredStream, ResultStore, StoredSource
 from redline.storage.audit import insert_audit_line, read_audit_log
 from redline.storage.checksums import rewrite_rows, verify_store
@@ -58,6 +66,14 @@ from redline.storage.reading import (
 from redline.storage.renaming import rename_reserved_sources
 from redline.storage.retention import Retention, RetentionSweeper
 from redline.storage.schema import prepare_schema, streams_table
+from redline.storage.series_reading import (
+    load_column_states,
+    load_series_records,
+    match_series_times,
+    read_series_steps,
+    read_steps_after,
+)
+from redline.storage.series_writing import SeriesWriter, highest_series
 from redline.storage.writing import BatchWriter
 
 VERIFIED_AT_START = 16 * 2**20  # bytes of a file that is verified before it is used
@@ -102,7 +118,7 @@ def open_engine(path: Path, write: bool) -> sa.Engine:
     return engine
 
 
-class SqliteStore(ResultStore):
+class SqliteStore(ResultStore, SeriesStore):
     """An open SQLite file; `commit` is called by the loop's thread, all else by any thread.
 
     Every method raises StoreError when it cannot do its work.
@@ -122,6 +138,7 @@ class SqliteStore(ResultStore):
         self.lock = threading.RLock()
         self.closed = False
         self.batch_writer = BatchWriter()
+        self.series_writer = SeriesWriter()
         self.sweeper = RetentionSweeper(keep, self.batch_writer, self.writing)
         self.damage: StoreDamaged | None = None  # found while reading
         with translate_errors(self.path):
@@ -145,6 +162,7 @@ class SqliteStore(ResultStore):
             prepare_schema(c, self.path)
             rename_reserved_sources(c)
             self.batch_writer.load_streams(c)
+            self.series_writer.load_commit(c)
         self.identities = self._file_identities()
         if self.path.stat().st_size <= VERIFIED_AT_START:
             self.verify(deep=True)
@@ -217,13 +235,26 @@ class SqliteStore(ResultStore):
 
     # --- for the loop
 
-    def commit(self, batches: Sequence[Batch], extra_writes: ExtraWrites | None = None) -> None:
-        """Store points, scores, anomalies, settings and snapshots in one transaction.
+    def commit(
+        self,
+        batches: Sequence[Batch],
+        extra_writes: ExtraWrites | None = None,
+        *,
+        fleets: Sequence[FleetCommit] = (),
+    ) -> None:
+        """Store points, scores, anomalies, settings, snapshots and fleets in one transaction.
 
         `extra_writes` is called within it, with the function that writes rows of incidents.
         """
-        with self.lock, self.batch_writer.undo_on_error(), self.writing() as c:
-            self.batch_writer.write_batches(c, batches)
+        with (
+            self.lock,
+            self.batch_writer.undo_on_error(),
+            self.series_writer.undo_on_error(),
+            self.writing() as c,
+        ):
+            if batches:
+                self.batch_writer.write_batches(c, batches)
+            self.series_writer.write_fleets(c, fleets)
             if extra_writes:
                 extra_writes(lambda rows: write_incidents(c, rows))
         self.sweeper.run_if_due()
@@ -267,6 +298,43 @@ class SqliteStore(ResultStore):
         """
         with self.lock, self.batch_writer.undo_on_error(), self.writing() as c:
             self.batch_writer.delete_stream(c, name)
+
+    # --- fleets
+
+    def load_records(self) -> list[SeriesRecord]:
+        """Return all series, by their numbers."""
+        with self.reading() as c:
+            return load_series_records(c)
+
+    def last_series(self) -> int:
+        """Return the highest number that a series ever had; 0 = there was none."""
+        with self.reading() as c:
+            return highest_series(c)
+
+    def load_states(self) -> Iterator[StoredStates]:
+        """Yield all stored states, the oldest commit first."""
+        with self.reading() as c:
+            yield from load_column_states(c)
+
+    def steps_after(self, commit: int) -> Iterator[SeriesSteps]:
+        """Yield the steps of all commits after one, at least: of each series in their order."""
+        with self.reading() as c:
+            yield from read_steps_after(c, commit)
+
+    def read_series(
+        self, number: int, since: float | None, until: float | None, limit: int
+    ) -> SeriesSteps:
+        """Return steps and late points of one series by time, oldest first.
+
+        At most `limit`: the first ones from `since` on, or without it the last ones up to `until`.
+        """
+        with self.reading() as c:
+            return read_series_steps(c, number, since, until, limit)
+
+    def match_series(self, numbers: Array, times: Array) -> Array:
+        """Return (n,) bool: whether each series (n,) has a point at exactly this time (n,)."""
+        with self.reading() as c:
+            return match_series_times(c, numbers, times)
 
     # --- for people and programs
 
@@ -413,7 +481,7 @@ class SqliteStore(ResultStore):
         return target
 
 
-class UnavailableStore(ResultStore):
+class UnavailableStore(ResultStore, SeriesStore):
     """Takes the place of a store that could not be opened: every commit raises the reason.
 
     So nothing is acknowledged, and the page goes on.
@@ -422,7 +490,7 @@ class UnavailableStore(ResultStore):
     def __init__(self, reason: StoreError) -> None:
         self.reason = reason
 
-    def commit(self, batches: Sequence[Batch]) -> None:
+    def commit(self, batches: Sequence[Batch], *, fleets: Sequence[FleetCommit] = ()) -> None:
         """Raise the reason."""
         raise self.reason
 
@@ -449,6 +517,28 @@ class UnavailableStore(ResultStore):
     def remove_stream(self, name: str) -> None:
         """Raise the reason."""
         raise self.reason
+
+    def load_records(self) -> list[SeriesRecord]:
+        """Return no series."""
+        return []
+
+    def load_states(self) -> Iterator[StoredStates]:
+        """Yield nothing."""
+        yield from ()
+
+    def steps_after(self, commit: int) -> Iterator[SeriesSteps]:
+        """Yield nothing."""
+        yield from ()
+
+    def read_series(
+        self, number: int, since: float | None, until: float | None, limit: int
+    ) -> SeriesSteps:
+        """Return no steps."""
+        return SeriesSteps.empty()
+
+    def match_series(self, numbers: Array, times: Array) -> Array:
+        """Return (n,) bool, all False."""
+        return np.zeros(len(numbers), bool)
 
     def close(self) -> None:
         """Do nothing: nothing is open."""

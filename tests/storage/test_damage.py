@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -21,11 +22,13 @@ from redline.storage import sqlite
 from redline.storage.backup import restore_backup
 from redline.storage.errors import StoreDamaged, StoreError
 from redline.storage.inspection import inspect_store, is_owned
+from redline.storage.schema import FLEET_TABLES
 from redline.storage.sqlite import SqliteStore
 
 START = 1_700_000_000.0  # seconds since the epoch
 STREAMS = ("pump", "oven", "door")
 STEPS = 900
+FLEET = tuple(table.name for table in FLEET_TABLES)
 
 
 def fill_store(path: Path) -> None:
@@ -214,15 +217,18 @@ def test_a_pipe_or_a_folder_is_no_store_and_stays(tmp_path: Path) -> None:
     assert pipe.is_fifo() and [each.name for each in tmp_path.iterdir()] == ["pipe"]
 
 
+def drop_tables(database: sqlite3.Connection, names: Sequence[str]) -> None:
+    """Drop tables that an older version does not have."""
+    for name in names:
+        database.execute(f"DROP TABLE {name}")
+
+
 def test_a_store_of_version_1_is_taken_up(path: Path) -> None:
     before = answers(path)
     with closing(sqlite3.connect(path)) as old, old:
-        names = [
-            name for (name,) in old.execute("SELECT name FROM sqlite_schema WHERE type='table'")
-        ]
-        old.execute("DROP TABLE maintenance")
-        names.remove("maintenance")
-        for name in names:
+        drop_tables(old, ["maintenance", *FLEET])
+        tables = old.execute("SELECT name FROM sqlite_schema WHERE type='table'").fetchall()
+        for (name,) in tables:
             old.execute(f"ALTER TABLE {name} DROP COLUMN crc")
         old.execute("UPDATE meta SET value = '1' WHERE name = 'version'")
     assert answers(path) == before
@@ -238,7 +244,7 @@ def test_a_store_of_version_1_is_taken_up(path: Path) -> None:
 def test_a_store_of_version_2_gets_a_table_of_maintenance_windows(path: Path) -> None:
     before = answers(path)
     with closing(sqlite3.connect(path)) as old, old:
-        old.execute("DROP TABLE maintenance")
+        drop_tables(old, ["maintenance", *FLEET])
         old.execute("UPDATE meta SET value = '2' WHERE name = 'version'")
     with closing(SqliteStore(path)) as store:
         assert store.windows() == ([], 0)

@@ -721,7 +721,7 @@ def test_files_that_are_no_store_are_named_with_what_to_do(path, tmp_path):
     said = {
         damaged: "is damaged",
         foreign: "a database of another program",
-        newer: "newer Redline .tables 99, this one knows 3",
+        newer: f"newer Redline .tables 99, this one knows {schema.SCHEMA_VERSION}",
         tmp_path: "is no file",
         Path(":memory:"): "is no file; --db '' keeps nothing",
         loop_of_links: "cannot be a file: too many levels of symbolic links; name another",
@@ -764,17 +764,17 @@ def test_the_id_of_a_removed_anomaly_is_not_given_again(path):
 
 def test_an_older_store_is_brought_up_to_date_in_one_transaction(path, monkeypatch):
     SqliteStore(path).close()
-    monkeypatch.setattr(schema, "SCHEMA_VERSION", 5)
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", 6)
     create, alter = ["CREATE TABLE new (a)"], ["ALTER TABLE new ADD b"]
     broken = [*alter, "ALTER TABLE nowhere ADD c"]
-    monkeypatch.setattr(schema, "MIGRATIONS", ([], [], create, broken))
+    monkeypatch.setattr(schema, "MIGRATIONS", ([], [], [], create, broken))
     with pytest.raises(StoreError, match="nowhere"):
         SqliteStore(path)
-    monkeypatch.setattr(schema, "MIGRATIONS", ([], [], create, alter))
+    monkeypatch.setattr(schema, "MIGRATIONS", ([], [], [], create, alter))
     migrated = SqliteStore(path)
     with migrated.reading() as c:
         assert c.exec_driver_sql("SELECT a, b FROM new").all() == []
-        assert c.exec_driver_sql("SELECT value FROM meta").scalar() == "5"
+        assert c.exec_driver_sql("SELECT value FROM meta").scalar() == "6"
     migrated.close()
 
 

@@ -66,6 +66,7 @@ from redline.settings import (
     load_server_settings,
 )
 from redline.sources.csv import read_csv
+from redline.sources.directory import SeriesDirectory
 from redline.sources.machine import ThisMachine
 from redline.sources.pushed import OVERVIEW, THIS_MACHINE, YOUR_DATA
 from redline.storage.errors import StoreError, StoreFull
@@ -368,7 +369,12 @@ def build_monitor(settings: ServerSettings, store: ResultStore | None) -> Monito
     """
     streams = {name: preset_stream(kind(seed=settings.seed)) for name, kind in STREAMS.items()}
     streams[THIS_MACHINE] = preset_stream(ThisMachine(), own_clock=True)
-    monitor = Monitor(streams, store=store, limits=Limits.from_settings(settings))
+    monitor = Monitor(
+        streams,
+        store=store,
+        limits=Limits.from_settings(settings),
+        directory=SeriesDirectory.from_settings(settings),
+    )
     if settings.csv:
         raw = Path(settings.csv).read_bytes()
         show_recording(monitor, read_csv(raw, title=Path(settings.csv).name), raw)

@@ -13,6 +13,8 @@ import numpy as np
 
 from redline.api import payload
 from redline.engine.feed import Feed
+from redline.engine.fleet.series_views import SeriesFeed
+from redline.engine.fleet.stored import ANOMALY_FLAG
 from redline.sources.csv_cells import csv_quote
 from redline.storage.errors import StoreError
 from redline.storage.reading import AnomalyQuery
@@ -60,9 +62,12 @@ def history_rows(feed: Feed, store: SqliteStore | None, asked: HistoryRange) -> 
     buffer alone would look like the whole range.
     """
     found = None
-    if store and feed.stores_points:
+    if store and (feed.stores_points or isinstance(feed, SeriesFeed)):
         try:
-            found = rows_from_store(store, feed.name, asked)
+            if isinstance(feed, SeriesFeed):
+                found = rows_of_series(store, feed.number, asked)
+            else:
+                found = rows_from_store(store, feed.name, asked)
         except StoreError as error:
             todo = "then ask again; /health says how the store does"
             raise StoreError(
@@ -91,6 +96,15 @@ def rows_from_store(store: SqliteStore, name: str, asked: HistoryRange) -> Histo
         anomalies = store.anomalies(AnomalyQuery((name,), start, end, limit=n))
         anomalous = np.isin(found.time, [each["time"] for each in anomalies])
     return HistoryRows(step, found.time, found.x, found.score, anomalous)
+
+
+def rows_of_series(store: SqliteStore, number: int, asked: HistoryRange) -> HistoryRows:
+    """Return the stored steps of a series in a range, late ones included, whose step is -1."""
+    since = None if asked.start == -np.inf else asked.start
+    until = None if asked.end == np.inf else float(np.nextafter(asked.end, -np.inf))
+    found = store.read_series(number, since, until, asked.limit)
+    anomaly = (found.flags & ANOMALY_FLAG) > 0
+    return HistoryRows(found.step, found.time, found.value[:, None], found.score, anomaly)
 
 
 def rows_from_buffer(feed: Feed) -> HistoryRows:

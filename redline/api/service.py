@@ -52,7 +52,6 @@ class ServerOptions(NamedTuple):
     rate: float = 1_000.0  # requests a second and client, 0 = no limit
     hosts: Hosts = Hosts()  # names that a Host header may carry
     connections: ConnectionLimits = ConnectionLimits()
-    select: tuple[str, ...] = ()  # selectors of the series that are taken; () = all
     proxies: tuple[str, ...] = ()  # addresses whose X-Forwarded-For and -Proto are believed
 
 
@@ -85,7 +84,6 @@ def server_options(
             body_seconds=settings.body_timeout,
         ),
         proxies=parse_proxies(settings.trust_proxy),
-        select=settings.select,
     )
 
 
@@ -108,7 +106,7 @@ class Service:
         self.hub = EventHub(self._stored_events if self.store else None, last_id)
         self.connections = ConnectionRegistry(self.options.connections)
         self.bodies = BodyBudget()
-        self.doors = Doors(self.options.select)
+        self.doors = Doors(self.monitor.series.directory)
         self.big_bodies = asyncio.Semaphore(MAX_BIG_BODIES)
         self.oversized = 0  # requests refused for their size
         self.wrong_hosts = 0  # requests refused for their Host header
@@ -177,7 +175,7 @@ class Service:
 
     def feed(self, name: str) -> Feed:
         """Return a stream's feed with its past restored; raise a 404 problem if there is none."""
-        feed = self.monitor.feeds.get(name)
+        feed = self.monitor.find_feed(name)
         if feed is None:
             raise unknown_stream(name)
         self.wait_until_restored([feed])
@@ -247,6 +245,7 @@ def assemble_service(
     recorder = IncidentRecorder(incidents, durable, [notifier.notify] if notifier else [])
     monitor = make_monitor(recorder if durable else store)
     monitor.listeners.append(recorder.on_batches)
+    monitor.series.followers.append(incidents.live_streams)
     if durable is not None:
         persistence = WindowPersistence(durable.save_window, durable.drop_window)
         monitor.maintenance.restore(*durable.windows(), persistence)

@@ -243,6 +243,8 @@ def run(
     create: Annotated[str | None, server_option("create")] = None,
     streams: Annotated[str | None, server_option("streams")] = None,
     client_streams: Annotated[str | None, server_option("client-streams")] = None,
+    series: Annotated[str | None, server_option("series")] = None,
+    client_series: Annotated[str | None, server_option("client-series")] = None,
     forget_days: Annotated[str | None, server_option("forget-days")] = None,
     features: Annotated[str | None, server_option("features")] = None,
     select: Annotated[list[str] | None, server_option("select")] = None,

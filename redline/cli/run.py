@@ -30,6 +30,7 @@ from redline.settings import (
     validate_settings,
 )
 from redline.sources.csv import read_csv
+from redline.sources.directory import SeriesDirectory
 from redline.sources.machine import ThisMachine
 from redline.sources.pushed import THIS_MACHINE, validate_source_name
 from redline.sources.recording import Columns, Recording
@@ -231,8 +232,9 @@ def run_live(plan: RunPlan, server: ServerSettings, show: PrintAnomaly) -> None:
             streams[plan.name] = MonitoredStream(plan.stream, plan.own_clock)
         limits = Limits.from_settings(server)
         with usage_errors():
+            directory = SeriesDirectory.from_settings(server)
             service = assemble_service(
-                lambda store: Monitor(streams, store=store, limits=limits),
+                lambda store: Monitor(streams, store=store, limits=limits, directory=directory),
                 store,
                 options,
                 server.alerts or None,

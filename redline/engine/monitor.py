@@ -227,6 +227,10 @@ class Monitor:
         """Return the feed of a stream, or of a series, which is then looked at; None = unknown."""
         return self.feeds.get(name) or self.views.open(name)
 
+    def knows(self, name: str) -> bool:
+        """Return whether there is a stream or a series with this name."""
+        return name in self.feeds or self.series.find(name) is not None
+
     def feed(self, name: str) -> Feed:
         """Return the feed of a stream, as `find_feed`; KeyError = there is no such stream."""
         found = self.find_feed(name)
@@ -373,14 +377,18 @@ class Monitor:
             wanted = "a source that programs push into"
             came = f"{name!r}, which Redline feeds itself; choose another name"
             raise SubmissionRefused("source", wanted, came)
-        if self.stopping.is_set():
-            wanted = "a service that runs"
-            raise SubmissionRefused("points", wanted, "them while it ends; send again")
+        self._refuse_while_stopping()
         feed.submitted = self.wall()
         receipt = feed.stream.enqueue(time, feed.stream.to_columns(x, names))
         self.sources_to_process.append(name)
         self.wake.set()
         return receipt
+
+    def _refuse_while_stopping(self) -> None:
+        """Refuse points while the loop ends; SubmissionRefused says so."""
+        if self.stopping.is_set():
+            wanted = "a service that runs"
+            raise SubmissionRefused("points", wanted, "them while it ends; send again")
 
     def _submit_to_series(
         self, name: str, time: np.ndarray, x: np.ndarray, names: Sequence[str]
@@ -402,9 +410,6 @@ class Monitor:
 
         A series that has the name of a source is that source. The samples of new series beyond a
         limit are refused, those of the others are taken.
-
-        Raises:
-            QueueFull: nothing was taken; the same can be sent again later.
         """
         receipts: list[tuple[str, Receipt]] = []
         refused: list[tuple[str, SubmissionRefused]] = []
@@ -430,11 +435,12 @@ class Monitor:
                 self.refused_sources += len(beyond)
                 refused.append(("", refusal))
             series, time, value = series[kept], time[kept], value[kept]
-        if len(series) and not self.stopping.is_set():
-            receipts.append(("", self.series.submit(series, time, value, creator)))
-        elif len(series):
-            wanted = "a service that runs"
-            refused.append(("", SubmissionRefused("points", wanted, "them while it ends")))
+        if len(series):
+            try:
+                self._refuse_while_stopping()
+                receipts.append(("", self.series.submit(series, time, value, creator)))
+            except SubmissionRefused as error:
+                refused.append(("", error))
         self.wake.set()
         return SeriesReceipts(receipts, refused)
 

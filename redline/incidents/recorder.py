@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from redline.engine.fleet.stored import FleetCommit
+from redline.engine.fleet.stored import (
+    FleetCommit,
+    SeriesRecord,
+    SeriesSteps,
+    SeriesStore,
+    StoredStates,
+)
 from redline.engine.results import Batch, RestoredStream, ResultStore, StoredSource, log
 from redline.incidents.incident import Change
 from redline.incidents.registry import Incidents, StoredIncidents
@@ -19,7 +25,7 @@ REPLACED_STEPS = 1_000
 ChangeListener = Callable[[Sequence[Change]], None]
 
 
-class IncidentRecorder(ResultStore):
+class IncidentRecorder(ResultStore, SeriesStore):
     """A store of batches and of the incidents that come from them.
 
     Changes are published once and in order, after the commit; if commits fail, without one.
@@ -60,6 +66,29 @@ class IncidentRecorder(ResultStore):
     def remove_stream(self, name: str) -> None:
         if self.store:
             self.store.remove_stream(name)
+
+    # --- of the fleets nothing is folded in
+
+    def load_records(self) -> Sequence[SeriesRecord]:
+        return self.store.load_records() if self.store else ()
+
+    def load_states(self) -> Iterator[StoredStates]:
+        return self.store.load_states() if self.store else iter(())
+
+    def steps_after(self, commit: int) -> Iterator[SeriesSteps]:
+        return self.store.steps_after(commit) if self.store else iter(())
+
+    def read_series(
+        self, number: int, since: float | None, until: float | None, limit: int
+    ) -> SeriesSteps:
+        if self.store is None:
+            return SeriesSteps.empty()
+        return self.store.read_series(number, since, until, limit)
+
+    def match_series(self, numbers: np.ndarray, times: np.ndarray) -> np.ndarray:
+        return self.store.match_series(numbers, times) if self.store else np.zeros(len(times), bool)
+
+    # --- for the monitor's thread
 
     def on_batches(self, batches: Sequence[Batch], committed: bool) -> None:
         """Publish the changes of incidents in batches; the monitor calls it after each commit."""

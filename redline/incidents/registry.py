@@ -141,6 +141,10 @@ class Incidents:
         """Fold one batch in and return the changes of its stream's incidents, in order."""
         return self.commit([batch], now, self.save)
 
+    def live_streams(self) -> list[str]:
+        """Return the streams with an incident that has not ended: their calm steps may end it."""
+        return [name for name, watch in list(self.watches.items()) if watch.current]
+
     def stream_info(self, name: str) -> StreamInfo | None:
         """Return the title, names and units of a stream; None = no batch of it has come yet."""
         watch = self.watches.get(name)

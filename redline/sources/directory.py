@@ -24,7 +24,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from redline.settings import ServerSettings
 from redline.sources.samples import NO_ROOM, NOT_SELECTED
+from redline.sources.selectors import parse_selectors
 from redline.sources.series import SeriesKey, format_series, parse_series
 
 MAX_SERIES = 200_000
@@ -70,6 +72,16 @@ class SeriesDirectory:
         self._doors: dict[str, Door] = {}
         self._retired: list[int] = []
         self._free: list[int] = []
+
+    @classmethod
+    def from_settings(cls, settings: ServerSettings) -> SeriesDirectory:
+        """Return the directory that a server is started with.
+
+        Raises:
+            SubmissionRefused: one of the selectors is none.
+        """
+        takes = parse_selectors(settings.select).takes if settings.select else None
+        return cls(takes, settings.series)
 
     def door(self, name: str) -> Door:
         """Return the table of one door: raw form of a series -> number; read it, never write it."""

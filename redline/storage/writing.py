@@ -73,17 +73,16 @@ class BatchWriter:
     def write_batches(self, c: sa.Connection, batches: Sequence[Batch]) -> None:
         """Write streams, points, snapshots, late points and anomalies."""
         by_name: dict[str, list[Batch]] = {}
-        for batch in batches:
+        own = [batch for batch in batches if not batch.stored_apart]
+        for batch in own:
             by_name.setdefault(batch.name, []).append(batch)
         self._write_streams(c, by_name)
         self._write_points(c, by_name)
         snapshots = [
-            (self.known_streams[batch.name].id, batch.snapshot)
-            for batch in batches
-            if batch.snapshot
+            (self.known_streams[batch.name].id, batch.snapshot) for batch in own if batch.snapshot
         ]
         write_snapshots(c, snapshots)
-        late = [row for batch in batches for row in self._late_rows(batch)]
+        late = [row for batch in own for row in self._late_rows(batch)]
         if late:
             ignoring = late_table.insert().prefix_with("OR IGNORE", dialect="sqlite")
             c.execute(ignoring, [seal_row(late_table, row) for row in late])

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Response
 from redline.api.problems import json_answer
 from redline.api.service import API_VERSION, Service
 from redline.engine.feed import Feed
+from redline.engine.fleet.series_monitor import SeriesMonitor
 from redline.sources.pushed import PushedStream
 
 MAX_SILENT_SECONDS = 5.0  # seconds without a beat of the loop after which the server is not live
@@ -72,24 +73,26 @@ def health_report(service: Service) -> dict[str, Any]:
 def status_report(service: Service) -> dict[str, Any]:
     """Return the counts of all streams and the state of each part of the service."""
     feeds = list(service.monitor.feeds.values())
-    points = sum(feed.points for feed in feeds)
-    anomalies = sum(feed.anomalies for feed in feeds)
+    series = service.monitor.series.totals
+    points = sum(feed.points for feed in feeds) + series.points
+    anomalies = sum(feed.anomalies for feed in feeds) + series.anomalies
     hub = service.hub
     return {
         "version": API_VERSION,
         "up_seconds": time.time() - service.began,
-        "streams": len(feeds),
+        "streams": len(feeds) + series.streams,
         "points": points,
         "anomalies": anomalies,
-        "alarms": sum(feed.alarms for feed in feeds),
+        "alarms": sum(feed.alarms for feed in feeds) + series.alarms,
         "rate": anomalies / points if points else 0.0,
         "failing": sorted(feed.name for feed in feeds if feed.failure),
         "sources": {
             "pushed": sum(feed.pushed for feed in feeds),
+            "series": series.streams,
             "forgotten": len(service.monitor.forgotten),
             "refused": service.monitor.refused_sources,
         },
-        "queue": queue_lengths(feeds),
+        "queue": queue_lengths(feeds, service.monitor.series),
         "doors": service.doors.report(),
         "store": storage_report(service),
         "events": {
@@ -123,14 +126,15 @@ def refused_requests(service: Service) -> dict[str, int]:
     }
 
 
-def queue_lengths(feeds: Sequence[Feed]) -> dict[str, int]:
-    """Return the points waiting for pushed streams, and those repeated, late and refused."""
+def queue_lengths(feeds: Sequence[Feed], series: SeriesMonitor) -> dict[str, int]:
+    """Return the points of programs that wait, and those repeated, late and refused."""
     pushed = [feed.stream for feed in feeds if isinstance(feed.stream, PushedStream)]
     counts = {
-        fact: sum(stream.notes.get(fact, 0) for stream in pushed)
+        fact: sum(stream.notes.get(fact, 0) for stream in pushed) + series.unscored(fact)
         for fact in ("repeated", "late", "refused")
     }
-    return {"waiting": sum(stream.waiting for stream in pushed), **counts}
+    waiting = sum(stream.waiting for stream in pushed) + series.intake.waiting
+    return {"waiting": waiting, **counts}
 
 
 def storage_report(service: Service) -> dict[str, Any]:

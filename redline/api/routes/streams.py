@@ -6,12 +6,15 @@ import time
 from dataclasses import asdict
 from typing import Annotated, Any
 
+import numpy as np
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from redline.api.payload import BodyError
 from redline.api.problems import Problem, json_answer
 from redline.api.service import COMMIT_TIMEOUT, Service, unknown_stream
 from redline.engine.feed import Feed, is_finished
+from redline.engine.fleet.series_monitor import SeriesMonitor
+from redline.engine.fleet.series_views import SeriesStream
 from redline.sources.pushed import PushedStream
 from redline.sources.recording import Recording
 from redline.storage.errors import StoreError
@@ -28,17 +31,23 @@ def connect_streams(router: APIRouter, service: Service) -> None:
         summary="Every stream with its features and applied settings",
     )
     def streams(limit: Annotated[int, Query(ge=1, le=10_000)] = 1_000, after: str = "") -> Response:
-        names = list(service.monitor.feeds)
+        feeds = dict(service.monitor.feeds)
+        series = service.monitor.series
+        names = [*feeds, *series.names()]
         if after and after not in names:
             wanted = "the name of a stream that is there, or none to begin again"
             raise BodyError("after", wanted, after)
         start = names.index(after) + 1 if after else 0
-        feeds = [service.monitor.feeds[name] for name in names[start : start + limit]]
-        asleep = [feed for feed in feeds if not feed.ready]
+        shown = names[start : start + limit]
+        asleep = [feeds[name] for name in shown if name in feeds and not feeds[name].ready]
         service.wait_until_restored(asleep[:RESTORED_AT_ONCE])
+        found = [
+            stream_description(feeds[name]) if name in feeds else series_description(series, name)
+            for name in shown
+        ]
         return json_answer(
             {
-                "streams": [stream_description(feed) for feed in feeds],
+                "streams": [description for description in found if description],
                 "total": len(names),
                 "next": names[start + limit - 1] if start + limit < len(names) else None,
             }
@@ -54,7 +63,8 @@ def connect_streams(router: APIRouter, service: Service) -> None:
         summary="Remove a source that programs push, with its points and anomalies",
     )
     def remove(request: Request, source: Annotated[str, Path(max_length=1_000)]) -> Response:
-        if source not in service.monitor.feeds and source not in service.monitor.forgotten:
+        monitor = service.monitor
+        if not (monitor.knows(source) or source in monitor.forgotten):
             raise unknown_stream(source)
         try:
             service.monitor.remove_source(source).result(COMMIT_TIMEOUT)
@@ -70,9 +80,36 @@ def connect_streams(router: APIRouter, service: Service) -> None:
         return json_answer({"removed": source})
 
 
+def series_description(series: SeriesMonitor, name: str) -> dict[str, Any] | None:
+    """Return the document of a series without reading its past; None = it has just gone."""
+    number = series.find(name)
+    if number is None:
+        return None
+    summary = series.summary(number)
+    newest = None if np.isinf(summary.newest) else summary.newest
+    return {
+        "source": name,
+        "title": name,
+        "about": SeriesStream.about,
+        "kind": "pushed",
+        "features": [{"name": each, "unit": ""} for each in SeriesStream.names],
+        "period": None,
+        "points": summary.points,
+        "first": None,
+        "end": summary.steps,
+        "from": None,
+        "to": newest,
+        "anomalies": summary.anomalies,
+        "alarms": summary.alarms,
+        "applied": asdict(summary.settings),
+        "status": "live",
+        "arrived": newest,
+    }
+
+
 def stream_kind(feed: Feed) -> str:
     """Return where a stream comes from: pushed, recording, live or simulated."""
-    if isinstance(feed.stream, PushedStream):
+    if isinstance(feed.stream, PushedStream | SeriesStream):
         return "pushed"
     if isinstance(feed.stream, Recording):
         return "recording"

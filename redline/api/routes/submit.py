@@ -23,6 +23,7 @@ from redline.sources.pushed import (
     SubmissionCounts,
     SubmissionRefused,
 )
+from redline.sources.samples import SampleBatch
 
 # a bigger body, or one with more sources, is handled in a thread, so that it delays no others
 Refused = tuple[str, SubmissionRefused]  # (source, error)
@@ -105,18 +106,19 @@ def connect_submit(router: APIRouter, service: Service) -> None:
                 found = await asyncio.to_thread(read_body, service, body, lines)
         else:
             found = read_body(service, body, lines)
-        return await submit_points(service, *found, request.state.client)
+        return await submit_points(service, found, request.state.client)
 
 
 def read_body(
     service: Service, body: bytes, lines: bool
-) -> tuple[list[SubmittedPoints], list[Refused]]:
-    """Return the points of a body by source, and what is refused; `lines` = an object a line."""
+) -> Sequence[SubmittedPoints] | SampleBatch:
+    """Return the points of a body, by source or of series; `lines` = an object a line."""
     document = payload.parse_document(body, lines)
     if not is_wide(document):
-        return payload.parse_submission(document), []
+        return payload.parse_submission(document)
     batch = parse_wide(document, service.doors.directory)
-    return service.doors.split(batch), [("", refusal) for refusal in batch.refusals]
+    service.doors.count_left_out(batch)
+    return batch
 
 
 # (source, receipt) of each part in a queue, (source, error) of each part refused
@@ -124,22 +126,17 @@ Submitted = tuple[list[tuple[str, Receipt]], list[Refused]]
 
 
 async def submit_points(
-    service: Service,
-    parts: Sequence[SubmittedPoints],
-    unread: Sequence[Refused],
-    client: str,
+    service: Service, found: Sequence[SubmittedPoints] | SampleBatch, client: str
 ) -> Response:
     """Submit points of a client, wait until they are committed and return the answer.
 
-    The points of a source that is full or wrong are refused, those of the others are taken; those
-    that could not be read are `unread`.
+    The points of a source that is full or wrong are refused, those of the others are taken.
     """
-    many = len(parts) > MANY_BODY_SOURCES
+    many = len(found) > MANY_BODY_SOURCES or isinstance(found, SampleBatch)
     if many:
-        receipts, refused = await asyncio.to_thread(enqueue_points, service, parts, client)
+        receipts, refused = await asyncio.to_thread(enqueue, service, found, client)
     else:
-        receipts, refused = enqueue_points(service, parts, client)
-    refused = [*unread, *refused]
+        receipts, refused = enqueue(service, found, client)
     if len(refused) == 1 and not receipts:
         raise refused[0][1]
     if receipts:
@@ -149,6 +146,22 @@ async def submit_points(
     if many:
         return await asyncio.to_thread(acknowledge_points, committed, refused)
     return acknowledge_points(committed, refused)
+
+
+def enqueue(
+    service: Service, found: Sequence[SubmittedPoints] | SampleBatch, client: str
+) -> Submitted:
+    """Put points into the queues of their sources or series."""
+    if not isinstance(found, SampleBatch):
+        return enqueue_points(service, found, client)
+    receipts, refused = enqueue_batch(service, found, client)
+    return receipts, [*(("", refusal) for refusal in found.refusals), *refused]
+
+
+def enqueue_batch(service: Service, batch: SampleBatch, client: str) -> Submitted:
+    """Put the samples of a batch into the queue of the series; new ones count for the client."""
+    found = service.monitor.submit_series(batch.series, batch.time, batch.value, client)
+    return found.taken, found.refused
 
 
 def enqueue_points(service: Service, parts: Sequence[SubmittedPoints], client: str) -> Submitted:
@@ -167,7 +180,7 @@ def enqueue_points(service: Service, parts: Sequence[SubmittedPoints], client: s
 def refuse_uncommitted(receipts: Sequence[tuple[str, Receipt]]) -> None:
     """Raise a problem that names the sources whose points are not committed."""
     uncommitted = sorted(
-        {source for source, receipt in receipts if not receipt.done() or receipt.exception()}
+        {source or "the series" for source, receipt in receipts if not_committed(receipt)}
     )
     if uncommitted:
         some = ", ".join(uncommitted[:10])
@@ -176,6 +189,11 @@ def refuse_uncommitted(receipts: Sequence[tuple[str, Receipt]]) -> None:
             f"not committed yet: {some}; send the same again, repeats are ignored",
             headers={"Retry-After": "5"},
         )
+
+
+def not_committed(receipt: Receipt) -> bool:
+    """Return whether the points of a receipt are not stored, or not yet."""
+    return not receipt.done() or receipt.exception() is not None
 
 
 async def wait_committed(receipts: Sequence[Receipt]) -> None:
@@ -206,7 +224,7 @@ async def wait_committed(receipts: Sequence[Receipt]) -> None:
 def acknowledge_points(
     taken: Sequence[tuple[str, SubmissionCounts]], refused: Sequence[tuple[str, SubmissionRefused]]
 ) -> Response:
-    """Return the counts of the points taken, in total and by source.
+    """Return the counts of the points taken, in total and by source; of series in total alone.
 
     Raises a problem with the errors, and the counts if there are any, if a source was refused.
     """
@@ -217,7 +235,7 @@ def acknowledge_points(
     total = SubmissionCounts(*map(sum, zip((0, 0, 0), *sources.values())))
     report = {
         **total._asdict(),
-        "sources": {source: counts._asdict() for source, counts in sources.items()},
+        "sources": {source: counts._asdict() for source, counts in sources.items() if source},
     }
     if not refused:
         return json_answer(report)

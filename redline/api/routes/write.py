@@ -9,9 +9,8 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request, Response
 
 from redline.api.doors import unpack_gzip
-from redline.api.payload import SubmittedPoints
 from redline.api.problems import Problem, field_error
-from redline.api.routes.submit import enqueue_points, refuse_uncommitted, wait_committed
+from redline.api.routes.submit import enqueue_batch, refuse_uncommitted, wait_committed
 from redline.api.service import Service
 from redline.sources.influx import read_line_protocol
 from redline.sources.prometheus import WRITE_V1, read_remote_write
@@ -41,7 +40,7 @@ Precision = Annotated[Literal["ns", "us", "ms", "s"], Query(description="unit of
 
 
 def connect_write(router: APIRouter, service: Service) -> None:
-    """Add the routes; each series becomes a source, named as Prometheus writes it."""
+    """Add the routes; each series is a stream, named as Prometheus writes it."""
 
     @router.post(
         "/api/v1/write",
@@ -121,7 +120,7 @@ async def take_batch(
     headers = {WRITTEN: str(written)}
     full = [error for _, error in refused if isinstance(error, QueueFull)]
     if full:
-        raise Problem(429, f"{len(full)} sources are full; {full[0]}", headers={"Retry-After": "1"})
+        raise Problem(429, f"not all is taken; {full[0]}", headers={"Retry-After": "1"})
     errors = [("", error) for error in batch.refusals] + refused
     if errors:
         raise refused_problem(errors, written)
@@ -134,14 +133,14 @@ def submit_batch(
     """Read a batch and put its points into the queues of their sources."""
     doors = service.doors
     batch = read()
-    parts: Sequence[SubmittedPoints]
+    doors.count_left_out(batch)
     if not rates:
-        parts = doors.split(batch)
-        return *enqueue_points(service, parts, client), batch
+        return *enqueue_batch(service, batch, client), batch
     with doors.turn:  # two batches of the same counters must not cross
-        parts, before = doors.split_rates(batch)
-        receipts, refused = enqueue_points(service, parts, client)
-        doors.put_back(before, refused)
+        points, before = doors.to_rates(batch)
+        receipts, refused = enqueue_batch(service, points, client)
+        if any(isinstance(error, QueueFull) for _, error in refused):
+            doors.put_back(before)
     return receipts, refused, batch
 
 

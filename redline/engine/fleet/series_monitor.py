@@ -6,7 +6,7 @@ import itertools
 import threading
 import time as clocks
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple
 
@@ -60,7 +60,6 @@ TIMES_AT_ONCE = 1_024  # series whose times at hand are compared at once
 RETRY_SECONDS = 5.0  # seconds until restoring is tried again
 SERIES_ORIGIN = '{"kind": "series"}'
 SERIES_NAMES = ("value",)
-Followed = Callable[[], Sequence[str]]
 
 
 class SeriesSummary(NamedTuple):
@@ -118,7 +117,7 @@ class SeriesMonitor:
         limits: SeriesLimits = SeriesLimits(),  # noqa: B008
         settings: Settings = Settings(),  # noqa: B008
     ) -> None:
-        """Make a monitor without series; `restore` puts back those of the store.
+        """Make a monitor whose series are restored in its first turn.
 
         Args:
             directory: the numbers of the series.
@@ -145,8 +144,8 @@ class SeriesMonitor:
         self.counts: Counter[str] = Counter()  # samples that were repeated or late
         self.arrived = 0.0  # wall seconds of the newest sample
         self.held: set[int] = set()  # series with an alarm held back by a maintenance window
-        # names of series of which every step is reported, such as those with an open incident
-        self.followed: Followed = tuple
+        # each returns names of series of which every step is reported, as of an open incident
+        self.followers: list[Callable[[], Iterable[str]]] = []
         self.watchers: dict[int, Callable[[ReportedSteps], None]] = {}  # by series
         self.creators: dict[int, str] = {}  # of the series that a client has created
         self.created: Counter[str] = Counter()  # series by the client that created them
@@ -158,6 +157,9 @@ class SeriesMonitor:
         self.removing: list[tuple[int, Future[None]]] = []  # until the commit
         self.joined: list[Array] = []  # series that have joined a fleet since the last commit
         self.obsolete: list[str] = []  # keys of stored states that are of no series any more
+        # the stored series until they are restored, by number
+        self.stored = {record.number: record for record in store.load_records()} if store else {}
+        directory.load((record.number, record.name) for record in self.stored.values())
         self.old_allowance = (float(OLD_A_MINUTE), clocks.monotonic())
         self.lock = threading.Lock()
 
@@ -188,6 +190,7 @@ class SeriesMonitor:
 
         These are not kept in the directory either; they get another number if they come again.
         """
+        numbers = [number for number in numbers if number not in self.stored]
         room = max(0, self.limits.client_series - self.created[creator])
         room = (room if creator else len(numbers)) if self.limits.create else 0
         beyond = numbers[room:]
@@ -237,6 +240,12 @@ class SeriesMonitor:
             return None
         return number
 
+    def names(self) -> list[str]:
+        """Return the names of all series, by number."""
+        known = np.flatnonzero(self.roster["fleet"][: self.roster.size] >= 0)
+        texts = (self.directory.texts[number] for number in known.tolist())
+        return [text for text in texts if text is not None]
+
     def summary(self, number: int) -> SeriesSummary:
         """Return what is known of a series; KeyError where it is in no fleet."""
         fleet, column = self.roster.fleet_of(number)
@@ -251,6 +260,10 @@ class SeriesMonitor:
             alarms=int(counters["alarms"][column]),
             newest=float(self.roster["newest"][number]),
         )
+
+    def unscored(self, kind: str) -> int:
+        """Return the samples that were not scored: of a kind repeated, late or refused."""
+        return self.counts[kind] + self.intake.counts[kind]
 
     @property
     def totals(self) -> SeriesTotals:
@@ -396,7 +409,8 @@ class SeriesMonitor:
     def _mark_followed(self) -> None:
         """Mark the series of which every step is reported."""
         numbers = self.directory.numbers
-        wanted = [numbers[name] for name in self.followed() if name in numbers]
+        names = itertools.chain.from_iterable(follower() for follower in self.followers)
+        wanted = [numbers[name] for name in names if name in numbers]
         wanted += self.watchers
         shown = self.roster["shown"]
         shown[:] = False
@@ -563,11 +577,11 @@ class SeriesMonitor:
         """Put back all series of the store, as they were after the last commit."""
         if self.store is None:
             return
-        records = {record.number: record for record in self.store.load_records()}
-        self.directory.load((record.number, record.name) for record in records.values())
+        records = self.stored
         self.creators = {n: record.creator for n, record in records.items() if record.creator}
         self.created = Counter(self.creators.values())
         self.obsolete = self.states.restore(records, self.store)
+        self.stored = {}
 
 
 def series_batch(

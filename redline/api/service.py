@@ -40,6 +40,7 @@ from redline.storage.sqlite import SqliteStore
 API_VERSION = "0.1.0"
 MAX_BIG_BODIES = 2  # parsed at the same time; each takes several times its size while it is
 RESTORE_TIMEOUT = 2.0  # seconds a request waits for the past of streams
+MAX_STREAM_NAME = 8_000  # characters of a stream in an address: of a series, escaped
 COMMIT_TIMEOUT = 30.0  # seconds a request waits for its commit before it is refused
 
 

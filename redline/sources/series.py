@@ -22,7 +22,7 @@ from redline.sources.pushed import RESERVED_NAMES, SubmissionRefused, is_visible
 MAX_SERIES_LABELS = 64  # of one series
 MAX_LABEL_NAME = 200  # characters of the name of a label, or of a metric
 MAX_LABEL_VALUE = 1_024  # characters
-MAX_SERIES_TEXT = 4_096  # characters of the canonical text
+MAX_SERIES_TEXT = 2_000  # characters of the name and the labels of a series together
 PLAIN_METRIC = re.compile(r"[A-Za-z_:][A-Za-z0-9_:.]*")
 PLAIN_LABEL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 QUOTED = r'"([^"\\]*(?:\\.[^"\\]*)*)"'
@@ -61,6 +61,10 @@ def series_key(name: str, labels: Iterable[tuple[str, str]]) -> SeriesKey:
         if len(value) > MAX_LABEL_VALUE:
             wanted = f"label values of at most {MAX_LABEL_VALUE:,} characters"
             raise SubmissionRefused("series", wanted, f"{_count(value)} in {_short(name)}")
+    size = len(name) + sum(len(label) + len(value) for label, value in pairs)
+    if size > MAX_SERIES_TEXT:
+        wanted = f"at most {MAX_SERIES_TEXT:,} characters of name and labels together"
+        raise SubmissionRefused("series", wanted, f"{size:,} in {_short(name)}")
     if len(dict(pairs)) < len(pairs):
         label = next(one[0] for one, after in pairwise(pairs) if one[0] == after[0])
         wanted = "every label once"

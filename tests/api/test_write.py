@@ -1,4 +1,4 @@
-"""Samples from programs that know other formats: each series becomes a source of its own."""
+"""Samples from programs that know other formats: each series is a stream of its own."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from redline.api.server import build_server
-from redline.api.service import ServerOptions, Service, assemble_service, server_options
+from redline.api.service import Service, assemble_service, server_options
 from redline.engine.monitor import Monitor
 from redline.settings import ServerSettings
+from redline.sources.directory import SeriesDirectory
 from redline.sources.prometheus import WRITE_V2
 from tests.sources.remote_write_messages import Series, encode_v1, encode_v2
 
@@ -25,10 +26,8 @@ LABELS = {"__name__": "up", "job": "web"}
 REQUESTS = {"__name__": "requests_total", "job": "web"}
 
 
-def made(options: ServerOptions | None = None) -> Service:
-    return assemble_service(
-        lambda store: Monitor({}, wall=lambda: NOW, store=store), options=options
-    )
+def made(**more: Any) -> Service:
+    return assemble_service(lambda store: Monitor({}, wall=lambda: NOW, store=store, **more))
 
 
 @pytest.fixture
@@ -50,7 +49,7 @@ def sent(client: TestClient, series: list[Series], version: str = "") -> Any:
 
 
 def points(service: Service, name: str) -> list[tuple[float, float]]:
-    feed = service.monitor.feeds[name]
+    feed = service.feed(name)
     with feed.lock:
         time = feed.tape.read("time", feed.tape.first, feed.end)[:, 0]
         x = feed.tape.read("x", feed.tape.first, feed.end)[:, 0]
@@ -68,7 +67,7 @@ def test_each_series_of_remote_write_is_a_source(client, service, version):
     assert answer.headers["x-prometheus-remote-write-samples-written"] == "2"
     assert points(service, UP) == [(0, 1.0), (15, 0.0)]
     assert sent(client, [(LABELS, samples((15, 0.0)))], version).status_code == 204
-    assert service.monitor.feeds[UP].stream.notes["repeated"] == 1
+    assert service.monitor.series.counts["repeated"] == 1
 
 
 def test_a_counter_is_its_rate_and_what_a_full_queue_refused_can_be_sent_again(
@@ -86,10 +85,10 @@ def test_a_counter_is_its_rate_and_what_a_full_queue_refused_can_be_sent_again(
 
 
 def test_what_can_never_be_taken_is_named_and_the_rest_is_written(client, service):
-    odd = {"__name__": "odd", "name": "x" * 600}
+    odd = {"__name__": "odd", "name": "x" * 1_000, "other": "x" * 1_000}
     answer = sent(client, [(odd, samples((0, 1.0))), (LABELS, samples((0, 1.0)))])
     assert answer.status_code == 400 and answer.json()["written"] == 1
-    assert answer.json()["errors"][0]["source"].startswith("odd{")
+    assert answer.json()["errors"][0]["field"] == "series"
     assert points(service, UP) == [(0, 1.0)]
 
 
@@ -106,11 +105,12 @@ def test_a_body_that_is_none_and_one_in_an_unknown_message_are_refused(client):
 
 
 def test_one_setting_picks_which_series_are_taken():
-    service = made(ServerOptions(select=('{__name__="up",job!="db"}',)))
+    settings = ServerSettings(select=('{__name__="up",job!="db"}',))
+    service = made(directory=SeriesDirectory.from_settings(settings))
     with TestClient(build_server(service), base_url="http://localhost") as client:
         others = [({**LABELS, "job": "db"}, samples((0, 1.0))), (REQUESTS, samples((0, 1.0)))]
         assert sent(client, [*others, (LABELS, samples((0, 1.0)))]).status_code == 204
-        assert list(service.monitor.feeds) == [UP]
+        assert service.monitor.series.names() == [UP]
         left_out = client.get("/api/status").json()["doors"]["left_out"]
         assert left_out == {"not selected": 2}
 

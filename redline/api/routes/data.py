@@ -10,7 +10,7 @@ from fastapi.responses import StreamingResponse
 
 from redline.api.history import MEDIA_TYPES, HistoryFormat, HistoryRange, format_rows, history_rows
 from redline.api.payload import BodyError, parse_time
-from redline.api.service import Service
+from redline.api.service import MAX_STREAM_NAME, Service
 
 MAX_ANSWER_POINTS = 100_000  # points of one answer
 MAX_ANSWER_CELLS = 2_000_000  # points times features of one answer
@@ -43,7 +43,7 @@ def connect_data(router: APIRouter, service: Service) -> None:
     )
     def data(
         request: Request,
-        source: Annotated[str, Path(max_length=1_000)],
+        source: Annotated[str, Path(max_length=MAX_STREAM_NAME)],
         start: Annotated[
             str | None,
             Query(

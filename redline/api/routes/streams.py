@@ -11,7 +11,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from redline.api.payload import BodyError
 from redline.api.problems import Problem, json_answer
-from redline.api.service import COMMIT_TIMEOUT, Service, unknown_stream
+from redline.api.service import COMMIT_TIMEOUT, MAX_STREAM_NAME, Service, unknown_stream
 from redline.engine.feed import Feed, is_finished
 from redline.engine.fleet.series_monitor import SeriesMonitor
 from redline.engine.fleet.series_views import SeriesStream
@@ -19,6 +19,7 @@ from redline.sources.pushed import PushedStream
 from redline.sources.recording import Recording
 from redline.storage.errors import StoreError
 
+StreamName = Annotated[str, Path(max_length=MAX_STREAM_NAME)]
 RESTORED_AT_ONCE = 50  # streams whose past one request has restored; the next one continues
 
 
@@ -54,7 +55,7 @@ def connect_streams(router: APIRouter, service: Service) -> None:
         )
 
     @router.get("/api/streams/{source:path}", tags=["streams"], summary="One stream")
-    def stream(source: Annotated[str, Path(max_length=1_000)]) -> Response:
+    def stream(source: StreamName) -> Response:
         return json_answer(stream_description(service.feed(source)))
 
     @router.delete(
@@ -62,7 +63,7 @@ def connect_streams(router: APIRouter, service: Service) -> None:
         tags=["streams"],
         summary="Remove a source that programs push, with its points and anomalies",
     )
-    def remove(request: Request, source: Annotated[str, Path(max_length=1_000)]) -> Response:
+    def remove(request: Request, source: StreamName) -> Response:
         monitor = service.monitor
         if not (monitor.knows(source) or source in monitor.forgotten):
             raise unknown_stream(source)

@@ -313,7 +313,7 @@ class Fleet(ABC):
         }
         arrays = {f"{part}.{name}": a for part, own in parts.items() for name, a in own.items()}
         return arrays | {
-            "header": np.array(json.dumps(self._header())),
+            "header": np.frombuffer(json.dumps(self._header()).encode(), np.uint8),
             "floors": self.floors[chosen],
             "early": self._early_values(chosen),
         }
@@ -337,7 +337,7 @@ class Fleet(ABC):
             ValueError: the arrays are of another fleet; the streams are as they joined then.
         """
         chosen = self._live(columns)
-        came = json.loads(str(arrays["header"]))
+        came = json.loads(bytes(arrays["header"]))
         if came != self._header():
             raise ValueError(f"wanted states of {self._header()}, came those of {came}")
         parts: dict[str, dict[str, Array]] = {}

@@ -1,0 +1,177 @@
+"""A restart of the series: nothing that was committed is lost or doubled, same bits after it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import redline.engine.fleet.series_states as states_module
+from redline.engine.fleet.series_monitor import SeriesMonitor
+from redline.engine.outbox import Outbox
+from redline.engine.track import Track
+from redline.settings import Settings
+from redline.sources.directory import SeriesDirectory
+from redline.sources.pushed import Receipt
+from redline.storage.sqlite import SqliteStore
+
+START = 1_767_571_200.0  # seconds since the Unix epoch
+EWMA = Settings("EWMA", 20, 3.0)
+
+
+class StoredRig:
+    """A series monitor on a real store, which can be ended and started again."""
+
+    def __init__(self, path: Path, setting: Settings = EWMA) -> None:
+        self.path = path
+        self.setting = setting
+        self.clock = 0.0
+        self.values: dict[str, list[float]] = {}
+        self.start()
+
+    def start(self) -> None:
+        self.store = SqliteStore(self.path)
+        self.outbox = Outbox(self.store)
+        self.directory = SeriesDirectory()
+        self.monitor = SeriesMonitor(self.directory, self.outbox, self.store, settings=self.setting)
+        self.monitor.take_turn(0.0)
+        assert self.monitor.restored
+
+    def restart(self) -> None:
+        """End without any farewell, as a kill does after the last commit."""
+        self.store.close()
+        self.start()
+
+    def send(self, names: list[str], values: np.ndarray | None = None) -> Receipt:
+        series = np.array([self.directory.number(name) for name in names])
+        if values is None:
+            values = np.random.default_rng(int(self.clock)).normal(size=len(names))
+        times = START + self.clock + np.arange(len(names))
+        self.clock += len(names)
+        for name, value in zip(names, values.tolist()):
+            self.values.setdefault(name, []).append(value)
+        return self.monitor.submit(series, times, values)
+
+    def turn(self) -> None:
+        self.monitor.take_turn(0.0)
+        self.outbox.flush(0.0, force=True)
+        assert self.outbox.trouble is None
+        self.monitor.settle()
+
+    def check(self, settings_of: dict[str, Settings] | None = None) -> None:
+        """Compare every stored step with a track of its own."""
+        for name, values in self.values.items():
+            number = self.monitor.find(name)
+            assert number is not None
+            setting = (settings_of or {}).get(name, self.setting)
+            stored = self.store.read_series(number, None, None, 100_000)
+            assert stored.step.tolist() == [*range(len(values))]
+            np.testing.assert_array_equal(stored.value, values)
+            alone = Track(setting, (0.0,), 0)
+            wanted = alone.advance(np.array(values)[:, None])["score"][:, 0]
+            assert (np.isnan(stored.score) == np.isnan(wanted)).all()
+            np.testing.assert_allclose(stored.score, wanted, rtol=0.01, atol=0.01)
+            assert (stored.flags & 1).tolist() == (wanted > setting.threshold).tolist()
+            summary = self.monitor.summary(number)
+            assert summary.steps == len(values) and summary.settings == setting
+            assert summary.anomalies == np.count_nonzero(wanted > setting.threshold)
+            fleet, column = self.monitor.roster.fleet_of(number)
+            for state, array in fleet.copy_state(column).items():
+                np.testing.assert_array_equal(array, alone.copy_state()[state], state)
+
+
+@pytest.mark.parametrize("tile", [2, 2_048])
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    turns=st.lists(
+        st.one_of(st.just("restart"), st.lists(st.integers(0, 5), min_size=1, max_size=40)),
+        min_size=2,
+        max_size=14,
+    )
+)
+def test_what_was_committed_goes_on_to_the_same_bits(tmp_path_factory, monkeypatch, tile, turns):
+    monkeypatch.setattr(states_module, "TILE", tile)
+    monkeypatch.setattr(states_module, "STATES_EVERY", 7)
+    rig = StoredRig(tmp_path_factory.mktemp("series") / "redline.db")
+    for turn in turns:
+        if turn == "restart":
+            rig.restart()
+        else:
+            receipt = rig.send([f"s{series}" for series in turn])
+            rig.turn()
+            assert receipt.result(0).accepted == len(turn)
+    rig.restart()
+    rig.check()
+    rig.store.close()
+
+
+def test_a_repeat_of_what_is_only_in_the_store_is_known(tmp_path):
+    rig = StoredRig(tmp_path / "redline.db")
+    rig.send(["a"] * 50)
+    rig.turn()
+    rig.restart()
+    series = np.full(2, rig.directory.numbers["a"])
+    receipt = rig.monitor.submit(series, START + np.array([7.0, 7.5]), np.zeros(2))
+    rig.turn()
+    assert tuple(receipt.result(0)) == (0, 1, 1), "one was there, one is late"
+    again = rig.monitor.submit(series, START + np.array([7.0, 7.5]), np.zeros(2))
+    rig.turn()
+    assert tuple(again.result(0)) == (0, 2, 0)
+    assert rig.monitor.summary(0).newest == START + 49
+
+
+def test_settings_and_removals_outlive_a_restart(tmp_path):
+    rig = StoredRig(tmp_path / "redline.db")
+    other = Settings("EWMA", 20, 5.0)
+    for _ in range(20):
+        rig.send(["a", "b", "c"])
+        rig.turn()
+    rig.monitor.apply(rig.directory.numbers["a"], other)
+    removed = rig.monitor.remove(rig.directory.numbers["c"])
+    rig.turn()
+    assert removed.result(0) is None
+    rig.restart()
+    assert rig.monitor.names() == ["a", "b"]
+    assert rig.monitor.summary(rig.directory.numbers["a"]).settings == other
+    del rig.values["c"]
+    rig.send(["a", "b", "c"])
+    rig.turn()
+    assert rig.directory.numbers["c"] > 2, "a number is never given twice"
+    rig.restart()
+    assert rig.monitor.summary(rig.directory.numbers["c"]).steps == 1
+    assert rig.monitor.summary(rig.directory.numbers["a"]).steps == 21
+
+
+def test_a_commit_that_fails_is_tried_again_and_nothing_is_acknowledged_before(tmp_path):
+    rig = StoredRig(tmp_path / "redline.db")
+    receipt = rig.send(["a", "b"])
+    rig.store.close()
+    rig.monitor.take_turn(0.0)
+    rig.outbox.flush(0.0, force=True)
+    assert rig.outbox.trouble is not None and not receipt.done()
+    rig.store = rig.outbox.store = SqliteStore(rig.path)
+    rig.monitor.store = rig.store
+    rig.outbox.flush(5.0, force=True)
+    rig.monitor.settle()
+    assert receipt.result(0).accepted == 2
+    rig.restart()
+    rig.check()
+
+
+def test_states_of_another_version_are_learned_again_from_the_stored_steps(tmp_path, monkeypatch):
+    rig = StoredRig(tmp_path / "redline.db")
+    for _ in range(10):
+        rig.send(["a", "b"] * 20)
+        rig.turn()
+    monkeypatch.setattr("redline.engine.fleet.fleets.FLEET_FORMAT", 2)
+    rig.restart()
+    rig.send(["a", "b"])
+    rig.turn()
+    rig.restart()
+    summary = rig.monitor.summary(rig.directory.numbers["a"])
+    assert summary.steps == 201 and summary.newest == START + 400

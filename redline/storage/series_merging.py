@@ -21,12 +21,18 @@ import sqlalchemy as sa
 
 from redline.detection.arrays import Array
 from redline.engine.fleet.stored import SeriesSteps
-from redline.storage.checksums import rewrite_rows, verify_row
+from redline.storage.checksums import rewrite_rows
 from redline.storage.errors import StoreDamaged, StoreError
 from redline.storage.retention import Retention
-from redline.storage.schema import fleet_states_table, parts_table, segments_table
+from redline.storage.schema import parts_table, segments_table
 from redline.storage.series_codec import encode_packed
 from redline.storage.series_reading import keep_known, known_series, load_part
+from redline.storage.series_segments import (
+    Segment,
+    load_segments,
+    oldest_states,
+    rewrite_segments,
+)
 from redline.storage.series_writing import (
     insert_parts,
     insert_segment,
@@ -48,20 +54,6 @@ REST = 1.0  # pause after a turn, in multiples of the time it took
 RETRY_SECONDS = 60.0  # until merging is tried again after an error
 _log = logging.getLogger("redline")
 Transaction = Callable[[], AbstractContextManager[sa.Connection]]
-
-
-class Segment(NamedTuple):
-    """A stored segment, without its parts."""
-
-    id: int
-    level: int
-    visible: bool
-    n: int  # points
-    oldest: float  # seconds since the epoch, of its points
-    newest: float
-    commit: int  # the newest in it
-    began: float  # wall seconds of its oldest commit
-    arrived: float  # wall seconds of its newest
 
 
 class SegmentLimits(NamedTuple):
@@ -221,19 +213,6 @@ class SeriesMerger:
 # --- what to merge
 
 
-def load_segments(c: sa.Connection) -> list[Segment]:
-    """Return all segments, also those that are not visible, in the order of their commits."""
-    query = sa.select(segments_table).order_by(segments_table.c.commit, segments_table.c.id)
-    rows = c.execute(query).mappings().all()
-    return [Segment(**verify_row(segments_table, row)) for row in rows]
-
-
-def oldest_states(c: sa.Connection) -> float:
-    """Return the commit that a restart reads from; infinite = there are no states."""
-    oldest = c.execute(sa.select(sa.func.min(fleet_states_table.c.commit))).scalar()
-    return np.inf if oldest is None else float(oldest)
-
-
 def part_ids(c: sa.Connection, segment: int) -> Sequence[int]:
     """Return the ids of the parts of a segment, in the order of their points."""
     own = parts_table.c.segment == segment
@@ -265,14 +244,6 @@ def choose_segments(
             own = own[:most]
             return own[: limits.fit(own)]
     return ()
-
-
-def rewrite_segments(
-    c: sa.Connection, segments: Iterable[Segment], values: Mapping[str, Any]
-) -> None:
-    """Change columns of segments."""
-    ids = [segment.id for segment in segments]
-    rewrite_rows(c, segments_table, segments_table.c.id.in_(ids), lambda row: values)
 
 
 def replace_sources(c: sa.Connection, merge: Merge, last: Sequence[Mapping[str, Any]]) -> None:

@@ -66,7 +66,7 @@ from redline.storage.reading import (
 from redline.storage.renaming import rename_reserved_sources
 from redline.storage.retention import Retention, RetentionSweeper
 from redline.storage.schema import prepare_schema, streams_table
-from redline.storage.series_merging import SeriesMerger, load_segments
+from redline.storage.series_merging import SeriesMerger
 from redline.storage.series_reading import (
     load_column_states,
     load_series_records,
@@ -74,6 +74,7 @@ from redline.storage.series_reading import (
     read_series_steps,
     read_steps_after,
 )
+from redline.storage.series_segments import load_segments
 from redline.storage.series_writing import SeriesWriter, highest_series
 from redline.storage.writing import BatchWriter
 
@@ -145,9 +146,9 @@ class SqliteStore(ResultStore, SeriesStore):
         self.closed = False
         self.batch_writer = BatchWriter()
         self.series_writer = SeriesWriter()
-        self.sweeper = RetentionSweeper(keep, self.batch_writer, self.writing)
         self.merger = SeriesMerger(keep, self.reading, self.writing)
         self.merges = merge and write
+        self.sweeper = RetentionSweeper(keep, self.batch_writer, self.writing, self._wake_merger)
         self.damage: StoreDamaged | None = None  # found while reading
         with translate_errors(self.path):
             refuse_cut(self.path, write)
@@ -177,7 +178,11 @@ class SqliteStore(ResultStore, SeriesStore):
             self.verify(deep=True)
         else:
             threading.Thread(target=self._verify_aside, name="verify", daemon=True).start()
-        if unmerged and self.merges:
+        if unmerged:
+            self._wake_merger()
+
+    def _wake_merger(self) -> None:
+        if self.merges:
             self.merger.wake()
 
     def verify(self, deep: bool) -> None:
@@ -269,8 +274,8 @@ class SqliteStore(ResultStore, SeriesStore):
             self.series_writer.write_fleets(c, fleets)
             if extra_writes:
                 extra_writes(lambda rows: write_incidents(c, rows))
-        if fleets and self.merges:
-            self.merger.wake()
+        if fleets:
+            self._wake_merger()
         self.sweeper.run_if_due()
 
     def last_anomaly_id(self) -> int:

@@ -22,11 +22,13 @@ from redline.engine.fleet.stored import (
     SeriesRecord,
     SeriesSteps,
 )
+from redline.engine.monitor import Monitor
 from redline.settings import Settings
-from redline.storage import series_merging, series_writing
+from redline.storage import series_merging, series_segments, series_writing
 from redline.storage.backup import restore_backup
 from redline.storage.errors import StoreDamaged, StoreError
 from redline.storage.inspection import inspect_store
+from redline.storage.retention import Retention
 from redline.storage.schema import FLEET_TABLES
 from redline.storage.series_codec import score_codes, scores_from_codes
 from redline.storage.sqlite import SqliteStore
@@ -125,9 +127,9 @@ def assert_holds(store: SqliteStore, steps: Sequence[SeriesSteps]) -> None:
         assert (np.diff(step[step != LATE_STEP]) == 1).all(), "the steps come in their order"
 
 
-def segments(store: SqliteStore) -> list[series_merging.Segment]:
+def segments(store: SqliteStore) -> list[series_segments.Segment]:
     with store.reading() as c:
-        return series_merging.load_segments(c)
+        return series_segments.load_segments(c)
 
 
 def test_series_and_states_come_back(path: Path) -> None:
@@ -470,6 +472,103 @@ def test_damaged_states_and_series_are_found(path: Path) -> None:
             list(store.load_states())
         with pytest.raises(StoreDamaged, match="series"):
             store.load_records()
+
+
+def points_left(store: SqliteStore) -> int:
+    return sum(len(piece.series) for piece in store.steps_after(0))
+
+
+def test_the_oldest_segments_go_when_points_are_too_many(path: Path) -> None:
+    steps = commits(40)
+    counts = [len(each.series) for each in steps]
+    with closing(SqliteStore(path, Retention(rows=600), merge=False)) as store:
+        store.merger.limits = series_merging.SegmentLimits(200, 1e9)
+        fill(store, steps)
+        merge_all(store)
+        largest = max(segment.n for segment in segments(store))
+        store.sweeper.sweep(0.0)
+        left = points_left(store)
+        assert 600 - largest <= left <= 600 < sum(counts)
+        kept = series_writing.join_steps(list(store.steps_after(0)))
+        newest = series_writing.join_steps(steps[-10:])
+        assert np.isin(newest.time, kept.time).all(), "the newest stay"
+        assert not all(segment.visible for segment in segments(store))
+        turns = merge_all(store)
+        assert turns > 0 and all(segment.visible for segment in segments(store))
+        assert points_left(store) == left
+        with store.reading() as c:
+            assert c.exec_driver_sql("SELECT sum(n) FROM parts").scalar() == left
+
+
+def test_old_segments_go_but_not_what_a_restart_reads(path: Path) -> None:
+    steps = commits(20)
+    states = ColumnStates("a", Settings(), np.array([1]), {})
+    with closing(open_store(path)) as store:
+        fill(store, steps[:12])
+        store.commit([], fleets=[FleetCommit(SeriesSteps.empty(), states=[states])])
+        for each in steps[12:]:
+            store.commit([], fleets=[FleetCommit(each)])
+        needed = sum(len(each.series) for each in steps[12:])
+        store.sweeper.sweep(0.0)
+        assert_holds(store, steps)
+        store.sweeper.sweep(5e9)
+        assert points_left(store) == needed
+        store.commit([], fleets=[FleetCommit(SeriesSteps.empty(), obsolete=["a"])])
+        store.sweeper.sweep(5e9)
+        assert points_left(store) == 0
+        merge_all(store)
+        assert segments(store) == []
+    with closing(open_store(path)) as store:
+        assert store.series_writer.commit == 20, "a number is not given twice"
+        store.commit([], fleets=[FleetCommit(steps[0])])
+        assert segments(store)[0].commit == 21
+
+
+def test_points_of_fleets_and_of_others_are_counted_together(path: Path) -> None:
+    steps = commits(30)
+    counts = [len(each.series) for each in steps]
+    with closing(SqliteStore(path, Retention(rows=500), merge=False)) as store:
+        fill(store, steps[:20])
+        monitor = Monitor({}, wall=lambda: START + 1e6, store=store)
+        monitor.submit("pump", START + np.arange(100.0), np.zeros(100))
+        monitor.process_pushed()
+        for each in steps[20:]:
+            store.commit([], fleets=[FleetCommit(each)])
+        store.sweeper.sweep(0.0)
+        points = store.points("pump")
+        assert points is not None and len(points.time) == 100, "a restart reads them"
+        fitting = np.cumsum(counts[::-1]) <= 400
+        in_order = sum(counts[20:]) <= 400
+        assert in_order and points_left(store) == np.cumsum(counts[::-1])[fitting][-1]
+
+
+def test_what_the_retention_drops_does_not_come_back_with_a_merge(
+    path: Path, small_parts: None
+) -> None:
+    steps = commits(8)
+    with closing(SqliteStore(path, Retention(rows=100), merge=False)) as store:
+        fill(store, steps)
+        for _ in range(2):
+            assert store.merger.run_turn()
+        assert store.merger.merge is not None
+        store.sweeper.sweep(0.0)
+        left = points_left(store)
+        assert 0 < left <= 100
+        merge_all(store)
+        assert points_left(store) == left
+        assert all(segment.visible and segment.level == 0 for segment in segments(store))
+
+
+def test_dropped_points_are_deleted_without_another_commit(path: Path) -> None:
+    with closing(open_store(path)) as store:
+        calls: list[int] = []
+        store.sweeper.delete_dropped = lambda: calls.append(1)
+        fill(store, commits(3))
+        store.sweeper.sweep(0.0)
+        assert calls == []
+        store.sweeper.sweep(5e9)
+        store.sweeper.sweep(5e9)
+        assert calls == [1]
 
 
 def test_a_store_of_version_3_gets_the_tables(path: Path) -> None:

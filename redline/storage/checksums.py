@@ -10,9 +10,16 @@ from typing import Any
 import sqlalchemy as sa
 
 from redline.storage.errors import StoreDamaged
-from redline.storage.schema import meta_table, tables
+from redline.storage.schema import (
+    fleet_states_table,
+    meta_table,
+    parts_table,
+    segments_table,
+    tables,
+)
 
 VERIFIED_ROWS = 1_000  # rows fetched at once when the whole store is verified
+VERIFIED_LARGE_ROWS = {parts_table: 16, fleet_states_table: 1}  # of tables with large ones
 LARGEST_EXACT = 2**53  # whole numbers up to it are equal to their floats
 
 
@@ -99,13 +106,39 @@ def verify_store(c: sa.Connection, deep: bool) -> None:
 
 
 def verify_rows(c: sa.Connection) -> None:
-    """Verify every row; the tables of version 1 have no checksums. Raises StoreDamaged."""
+    """Verify every row, and that none of fleets is missing; raise StoreDamaged.
+
+    The tables of version 1 have no checksums.
+    """
     inspector = sa.inspect(c)
     present = set(inspector.get_table_names())
     for table in tables.sorted_tables:
         columns = inspector.get_columns(table.name) if table.name in present else []
         if "crc" not in {column["name"] for column in columns}:
             continue
-        rows = c.execute(sa.select(table).execution_options(yield_per=VERIFIED_ROWS))
+        at_once = VERIFIED_LARGE_ROWS.get(table, VERIFIED_ROWS)
+        rows = c.execute(sa.select(table).execution_options(yield_per=at_once))
         for row in rows.mappings():
             verify_row(table, row)
+    if segments_table.name in present:
+        verify_segments(c)
+
+
+def verify_segments(c: sa.Connection) -> None:
+    """Verify that every visible segment has all its parts, and every part its segment.
+
+    Raises:
+        StoreDamaged: a row is missing.
+    """
+    own = parts_table.c.segment
+    held = dict(c.execute(sa.select(own, sa.func.sum(parts_table.c.n)).group_by(own)).all())
+    t = segments_table.c
+    whole = all(
+        held.pop(row.id, 0) == row.n or not row.visible
+        for row in c.execute(sa.select(t.id, t.n, t.visible))
+    )
+    if held or not whole:
+        raise StoreDamaged(
+            "the store is damaged: points of fleets are missing; restore a backup with "
+            "`python -m redline restore BACKUP`"
+        )

@@ -27,7 +27,7 @@ class StoreReport(NamedTuple):
     version: int | None  # of the tables; None = the file is no store of Redline
     bytes: int  # size of the file
     free_bytes: int  # of its pages that hold nothing
-    committed: float | None  # wall seconds of the newest commit of a stream; None = there is none
+    committed: float | None  # wall seconds of the newest commit of points; None = there is none
     newest: float | None  # seconds since the epoch, of the newest stored point
 
 
@@ -47,15 +47,27 @@ def inspect_store(path: Path) -> StoreReport | None:
         faults = [] if faults == ["ok"] else faults
         whole = not faults
         known = whole and {"meta", "streams", "points"} <= tables
+        fleets = known and "segments" in tables
         version = _value(database, "SELECT value FROM meta WHERE name = 'version'") if known else ""
         return StoreReport(
             faults=(*faults, *(_damaged_rows(path) if known else ())),
             version=int(version) if str(version or "").isdecimal() else None,
             bytes=sizes["page_size"] * sizes["page_count"],
             free_bytes=sizes["page_size"] * free,
-            committed=_value(database, "SELECT max(seen) FROM streams") if known else None,
-            newest=_value(database, "SELECT max(newest) FROM points") if known else None,
+            committed=_highest(database, "seen", "streams", "arrived", fleets) if known else None,
+            newest=_highest(database, "newest", "points", "newest", fleets) if known else None,
         )
+
+
+def _highest(
+    database: sqlite3.Connection, column: str, table: str, of_segments: str, fleets: bool
+) -> float | None:
+    """Return the highest value of a column, also of the segments where there are fleets."""
+    questions = [f"SELECT max({column}) FROM {table}"]
+    if fleets:
+        questions.append(f"SELECT max({of_segments}) FROM segments WHERE n > 0")
+    values = (_value(database, question) for question in questions)
+    return max((value for value in values if value is not None), default=None)
 
 
 def _damaged_rows(path: Path) -> list[str]:

@@ -19,6 +19,7 @@ from redline.storage.record_retention import (
     RecordSweep,
 )
 from redline.storage.schema import anomalies_table, late_table, points_table, snapshots_table
+from redline.storage.series_segments import sweep_segments
 from redline.storage.writing import BatchWriter
 
 SWEEP_CHUNKS = 500  # chunks, late points and anomalies that one transaction looks at
@@ -59,6 +60,7 @@ class RetentionSweeper:
         keep: Retention,
         batch_writer: BatchWriter,
         transaction: Callable[[], AbstractContextManager[sa.Connection]],
+        delete_dropped: Callable[[], None],
     ) -> None:
         """Make a sweeper.
 
@@ -66,7 +68,9 @@ class RetentionSweeper:
             keep: how much stays.
             batch_writer: holds the number of points stored.
             transaction: opens a transaction of the store's writer.
+            delete_dropped: is called when segments were dropped, to have their points deleted.
         """
+        self.delete_dropped = delete_dropped
         self.keep = keep
         self.batch_writer = batch_writer
         self.transaction = transaction
@@ -117,11 +121,17 @@ class RetentionSweeper:
         limits = RecordLimits(now - 86_400 * self.keep.record_days, self.keep.record_rows)
         sweeps = self.record_sweeps if self.unfinished else self._due_record_sweeps(now)
         with self.transaction() as c:
-            total, cursor, deleted = self._sweep_points(c, oldest_kept)
+            total = self._count_points(c)
+            of_fleets, dropped = sweep_segments(c, oldest_kept, self.keep.rows - total)
+            total, cursor, deleted = self._sweep_points(
+                c, oldest_kept, total, self.keep.rows - of_fleets
+            )
             more_late = sweep_late_points(c, oldest_kept)
             more_anomalies = sweep_anomalies(c, oldest_kept)
             self.record_sweeps = [sweep for sweep in sweeps if sweep(c, limits)]
             release_pages(c)
+        if dropped:
+            self.delete_dropped()
         self.batch_writer.total = total
         self.cursor = cursor
         more = more_late or more_anomalies or bool(self.record_sweeps)
@@ -136,8 +146,17 @@ class RetentionSweeper:
         self.next_rare_sweeps = now + RARE_SWEEPS_EVERY
         return [*FREQUENT_SWEEPS, *RARE_SWEEPS]
 
-    def _sweep_points(self, c: sa.Connection, oldest_kept: float) -> tuple[int, int | None, int]:
-        """Delete chunks from the oldest on.
+    def _count_points(self, c: sa.Connection) -> int:
+        """Return the points stored in chunks."""
+        total = self.batch_writer.total
+        if total is None:
+            total = int(c.execute(sa.select(sa.func.sum(points_table.c.n))).scalar() or 0)
+        return total
+
+    def _sweep_points(
+        self, c: sa.Connection, oldest_kept: float, total: int, room: int
+    ) -> tuple[int, int | None, int]:
+        """Delete chunks from the oldest on: too old ones, and those of `total` beyond `room`.
 
         Returns the points left, the id of the chunk to go on after (None = no chunk is left to
         look at) and how many chunks were deleted.
@@ -149,9 +168,6 @@ class RetentionSweeper:
         )
         end = points_table.c.first + points_table.c.n
         deletable = (end <= sa.func.coalesce(restart_step, 0)).label("deletable")
-        total = self.batch_writer.total
-        if total is None:
-            total = int(c.execute(sa.select(sa.func.sum(points_table.c.n))).scalar() or 0)
         smallest_total = total - SWEEP_POINTS
         chunks = c.execute(
             sa.select(points_table.c.id, points_table.c.n, points_table.c.arrived, deletable)
@@ -163,7 +179,7 @@ class RetentionSweeper:
         cursor = self.cursor
         deleted: list[int] = []
         for chunk in chunks:
-            if chunk.arrived >= oldest_kept and total <= self.keep.rows:
+            if chunk.arrived >= oldest_kept and total <= room:
                 finished = True  # the newer ones are kept too
                 break
             if total <= smallest_total:

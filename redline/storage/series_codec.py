@@ -67,7 +67,7 @@ def encode_packed(steps: SeriesSteps) -> bytes:
     late = steps.step == LATE_STEP
     gap = steps.value.view(np.uint64) == GAP_BITS
     flags = (steps.flags & STORED_FLAGS) | LATE_MARK * late | GAP_MARK * gap
-    starts = np.flatnonzero(np.append(True, steps.series[1:] != steps.series[:-1]))
+    starts = run_starts(steps.series)
     counts = np.diff(starts, append=n)
     sections = (
         pack_integers(np.diff(steps.series[starts], prepend=0)),
@@ -108,6 +108,11 @@ def decode_keys(data: bytes) -> tuple[Array, Array]:
             steps = _decode_plain(n, sections)
             return steps.series, steps.time
         return _unpack_series(n, runs, sections)[0], _unpack_times(n, sections[4], sections[5])
+
+
+def run_starts(series: Array) -> Array:
+    """Return where each run of one series begins in series (n,), n > 0."""
+    return np.flatnonzero(np.append(True, series[1:] != series[:-1]))
 
 
 def score_codes(score: Array) -> Array:

@@ -15,7 +15,7 @@ from redline.storage.checksums import verify_row
 from redline.storage.encoding import settings_from_json, unpack_state
 from redline.storage.errors import StoreDamaged
 from redline.storage.schema import fleet_states_table, parts_table, segments_table, series_table
-from redline.storage.series_codec import decode_keys, decode_part
+from redline.storage.series_codec import decode_keys, decode_part, run_starts
 from redline.storage.series_writing import QUERY_KEYS, join_steps
 
 _cached_settings = lru_cache(maxsize=1_000)(settings_from_json)
@@ -58,6 +58,17 @@ def mark_known(numbers: Array, known: Array) -> Array:
     return np.asarray(known[places] == numbers)
 
 
+def keep_known(steps: SeriesSteps, known: Array) -> SeriesSteps:
+    """Return those of steps sorted by series whose series is among the sorted `known`."""
+    if not len(steps.series):
+        return steps
+    starts = run_starts(steps.series)
+    there = mark_known(steps.series[starts], known)
+    if there.all():
+        return steps
+    return steps.pick(np.repeat(there, np.diff(starts, append=len(steps.series))))
+
+
 def read_steps_after(c: sa.Connection, commit: int) -> Iterator[SeriesSteps]:
     """Yield the steps of the segments that hold commits after one, part by part."""
     known = known_series(c)
@@ -67,9 +78,7 @@ def read_steps_after(c: sa.Connection, commit: int) -> Iterator[SeriesSteps]:
         own = parts_table.c.segment == segment
         ids = sa.select(parts_table.c.id).where(own).order_by(parts_table.c.id)
         for id in c.execute(ids).scalars().all():
-            steps = load_part(c, id)
-            kept = mark_known(steps.series, known)
-            yield steps if kept.all() else steps.pick(kept)
+            yield keep_known(load_part(c, id), known)
 
 
 def load_part(c: sa.Connection, id: int) -> SeriesSteps:

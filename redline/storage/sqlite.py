@@ -66,6 +66,7 @@ from redline.storage.reading import (
 from redline.storage.renaming import rename_reserved_sources
 from redline.storage.retention import Retention, RetentionSweeper
 from redline.storage.schema import prepare_schema, streams_table
+from redline.storage.series_merging import SeriesMerger
 from redline.storage.series_reading import (
     load_column_states,
     load_series_records,
@@ -73,6 +74,7 @@ from redline.storage.series_reading import (
     read_series_steps,
     read_steps_after,
 )
+from redline.storage.series_segments import load_segments
 from redline.storage.series_writing import SeriesWriter, highest_series
 from redline.storage.writing import BatchWriter
 
@@ -125,7 +127,11 @@ class SqliteStore(ResultStore, SeriesStore):
     """
 
     def __init__(
-        self, path: str | Path, keep: Retention = DEFAULT_RETENTION, write: bool = True
+        self,
+        path: str | Path,
+        keep: Retention = DEFAULT_RETENTION,
+        write: bool = True,
+        merge: bool = True,
     ) -> None:
         """Open the file, and create it where it is missing.
 
@@ -133,13 +139,16 @@ class SqliteStore(ResultStore, SeriesStore):
             path: the file.
             keep: how much the retention leaves.
             write: False = only read a file that exists.
+            merge: whether the points of fleets are merged, in a thread of the store's own.
         """
         self.path = Path(path)
         self.lock = threading.RLock()
         self.closed = False
         self.batch_writer = BatchWriter()
         self.series_writer = SeriesWriter()
-        self.sweeper = RetentionSweeper(keep, self.batch_writer, self.writing)
+        self.merger = SeriesMerger(keep, self.reading, self.writing)
+        self.merges = merge and write
+        self.sweeper = RetentionSweeper(keep, self.batch_writer, self.writing, self._wake_merger)
         self.damage: StoreDamaged | None = None  # found while reading
         with translate_errors(self.path):
             refuse_cut(self.path, write)
@@ -163,11 +172,18 @@ class SqliteStore(ResultStore, SeriesStore):
             rename_reserved_sources(c)
             self.batch_writer.load_streams(c)
             self.series_writer.load_commit(c)
+            unmerged = bool(load_segments(c))
         self.identities = self._file_identities()
         if self.path.stat().st_size <= VERIFIED_AT_START:
             self.verify(deep=True)
         else:
             threading.Thread(target=self._verify_aside, name="verify", daemon=True).start()
+        if unmerged:
+            self._wake_merger()
+
+    def _wake_merger(self) -> None:
+        if self.merges:
+            self.merger.wake()
 
     def verify(self, deep: bool) -> None:
         """Verify every row and the structure of the file; raise StoreDamaged."""
@@ -184,6 +200,7 @@ class SqliteStore(ResultStore, SeriesStore):
 
     def close(self) -> None:
         """Close the file once a transaction under way has ended; later calls are refused."""
+        self.merger.end()
         with self.lock:
             self.closed = True
             for engine in (getattr(self, "writer", None), getattr(self, "reader", None)):
@@ -257,6 +274,8 @@ class SqliteStore(ResultStore, SeriesStore):
             self.series_writer.write_fleets(c, fleets)
             if extra_writes:
                 extra_writes(lambda rows: write_incidents(c, rows))
+        if fleets:
+            self._wake_merger()
         self.sweeper.run_if_due()
 
     def last_anomaly_id(self) -> int:

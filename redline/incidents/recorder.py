@@ -72,6 +72,9 @@ class IncidentRecorder(ResultStore, SeriesStore):
     def load_records(self) -> Sequence[SeriesRecord]:
         return self.store.load_records() if self.store else ()
 
+    def last_series(self) -> int:
+        return self.store.last_series() if self.store else 0
+
     def load_states(self) -> Iterator[StoredStates]:
         return self.store.load_states() if self.store else iter(())
 

@@ -119,10 +119,10 @@ class SeriesDirectory:
             self.numbers[text] = number
             return number
 
-    def load(self, series: Iterable[tuple[int, str]]) -> None:
+    def load(self, series: Iterable[tuple[int, str]], last: int = 0) -> None:
         """Enter stored series (number, canonical text) into an empty directory.
 
-        Numbers that are not among them are not given away.
+        Numbers up to `last` that are not among them are not given away.
         """
         with self.lock:
             for number, text in sorted(series):
@@ -130,6 +130,7 @@ class SeriesDirectory:
                 self.texts.append(text)
                 self.numbers[text] = number
                 self.text_bytes += len(text.encode(errors="replace")) + TEXT_OVERHEAD
+            self.texts += [None] * (last + 1 - len(self.texts))
 
     def remember(self, door: Door, raw: Any, number: int) -> None:
         """Enter a raw form (bytes or text) into a door with its number, or with a reason.

@@ -541,6 +541,10 @@ class UnavailableStore(ResultStore, SeriesStore):
         """Return no series."""
         return []
 
+    def last_series(self) -> int:
+        """Return 0: no series is known."""
+        return 0
+
     def load_states(self) -> Iterator[StoredStates]:
         """Yield nothing."""
         yield from ()

@@ -1543,7 +1543,7 @@ def test_one_token_creates_only_so_many_sources_also_after_a_restart(tmp_path):
             assert removed.status_code == 200
             assert push(client, "meter", "f").json()["accepted"] == 1
             status = client.get("/api/status", headers=bearer("ann")).json()
-            assert status["sources"] == {"pushed": 5, "forgotten": 0, "refused": 3}
+            assert status["sources"] == {"pushed": 5, "series": 0, "forgotten": 0, "refused": 3}
         monitor.stop()
     with closing(SqliteStore(tmp_path / "redline.db")) as store:
         monitor = Monitor({}, store=store, limits=limits)
@@ -1598,7 +1598,8 @@ def test_a_silent_source_is_forgotten_counted_and_in_the_audit_log(tmp_path):
         monitor.next_forgetting = 0.0
         monitor.beat()
         assert set(monitor.feeds) == {"never sent", "hall"}
-        assert status_report(service)["sources"] == {"pushed": 2, "forgotten": 1, "refused": 0}
+        counts = {"pushed": 2, "series": 0, "forgotten": 1, "refused": 0}
+        assert status_report(service)["sources"] == counts
         line = store.audit(1)[0]
         assert (line["who"], line["what"], line["stream"]) == ("redline", "forget", "oven")
         assert len(store.points("oven").time) == 300, "the history stays"

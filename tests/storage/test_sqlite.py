@@ -349,9 +349,9 @@ def test_many_late_points_are_stored_in_turns_and_acknowledged_after_the_last(ke
     commit = kept.commit
     sizes = []
 
-    def counted(batches, *rest):
+    def counted(batches, fleets):
         sizes.append(sum(len(chunk.time) for batch in batches for chunk in batch.late))
-        commit(batches, *rest)
+        commit(batches, fleets=fleets)
 
     monkeypatch.setattr(kept, "commit", counted)
     receipt = monitor.submit("pump", time[::2], x[::2])
@@ -485,10 +485,10 @@ class Failing:
     def __getattr__(self, name):
         return getattr(self.inner, name)
 
-    def commit(self, batches):
+    def commit(self, batches, fleets=()):
         if self.broken:
             raise StoreError("the disk is full; make room")
-        self.inner.commit(batches)
+        self.inner.commit(batches, fleets=fleets)
 
 
 def test_while_commits_fail_nothing_is_acknowledged_and_afterwards_everything_is(kept, caplog):
@@ -1018,7 +1018,7 @@ def test_a_commit_that_fails_does_not_count_its_points(kept):
         raise StoreError("no room")
 
     commit = kept.commit
-    kept.commit = lambda batches: commit(batches, failing)
+    kept.commit = lambda batches, fleets: commit(batches, failing, fleets=fleets)
     time, x = numbers(700)
     monitor.submit("pump", time[500:], x[500:])
     monitor.process_pushed()
@@ -1144,7 +1144,7 @@ def test_incidents_stand_in_the_transaction_of_their_batches(kept):
             raise RuntimeError(fail.pop())
 
     commit = kept.commit
-    kept.commit = lambda batches: commit(batches, write)
+    kept.commit = lambda batches, fleets: commit(batches, write, fleets=fleets)
     owed = monitor.submit("pump", *numbers(10))
     monitor.process_pushed()
     assert kept.incidents() == ([], []) and kept.points("pump") is None and not owed.done()

@@ -57,7 +57,7 @@ from redline.sources.pushed import (
 
 TURN_POINTS = 200_000  # samples that one turn takes
 TIMES_AT_ONCE = 1_024  # series whose times at hand are compared at once
-RETRY_SECONDS = 5.0  # seconds until restoring is tried again
+RESTORE_RETRY = 5.0  # seconds until restoring is tried again
 SERIES_ORIGIN = '{"kind": "series"}'
 SERIES_NAMES = ("value",)
 
@@ -159,7 +159,9 @@ class SeriesMonitor:
         self.obsolete: list[str] = []  # keys of stored states that are of no series any more
         # the stored series until they are restored, by number
         self.stored = {record.number: record for record in store.load_records()} if store else {}
-        directory.load((record.number, record.name) for record in self.stored.values())
+        if store is not None:
+            names = ((record.number, record.name) for record in self.stored.values())
+            directory.load(names, store.last_series())
         self.old_allowance = (float(OLD_A_MINUTE), clocks.monotonic())
         self.lock = threading.Lock()
 
@@ -288,7 +290,7 @@ class SeriesMonitor:
                 self.restored = True
             except Exception as error:  # noqa: BLE001  tried again: the other streams go on
                 log_failure("restoring the series", error)
-                self.retry = now + RETRY_SECONDS
+                self.retry = now + RESTORE_RETRY
         if self.has_work:
             try:
                 self.process()
@@ -307,7 +309,7 @@ class SeriesMonitor:
             cuts = np.cumsum([len(each.series) for each in turn.submissions])[:-1]
             self.uncommitted += zip(turn.submissions, np.split(kinds, cuts))
         if steps or removed or self.records:
-            self.outbox.enqueue_fleet(self._commit_of(join_steps(steps), removed))
+            self.outbox.enqueue_fleet(self._commit_of(SeriesSteps.join(steps), removed))
 
     def _commit_of(self, steps: SeriesSteps, removed: list[int]) -> FleetCommit:
         """Return what is to be stored after a turn."""
@@ -571,7 +573,7 @@ class SeriesMonitor:
             return at_hand.pick(slice(-steps, None))
         stored = self.store.read_series(number, None, None, steps)
         older = stored.pick((stored.step >= 0) & (stored.step < total - n))
-        return join_steps([older, at_hand]).pick(slice(-steps, None))
+        return SeriesSteps.join([older, at_hand]).pick(slice(-steps, None))
 
     def restore(self) -> None:
         """Put back all series of the store, as they were after the last commit."""
@@ -620,10 +622,3 @@ def late_steps(series: Array, time: Array, value: Array) -> SeriesSteps:
     return SeriesSteps(
         series, np.full(n, LATE_STEP), time, value, np.full(n, np.nan), np.zeros(n, np.uint8)
     )
-
-
-def join_steps(parts: Sequence[SeriesSteps]) -> SeriesSteps:
-    """Return steps as one."""
-    if len(parts) == 1:
-        return parts[0]
-    return SeriesSteps(*map(np.concatenate, zip(*parts))) if parts else SeriesSteps.empty()

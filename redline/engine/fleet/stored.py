@@ -36,6 +36,13 @@ class SeriesSteps(NamedTuple):
         kinds = (np.int64, np.int64, float, float, float, np.uint8)
         return cls(*(np.empty(0, kind) for kind in kinds))
 
+    @classmethod
+    def join(cls, parts: Sequence[SeriesSteps]) -> SeriesSteps:
+        """Return steps one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(*map(np.concatenate, zip(*parts))) if parts else cls.empty()
+
     def pick(self, rows: slice | Array) -> SeriesSteps:
         """Return some of the steps: a slice, places (m,) or a mask (n,)."""
         return SeriesSteps(*(column[rows] for column in self))
@@ -86,6 +93,10 @@ class SeriesStore(ABC):
     @abstractmethod
     def load_records(self) -> Sequence[SeriesRecord]:
         """Return all series, by their numbers."""
+
+    @abstractmethod
+    def last_series(self) -> int:
+        """Return the highest number that a series ever had; 0 = there was none."""
 
     @abstractmethod
     def load_states(self) -> Iterator[StoredStates]:

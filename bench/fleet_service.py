@@ -1,0 +1,190 @@
+"""Points a second from a request's body to the durable commit, by the way in.
+
+`python -m bench.fleet_service` (about three minutes). One point of each series a request: bodies of
+5,000 series, one after the other until all series had theirs, into the real monitor with a real
+store on this disk. One thread does all of it: reading, scoring, writing; nothing waits in a queue.
+Then the process is killed, and the time is printed until another one has all series back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import cramjam
+import numpy as np
+
+from bench.fleet import resident_bytes
+from redline.api.payload import parse_document, to_json
+from redline.api.point_bodies import parse_points, parse_wide
+from redline.engine.monitor import Monitor
+from redline.incidents.recorder import IncidentRecorder
+from redline.incidents.registry import Incidents
+from redline.sources.directory import SeriesDirectory
+from redline.sources.prometheus import WRITE_V1, read_remote_write
+from redline.sources.samples import SampleBatch
+from redline.storage.sqlite import SqliteStore
+from tests.sources.remote_write_messages import encode_v1
+
+NOW = 1_767_571_200.0  # seconds since the Unix epoch
+PERIOD = 15.0  # seconds between two samples of a series
+AT_ONCE = 5_000  # series of a request
+WARM_UP = 3  # rounds of all series before those that count
+ROUNDS = 4  # rounds that count, of which the median is printed
+MAX_SERIES = 1_000_000
+
+
+class WayIn(NamedTuple):
+    """How bodies are written and read."""
+
+    name: str
+    goal: int  # points a second
+    write: Callable[[list[str], float, np.ndarray], bytes]
+    read: Callable[[bytes, SeriesDirectory], SampleBatch]
+
+
+def ndjson_body(names: list[str], at: float, values: np.ndarray) -> bytes:
+    """Return an object a line, each a point."""
+    points = zip(names, values.tolist())
+    lines = (to_json({"source": name, "time": at, "value": value}) for name, value in points)
+    return b"\n".join(lines)
+
+
+def wide_body(names: list[str], at: float, values: np.ndarray) -> bytes:
+    """Return one object with a number for each series."""
+    return to_json({"time": at, "values": dict(zip(names, values.tolist()))})
+
+
+def remote_write_body(names: list[str], at: float, values: np.ndarray) -> bytes:
+    """Return a message of Prometheus."""
+    series = [
+        ({"__name__": "node_load1", "instance": name}, [(int(at * 1000), value)])
+        for name, value in zip(names, values.tolist())
+    ]
+    return bytes(cramjam.snappy.compress_raw(encode_v1(series)))
+
+
+WAYS_IN = (
+    WayIn("NDJSON", 250_000, ndjson_body, lambda b, d: parse_points(parse_document(b, True), d)),
+    WayIn("wide form", 400_000, wide_body, lambda b, d: parse_wide(parse_document(b, False), d)),
+    WayIn(
+        "remote write", 400_000, remote_write_body, lambda b, d: read_remote_write(b, d, WRITE_V1)
+    ),
+)
+
+
+def open_monitor(path: Path) -> Monitor:
+    """Return a monitor on a store, as the server has it."""
+    store = IncidentRecorder(Incidents(), SqliteStore(path))
+    directory = SeriesDirectory(max_series=MAX_SERIES)
+    monitor = Monitor({}, wall=lambda: NOW + 10**6, store=store, directory=directory)
+    monitor.listeners.append(store.on_batches)
+    monitor.process_pushed()
+    assert monitor.series.restored
+    return monitor
+
+
+def bodies(way: WayIn, series: int, rounds: int) -> Iterator[list[bytes]]:
+    """Yield the bodies of each round."""
+    draw = np.random.default_rng(0)
+    names = [f"host{i // 100:04d}-metric{i % 100:02d}" for i in range(series)]
+    for step in range(rounds):
+        values = np.round(draw.normal(20, 2, series), 2)
+        yield [
+            way.write(names[i : i + AT_ONCE], NOW + step * PERIOD, values[i : i + AT_ONCE])
+            for i in range(0, series, AT_ONCE)
+        ]
+
+
+def take(monitor: Monitor, way: WayIn, body: bytes) -> None:
+    """Read a body, score its points and commit them."""
+    batch = way.read(body, monitor.series.directory)
+    found = monitor.submit_series(batch.series, batch.time, batch.value)
+    monitor.process_pushed()
+    for _, receipt in found.taken:
+        assert receipt.result(0).accepted == len(batch.series)
+
+
+def measure(way: WayIn, series: int) -> None:
+    """Print the points a second of one way in."""
+    with tempfile.TemporaryDirectory() as folder:
+        monitor = open_monitor(Path(folder) / "redline.db")
+        before = resident_bytes()
+        seconds = []
+        for step, sent in enumerate(bodies(way, series, WARM_UP + ROUNDS)):
+            began = time.perf_counter()
+            for body in sent:
+                take(monitor, way, body)
+            if step >= WARM_UP:
+                seconds.append(time.perf_counter() - began)
+        pace = series / float(np.median(seconds))
+        memory = (resident_bytes() - before) / series / 1000
+        verdict = "met" if pace >= way.goal else "missed"
+        print(
+            f"| {way.name} | {series:,} | {pace:,.0f} | {way.goal:,} | {verdict} | {memory:.1f} |",
+            flush=True,
+        )
+        monitor.series.store.store.close()  # type: ignore[union-attr]
+
+
+def measure_restart(series: int) -> None:
+    """Print how long a process that was killed takes until another one has all series back."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "redline.db"
+        command = [sys.executable, "-m", "bench.fleet_service", "--push", str(path)]
+        process = subprocess.Popen([*command, "--series", str(series)], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(20)]
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        acknowledged = int(lines[-1])
+        began = time.perf_counter()
+        monitor = open_monitor(path)
+        seconds = time.perf_counter() - began
+        totals = monitor.series.totals
+        lost = max(0, acknowledged - totals.points)
+        print(f"restart of {totals.streams:,} series, killed under load: {seconds:.1f} s (<= 10), ")
+        print(f"{acknowledged:,} points acknowledged, {lost} lost")
+
+
+def push(path: Path, series: int) -> None:
+    """Push for ever, and print how many points are acknowledged after each round."""
+    monitor = open_monitor(path)
+    way = WAYS_IN[1]
+    taken = 0
+    for sent in bodies(way, series, 10**6):
+        for body in sent:
+            take(monitor, way, body)
+            taken += len(parse_document(body, False)["values"])
+        print(taken, flush=True)
+
+
+def main() -> None:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--series", type=int, nargs="+", default=[5_000, 100_000])
+    parser.add_argument("--push", type=Path, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.push:
+        push(chosen.push, chosen.series[0])
+        return
+    print("| way in | series | points/s, committed | goal | | kB a series |")
+    print("|---|---|---|---|---|---|")
+    for series in chosen.series:
+        for way in WAYS_IN:
+            measure(way, series)
+            gc.collect()
+    measure_restart(max(chosen.series))
+
+
+if __name__ == "__main__":
+    main()

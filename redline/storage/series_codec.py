@@ -31,7 +31,9 @@ NAN_SCORE = 0x7FC0_0000 >> SCORE_SHIFT  # the code of a missing score
 PLAIN = 0  # forms of a part
 PACKED = 1
 SECTIONS = {PLAIN: 6, PACKED: 10}  # of each form
-HEAD = struct.Struct("<BII")  # form, points, runs of one series; the lengths of sections follow
+PART_HEAD = struct.Struct(
+    "<BII"
+)  # form, points, runs of one series; the lengths of sections follow
 LENGTH_BYTES = 4
 MOST_POINTS = 2**20  # of a part
 COMPRESSION = 1  # of zlib: higher levels save a twentieth and take twice the time
@@ -140,17 +142,17 @@ def _refused_as_no_part() -> Iterator[None]:
 
 def _join(form: int, n: int, runs: int, sections: Sequence[bytes]) -> bytes:
     lengths = (len(section) for section in sections)
-    head = HEAD.pack(form, n, runs) + struct.pack(f"<{len(sections)}I", *lengths)
+    head = PART_HEAD.pack(form, n, runs) + struct.pack(f"<{len(sections)}I", *lengths)
     return head + b"".join(sections)
 
 
 def _split(data: bytes) -> tuple[int, int, int, list[bytes]]:
     """Return form, points, runs and sections of a part."""
-    form, n, runs = HEAD.unpack_from(data)
+    form, n, runs = PART_HEAD.unpack_from(data)
     if form not in SECTIONS or not 0 < n <= MOST_POINTS or runs > n:
         raise ValueError("no such part")
-    lengths = struct.unpack_from(f"<{SECTIONS[form]}I", data, HEAD.size)
-    ends = np.cumsum((HEAD.size + LENGTH_BYTES * len(lengths), *lengths)).tolist()
+    lengths = struct.unpack_from(f"<{SECTIONS[form]}I", data, PART_HEAD.size)
+    ends = np.cumsum((PART_HEAD.size + LENGTH_BYTES * len(lengths), *lengths)).tolist()
     if ends[-1] != len(data):
         raise ValueError("a part of another length")
     return form, n, runs, [data[at:end] for at, end in pairwise(ends)]
@@ -199,12 +201,13 @@ def pack_words(words: Array) -> bytes:
 
 def unpack_words(data: bytes, n: int) -> Array:
     """Return the n words that `pack_words` packed."""
-    words = np.zeros((n, 8), np.uint8)
+    words = np.zeros(n, np.uint64)
     if data:
         width = data[0]
         planes = zlib.decompress(memoryview(data)[1:], bufsize=max(1, width * n))
-        words[:, :width] = np.frombuffer(planes, np.uint8).reshape(width, n).T
-    return words.view("<u8")[:, 0]
+        for place, plane in enumerate(np.frombuffer(planes, np.uint8).reshape(width, n)):
+            words |= plane.astype(np.uint64) << np.uint64(8 * place)
+    return words
 
 
 def pack_integers(numbers: Array) -> bytes:

@@ -49,9 +49,9 @@ SEGMENT_SHARE = 8  # a segment holds at most this part of what the retention kee
 FREE_LEVELS = 2  # up to which segments are merged whatever a restart reads
 FINAL_LEVEL = 100  # of segments that are as large as they may be
 WRITTEN_PARTS = 12  # merged parts that one transaction writes
-DELETED_PARTS = 32  # parts that one transaction deletes
-REST = 1.0  # pause after a turn, in multiples of the time it took
-RETRY_SECONDS = 60.0  # until merging is tried again after an error
+DELETED_PARTS = 10  # parts that one transaction deletes
+MERGE_REST = 1.0  # pause after a turn, in multiples of the time it took
+MERGE_RETRY_SECONDS = 60.0  # until merging is tried again after an error
 _log = logging.getLogger("redline")
 Transaction = Callable[[], AbstractContextManager[sa.Connection]]
 
@@ -130,7 +130,7 @@ class SeriesMerger:
                     _log.warning("points of fleets are not merged: %s", error)
                 if isinstance(error, StoreDamaged):
                     return
-                self.ended.wait(RETRY_SECONDS)
+                self.ended.wait(MERGE_RETRY_SECONDS)
                 self.woken.set()
             if self.ended.is_set():
                 return
@@ -141,7 +141,7 @@ class SeriesMerger:
         while more and not self.ended.is_set():
             began = time.monotonic()
             more = self.run_turn()
-            self.ended.wait(0.0 if self.behind else REST * (time.monotonic() - began))
+            self.ended.wait(0.0 if self.behind else MERGE_REST * (time.monotonic() - began))
 
     def run_turn(self) -> bool:
         """Do what one short transaction can do; return whether there may be more."""
@@ -151,9 +151,9 @@ class SeriesMerger:
         with self.reading() as c:
             segments = load_segments(c)
             restart = oldest_states(c)
-        leftover = next((segment for segment in segments if not segment.visible), None)
-        if leftover is not None:
-            self._delete_some_parts(leftover)
+        leftovers = [segment.id for segment in segments if not segment.visible]
+        if leftovers:
+            self._delete_some_parts(leftovers)
             return True
         chosen = choose_segments(segments, self.limits, restart)
         self.behind = len(chosen) > MERGED_SEGMENTS
@@ -200,14 +200,14 @@ class SeriesMerger:
                 self.merge = None
         merge.written.extend({**row, "rows": b""} for row in rows)
 
-    def _delete_some_parts(self, segment: Segment) -> None:
-        """Delete some parts of a segment that is not visible, and with the last ones its row."""
-        own = parts_table.c.segment == segment.id
+    def _delete_some_parts(self, segments: Sequence[int]) -> None:
+        """Delete some parts of segments that are not visible, and with the last ones their rows."""
+        own = parts_table.c.segment.in_(segments)
         with self.writing() as c:
             some = sa.select(parts_table.c.id).where(own).limit(DELETED_PARTS)
             gone = c.execute(parts_table.delete().where(parts_table.c.id.in_(some))).rowcount
             if gone < DELETED_PARTS:
-                c.execute(segments_table.delete().where(segments_table.c.id == segment.id))
+                c.execute(segments_table.delete().where(segments_table.c.id.in_(segments)))
 
 
 # --- what to merge

@@ -146,7 +146,7 @@ class SqliteStore(ResultStore, SeriesStore):
         self.closed = False
         self.batch_writer = BatchWriter()
         self.series_writer = SeriesWriter()
-        self.merger = SeriesMerger(keep, self.reading, self.writing)
+        self.merger = SeriesMerger(keep, self.reading, self.rewriting)
         self.merges = merge and write
         self.sweeper = RetentionSweeper(keep, self.batch_writer, self.writing, self._wake_merger)
         self.damage: StoreDamaged | None = None  # found while reading
@@ -218,6 +218,25 @@ class SqliteStore(ResultStore, SeriesStore):
             with translate_errors(self.path), self.writer.begin() as c:
                 yield c
             self.refuse_replaced()  # else what was just stored would be gone with the file
+
+    @contextmanager
+    def rewriting(self) -> Iterator[sa.Connection]:
+        """Open a transaction that only arranges anew what is stored.
+
+        It does not wait for the disk. A power cut may undo it, but never one that was committed
+        before, and the next commit waits for this one too: the log is written in order.
+        """
+        with self.lock:
+            self.refuse_closed()
+            with translate_errors(self.path):
+                connection = self.writer.raw_connection()
+                try:
+                    connection.execute("PRAGMA synchronous=NORMAL")
+                    with self.writing() as c:
+                        yield c
+                finally:
+                    connection.execute("PRAGMA synchronous=FULL")
+                    connection.close()
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:

@@ -187,6 +187,7 @@
       element("span", "tile-head", element("b", "", tile.title), chip),
       element("span", "tile-value", element("strong", "", tile.value), " ", element("small", "", tile.unit)),
       element("span", "tile-expected", ...expected),
+      ...(tile.alarm ? [element("span", "tile-alarm", tile.alarm)] : []),
       wallLine(tile.line),
       element("span", "tile-foot", element("span", "", "since ", element("b", "", tile.since), ` for ${tile.for}`), element("span", "", tile.incident)),
     ];
@@ -208,13 +209,28 @@
     if (box.contains(focused) && document.activeElement !== focused) focused.focus({ preventScroll: true });
   }
 
+  // The sentence over the tiles: the worst stream as a link, or that all are calm; it is written only when it changes.
+  function writeHeadline({ stream, severity, title, text }) {
+    const box = $("wall-worst"), words = [stream, severity, title, text].join("\n");
+    if (box.dataset.words === words) return;
+    box.dataset.words = words;
+    if (!stream) return box.replaceChildren(text);
+    const link = box.querySelector("button") || element("button", "link"); // it keeps the focus
+    link.dataset.domain = stream;
+    link.textContent = title;
+    if (box.contains(link)) [...box.childNodes].forEach((node) => node === link || node.remove());
+    else box.replaceChildren(link);
+    link.before(element("i", `mark ${severity}`), "Most unusual now: ");
+    link.after(`, ${text}.`);
+  }
+
   function drawWall(wall) {
     if (!wall || !$("wall-tiles")) return noUpdate();
+    writeHeadline(wall.headline);
     const counts = Object.entries(wall.counts).map(([name, count]) => element("span", name, ...(name === "calm" ? [] : [element("i", `mark ${name}`)]), element("b", "", count.toLocaleString("en")), ` ${name}`));
     $("wall-counts").replaceChildren(...counts);
     fillWall($("wall-tiles"), wall.tiles, (tile) => `tile ${tile.severity}${tile.open ? " alarmed" : ""}`, tileParts);
     fillWall($("wall-calm"), wall.calm, () => "calm-row", calmParts);
-    $("wall-tiles").dataset.empty = wall.tiles.length ? "" : "Nothing is unusual now.";
     $("wall-tiles").dataset.more = wall.more ? `and ${wall.more.toLocaleString("en")} more` : "";
     $("wall-shown").textContent = `${wall.calm.length} of ${wall.counts.calm.toLocaleString("en")} shown`;
     return noUpdate();

@@ -13,6 +13,12 @@ from tests.browser.visitor import Visitor
 Enter = Callable[..., Visitor]
 TABS = "Boolean(document.getElementById('domain').offsetParent)"
 WALL = {
+    "headline": {
+        "stream": "<b>x</b>",
+        "severity": "critical",
+        "title": "<img src=y onerror=owned=1>",
+        "text": "critical (92 of 100) since <b>then</b>",
+    },
     "counts": {"critical": 1, "warning": 0, "info": 0, "calm": 1},
     "more": 2,
     "tiles": [
@@ -24,6 +30,7 @@ WALL = {
             "value": "<i>9</i>",
             "unit": "<u>%</u>",
             "expected": "1 to <b>2</b>",
+            "alarm": "alarm 14:02: <b>98</b> %, now 9 %",
             "since": "<b>now</b>",
             "for": "3 s",
             "incident": "<script>owned=1</script>",
@@ -71,10 +78,41 @@ def test_every_text_on_the_wall_is_text_and_a_tile_keeps_the_focus(
     markup = visitor.see(f"{inside}.querySelectorAll('img, script, u, [onerror]').length")
     assert markup == 0 and visitor.see("window.owned") is None
     text = visitor.see(f"{inside}.textContent")
-    for each in ("<img src=x onerror=owned=1>", "<i>9</i>", "1 to <b>2</b>", "<script>owned=1"):
+    for each in (
+        "<img src=x onerror=owned=1>",
+        "<i>9</i>",
+        "1 to <b>2</b>",
+        "<script>owned=1",
+        "<b>98",
+    ):
         assert each in text
     visitor.see(f"{inside}.hidden = false")
     visitor.see(f"{inside}.querySelector('.tile').focus()")
     drawn(visitor, {**WALL, "tiles": [{**WALL["tiles"][0], "stream": "new"}, *WALL["tiles"]]})
     assert visitor.see("document.activeElement.dataset.domain") == "<b>x</b>"
     assert visitor.see(f"{inside}.querySelectorAll('.tile.alarmed').length") == 2
+
+
+def test_the_sentence_on_top_names_the_worst_stream_and_leads_to_it(
+    server: Server, enter: Enter
+) -> None:
+    visitor = enter(server, domain="wave")
+    worst = {
+        "stream": "cpu",
+        "severity": "critical",
+        "title": "CPU",
+        "text": "critical since 14:02",
+    }
+    drawn(visitor, {**WALL, "headline": worst})
+    visitor.see("document.getElementById('overview').hidden = false")
+    assert visitor.text("wall-worst") == "Most unusual now: CPU, critical since 14:02."
+    visitor.see("document.querySelector('#wall-worst button').focus()")
+    drawn(visitor, {**WALL, "headline": {**worst, "text": "critical since 14:03"}})
+    assert visitor.text("wall-worst").endswith("since 14:03.")
+    assert visitor.see("document.activeElement.dataset.domain") == "cpu"
+    visitor.page.click("#wall-worst button")
+    visitor.until("document.body.dataset.domain === 'cpu'")
+    calm = {"stream": "", "severity": "", "title": "", "text": "All calm: 13 streams watched."}
+    drawn(visitor, {**WALL, "headline": calm})
+    assert visitor.text("wall-worst") == calm["text"]
+    assert visitor.see("document.querySelectorAll('#wall-worst button').length") == 0

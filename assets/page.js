@@ -136,7 +136,7 @@
   function drawSparklines(data) {
     for (const [name, spark] of Object.entries(data || {})) {
       document.querySelectorAll(`[data-spark="${CSS.escape(name)}"]`).forEach((el) => (drawSparkline(el, spark), (el.title = spark.name)));
-      document.querySelectorAll(`[data-open="${CSS.escape(name)}"]`).forEach((el) => (el.textContent = spark.open ? spark.open : ""));
+      document.querySelectorAll(`[data-open="${CSS.escape(name)}"]`).forEach((el) => ((el.textContent = spark.open ? spark.open : ""), (el.title = spark.open ? `${spark.open} open incident${spark.open > 1 ? "s" : ""}` : "")));
     }
     return noUpdate();
   }

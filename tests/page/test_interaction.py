@@ -271,6 +271,16 @@ def test_of_sixty_sources_none_is_out_of_reach(service: Service) -> None:
     assert "gone" not in layout.tab_titles(monitor, counts, ["pump 7", "gone"])
 
 
+def test_a_tab_counts_the_incidents_that_are_open_not_those_that_have_ended(
+    service: Service,
+) -> None:
+    push(service.monitor, "oven", spikes=1)
+    assert incident_of(service, "oven").live and open_counts(service) == {"oven": 1}
+    push(service.monitor, "oven", steps=60, since=300 * 60)
+    assert not incident_of(service, "oven").live, "it has ended by itself, a moment ago"
+    assert not open_counts(service)
+
+
 def test_a_stream_beyond_the_tabs_gets_one_that_can_be_closed(
     service: Service, browser: Browser
 ) -> None:

@@ -24,7 +24,9 @@ TAB_TITLES = {
 }
 VIEW_SPANS = {300: "300 steps", 600: "600 steps", 2_000: "2,000 steps", 10_000: "10,000 steps"}
 MIN_SPAN = 10  # steps that the brush leaves in sight
-VIEW_SPANS |= {100_000: "100,000 steps", 1_000_000: "everything"}
+WHOLE_SPAN = 1_000_000  # steps, more than any buffer holds
+DEFAULT_SPAN = 600  # steps
+VIEW_SPANS |= {100_000: "100,000 steps", WHOLE_SPAN: "everything"}
 # ways to pick a threshold
 THRESHOLD_PICKS = {"best": "best F1", "one-percent": "about 1 % of steps"}
 FAULT_SIZES = (1.0, 20.0)  # least and largest size of an injected fault, standard deviations
@@ -244,7 +246,7 @@ def navigation_row() -> html.Div:
         "later": "later ›",
     }
     buttons = [html.Button(text, id=name, className="plain") for name, text in moves.items()]
-    return html.Div([*buttons, dropdown("range", VIEW_SPANS, 600)], className="row travel")
+    return html.Div([*buttons, dropdown("range", VIEW_SPANS, DEFAULT_SPAN)], className="row travel")
 
 
 def label_buttons() -> html.Span:

@@ -30,6 +30,7 @@ from redline.page.view import (
     make_view,
     only_applied,
     read_track_rows,
+    recording_sentence,
     red_features,
     thin_view,
 )
@@ -198,7 +199,15 @@ class ViewQuery:
         view = view._replace(maintenance=maintenance_gaps(windows, view.time))
         if isinstance(self.feed.stream, Simulated):
             view = view._replace(clock="simulated time, UTC")
+        if is_finished(self.feed) and (rows.first, rows.end) == self._buffer_ends():
+            said = recording_sentence(rows, threshold, self.feed.end)
+            view = view._replace(sentence=said)
         return thin_view(view._replace(faint=self._only_applied(view)), self.bucket)
+
+    def _buffer_ends(self) -> tuple[int, int]:
+        """Return the first step of the buffer and the one after its last."""
+        with self.feed.lock:
+            return self.feed.tape.first, self.feed.tape.end
 
     def _only_applied(self, view: View) -> tuple[tuple[int, int], ...]:
         """Return what is anomalous under the applied settings but not under those of the query."""

@@ -76,6 +76,18 @@ def test_a_dropped_file_is_understood_corrected_and_seen(own_server: Server, ent
     assert visitor.see("eyes.traces('truth')[0].text.length") == len(FAULTS)
 
 
+def test_the_first_view_of_a_file_shows_all_its_rows(own_server: Server, enter: Enter) -> None:
+    visitor = enter(own_server, domain="wave")
+    visitor.tab("your-data")
+    lines = [f"{i},{20 + i % 7 + 60 * (i == 1_200)}" for i in range(2_000)]
+    visitor.drop("pump.csv", "\n".join(["t,load", *lines]).encode())
+    visitor.until("eyes.x('load').length === 2000 && eyes.text('range').includes('everything')")
+    visitor.until("eyes.text('explain').includes('in all 2,000 rows')")
+    visitor.until("eyes.text('age') === 'end of file'")
+    visitor.tab("wave")
+    visitor.until("eyes.text('range').includes('600 steps')")
+
+
 def test_without_labels_nothing_is_invented(own_server: Server, enter: Enter) -> None:
     visitor = enter(own_server, domain="your-data")
     unlabelled = b"\n".join(line.rsplit(b",", 2)[0] for line in pumps().splitlines())

@@ -18,6 +18,7 @@ from redline.access.tokens import Token, Tokens, hash_secret
 from redline.api.service import ServerOptions, assemble_service
 from redline.engine.feed import MonitoredStream
 from redline.engine.monitor import Monitor
+from redline.engine.wording import format_time
 from redline.feedback.labels import Label
 from redline.page import compare, layout, panels, query, redraw, upload
 from redline.page.actions import add_label, find_proposal
@@ -25,6 +26,7 @@ from redline.page.brush import brush_data
 from redline.page.dash_app import require_one_process
 from redline.page.link import settings_from_link
 from redline.page.query import ViewQuery
+from redline.page.view import read_track_rows, recording_sentence
 from redline.settings import ServerSettings, Settings, initial_settings
 from redline.sources import csv
 from redline.sources.csv_cells import CsvError
@@ -305,7 +307,7 @@ def test_a_dropped_file_becomes_your_data_and_a_bad_one_leaves_it_as_it_was(moni
         monitor, "data:text/csv;base64," + base64.b64encode(CSV).decode(), "load.csv"
     )
     feed = monitor.feeds[layout.YOUR_DATA]
-    assert feed.end == upload.ROWS_AT_ONCE
+    assert feed.end == 900, "all of its rows are there at once"
     assert "Read 900 rows from load.csv: " in upload.guess_boxes(feed)["guess"]
     rubbish = "data:;base64," + base64.b64encode(b"\x00\x01rubbish").decode()
     with pytest.raises(CsvError):
@@ -318,6 +320,35 @@ def test_a_dropped_file_becomes_your_data_and_a_bad_one_leaves_it_as_it_was(moni
     assert monitor.feeds[layout.YOUR_DATA].stream.names == ("load",)
     upload.replay_file(monitor, whole=True)
     assert monitor.feeds[layout.YOUR_DATA].end == 900
+
+
+def test_the_first_view_of_a_file_shows_all_its_rows_and_its_sentence_speaks_of_them(monitor):
+    x = np.random.default_rng(6).normal(20, 1, (2_000, 1))
+    x[[1_200, 1_700]] = [[60.0], [95.0]]
+    time = np.arange(2_000) * 300.0 + 1.7e9
+    made = Recording("pump.csv", Chunk(time, x, None), Columns("time", ("load",)), {})
+    upload.show_recording(monitor, made, b"")
+    service = assemble_service(lambda store: monitor)
+    span = app.opened_span(layout.YOUR_DATA, "wave", 600)
+    feed = monitor.feeds[layout.YOUR_DATA]
+    seen = ViewQuery(service, layout.YOUR_DATA, Settings(threshold=9.0), span)
+    assert (seen.view.first, seen.view.end) == (0, 2_000) and len(seen.view.time) == 2_000
+    at = format_time(float(time[1_700]), 3_600)
+    said = f"pump.csv was unusual 2 times in all 2,000 rows, most of all at {at}: 95"
+    assert seen.sentence().startswith(said)
+    rows = read_track_rows(feed, seen.track, 9.0, 0, 2_000)
+    calm = recording_sentence(rows, 1e9, 2_000)
+    assert calm == "pump.csv looks normal: nothing above the threshold in all 2,000 rows."
+    last = read_track_rows(feed, seen.track, 9.0, 1_500, 2_000)
+    said = recording_sentence(last, 9.0, 2_000)
+    assert "was unusual once in the last 500 of 2,000 rows, at " in said
+
+
+def test_a_tab_after_that_of_a_file_does_not_keep_its_length():
+    whole = layout.WHOLE_SPAN
+    assert app.opened_span("wave", layout.YOUR_DATA, whole) == layout.DEFAULT_SPAN
+    assert app.opened_span("wave", layout.YOUR_DATA, 2_000) is no_update
+    assert app.opened_span("wave", "cpu", whole) is no_update
 
 
 def long_recording(rows=24_000, features=1):

@@ -756,10 +756,19 @@
     button.title = why;
   };
 
+  // The controls follow the applied settings when these change, unless they preview something else.
+  function followApplied({ stream, applied }, shown) {
+    const before = state.applied, names = Object.keys(shown);
+    state.applied = { stream, ...applied };
+    if (!before || before.stream !== stream || names.some((name) => before[name] !== shown[name])) return;
+    for (const name of names) if (applied[name] !== shown[name]) setProps(name, { value: applied[name] });
+  }
+
   // Returns the text of the chip; an act that would change nothing is not available, and says why.
   function showPreview(pulse, domain, detector, window_, threshold, direction) {
     const known = pulse && pulse.applied && pulse.stream === domain;
     const shown = { detector, window: window_, threshold, direction };
+    if (known) followApplied(pulse, shown);
     const differs = known && Object.keys(shown).some((name) => pulse.applied[name] !== shown[name]);
     setAvailable("apply", differs ? "" : "these settings are applied already");
     setAvailable("undo", known && pulse.undoable ? "" : "there is no change to take back");

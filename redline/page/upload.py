@@ -20,6 +20,7 @@ from redline.page.actions import page_actor
 from redline.page.finding import needs_search
 from redline.page.layout import DEFAULT_SPAN, WHOLE_SPAN
 from redline.page.preview import preview_fields
+from redline.settings import Settings
 from redline.sources.csv import read_csv
 from redline.sources.csv_cells import CsvError, visible_text
 from redline.sources.pushed import YOUR_DATA
@@ -198,7 +199,11 @@ def receive_file(monitor: Monitor, contents: str, name: str | None) -> None:
 
 
 def show_recording(
-    monitor: Monitor, recording: Recording, raw: bytes, steps: int | None = None
+    monitor: Monitor,
+    recording: Recording,
+    raw: bytes,
+    steps: int | None = None,
+    applied: Settings | None = None,
 ) -> None:
     """Open a recording as *Your data*.
 
@@ -207,8 +212,10 @@ def show_recording(
         recording: what is played.
         raw: its file.
         steps: the rows shown at once, before it plays on; None = all of them.
+        applied: the settings that it runs under; None = those known of this file, or the defaults.
     """
-    monitor.open(YOUR_DATA, recording, about=raw, steps=recording.total if steps is None else steps)
+    steps = recording.total if steps is None else steps
+    monitor.open(YOUR_DATA, recording, about=raw, steps=steps, applied=applied)
 
 
 def corrected_columns(boxes: dict[str, Any]) -> Columns:
@@ -240,7 +247,8 @@ def replay_file(monitor: Monitor, whole: bool) -> None:
     feed = uploaded_feed(monitor)
     columns = feed.stream.columns  # type: ignore[attr-defined]
     recording = read_csv(feed.about, columns, title=feed.stream.title)
-    show_recording(monitor, recording, feed.about, None if whole else 0)
+    recording.preset = feed.stream.preset
+    show_recording(monitor, recording, feed.about, None if whole else 0, feed.applied)
 
 
 def guess_boxes(feed: Feed) -> dict[str, Any]:

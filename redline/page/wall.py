@@ -51,7 +51,7 @@ class WallState(NamedTuple):
         return self.feed.journal[-1] if self.severity else None
 
     @property
-    def index(self) -> int:
+    def severity_index(self) -> int:
         """Return the severity from 0 to 100, 0 = calm."""
         peak = self.peak
         return 0 if peak is None else wording.severity_index(peak.score, peak.threshold)
@@ -59,7 +59,7 @@ class WallState(NamedTuple):
     @property
     def rank(self) -> tuple[int, bool, int]:
         """Return what tiles are sorted by: the worst first, an open incident before others."""
-        return -SEVERITIES.index(self.severity), not self.is_open, -self.index
+        return -SEVERITIES.index(self.severity), not self.is_open, -self.severity_index
 
 
 class Wall:
@@ -115,7 +115,7 @@ def headline(unusual: list[WallState], watched: int) -> dict[str, str]:
         "stream": worst.feed.name,
         "severity": worst.severity,
         "title": tile_title(worst.feed, min(worst.feature, len(stream.names) - 1)),
-        "text": f"{worst.severity} ({worst.index} of 100) since {since}",
+        "text": f"{worst.severity} ({worst.severity_index} of 100) since {since}",
     }
 
 

@@ -58,6 +58,17 @@ def test_a_label_keeps_its_stream_and_names_its_moment(own_server: Server, enter
         assert not json.load(answer)["labels"]
 
 
+def test_what_another_visitor_applies_is_no_preview_here(own_server: Server, enter: Enter) -> None:
+    first = enter(own_server, domain="cpu")
+    second = enter(own_server, domain="cpu")
+    for visitor in (first, second):
+        visitor.redraws(2)
+    first.slide("threshold", 9.0)
+    first.until(f"{DISABLED.format('apply')} === 'false'")
+    first.press("apply")
+    second.until("eyes.text('threshold-said') === '9.0 σ' && eyes.text('chip') === ''")
+
+
 def test_a_preview_is_called_one_and_only_then_there_is_something_to_apply(
     own_server: Server, enter: Enter
 ) -> None:

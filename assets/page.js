@@ -770,6 +770,7 @@
     const shown = { detector, window: window_, threshold, direction };
     if (known) followApplied(pulse, shown);
     const differs = known && Object.keys(shown).some((name) => pulse.applied[name] !== shown[name]);
+    document.body.dataset.preview = differs ? "yes" : "";
     setAvailable("apply", differs ? "" : "these settings are applied already");
     setAvailable("undo", known && pulse.undoable ? "" : "there is no change to take back");
     setAvailable("best", known && pulse.events ? "" : "needs labelled anomalies: this buffer has none");

@@ -129,10 +129,17 @@ def trouble_bar() -> html.Div:
 
 
 def card_row() -> html.Div:
-    """Return the cards: status and counts."""
+    """Return the cards: status and counts, which are those of the applied settings."""
+    applied = html.Small("as applied", className="while-preview")
+    heads = {"anomalies": [html.Small("anomalies"), applied], "rate": [html.Small("rate"), applied]}
+    counted = "since the start, each step under the settings applied at the time"
     return html.Div(
         [
-            html.Div([html.Small(name), html.B("–", id=name)], className="card")
+            html.Div(
+                [*heads.get(name, [html.Small(name)]), html.B("–", id=name)],
+                className="card",
+                title=counted if name in heads else "",
+            )
             for name in ("status", "points", "anomalies", "rate")
         ],
         className="cards",
@@ -311,12 +318,14 @@ def lower_panels() -> html.Section:
     """Return the tabs under the chart; all but the list of anomalies are filled when opened."""
     head = html.Thead(html.Tr([html.Th(text) for text in COMPARE_HEADS]))
     compare = html.Table([head, html.Tbody(id="compare")])
+    found = preview_note("Found under the applied settings, not under those of the preview.")
+    previewed = preview_note("Under the settings of the preview, not those applied.")
     judged = dcc.RadioItems(COMPARE_AT, "shared", id="compare-at", inline=True, className="by")
     panels = [
-        ("history", "Anomalies", html.Div(id="history")),
+        ("history", "Anomalies", html.Div([found, html.Div(id="history")])),
         ("incidents", "Incidents", incident_area()),
-        ("compared", "Compare", html.Div([judged, compare], className="scroll")),
-        ("table", "Table", html.Div(html.Table(id="rows"), className="scroll")),
+        ("compared", "Compare", html.Div([previewed, judged, compare], className="scroll")),
+        ("table", "Table", html.Div([previewed, html.Table(id="rows")], className="scroll")),
         ("days", "Days", html.Div(id="days")),
         ("settings", "Settings", html.Div(id="settings", className="scroll")),
         ("log", "Log", html.Div(id="log", className="scroll")),
@@ -327,6 +336,11 @@ def lower_panels() -> html.Section:
     ]
     tabs = dcc.Tabs(shown, id="lower", value="history", className="tabs", mobile_breakpoint=0)
     return html.Section([html.H2("Lists", className="unseen"), tabs], className="lower")
+
+
+def preview_note(said: str) -> html.P:
+    """Return what a list says of its numbers while other settings are previewed."""
+    return html.P(said, className="quiet while-preview")
 
 
 def first_visit_hint() -> html.Div:

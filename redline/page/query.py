@@ -178,13 +178,19 @@ class ViewQuery:
         return self.reads_store or self.feed.tape.kept > SLOW_STEPS
 
     @property
+    def previews(self) -> bool:
+        """Whether its settings are not those applied to the stream."""
+        return self.settings != self.feed.applied
+
+    @property
     def coverage(self) -> str:
         """What the numbers beside the chart count, in words."""
         tape = self.feed.tape
+        of = "applied → preview, " if self.previews else ""
         if tape.first:
-            return f"over the last {tape.kept:,} of {self.feed.points:,} steps"
+            return f"{of}over the last {tape.kept:,} of {self.feed.points:,} steps"
         rest = getattr(self.feed.stream, "rest", 0)
-        return f"over all {tape.kept:,} steps" + (f", {rest:,} to come" if rest else "")
+        return f"{of}over all {tape.kept:,} steps" + (f", {rest:,} to come" if rest else "")
 
     def _make_view(self) -> View:
         """Return the view; its events are judged over the whole buffer, then cut."""
@@ -329,7 +335,7 @@ class ViewQuery:
                 f"Learning what is normal: {min(self.feed_end, self.settings.window)} of "
                 f"{self.settings.window} steps."
             )
-        return self.view.sentence
+        return f"Preview: {self.view.sentence}" if self.previews else self.view.sentence
 
 
 def cached_answer(key: Hashable, make: Callable[[], Any]) -> Any:

@@ -335,7 +335,7 @@ def test_the_first_view_of_a_file_shows_all_its_rows_and_its_sentence_speaks_of_
     assert (seen.view.first, seen.view.end) == (0, 2_000) and len(seen.view.time) == 2_000
     at = format_time(float(time[1_700]), 3_600)
     said = f"pump.csv was unusual 2 times in all 2,000 rows, most of all at {at}: 95"
-    assert seen.sentence().startswith(said)
+    assert seen.sentence().startswith(f"Preview: {said}")
     rows = read_track_rows(feed, seen.track, 9.0, 0, 2_000)
     calm = recording_sentence(rows, 1e9, 2_000)
     assert calm == "pump.csv looks normal: nothing above the threshold in all 2,000 rows."
@@ -374,7 +374,7 @@ def test_every_row_of_a_file_is_scored_and_reached_and_the_numbers_beside_it_agr
     applied = seen.applied_metrics()
     assert (numbers.events, numbers.hits, numbers.false_alarms) == (24, 24, 0)
     assert (applied.steps, applied.anomalies) == (feed.points, feed.anomalies)
-    assert seen.coverage == "over all 24,000 steps"
+    assert seen.coverage == "applied → preview, over all 24,000 steps"
     oldest = ViewQuery(service, layout.YOUR_DATA, settings, 600, 600 + spikes[0]).view
     assert spikes[0] in [oldest.first + mark.row for mark in oldest.marks]
 
@@ -485,6 +485,21 @@ def test_of_sixty_columns_eight_are_drawn_the_worst_first_and_a_visitor_may_choo
     assert not ask(held)[0], "what is drawn stays"
     lanes, held, answer = ask(held, ["c5", "gone", "c7"])
     assert lanes == ["c5", "c7"] and "also anomalous: c23, c41" in answer["lanes_said"]
+
+
+def test_while_settings_are_previewed_each_number_says_of_which_it_is(service, monitor):
+    applied = monitor.feeds["wave"].applied
+    same = ViewQuery(service, "wave", applied, 600)
+    shown = panels.preview_numbers(same, "event")
+    assert [len(shown[name]) for name in ("alarms", "precision", "recall", "caught")] == [1] * 4
+    assert same.coverage == "over all 3,000 steps" and not same.sentence().startswith("Preview")
+    # a threshold that changes no number
+    near = Settings(**{**vars(applied), "threshold": applied.threshold + 1e-9})
+    other = ViewQuery(service, "wave", near, 600)
+    shown = panels.preview_numbers(other, "event")
+    assert [len(shown[name]) for name in ("alarms", "precision", "recall", "caught")] == [2] * 4
+    assert other.coverage == "applied → preview, over all 3,000 steps"
+    assert other.sentence() == f"Preview: {same.sentence()}"
 
 
 def test_behind_a_preview_stand_the_marks_that_only_the_applied_settings_have(service, monitor):

@@ -708,12 +708,14 @@
   function actOnIncident(button) {
     const { incident, act } = button.dataset;
     if (act === "note") return beginNote(button);
-    sendAct(incident, act);
+    const picked = button.id === "silence"; // it is answered beside the plot, where it was clicked
+    if (picked) setProps("labelled", { children: `${button.textContent}, by you …` });
+    sendAct(incident, act, picked ? { picked } : {});
   }
 
-  function sendAct(incident, act, note) {
+  function sendAct(incident, act, more) {
     document.querySelectorAll(`[data-answer="${CSS.escape(incident)}"]`).forEach((el) => (el.textContent = `· ${act}, by you …`));
-    setProps("act", { data: { incident, act, asked: Date.now(), ...(note ? { note } : {}) } });
+    setProps("act", { data: { incident, act, asked: Date.now(), ...more } });
   }
 
   function beginNote(button) {
@@ -727,7 +729,7 @@
   function endNote(write) {
     const note = $("note-text").value.trim();
     $("note").close();
-    if (write && note) sendAct(state.noted, "note", note);
+    if (write && note) sendAct(state.noted, "note", { note });
   }
 
   // --- what is picked on the plot, and whether the controls preview
@@ -745,8 +747,16 @@
     if (by === "chart" && clicked) range = [clicked.points[0].x, clicked.points[0].x];
     if (!range || !stream) return none;
     const [start, end] = moment(range[0]) <= moment(range[1]) ? range : [range[1], range[0]];
+    offerSilence(end);
     const words = start === end ? clock(start) : `${clock(start)} to ${clock(end)}`;
     return [false, `expected: ${words}`, `missed: ${words}`, start === end, { stream, range: [start, end] }];
+  }
+
+  // The live incident can be silenced where what was picked belongs to it: not before its first step.
+  function offerSilence(picked) {
+    const incident = state.heartbeat && state.heartbeat.incident;
+    $("silence").hidden = !incident || moment(picked) < incident.start - 1;
+    $("silence").dataset.incident = incident ? incident.id : "";
   }
 
   const setAvailable = (id, why) => {

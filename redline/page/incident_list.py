@@ -25,6 +25,7 @@ from redline.incidents.incident import (
     Incident,
 )
 from redline.incidents.registry import MAX_RESOLVED, IncidentQuery, Incidents
+from redline.page.actions import snooze_end
 from redline.page.panels import (
     SEVERITY_INDEX_HELP,
     aria_attribute,
@@ -32,8 +33,10 @@ from redline.page.panels import (
     dropdown,
     empty_state,
 )
+from streams import Simulated
 
 LISTED_INCIDENTS = 50
+SIMULATED = "simulated"  # what is written beside an incident of a simulated stream
 SCOPES = {"stream": "this stream", "all": "all streams"}
 LIVE = "live"
 # value of the filter -> the states that it lets through
@@ -137,7 +140,10 @@ def incident_entry(feeds: Mapping[str, Feed], incident: Incident, named: bool) -
     feed = feeds.get(incident.stream)
     when = wording.format_time(incident.start, feed.stream.period if feed else 1.0)
     severity = incident.severity
-    title = [html.Span(stream_title(feeds, incident.stream))] if named else []
+    name = stream_title(feeds, incident.stream)
+    title: list[Any] = [html.Span(name, className="name", title=name)] if named else []
+    if feed is not None and isinstance(feed.stream, Simulated):
+        title.append(html.Small(SIMULATED, title="an incident of a simulated stream"))
     place = data_attribute("step", incident.peak.step) | data_attribute("stream", incident.stream)
     peak = incident.peak
     index = html.Small(
@@ -183,7 +189,7 @@ def state_words(incident: Incident) -> str:
     if entry is None or entry.who == SYSTEM_ACTOR or incident.state not in (SNOOZED, RESOLVED):
         return incident.state
     if incident.state == SNOOZED:
-        return f"{SNOOZED} {entry.note} by {entry.who}"
+        return f"{SNOOZED} {snooze_end(incident)} by {entry.who}"
     why = "" if entry.note in ("", "resolve") else f" ({entry.note})"
     return f"{RESOLVED} by {entry.who}{why}"
 

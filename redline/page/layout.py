@@ -261,6 +261,9 @@ def label_buttons() -> html.Span:
     buttons = [html.Button(kind, id=f"label-{kind}") for kind in (EXPECTED_LABEL, MISSED_LABEL)]
     mute = "a maintenance window: anomalies are found and drawn, but nothing is alerted"
     buttons.append(html.Button("no alerts here", id="mute", title=mute))
+    silence = "of this stream nothing is sent and nothing pops up; anomalies are found and drawn"
+    attributes = data_attribute("act", "snooze 1 h")
+    buttons.append(html.Button("silence for 1 h", id="silence", title=silence, **attributes))
     return html.Span(
         [
             html.Span(buttons, id="labels", className="row", hidden=True),

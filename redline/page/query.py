@@ -426,7 +426,7 @@ def incident_popups(monitor: Monitor, found: Iterable[Incident]) -> list[dict[st
     feeds = ((monitor.feeds.get(incident.stream), incident) for incident in found)
     return [
         {
-            "title": f"{feed.stream.title} · {incident.severity}",
+            "title": f"{feed.stream.title} · {incident.severity}{simulated_mark(feed)}",
             "kind": incident.severity,
             "text": incident.text,
             "step": incident.peak.step,
@@ -435,6 +435,11 @@ def incident_popups(monitor: Monitor, found: Iterable[Incident]) -> list[dict[st
         for feed, incident in feeds
         if feed is not None
     ]
+
+
+def simulated_mark(feed: Feed) -> str:
+    """Return what is written behind the title of a stream that is simulated, "" for any other."""
+    return " · simulated" if isinstance(feed.stream, Simulated) else ""
 
 
 def worst_feature(parts: np.ndarray, above: np.ndarray) -> int:

@@ -375,6 +375,12 @@ def nothing_to_draw(monitor: Monitor, domain: str) -> dict[str, Any]:
         "history": empty_state(said),
         "chart": figure.EMPTY_FIGURE,
         "curve": figure.EMPTY_FIGURE,
+        "brush": None,
+        "covers": "",
+        "race": "",
+        "lanes": [],
+        "no_lanes": True,
+        "lanes_said": "",
         "seen": None,
         "pulse": {**pulse, "age": None},
     }

@@ -64,6 +64,19 @@
     return newest && document.body.dataset.domain !== "overview" ? `simulated ${shown(new Date(newest))}` : `${shown(new Date())} UTC`;
   }
 
+  // The zone of the times on the page, and that of the viewer beside it.
+  function zoneText() {
+    const now = new Date(), ahead = -now.getTimezoneOffset(), size = Math.abs(ahead);
+    if (!ahead) return "Times are in UTC, as your clock.";
+    const zone = `UTC${ahead < 0 ? "−" : "+"}${Math.floor(size / 60)}${size % 60 ? `:${String(size % 60).padStart(2, "0")}` : ""}`;
+    return `Times are in UTC; your clock is ${zone}: ${now.toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" })}.`;
+  }
+
+  function writeZone() {
+    const text = zoneText();
+    document.querySelectorAll(".zone").forEach((el) => el.textContent !== text && (el.textContent = text));
+  }
+
   // The plot is as high as its lanes need.
   function fitLanes() {
     const plot = document.querySelector("#chart .js-plotly-plot"), meta = plot && plot._fullLayout && plot._fullLayout.meta;
@@ -75,6 +88,7 @@
     const clock = $("clock");
     if (!clock) return;
     clock.textContent = clockText();
+    writeZone();
     const silent = (performance.now() - state.answeredAt) / 1000;
     const patience = Math.max(3 * state.interval, 1500) / 1000;
     const unanswered = longestWait() / 1000 > patience;
@@ -829,6 +843,7 @@
   // Returns what is hidden: the overview, the chart (a class), the upload area, the inject row.
   function showParts(domain, served) {
     const overview = domain === "overview", yours = domain === "your-data";
+    if (document.body.dataset.domain !== domain && $("brush")) $("brush").classList.add("empty"); // until that of the new stream comes
     document.body.dataset.domain = domain;
     return [!overview, overview ? "away" : "", !yours, !served.simulated.includes(domain)];
   }

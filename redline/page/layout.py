@@ -130,7 +130,7 @@ def trouble_bar() -> html.Div:
 
 def card_row() -> html.Div:
     """Return the cards: status and counts, which are those of the applied settings."""
-    applied = html.Small("as applied", className="while-preview")
+    applied = html.Small("applied", className="while-preview")
     heads = {"anomalies": [html.Small("anomalies"), applied], "rate": [html.Small("rate"), applied]}
     counted = "since the start, each step under the settings applied at the time"
     return html.Div(
@@ -338,7 +338,8 @@ def lower_panels() -> html.Section:
         for name, title, body in panels
     ]
     tabs = dcc.Tabs(shown, id="lower", value="history", className="tabs", mobile_breakpoint=0)
-    return html.Section([html.H2("Lists", className="unseen"), tabs], className="lower")
+    zone = html.P(className="zone soft small")
+    return html.Section([html.H2("Lists", className="unseen"), zone, tabs], className="lower")
 
 
 def preview_note(said: str) -> html.P:

@@ -510,7 +510,7 @@ def recording_sentence(rows: TrackRows, threshold: float, total: int) -> str:
     row = int(np.nanargmax(rows.score))
     feature = int(np.nanargmax(rows.parts[row]))
     reason = _explained_reason(rows, row, feature, int(runs[row]))
-    often = "once" if times == 1 else f"{times:,} times"
+    often = {1: "once", 2: "twice"}.get(times, f"{times:,} times")
     which = f"{stream.names[feature]} " if len(stream.names) > 1 else ""
     # with the day where there are several
     long = rows.time[-1] - rows.time[0] >= DAY_SECONDS

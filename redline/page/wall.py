@@ -321,6 +321,7 @@ def thinned_steps(score: np.ndarray, points: int) -> np.ndarray:
 def overview_wall() -> html.Div:
     """Return the empty wall, which assets/page.js fills."""
     button = html.Button("Full screen", id="wall-full", title="without the tabs; Esc ends it")
+    zone = html.Span(className="zone soft small")
     calm = [
         html.Div([html.H2("Calm"), html.Small(id="wall-shown", className="soft")]),
         html.Div(id="wall-calm"),
@@ -328,7 +329,7 @@ def overview_wall() -> html.Div:
     return html.Div(
         [
             html.Div(
-                [html.Div(id="wall-counts"), html.Span(className="grow"), button],
+                [html.Div(id="wall-counts"), html.Span(className="grow"), zone, button],
                 className="wall-head",
             ),
             html.P(id="wall-worst", role="status"),

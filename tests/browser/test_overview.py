@@ -116,3 +116,38 @@ def test_the_sentence_on_top_names_the_worst_stream_and_leads_to_it(
     drawn(visitor, {**WALL, "headline": calm})
     assert visitor.text("wall-worst") == calm["text"]
     assert visitor.see("document.querySelectorAll('#wall-worst button').length") == 0
+
+
+def test_the_zone_of_the_times_is_said_beside_that_of_the_viewer(
+    server: Server, enter: Enter
+) -> None:
+    look = {"viewport": {"width": 1440, "height": 900}, "timezone_id": "Asia/Kolkata"}
+    visitor = enter(server, look, domain="wave")
+    shown = "[...document.querySelectorAll('.zone')].filter(e => e.offsetParent)"
+    said = f"{shown}.map(e => e.textContent)"
+    visitor.until(f"{said}.length === 1 && {said}[0]")
+    (zone,) = visitor.see(said)
+    assert zone.startswith("Times are in UTC; your clock is UTC+5:30: ")
+    visitor.tab("overview")
+    visitor.until(f"{said}.length === 1 && {said}[0].startsWith('Times are in UTC; ')")
+
+
+def test_an_empty_tab_shows_nothing_of_the_brush_before(server: Server, enter: Enter) -> None:
+    visitor = enter(server, domain="wave")
+    empty = "document.getElementById('brush').classList.contains('empty')"
+    visitor.until(f"!{empty} && document.querySelector('#brush path')")
+    visitor.see(
+        """(() => {
+          eyes.late = 0;
+          setInterval(() => {
+            const away = document.body.dataset.domain === 'your-data';
+            const shown = getComputedStyle(document.getElementById('brush')).visibility;
+            if (away && shown !== 'hidden') eyes.late += 1;
+          }, 10);
+        })()"""
+    )
+    visitor.tab("your-data")
+    visitor.redraws(3)
+    assert visitor.see("eyes.late") == 0
+    visitor.tab("cpu")
+    visitor.until(f"!{empty}")

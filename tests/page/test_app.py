@@ -334,7 +334,7 @@ def test_the_first_view_of_a_file_shows_all_its_rows_and_its_sentence_speaks_of_
     seen = ViewQuery(service, layout.YOUR_DATA, Settings(threshold=9.0), span)
     assert (seen.view.first, seen.view.end) == (0, 2_000) and len(seen.view.time) == 2_000
     at = format_time(float(time[1_700]), 3_600)
-    said = f"pump.csv was unusual 2 times in all 2,000 rows, most of all at {at}: 95"
+    said = f"pump.csv was unusual twice in all 2,000 rows, most of all at {at}: 95"
     assert seen.sentence().startswith(f"Preview: {said}")
     rows = read_track_rows(feed, seen.track, 9.0, 0, 2_000)
     calm = recording_sentence(rows, 1e9, 2_000)

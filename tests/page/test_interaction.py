@@ -238,6 +238,8 @@ def test_an_empty_tab_shows_nothing_of_the_tab_before(browser: Browser) -> None:
     found = browser.press("domain.value", "chart.figure", domain="your-data")
     assert found["seen"]["data"] is None and not found["chart"]["figure"]["data"]
     assert not found["curve"]["figure"]["data"]
+    assert found["overview-line"]["data"] is None and found["covers"]["children"] == ""
+    assert found["lane-row"]["hidden"]
     shown = {name: found[name]["children"] for name in (*app.NUMBERS, "points", "anomalies")}
     assert shown == {**dict.fromkeys(app.NUMBERS, "–"), "points": "0", "anomalies": "0"}
     assert found["history"]["children"][0]["props"]["children"] == app.NO_FILE

@@ -400,7 +400,7 @@ def _truth_trace(view: View, colours: dict[str, str]) -> dict[str, Any]:
 
 
 def hover_words(view: View) -> dict[str, Any]:
-    """Return the words that assets/page.js writes beside the pointer, as they are: not as HTML."""
+    """Return the words that assets/page_plot.js writes beside the pointer, as they are: no HTML."""
     lanes = [
         {"name": name, "unit": unit, "si": unit in SI_UNITS}
         for name, unit in zip(view.names, view.units)
@@ -434,7 +434,7 @@ def base_layout(theme: str, revision: str) -> dict[str, Any]:
             "color": colours["soft"],
             "activecolor": colours["ink"],
         },
-        "hovermode": "x",  # assets/page.js writes what is under the pointer
+        "hovermode": "x",  # assets/page_plot.js writes what is under the pointer
         "hoverlabel": {
             "bgcolor": colours["card"],
             "bordercolor": colours["line"],

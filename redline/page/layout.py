@@ -348,7 +348,7 @@ def preview_note(said: str) -> html.P:
 
 
 def first_visit_hint() -> html.Div:
-    """Return the bubble of a first visit, which assets/page.js fills and places.
+    """Return the bubble of a first visit, which assets/page_hints.js fills and places.
 
     It comes first on the page, so that the Tab key reaches it first.
     """

@@ -319,7 +319,7 @@ def thinned_steps(score: np.ndarray, points: int) -> np.ndarray:
 
 
 def overview_wall() -> html.Div:
-    """Return the empty wall, which assets/page.js fills."""
+    """Return the empty wall, which assets/page_wall.js fills."""
     button = html.Button("Full screen", id="wall-full", title="without the tabs; Esc ends it")
     zone = html.Span(className="zone soft small")
     calm = [

@@ -60,11 +60,28 @@
     return newest && document.body.dataset.domain !== "overview" ? `simulated ${shown(new Date(newest))}` : `${shown(new Date())} UTC`;
   }
 
+  // The zone of the viewer at a moment, "" = UTC.
+  function zoneOf(at) {
+    const ahead = -at.getTimezoneOffset(), size = Math.abs(ahead);
+    return ahead ? `UTC${ahead < 0 ? "−" : "+"}${Math.floor(size / 60)}${size % 60 ? `:${String(size % 60).padStart(2, "0")}` : ""}` : "";
+  }
+
+  // A moment in ms since the epoch as the viewer's clock shows it, "" where that is UTC
+  function localMoment(ms) {
+    const at = new Date(ms), zone = zoneOf(at);
+    return zone && `${at.toLocaleString("en-GB", { weekday: "short", day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", second: "2-digit" })} ${zone}`;
+  }
+
+  // The times in lists say on hover what the viewer's clock showed.
+  function titleMoment(event) {
+    const el = event.target.closest?.("[data-moment]"), local = el && localMoment(Number(el.dataset.moment));
+    if (local) el.title = `${local}, by your clock`;
+  }
+
   // The zone of the times on the page, and that of the viewer beside it.
   function zoneText() {
-    const now = new Date(), ahead = -now.getTimezoneOffset(), size = Math.abs(ahead);
-    if (!ahead) return "Times are in UTC, as your clock.";
-    const zone = `UTC${ahead < 0 ? "−" : "+"}${Math.floor(size / 60)}${size % 60 ? `:${String(size % 60).padStart(2, "0")}` : ""}`;
+    const now = new Date(), zone = zoneOf(now);
+    if (!zone) return "Times are in UTC, as your clock.";
     return `Times are in UTC; your clock is ${zone}: ${now.toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" })}.`;
   }
 
@@ -122,7 +139,8 @@
     return heartbeat.at === null ? "Pause" : "Go on";
   }
 
-  Object.assign(page, { showTrouble });
+  Object.assign(page, { showTrouble, localMoment });
+  document.addEventListener("pointerover", titleMoment);
   register({ heard: receiveHeartbeat });
   setInterval(updateAge, 250);
 })();

@@ -1,7 +1,7 @@
 /* What lies over the plot: the box under the pointer, and the handle of the threshold. */
 (function () {
   "use strict";
-  const { $, setProps } = window.redlinePage;
+  const page = window.redlinePage, { $, setProps } = page;
 
   // The plot is as high as its lanes need.
   function fitLanes() {
@@ -62,7 +62,8 @@
       }
       const truth = traces.find((trace) => trace.name === "truth");
       ((truth && truth.base) || []).forEach((base, i) => time >= base && time <= base + truth.x[i] && rows.push(["truth", plain(truth.text[i])]));
-      return { time: formatMoment(time, meta), rows };
+      const local = meta.clock === "UTC" && page.localMoment(time);
+      return { time: formatMoment(time, meta), rows: local ? [["your clock", local], ...rows] : rows };
     }
 
     const score_index = (traces) => traces.findIndex((trace) => trace.name === "score");

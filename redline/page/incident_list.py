@@ -32,6 +32,7 @@ from redline.page.panels import (
     data_attribute,
     dropdown,
     empty_state,
+    moment_attribute,
 )
 from streams import Simulated
 
@@ -150,7 +151,13 @@ def incident_entry(feeds: Mapping[str, Feed], incident: Incident, named: bool) -
         str(wording.severity_index(peak.score, peak.threshold)), title=SEVERITY_INDEX_HELP
     )
     head = html.Button(
-        [html.I(className=f"mark {severity}"), html.Span(when), *title, html.B(severity), index],
+        [
+            html.I(className=f"mark {severity}"),
+            html.Span(when, **moment_attribute(feed, incident.start)),
+            *title,
+            html.B(severity),
+            index,
+        ],
         className="link",
         **place,
     )

@@ -18,6 +18,7 @@ from redline.evaluation import metrics
 from redline.page.query import ViewQuery
 from redline.page.view import maintenance_text, read_track_rows
 from redline.settings import STREAM_SETTINGS, initial_settings
+from streams import Simulated
 
 LISTED_ANOMALIES = 20
 TABLE_ROWS = 100
@@ -120,13 +121,27 @@ def anomaly_entry(feed: Feed, anomaly: Anomaly) -> html.Button:
     feature = f"{stream.names[anomaly.feature]}: " if len(stream.names) > 1 else ""
     cells = [
         html.I(className=f"mark {anomaly.severity}"),
-        html.Span(wording.format_time(anomaly.time, stream.period)),
+        html.Span(
+            wording.format_time(anomaly.time, stream.period), **moment_attribute(feed, anomaly.time)
+        ),
         html.B(value),
         html.Small(feature + reason),
         html.Em(f"{anomaly.severity} {anomaly.severity_index}", title=SEVERITY_INDEX_HELP),
     ]
     target = data_attribute("step", anomaly.step)
     return html.Button(cells, className="entry", title="show this moment", **target)
+
+
+def moment_attribute(feed: Feed | None, time: float) -> dict[str, Any]:
+    """Return the attribute of a time from which the browser says what the viewer's clock showed.
+
+    None where the time is not that of the world: of a simulated stream, or of one that is gone.
+
+    time: seconds since the epoch.
+    """
+    if feed is None or isinstance(feed.stream, Simulated):
+        return {}
+    return data_attribute("moment", round(time * 1_000))
 
 
 def value_table(query: ViewQuery) -> list[Any]:

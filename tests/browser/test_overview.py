@@ -8,6 +8,7 @@ from typing import Any
 
 from bench.browser import Server
 from streams import STREAMS
+from tests.browser.pushing import push
 from tests.browser.visitor import Visitor
 
 Enter = Callable[..., Visitor]
@@ -130,6 +131,27 @@ def test_the_zone_of_the_times_is_said_beside_that_of_the_viewer(
     assert zone.startswith("Times are in UTC; your clock is UTC+5:30: ")
     visitor.tab("overview")
     visitor.until(f"{said}.length === 1 && {said}[0].startsWith('Times are in UTC; ')")
+
+
+def test_a_time_says_on_hover_what_the_clock_of_the_viewer_showed(
+    pushed_server: Server, enter: Enter
+) -> None:
+    push(pushed_server, "tower", spike=True)
+    look = {"viewport": {"width": 1440, "height": 900}, "timezone_id": "Asia/Kolkata"}
+    visitor = enter(pushed_server, look, domain="tower")
+    visitor.page.locator("#history .entry [data-moment]").first.hover()
+    title = visitor.until("document.querySelector('#history [data-moment]').title")
+    assert title.endswith(" UTC+5:30, by your clock")
+    plot = visitor.page.locator("#chart .nsewdrag").first.bounding_box()
+    assert plot is not None
+    visitor.until("eyes.plot()?.dataset.watched")
+    for share in (0.4, 0.41, 0.42):
+        visitor.page.mouse.move(plot["x"] + share * plot["width"], plot["y"] + 0.5 * plot["height"])
+    said = visitor.until("document.getElementById('under-pointer')?.textContent")
+    assert "UTC" in said and "your clock" in said and "UTC+5:30" in said
+    simulated = enter(pushed_server, look, domain="wave")
+    simulated.until("document.querySelector('#history .entry')")
+    assert simulated.see("document.querySelectorAll('#history [data-moment]').length") == 0
 
 
 def test_an_empty_tab_shows_nothing_of_the_brush_before(server: Server, enter: Enter) -> None:

@@ -224,16 +224,19 @@ def connect_settings(app: dash.Dash, service: Service) -> None:
         "click": Input("curve", "clickData"),
     }
     state = {**PREVIEW_STATE, "by": State("by", "value"), "shown": State("shown", "data")}
+    state["span"] = State("range", "value")
 
     @app.callback(output=outputs, inputs=inputs, state=state)
     async def settle(
-        search: str, domain: str, click: Any, by: str, shown: Any, **values: Any
+        search: str, domain: str, click: Any, by: str, shown: Any, span: int, **values: Any
     ) -> dict[str, Any]:
         same = {**dict.fromkeys(outputs, no_update), "shown": domain}
         why = ctx.triggered_id
         if shown is None and search:
             return {**same, **settings_from_link(monitor, search)}
         feed = monitor.feeds.get(domain)
+        if shown != domain:
+            same["range"] = opened_span(domain, shown, span)
         if feed is None or (why in (None, "url", "domain") and shown == domain):
             return {**same, "acted": ""}
         settings = previewed_settings(feed.applied, values)
@@ -248,6 +251,22 @@ def connect_settings(app: dash.Dash, service: Service) -> None:
             threshold = await asyncio.to_thread(pick_threshold, query, why, click, by)
             return {**same, "threshold": no_update if threshold is None else threshold}
         return {**same, **preview_fields(feed.applied), "acted": ""}
+
+
+def opened_span(domain: str, before: str | None, span: int) -> Any:
+    """Return the number of steps that a tab shows first: of a file all, which no other tab keeps.
+
+    no_update = as many as the tab before.
+
+    Args:
+        domain: the tab that is opened.
+        before: the tab that was open.
+        span: the steps that it showed.
+    """
+    if domain == YOUR_DATA:
+        return layout.WHOLE_SPAN
+    whole_file = before == YOUR_DATA and span == layout.WHOLE_SPAN
+    return layout.DEFAULT_SPAN if whole_file else no_update
 
 
 def apply_settings(service: Service, feed: Feed, settings: Settings | None) -> dict[str, Any]:
@@ -357,6 +376,12 @@ def nothing_to_draw(monitor: Monitor, domain: str) -> dict[str, Any]:
         "history": empty_state(said),
         "chart": figure.EMPTY_FIGURE,
         "curve": figure.EMPTY_FIGURE,
+        "brush": None,
+        "covers": "",
+        "race": "",
+        "lanes": [],
+        "no_lanes": True,
+        "lanes_said": "",
         "seen": None,
         "pulse": {**pulse, "age": None},
     }

@@ -318,11 +318,28 @@ class Monitor:
             feed.stream.inject(kind, size)
             return feed.end
 
-    def open(self, name: str, stream: Stream, about: Any = None, steps: int = 0) -> Feed:
+    def open(
+        self,
+        name: str,
+        stream: Stream,
+        about: Any = None,
+        steps: int = 0,
+        applied: Settings | None = None,
+        replaces: Feed | None = None,
+    ) -> Feed:
         """Put a stream in a slot, the newest wins, and take `steps` of it at once.
 
         The buffer of a recording holds all of its rows, up to MAX_RECORDING_VALUES. The same file
         again keeps its settings.
+
+        Args:
+            name: the slot.
+            stream: what is put there.
+            about: where it came from, such as the bytes of its file.
+            steps: those taken at once.
+            applied: the settings that it runs under; None = those the store knows, else its own.
+            replaces: the feed whose place it takes; where another one took it meanwhile, that one
+                stays and is returned. None = the place of any.
         """
         capacity = recording_capacity(stream) if isinstance(stream, Recording) else BUFFER_STEPS
         feed = self._make_feed(name, stream, own_clock=False, about=about, capacity=capacity)
@@ -330,8 +347,15 @@ class Monitor:
         if old is not None and json.loads(old.origin) == feed.origin:
             feed.applied = old.applied
             feed.undone = list(old.undone)
+        if applied is not None:
+            feed.applied = applied
         self.backfill(feed, steps)
+        present = self.feeds.get(name)
+        if replaces is not None and present is not None and present is not replaces:
+            return present
         self._add_feed(feed)
+        if applied is not None:
+            self._settings_changed(feed)
         self.wake.set()
         return feed
 

@@ -20,6 +20,7 @@ from redline.incidents.grouping import (
 )
 from redline.incidents.incident import (
     ACKNOWLEDGED,
+    LIVE_STATES,
     NOTED,
     RESOLVED,
     SNOOZED,
@@ -267,6 +268,12 @@ class Incidents:
         if found is None:
             raise UnknownIncident(f"incident: wanted the id of a known one; came {id!r}")
         return found
+
+    def live_of(self, stream: str) -> Incident | None:
+        """Return the incident of a stream that is not resolved; None = there is none."""
+        watch = self.watches.get(stream)
+        current = watch.current if watch else None
+        return current if current is not None and current.state in LIVE_STATES else None
 
     def find(self, wanted: IncidentQuery = IncidentQuery()) -> IncidentPage:  # noqa: B008
         """Return a page of the incidents in memory that match: live ones first, then the newest."""

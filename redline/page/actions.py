@@ -18,7 +18,15 @@ from redline.evaluation import metrics
 from redline.feedback import proposals
 from redline.feedback.labels import EXPECTED_LABEL, Label
 from redline.feedback.proposals import LabelledHistory, Proposal
-from redline.incidents.incident import SNOOZES, Change, IncidentSettled, UnknownIncident
+from redline.incidents.incident import (
+    SNOOZED,
+    SNOOZES,
+    UNTIL_NORMAL,
+    Change,
+    Incident,
+    IncidentSettled,
+    UnknownIncident,
+)
 from redline.settings import Settings
 
 PAGE_ACTOR = "page"  # who acts, in the audit log, where no token is needed
@@ -47,7 +55,16 @@ def act_on_incident(service: Service, id: str, act: str, note: str = "") -> str:
     detail = {"note": note} if act == "note" else {}
     service.audit(page_actor(), change.what, change.incident.stream, incident=id, **detail)
     done = "expected" if act == "expected" else change.what
+    if change.what == SNOOZED:
+        done = f"{SNOOZED} {snooze_end(change.incident)}"
     return f"{change.incident.stream}: {done} by {page_actor()}."
+
+
+def snooze_end(incident: Incident) -> str:
+    """Return until when nothing is sent about the stream of an incident."""
+    if incident.until == UNTIL_NORMAL:
+        return "until normal"
+    return f"until {format_time(incident.until, 60.0).split()[-1]} UTC"
 
 
 def change_incident(service: Service, id: str, act: str, now: float, note: str = "") -> Change:

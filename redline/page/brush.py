@@ -20,7 +20,7 @@ TIME_GRAINS = ((86_400, 0.0), (7 * 86_400, 60.0), (float("inf"), 3_600.0))
 
 
 def brush_strip() -> html.Div:
-    """Return the element that assets/page.js draws the brush in."""
+    """Return the element that assets/page_brush.js draws in."""
     return html.Div(
         id="brush", role="group", **aria_attribute("label", "the whole buffer and what is shown")
     )

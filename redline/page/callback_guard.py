@@ -113,6 +113,7 @@ class _IncidentAct(_Held):
     )
     asked: Number
     note: Annotated[str, Len(0, MAX_INCIDENT_NOTE)] = ""
+    picked: bool = False  # whether it was clicked beside the plot
 
 
 class _WindowAct(_Held):

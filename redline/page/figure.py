@@ -67,6 +67,7 @@ BAND_REACH = 0.15  # of the values' range that a wide band may add to the axis
 # The weight of a value on its axis falls to exp(-FADE) when it left the view one span ago.
 FADE = 12
 BREAK_INSET = 0.001  # of the length of a break in time, from its ends to the two x inside it
+HALF_TIME = 26  # px, half of a time under the plot at most
 TEXT_SPACING = 0.09  # least distance of two texts over gaps, of the width of the plot
 MARKUP = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 FigureDict = dict[str, Any]
@@ -195,7 +196,7 @@ def overlay_traces(view: View, theme: str, span: int) -> list[dict[str, Any]]:
     """Return the traces that are short and sent whole each time.
 
     They are the gaps, the anomalous stretches, the marks of the applied settings alone and the
-    anomalies of each feature, the scores above the threshold, and the truth.
+    anomalies of each feature, the scores above the threshold, the truth, and the legend.
     """
     colours = COLOURS[theme]
     lanes = range(len(view.names))
@@ -204,7 +205,8 @@ def overlay_traces(view: View, theme: str, span: int) -> list[dict[str, Any]]:
     faint = [_faint_trace(view, feature, colours) for feature in lanes]
     anomalies = [_anomaly_trace(view, feature, colours) for feature in lanes]
     last = [_above_threshold_trace(view, colours), _truth_trace(view, colours)]
-    return [*gaps, *stretches, *faint, *anomalies, *last]
+    legend = [_legend_trace(view, severity, colours, span) for severity in SYMBOLS]
+    return [*gaps, *stretches, *faint, *anomalies, *last, *legend]
 
 
 def _faint_trace(view: View, feature: int, colours: dict[str, str]) -> dict[str, Any]:
@@ -299,8 +301,6 @@ def _anomaly_trace(view: View, feature: int, colours: dict[str, str]) -> dict[st
     rows = [mark.row for mark in marks]
     symbols = [_symbol(mark) if mark.leads else "circle" for mark in marks]
     edges = [colours["card"] if symbol == "diamond" else colours["red"] for symbol in symbols]
-    # the trace in the legend must have a point, else plotly does not list it
-    in_legend = feature == min((mark.feature for mark in view.marks), default=0)
     return {
         "type": "scatter",
         "mode": "markers",
@@ -317,9 +317,37 @@ def _anomaly_trace(view: View, feature: int, colours: dict[str, str]) -> dict[st
         "x": _milliseconds(view.time[rows]),
         "y": _rounded(view.x[rows, feature]).tolist(),
         "text": [_mark_text(mark) for mark in marks],
-        "showlegend": in_legend,
+        "showlegend": False,  # the legend would show the shape of its first mark alone
         "hoverinfo": "none",
         "cliponaxis": False,
+    }
+
+
+def _legend_trace(view: View, severity: str, colours: dict[str, str], span: int) -> dict[str, Any]:
+    """Return the entry of the legend for the marks of a severity, where there are any in sight.
+
+    It draws nothing: it has the shape of these marks, those of several severities in one plot.
+    """
+    first = len(view.time) - span
+    marks = [mark for mark in view.marks if mark.leads and mark.row >= first]
+    symbol = f"{SYMBOLS[severity]}-open" if severity == "info" else SYMBOLS[severity]
+    edge = colours["card"] if symbol == "diamond" else colours["red"]
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": f"anomaly, {severity}",
+        "legendgroup": "anomaly",
+        "yaxis": _axis(0),
+        "x": [None],
+        "y": [None],
+        "marker": {
+            "color": colours["red"],
+            "size": SIZES[severity],
+            "symbol": symbol,
+            "line": {"width": 1.5, "color": edge},
+        },
+        "showlegend": any(mark.severity == severity for mark in marks),
+        "hoverinfo": "skip",
     }
 
 
@@ -372,7 +400,7 @@ def _truth_trace(view: View, colours: dict[str, str]) -> dict[str, Any]:
 
 
 def hover_words(view: View) -> dict[str, Any]:
-    """Return the words that assets/page.js writes beside the pointer, as they are: not as HTML."""
+    """Return the words that assets/page_plot.js writes beside the pointer, as they are: no HTML."""
     lanes = [
         {"name": name, "unit": unit, "si": unit in SI_UNITS}
         for name, unit in zip(view.names, view.units)
@@ -406,7 +434,7 @@ def base_layout(theme: str, revision: str) -> dict[str, Any]:
             "color": colours["soft"],
             "activecolor": colours["ink"],
         },
-        "hovermode": "x",  # assets/page.js writes what is under the pointer
+        "hovermode": "x",  # assets/page_plot.js writes what is under the pointer
         "hoverlabel": {
             "bgcolor": colours["card"],
             "bordercolor": colours["line"],
@@ -538,9 +566,9 @@ def layout_annotations(view: View, theme: str, span: int) -> list[dict[str, Any]
     tops = [high for _, high in lane_domains(n)]
     above = {**text, "x": 1, "xanchor": "right", "yref": "paper", "yanchor": "bottom"}
     over_lanes = [{**above, "y": top, "text": name} for top, name in zip(tops, names)]
-    # left of the times under the plot, where no date stands: "simulated" or "UTC"
-    beside = {**text, "x": 0, "xanchor": "right", "yref": "paper", "y": 0, "yanchor": "top"}
-    clock = {**beside, "yshift": -22, "text": view.clock.split()[0]}
+    # right of the times under the plot, beyond the half of one at the edge: "simulated" or "UTC"
+    beside = {**text, "x": 1, "xanchor": "left", "yref": "paper", "y": 0, "yanchor": "top"}
+    clock = {**beside, "xshift": HALF_TIME, "yshift": -4, "text": view.clock.split()[0]}
     last = _last_values(view, colours) if n <= MAX_LABELLED else []
     return [*over_lanes, clock, *last, *_gap_texts(view, text, span)]
 

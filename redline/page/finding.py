@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import dataclass, fields, replace
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -14,6 +16,8 @@ import numpy as np
 from redline.api.service import Service
 from redline.engine.feed import Feed
 from redline.engine.results import log_failure
+from redline.incidents.incident import SYSTEM_ACTOR
+from redline.page.preview import preview_fields
 from redline.settings import Settings, initial_settings, validate_settings
 from redline.sources.recording import Recording
 
@@ -54,6 +58,7 @@ class SettingsSearch:
     done: float = 0.0  # share, 0 to 1
     text: str = ""  # what it does now, or how it ended
     found: Settings | None = None
+    started: bool = False  # the stream runs under what was found, since nothing was chosen for it
 
     @property
     def live(self) -> bool:
@@ -113,6 +118,11 @@ class SettingsSearches:
                 )
                 self.thread.start()
         return search
+
+    def begin_with(self, feed: Feed | None) -> None:
+        """Queue a search on a stream that is there from the start, where it needs one."""
+        if feed is not None and needs_search(feed):
+            self.request(feed)
 
     def _live_search(self, feed: Feed) -> SettingsSearch | None:
         subject = searched_subject(feed)
@@ -178,7 +188,10 @@ class SettingsSearches:
         if best is None:
             self._finish(search, "No proposal: no settings were found to suit these steps.")
         else:
-            self._finish(search, best.why, proposed_settings(search.applied, best))
+            found = proposed_settings(search.applied, best)
+            search.started = start_with(self.service, search, found)
+            text = f"It starts with these: {best.why}" if search.started else best.why
+            self._finish(search, text, found)
 
     def _finish(self, search: SettingsSearch, text: str, found: Settings | None = None) -> None:
         with self.lock:
@@ -186,6 +199,42 @@ class SettingsSearches:
                 search.found = found
                 search.done = 1.0
                 self._end(search, ENDED if found is None else FOUND, text)
+
+
+def start_with(service: Service, search: SettingsSearch, found: Settings) -> bool:
+    """Have a file start with what was found for it, unless it has settings of its own by now.
+
+    It is opened again with as many rows as were played, so that all that is found in it follows
+    these settings. Returns whether it was.
+    """
+    feed = service.monitor.feeds.get(search.stream)
+    if feed is None or searched_subject(feed) != search.subject or not needs_search(feed):
+        return False
+    again = copy(feed.stream)
+    assert isinstance(again, Recording)
+    played = again.position
+    again.position = 0
+    again.preset = preset_of(found)
+    changes = service.incidents.reset_stream(feed.name, time.time())
+    opened = service.monitor.open(feed.name, again, feed.about, played, found, replaces=feed)
+    service.publish(changes)
+    if opened.stream is not again:  # another file was dropped meanwhile
+        return False
+    if feed.undone:  # a person chose other settings meanwhile
+        service.monitor.apply(feed.name, feed.applied)
+        return False
+    service.audit(SYSTEM_ACTOR, "began with settings found", feed.name, **preview_fields(found))
+    return True
+
+
+def preset_of(settings: Settings) -> dict[str, Any]:
+    """Return what differs from the defaults of all streams, as a preset has it."""
+    defaults = Settings()
+    return {
+        each.name: getattr(settings, each.name)
+        for each in fields(Settings)
+        if getattr(settings, each.name) != getattr(defaults, each.name)
+    }
 
 
 def needs_search(feed: Feed) -> bool:
@@ -216,9 +265,9 @@ def read_history(service: Service, feed: Feed) -> SearchedHistory:
     with feed.lock:
         first = max(feed.tape.first, feed.end - MAX_SEARCHED)
         x = np.array(feed.tape.read("x", first, feed.end))
-        time = feed.tape.read("time", first, feed.end)[:, 0]
+        seconds = feed.tape.read("time", first, feed.end)[:, 0]
         label = np.array(feed.tape.read("label", first, feed.end)) if feed.labelled else None
-    return SearchedHistory(x, service.truth(feed, label, time), floors)
+    return SearchedHistory(x, service.truth(feed, label, seconds), floors)
 
 
 def proposed_settings(applied: Settings, best: Any) -> Settings:

@@ -25,15 +25,19 @@ from redline.incidents.incident import (
     Incident,
 )
 from redline.incidents.registry import MAX_RESOLVED, IncidentQuery, Incidents
+from redline.page.actions import snooze_end
 from redline.page.panels import (
     SEVERITY_INDEX_HELP,
     aria_attribute,
     data_attribute,
     dropdown,
     empty_state,
+    moment_attribute,
 )
+from streams import Simulated
 
 LISTED_INCIDENTS = 50
+SIMULATED = "simulated"  # what is written beside an incident of a simulated stream
 SCOPES = {"stream": "this stream", "all": "all streams"}
 LIVE = "live"
 # value of the filter -> the states that it lets through
@@ -137,14 +141,23 @@ def incident_entry(feeds: Mapping[str, Feed], incident: Incident, named: bool) -
     feed = feeds.get(incident.stream)
     when = wording.format_time(incident.start, feed.stream.period if feed else 1.0)
     severity = incident.severity
-    title = [html.Span(stream_title(feeds, incident.stream))] if named else []
+    name = stream_title(feeds, incident.stream)
+    title: list[Any] = [html.Span(name, className="name", title=name)] if named else []
+    if feed is not None and isinstance(feed.stream, Simulated):
+        title.append(html.Small(SIMULATED, title="an incident of a simulated stream"))
     place = data_attribute("step", incident.peak.step) | data_attribute("stream", incident.stream)
     peak = incident.peak
     index = html.Small(
         str(wording.severity_index(peak.score, peak.threshold)), title=SEVERITY_INDEX_HELP
     )
     head = html.Button(
-        [html.I(className=f"mark {severity}"), html.Span(when), *title, html.B(severity), index],
+        [
+            html.I(className=f"mark {severity}"),
+            html.Span(when, **moment_attribute(feed, incident.start)),
+            *title,
+            html.B(severity),
+            index,
+        ],
         className="link",
         **place,
     )
@@ -183,7 +196,7 @@ def state_words(incident: Incident) -> str:
     if entry is None or entry.who == SYSTEM_ACTOR or incident.state not in (SNOOZED, RESOLVED):
         return incident.state
     if incident.state == SNOOZED:
-        return f"{SNOOZED} {entry.note} by {entry.who}"
+        return f"{SNOOZED} {snooze_end(incident)} by {entry.who}"
     why = "" if entry.note in ("", "resolve") else f" ({entry.note})"
     return f"{RESOLVED} by {entry.who}{why}"
 

@@ -24,7 +24,9 @@ TAB_TITLES = {
 }
 VIEW_SPANS = {300: "300 steps", 600: "600 steps", 2_000: "2,000 steps", 10_000: "10,000 steps"}
 MIN_SPAN = 10  # steps that the brush leaves in sight
-VIEW_SPANS |= {100_000: "100,000 steps", 1_000_000: "everything"}
+WHOLE_SPAN = 1_000_000  # steps, more than any buffer holds
+DEFAULT_SPAN = 600  # steps
+VIEW_SPANS |= {100_000: "100,000 steps", WHOLE_SPAN: "everything"}
 # ways to pick a threshold
 THRESHOLD_PICKS = {"best": "best F1", "one-percent": "about 1 % of steps"}
 FAULT_SIZES = (1.0, 20.0)  # least and largest size of an injected fault, standard deviations
@@ -127,10 +129,17 @@ def trouble_bar() -> html.Div:
 
 
 def card_row() -> html.Div:
-    """Return the cards: status and counts."""
+    """Return the cards: status and counts, which are those of the applied settings."""
+    applied = html.Small("applied", className="while-preview")
+    heads = {"anomalies": [html.Small("anomalies"), applied], "rate": [html.Small("rate"), applied]}
+    counted = "since the start, each step under the settings applied at the time"
     return html.Div(
         [
-            html.Div([html.Small(name), html.B("–", id=name)], className="card")
+            html.Div(
+                [*heads.get(name, [html.Small(name)]), html.B("–", id=name)],
+                className="card",
+                title=counted if name in heads else "",
+            )
             for name in ("status", "points", "anomalies", "rate")
         ],
         className="cards",
@@ -244,7 +253,7 @@ def navigation_row() -> html.Div:
         "later": "later ›",
     }
     buttons = [html.Button(text, id=name, className="plain") for name, text in moves.items()]
-    return html.Div([*buttons, dropdown("range", VIEW_SPANS, 600)], className="row travel")
+    return html.Div([*buttons, dropdown("range", VIEW_SPANS, DEFAULT_SPAN)], className="row travel")
 
 
 def label_buttons() -> html.Span:
@@ -252,6 +261,9 @@ def label_buttons() -> html.Span:
     buttons = [html.Button(kind, id=f"label-{kind}") for kind in (EXPECTED_LABEL, MISSED_LABEL)]
     mute = "a maintenance window: anomalies are found and drawn, but nothing is alerted"
     buttons.append(html.Button("no alerts here", id="mute", title=mute))
+    silence = "of this stream nothing is sent and nothing pops up; anomalies are found and drawn"
+    attributes = data_attribute("act", "snooze 1 h")
+    buttons.append(html.Button("silence for 1 h", id="silence", title=silence, **attributes))
     return html.Span(
         [
             html.Span(buttons, id="labels", className="row", hidden=True),
@@ -309,12 +321,14 @@ def lower_panels() -> html.Section:
     """Return the tabs under the chart; all but the list of anomalies are filled when opened."""
     head = html.Thead(html.Tr([html.Th(text) for text in COMPARE_HEADS]))
     compare = html.Table([head, html.Tbody(id="compare")])
+    found = preview_note("Found under the applied settings, not under those of the preview.")
+    previewed = preview_note("Under the settings of the preview, not those applied.")
     judged = dcc.RadioItems(COMPARE_AT, "shared", id="compare-at", inline=True, className="by")
     panels = [
-        ("history", "Anomalies", html.Div(id="history")),
+        ("history", "Anomalies", html.Div([found, html.Div(id="history")])),
         ("incidents", "Incidents", incident_area()),
-        ("compared", "Compare", html.Div([judged, compare], className="scroll")),
-        ("table", "Table", html.Div(html.Table(id="rows"), className="scroll")),
+        ("compared", "Compare", html.Div([previewed, judged, compare], className="scroll")),
+        ("table", "Table", html.Div([previewed, html.Table(id="rows")], className="scroll")),
         ("days", "Days", html.Div(id="days")),
         ("settings", "Settings", html.Div(id="settings", className="scroll")),
         ("log", "Log", html.Div(id="log", className="scroll")),
@@ -324,11 +338,17 @@ def lower_panels() -> html.Section:
         for name, title, body in panels
     ]
     tabs = dcc.Tabs(shown, id="lower", value="history", className="tabs", mobile_breakpoint=0)
-    return html.Section([html.H2("Lists", className="unseen"), tabs], className="lower")
+    zone = html.P(className="zone soft small")
+    return html.Section([html.H2("Lists", className="unseen"), zone, tabs], className="lower")
+
+
+def preview_note(said: str) -> html.P:
+    """Return what a list says of its numbers while other settings are previewed."""
+    return html.P(said, className="quiet while-preview")
 
 
 def first_visit_hint() -> html.Div:
-    """Return the bubble of a first visit, which assets/page.js fills and places.
+    """Return the bubble of a first visit, which assets/page_hints.js fills and places.
 
     It comes first on the page, so that the Tab key reaches it first.
     """

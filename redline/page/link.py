@@ -6,12 +6,12 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from redline.engine.monitor import Monitor
-from redline.page.layout import TAB_TITLES, VIEW_SPANS
+from redline.page.layout import DEFAULT_SPAN, TAB_TITLES, VIEW_SPANS, WHOLE_SPAN
 from redline.page.preview import preview_fields, previewed_settings
 from redline.settings import Settings, SettingsError
+from redline.sources.pushed import YOUR_DATA
 
 DEFAULT_DOMAIN = "wave"
-DEFAULT_SPAN = 600  # steps
 
 
 def settings_from_link(monitor: Monitor, search: str) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def settings_from_link(monitor: Monitor, search: str) -> dict[str, Any]:
     base = monitor.feeds[domain].applied if domain in monitor.feeds else Settings()
     try:
         settings = previewed_settings(base, {**preview_fields(base), **asked})
-        span = int(asked.get("range", DEFAULT_SPAN))
+        span = int(asked.get("range", WHOLE_SPAN if domain == YOUR_DATA else DEFAULT_SPAN))
     except (ValueError, SettingsError) as error:
         acted = {"acted": f"the link could not be followed whole: {error}"}
         return {"domain": domain, "shown": domain, **preview_fields(base), **acted}

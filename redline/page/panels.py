@@ -18,6 +18,7 @@ from redline.evaluation import metrics
 from redline.page.query import ViewQuery
 from redline.page.view import maintenance_text, read_track_rows
 from redline.settings import STREAM_SETTINGS, initial_settings
+from streams import Simulated
 
 LISTED_ANOMALIES = 20
 TABLE_ROWS = 100
@@ -49,11 +50,13 @@ def preview_numbers(query: ViewQuery, by: str) -> dict[str, Any]:
     """Return the applied and the previewed numbers over the whole buffer.
 
     They are alarms, precision, recall and what is caught. All count the same: by "event" the
-    alarms and the events that they hit, by "row" the anomalous steps.
+    alarms and the events that they hit, by "row" the anomalous steps. While nothing is previewed
+    each is one number.
     """
     old = query.applied_metrics()
     new = query.preview_metrics()
-    alarms = old_to_new(*(_found(m, by) for m in (old, new)))
+    both = query.previews
+    alarms = old_to_new(*(_found(m, by) for m in (old, new)), both=both)
     if new.events is None:
         none = html.Span("no labels for this stream", className="quiet")
         return {"alarms": alarms, "precision": none, "recall": none, "caught": none}
@@ -63,13 +66,15 @@ def preview_numbers(query: ViewQuery, by: str) -> dict[str, Any]:
         return {"alarms": alarms, "precision": none, "recall": none, "caught": none}
 
     def shares(name: str) -> list[Any]:
-        return old_to_new(*(format_share(getattr(m, f"{by}_{name}")) for m in (old, new)))
+        return old_to_new(
+            *(format_share(getattr(m, f"{by}_{name}")) for m in (old, new)), both=both
+        )
 
     return {
         "alarms": alarms,
         "precision": shares("precision"),
         "recall": shares("recall"),
-        "caught": old_to_new(*_caught(query, old, new, by)),
+        "caught": old_to_new(*_caught(query, old, new, by), both=both),
     }
 
 
@@ -90,9 +95,10 @@ def format_share(value: float | None) -> str:
     return "–" if value is None or np.isnan(value) else f"{value:.2f}"
 
 
-def old_to_new(old: str, new: str) -> list[Any]:
-    """Return a number before and after, or once where both are equal."""
-    return [html.Span(f"{old} → ", className="old"), html.B(new)] if old != new else [html.B(new)]
+def old_to_new(old: str, new: str, *, both: bool) -> list[Any]:
+    """Return a number before and after, or once where it is of the applied settings alone."""
+    shown = html.B(new)
+    return [html.Span(f"{old} → ", className="old"), shown] if both or old != new else [shown]
 
 
 def empty_state(said: str) -> list[Any]:
@@ -115,13 +121,27 @@ def anomaly_entry(feed: Feed, anomaly: Anomaly) -> html.Button:
     feature = f"{stream.names[anomaly.feature]}: " if len(stream.names) > 1 else ""
     cells = [
         html.I(className=f"mark {anomaly.severity}"),
-        html.Span(wording.format_time(anomaly.time, stream.period)),
+        html.Span(
+            wording.format_time(anomaly.time, stream.period), **moment_attribute(feed, anomaly.time)
+        ),
         html.B(value),
         html.Small(feature + reason),
         html.Em(f"{anomaly.severity} {anomaly.severity_index}", title=SEVERITY_INDEX_HELP),
     ]
     target = data_attribute("step", anomaly.step)
     return html.Button(cells, className="entry", title="show this moment", **target)
+
+
+def moment_attribute(feed: Feed | None, time: float) -> dict[str, Any]:
+    """Return the attribute of a time from which the browser says what the viewer's clock showed.
+
+    None where the time is not that of the world: of a simulated stream, or of one that is gone.
+
+    time: seconds since the epoch.
+    """
+    if feed is None or isinstance(feed.stream, Simulated):
+        return {}
+    return data_attribute("moment", round(time * 1_000))
 
 
 def value_table(query: ViewQuery) -> list[Any]:

@@ -30,6 +30,7 @@ from redline.page.view import (
     make_view,
     only_applied,
     read_track_rows,
+    recording_sentence,
     red_features,
     thin_view,
 )
@@ -177,13 +178,19 @@ class ViewQuery:
         return self.reads_store or self.feed.tape.kept > SLOW_STEPS
 
     @property
+    def previews(self) -> bool:
+        """Whether its settings are not those applied to the stream."""
+        return self.settings != self.feed.applied
+
+    @property
     def coverage(self) -> str:
         """What the numbers beside the chart count, in words."""
         tape = self.feed.tape
+        of = "applied → preview, " if self.previews else ""
         if tape.first:
-            return f"over the last {tape.kept:,} of {self.feed.points:,} steps"
+            return f"{of}over the last {tape.kept:,} of {self.feed.points:,} steps"
         rest = getattr(self.feed.stream, "rest", 0)
-        return f"over all {tape.kept:,} steps" + (f", {rest:,} to come" if rest else "")
+        return f"{of}over all {tape.kept:,} steps" + (f", {rest:,} to come" if rest else "")
 
     def _make_view(self) -> View:
         """Return the view; its events are judged over the whole buffer, then cut."""
@@ -198,7 +205,15 @@ class ViewQuery:
         view = view._replace(maintenance=maintenance_gaps(windows, view.time))
         if isinstance(self.feed.stream, Simulated):
             view = view._replace(clock="simulated time, UTC")
+        if is_finished(self.feed) and (rows.first, rows.end) == self._buffer_ends():
+            said = recording_sentence(rows, threshold, self.feed.end)
+            view = view._replace(sentence=said)
         return thin_view(view._replace(faint=self._only_applied(view)), self.bucket)
+
+    def _buffer_ends(self) -> tuple[int, int]:
+        """Return the first step of the buffer and the one after its last."""
+        with self.feed.lock:
+            return self.feed.tape.first, self.feed.tape.end
 
     def _only_applied(self, view: View) -> tuple[tuple[int, int], ...]:
         """Return what is anomalous under the applied settings but not under those of the query."""
@@ -320,7 +335,7 @@ class ViewQuery:
                 f"Learning what is normal: {min(self.feed_end, self.settings.window)} of "
                 f"{self.settings.window} steps."
             )
-        return self.view.sentence
+        return f"Preview: {self.view.sentence}" if self.previews else self.view.sentence
 
 
 def cached_answer(key: Hashable, make: Callable[[], Any]) -> Any:
@@ -411,7 +426,7 @@ def incident_popups(monitor: Monitor, found: Iterable[Incident]) -> list[dict[st
     feeds = ((monitor.feeds.get(incident.stream), incident) for incident in found)
     return [
         {
-            "title": f"{feed.stream.title} · {incident.severity}",
+            "title": f"{feed.stream.title} · {incident.severity}{simulated_mark(feed)}",
             "kind": incident.severity,
             "text": incident.text,
             "step": incident.peak.step,
@@ -420,6 +435,11 @@ def incident_popups(monitor: Monitor, found: Iterable[Incident]) -> list[dict[st
         for feed, incident in feeds
         if feed is not None
     ]
+
+
+def simulated_mark(feed: Feed) -> str:
+    """Return what is written behind the title of a stream that is simulated, "" for any other."""
+    return " · simulated" if isinstance(feed.stream, Simulated) else ""
 
 
 def worst_feature(parts: np.ndarray, above: np.ndarray) -> int:

@@ -11,7 +11,9 @@ from plotly.io.json import to_json_plotly
 
 from redline.api.payload import json_fragment
 from redline.api.service import Service
+from redline.engine.feed import Feed
 from redline.evaluation import metrics
+from redline.incidents.incident import SNOOZED
 from redline.page import figure, panels
 from redline.page.lanes import MAX_LANES, choose_lanes, lanes_sentence, pick_lanes
 from redline.page.preview import preview_state
@@ -259,7 +261,8 @@ def redraw(
     return {
         **answer,
         "pulse": heartbeat(query.monitor, feed, query.at)
-        | preview_state(feed, query.preview_metrics().events),
+        | preview_state(feed, query.preview_metrics().events)
+        | {"incident": silenceable(query.service, feed)},
         "covers": query.coverage,
         **card_values(feed),
         **panels.preview_numbers(query, by),
@@ -286,6 +289,17 @@ async def ready_query(
         await asyncio.sleep(0.005)
         query = ViewQuery(service, name, settings, span, end)
     return query
+
+
+def silenceable(service: Service, feed: Feed) -> dict[str, Any] | None:
+    """Return {"id": incident, "start": ms} of what a person may silence now; None = nothing.
+
+    It is the live incident of the stream, unless it is snoozed already.
+    """
+    incident = service.incidents.live_of(feed.name)
+    if incident is None or incident.state == SNOOZED:
+        return None
+    return {"id": incident.id, "start": incident.start * 1_000}
 
 
 def announce_incidents(service: Service, heard: int | None) -> dict[str, Any]:

@@ -18,6 +18,9 @@ from redline.engine.feed import Feed
 from redline.engine.monitor import Monitor
 from redline.page.actions import page_actor
 from redline.page.finding import needs_search
+from redline.page.layout import DEFAULT_SPAN, WHOLE_SPAN
+from redline.page.preview import preview_fields
+from redline.settings import Settings
 from redline.sources.csv import read_csv
 from redline.sources.csv_cells import CsvError, visible_text
 from redline.sources.pushed import YOUR_DATA
@@ -32,7 +35,6 @@ UPLOAD_ACTS = {  # what opens *Your data* anew -> how the audit log calls it
     "show-all": "showed the whole file",
 }
 MAX_NAMED = 6  # columns that the sentence about a file names
-ROWS_AT_ONCE = 600  # rows of an uploaded file that are shown at once, before it plays on
 
 
 def upload_area() -> html.Div:
@@ -126,11 +128,22 @@ def connect_upload(app: dash.Dash, service: Service) -> None:
                 service.incidents.reset_stream, YOUR_DATA, time.time()
             )
             service.publish(changes)
+            show_from_start(service.monitor.feeds[YOUR_DATA], playing=trigger == "replay")
         feed = service.monitor.feeds.get(YOUR_DATA)
         if feed is None:
             return {**same, "said": "", "hidden": True, "unplayed": True}
         fresh = trigger in ("upload", "col-apply") and needs_search(feed)
         return {**same, "said": "", "read": feed.id if fresh else no_update, **guess_boxes(feed)}
+
+
+def show_from_start(feed: Feed, playing: bool) -> None:
+    """Have the browser show a file that was opened: under its applied settings, all of its rows.
+
+    playing: it plays from its first row, so that the last steps are shown.
+    """
+    for control, value in preview_fields(feed.applied).items():
+        dash.set_props(control, {"value": value})
+    dash.set_props("range", {"value": DEFAULT_SPAN if playing else WHOLE_SPAN})
 
 
 def audit_upload(service: Service, what: str) -> None:
@@ -186,10 +199,23 @@ def receive_file(monitor: Monitor, contents: str, name: str | None) -> None:
 
 
 def show_recording(
-    monitor: Monitor, recording: Recording, raw: bytes, steps: int = ROWS_AT_ONCE
+    monitor: Monitor,
+    recording: Recording,
+    raw: bytes,
+    steps: int | None = None,
+    applied: Settings | None = None,
 ) -> None:
-    """Open a recording as *Your data*; `raw` is its file, `steps` the rows shown at once."""
-    monitor.open(YOUR_DATA, recording, about=raw, steps=steps)
+    """Open a recording as *Your data*.
+
+    Args:
+        monitor: where it is opened.
+        recording: what is played.
+        raw: its file.
+        steps: the rows shown at once, before it plays on; None = all of them.
+        applied: the settings that it runs under; None = those known of this file, or the defaults.
+    """
+    steps = recording.total if steps is None else steps
+    monitor.open(YOUR_DATA, recording, about=raw, steps=steps, applied=applied)
 
 
 def corrected_columns(boxes: dict[str, Any]) -> Columns:
@@ -221,7 +247,8 @@ def replay_file(monitor: Monitor, whole: bool) -> None:
     feed = uploaded_feed(monitor)
     columns = feed.stream.columns  # type: ignore[attr-defined]
     recording = read_csv(feed.about, columns, title=feed.stream.title)
-    show_recording(monitor, recording, feed.about, recording.total if whole else 0)
+    recording.preset = feed.stream.preset
+    show_recording(monitor, recording, feed.about, None if whole else 0, feed.applied)
 
 
 def guess_boxes(feed: Feed) -> dict[str, Any]:

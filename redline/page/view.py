@@ -35,6 +35,8 @@ MAX_DRAWN_ROWS = 10_000  # rows that are drawn; longer ranges are thinned
 NO_DATA = "no data"
 LEARNING = "learning"
 NO_ALERTS = "no alerts"
+DAY_SECONDS = 86_400
+DAY_GRAIN = 3_600.0  # seconds; times as fine as this are written with their day
 MAX_NOTE_SHOWN = 40  # characters of the note of a maintenance window
 
 
@@ -492,8 +494,33 @@ def view_sentence(rows: TrackRows, above: np.ndarray, runs: np.ndarray, threshol
     return f"{what} was unusual at {format_time(rows.time[row], stream.period)}: {reason}."
 
 
-def _no_anomaly_sentence(rows: TrackRows) -> str:
+def recording_sentence(rows: TrackRows, threshold: float, total: int) -> str:
+    """Return one sentence about the rows of a whole file: how often it is unusual, and where most.
+
+    total: rows of the file; its buffer may hold fewer.
+    """
+    stream = rows.stream
+    count = len(rows.score)
+    over = f"all {count:,} rows" if count == total else f"the last {count:,} of {total:,} rows"
+    above = rows.score > threshold
+    if not above.any():
+        return _no_anomaly_sentence(rows, over)
+    runs = run_lengths(above)
+    times = int((runs == 1).sum())
+    row = int(np.nanargmax(rows.score))
+    feature = int(np.nanargmax(rows.parts[row]))
+    reason = _explained_reason(rows, row, feature, int(runs[row]))
+    often = {1: "once", 2: "twice"}.get(times, f"{times:,} times")
+    which = f"{stream.names[feature]} " if len(stream.names) > 1 else ""
+    # with the day where there are several
+    long = rows.time[-1] - rows.time[0] >= DAY_SECONDS
+    at = format_time(rows.time[row], max(stream.period, DAY_GRAIN) if long else stream.period)
+    most = "" if times == 1 else "most of all "
+    return f"{stream.title} was unusual {often} in {over}, {most}{which}at {at}: {reason}."
+
+
+def _no_anomaly_sentence(rows: TrackRows, where: str = "view") -> str:
     title = rows.stream.title
     if np.isnan(rows.score).all():
         return f"{title}: learning what is normal."
-    return f"{title} looks normal: nothing above the threshold in view."
+    return f"{title} looks normal: nothing above the threshold in {where}."

@@ -12,8 +12,9 @@ from redline.api.payload import json_fragment, to_json
 from redline.api.service import Service
 from redline.engine import wording
 from redline.engine.feed import Feed
+from redline.engine.results import Anomaly
 from redline.engine.wording import SEVERITIES
-from redline.incidents.incident import LIVE_STATES, OPEN, Incident
+from redline.incidents.incident import LIVE_STATES, OPEN, Incident, Peak
 from redline.incidents.registry import IncidentQuery
 from redline.page.query import worst_feature
 from redline.page.view import TrackRows, read_track_rows, red_features
@@ -43,9 +44,22 @@ class WallState(NamedTuple):
         return self.incident is not None and self.incident.state == OPEN
 
     @property
-    def rank(self) -> tuple[int, bool]:
+    def peak(self) -> Peak | Anomaly | None:
+        """Return what stood out most: of the incident, else the newest step; None = calm."""
+        if self.incident is not None:
+            return self.incident.peak
+        return self.feed.journal[-1] if self.severity else None
+
+    @property
+    def severity_index(self) -> int:
+        """Return the severity from 0 to 100, 0 = calm."""
+        peak = self.peak
+        return 0 if peak is None else wording.severity_index(peak.score, peak.threshold)
+
+    @property
+    def rank(self) -> tuple[int, bool, int]:
         """Return what tiles are sorted by: the worst first, an open incident before others."""
-        return -SEVERITIES.index(self.severity), not self.is_open
+        return -SEVERITIES.index(self.severity), not self.is_open, -self.severity_index
 
 
 class Wall:
@@ -74,10 +88,34 @@ def wall_document(service: Service) -> dict[str, Any]:
     calm = [each for each in states if not each.severity]
     counts = {name: sum(each.severity == name for each in unusual) for name in SEVERITIES[::-1]}
     return {
+        "headline": headline(unusual, len(states)),
         "counts": {**counts, "calm": len(calm)},
         "tiles": [tile_document(each) for each in unusual[:MAX_TILES]],
         "more": max(0, len(unusual) - MAX_TILES),
         "calm": [calm_document(each) for each in calm[:MAX_CALM_ROWS]],
+    }
+
+
+def headline(unusual: list[WallState], watched: int) -> dict[str, str]:
+    """Return the sentence over the tiles: which stream is most unusual now, or that all are calm.
+
+    "stream" is the one that a click on the sentence opens, "" = none.
+
+    Args:
+        unusual: the streams that are not calm, the worst first.
+        watched: how many streams there are.
+    """
+    if not unusual:
+        said = f"All calm: {watched:,} stream{'' if watched == 1 else 's'} watched."
+        return {"stream": "", "severity": "", "title": "", "text": said}
+    worst = unusual[0]
+    stream = worst.feed.stream
+    since = wording.format_time(worst.start, stream.period)
+    return {
+        "stream": worst.feed.name,
+        "severity": worst.severity,
+        "title": tile_title(worst.feed, min(worst.feature, len(stream.names) - 1)),
+        "text": f"{worst.severity} ({worst.severity_index} of 100) since {since}",
     }
 
 
@@ -124,17 +162,33 @@ def tile_document(state: WallState) -> dict[str, Any]:
     alarms = state.incident.alarms if state.incident else 0
     said = f"{alarms:,} alarm{'s' if alarms != 1 else ''}"
     incident = f"{state.incident.state}, {said}" if state.incident else "no incident"
+    shown = current_value(rows, feature)
     return {
         "stream": feed.name,
         "title": tile_title(feed, feature),
         "severity": state.severity,
         "open": state.is_open,
-        **current_value(rows, feature),
+        **shown,
+        "alarm": alarm_text(state, feature, f"{shown['value']} {shown['unit']}".strip()),
         "since": wording.format_time(state.start, stream.period),
         "for": wording.format_span(now - state.start),
         "incident": incident,
         "line": wall_line(rows, feature, feed.applied.threshold, TILE_POINTS),
     }
+
+
+def alarm_text(state: WallState, feature: int, now: str) -> str:
+    """Return the value and the time of the alarm beside the value now, "" where both are one.
+
+    now: the newest value with its unit.
+    """
+    peak = state.peak
+    if peak is None or peak.step >= state.feed.end - 1:
+        return ""
+    stream = state.feed.stream
+    spread = (peak.high - peak.low) / 16
+    value = wording.format_quantity(peak.value, stream.units[feature], spread)
+    return f"alarm {wording.format_time(peak.time, stream.period)}: {value}, now {now}"
 
 
 def calm_document(state: WallState) -> dict[str, Any]:
@@ -265,8 +319,9 @@ def thinned_steps(score: np.ndarray, points: int) -> np.ndarray:
 
 
 def overview_wall() -> html.Div:
-    """Return the empty wall, which assets/page.js fills."""
+    """Return the empty wall, which assets/page_wall.js fills."""
     button = html.Button("Full screen", id="wall-full", title="without the tabs; Esc ends it")
+    zone = html.Span(className="zone soft small")
     calm = [
         html.Div([html.H2("Calm"), html.Small(id="wall-shown", className="soft")]),
         html.Div(id="wall-calm"),
@@ -274,9 +329,10 @@ def overview_wall() -> html.Div:
     return html.Div(
         [
             html.Div(
-                [html.Div(id="wall-counts"), html.Span(className="grow"), button],
+                [html.Div(id="wall-counts"), html.Span(className="grow"), zone, button],
                 className="wall-head",
             ),
+            html.P(id="wall-worst", role="status"),
             html.Div(
                 [html.Div(id="wall-tiles", className="tiles"), html.Aside(calm, id="calm")],
                 className="wall",

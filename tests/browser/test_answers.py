@@ -106,3 +106,20 @@ def test_no_alerts_here_makes_a_window_that_is_taken_back(
     visitor.until("!eyes.text('settings').includes('Take back')")
     visitor.until(f"!{NO_ALERTS}")
     assert maintenance_windows(pushed_server, "dryer") == []
+
+
+def test_what_is_live_can_be_silenced_beside_the_plot_and_the_answer_says_until_when(
+    pushed_server: Server, enter: Enter
+) -> None:
+    push(pushed_server, "smelter", spike=True)
+    visitor = enter(pushed_server, domain="smelter")
+    visitor.until("eyes.marks().length > 0")
+    visitor.redraws(1)
+    click = "dash_clientside.set_props('chart', {clickData: {points: [{x: %s}]}})"
+    visitor.see(click % "eyes.x('value')[10]")
+    visitor.until("!document.getElementById('labels').hidden")
+    assert visitor.see("document.getElementById('silence').hidden"), "long before the incident"
+    visitor.see(click % "eyes.marks().at(-1)")
+    visitor.until("!document.getElementById('silence').hidden")
+    visitor.press("silence")
+    visitor.until("/^smelter: snoozed until [0-9]+:[0-9]+ UTC by page/.test(eyes.text('labelled'))")

@@ -76,6 +76,18 @@ def test_a_dropped_file_is_understood_corrected_and_seen(own_server: Server, ent
     assert visitor.see("eyes.traces('truth')[0].text.length") == len(FAULTS)
 
 
+def test_the_first_view_of_a_file_shows_all_its_rows(own_server: Server, enter: Enter) -> None:
+    visitor = enter(own_server, domain="wave")
+    visitor.tab("your-data")
+    lines = [f"{i},{20 + i % 7 + 60 * (i == 1_200)}" for i in range(2_000)]
+    visitor.drop("pump.csv", "\n".join(["t,load", *lines]).encode())
+    visitor.until("eyes.x('load').length === 2000 && eyes.text('range').includes('everything')")
+    visitor.until("eyes.text('explain').includes('in all 2,000 rows')")
+    visitor.until("eyes.text('age') === 'end of file'")
+    visitor.tab("wave")
+    visitor.until("eyes.text('range').includes('600 steps')")
+
+
 def test_without_labels_nothing_is_invented(own_server: Server, enter: Enter) -> None:
     visitor = enter(own_server, domain="your-data")
     unlabelled = b"\n".join(line.rsplit(b",", 2)[0] for line in pumps().splitlines())
@@ -128,6 +140,17 @@ def test_a_file_given_at_the_start_is_there(enter: Enter, tmp_path: Path) -> Non
     with Server("--csv", str(tmp_path / "pumps.csv")) as server:
         visitor = enter(server, domain="your-data")
         visitor.until("eyes.lines().includes('pressure') && eyes.marks().length > 0")
+        visitor.until("eyes.text('age') === 'end of file'")
+
+
+def test_a_file_starts_with_the_settings_found_for_it(enter: Enter, tmp_path: Path) -> None:
+    lines = [f"{i},{20 + i % 7 + 60 * (i == 800)}" for i in range(1_000)]
+    (tmp_path / "pump.csv").write_text("\n".join(["t,load", *lines]))
+    with Server("--csv", str(tmp_path / "pump.csv")) as server:
+        visitor = enter(server, domain="your-data")
+        visitor.until("eyes.text('explain').includes('unusual once in all 1,000 rows')", 60)
+        visitor.until("!eyes.text('detector').includes('rolling')")
+        assert visitor.text("chip") == "", "the controls follow: nothing is previewed"
 
 
 def test_it_plays_at_the_chosen_speed_and_from_its_start(own_server: Server, enter: Enter) -> None:

@@ -68,6 +68,33 @@ def resized(visitor: Visitor, width: int, height: int) -> None:
     )
 
 
+def test_a_long_name_in_the_list_of_incidents_is_cut_and_nothing_lies_on_it(
+    pushed_server: Server, enter: Enter
+) -> None:
+    name = "blast furnace 3 of the north hall, temperature behind the second door"
+    push(pushed_server, name, spike=True)
+    visitor = enter(pushed_server, {"viewport": {"width": 1440, "height": 900}}, domain="wave")
+    visitor.page.locator("#lower .tab", has_text="Incidents").click()
+    visitor.page.get_by_text("all streams", exact=True).click()
+    entry = (
+        f"[...document.querySelectorAll('.incident')].find(e => e.textContent.includes('{name}'))"
+    )
+    visitor.until(entry)
+    for width, height in ((1440, 900), (390, 844)):
+        resized(visitor, width, height)
+        head, said, cut, title = visitor.see(
+            f"""(() => {{
+              const [head, said] = {entry}.children, name = head.querySelector('.name');
+              const last = head.lastElementChild.getBoundingClientRect();
+              const box = said.getBoundingClientRect();
+              return [[last.right, last.bottom], [box.left, box.top],
+                      name.scrollWidth > name.clientWidth, name.title];
+            }})()"""
+        )
+        assert head[0] <= said[0] or head[1] <= said[1], f"{width}: {head} lies on {said}"
+        assert cut and title == name
+
+
 def test_every_control_on_a_phone_is_large_enough_for_a_finger(
     pushed_server: Server, enter: Enter
 ) -> None:

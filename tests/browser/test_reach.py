@@ -13,6 +13,7 @@ from bench.browser import Server
 from tests.browser.pushing import START, push
 from tests.browser.visitor import Visitor
 
+NOTES = "[...document.querySelectorAll('.while-preview')].filter(e => e.offsetParent).length"
 Enter = Callable[..., Visitor]
 DISABLED = "document.getElementById('{}').getAttribute('aria-disabled')"
 BLAMED = """eyes.blamed = []; new MutationObserver(() => {
@@ -58,6 +59,17 @@ def test_a_label_keeps_its_stream_and_names_its_moment(own_server: Server, enter
         assert not json.load(answer)["labels"]
 
 
+def test_what_another_visitor_applies_is_no_preview_here(own_server: Server, enter: Enter) -> None:
+    first = enter(own_server, domain="cpu")
+    second = enter(own_server, domain="cpu")
+    for visitor in (first, second):
+        visitor.redraws(2)
+    first.slide("threshold", 9.0)
+    first.until(f"{DISABLED.format('apply')} === 'false'")
+    first.press("apply")
+    second.until("eyes.text('threshold-said') === '9.0 σ' && eyes.text('chip') === ''")
+
+
 def test_a_preview_is_called_one_and_only_then_there_is_something_to_apply(
     own_server: Server, enter: Enter
 ) -> None:
@@ -68,9 +80,12 @@ def test_a_preview_is_called_one_and_only_then_there_is_something_to_apply(
     visitor.slide("threshold", 5.0)
     visitor.until("eyes.text('chip') === 'Preview, not applied'")
     visitor.until(f"{DISABLED.format('apply')} === 'false'")
+    assert visitor.see(NOTES) >= 2, "each number says whether it is of the preview"
+    visitor.until("eyes.text('explain').startsWith('Preview: ')")
     visitor.page.focus("#apply")
     visitor.page.keyboard.press("Enter")
     visitor.until(f"eyes.text('chip') === '' && {DISABLED.format('apply')} === 'true'")
+    assert visitor.see(NOTES) == 0
     assert visitor.see("document.activeElement.id") == "apply", "the focus stays"
     visitor.until(f"{DISABLED.format('undo')} === 'false'")
     visitor.press("undo")

@@ -18,6 +18,7 @@ from redline.access.tokens import Token, Tokens, hash_secret
 from redline.api.service import ServerOptions, assemble_service
 from redline.engine.feed import MonitoredStream
 from redline.engine.monitor import Monitor
+from redline.engine.wording import format_time
 from redline.feedback.labels import Label
 from redline.page import compare, layout, panels, query, redraw, upload
 from redline.page.actions import add_label, find_proposal
@@ -25,6 +26,7 @@ from redline.page.brush import brush_data
 from redline.page.dash_app import require_one_process
 from redline.page.link import settings_from_link
 from redline.page.query import ViewQuery
+from redline.page.view import read_track_rows, recording_sentence
 from redline.settings import ServerSettings, Settings, initial_settings
 from redline.sources import csv
 from redline.sources.csv_cells import CsvError
@@ -305,7 +307,7 @@ def test_a_dropped_file_becomes_your_data_and_a_bad_one_leaves_it_as_it_was(moni
         monitor, "data:text/csv;base64," + base64.b64encode(CSV).decode(), "load.csv"
     )
     feed = monitor.feeds[layout.YOUR_DATA]
-    assert feed.end == upload.ROWS_AT_ONCE
+    assert feed.end == 900, "all of its rows are there at once"
     assert "Read 900 rows from load.csv: " in upload.guess_boxes(feed)["guess"]
     rubbish = "data:;base64," + base64.b64encode(b"\x00\x01rubbish").decode()
     with pytest.raises(CsvError):
@@ -318,6 +320,35 @@ def test_a_dropped_file_becomes_your_data_and_a_bad_one_leaves_it_as_it_was(moni
     assert monitor.feeds[layout.YOUR_DATA].stream.names == ("load",)
     upload.replay_file(monitor, whole=True)
     assert monitor.feeds[layout.YOUR_DATA].end == 900
+
+
+def test_the_first_view_of_a_file_shows_all_its_rows_and_its_sentence_speaks_of_them(monitor):
+    x = np.random.default_rng(6).normal(20, 1, (2_000, 1))
+    x[[1_200, 1_700]] = [[60.0], [95.0]]
+    time = np.arange(2_000) * 300.0 + 1.7e9
+    made = Recording("pump.csv", Chunk(time, x, None), Columns("time", ("load",)), {})
+    upload.show_recording(monitor, made, b"")
+    service = assemble_service(lambda store: monitor)
+    span = app.opened_span(layout.YOUR_DATA, "wave", 600)
+    feed = monitor.feeds[layout.YOUR_DATA]
+    seen = ViewQuery(service, layout.YOUR_DATA, Settings(threshold=9.0), span)
+    assert (seen.view.first, seen.view.end) == (0, 2_000) and len(seen.view.time) == 2_000
+    at = format_time(float(time[1_700]), 3_600)
+    said = f"pump.csv was unusual twice in all 2,000 rows, most of all at {at}: 95"
+    assert seen.sentence().startswith(f"Preview: {said}")
+    rows = read_track_rows(feed, seen.track, 9.0, 0, 2_000)
+    calm = recording_sentence(rows, 1e9, 2_000)
+    assert calm == "pump.csv looks normal: nothing above the threshold in all 2,000 rows."
+    last = read_track_rows(feed, seen.track, 9.0, 1_500, 2_000)
+    said = recording_sentence(last, 9.0, 2_000)
+    assert "was unusual once in the last 500 of 2,000 rows, at " in said
+
+
+def test_a_tab_after_that_of_a_file_does_not_keep_its_length():
+    whole = layout.WHOLE_SPAN
+    assert app.opened_span("wave", layout.YOUR_DATA, whole) == layout.DEFAULT_SPAN
+    assert app.opened_span("wave", layout.YOUR_DATA, 2_000) is no_update
+    assert app.opened_span("wave", "cpu", whole) is no_update
 
 
 def long_recording(rows=24_000, features=1):
@@ -343,7 +374,7 @@ def test_every_row_of_a_file_is_scored_and_reached_and_the_numbers_beside_it_agr
     applied = seen.applied_metrics()
     assert (numbers.events, numbers.hits, numbers.false_alarms) == (24, 24, 0)
     assert (applied.steps, applied.anomalies) == (feed.points, feed.anomalies)
-    assert seen.coverage == "over all 24,000 steps"
+    assert seen.coverage == "applied → preview, over all 24,000 steps"
     oldest = ViewQuery(service, layout.YOUR_DATA, settings, 600, 600 + spikes[0]).view
     assert spikes[0] in [oldest.first + mark.row for mark in oldest.marks]
 
@@ -454,6 +485,21 @@ def test_of_sixty_columns_eight_are_drawn_the_worst_first_and_a_visitor_may_choo
     assert not ask(held)[0], "what is drawn stays"
     lanes, held, answer = ask(held, ["c5", "gone", "c7"])
     assert lanes == ["c5", "c7"] and "also anomalous: c23, c41" in answer["lanes_said"]
+
+
+def test_while_settings_are_previewed_each_number_says_of_which_it_is(service, monitor):
+    applied = monitor.feeds["wave"].applied
+    same = ViewQuery(service, "wave", applied, 600)
+    shown = panels.preview_numbers(same, "event")
+    assert [len(shown[name]) for name in ("alarms", "precision", "recall", "caught")] == [1] * 4
+    assert same.coverage == "over all 3,000 steps" and not same.sentence().startswith("Preview")
+    # a threshold that changes no number
+    near = Settings(**{**vars(applied), "threshold": applied.threshold + 1e-9})
+    other = ViewQuery(service, "wave", near, 600)
+    shown = panels.preview_numbers(other, "event")
+    assert [len(shown[name]) for name in ("alarms", "precision", "recall", "caught")] == [2] * 4
+    assert other.coverage == "applied → preview, over all 3,000 steps"
+    assert other.sentence() == f"Preview: {same.sentence()}"
 
 
 def test_behind_a_preview_stand_the_marks_that_only_the_applied_settings_have(service, monitor):

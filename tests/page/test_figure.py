@@ -63,12 +63,26 @@ def test_the_names_and_the_one_red_that_scripts_rely_on(theme):
     assert anomaly["marker"]["color"] == RED[theme] and len(anomaly["x"]) == 3
     assert len(named(figure, "expected")) == 2 and len(named(figure, "load")) == 1
     reds = [trace["name"] for trace in figure["data"] if RED[theme] in str(trace)]
-    assert set(reds) == {"anomaly", "above threshold", "anomalous"}
+    legend = {"anomaly, info", "anomaly, warning", "anomaly, critical"}
+    assert set(reds) == {"anomaly", "above threshold", "anomalous"} | legend
 
 
 def test_severity_and_outcome_are_shown_by_shape_too():
     (anomaly,) = named(figure.build_figure(seen(), "light", 50, "r"), "anomaly")
     assert anomaly["marker"]["symbol"] == ["circle-open", "diamond-x-open", "diamond"]
+
+
+def test_the_legend_has_the_shape_of_each_severity_in_sight():
+    def legend(view, span):
+        drawn = figure.build_figure(view, "light", span, "r")["data"]
+        shown = [trace for trace in drawn if trace["showlegend"] and "marker" in trace]
+        return {trace["name"]: trace["marker"]["symbol"] for trace in shown}
+
+    both = {"anomaly, info": "circle-open", "anomaly, critical": "diamond"}
+    assert legend(seen(), 50) == legend(seen(features=3), 50) == both
+    assert legend(seen(), 40) == {"anomaly, critical": "diamond"}, "the first one is out of sight"
+    continued = [Mark(7, 0, "critical", "", "why", leads=False)]
+    assert legend(seen(marks=continued), 50) == {}
 
 
 def test_each_feature_has_a_lane_and_lanes_do_not_overlap():
@@ -78,19 +92,6 @@ def test_each_feature_has_a_lane_and_lanes_do_not_overlap():
     )
     assert len(edges) == 5 and all(low[1] < high[0] for low, high in pairwise(edges))
     assert {trace["yaxis"] for trace in named(figure, "anomaly")} == {"y", "y2", "y3"}
-
-
-def test_anomalies_are_named_once_by_a_trace_that_has_points():
-    for marks in (
-        [Mark(7, 2, "info", "", "why")],
-        [Mark(7, 1, "info", "", "why"), Mark(9, 2, "info", "", "why")],
-        [],
-    ):
-        traces = named(
-            figure.build_figure(seen(features=3, marks=marks), "light", 50, "r"), "anomaly"
-        )
-        shown = [trace for trace in traces if trace["showlegend"]]
-        assert len(shown) == 1 and (shown[0]["x"] or not marks)
 
 
 def test_what_is_added_at_a_tick_equals_the_whole():
@@ -171,8 +172,9 @@ def test_an_axis_carries_the_prefix_of_its_unit_and_the_hover_its_words_as_they_
         {"name": "heat", "unit": "lots", "si": False},
     ]
     clock = view._replace(clock="simulated time, UTC")
-    texts = [note["text"] for note in figure.layout_annotations(clock, "light", 50)]
-    assert "simulated" in texts
+    notes = figure.layout_annotations(clock, "light", 50)
+    (said,) = [note for note in notes if note["text"] == "simulated"]
+    assert (said["x"], said["xanchor"]) == (1, "left") and said["xshift"] >= figure.HALF_TIME
 
 
 def test_a_long_anomaly_is_one_shaded_span():

@@ -15,15 +15,18 @@ from starlette.testclient import TestClient
 
 import app
 from redline.api.service import Service, assemble_service
-from redline.engine.feed import MonitoredStream
+from redline.engine.feed import Feed, MonitoredStream
 from redline.engine.monitor import Monitor
 from redline.feedback.labels import Label
 from redline.page import finding
 from redline.page.finding import SettingsSearches, needs_search
-from redline.settings import Settings
+from redline.page.preview import preview_fields
+from redline.settings import Settings, initial_settings
+from redline.sources.csv import read_csv
 from streams import STREAMS
 from tests.behaviour.page import Browser
 
+CSV = "\n".join(["t,x", *(f"{i},{20 + i % 7}" for i in range(700))]).encode()
 PATIENCE = 10.0  # seconds after which a test fails instead of waiting for ever
 
 
@@ -275,7 +278,9 @@ def finder(service: Service, monkeypatch: pytest.MonkeyPatch) -> Finder:
     return finder
 
 
-def test_a_file_that_was_read_is_searched_by_itself_whole_and_previewed(service, finder):
+def test_a_file_that_was_read_is_searched_by_itself_whole_and_starts_with_what_is_found(
+    service, finder
+):
     with TestClient(app.build_app(service).server, base_url="http://localhost") as client:
         visitor = Browser(client)
         upload(visitor)
@@ -285,9 +290,55 @@ def test_a_file_that_was_read_is_searched_by_itself_whole_and_previewed(service,
         finder.go.release(2)
         answer = ended(visitor)
         assert answer["found"]["data"]["detector"] == "EWMA"
-        assert answer["found-said"]["children"] == Best().why
+        assert answer["found-said"]["children"] == f"It starts with these: {Best().why}"
         assert len(finder.given) == 1 and finder.given[0][0].shape == (700, 1)
-        assert service.monitor.feeds["your-data"].applied == Settings(), "nothing is applied"
+        feed = service.monitor.feeds["your-data"]
+        assert preview_fields(feed.applied) == answer["found"]["data"]
+        assert feed.finalized == feed.end == 700, "all of its rows are scored under them"
+        assert feed.applied == initial_settings(feed.stream) and not needs_search(feed)
+        visitor.press("replay.n_clicks", "upload-said.children")
+        replayed = service.monitor.feeds["your-data"]
+        assert replayed.applied == feed.applied and not needs_search(replayed)
+
+
+def test_what_a_person_chose_meanwhile_for_a_file_stays(service, finder):
+    searches = SettingsSearches(service, finder)
+    feed = service.monitor.open("your-data", read_csv(CSV, title="a.csv"), CSV, 700)
+    search = searches.request(feed)
+    service.monitor.apply("your-data", Settings(threshold=7.0))
+    finder.go.release(2)
+    wait_until(lambda: not search.live)
+    assert not search.started and search.found is not None and search.text == Best().why
+    assert service.monitor.feeds["your-data"] is feed and feed.applied.threshold == 7.0
+
+
+def test_another_file_that_was_dropped_meanwhile_stays(service, finder, monkeypatch):
+    searches = SettingsSearches(service, finder)
+    monitor = service.monitor
+    feed = monitor.open("your-data", read_csv(CSV, title="a.csv"), CSV, 700)
+    others = []
+    backfill = monitor.backfill
+
+    def drop_another(again: Feed, steps: int) -> None:
+        monkeypatch.setattr(monitor, "backfill", backfill)
+        backfill(again, steps)
+        others.append(monitor.open("your-data", read_csv(b"t,x\n0,1\n1,2\n", title="b.csv")))
+
+    search = searches.request(feed)
+    monkeypatch.setattr(monitor, "backfill", drop_another)
+    finder.go.release(2)
+    wait_until(lambda: not search.live)
+    assert not search.started and monitor.feeds["your-data"] is others[0]
+
+
+def test_the_file_of_the_command_line_starts_with_what_is_found_too(service, finder):
+    feed = service.monitor.open("your-data", read_csv(CSV, title="a.csv"), CSV, 700)
+    finder.go.release(2)
+    app.build_app(service)
+    wait_until(lambda: service.monitor.feeds["your-data"] is not feed)
+    found = service.monitor.feeds["your-data"]
+    assert (found.applied.detector, found.applied.window) == ("EWMA", 90)
+    assert found.end == 700
 
 
 def test_a_control_that_was_moved_meanwhile_stays(service, finder):
@@ -300,7 +351,7 @@ def test_a_control_that_was_moved_meanwhile_stays(service, finder):
         answer = ended(visitor)
         assert answer["found"]["data"] is None
         said = answer["found-said"]["children"]
-        assert said.startswith(Best().why) and "a control was moved" in said
+        assert said.startswith("It starts with these: ") and "controls were moved" in said
 
 
 def test_a_file_with_settings_of_its_own_and_a_replay_are_not_searched(service, finder):

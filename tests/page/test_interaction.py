@@ -27,7 +27,7 @@ from redline.page.incident_list import IncidentFilter, find_incidents, incident_
 from redline.page.link import settings_from_link
 from redline.page.preview import preview_state
 from redline.page.query import ViewQuery, heartbeat
-from redline.page.redraw import announce_incidents, redraw
+from redline.page.redraw import announce_incidents, redraw, silenceable
 from redline.settings import Settings, initial_settings
 from redline.storage.sqlite import SqliteStore
 from streams import STREAMS
@@ -197,12 +197,49 @@ def test_what_is_snoozed_does_not_pop_up(service: Service) -> None:
     assert len(service.incidents.items) == 2 and service.incidents.newest_opening == 1
 
 
+def test_the_live_incident_of_a_stream_can_be_silenced_from_the_plot(
+    service: Service, browser: Browser
+) -> None:
+    push(service.monitor, "oven", spikes=1)
+    incident = incident_of(service, "oven")
+    feed = service.monitor.feeds["oven"]
+    assert silenceable(service, feed) == {"id": incident.id, "start": incident.start * 1_000}
+    assert silenceable(service, service.monitor.feeds["wave"]) is None
+    act = {"incident": incident.id, "act": "snooze 1 h", "asked": 1, "picked": True}
+    browser.held["act"]["data"] = act
+    answer = browser.press("act.data", "labelled.children", domain="oven")
+    assert answer["labelled"]["children"].startswith("oven: snoozed until ")
+    assert "incident-said" not in answer, "it is answered where it was clicked"
+    assert silenceable(service, feed) is None, "it is silent already"
+
+
+def test_an_incident_of_a_simulated_stream_says_so_in_lists_and_pop_ups(service: Service) -> None:
+    monitor = service.monitor
+    monitor.inject("wave", "shift", 60.0)
+    wave = monitor.feeds["wave"]
+    with wave.lock:
+        wave.append(wave.stream.take(3), monitor.wall())
+    wave.catch_up(wave.applied_track, 3)
+    monitor.commit_results(force=True)
+    push(monitor, "oven", spikes=1)
+    shown = incident_list(service.incidents, monitor.feeds, IncidentFilter())
+    entries = [str(entry) for entry in shown if "is-" in str(getattr(entry, "className", ""))]
+    assert len(entries) == 2
+    assert [("simulated" in entry) for entry in entries if "'wave'" in entry] == [True]
+    assert [("simulated" in entry) for entry in entries if "'oven'" in entry] == [False]
+    popups = announce_incidents(service, 0)["news"]
+    titles = {popup["stream"]: popup["title"] for popup in popups}
+    assert titles["wave"].endswith(" · simulated") and titles["oven"] == "oven · critical"
+
+
 def test_an_empty_tab_shows_nothing_of_the_tab_before(browser: Browser) -> None:
     browser.press("tick.n_intervals", "chart.figure", domain="wave")
     assert browser.held["seen"]["data"]
     found = browser.press("domain.value", "chart.figure", domain="your-data")
     assert found["seen"]["data"] is None and not found["chart"]["figure"]["data"]
     assert not found["curve"]["figure"]["data"]
+    assert found["overview-line"]["data"] is None and found["covers"]["children"] == ""
+    assert found["lane-row"]["hidden"]
     shown = {name: found[name]["children"] for name in (*app.NUMBERS, "points", "anomalies")}
     assert shown == {**dict.fromkeys(app.NUMBERS, "–"), "points": "0", "anomalies": "0"}
     assert found["history"]["children"][0]["props"]["children"] == app.NO_FILE
@@ -271,6 +308,16 @@ def test_of_sixty_sources_none_is_out_of_reach(service: Service) -> None:
     assert "gone" not in layout.tab_titles(monitor, counts, ["pump 7", "gone"])
 
 
+def test_a_tab_counts_the_incidents_that_are_open_not_those_that_have_ended(
+    service: Service,
+) -> None:
+    push(service.monitor, "oven", spikes=1)
+    assert incident_of(service, "oven").live and open_counts(service) == {"oven": 1}
+    push(service.monitor, "oven", steps=60, since=300 * 60)
+    assert not incident_of(service, "oven").live, "it has ended by itself, a moment ago"
+    assert not open_counts(service)
+
+
 def test_a_stream_beyond_the_tabs_gets_one_that_can_be_closed(
     service: Service, browser: Browser
 ) -> None:
@@ -335,8 +382,12 @@ def test_an_act_says_what_was_done_and_by_whom(service: Service) -> None:
     id = incident_of(service, "oven").id
     assert act_on_incident(service, id, "acknowledge") == "oven: acknowledged by page."
     assert "acknowledged by page" in listed(service)
-    assert act_on_incident(service, id, "snooze 1 h") == "oven: snoozed by page."
-    assert state_words(incident_of(service, "oven")) == "snoozed 1 h by page"
+    said = act_on_incident(service, id, "snooze 1 h")
+    at = np.datetime64(int(incident_of(service, "oven").until), "s").item().strftime("%H:%M")
+    assert said == f"oven: snoozed until {at} UTC by page."
+    assert state_words(incident_of(service, "oven")) == f"snoozed until {at} UTC by page"
+    said = act_on_incident(service, id, "snooze until normal")
+    assert said == "oven: snoozed until normal by page."
     assert act_on_incident(service, id, "expected") == "oven: expected by page."
     assert state_words(incident_of(service, "oven")) == "resolved by page (expected)"
     assert act_on_incident(service, id, "resolve") == "It is resolved already."

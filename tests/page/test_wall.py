@@ -81,6 +81,47 @@ def test_a_tile_says_what_now_what_was_expected_since_when_and_of_which_incident
     assert tile["line"]["hot"][-1] == len(tile["line"]["y"]) - 1, "the newest point is anomalous"
 
 
+def test_the_headline_names_the_worst_stream_with_its_severity_and_since_when(service):
+    assert wall_document(service)["headline"]["text"] == "All calm: 4 streams watched."
+    assert wall_document(service)["headline"]["stream"] == ""
+    fault(service, "machine", 8.0, 3)
+    fault(service, "cpu", 60.0, 3)
+    said = wall_document(service)["headline"]
+    (incident,) = service.incidents.find(IncidentQuery("cpu", (OPEN,))).incidents
+    since = wall.wording.format_time(incident.start, service.monitor.feeds["cpu"].stream.period)
+    assert said["stream"] == "cpu" and said["title"] == service.monitor.feeds["cpu"].stream.title
+    assert said["text"].startswith("critical (9") and said["text"].endswith(f"since {since}")
+
+
+def test_of_two_streams_with_one_severity_the_one_that_stands_out_more_comes_first(service):
+    fault(service, "cpu", 40.0, 3)
+    fault(service, "wave", 400.0, 3)
+    tiles = wall_document(service)["tiles"]
+    assert [tile["severity"] for tile in tiles] == ["critical", "critical"]
+    index = {state.feed.name: state.severity_index for state in wall.stream_states(service)}
+    assert index["wave"] > index["cpu"] and index["iot"] == 0
+    assert [tile["stream"] for tile in tiles] == ["wave", "cpu"]
+
+
+def test_a_tile_that_is_back_in_its_band_says_the_value_of_its_alarm_beside_the_one_now(service):
+    fault(service, "wave", 40.0)
+    (tile,) = wall_document(service)["tiles"]
+    assert tile["alarm"] == "", "the alarm is the value now"
+    feed = service.monitor.feeds["wave"]
+    peak = service.incidents.find(IncidentQuery("wave", (OPEN,))).incidents[0].peak
+    with feed.lock:
+        chunk = feed.stream.take(4)
+        feed.append(chunk._replace(x=np.zeros_like(chunk.x)), service.monitor.wall())
+    feed.catch_up(feed.applied_track, 4)
+    service.monitor.commit_results(force=True)
+    (tile,) = wall_document(service)["tiles"]
+    at = wall.wording.format_time(peak.time, feed.stream.period)
+    value = float(tile["alarm"].removeprefix(f"alarm {at}: ").split()[0])
+    assert value == pytest.approx(peak.value, rel=0.05)
+    assert tile["alarm"].endswith(f", now {tile['value']} {tile['unit']}")
+    assert abs(float(tile["value"])) < 0.1
+
+
 def test_an_acknowledged_incident_has_no_red_frame_and_a_stream_of_many_features_names_one(service):
     fault(service, "machine", 40.0, 3)
     (incident,) = service.incidents.find(IncidentQuery("machine", (OPEN,))).incidents

@@ -9,7 +9,7 @@ from dash import ClientsideFunction, Input, Output, State
 
 
 def connect_browser(app: dash.Dash) -> None:
-    """Connect the functions of assets/page.js to what they show and what they depend on."""
+    """Connect the functions of assets/page*.js to what they show and what they depend on."""
 
     def connect(function: str, output: Any, *inputs: Any, later: bool = False) -> None:
         app.clientside_callback(  # type: ignore[no-untyped-call]

@@ -46,7 +46,8 @@ def connect_feedback(app: dash.Dash, service: Service) -> None:
             return answer
         if ctx.triggered_id == "act" and act:
             words = (act["incident"], act["act"], act.get("note", ""))
-            return {**answer, "said": await asyncio.to_thread(act_on_incident, service, *words)}
+            said = await asyncio.to_thread(act_on_incident, service, *words)
+            return {**answer, "labelled" if act.get("picked") else "said": said}
         if ctx.triggered_id == "mute":
             feed = monitor.feeds.get(domain)
             said = await asyncio.to_thread(mute_picked, service, feed, picked)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
 from typing import Any
 
 import dash
@@ -12,7 +11,7 @@ from dash import Input, Output, State, ctx, html, no_update
 
 from redline.api.service import Service
 from redline.engine.feed import Feed
-from redline.incidents.incident import OPEN, RESOLVED, Incident
+from redline.incidents.incident import OPEN
 from redline.page import compare, panels
 from redline.page.actions import page_actor
 from redline.page.incident_list import STATE_FILTERS, IncidentFilter, incident_list
@@ -25,8 +24,6 @@ from redline.page.layout import (
 from redline.page.preview import PREVIEW_INPUTS, previewed_settings
 from redline.page.query import ViewQuery, sparkline
 from redline.settings import Settings
-
-RECENT_STEPS = 240  # those of the sparkline on a tab
 
 
 def connect_panels(app: dash.Dash, service: Service) -> None:
@@ -180,18 +177,13 @@ def log_panel(service: Service) -> list[Any]:
 
 
 def open_counts(service: Service) -> Counter[str]:
-    """Return the number on each tab: incidents that are open, or recent and not acknowledged."""
+    """Return the number on each tab: the incidents of its stream that are open now.
+
+    One that has ended, or that a person has taken in hand, counts no more.
+    """
     feeds = service.monitor.feeds
     return Counter(
         incident.stream
         for incident in list(service.incidents.items.values())
-        if incident.stream in feeds and is_counted(feeds, incident)
+        if incident.stream in feeds and incident.state == OPEN
     )
-
-
-def is_counted(feeds: Mapping[str, Feed], incident: Incident) -> bool:
-    """Return whether an incident counts in the number on its tab."""
-    if incident.state != RESOLVED:
-        return incident.state == OPEN
-    recent = incident.last >= feeds[incident.stream].end - RECENT_STEPS
-    return recent and not incident.acknowledged

@@ -13,9 +13,11 @@ from redline.page.finding import (
     SettingsFinder,
     SettingsSearch,
     SettingsSearches,
+    needs_search,
     searched_subject,
 )
 from redline.page.preview import PREVIEW_STATE, preview_fields
+from redline.sources.pushed import YOUR_DATA
 
 POLL_MS = 500  # between two looks at a search that a visitor waits for
 
@@ -48,6 +50,7 @@ def connect_tuning(app: dash.Dash, service: Service, finder: SettingsFinder) -> 
     """Connect the search for settings; return the searches of all visitors."""
     monitor = service.monitor
     searches = SettingsSearches(service, finder)
+    searches.begin_with(monitor.feeds.get(YOUR_DATA))  # the file of --csv
     outputs = {
         "finding": Output("finding", "data"),
         "found": Output("found", "data"),
@@ -76,7 +79,8 @@ def connect_tuning(app: dash.Dash, service: Service, finder: SettingsFinder) -> 
     ) -> dict[str, Any]:
         """Ask for a search or leave it, and show how far it is.
 
-        A file that was read is searched by itself; its proposal moves no control that was moved.
+        A file that was read is searched by itself, and starts with what is found; no control that
+        was moved meanwhile is moved.
         """
         held = list(controls.values())
         feed = monitor.feeds.get(domain)
@@ -86,7 +90,7 @@ def connect_tuning(app: dash.Dash, service: Service, finder: SettingsFinder) -> 
             if finding:
                 searches.leave(finding["id"])
             return {**nothing_found(), "result": "The search was cancelled."}
-        by_itself = ctx.triggered_id == "read" and read == feed.id
+        by_itself = ctx.triggered_id == "read" and read == feed.id and needs_search(feed)
         if ctx.triggered_id == "find-settings" or by_itself:
             try:
                 search = await asyncio.to_thread(searches.request, feed)
@@ -94,7 +98,8 @@ def connect_tuning(app: dash.Dash, service: Service, finder: SettingsFinder) -> 
                 return {**nothing_found(), "result": f"Not searched: {error}."}
             if finding and finding["id"] != search.id:
                 searches.leave(finding["id"])
-            finding = {"id": search.id, "taken": False, "held": held if by_itself else None}
+            unmoved = list(preview_fields(feed.applied).values())
+            finding = {"id": search.id, "taken": False, "held": unmoved if by_itself else None}
         known = searches.searches.get(finding["id"]) if finding else None
         if known is None:
             return nothing_found()
@@ -150,7 +155,11 @@ def search_outputs(
     held = finding.get("held")
     moved = held is not None and controls != held and not finding["taken"]
     if search.found is not None and moved:
-        text += " It is not previewed, since a control was moved; Find settings previews it."
+        text += (
+            " The controls were moved meanwhile: they preview other settings."
+            if search.started
+            else " It is not previewed, since a control was moved; Find settings previews it."
+        )
     moves = search.found is not None and not finding["taken"] and not moved
     found = preview_fields(search.found) if moves and search.found else None
     return {

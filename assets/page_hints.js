@@ -1,0 +1,62 @@
+/* The first steps: three bubbles that never come back once closed; `localStorage.hints` remembers it. */
+(function () {
+  "use strict";
+  const page = window.redlinePage, { $, state } = page;
+
+  // what it speaks of, its width, its text
+  const HINTS = [
+    ["#explain", 420, "Red is what the detector did not expect. This sentence says what, since when and why."],
+    [".slide:has(#threshold)", 290, "The threshold decides what is red. Move it: the marks and the numbers change at once, for you alone."],
+    ["#inject", 420, "Put a fault into the stream, and see which detectors catch it, and how soon."],
+  ];
+  const hintTarget = () => document.querySelector(HINTS[hint][0]);
+  let hint = -1; // the bubble that is shown, -1 = none
+
+  const isShown = (el) => Boolean(el && el.getClientRects().length);
+  const meets = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+
+  function showHint(next) {
+    hint = HINTS.findIndex(([target], i) => i >= next && isShown(document.querySelector(target)));
+    if (hint < 0) return closeHint();
+    const [, width, text] = HINTS[hint];
+    $("hint").style.width = `min(${width}px, calc(100vw - 20px))`;
+    $("hint-text").textContent = text;
+    $("hint-count").textContent = `${hint + 1} of ${HINTS.length}`;
+    $("hint-next").textContent = hint + 1 < HINTS.length ? "Next" : "Done";
+    $("hint").hidden = false;
+    if (next) hintTarget().scrollIntoView({ block: "center" });
+    placeHint();
+  }
+
+  // Over or under what it speaks of, else at an edge of the window: where it covers neither that nor the plot.
+  function placeHint() {
+    if (hint < 0) return;
+    const box = $("hint"), target = hintTarget();
+    if (!isShown(target)) return closeHint(false);
+    const at = target.getBoundingClientRect(), plot = document.querySelector(".plot").getBoundingClientRect();
+    const { offsetWidth: w, offsetHeight: h } = box, gap = 10, wide = document.documentElement.clientWidth;
+    const x = Math.max(gap, Math.min(at.left, wide - w - gap)), right = at.right - w;
+    const spots = [[x, at.top - h - gap], [x, at.bottom + gap], [right, at.bottom + gap], [right, at.top - h - gap], [at.left - w - gap, at.top], [gap, innerHeight - h - gap], [wide - w - gap, gap]];
+    const fits = ([left, top]) => left >= 0 && top >= 0 && top + h <= innerHeight && [at, plot].every((each) => !meets({ left, top, right: left + w, bottom: top + h }, each));
+    const [left, top] = spots.find(fits) || spots[spots.length - 1];
+    Object.assign(box.style, { left: `${left}px`, top: `${top}px` });
+  }
+
+  function closeHint(forGood = true) {
+    hint = -1;
+    $("hint").hidden = true;
+    if (forGood) localStorage.hints = "closed";
+  }
+
+  // The first bubble comes when the plot is drawn, so that it is known where there is room.
+  function welcome() {
+    placeHint(); // what it speaks of may have moved
+    if (localStorage.hints === "closed" || hint >= 0 || !state.heartbeat || !isShown(document.querySelector("#chart .plot-container"))) return;
+    showHint(0);
+  }
+
+  Object.assign(page, { hints: { show: showHint, close: closeHint, next: () => showHint(hint + 1), isOpen: () => hint >= 0 } });
+  addEventListener("resize", placeHint);
+  addEventListener("scroll", placeHint, { passive: true });
+  setInterval(welcome, 1000);
+})();

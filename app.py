@@ -234,7 +234,7 @@ def connect_settings(app: dash.Dash, service: Service) -> None:
         why = ctx.triggered_id
         if shown is None and search:
             return {**same, **settings_from_link(monitor, search)}
-        feed = monitor.feeds.get(domain)
+        feed = monitor.find_feed(domain)
         if shown != domain:
             same["range"] = opened_span(domain, shown, span)
         if feed is None or (why in (None, "url", "domain") and shown == domain):
@@ -332,7 +332,7 @@ def connect_chart(app: dash.Dash, service: Service, races: Races) -> None:
         **values: Any,
     ) -> dict[str, Any]:
         same = dict.fromkeys(outputs, no_update) | announce_incidents(service, heard)
-        feed = monitor.feeds.get(domain)
+        feed = monitor.find_feed(domain)
         if feed is None:
             return {**same, **nothing_to_draw(monitor, domain)}
         past = at if at and at["id"] == feed.id else None
@@ -489,7 +489,7 @@ def main(words: list[str] | None = None) -> None:
         raise SystemExit(str(error)) from None
     host = "localhost" if settings.host in ("127.0.0.1", "0.0.0.0") else settings.host
     address = f"http://{host}:{settings.port}"
-    streams = len(service.monitor.feeds)
+    streams = len(service.monitor.feeds) + len(service.monitor.series.stored)
     print(f"Redline watches {streams} streams at {address} (Ctrl-C ends it)", flush=True)
     if open_browser:
         threading.Timer(1.0, webbrowser.open, [address]).start()

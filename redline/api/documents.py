@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from redline.api import payload
 from redline.api.sse import ServerEvent
-from redline.engine.feed import Feed
-from redline.engine.results import Anomaly
+from redline.engine.results import Anomaly, StreamInfo
 from redline.engine.wording import SEVERITIES, severity_index
 from redline.feedback.labels import Label
 from redline.incidents.incident import Incident, incident_row
 
-Feeds = Mapping[str, Feed]  # by name
+# returns how a stream is described; None = there is none with this name
+Describe = Callable[[str], StreamInfo | None]
 
 
 def anomaly_document(
@@ -40,10 +40,10 @@ def anomaly_document(
     }
 
 
-def stored_anomaly(feeds: Feeds, row: Mapping[str, Any]) -> dict[str, Any]:
+def stored_anomaly(describe: Describe, row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the document of a stored anomaly, the same as `anomaly_document`."""
-    feed = feeds.get(row["stream"])
-    units = dict(zip(feed.stream.names, feed.stream.units)) if feed else {}
+    info = describe(row["stream"])
+    units = dict(zip(info.names, info.units)) if info else {}
     same = ("score", "threshold", "severity", "run", "alarm", "reason")  # named as in the row
     return {
         "id": row["id"],
@@ -67,12 +67,12 @@ def anomaly_event(document: Mapping[str, Any]) -> ServerEvent:
     return ServerEvent(document["id"], document["source"], rank, data)
 
 
-def incident_document(feeds: Feeds, incident: Incident) -> dict[str, Any]:
+def incident_document(describe: Describe, incident: Incident) -> dict[str, Any]:
     """Return the document of an incident, its features by name."""
     document = incident_row(incident)
-    feed = feeds.get(incident.stream)
-    names = feed.stream.names if feed else ()
-    units = feed.stream.units if feed else ()
+    info = describe(incident.stream)
+    names = info.names if info else ()
+    units = info.units if info else ()
 
     def name_of(feature: int) -> str:
         return names[feature] if feature < len(names) else str(feature)
@@ -89,12 +89,12 @@ def incident_document(feeds: Feeds, incident: Incident) -> dict[str, Any]:
     return {**head, **document, "severity_index": index, "peak": peak}
 
 
-def label_document(feeds: Feeds, label: Label) -> dict[str, Any]:
+def label_document(describe: Describe, label: Label) -> dict[str, Any]:
     """Return the document of a label, its feature by name."""
-    feed = feeds.get(label.stream)
+    info = describe(label.stream)
     feature = None
-    if feed is not None and label.feature is not None:
-        feature = feed.stream.names[label.feature]
+    if info is not None and label.feature is not None:
+        feature = info.names[label.feature]
     return {
         "id": label.id,
         "source": label.stream,

@@ -172,7 +172,7 @@ class Service:
             limit=most,
         )
         rows = self.store.anomalies(query)
-        return [anomaly_event(stored_anomaly(self.monitor.feeds, row)) for row in rows]
+        return [anomaly_event(stored_anomaly(self.monitor.describe, row)) for row in rows]
 
     def feed(self, name: str) -> Feed:
         """Return a stream's feed with its past restored; raise a 404 problem if there is none."""

@@ -30,6 +30,7 @@ from redline.engine.results import (
     RestoredStream,
     ResultStore,
     StoredSource,
+    StreamInfo,
     log,
     log_failure,
 )
@@ -230,6 +231,15 @@ class Monitor:
     def knows(self, name: str) -> bool:
         """Return whether there is a stream or a series with this name."""
         return name in self.feeds or self.series.find(name) is not None
+
+    def describe(self, name: str) -> StreamInfo | None:
+        """Return how a stream or a series is described, without looking at it; None = unknown."""
+        feed = self.feeds.get(name) or self.views.feeds.get(name)
+        if feed is not None:
+            return feed.info
+        if self.series.find(name) is None:
+            return None
+        return StreamInfo(name, SERIES_NAMES, ("",), 1.0)
 
     def feed(self, name: str) -> Feed:
         """Return the feed of a stream, as `find_feed`; KeyError = there is no such stream."""

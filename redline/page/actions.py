@@ -83,7 +83,7 @@ def change_incident(service: Service, id: str, act: str, now: float, note: str =
         return incidents.snooze(id, page_actor(), now, act.removeprefix("snooze "))
     if act == "expected":
         found = incidents.get(id)
-        feed = service.monitor.feeds.get(found.stream)
+        feed = service.monitor.find_feed(found.stream)
         if feed is None:  # a stream of an earlier run
             raise UnknownIncident(f"no stream is called {found.stream!r} any more")
         add_label(service, feed, (found.start, found.end), EXPECTED_LABEL)

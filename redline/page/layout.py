@@ -161,7 +161,7 @@ def tab_titles(
     return {
         **{name: title for name, title in TAB_TITLES.items() if name != YOUR_DATA},
         **{name: name for name in (*first, *rest)},
-        **{name: name for name in opened if name in monitor.feeds},
+        **{name: name for name in opened if monitor.knows(name)},
         YOUR_DATA: TAB_TITLES[YOUR_DATA],
     }
 
@@ -172,6 +172,7 @@ def search_streams(monitor: Monitor, text: str) -> list[str]:
     if not part:
         return []
     titles = {name: f"{name}\n{feed.stream.title}" for name, feed in list(monitor.feeds.items())}
+    titles |= {name: name for name in monitor.series.names()}
     found = [name for name, words in titles.items() if part in words.casefold()]
     found.sort(key=lambda name: not titles[name].casefold().startswith(part))
     return found
@@ -180,8 +181,9 @@ def search_streams(monitor: Monitor, text: str) -> list[str]:
 def found_streams(monitor: Monitor, text: str) -> list[Any]:
     """Return the streams that a search found, as buttons that open them."""
     found = search_streams(monitor, text)
+    titles = {name: feed.stream.title for name, feed in list(monitor.feeds.items())}
     buttons: list[Any] = [
-        html.Button(monitor.feeds[name].stream.title, **data_attribute("domain", name))
+        html.Button(titles.get(name, name), **data_attribute("domain", name))
         for name in found[:MAX_FOUND]
     ]
     if found[MAX_FOUND:]:

@@ -24,9 +24,10 @@ def settings_from_link(monitor: Monitor, search: str) -> dict[str, Any]:
     """
     asked = {key: values[0] for key, values in parse_qs(search.lstrip("?")).items()}
     domain = asked.get("domain", DEFAULT_DOMAIN)
-    if domain not in TAB_TITLES and domain not in monitor.feeds:
+    feed = monitor.find_feed(domain)
+    if domain not in TAB_TITLES and feed is None:
         return {"acted": f"the link names a stream {domain!r} that is not here"}
-    base = monitor.feeds[domain].applied if domain in monitor.feeds else Settings()
+    base = feed.applied if feed else Settings()
     try:
         settings = previewed_settings(base, {**preview_fields(base), **asked})
         span = int(asked.get("range", WHOLE_SPAN if domain == YOUR_DATA else DEFAULT_SPAN))

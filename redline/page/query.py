@@ -80,7 +80,7 @@ class ViewQuery:
         monitor = service.monitor
         self.service = service
         self.monitor = monitor
-        self.feed = monitor.feeds[name]
+        self.feed = monitor.feed(name)
         self.settings = settings
         self.span = span
         self.at = at
@@ -423,18 +423,23 @@ def overview_cards(monitor: Monitor) -> dict[str, str]:
 
 def incident_popups(monitor: Monitor, found: Iterable[Incident]) -> list[dict[str, Any]]:
     """Return a pop-up for each incident, with its stream and the step that a click on it shows."""
-    feeds = ((monitor.feeds.get(incident.stream), incident) for incident in found)
-    return [
-        {
-            "title": f"{feed.stream.title} · {incident.severity}{simulated_mark(feed)}",
-            "kind": incident.severity,
-            "text": incident.text,
-            "step": incident.peak.step,
-            "stream": feed.name,
-        }
-        for feed, incident in feeds
-        if feed is not None
-    ]
+    popups = []
+    for incident in found:
+        feed = monitor.feeds.get(incident.stream)
+        if feed is None and not monitor.knows(incident.stream):
+            continue
+        title = feed.stream.title if feed else incident.stream
+        mark = simulated_mark(feed) if feed else ""
+        popups.append(
+            {
+                "title": f"{title} · {incident.severity}{mark}",
+                "kind": incident.severity,
+                "text": incident.text,
+                "step": incident.peak.step,
+                "stream": incident.stream,
+            }
+        )
+    return popups
 
 
 def simulated_mark(feed: Feed) -> str:

@@ -46,14 +46,14 @@ def _connect_reads(router: APIRouter, service: Service) -> None:
             raise BodyError("after", wanted, after)
         query = IncidentQuery(source, tuple(state or STATES), severity, limit, after)
         page = service.incidents.find(query)
-        documents = [incident_document(service.monitor.feeds, each) for each in page.incidents]
+        documents = [incident_document(service.monitor.describe, each) for each in page.incidents]
         return json_answer(
             {"incidents": documents, "total": page.total, "next": page.after or None}
         )
 
     @router.get("/api/alerts/{id}", tags=["incidents"], summary="One incident with its history")
     def alert(id: str) -> Response:
-        return json_answer(incident_document(service.monitor.feeds, service.incidents.get(id)))
+        return json_answer(incident_document(service.monitor.describe, service.incidents.get(id)))
 
 
 def _connect_changes(router: APIRouter, service: Service) -> None:
@@ -108,4 +108,4 @@ def _answer_change(service: Service, request: Request, change: Change, **detail:
     service.publish([change])
     incident = change.incident
     service.audit(request.state.who, change.what, incident.stream, incident=incident.id, **detail)
-    return json_answer(incident_document(service.monitor.feeds, change.incident))
+    return json_answer(incident_document(service.monitor.describe, change.incident))

@@ -88,7 +88,9 @@ def find_anomalies(service: Service, wanted: AnomalyFilter) -> list[dict[str, An
     """Return the documents of wanted anomalies by id, from the store or, without one, journals."""
     if service.store:
         rows = service.store.anomalies(store_query(wanted))
-        return sorted((stored_anomaly(service.monitor.feeds, row) for row in rows), key=anomaly_id)
+        return sorted(
+            (stored_anomaly(service.monitor.describe, row) for row in rows), key=anomaly_id
+        )
     feeds = [service.feed(name) for name in wanted.sources] or list(service.monitor.feeds.values())
     documents = [
         anomaly_document(feed.stream.names, feed.stream.units, feed.name, anomaly)

@@ -34,7 +34,7 @@ def connect_labels(router: APIRouter, service: Service) -> None:
     def labels(source: str) -> Response:
         found = service.labels.of_stream(service.feed(source).name)
         return json_answer(
-            {"labels": [label_document(service.monitor.feeds, label) for label in found]}
+            {"labels": [label_document(service.monitor.describe, label) for label in found]}
         )
 
     @router.post(
@@ -60,7 +60,7 @@ def connect_labels(router: APIRouter, service: Service) -> None:
         )
         label = service.labels.add(label, len(names))
         service.audit(request.state.who, f"labelled {body.kind}", feed.name, id=label.id)
-        return json_answer(label_document(service.monitor.feeds, label), 201)
+        return json_answer(label_document(service.monitor.describe, label), 201)
 
     @router.delete("/api/labels/{id}", tags=["labels"], summary="Take a label back")
     def remove(request: Request, id: Annotated[int, Path(ge=1, le=2**62)]) -> Response:
@@ -69,4 +69,4 @@ def connect_labels(router: APIRouter, service: Service) -> None:
         except KeyError:
             raise Problem(404, f"there is no label {id}") from None
         service.audit(request.state.who, "took a label back", label.stream, id=id)
-        return json_answer(label_document(service.monitor.feeds, label))
+        return json_answer(label_document(service.monitor.describe, label))

@@ -6,7 +6,7 @@ import itertools
 import threading
 import time as clocks
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import NamedTuple
 

@@ -55,7 +55,7 @@ def connect_actions(app: dash.Dash, service: Service, seed: int, races: Races) -
         prevent_initial_call=True,
     )
     async def export(_: Any, domain: str, preview: dict[str, Any]) -> Any:
-        feed = monitor.feeds.get(domain)
+        feed = monitor.find_feed(domain)
         if feed is None:
             return no_update
         settings = previewed_settings(feed.applied, preview)

@@ -49,12 +49,12 @@ def connect_feedback(app: dash.Dash, service: Service) -> None:
             said = await asyncio.to_thread(act_on_incident, service, *words)
             return {**answer, "labelled" if act.get("picked") else "said": said}
         if ctx.triggered_id == "mute":
-            feed = monitor.feeds.get(domain)
+            feed = monitor.find_feed(domain)
             said = await asyncio.to_thread(mute_picked, service, feed, picked)
             return {**answer, "labelled": said}
         if ctx.triggered_id != "act":
             kind = str(ctx.triggered_id).removeprefix("label-")
-            feed = monitor.feeds.get(domain)
+            feed = monitor.find_feed(domain)
             said = await asyncio.to_thread(label_picked, service, feed, picked, kind)
             return {**answer, "labelled": said}
         return answer
@@ -71,7 +71,7 @@ def connect_feedback(app: dash.Dash, service: Service) -> None:
     )
     async def propose(domain: str, **_: Any) -> tuple[Any, bool]:
         """Return the text of the proposal and whether it is hidden; dismiss it on a click."""
-        feed = monitor.feeds.get(domain)
+        feed = monitor.find_feed(domain)
         if feed is None:
             return no_update, True
         if ctx.triggered_id == "proposal-dismiss":

@@ -35,7 +35,7 @@ def connect_navigation(app: dash.Dash, service: Service) -> None:
         moved = str(ctx.triggered_id)
         if moved == "goto" and goto:
             domain = goto.get("stream") or domain  # the tab may not be open yet
-        feed = monitor.feeds.get(domain)
+        feed = monitor.find_feed(domain)
         if feed is None or (moved == "goto" and not goto) or (moved != "goto" and not seen):
             return no_update, no_update
         no_zoom = {"revision": (zoom or {}).get("revision", 0) + 1}

@@ -64,18 +64,19 @@ def _connect_tabs(app: dash.Dash, service: Service) -> None:
             await asyncio.to_thread(service.audit, page_actor(), what, None, **detail)
         counts = open_counts(service)
         mine = list(opened or ())
-        if domain in monitor.feeds and domain not in tab_titles(monitor, counts, mine):
+        if monitor.knows(domain) and domain not in tab_titles(monitor, counts, mine):
             mine.append(domain)
         titles = tab_titles(monitor, counts, mine)
         closable = set(titles) - set(tab_titles(monitor, counts))
         changed = (names or list(tab_titles(monitor))) != list(titles)
-        feeds = {name: monitor.feeds[name] for name in titles if name in monitor.feeds}
+        feeds = monitor.feeds | monitor.views.feeds
+        shown = {name: feeds[name] for name in titles if name in feeds}
         return {
             "domain": tab_row(titles, closable) if changed else no_update,
             "names": list(titles),
             "opened": no_update if mine == opened else mine,
             "sparks": {
-                name: sparkline(feed, counts[name]) for name, feed in feeds.items() if feed.end
+                name: sparkline(feed, counts[name]) for name, feed in shown.items() if feed.end
             },
             "speed": no_update if speed == monitor.speed else int(monitor.speed),
         }
@@ -124,7 +125,7 @@ def _connect_lower_panels(app: dash.Dash, service: Service) -> None:
         same = dict.fromkeys(outputs, no_update)
         if panel not in outputs:
             return same
-        feed = monitor.feeds.get(domain)
+        feed = monitor.find_feed(domain)
         if panel == "incidents":
             wanted = incident_filter(domain, **filters)
             shown = incident_list(service.incidents, monitor.feeds, wanted)
@@ -181,7 +182,7 @@ def open_counts(service: Service) -> Counter[str]:
 
     One that has ended, or that a person has taken in hand, counts no more.
     """
-    feeds = service.monitor.feeds
+    feeds = service.monitor.feeds | service.monitor.views.feeds
     return Counter(
         incident.stream
         for incident in list(service.incidents.items.values())

@@ -83,7 +83,7 @@ def connect_tuning(app: dash.Dash, service: Service, finder: SettingsFinder) -> 
         was moved meanwhile is moved.
         """
         held = list(controls.values())
-        feed = monitor.feeds.get(domain)
+        feed = monitor.find_feed(domain)
         if feed is None:
             return {**nothing_found(), "finding": finding}
         if ctx.triggered_id == "find-cancel":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -87,6 +88,9 @@ class IncidentRecorder(ResultStore, SeriesStore):
         if self.store is None:
             return SeriesSteps.empty()
         return self.store.read_series(number, since, until, limit)
+
+    def newest_anomalies(self, name: str) -> Sequence[tuple[Any, ...]]:
+        return self.store.newest_anomalies(name) if self.store else ()
 
     def match_series(self, numbers: np.ndarray, times: np.ndarray) -> np.ndarray:
         return self.store.match_series(numbers, times) if self.store else np.zeros(len(times), bool)

@@ -131,12 +131,6 @@ def load_stream(c: sa.Connection, name: str, path: Path) -> RestoredStream | Non
         raise StoreError(
             f"{path} is damaged: the state of {name} cannot be read ({error}); restore a backup"
         ) from error
-    newest = (
-        sa.select(anomalies_table)
-        .where(anomalies_table.c.stream == name)
-        .order_by(anomalies_table.c.id.desc())
-        .limit(RESTORED_ANOMALIES)
-    )
     return RestoredStream(
         end=stream.end,
         first=first,
@@ -149,8 +143,19 @@ def load_stream(c: sa.Connection, name: str, path: Path) -> RestoredStream | Non
         units=tuple(json.loads(stream.units)),
         origin=stream.origin,
         counts=json.loads(stream.counts),
-        anomalies=[journal_row(row) for row in _verified(c, anomalies_table, newest)][::-1],
+        anomalies=newest_anomalies(c, name),
     )
+
+
+def newest_anomalies(c: sa.Connection, name: str) -> list[tuple[Any, ...]]:
+    """Return the newest anomalies of a stream or series, oldest first, as fields of Anomaly."""
+    newest = (
+        sa.select(anomalies_table)
+        .where(anomalies_table.c.stream == name)
+        .order_by(anomalies_table.c.id.desc())
+        .limit(RESTORED_ANOMALIES)
+    )
+    return [journal_row(row) for row in _verified(c, anomalies_table, newest)][::-1]
 
 
 def _verified(c: sa.Connection, table: sa.Table, query: sa.Select[Any]) -> list[Any]:

@@ -14,7 +14,9 @@ from sqlalchemy.dialects import sqlite
 from redline.engine.fleet.stored import ColumnStates, FleetCommit, SeriesRecord, SeriesSteps
 from redline.storage.checksums import seal_row, write_meta
 from redline.storage.encoding import pack_state, settings_json
+from redline.storage.reading import HIGHEST_ANOMALY_ID, last_anomaly_id
 from redline.storage.schema import (
+    anomalies_table,
     fleet_states_table,
     meta_table,
     parts_table,
@@ -168,12 +170,18 @@ def highest_series(c: sa.Connection) -> int:
 
 
 def delete_series(c: sa.Connection, numbers: Sequence[int]) -> None:
-    """Delete the records of series; their points are not read any more, and go when merged."""
+    """Delete series with their anomalies; their points are not read any more, and go when merged.
+
+    The highest id of an anomaly is kept, since none may be given twice.
+    """
     if not numbers:
         return
     write_meta(c, HIGHEST_SERIES, str(highest_series(c)))
+    write_meta(c, HIGHEST_ANOMALY_ID, str(last_anomaly_id(c)))
     for at in range(0, len(numbers), QUERY_KEYS):
         some = [int(number) for number in numbers[at : at + QUERY_KEYS]]
+        names = sa.select(series_table.c.name).where(series_table.c.number.in_(some))
+        c.execute(anomalies_table.delete().where(anomalies_table.c.stream.in_(names)))
         c.execute(series_table.delete().where(series_table.c.number.in_(some)))
 
 

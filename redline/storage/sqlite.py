@@ -59,6 +59,7 @@ from redline.storage.reading import (
     list_pushed_streams,
     load_stream,
     match_stored_times,
+    newest_anomalies,
     read_anomalies,
     read_applied_settings,
     read_points,
@@ -369,6 +370,11 @@ class SqliteStore(ResultStore, SeriesStore):
         with self.reading() as c:
             return read_series_steps(c, number, since, until, limit)
 
+    def newest_anomalies(self, name: str) -> list[tuple[Any, ...]]:
+        """Return the last anomalies of a series, oldest first, with the fields of Anomaly."""
+        with self.reading() as c:
+            return newest_anomalies(c, name)
+
     def match_series(self, numbers: Array, times: Array) -> Array:
         """Return (n,) bool: whether each series (n,) has a point at exactly this time (n,)."""
         with self.reading() as c:
@@ -577,6 +583,10 @@ class UnavailableStore(ResultStore, SeriesStore):
     ) -> SeriesSteps:
         """Return no steps."""
         return SeriesSteps.empty()
+
+    def newest_anomalies(self, name: str) -> list[tuple[Any, ...]]:
+        """Return no anomalies."""
+        return []
 
     def match_series(self, numbers: Array, times: Array) -> Array:
         """Return (n,) bool, all False."""

@@ -157,6 +157,9 @@ class SeriesViews:
                 summary = self.series.summary(feed.number)
                 past = self.series.read_past(feed.number, feed.capacity)
                 feed.show_past(past, summary.anomalies, summary.alarms)
+                if self.series.store is not None:
+                    stored = self.series.store.newest_anomalies(feed.name)
+                    feed.journal.extend(Anomaly(*each) for each in stored)
                 feed.failure = None
             except Exception as error:  # noqa: BLE001  one series must not stop the others
                 feed.failure = log_failure(feed.name, error)

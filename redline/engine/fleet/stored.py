@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -118,6 +118,10 @@ class SeriesStore(ABC):
         At most `limit`: the first ones from `since` on, or without it the last ones up to `until`;
         both are seconds since the Unix epoch, included.
         """
+
+    @abstractmethod
+    def newest_anomalies(self, name: str) -> Sequence[tuple[Any, ...]]:
+        """Return the last anomalies of a series, oldest first, with the fields of Anomaly."""
 
     @abstractmethod
     def match_series(self, numbers: Array, times: Array) -> Array:

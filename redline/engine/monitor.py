@@ -634,6 +634,9 @@ class Monitor:
             except OSError as error:
                 log.warning("the silent source %s is not forgotten yet: %s", name, error)
                 return
+        forgotten = self.series.forget_silent(since) if self.trouble is None else []
+        if forgotten:
+            log.info("%d silent series are forgotten, such as %s", len(forgotten), forgotten[0])
 
     def _forget_source(self, name: str) -> None:
         """Drop the feed of a source; its history and settings stay in the store."""

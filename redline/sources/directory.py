@@ -69,6 +69,7 @@ class SeriesDirectory:
         # numbers for the strings of a door that has a table of them; never given twice, and apart
         # from those of series
         self.symbol_ids = itertools.count(1 << 40)
+        self.dormant: set[int] = set()  # numbers that do not count until their series comes again
         self._doors: dict[str, Door] = {}
         self._retired: list[int] = []
         self._free: list[int] = []
@@ -100,14 +101,17 @@ class SeriesDirectory:
         """Return the number of a series by its canonical text, or NO_ROOM."""
         with self.lock:
             found = self.numbers.get(text)
-            if found is not None:
+            if found is not None and found not in self.dormant:
                 return found
-            size = len(text.encode(errors="replace")) + TEXT_OVERHEAD
-            if len(self.numbers) >= self.max_series or (
+            size = 0 if found is not None else len(text.encode(errors="replace")) + TEXT_OVERHEAD
+            if len(self.numbers) - len(self.dormant) >= self.max_series or (
                 self.text_bytes + size > self.max_text_bytes
             ):
                 self.counts["refused"] += 1
                 return NO_ROOM
+            if found is not None:
+                self.dormant.discard(found)
+                return found
             self.text_bytes += size
             self.counts["added"] += 1
             if self._free:
@@ -171,6 +175,7 @@ class SeriesDirectory:
                 text = self.texts[number] or ""
                 self.texts[number] = None
                 del self.numbers[text]
+                self.dormant.discard(number)
                 self.text_bytes -= len(text.encode(errors="replace")) + TEXT_OVERHEAD
             self._retired += removed
             self.counts["removed"] += len(removed)
@@ -182,6 +187,16 @@ class SeriesDirectory:
             for raw in [raw for raw, number in door.items() if number in numbers]:
                 del door[raw]
                 self.door_bytes -= len(raw) + ENTRY_OVERHEAD
+
+    def rest(self, numbers: Iterable[int]) -> None:
+        """Let series count no more against the limit until they come again, under the same number.
+
+        Their texts still take memory.
+        """
+        with self.lock:
+            resting = {number for number in numbers if self.texts[number] is not None}
+            self.dormant |= resting
+            self._forget_raw(resting | {NO_ROOM})  # there is room now
 
     def reuse_numbers(self) -> None:
         """Give the numbers of removed series away again.

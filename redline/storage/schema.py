@@ -182,6 +182,7 @@ series_table = sa.Table(
     sa.Column("settings", sa.String, nullable=False),  # JSON, those applied now
     sa.Column("creator", sa.String, nullable=False),  # who sent its first points
     sa.Column("opened", sa.Float, nullable=False),  # wall seconds
+    sa.Column("forgotten", sa.Boolean, nullable=False),  # not watched until it sends again
     checksum_column(),
 )
 fleet_states_table = sa.Table(

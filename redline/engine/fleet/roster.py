@@ -17,6 +17,7 @@ PLACES: dict[str, Any] = {
     "column": 0,  # of its fleet
     "offset": 0,  # steps before the first that its fleet counts
     "newest": -np.inf,  # seconds since the Unix epoch, of its newest scored sample
+    "seen": 0.0,  # wall seconds at which its newest sample of any kind came
     "shown": False,  # whether each of its steps is reported, because something follows it
 }
 

@@ -56,6 +56,7 @@ from redline.sources.pushed import (
 )
 
 TURN_POINTS = 200_000  # samples that one turn takes
+FORGOTTEN_SERIES = 1_000  # series that are forgotten at once
 TIMES_AT_ONCE = 1_024  # series whose times at hand are compared at once
 RESTORE_RETRY = 5.0  # seconds until restoring is tried again
 SERIES_ORIGIN = '{"kind": "series"}'
@@ -152,6 +153,7 @@ class SeriesMonitor:
         # submissions whose points are not committed yet, with the kinds of these
         self.uncommitted: list[tuple[SeriesSubmission, Array]] = []
         self.records: list[SeriesRecord] = []  # to be stored
+        self.forgotten: dict[int, SeriesRecord] = {}  # in no fleet until they send again
         self.changes: deque[tuple[int, Settings]] = deque()  # settings to be applied
         self.removals: deque[tuple[int, Future[None]]] = deque()
         self.removing: list[tuple[int, Future[None]]] = []  # until the commit
@@ -277,7 +279,8 @@ class SeriesMonitor:
     @property
     def has_work(self) -> bool:
         """Whether `process` has something to do."""
-        return self.restored and bool(self.intake.queue or self.changes or self.removals)
+        waiting = self.intake.queue or self.changes or self.removals or self.records
+        return self.restored and bool(waiting)
 
     def take_turn(self, now: float) -> None:
         """Restore the series, or score one turn of what waits; what fails is logged.
@@ -384,6 +387,7 @@ class SeriesMonitor:
             own = rows[home == place] if len(self.roster.fleets) > 1 else rows
             steps = self._push(place, turn.series[own], turn.time[own], turn.value[own])
             found.append(steps)
+        self.roster["seen"][turn.series] = self.arrived
         self.roster["newest"][turn.series[rows]] = turn.time[rows]  # the last of each is the newest
         late = np.flatnonzero(kinds == LATE)
         if len(late):
@@ -395,18 +399,54 @@ class SeriesMonitor:
         away = rows[self.roster["fleet"][turn.series[rows]] < 0]
         if not len(away):
             return
+        self._wake(np.unique(turn.series[away]))
+        away = away[self.roster["fleet"][turn.series[away]] < 0]
+        if not len(away):
+            return
         numbers, first = np.unique(turn.series[away], return_index=True)
         self.roster.join(numbers, self.settings)
         self.joined.append(numbers)
         self.roster["offset"][numbers] = 0
-        opened = clocks.time()
         for number, row in zip(numbers.tolist(), away[first].tolist()):
             creator = turn.submissions[turn.owner[row]].creator
             if creator:
                 self.creators[number] = creator
                 self.created[creator] += 1
-            name = self.directory.texts[number] or ""
-            self.records.append(SeriesRecord(number, name, self.settings, creator, opened))
+            self.records.append(self._record(number, self.settings))
+
+    def _wake(self, numbers: Array) -> None:
+        """Put those of some series that were forgotten back into their fleets."""
+        woken = [self.forgotten.pop(n) for n in numbers.tolist() if n in self.forgotten]
+        if woken and self.store is not None:
+            self.states.learn_again(woken, self.store)
+            self.joined.append(np.array([record.number for record in woken]))
+            self.records += [record._replace(forgotten=False) for record in woken]
+
+    def forget_silent(self, since: float) -> list[str]:
+        """Take series that sent nothing since out of their fleets; return their names.
+
+        Their history and settings stay in the store, and they go on when they send again.
+
+        since: wall seconds.
+        """
+        places = self.roster
+        silent = (places["fleet"] >= 0) & (places["seen"] < since) & ~places["shown"]
+        numbers = np.flatnonzero(silent[: places.size])[:FORGOTTEN_SERIES].tolist()
+        if self.store is None or not self.restored:
+            return []
+        for number in numbers:
+            fleet, _ = places.fleet_of(number)
+            record = self._record(number, fleet.settings)._replace(forgotten=True)
+            self.forgotten[number] = record
+            self.records.append(record)
+            places.leave(number)
+        self.directory.rest(numbers)
+        return [self.directory.texts[number] or "" for number in numbers]
+
+    def _record(self, number: int, settings: Settings) -> SeriesRecord:
+        """Return a series as it is stored."""
+        name = self.directory.texts[number] or ""
+        return SeriesRecord(number, name, settings, self.creators.get(number, ""), self.arrived)
 
     def _mark_followed(self) -> None:
         """Mark the series of which every step is reported."""
@@ -536,8 +576,7 @@ class SeriesMonitor:
         target.floors[own] = floor
         target.adopt(own, state, newest, counts)
         self.roster["offset"][number] = total - int(target.counters["step"][own])
-        name = self.directory.texts[number] or ""
-        self.records.append(SeriesRecord(number, name, settings, self.creators.get(number, "")))
+        self.records.append(self._record(number, settings))
 
     def _remove_series(self) -> list[int]:
         """Take the series out of their fleets that were asked to be removed; return them."""
@@ -579,10 +618,13 @@ class SeriesMonitor:
         """Put back all series of the store, as they were after the last commit."""
         if self.store is None:
             return
-        records = self.stored
+        records = {n: record for n, record in self.stored.items() if not record.forgotten}
+        self.forgotten = {n: record for n, record in self.stored.items() if record.forgotten}
+        self.directory.rest(self.forgotten)
         self.creators = {n: record.creator for n, record in records.items() if record.creator}
         self.created = Counter(self.creators.values())
         self.obsolete = self.states.restore(records, self.store)
+        self.roster["seen"][:] = clocks.time()  # a server that was down forgets nothing for it
         self.stored = {}
 
 

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from redline.detection.arrays import Array
 from redline.engine.fleet.history import Steps
 from redline.engine.fleet.roster import Roster
-from redline.engine.fleet.stored import ColumnStates, SeriesRecord, SeriesSteps, SeriesStore
+from redline.engine.fleet.stored import (
+    ALARM_FLAG,
+    ANOMALY_FLAG,
+    ColumnStates,
+    SeriesRecord,
+    SeriesSteps,
+    SeriesStore,
+)
 from redline.engine.results import log
 from redline.engine.track import Track
 
@@ -90,7 +97,7 @@ class SeriesStates:
                 self.tiles.add(
                     (self.roster.by_settings[states.settings], int(states.arrays["tile"]))
                 )
-        self._learn_again(records, store)
+        self.learn_again(records.values(), store)
         for steps in store.steps_after(min(newest.values(), default=0)):
             self._replay(steps)
         return obsolete
@@ -119,9 +126,10 @@ class SeriesStates:
         self.roster["newest"][numbers] = fleet.counters["last_time"][columns[own]]
         return True
 
-    def _learn_again(self, records: Mapping[int, SeriesRecord], store: SeriesStore) -> None:
-        """Let the series without a usable state learn from the last steps stored of them."""
-        for number, record in records.items():
+    def learn_again(self, records: Iterable[SeriesRecord], store: SeriesStore) -> None:
+        """Let the series that are in no fleet learn from the last steps stored of them."""
+        for record in records:
+            number = record.number
             if self.roster["fleet"][number] >= 0:
                 continue
             column = int(self.roster.join(np.array([number]), record.settings)[0])
@@ -133,7 +141,12 @@ class SeriesStates:
             track = Track(record.settings, (float(fleet.floors[column]),), 0)
             track.advance(stored.value[:, None])
             newest = Steps(stored.time, stored.value, stored.score)
-            counts = {"last_time": float(stored.time[-1])}
+            flags = stored.flags
+            counts = {
+                "last_time": float(stored.time[-1]),
+                "anomalies": np.count_nonzero(flags & ANOMALY_FLAG),
+                "alarms": np.count_nonzero(flags & ALARM_FLAG),
+            }
             fleet.adopt(column, track.copy_state(), newest, counts)
             self.roster["offset"][number] = int(stored.step[-1]) + 1 - len(stored.step)
             self.roster["newest"][number] = float(stored.time[-1])

@@ -56,6 +56,7 @@ class SeriesRecord(NamedTuple):
     settings: Settings  # applied now
     creator: str = ""  # the token or address that sent its first points; "" = unknown
     opened: float = 0.0  # wall seconds
+    forgotten: bool = False  # whether it is in no fleet until it sends again
 
 
 class ColumnStates(NamedTuple):

@@ -176,3 +176,38 @@ def test_states_of_another_version_are_learned_again_from_the_stored_steps(tmp_p
     rig.restart()
     summary = rig.monitor.summary(rig.directory.numbers["a"])
     assert summary.steps == 201 and summary.newest == START + 400
+
+
+def test_a_silent_series_is_forgotten_and_goes_on_when_it_sends_again(tmp_path):
+    rig = StoredRig(tmp_path / "redline.db")
+    for _ in range(10):
+        rig.send(["quiet", "busy"] * 20)
+        rig.turn()
+    number = rig.directory.numbers["quiet"]
+    seen = rig.monitor.roster["seen"]
+    seen[number] -= 1_000.0
+    assert rig.monitor.forget_silent(seen[rig.directory.numbers["busy"]] - 500) == ["quiet"]
+    assert rig.monitor.find("quiet") is None and rig.directory.dormant == {number}
+    rig.send(["busy"])
+    rig.turn()
+    for _ in range(2):  # also when it was forgotten before a restart
+        rig.restart()
+        assert rig.monitor.names() == ["busy"]
+    receipt = rig.send(["quiet", "busy"])
+    rig.turn()
+    assert receipt.result(0).accepted == 2 and rig.directory.numbers["quiet"] == number
+    rig.check()
+    rig.restart()
+    rig.check()
+
+
+def test_series_that_are_forgotten_make_room_for_others(tmp_path):
+    rig = StoredRig(tmp_path / "redline.db")
+    rig.directory.max_series = 2
+    rig.send(["a", "b"])
+    rig.turn()
+    assert rig.directory.number("c") < 0
+    rig.monitor.forget_silent(rig.monitor.roster["seen"].max() + 1)
+    rig.turn()
+    assert rig.directory.number("c") >= 0 and rig.directory.number("a") >= 0
+    assert rig.directory.number("b") < 0, "there is no room for a third"

@@ -126,7 +126,8 @@ class Fleet(ABC):
         """Make room for all columns."""
         if self.size > self.counters.allocated:
             self.counters.grow(self.size)
-            self.history.grow(self.counters.allocated)
+            steps = int(self.counters["step"].max(initial=0))
+            self.history.grow(self.counters.allocated, steps)
             more = self.counters.allocated - len(self.floors)
             self.floors = np.concatenate((self.floors, np.zeros(more)))
 

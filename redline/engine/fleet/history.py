@@ -38,13 +38,22 @@ class FleetHistory(ABC):
             "score": np.zeros((capacity, 0), np.float32),
         }
 
-    def grow(self, size: int) -> None:
-        """Make room for `size` columns; memory is taken when they are written."""
+    def grow(self, size: int, steps: int) -> None:
+        """Make room for `size` columns; memory is taken when they are written.
+
+        steps: the most that any stream has taken. Rows that none has reached are not copied, so
+        that they take no memory.
+        """
+        used = self.used_rows(steps)
         for name, array in self.arrays.items():
             if array.ndim == 2:
                 larger = np.zeros((self.capacity, size), array.dtype)
-                larger[:, : array.shape[1]] = array
+                larger[:used, : array.shape[1]] = array[:used]
                 self.arrays[name] = larger
+
+    @abstractmethod
+    def used_rows(self, steps: int) -> int:
+        """Return how many rows may have been written; no stream took more than `steps`."""
 
     @abstractmethod
     def row(self, chosen: Selection) -> int | Array:
@@ -117,6 +126,10 @@ class SequenceHistory(FleetHistory):
         super().__init__(capacity)
         self.arrays["time"] = np.zeros((capacity, 0))
 
+    def used_rows(self, steps: int) -> int:
+        """Return the rows up to the longest stream."""
+        return min(steps, self.capacity)
+
     def row(self, chosen: Selection) -> int | Array:
         """Return the place of each stream's own step."""
         return chosen.row(self.capacity)
@@ -149,6 +162,10 @@ class GridHistory(FleetHistory):
     def begin_tick(self) -> None:
         """Take the next row."""
         self.arrays["ticks"] += 1
+
+    def used_rows(self, steps: int) -> int:
+        """Return all rows: a stream that was adopted has steps before the first tick."""
+        return self.capacity
 
     def row(self, chosen: Selection) -> int | Array:
         """Return the place of the present tick."""

@@ -75,6 +75,36 @@ def test_a_part_comes_back_to_the_bit(encode, steps: SeriesSteps) -> None:
     assert keys[1].tobytes() == steps.time.tobytes()
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        [0.0, -0.0, 1.0],
+        [-0.0],
+        [np.nan, STALE, 2.5],
+        [STALE],
+        [np.inf, 1.0, -np.inf],
+        [2.0**53, 2.0**53 + 2, 2.0**62, -(2.0**63), 1e300],
+        [0.1 + 0.2, 0.3],
+        [5e-324, 0.0],
+        [1e-9, 123456.789, -7.25],
+    ],
+)
+def test_numbers_that_look_alike_stay_apart(value: list[float]) -> None:
+    n = len(value)
+    steps = SeriesSteps(
+        np.full(n, 7),
+        np.arange(n),
+        np.array(value),
+        np.array(value),
+        np.zeros(n),
+        np.zeros(n, np.uint8),
+    )
+    for encode in (encode_plain, encode_packed):
+        found = decode_part(encode(steps))
+        assert found.value.tobytes() == steps.value.tobytes()
+        assert found.time.tobytes() == steps.time.tobytes()
+
+
 @given(st.lists(st.one_of(SCORES, ANY), min_size=1))
 def test_a_score_keeps_three_digits_and_does_not_drift(scores: list[float]) -> None:
     score = np.array(scores)

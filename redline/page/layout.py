@@ -130,19 +130,17 @@ def trouble_bar() -> html.Div:
 
 def card_row() -> html.Div:
     """Return the cards: status and counts, which are those of the applied settings."""
-    applied = html.Small("applied", className="while-preview")
-    heads = {"anomalies": [html.Small("anomalies"), applied], "rate": [html.Small("rate"), applied]}
     counted = "since the start, each step under the settings applied at the time"
+    cards = [
+        html.Div(
+            [html.Small(name), html.B("–", id=name)],
+            className="card",
+            title=counted if name in ("anomalies", "rate") else "",
+        )
+        for name in ("status", "points", "anomalies", "rate")
+    ]
     return html.Div(
-        [
-            html.Div(
-                [*heads.get(name, [html.Small(name)]), html.B("–", id=name)],
-                className="card",
-                title=counted if name in heads else "",
-            )
-            for name in ("status", "points", "anomalies", "rate")
-        ],
-        className="cards",
+        [*cards, html.Small("as applied", className="soft while-preview")], className="cards"
     )
 
 

@@ -186,11 +186,11 @@ class ViewQuery:
     def coverage(self) -> str:
         """What the numbers beside the chart count, in words."""
         tape = self.feed.tape
-        of = "applied → preview, " if self.previews else ""
+        over = "applied → preview," if self.previews else "over"
         if tape.first:
-            return f"{of}over the last {tape.kept:,} of {self.feed.points:,} steps"
+            return f"{over} the last {tape.kept:,} of {self.feed.points:,} steps"
         rest = getattr(self.feed.stream, "rest", 0)
-        return f"{of}over all {tape.kept:,} steps" + (f", {rest:,} to come" if rest else "")
+        return f"{over} all {tape.kept:,} steps" + (f", {rest:,} to come" if rest else "")
 
     def _make_view(self) -> View:
         """Return the view; its events are judged over the whole buffer, then cut."""

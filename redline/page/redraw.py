@@ -261,7 +261,8 @@ def redraw(
     return {
         **answer,
         "pulse": heartbeat(query.monitor, feed, query.at)
-        | preview_state(feed, query.preview_metrics().events)
+        # of the applied track, which is always scored: those of a new one come with its scores
+        | preview_state(feed, query.applied_metrics().events)
         | {"incident": silenceable(query.service, feed)},
         "covers": query.coverage,
         **card_values(feed),

@@ -374,7 +374,7 @@ def test_every_row_of_a_file_is_scored_and_reached_and_the_numbers_beside_it_agr
     applied = seen.applied_metrics()
     assert (numbers.events, numbers.hits, numbers.false_alarms) == (24, 24, 0)
     assert (applied.steps, applied.anomalies) == (feed.points, feed.anomalies)
-    assert seen.coverage == "applied → preview, over all 24,000 steps"
+    assert seen.coverage == "applied → preview, all 24,000 steps"
     oldest = ViewQuery(service, layout.YOUR_DATA, settings, 600, 600 + spikes[0]).view
     assert spikes[0] in [oldest.first + mark.row for mark in oldest.marks]
 
@@ -498,8 +498,15 @@ def test_while_settings_are_previewed_each_number_says_of_which_it_is(service, m
     other = ViewQuery(service, "wave", near, 600)
     shown = panels.preview_numbers(other, "event")
     assert [len(shown[name]) for name in ("alarms", "precision", "recall", "caught")] == [2] * 4
-    assert other.coverage == "applied → preview, over all 3,000 steps"
+    assert other.coverage == "applied → preview, all 3,000 steps"
     assert other.sentence() == f"Preview: {same.sentence()}"
+
+
+def test_best_f1_is_available_while_a_new_window_is_still_scored(service, monitor):
+    query = ViewQuery(service, "wave", Settings(window=91), 600)
+    assert not query.preview_metrics().events, "nothing is scored under it yet"
+    answer = redraw.redraw(query, "light", {}, "event", None)
+    assert answer["pulse"]["events"] == query.applied_metrics().events > 0
 
 
 def test_behind_a_preview_stand_the_marks_that_only_the_applied_settings_have(service, monitor):

@@ -5,15 +5,38 @@ from __future__ import annotations
 import threading
 import zlib
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from redline.api.payload import BodyError
 from redline.sources.directory import SeriesDirectory
+from redline.sources.pushed import SubmissionRefused
 from redline.sources.rates import CounterRates, MetricTypes
-from redline.sources.samples import SampleBatch
+from redline.sources.samples import (
+    LARGEST_SAMPLE,
+    NO_ROOM,
+    OUT_OF_TIME,
+    REASONS,
+    TOO_LARGE,
+    SampleBatch,
+)
 
+# reason -> the field, what was wanted, what came
+WANTED = {
+    REASONS[NO_ROOM]: (
+        "series",
+        "series, by the setting series; select fewer, or raise it",
+        "of others",
+    ),
+    OUT_OF_TIME: (
+        "time",
+        "seconds since the Unix epoch, at most ten minutes ahead of the clock here",
+        "with another; check the clock and the unit of the sender",
+    ),
+    TOO_LARGE: ("value", f"numbers up to {LARGEST_SAMPLE:g}", "with a larger one"),
+}
 MAX_UNPACKED = 64 * 2**20  # bytes of a body that came compressed
 
 
@@ -81,6 +104,21 @@ class Doors:
                 self.is_counter[number] = self.types.is_counter(name)
         found = [self.is_counter[number] for number in numbers.tolist()]
         return np.array(found, bool)[places]
+
+
+def refusals_of(
+    batch: SampleBatch, directory: SeriesDirectory, reasons: Sequence[str]
+) -> list[SubmissionRefused]:
+    """Return a refusal for each of some reasons for which samples are not in a batch."""
+    found = []
+    for reason in reasons:
+        count = batch.left_out.get(reason, 0)
+        if count:
+            field, wanted, came = WANTED[reason]
+            if reason == REASONS[NO_ROOM]:
+                wanted = f"at most {directory.max_series:,} {wanted}"
+            found.append(SubmissionRefused(field, wanted, f"{count:,} samples {came}"))
+    return found
 
 
 class RatesBefore:

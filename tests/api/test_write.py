@@ -12,10 +12,11 @@ from starlette.testclient import TestClient
 
 from redline.api.server import build_server
 from redline.api.service import Service, assemble_service, server_options
-from redline.engine.monitor import Monitor
+from redline.engine.monitor import Limits, Monitor
 from redline.settings import ServerSettings
 from redline.sources.directory import SeriesDirectory
 from redline.sources.prometheus import WRITE_V2
+from redline.storage.sqlite import SqliteStore
 from tests.sources.remote_write_messages import Series, encode_v1, encode_v2
 
 START = 1_767_571_200  # seconds since the epoch
@@ -26,8 +27,8 @@ LABELS = {"__name__": "up", "job": "web"}
 REQUESTS = {"__name__": "requests_total", "job": "web"}
 
 
-def made(**more: Any) -> Service:
-    return assemble_service(lambda store: Monitor({}, wall=lambda: NOW, store=store, **more))
+def made(kept: SqliteStore | None = None, **more: Any) -> Service:
+    return assemble_service(lambda store: Monitor({}, wall=lambda: NOW, store=store, **more), kept)
 
 
 @pytest.fixture
@@ -158,3 +159,67 @@ def test_the_wide_form_has_a_number_for_each_of_many_sources(client, service):
     rows = [{"time": START + at, "values": {"oven": at}} for at in (60, 120)]
     assert client.post("/api/submit", json=rows).json()["accepted"] == 2
     assert points(service, "oven") == [(0, 20.5), (60, 60.0), (120, 120.0)]
+
+
+def test_series_beyond_the_limit_are_refused_and_the_others_go_on():
+    service = made(directory=SeriesDirectory(max_series=1))
+    with TestClient(build_server(service), base_url="http://localhost") as client:
+        both = [(LABELS, samples((0, 1.0))), ({"__name__": "other"}, samples((0, 1.0)))]
+        answer = sent(client, both)
+        assert answer.status_code == 400 and answer.json()["written"] == 1
+        assert "at most 1 series" in answer.json()["errors"][0]["wanted"]
+        answer = client.post("/api/submit", json={"time": START, "values": {"a": 1, UP: 2}})
+        assert answer.status_code == 422 and answer.json()["errors"][0]["field"] == "source"
+
+
+def test_one_client_creates_only_so_many_series():
+    limits = Limits(client_series=2)
+    service = made(limits=limits)
+    with TestClient(build_server(service), base_url="http://localhost") as client:
+        assert client.post(
+            "/api/submit", json={"time": START, "values": {"a": 1, "b": 2}}
+        ).is_success
+        answer = client.post("/api/submit", json={"time": START + 1, "values": {"b": 1, "c": 2}})
+        assert answer.json()["accepted"] == 1 and "by the setting client-series" in answer.text
+        assert service.monitor.series.names() == ["a", "b"]
+        assert client.delete("/api/streams/a").is_success
+        assert client.post("/api/submit", json={"time": START, "values": {"c": 2}}).is_success
+
+
+def test_a_time_ahead_is_refused_and_the_others_are_taken():
+    service = made()
+    with TestClient(build_server(service), base_url="http://localhost") as client:
+        rows = [{"time": at, "values": {"a": 1}} for at in (START, NOW + 3_600)]
+        answer = client.post("/api/submit", json=rows)
+        assert answer.status_code == 422 and answer.json()["accepted"] == 1
+        assert answer.json()["errors"][0]["field"] == "time"
+
+
+def test_a_series_is_described_configured_labelled_and_removed(tmp_path):
+    store = SqliteStore(tmp_path / "redline.db")
+    service = made(store)
+    with TestClient(build_server(service), base_url="http://localhost") as client:
+        use_series(client)
+    store.close()
+
+
+def use_series(client: TestClient) -> None:
+    """Send a series, and do with it what can be done with a stream."""
+    rows = [{"time": START + at, "values": {"oven": at % 3}} for at in range(300)]
+    assert client.post("/api/submit", json=rows).json()["accepted"] == 300
+    listed = client.get("/api/streams").json()["streams"]
+    assert [(each["source"], each["end"], each["kind"]) for each in listed] == [
+        ("oven", 300, "pushed")
+    ]
+    change = client.post("/api/configure", json={"source": "oven", "threshold": 5})
+    assert change.status_code == 200, change.text
+    rows = [{"time": START + 300, "values": {"oven": 90}}]
+    assert client.post("/api/submit", json=rows).json()["accepted"] == 1
+    (anomaly,) = client.get("/api/anomalies?source=oven&limit=1").json()["anomalies"]
+    assert (anomaly["source"], anomaly["step"], anomaly["threshold"]) == ("oven", 300, 5.0)
+    label = {"source": "oven", "start": START + 300, "end": START + 300, "kind": "expected"}
+    assert client.post("/api/labels", json=label).status_code == 201
+    assert client.get("/api/streams/oven").json()["applied"]["threshold"] == 5
+    assert client.get("/api/status").json()["sources"]["series"] == 1
+    assert client.delete("/api/streams/oven").json() == {"removed": "oven"}
+    assert client.get("/api/streams/oven").status_code == 404

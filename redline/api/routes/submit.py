@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from redline.api import payload
+from redline.api.doors import WANTED, refusals_of
 from redline.api.payload import SubmittedPoints
 from redline.api.point_bodies import is_wide, parse_wide
 from redline.api.problems import Problem, field_error, json_answer
@@ -22,8 +23,9 @@ from redline.sources.pushed import (
     SourceQuotaReached,
     SubmissionCounts,
     SubmissionRefused,
+    latest_time,
 )
-from redline.sources.samples import SampleBatch
+from redline.sources.samples import SampleBatch, TimeRange
 
 # a bigger body, or one with more sources, is handled in a thread, so that it delays no others
 Refused = tuple[str, SubmissionRefused]  # (source, error)
@@ -116,7 +118,8 @@ def read_body(
     document = payload.parse_document(body, lines)
     if not is_wide(document):
         return payload.parse_submission(document)
-    batch = parse_wide(document, service.doors.directory)
+    latest = latest_time(service.monitor.wall(), 0.0)
+    batch = parse_wide(document, service.doors.directory, TimeRange(last=latest))
     service.doors.count_left_out(batch)
     return batch
 
@@ -155,7 +158,8 @@ def enqueue(
     if not isinstance(found, SampleBatch):
         return enqueue_points(service, found, client)
     receipts, refused = enqueue_batch(service, found, client)
-    return receipts, [*(("", refusal) for refusal in found.refusals), *refused]
+    left_out = refusals_of(found, service.doors.directory, tuple(WANTED))
+    return receipts, [*(("", refusal) for refusal in (*found.refusals, *left_out)), *refused]
 
 
 def enqueue_batch(service: Service, batch: SampleBatch, client: str) -> Submitted:

@@ -8,14 +8,14 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
-from redline.api.doors import unpack_gzip
+from redline.api.doors import refusals_of, unpack_gzip
 from redline.api.problems import Problem, field_error
 from redline.api.routes.submit import enqueue_batch, refuse_uncommitted, wait_committed
 from redline.api.service import Service
 from redline.sources.influx import read_line_protocol
 from redline.sources.prometheus import WRITE_V1, read_remote_write
 from redline.sources.pushed import QueueFull, SubmissionRefused, latest_time
-from redline.sources.samples import SampleBatch, TimeRange
+from redline.sources.samples import NO_ROOM, REASONS, SampleBatch, TimeRange
 
 MAX_ERRORS = 10  # refusals that an answer lists; all are counted in /api/status
 WRITTEN = "X-Prometheus-Remote-Write-Samples-Written"  # as version 2.0 of remote write asks for
@@ -121,7 +121,8 @@ async def take_batch(
     full = [error for _, error in refused if isinstance(error, QueueFull)]
     if full:
         raise Problem(429, f"not all is taken; {full[0]}", headers={"Retry-After": "1"})
-    errors = [("", error) for error in batch.refusals] + refused
+    no_room = refusals_of(batch, service.doors.directory, (REASONS[NO_ROOM],))
+    errors = [("", error) for error in (*batch.refusals, *no_room)] + refused
     if errors:
         raise refused_problem(errors, written)
     return Response(status_code=204, headers=headers)

@@ -606,16 +606,16 @@ def test_a_body_of_many_sources_is_answered_source_by_source_and_holds_nobody_up
         "submit",
         lambda *words: on_the_loop.append(asyncio._get_running_loop()) or submit(*words),
     )
-    points = [{"source": f"s{i}", "time": NOON, "value": i} for i in range(500)]
+    points = [{"source": f"s{i}", "time": NOON, "value": i} for i in range(90)]
     body = running.post("/api/submit", json=[*points, {"source": " ", "time": NOON, "value": 1}])
-    assert refused(body, 422)["accepted"] == 500 and len(body.json()["sources"]) == 500
+    assert refused(body, 422)["accepted"] == 90 and len(body.json()["sources"]) == 90
     again = running.post("/api/submit", json=points).json()
-    assert again["repeated"] == 500 and again["sources"]["s7"] == {
+    assert again["repeated"] == 90 and again["sources"]["s7"] == {
         "accepted": 0,
         "repeated": 1,
         "late": 0,
     }
-    assert len(on_the_loop) == 1_001 and not any(on_the_loop)
+    assert len(on_the_loop) == 181 and not any(on_the_loop)
 
 
 def test_lines_are_taken_whatever_their_content_type(running):

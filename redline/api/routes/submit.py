@@ -13,7 +13,7 @@ from fastapi import APIRouter, Request, Response
 from redline.api import payload
 from redline.api.doors import WANTED, refusals_of
 from redline.api.payload import SubmittedPoints
-from redline.api.point_bodies import is_wide, parse_wide
+from redline.api.point_bodies import is_wide, parse_points, parse_wide
 from redline.api.problems import Problem, field_error, json_answer
 from redline.api.service import COMMIT_TIMEOUT, Service
 from redline.sources.pushed import (
@@ -31,6 +31,7 @@ from redline.sources.samples import SampleBatch, TimeRange
 Refused = tuple[str, SubmissionRefused]  # (source, error)
 BIG_BODY_BYTES = 65_536
 MANY_BODY_SOURCES = 20
+SERIES_IN_BODY = 100  # sources in one body: if there are more, and each point is one value, they are series
 WIDE_SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": ["time", "values"],
@@ -116,12 +117,24 @@ def read_body(
 ) -> Sequence[SubmittedPoints] | SampleBatch:
     """Return the points of a body, by source or of series; `lines` = an object a line."""
     document = payload.parse_document(body, lines)
-    if not is_wide(document):
+    allowed = TimeRange(last=latest_time(service.monitor.wall(), 0.0))
+    batch = None
+    if is_wide(document):
+        batch = parse_wide(document, service.doors.directory, allowed)
+    elif has_many_sources(document):
+        batch = parse_points(document, service.doors.directory, allowed)
+    if batch is None:
         return payload.parse_submission(document)
-    latest = latest_time(service.monitor.wall(), 0.0)
-    batch = parse_wide(document, service.doors.directory, TimeRange(last=latest))
     service.doors.count_left_out(batch)
     return batch
+
+
+def has_many_sources(document: Any) -> bool:
+    """Return whether a body is a list of points of so many sources that they are series."""
+    if not isinstance(document, list) or len(document) <= SERIES_IN_BODY:
+        return False
+    sources = (item.get("source") for item in document if isinstance(item, dict))
+    return len({source for source in sources if isinstance(source, str)}) > SERIES_IN_BODY
 
 
 # (source, receipt) of each part in a queue, (source, error) of each part refused

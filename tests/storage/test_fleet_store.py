@@ -604,6 +604,33 @@ def test_points_of_fleets_and_of_others_are_counted_together(path: Path) -> None
         assert in_order and points_left(store) == np.cumsum(counts[::-1])[fitting][-1]
 
 
+def test_older_points_of_others_make_room_for_those_of_fleets(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("redline.engine.monitor.BUFFER_STEPS", 1_000)
+    monkeypatch.setattr("redline.engine.monitor.MANY_SOURCES", 0)  # buffers of 100 steps
+    steps = commits(20)
+    of_fleets = sum(len(each.series) for each in steps)
+    with closing(SqliteStore(path, Retention(rows=of_fleets + 400), merge=False)) as store:
+        monitor = Monitor({}, wall=lambda: START + 1e6, store=store)
+        for at in range(0, 1_000, 50):
+            monitor.submit("pump", START + np.arange(at, at + 50.0), np.zeros(50))
+            monitor.process_pushed()
+        fill(store, steps)
+        store.sweeper.sweep(0.0)
+        while store.sweeper.unfinished:
+            store.sweeper.sweep(0.0)
+        assert points_left(store) == of_fleets
+        points = store.points("pump")
+        assert points is not None and 350 <= len(points.time) <= 400
+
+
+def test_a_segment_is_a_small_part_of_what_is_kept() -> None:
+    limits = series_merging.SegmentLimits.from_retention
+    assert limits(Retention(rows=8_000_000, days=16.0)) == (1_000_000, 2 * 86_400)
+    assert limits(Retention(rows=10**12)).points == 32_000_000
+
+
 def test_what_the_retention_drops_does_not_come_back_with_a_merge(
     path: Path, small_parts: None
 ) -> None:

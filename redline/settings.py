@@ -195,7 +195,7 @@ class ServerSettings:
             "most series that the doors of other programs may bring; each takes about 15 kB of "
             "memory"
         ),
-    ] = 25_000
+    ] = 20_000
     client_series: Annotated[
         int,
         Interval(ge=1, le=1_000_000),

@@ -94,7 +94,7 @@ def required_role(method: str, path: str) -> str | None:
     if path in PUBLIC_PATHS:
         return None
     if method in ("GET", "HEAD", "OPTIONS") and path.startswith(
-        ("/api/", "/docs", "/openapi.json")
+        ("/api/", "/docs", "/openapi.json", "/metrics")
     ):
         return "read"
     # the page can apply settings, so all its requests need "operate"

@@ -26,6 +26,7 @@ from redline.api.routes.data import connect_data
 from redline.api.routes.events import connect_events
 from redline.api.routes.labels import connect_labels
 from redline.api.routes.maintenance import connect_maintenance
+from redline.api.routes.metrics import connect_metrics
 from redline.api.routes.state import connect_health
 from redline.api.routes.streams import connect_streams
 from redline.api.routes.submit import connect_submit
@@ -140,6 +141,7 @@ def connect_api(server: FastAPI, service: Service) -> Service:
     router = APIRouter()
     for add in (
         connect_health,
+        connect_metrics,
         connect_streams,
         connect_data,
         connect_anomalies,

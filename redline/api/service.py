@@ -256,7 +256,7 @@ def assemble_service(
     recorder = IncidentRecorder(incidents, durable, [notifier.notify] if notifier else [])
     monitor = make_monitor(recorder if durable else store)
     monitor.listeners.append(recorder.on_batches)
-    monitor.series.followers.append(incidents.live_streams)
+    monitor.series.reports.followers.append(incidents.live_streams)
     if durable is not None:
         persistence = WindowPersistence(durable.save_window, durable.drop_window)
         monitor.maintenance.restore(*durable.windows(), persistence)

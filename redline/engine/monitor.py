@@ -18,7 +18,8 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from redline.engine.feed import MAX_UNDO, Feed, MonitoredStream
-from redline.engine.fleet.series_monitor import SERIES_NAMES, SeriesLimits, SeriesMonitor
+from redline.engine.fleet.series_monitor import SeriesLimits, SeriesMonitor
+from redline.engine.fleet.series_reports import SERIES_NAMES
 from redline.engine.fleet.series_views import SeriesViews
 from redline.engine.fleet.stored import SeriesStore
 from redline.engine.maintenance import MaintenanceWindows

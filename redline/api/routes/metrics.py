@@ -83,9 +83,8 @@ def incident_metrics(live: Iterable[Incident]) -> list[Metric]:
 def format_metrics(metrics: Iterable[Metric]) -> str:
     r"""Return metrics in the text format of Prometheus.
 
-    >>> print(format_metrics([Metric("up", "gauge", "Up.", [({"job": 'a"b'}, 1.0)])]), end="")
-    # HELP up Up.
-    # TYPE up gauge
+    >>> metric = Metric("up", "gauge", "Whether it answers.", [({"job": 'a"b'}, 1.0)])
+    >>> print(format_metrics([metric]).splitlines()[-1])
     up{job="a\"b"} 1
     """
     lines = []

@@ -6,5 +6,11 @@
 - `cohorts`: any detector, streams at the same phase together.
 - `history`: the ring buffers of times, values and scores.
 - `fleets`: the fleet itself, with either clock.
+- `roster`: where each series is: its fleet and its column.
+- `intake`: the queue of what comes in.
+- `series_monitor`: the turns of the loop, from the queue to what is committed.
+- `series_reports`: anomalies and followed series as batches, for incidents and events.
+- `series_states`: what a restart goes on from.
+- `series_views`: a series that is looked at, as a feed.
 - `stored`: what a store keeps of fleets, and the interface to it.
 """

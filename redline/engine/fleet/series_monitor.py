@@ -6,14 +6,14 @@ import itertools
 import threading
 import time as clocks
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import NamedTuple
 
 import numpy as np
 
 from redline.detection.arrays import Array
-from redline.engine.fleet.fleets import ScoredSteps, SequenceFleet
+from redline.engine.fleet.fleets import SequenceFleet
 from redline.engine.fleet.history import Steps
 from redline.engine.fleet.intake import (
     FRESH,
@@ -28,6 +28,7 @@ from redline.engine.fleet.intake import (
     resolve_receipt,
 )
 from redline.engine.fleet.roster import Roster
+from redline.engine.fleet.series_reports import RunsBefore, SeriesReports
 from redline.engine.fleet.series_states import SeriesStates
 from redline.engine.fleet.stored import (
     ALARM_FLAG,
@@ -41,8 +42,7 @@ from redline.engine.fleet.stored import (
 )
 from redline.engine.maintenance import MaintenanceWindows
 from redline.engine.outbox import Outbox
-from redline.engine.results import Anomaly, Batch, log_failure
-from redline.engine.runs import Run, RunSteps, follow_run
+from redline.engine.results import log_failure
 from redline.engine.track import Track
 from redline.settings import Settings
 from redline.sources.directory import SeriesDirectory
@@ -59,8 +59,6 @@ TURN_POINTS = 200_000  # samples that one turn takes
 FORGOTTEN_SERIES = 1_000  # series that are forgotten at once
 TIMES_AT_ONCE = 1_024  # series whose times at hand are compared at once
 RESTORE_RETRY = 5.0  # seconds until restoring is tried again
-SERIES_ORIGIN = '{"kind": "series"}'
-SERIES_NAMES = ("value",)
 
 
 class SeriesSummary(NamedTuple):
@@ -91,14 +89,6 @@ class SeriesTotals(NamedTuple):
     anomalies: int
     alarms: int
     arrived: float  # wall seconds at which the newest sample of any came, 0 = none yet
-
-
-class ReportedSteps(NamedTuple):
-    """The newest steps of one series that something follows, all (n,)."""
-
-    number: int
-    batch: Batch
-    scored: ScoredSteps
 
 
 class SeriesMonitor:
@@ -134,7 +124,6 @@ class SeriesMonitor:
         self.outbox = outbox
         self.store = store
         self.maintenance = maintenance or MaintenanceWindows()
-        self.next_id = next_id or itertools.count(1).__next__
         self.limits = limits
         self.settings = settings
         self.restored = store is None
@@ -142,12 +131,10 @@ class SeriesMonitor:
         self.intake = SeriesIntake(budget or QueueBudget())
         self.roster = Roster()
         self.states = SeriesStates(self.roster)
+        found = (outbox, self.maintenance, next_id or itertools.count(1).__next__)
+        self.reports = SeriesReports(directory, self.roster, *found)
         self.counts: Counter[str] = Counter()  # samples that were repeated or late
         self.arrived = 0.0  # wall seconds of the newest sample
-        self.held: set[int] = set()  # series with an alarm held back by a maintenance window
-        # each returns names of series of which every step is reported, as of an open incident
-        self.followers: list[Callable[[], Iterable[str]]] = []
-        self.watchers: dict[int, Callable[[ReportedSteps], None]] = {}  # by series
         self.creators: dict[int, str] = {}  # of the series that a client has created
         self.created: Counter[str] = Counter()  # series by the client that created them
         # submissions whose points are not committed yet, with the kinds of these
@@ -380,7 +367,7 @@ class SeriesMonitor:
         rows = np.flatnonzero(kinds == FRESH)
         self.arrived = clocks.time()
         self._join_new(turn, rows)
-        self._mark_followed()
+        self.reports.mark_followed()
         home = self.roster["fleet"][turn.series[rows]]
         found = []
         for place in np.unique(home).tolist():
@@ -448,96 +435,16 @@ class SeriesMonitor:
         name = self.directory.texts[number] or ""
         return SeriesRecord(number, name, settings, self.creators.get(number, ""), self.arrived)
 
-    def _mark_followed(self) -> None:
-        """Mark the series of which every step is reported."""
-        numbers = self.directory.numbers
-        names = itertools.chain.from_iterable(follower() for follower in self.followers)
-        wanted = [numbers[name] for name in names if name in numbers]
-        wanted += self.watchers
-        shown = self.roster["shown"]
-        shown[:] = False
-        shown[[number for number in wanted if number < self.roster.size]] = True
-
     def _push(self, place: int, series: Array, time: Array, value: Array) -> SeriesSteps:
         """Score samples (n,) of series of one fleet, and report what is to be followed."""
         fleet = self.roster.fleets[place]
         columns = self.roster["column"][series]
-        before = {name: fleet.counters[name].copy() for name in ("run", "anomalies")}
+        before = RunsBefore(fleet)
         scored = fleet.push(columns, time, value)
-        flags = scored.anomaly * ANOMALY_FLAG + scored.alarm * ALARM_FLAG
-        step = scored.step + self.roster["offset"][series]
-        wanted = scored.anomaly | self.roster["shown"][series]
-        if wanted.any():
-            chosen = np.zeros(self.roster.size, bool)
-            chosen[series[wanted]] = True
-            rows = np.flatnonzero(chosen[series])
-            rows = rows[np.argsort(series[rows], kind="stable")]
-            cuts = np.flatnonzero(np.diff(series[rows])) + 1
-            for own in np.split(rows, cuts):
-                number = int(series[own[0]])
-                part = ScoredSteps(*(column[own] for column in scored))
-                part = part._replace(step=step[own])
-                column = int(part.column[0])
-                counted = int(before["anomalies"][column])
-                alarm = self._report(fleet, number, part, int(before["run"][column]), counted)
-                flags[own] = part.anomaly * ANOMALY_FLAG + alarm * ALARM_FLAG
-        return SeriesSteps(series, step, time, value, scored.score, flags.astype(np.uint8))
-
-    def _report(
-        self, fleet: SequenceFleet, number: int, steps: ScoredSteps, run: int, counted: int
-    ) -> Array:
-        """Put the newest steps of one series into the outbox; return which are alarms, (n,) bool.
-
-        Args:
-            fleet: its fleet.
-            number: of the series.
-            steps: with the steps of the series.
-            run: its anomalous steps in a row before them.
-            counted: its anomalies before them.
-        """
-        name = self.directory.texts[number] or ""
-        muted = self.maintenance.covering(name, steps.time)
-        found = follow_run(steps.anomaly, steps.alarm, muted, Run(run, number in self.held))
-        if found.after.held:
-            self.held.add(number)
-        else:
-            self.held.discard(number)
-        alarm = np.zeros(len(steps.step), bool)
-        alarm[found.rows] = found.alarm
-        column = int(steps.column[0])
-        fleet.counters["alarms"][column] += np.count_nonzero(alarm) - np.count_nonzero(steps.alarm)
-        anomalies = self._anomalies(fleet.settings, steps, found, counted)
-        batch = series_batch(name, fleet.settings, steps, anomalies, muted)
-        self.outbox.enqueue(batch)
-        watcher = self.watchers.get(number)
-        if watcher is not None:
-            watcher(ReportedSteps(number, batch, steps))
-        return alarm
-
-    def _anomalies(
-        self, settings: Settings, steps: ScoredSteps, found: RunSteps, counted: int
-    ) -> list[Anomaly]:
-        """Return the anomalies among the newest steps of one series."""
-        reach = settings.threshold * steps.spread
-        low = steps.centre - reach
-        high = steps.centre + reach
-        return [
-            Anomaly(
-                number=counted + i + 1,
-                step=int(steps.step[row]),
-                time=float(steps.time[row]),
-                feature=0,
-                value=float(steps.value[row]),
-                low=float(low[row]),
-                high=float(high[row]),
-                score=float(steps.score[row]),
-                threshold=settings.threshold,
-                run=found.length[i],
-                alarm=found.alarm[i],
-                id=self.next_id(),
-            )
-            for i, row in enumerate(found.rows)
-        ]
+        scored = scored._replace(step=scored.step + self.roster["offset"][series])
+        alarm = self.reports.report(fleet, series, scored, before)
+        flags = scored.anomaly * ANOMALY_FLAG + alarm * ALARM_FLAG
+        return SeriesSteps(series, scored.step, time, value, scored.score, flags.astype(np.uint8))
 
     # --- settings and removals
 
@@ -586,7 +493,7 @@ class SeriesMonitor:
             self.roster.leave(number)
             self.roster["newest"][number] = -np.inf
             self.created[self.creators.pop(number, "")] -= 1
-            self.held.discard(number)
+            self.reports.held.discard(number)
             self.removing.append((number, asked))
             removed.append(number)
         return removed
@@ -626,36 +533,6 @@ class SeriesMonitor:
         self.obsolete = self.states.restore(records, self.store)
         self.roster["seen"][:] = clocks.time()  # a server that was down forgets nothing for it
         self.stored = {}
-
-
-def series_batch(
-    name: str,
-    settings: Settings,
-    steps: ScoredSteps,
-    anomalies: list[Anomaly],
-    muted: Array | None,
-) -> Batch:
-    """Return the newest steps of one series as a batch; what it is about the fleets store."""
-    return Batch(
-        name=name,
-        first=int(steps.step[0]),
-        time=steps.time,
-        x=steps.value[:, None],
-        score=steps.score,
-        alarm=steps.alarm_score,
-        anomalies=anomalies,
-        applied=settings,
-        snapshot=None,
-        stores_points=False,
-        live=True,
-        names=SERIES_NAMES,
-        units=("",),
-        origin=SERIES_ORIGIN,
-        counts={},
-        stored_apart=True,
-        title=name,
-        muted=muted,
-    )
 
 
 def late_steps(series: Array, time: Array, value: Array) -> SeriesSteps:

@@ -10,7 +10,8 @@ import numpy as np
 
 from detectors import Alarm
 from redline.engine.feed import Feed
-from redline.engine.fleet.series_monitor import ReportedSteps, SeriesMonitor
+from redline.engine.fleet.series_monitor import SeriesMonitor
+from redline.engine.fleet.series_reports import ReportedSteps
 from redline.engine.fleet.stored import SeriesSteps
 from redline.engine.results import Anomaly, log_failure
 from redline.engine.track import Track
@@ -164,7 +165,7 @@ class SeriesViews:
             except Exception as error:  # noqa: BLE001  one series must not stop the others
                 feed.failure = log_failure(feed.name, error)
             feed.ready = True
-            self.series.watchers[feed.number] = feed.take_scored
+            self.series.reports.watchers[feed.number] = feed.take_scored
 
     def close_idle(self, since: float) -> list[str]:
         """Close the feeds of which nothing was requested since; return their names.
@@ -190,7 +191,7 @@ class SeriesViews:
         """Close the feed of a series; one that is not open is no error."""
         feed = self.feeds.pop(name, None)
         if feed is not None:
-            self.series.watchers.pop(feed.number, None)
+            self.series.reports.watchers.pop(feed.number, None)
 
 
 def median_interval(time: np.ndarray, otherwise: float) -> float:

@@ -159,7 +159,7 @@ def test_no_step_of_a_maintenance_window_is_an_alarm() -> None:
 def test_a_followed_series_reports_its_calm_steps_too() -> None:
     rig = Rig()
     rig.counts(("a", 1, 1), ("b", 1, 1))
-    rig.monitor.followers.append(lambda: ["b", "unknown"])
+    rig.monitor.reports.followers.append(lambda: ["b", "unknown"])
     rig.counts(("a", 2, 1), ("b", 2, 1))
     assert [(batch.name, batch.first) for batch in rig.batches] == [("b", 1)]
 

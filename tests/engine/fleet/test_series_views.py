@@ -40,7 +40,7 @@ class Service:
             {}, clock=lambda: self.now, wall=lambda: START + 10**6, store=recorder
         )
         self.monitor.listeners.append(recorder.on_batches)
-        self.monitor.series.followers.append(self.incidents.live_streams)
+        self.monitor.series.reports.followers.append(self.incidents.live_streams)
         self.turn()
 
     def turn(self) -> None:
@@ -151,7 +151,7 @@ def test_what_is_not_looked_at_any_more_is_closed_and_opened_anew(service: Servi
     assert service.monitor.views.feeds
     service.now += IDLE_SECONDS
     service.monitor.evict_idle_tracks(service.now)
-    assert not service.monitor.views.feeds and not service.monitor.series.watchers
+    assert not service.monitor.views.feeds and not service.monitor.series.reports.watchers
     service.send(100)
     again = service.looked_at()
     assert again is not feed and again.end == 300 and again.id != feed.id

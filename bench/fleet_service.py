@@ -1,9 +1,9 @@
 """Points a second from a request's body to the durable commit, by the way in.
 
-`python -m bench.fleet_service` (about three minutes). One point of each series a request: bodies of
-5,000 series, one after the other until all series had theirs, into the real monitor with a real
-store on this disk. One thread does all of it: reading, scoring, writing; nothing waits in a queue.
-Then the process is killed, and the time is printed until another one has all series back.
+`python -m bench.fleet_service` (about a minute). A request has one point of each series. Requests go
+into the real monitor with a real store on this disk, one after the other. One thread does all of
+it: reading, scoring, writing; only merging goes on beside it. Then a process that pushes is killed,
+and the time is printed until another one has all series back.
 """
 
 from __future__ import annotations
@@ -37,9 +37,8 @@ from tests.sources.remote_write_messages import encode_v1
 
 NOW = 1_767_571_200.0  # seconds since the Unix epoch
 PERIOD = 15.0  # seconds between two samples of a series
-AT_ONCE = 5_000  # series of a request
 WARM_UP = 3  # rounds of all series before those that count
-ROUNDS = 4  # rounds that count, of which the median is printed
+ROUNDS = 8  # rounds that count, of which the median is printed
 MAX_SERIES = 1_000_000
 
 
@@ -93,16 +92,13 @@ def open_monitor(path: Path) -> Monitor:
     return monitor
 
 
-def bodies(way: WayIn, series: int, rounds: int) -> Iterator[list[bytes]]:
-    """Yield the bodies of each round."""
+def bodies(way: WayIn, series: int, rounds: int) -> Iterator[bytes]:
+    """Yield the body of each round, with a point of every series."""
     draw = np.random.default_rng(0)
     names = [f"host{i // 100:04d}-metric{i % 100:02d}" for i in range(series)]
     for step in range(rounds):
         values = np.round(draw.normal(20, 2, series), 2)
-        yield [
-            way.write(names[i : i + AT_ONCE], NOW + step * PERIOD, values[i : i + AT_ONCE])
-            for i in range(0, series, AT_ONCE)
-        ]
+        yield way.write(names, NOW + step * PERIOD, values)
 
 
 def take(monitor: Monitor, way: WayIn, body: bytes) -> None:
@@ -120,10 +116,9 @@ def measure(way: WayIn, series: int) -> None:
         monitor = open_monitor(Path(folder) / "redline.db")
         before = resident_bytes()
         seconds = []
-        for step, sent in enumerate(bodies(way, series, WARM_UP + ROUNDS)):
+        for step, body in enumerate(bodies(way, series, WARM_UP + ROUNDS)):
             began = time.perf_counter()
-            for body in sent:
-                take(monitor, way, body)
+            take(monitor, way, body)
             if step >= WARM_UP:
                 seconds.append(time.perf_counter() - began)
         pace = series / float(np.median(seconds))
@@ -161,10 +156,9 @@ def push(path: Path, series: int) -> None:
     monitor = open_monitor(path)
     way = WAYS_IN[1]
     taken = 0
-    for sent in bodies(way, series, 10**6):
-        for body in sent:
-            take(monitor, way, body)
-            taken += len(parse_document(body, False)["values"])
+    for body in bodies(way, series, 10**6):
+        take(monitor, way, body)
+        taken += series
         print(taken, flush=True)
 
 

@@ -439,7 +439,7 @@ class SeriesMonitor:
         """Score samples (n,) of series of one fleet, and report what is to be followed."""
         fleet = self.roster.fleets[place]
         columns = self.roster["column"][series]
-        before = RunsBefore(fleet)
+        before = RunsBefore.of(fleet, columns)
         scored = fleet.push(columns, time, value)
         scored = scored._replace(step=scored.step + self.roster["offset"][series])
         alarm = self.reports.report(fleet, series, scored, before)

@@ -30,12 +30,16 @@ class ReportedSteps(NamedTuple):
     scored: ScoredSteps
 
 
-class RunsBefore:
-    """The counters of a fleet before a push that a report needs."""
+class RunsBefore(NamedTuple):
+    """The counters of the series of some steps before these, both (n,)."""
 
-    def __init__(self, fleet: SequenceFleet) -> None:
-        self.run = fleet.counters["run"].copy()  # (columns,) anomalous steps in a row
-        self.anomalies = fleet.counters["anomalies"].copy()  # (columns,)
+    run: Array  # anomalous steps in a row
+    anomalies: Array
+
+    @classmethod
+    def of(cls, fleet: SequenceFleet, columns: Array) -> RunsBefore:
+        """Return those of columns (n,) of a fleet."""
+        return cls(fleet.counters["run"][columns], fleet.counters["anomalies"][columns])
 
 
 class SeriesReports:
@@ -102,9 +106,8 @@ class SeriesReports:
         rows = rows[np.argsort(series[rows], kind="stable")]
         for own in np.split(rows, np.flatnonzero(np.diff(series[rows])) + 1):
             steps = ScoredSteps(*(values[own] for values in scored))
-            column = int(steps.column[0])
-            run = int(before.run[column])
-            counted = int(before.anomalies[column])
+            run = int(before.run[own[0]])
+            counted = int(before.anomalies[own[0]])
             alarm[own] = self._report(fleet, int(series[own[0]]), steps, run, counted)
         return alarm
 

@@ -1,8 +1,8 @@
 """Points a second from a request's body to the durable commit, by the way in.
 
-`python -m bench.fleet_service` (about a minute). A request has one point of each series. Requests go
-into the real monitor with a real store on this disk, one after the other. One thread does all of
-it: reading, scoring, writing; only merging goes on beside it. Then a process that pushes is killed,
+`python -m bench.fleet_service` (a minute). A request has one point of each series. Requests go into
+the real monitor with a real store on this disk, one after the other. One thread does all of it:
+reading, scoring, writing; only merging goes on beside it. Then a process that pushes is killed,
 and the time is printed until another one has all series back.
 """
 

@@ -111,12 +111,16 @@ NO_OTHERS = OtherStreams((), RankedColumns.join(()))
 
 def fleet_columns(series: SeriesMonitor) -> RankedColumns:
     """Return the columns of all series that are in a fleet; for any thread."""
-    parts = []
+    parts, homes = [], []
     for place, (fleet, numbers) in enumerate(zip(series.roster.fleets, series.roster.numbers)):
-        found = _columns_of(series, place, fleet, numbers)
-        if len(found.number):
-            parts.append(found)
-    return RankedColumns.join(parts)
+        parts.append(_columns_of(series, place, fleet, numbers))
+        homes.append(np.full(len(parts[-1].number), place))
+    if not parts:
+        return NO_OTHERS.columns
+    found = RankedColumns.join(parts)
+    # one that moved meanwhile may have been read in both of its fleets
+    now = series.roster["fleet"][found.number]
+    return found.pick(now == np.concatenate(homes))
 
 
 def _columns_of(
@@ -151,7 +155,7 @@ def _columns_of(
     )
     # a column that was given to another series meanwhile is left out
     stayed = series.roster.numbers[place][column] == number
-    return found.pick(stayed & (places["fleet"][number] == place))
+    return found.pick(stayed)
 
 
 def unusual_key(columns: RankedColumns, first: Array) -> Array:

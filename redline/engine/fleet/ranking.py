@@ -136,8 +136,9 @@ def _columns_of(
     peak = fleet.alarm.columns.arrays["peak"]
     arrays = (counters["step"], counters["since"], counters["run"], peak, value[0], score[0])
     size = min(len(numbers), *map(len, arrays))
-    column = np.flatnonzero(numbers[:size] >= 0)
-    number = numbers[column]
+    held = numbers[:size].copy()  # it changes meanwhile
+    column = np.flatnonzero(held >= 0)
+    number = held[column]
     step = counters["step"][column]
     row = (step - 1) % fleet.capacity
     at_hand = step > counters["since"][column]

@@ -124,17 +124,23 @@ def stream_states(service: Service) -> list[WallState]:
 
     A stream is as bad as its live incident, else as its newest step; without either it is calm.
     """
+    worst = live_incidents(service)
+    return [
+        stream_state(feed, worst.get(feed.name))
+        for feed in list(service.monitor.feeds.values())
+        if feed.end
+    ]
+
+
+def live_incidents(service: Service) -> dict[str, Incident]:
+    """Return the worst live incident of each stream or series that has one."""
     live = service.incidents.find(IncidentQuery(states=LIVE_STATES, limit=10_000)).incidents
     worst: dict[str, Incident] = {}
     for incident in live:
         known = worst.get(incident.stream)
         if known is None or _severity_rank(incident) > _severity_rank(known):
             worst[incident.stream] = incident
-    return [
-        stream_state(feed, worst.get(feed.name))
-        for feed in list(service.monitor.feeds.values())
-        if feed.end
-    ]
+    return worst
 
 
 def _severity_rank(incident: Incident) -> int:

@@ -31,7 +31,9 @@ from redline.sources.samples import SampleBatch, TimeRange
 Refused = tuple[str, SubmissionRefused]  # (source, error)
 BIG_BODY_BYTES = 65_536
 MANY_BODY_SOURCES = 20
-SERIES_IN_BODY = 100  # sources in one body: if there are more, and each point is one value, they are series
+SERIES_IN_BODY = (
+    100  # sources in one body: if there are more, and each point is one value, they are series
+)
 WIDE_SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": ["time", "values"],

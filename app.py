@@ -90,13 +90,14 @@ CURVE_EVERY = 4  # ticks between two updates of the precision and recall curve
 
 def page_layout(monitor: Monitor, interval: int, seed: int) -> html.Div:
     """Everything at its final height from the start, so that nothing jumps."""
+    titles = layout.tab_titles(monitor)
     return html.Div(
         [
-            *layout.hidden_elements(interval, seed),
+            *layout.hidden_elements(interval, seed, list(titles.values())),
             layout.first_visit_hint(),
             layout.header(),
             layout.trouble_bar(),
-            layout.domain_tabs(monitor),
+            layout.domain_tabs(titles),
             overview_wall(),
             streams_area(),
             live_view(),

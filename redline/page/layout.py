@@ -57,7 +57,6 @@ STORES = (
     "heard",  # the number of the last incident that was announced
     "picked",  # the point or span picked on the plot, with the id of its stream
     "opened",  # streams beyond the tabs that the visitor opened
-    "names",  # the titles of the tabs
     "wall",  # what the overview shows
     "streams-rows",  # what the list of all streams shows
     "streams-order",  # the order and page of that list
@@ -66,10 +65,10 @@ STORES = (
 )
 
 
-def hidden_elements(interval: int, seed: int) -> list[Any]:
+def hidden_elements(interval: int, seed: int, tabs: Sequence[str]) -> list[Any]:
     """Return the elements that are not shown: timers, stores, the address, the download.
 
-    `interval` is ms between two ticks, `seed` that of the simulated streams.
+    `interval` is ms between two ticks, `seed` that of the simulated streams, `tabs` their titles.
     """
     spans = [{"label": text, "value": span} for span, text in VIEW_SPANS.items()]
     served = {"seed": seed, "interval": interval, "simulated": list(STREAMS), "spans": spans}
@@ -80,6 +79,7 @@ def hidden_elements(interval: int, seed: int) -> list[Any]:
         dcc.Store(id="served", data=served),
         dcc.Store(id="look", data="light"),
         *(dcc.Store(id=name) for name in STORES),
+        dcc.Store(id="names", data=list(tabs)),  # the titles of the tabs
         dcc.Download(id="download"),
     ]
 
@@ -205,10 +205,10 @@ def found_streams(monitor: Monitor, text: str) -> list[Any]:
     return buttons
 
 
-def domain_tabs(monitor: Monitor) -> dcc.Tabs:
-    """Return the tabs of the streams."""
+def domain_tabs(titles: dict[str, str]) -> dcc.Tabs:
+    """Return the tabs of the streams with these titles."""
     return dcc.Tabs(
-        tab_row(tab_titles(monitor)),
+        tab_row(titles),
         id="domain",
         value="wave",
         className="tabs",

@@ -68,7 +68,7 @@ def _connect_tabs(app: dash.Dash, service: Service) -> None:
             mine.append(domain)
         titles = tab_titles(monitor, counts, mine)
         closable = set(titles) - set(tab_titles(monitor, counts))
-        changed = (names or list(tab_titles(monitor).values())) != list(titles.values())
+        changed = names != list(titles.values())
         feeds = monitor.feeds | monitor.views.feeds
         shown = {name: feeds[name] for name in titles if name in feeds}
         return {

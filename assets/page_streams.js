@@ -31,7 +31,7 @@
   }
 
   function fillRows(body, rows) {
-    const held = body.contains(document.activeElement) && document.activeElement.closest("tr").dataset.domain;
+    const held = body.contains(document.activeElement) && document.activeElement.closest("tr"), at = [...body.children].indexOf(held);
     const before = new Map([...body.children].map((el) => [el.dataset.domain, el]));
     const after = rows.map((row) => {
       const el = before.get(row.stream) || element("tr");
@@ -40,7 +40,8 @@
       return el;
     });
     if (after.length !== body.children.length || after.some((el, i) => el !== body.children[i])) body.replaceChildren(...after);
-    if (held) after.find((el) => el.dataset.domain === held)?.querySelector("button").focus({ preventScroll: true });
+    const to = after.includes(held) ? held : after[Math.min(at, after.length - 1)]; // where its row is gone, the one in its place
+    if (held && to) to.querySelector("button").focus({ preventScroll: true });
   }
 
   // The heading of the order says which way it goes.

@@ -195,7 +195,7 @@ class ServerSettings:
             "most series that the doors of other programs may bring; each takes about 15 kB of "
             "memory"
         ),
-    ] = 25_000
+    ] = 20_000
     client_series: Annotated[
         int,
         Interval(ge=1, le=1_000_000),
@@ -220,6 +220,19 @@ class ServerSettings:
             '{__name__=~"node_.*",mode!="idle"}; all without one, may be given again'
         ),
     ] = ()
+    scrape: Annotated[
+        Names,
+        doc(
+            "a page of metrics that is read every few seconds, such as "
+            "http://localhost:9100/metrics; may be given again"
+        ),
+    ] = ()
+    scrape_interval: Annotated[
+        float,
+        Interval(ge=1, le=3_600),
+        Unit("s"),
+        doc("from one reading of such a page to the next"),
+    ] = 15.0
     csv: Annotated[str | None, doc("a CSV file shown under Your data from the start")] = None
 
 

@@ -44,6 +44,7 @@ def build_server(service: Service) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.monitor.start()
+        service.scraper.start()
         yield
         service.close()
         await asyncio.to_thread(service.monitor.stop)

@@ -20,6 +20,7 @@ from redline.api.documents import anomaly_document, anomaly_event, stored_anomal
 from redline.api.doors import Doors
 from redline.api.payload import cut_text
 from redline.api.problems import Problem, field_error
+from redline.api.scraper import Scraper, parse_targets
 from redline.api.sse import EventFilter, EventHub, ServerEvent
 from redline.engine.feed import Feed
 from redline.engine.maintenance import MaintenanceWindow, WindowPersistence
@@ -54,6 +55,8 @@ class ServerOptions(NamedTuple):
     hosts: Hosts = Hosts()  # names that a Host header may carry
     connections: ConnectionLimits = ConnectionLimits()
     proxies: tuple[str, ...] = ()  # addresses whose X-Forwarded-For and -Proto are believed
+    scrape: tuple[str, ...] = ()  # addresses of pages of metrics that are read
+    scrape_interval: float = 15.0  # seconds
 
 
 def server_options(
@@ -69,7 +72,9 @@ def server_options(
         tokens = load_tokens(settings.tokens or None, environment.get("REDLINE_TOKEN"))
     except OSError as error:
         raise AuthError(f"--tokens {settings.tokens}: {error}") from None
-    parse_selectors(settings.select)  # a wrong one is refused before anything is opened
+    # a wrong one is refused before anything is opened
+    parse_selectors(settings.select)
+    parse_targets(settings.scrape)
     if problem := exposure_problem(settings.host, tokens):
         raise AuthError(problem)
     return ServerOptions(
@@ -85,6 +90,8 @@ def server_options(
             body_seconds=settings.body_timeout,
         ),
         proxies=parse_proxies(settings.trust_proxy),
+        scrape=settings.scrape,
+        scrape_interval=settings.scrape_interval,
     )
 
 
@@ -108,6 +115,8 @@ class Service:
         self.connections = ConnectionRegistry(self.options.connections)
         self.bodies = BodyBudget()
         self.doors = Doors(self.monitor.series.directory)
+        targets = parse_targets(self.options.scrape)
+        self.scraper = Scraper(targets, self.options.scrape_interval, self.monitor, self.doors)
         self.big_bodies = asyncio.Semaphore(MAX_BIG_BODIES)
         self.oversized = 0  # requests refused for their size
         self.wrong_hosts = 0  # requests refused for their Host header
@@ -119,8 +128,9 @@ class Service:
         return self.recorder.incidents
 
     def close(self) -> None:
-        """End the event streams and the deliveries of notifications."""
+        """End the event streams, the deliveries of notifications and the scraping."""
         self.hub.close()
+        self.scraper.stop()
         if self.notifier:
             self.notifier.stop()
 

@@ -248,6 +248,8 @@ def run(
     forget_days: Annotated[str | None, server_option("forget-days")] = None,
     features: Annotated[str | None, server_option("features")] = None,
     select: Annotated[list[str] | None, server_option("select")] = None,
+    scrape: Annotated[list[str] | None, server_option("scrape")] = None,
+    scrape_interval: Annotated[str | None, server_option("scrape-interval")] = None,
     alerts: Annotated[str | None, server_option("alerts")] = None,
     tokens: Annotated[str | None, server_option("tokens")] = None,
     cors: Annotated[str | None, server_option("cors")] = None,

@@ -30,8 +30,9 @@ from redline.sources.selectors import parse_selectors
 from redline.sources.series import SeriesKey, format_series, parse_series
 
 MAX_SERIES = 200_000
-MAX_TEXT_BYTES = 128 * 2**20  # of the texts of all series
-MAX_DOOR_BYTES = 256 * 2**20  # of the entries of all doors
+MAX_TEXT_BYTES = 64 * 2**20  # of the texts of all series
+MAX_DOOR_BYTES = 64 * 2**20  # of the entries of all doors
+SERIES_BYTES = 700  # of each of these for a series, where more series are allowed
 TEXT_OVERHEAD = 200  # bytes of a series beside its text: objects, a row of a dictionary and a list
 MAX_RAW = 16_384  # bytes of a raw form
 ENTRY_OVERHEAD = 150  # bytes of an entry of a door beside its key
@@ -82,7 +83,13 @@ class SeriesDirectory:
             SubmissionRefused: one of the selectors is none.
         """
         takes = parse_selectors(settings.select).takes if settings.select else None
-        return cls(takes, settings.series)
+        room = SERIES_BYTES * settings.series
+        return cls(
+            takes,
+            settings.series,
+            max(MAX_TEXT_BYTES, room),
+            max(MAX_DOOR_BYTES, room),
+        )
 
     def door(self, name: str) -> Door:
         """Return the table of one door: raw form of a series -> number; read it, never write it."""

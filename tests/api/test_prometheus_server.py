@@ -110,3 +110,27 @@ def test_prometheus_writes_a_node_exporter_to_redline(tmp_path: Path) -> None:
             if line.startswith("prometheus_remote_storage_samples_failed_total")
         ]
         assert failed and all(line.endswith(" 0") for line in failed), failed
+
+
+@pytest.mark.skipif(not EXPORTER, reason="prometheus-node-exporter is not there")
+def test_redline_reads_a_node_exporter_without_any_prometheus() -> None:
+    exporter = free_port()
+    instance = f'instance="127.0.0.1:{exporter}",job="scrape"'
+    collectors = [f"--collector.{name}" for name in COLLECTORS]
+    address = f"http://127.0.0.1:{exporter}"
+    with (
+        running(str(EXPORTER), f"--web.listen-address=127.0.0.1:{exporter}", *collectors),
+        serving("--scrape", address, "--scrape-interval", "1", "--select", "up") as server,
+    ):
+        wait_for(lambda: points_of(server, f"up{{{instance}}}") >= 2)
+    selected = '{__name__=~"node_load1|node_cpu_seconds_total"}'
+    words = ("--scrape", address, "--scrape-interval", "1", "--select", selected)
+    with (
+        running(str(EXPORTER), f"--web.listen-address=127.0.0.1:{exporter}", *collectors),
+        serving(*words) as server,
+    ):
+        wait_for(lambda: points_of(server, f"node_load1{{{instance}}}") >= 3)
+        idle = f'node_cpu_seconds_total{{cpu="0",{instance},mode="idle"}}'
+        wait_for(lambda: points_of(server, idle) >= 3)
+        (target,) = server.ask("/api/status")["scrape"]
+        assert target["scraped"] >= 3 and target["samples"] >= 3

@@ -162,6 +162,24 @@ def wide_sources(server: Server) -> set[int]:
     return found
 
 
+def more_series_than_allowed(server: Server) -> set[int]:
+    """The series of the default limit, 620 steps each, with as many others that are refused."""
+    found: set[int] = set()
+    line = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    for step in range(620):
+        names = [f"series {i}" for i in range(20_000)] + [f"junk {step} {i}" for i in range(2_000)]
+        for first in range(0, len(names), 4_000):
+            values = dict.fromkeys(names[first : first + 4_000], step % 7)
+            body = json.dumps({"time": START + 15 * step, "values": values})
+            line.request("POST", "/api/submit", body)
+            answer = line.getresponse()
+            answer.read()
+            found.add(answer.status)
+    line.close()
+    assert server.ask("/api/status")["sources"]["series"] == 20_000
+    return found
+
+
 def half_open_requests(server: Server) -> set[int]:
     lines = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(500)]
     for line in lines:
@@ -185,6 +203,7 @@ ATTACKS = {
     big_calls_of_the_page: {0, 400, 429},
     one_parameter_often: {422},
     wide_sources: {200, 422},
+    more_series_than_allowed: {200, 422},
     half_open_requests: {408},
 }
 

@@ -42,9 +42,8 @@ def pumps(stamp: str = "%Y-%m-%d %H:%M:%S") -> bytes:
     return "\n".join(rows).encode() + b"\n"
 
 
-def show_all(visitor: Visitor) -> None:
-    """Show the whole file at once, and wait until it is there."""
-    visitor.press("show-all")
+def wait_for_whole_file(visitor: Visitor) -> None:
+    """Wait until the whole file is shown, as it is at once."""
     visitor.until("eyes.text('age') === 'end of file'")
 
 
@@ -57,9 +56,9 @@ def test_a_dropped_file_is_understood_corrected_and_seen(own_server: Server, ent
     assert not visitor.see("document.getElementById('upload-form').open"), "folded to one line"
     form, row = visitor.see("eyes.box('yours')"), visitor.see("eyes.box('earlier')")
     assert form[3] < 60 and row[1] >= form[1] + form[3], "the row is over the plot, not the form"
-    visitor.until("eyes.marks().length > 0")  # it plays, with its anomalies marked
+    visitor.until("eyes.marks().length > 0")
     assert visitor.see("eyes.lines()") == ["pressure", "flow", "operator"]
-    show_all(visitor)
+    wait_for_whole_file(visitor)
     visitor.until(f"eyes.count('points') === {STEPS}")
     assert 0 <= float(visitor.text("recall")) <= 1
 
@@ -67,7 +66,7 @@ def test_a_dropped_file_is_understood_corrected_and_seen(own_server: Server, ent
     visitor.choose("col-values", "operator")  # a number, but not a measurement
     visitor.press("col-apply")
     visitor.until("eyes.lines().join() === 'pressure,flow'")
-    show_all(visitor)
+    wait_for_whole_file(visitor)
     visitor.choose("range", "10,000 steps")
     visitor.until(f"eyes.x('pressure').length === {STEPS}")
     start = datetime(2026, 3, 1, tzinfo=UTC).timestamp()
@@ -92,7 +91,7 @@ def test_without_labels_nothing_is_invented(own_server: Server, enter: Enter) ->
     visitor = enter(own_server, domain="your-data")
     unlabelled = b"\n".join(line.rsplit(b",", 2)[0] for line in pumps().splitlines())
     visitor.drop("unlabelled.csv", unlabelled)
-    show_all(visitor)
+    wait_for_whole_file(visitor)
     visitor.until("eyes.marks().length > 0")
     for number in ("precision", "recall", "caught"):
         assert visitor.text(number) == "no labels for this stream"
@@ -177,7 +176,7 @@ def test_a_series_as_it_is_plays_with_its_anomalies_marked(
     visitor = enter(own_server, domain="your-data", range=10_000)
     visitor.drop(name, content)
     visitor.until(f"eyes.text('guess').includes('{name}') && eyes.lines().length > 0")
-    show_all(visitor)
+    wait_for_whole_file(visitor)
     rows = content.strip().count(b"\n")
     visitor.until(f"eyes.count('points') === {rows} && eyes.marks().length > 0")
     labelled = path is None or "skab" in path.parts

@@ -13,7 +13,8 @@ from bench.browser import Server
 from tests.browser.pushing import START, push
 from tests.browser.visitor import Visitor
 
-NOTES = "[...document.querySelectorAll('.while-preview')].filter(e => e.offsetParent).length"
+NOTES = """[...document.querySelectorAll('.while-preview')].filter(
+    e => e.checkVisibility({visibilityProperty: true})).length"""
 Enter = Callable[..., Visitor]
 DISABLED = "document.getElementById('{}').getAttribute('aria-disabled')"
 BLAMED = """eyes.blamed = []; new MutationObserver(() => {

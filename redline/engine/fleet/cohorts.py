@@ -108,7 +108,7 @@ class CohortDetector:
         """Begin these streams; floors: (n,), the data's unit."""
         size = int(columns.max()) + 1
         if size > len(self.home):
-            more = max(size, 2 * len(self.home)) - len(self.home)
+            more = max(size, len(self.home) * 5 // 4) - len(self.home)
             self.home = np.concatenate((self.home, np.full(more, -1)))
             self.row = np.zeros((3, len(self.home)))
         for floor in np.unique(floors).tolist():

@@ -1,4 +1,4 @@
-"""Column arrays: named arrays whose last axis is the streams of a fleet, grown by doubling."""
+"""Column arrays: named arrays whose last axis is the streams of a fleet, grown by a quarter."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class ColumnArrays:
         return sum(array.nbytes for array in self.arrays.values())
 
     def grow(self, size: int) -> None:
-        """Make room for `size` columns: at least twice as many as before, if it must grow."""
+        """Make room for `size` columns: at least a quarter more than before, if it must grow."""
         if size <= self.allocated:
             return
         before = self.allocated
-        self.allocated = max(size, 2 * before)
+        self.allocated = max(size, before + before // 4)
         for name, array in self.arrays.items():
             # zeros take no memory until they are written
             larger = np.zeros((*array.shape[:-1], self.allocated), array.dtype)

@@ -76,7 +76,7 @@ class Roster:
         own = self.numbers[place]
         size = self.fleets[place].size
         if size > len(own):
-            own = np.concatenate((own, np.full(max(size, 2 * len(own)) - len(own), -1)))
+            own = np.concatenate((own, np.full(max(size, len(own) * 5 // 4) - len(own), -1)))
             self.numbers[place] = own
         own[columns] = numbers
         self.places["fleet"][numbers] = place

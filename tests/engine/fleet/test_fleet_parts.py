@@ -43,15 +43,15 @@ def test_streams_at_other_steps_read_and_write_rows_of_their_own() -> None:
     assert chosen.at(chosen.row(4), 0).tolist() == [3] and chosen.at(chosen.row(4), 1) is None
 
 
-def test_columns_grow_by_doubling_and_keep_what_they_hold() -> None:
+def test_columns_grow_by_a_quarter_and_keep_what_they_hold() -> None:
     columns = ColumnArrays({"a": np.full((2, 1), np.nan), "b": np.array([7])})
     sizes = []
-    for size in (1, 2, 3, 4, 5, 6, 30):
+    for size in (1, 2, 3, 4, 5, 6, 30, 31):
         columns.grow(size)
         columns.clear(np.array([size - 1]))
         columns["b"][size - 1] = size
         sizes.append(columns.allocated)
-    assert sizes == [1, 2, 4, 4, 8, 8, 30]
+    assert sizes == [1, 2, 3, 4, 5, 6, 30, 37]
     assert columns["b"][:6].tolist() == [1, 2, 3, 4, 5, 6]
     assert np.isnan(columns["a"][:, [0, 5, 29]]).all()
 

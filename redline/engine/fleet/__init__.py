@@ -6,5 +6,6 @@
 - `cohorts`: any detector, streams at the same phase together.
 - `history`: the ring buffers of times, values and scores.
 - `fleets`: the fleet itself, with either clock.
+- `ranking`: all series in an order, a page of rows at a time.
 - `stored`: what a store keeps of fleets, and the interface to it.
 """

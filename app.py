@@ -37,6 +37,7 @@ from redline.page.callbacks.browser import connect_browser
 from redline.page.callbacks.feedback import connect_feedback
 from redline.page.callbacks.navigation import connect_navigation
 from redline.page.callbacks.panels import connect_panels
+from redline.page.callbacks.streams import connect_streams
 from redline.page.callbacks.tuning import connect_tuning, find_settings_box
 from redline.page.callbacks.wall import connect_wall
 from redline.page.dash_app import create_dash, register_routes
@@ -53,6 +54,7 @@ from redline.page.preview import (
 from redline.page.query import heartbeat, overview_cards, pick_threshold
 from redline.page.race import Races, race_update
 from redline.page.redraw import announce_incidents, curve_update, ready_query, redraw
+from redline.page.streams_list import streams_area
 from redline.page.upload import connect_upload, show_recording, upload_area
 from redline.page.wall import overview_wall
 from redline.settings import (
@@ -68,7 +70,7 @@ from redline.settings import (
 from redline.sources.csv import read_csv
 from redline.sources.directory import SeriesDirectory
 from redline.sources.machine import ThisMachine
-from redline.sources.pushed import OVERVIEW, THIS_MACHINE, YOUR_DATA
+from redline.sources.pushed import ALL_STREAMS, OVERVIEW, THIS_MACHINE, YOUR_DATA
 from redline.storage.errors import StoreError, StoreFull
 from redline.storage.retention import Retention
 from redline.storage.sqlite import SqliteStore, UnavailableStore
@@ -88,14 +90,16 @@ CURVE_EVERY = 4  # ticks between two updates of the precision and recall curve
 
 def page_layout(monitor: Monitor, interval: int, seed: int) -> html.Div:
     """Everything at its final height from the start, so that nothing jumps."""
+    titles = layout.tab_titles(monitor)
     return html.Div(
         [
-            *layout.hidden_elements(interval, seed),
+            *layout.hidden_elements(interval, seed, list(titles.values())),
             layout.first_visit_hint(),
             layout.header(),
             layout.trouble_bar(),
-            layout.domain_tabs(monitor),
+            layout.domain_tabs(titles),
             overview_wall(),
+            streams_area(),
             live_view(),
             layout.lower_panels(),
             layout.overlays(),
@@ -195,6 +199,7 @@ def build_app(
     connect_navigation(app, service)
     connect_panels(app, service)
     connect_wall(app, service)
+    connect_streams(app, service)
     connect_feedback(app, service)
     connect_upload(app, service)
     connect_tuning(app, service, find_settings)
@@ -361,9 +366,9 @@ def connect_chart(app: dash.Dash, service: Service, races: Races) -> None:
 
 
 def nothing_to_draw(monitor: Monitor, domain: str) -> dict[str, Any]:
-    """Return what is shown where no stream is: the overview, or a tab that waits for a file."""
+    """Return what is shown where no stream is: overview, list, or a tab that waits for a file."""
     pulse = heartbeat(monitor, None, None)
-    if domain == OVERVIEW:
+    if domain in (OVERVIEW, ALL_STREAMS):
         return {**overview_cards(monitor), "pulse": pulse}
     said = NO_FILE if domain == YOUR_DATA else f"No stream is called {domain!r} any more."
     return {

@@ -30,12 +30,14 @@
     const unmute = event.target.closest("[data-unmute]");
     if (unmute) return setProps("act", { data: { window: Number(unmute.dataset.unmute), asked: Date.now() } });
     if (event.target.closest("[data-close]")) return page.closeTab(event.target.closest("[data-close]").dataset.close);
-    const el = event.target.closest("[data-step],[data-domain]:not(body),[data-detector],#theme,#bell,#share,#help,#wall-full,#hint-next,#hint-close,#hint-again");
+    const el = event.target.closest("[data-step],[data-domain]:not(body),[data-detector],[data-sort],#streams-before,#streams-after,#theme,#bell,#share,#help,#wall-full,#hint-next,#hint-close,#hint-again");
     if (event.target.closest("#trouble")) return page.showTrouble("");
     if (!el) return event.target.id === "keys" ? event.target.close() : undefined;
     if (el.dataset.step) page.showMoment(Number(el.dataset.step), el.dataset.stream);
     else if (el.dataset.domain) page.openStream(el.dataset.domain);
     else if (el.dataset.detector) page.chooseDetector(el.dataset);
+    else if (el.dataset.sort) page.sortStreams(el.dataset.sort);
+    else if (/^streams-/.test(el.id)) page.turnPage(el.id === "streams-after" ? 1 : -1);
     else if (el.id === "theme") page.setTheme((localStorage.theme = document.documentElement.dataset.theme === "dark" ? "light" : "dark"));
     else if (el.id === "bell") page.toggleBell();
     else if (el.id === "share") page.copyLink();

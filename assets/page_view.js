@@ -55,12 +55,12 @@
 
   const keepOpened = (names) => ((state.opened = names || []), noUpdate());
 
-  // Returns what is hidden: the overview, the chart (a class), the upload area, the inject row.
+  // Returns what is hidden: the overview, the chart (a class), the upload area, the inject row, the list of streams.
   function showParts(domain, served) {
-    const overview = domain === "overview", yours = domain === "your-data";
+    const overview = domain === "overview", streams = domain === "streams", yours = domain === "your-data";
     if (document.body.dataset.domain !== domain && $("brush")) $("brush").classList.add("empty"); // until that of the new stream comes
     document.body.dataset.domain = domain;
-    return [!overview, overview ? "away" : "", !yours, !served.simulated.includes(domain)];
+    return [!overview, overview || streams ? "away" : "", !yours, !served.simulated.includes(domain), !streams];
   }
 
   // The form of *Your data* is open until a file was read; each reading folds it again.

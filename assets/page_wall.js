@@ -129,7 +129,7 @@
     if (!full && document.fullscreenElement) document.exitFullscreen();
   }
 
-  Object.assign(page, { toggleWall });
+  Object.assign(page, { toggleWall, element, wallLine });
   register({ sparks: drawSparklines, wall: drawWall });
   document.addEventListener("fullscreenchange", () => document.fullscreenElement || document.body.dataset.wall !== "full" || toggleWall(false));
 })();

@@ -18,6 +18,7 @@ from redline.api import payload
 from redline.api.payload import BodyError
 from redline.api.problems import Problem, field_error
 from redline.api.service import Service
+from redline.engine.fleet.ranking import ORDERS
 from redline.engine.monitor import SPEEDS
 from redline.engine.wording import SEVERITIES
 from redline.incidents.incident import MAX_INCIDENT_NOTE, SNOOZES
@@ -123,6 +124,15 @@ class _WindowAct(_Held):
     asked: Number
 
 
+class _StreamsOrder(_Held):
+    """The order and page of the list of all streams, and the text that the page belongs to."""
+
+    by: Annotated[str, one_of(lambda: list(ORDERS))]
+    descending: bool | None
+    page: Count
+    part: Name
+
+
 class _Look(_Held):
     stream: Name
     key: Annotated[list[Name | Whole], Len(0, MAX_KEY)]
@@ -220,6 +230,8 @@ VALUE_RULES = {
     "incident-scope.value": choice_rule(SCOPES),
     "incident-severity.value": choice_rule(SEVERITIES),
     "incident-state.value": choice_rule(STATE_FILTERS),
+    "streams-part.value": value_rule(Name | None, f"at most {MAX_NAME_LENGTH} characters"),
+    "streams-order.data": value_rule(_StreamsOrder | None, "an order and a page, or null"),
     "incident-stream.value": value_rule(Name | None, f"at most {MAX_NAME_LENGTH} characters"),
     "heard.data": value_rule(Count | None, "the number of an incident, or null"),
     "picked.data": value_rule(_Picked | None, "a stream and a range of time, or null"),

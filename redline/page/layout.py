@@ -13,7 +13,7 @@ from redline.page.compare import COMPARE_AT, COMPARE_HEADS
 from redline.page.incident_list import incident_area, note_dialog
 from redline.page.panels import aria_attribute, data_attribute, dropdown
 from redline.settings import SETTINGS_BY_NAME
-from redline.sources.pushed import OVERVIEW, THIS_MACHINE, YOUR_DATA
+from redline.sources.pushed import ALL_STREAMS, OVERVIEW, THIS_MACHINE, YOUR_DATA
 from streams import KINDS, STREAMS
 
 TAB_TITLES = {
@@ -57,17 +57,18 @@ STORES = (
     "heard",  # the number of the last incident that was announced
     "picked",  # the point or span picked on the plot, with the id of its stream
     "opened",  # streams beyond the tabs that the visitor opened
-    "names",  # the tabs
     "wall",  # what the overview shows
+    "streams-rows",  # what the list of all streams shows
+    "streams-order",  # the order and page of that list
     "overview-line",  # what the brush shows
     "read",  # the id of the feed of a file that was read and has no settings yet
 )
 
 
-def hidden_elements(interval: int, seed: int) -> list[Any]:
+def hidden_elements(interval: int, seed: int, tabs: Sequence[str]) -> list[Any]:
     """Return the elements that are not shown: timers, stores, the address, the download.
 
-    `interval` is ms between two ticks, `seed` that of the simulated streams.
+    `interval` is ms between two ticks, `seed` that of the simulated streams, `tabs` their titles.
     """
     spans = [{"label": text, "value": span} for span, text in VIEW_SPANS.items()]
     served = {"seed": seed, "interval": interval, "simulated": list(STREAMS), "spans": spans}
@@ -78,6 +79,7 @@ def hidden_elements(interval: int, seed: int) -> list[Any]:
         dcc.Store(id="served", data=served),
         dcc.Store(id="look", data="light"),
         *(dcc.Store(id=name) for name in STORES),
+        dcc.Store(id="names", data=list(tabs)),  # the titles of the tabs
         dcc.Download(id="download"),
     ]
 
@@ -150,7 +152,7 @@ def tab_titles(
     """Return the title of each tab, by stream.
 
     The fixed ones; MAX_PUSHED_TABS streams that programs push, those that are `alarming` first,
-    then the newest; and those that a visitor `opened` besides.
+    then the newest; those that a visitor `opened` besides; the list of all where there are more.
     """
     pushed = [name for name in list(monitor.feeds) if name not in TAB_TITLES]
     first = [name for name in pushed if name in alarming][-MAX_PUSHED_TABS:]
@@ -161,7 +163,19 @@ def tab_titles(
         **{name: name for name in (*first, *rest)},
         **{name: name for name in opened if monitor.knows(name)},
         YOUR_DATA: TAB_TITLES[YOUR_DATA],
+        **streams_title(monitor, len(pushed)),
     }
+
+
+def streams_title(monitor: Monitor, pushed: int) -> dict[str, str]:
+    """Return the title of the list of all streams, where there are more than the tabs show.
+
+    pushed: the streams that programs push, without series.
+    """
+    series = len(monitor.series.roster)
+    if not series and pushed <= MAX_PUSHED_TABS:
+        return {}
+    return {ALL_STREAMS: f"Streams {len(monitor.feeds) + series:,}"}
 
 
 def search_streams(monitor: Monitor, text: str) -> list[str]:
@@ -191,10 +205,10 @@ def found_streams(monitor: Monitor, text: str) -> list[Any]:
     return buttons
 
 
-def domain_tabs(monitor: Monitor) -> dcc.Tabs:
-    """Return the tabs of the streams."""
+def domain_tabs(titles: dict[str, str]) -> dcc.Tabs:
+    """Return the tabs of the streams with these titles."""
     return dcc.Tabs(
-        tab_row(tab_titles(monitor)),
+        tab_row(titles),
         id="domain",
         value="wave",
         className="tabs",
@@ -208,11 +222,16 @@ def tab_row(titles: dict[str, str], closable: Container[str] = ()) -> list[dcc.T
         dcc.Tab(
             label=tab_label(name, title, name in closable),
             value=name,
-            className="tab",
-            selected_className="tab on",
+            className=tab_class(name),
+            selected_className=f"{tab_class(name)} on",
         )
         for name, title in titles.items()
     ]
+
+
+def tab_class(name: str) -> str:
+    """Return the class of a tab; that of the list of all streams stays in sight."""
+    return "tab last" if name == ALL_STREAMS else "tab"
 
 
 def tab_label(name: str, title: str, closable: bool = False) -> html.Span:
@@ -220,7 +239,7 @@ def tab_label(name: str, title: str, closable: bool = False) -> html.Span:
     # no button: a tab holds no other control; the Delete key does the same
     cross = html.Span("×", title="close (Delete)", **data_attribute("close", name))
     parts: list[Any] = [html.Span(title)]
-    if name != OVERVIEW:
+    if name not in (OVERVIEW, ALL_STREAMS):
         parts += [
             html.Span(className="spark", **data_attribute("spark", name)),
             html.Em(className="open", **data_attribute("open", name)),

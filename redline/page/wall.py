@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,6 +63,23 @@ class WallState(NamedTuple):
         return -SEVERITIES.index(self.severity), not self.is_open, -self.severity_index
 
 
+class SeriesState(NamedTuple):
+    """A series with a live incident, its worst one."""
+
+    incident: Incident
+
+    @property
+    def severity_index(self) -> int:
+        """Return the severity from 0 to 100."""
+        return wording.severity_index(self.incident.peak.score, self.incident.peak.threshold)
+
+    @property
+    def rank(self) -> tuple[int, bool, int]:
+        """Return what it is sorted by, as `WallState.rank`."""
+        severity = SEVERITIES.index(self.incident.severity)
+        return -severity, self.incident.state != OPEN, -self.severity_index
+
+
 class Wall:
     """The wall of all streams, made at most once in RENEWAL_SECONDS for all visitors."""
 
@@ -83,28 +101,35 @@ class Wall:
 
 def wall_document(service: Service) -> dict[str, Any]:
     """Return what the wall shows: counts, tiles and calm streams."""
-    states = stream_states(service)
+    incidents = live_incidents(service)
+    states = stream_states(service, incidents)
     unusual = sorted((each for each in states if each.severity), key=lambda each: each.rank)
     calm = [each for each in states if not each.severity]
-    counts = {name: sum(each.severity == name for each in unusual) for name in SEVERITIES[::-1]}
+    series = sorted(series_states(service, incidents), key=lambda each: each.rank)
+    all_series = len(service.monitor.series.roster)
+    found = [each.severity for each in unusual] + [each.incident.severity for each in series]
+    counts = {name: found.count(name) for name in SEVERITIES[::-1]}
     return {
-        "headline": headline(unusual, len(states)),
-        "counts": {**counts, "calm": len(calm)},
+        "headline": headline(unusual, series, len(states) + all_series),
+        "counts": {**counts, "calm": len(calm) + max(0, all_series - len(series))},
         "tiles": [tile_document(each) for each in unusual[:MAX_TILES]],
-        "more": max(0, len(unusual) - MAX_TILES),
+        "more": max(0, len(unusual) - MAX_TILES) + len(series),
         "calm": [calm_document(each) for each in calm[:MAX_CALM_ROWS]],
     }
 
 
-def headline(unusual: list[WallState], watched: int) -> dict[str, str]:
+def headline(unusual: list[WallState], series: list[SeriesState], watched: int) -> dict[str, str]:
     """Return the sentence over the tiles: which stream is most unusual now, or that all are calm.
 
     "stream" is the one that a click on the sentence opens, "" = none.
 
     Args:
         unusual: the streams that are not calm, the worst first.
-        watched: how many streams there are.
+        series: those with a live incident, the worst first.
+        watched: how many streams there are, series among them.
     """
+    if series and (not unusual or series[0].rank < unusual[0].rank):
+        return series_headline(series[0])
     if not unusual:
         said = f"All calm: {watched:,} stream{'' if watched == 1 else 's'} watched."
         return {"stream": "", "severity": "", "title": "", "text": said}
@@ -119,22 +144,46 @@ def headline(unusual: list[WallState], watched: int) -> dict[str, str]:
     }
 
 
-def stream_states(service: Service) -> list[WallState]:
+def series_headline(state: SeriesState) -> dict[str, str]:
+    """Return the sentence over the tiles where a series is the worst; no feed is opened for it."""
+    incident = state.incident
+    since = wording.format_time(incident.start, 1.0)
+    return {
+        "stream": incident.stream,
+        "severity": incident.severity,
+        "title": incident.stream,
+        "text": f"{incident.severity} ({state.severity_index} of 100) since {since}",
+    }
+
+
+def series_states(service: Service, incidents: Mapping[str, Incident]) -> list[SeriesState]:
+    """Return the series among the streams with a live incident."""
+    find = service.monitor.series.find
+    return [SeriesState(each) for name, each in incidents.items() if find(name) is not None]
+
+
+def stream_states(service: Service, incidents: Mapping[str, Incident]) -> list[WallState]:
     """Return what each stream with points shows now, in the order of the streams.
 
-    A stream is as bad as its live incident, else as its newest step; without either it is calm.
+    A stream is as bad as its worst live incident, else as its newest step; without either it is
+    calm.
     """
+    return [
+        stream_state(feed, incidents.get(feed.name))
+        for feed in list(service.monitor.feeds.values())
+        if feed.end
+    ]
+
+
+def live_incidents(service: Service) -> dict[str, Incident]:
+    """Return the worst live incident of each stream or series that has one."""
     live = service.incidents.find(IncidentQuery(states=LIVE_STATES, limit=10_000)).incidents
     worst: dict[str, Incident] = {}
     for incident in live:
         known = worst.get(incident.stream)
         if known is None or _severity_rank(incident) > _severity_rank(known):
             worst[incident.stream] = incident
-    return [
-        stream_state(feed, worst.get(feed.name))
-        for feed in list(service.monitor.feeds.values())
-        if feed.end
-    ]
+    return worst
 
 
 def _severity_rank(incident: Incident) -> int:

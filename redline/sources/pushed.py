@@ -50,8 +50,9 @@ MAX_SECONDS_AHEAD = 86_400.0
 OVERVIEW = "overview"
 THIS_MACHINE = "this-machine"
 YOUR_DATA = "your-data"
+ALL_STREAMS = "streams"
 # names that the page uses for its own tabs: a source with one of them would be taken for that tab
-RESERVED_NAMES = frozenset((OVERVIEW, THIS_MACHINE, YOUR_DATA, *STREAMS))
+RESERVED_NAMES = frozenset((OVERVIEW, THIS_MACHINE, YOUR_DATA, ALL_STREAMS, *STREAMS))
 
 
 class SubmissionRefused(ValueError):

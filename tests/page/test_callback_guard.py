@@ -46,6 +46,7 @@ SERVER_CALLBACKS = (
     "download.data",
     "finding.data",
     "wall.data",
+    "streams-rows.data",
     "streams-found.children",
 )
 LOADS = b"time,load,heat\n" + b"".join(
@@ -183,6 +184,12 @@ VALID: dict[str, list[Any]] = {  # element.property -> odd values that are allow
     "heard.data": [None, 0, 2**53],
     "opened.data": [None, [], ["oven"], ["nowhere", "wave"]],
     "search.value": [None, "", "wa", "<b>"],
+    "streams-part.value": [None, "", "wa", '{job=~".*"}', "{", "<b>"],
+    "streams-order.data": [
+        None,
+        {"by": "unusual", "descending": None, "page": 0, "part": ""},
+        {"by": "name", "descending": True, "page": 2**53, "part": "<b>"},
+    ],
     "incident-scope.value": ["stream", "all"],
     "incident-severity.value": ["info", "critical"],
     "incident-state.value": ["any", "live", "resolved"],

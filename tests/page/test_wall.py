@@ -98,7 +98,10 @@ def test_of_two_streams_with_one_severity_the_one_that_stands_out_more_comes_fir
     fault(service, "wave", 400.0, 3)
     tiles = wall_document(service)["tiles"]
     assert [tile["severity"] for tile in tiles] == ["critical", "critical"]
-    index = {state.feed.name: state.severity_index for state in wall.stream_states(service)}
+    index = {
+        state.feed.name: state.severity_index
+        for state in wall.stream_states(service, wall.live_incidents(service))
+    }
     assert index["wave"] > index["cpu"] and index["iot"] == 0
     assert [tile["stream"] for tile in tiles] == ["wave", "cpu"]
 

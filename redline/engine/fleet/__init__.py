@@ -12,5 +12,6 @@
 - `series_reports`: anomalies and followed series as batches, for incidents and events.
 - `series_states`: what a restart goes on from.
 - `series_views`: a series that is looked at, as a feed.
+- `ranking`: all series in an order, a page of rows at a time.
 - `stored`: what a store keeps of fleets, and the interface to it.
 """

@@ -26,6 +26,7 @@ def connect_browser(app: dash.Dash) -> None:
         Output("stage", "className"),
         Output("yours", "hidden"),
         Output("inject", "hidden"),
+        Output("streams", "hidden"),
     ]
     connect("stage", shown, Input("domain", "value"), State("served", "data"))
     zoom_and_end = [

@@ -68,12 +68,12 @@ def _connect_tabs(app: dash.Dash, service: Service) -> None:
             mine.append(domain)
         titles = tab_titles(monitor, counts, mine)
         closable = set(titles) - set(tab_titles(monitor, counts))
-        changed = (names or list(tab_titles(monitor))) != list(titles)
+        changed = names != list(titles.values())
         feeds = monitor.feeds | monitor.views.feeds
         shown = {name: feeds[name] for name in titles if name in feeds}
         return {
             "domain": tab_row(titles, closable) if changed else no_update,
-            "names": list(titles),
+            "names": list(titles.values()),
             "opened": no_update if mine == opened else mine,
             "sparks": {
                 name: sparkline(feed, counts[name]) for name, feed in shown.items() if feed.end

@@ -126,9 +126,9 @@ def judge_failure(
     return FailureResult(len(groups), len(true), alarmed, len(names & true), len(names), right)
 
 
-def run_seed(seed: int, settings: Settings) -> SeedResult:
+def run_seed(seed: int, settings: Settings, period: float) -> SeedResult:
     """Return the results of one seed."""
-    fleet = DemoFleet(SERIES, seed)
+    fleet = DemoFleet(SERIES, seed, period)
     correlator = Correlator()
     correlator.add_streams(fleet.names)
     alarms: dict[str, list[float]] = {}
@@ -181,10 +181,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--detector", default=Settings().detector)
+    parser.add_argument("--period", type=float, default=15.0, help="seconds per step")
     choices = parser.parse_args()
     settings = Settings(choices.detector)
     seeds = range(choices.first, choices.first + choices.seeds)
-    show([run_seed(seed, settings) for seed in seeds], choices.detector)
+    results = [run_seed(seed, settings, choices.period) for seed in seeds]
+    show(results, f"{choices.detector}, {choices.period:g} s")
 
 
 if __name__ == "__main__":

@@ -368,11 +368,22 @@ class Correlator:
                 shown = self._shown(value)._replace(over=True)
                 changed[shown.id] = shown
                 self._keep_closed(shown)
+                self._count_some(shown)
                 del self.open[value]
                 for stream in group.members:
                     del self.owner[stream]
                     self._drop(stream)
         return changed
+
+    def _count_some(self, group: IncidentGroup) -> None:
+        """Count members of a group that is over for the rates, no more than chance could bring.
+
+        Without them a rate that rises for good would make groups for ever.
+        """
+        seconds = max(self.policy.window, group.members[-1].time - group.first.time)
+        most = math.ceil(self.policy.lift * self.expected(group.cause, seconds))
+        for member in group.members[:most]:
+            self.rates.count(label_values(member.stream), member.time)
 
     def _keep_closed(self, group: IncidentGroup) -> None:
         """Keep a group that is over; forget the oldest beyond MAX_CLOSED."""

@@ -9,8 +9,8 @@ how long is the known truth.
 'cpu_seconds{host="web0",job="web",rack="r0"}'
 >>> fleet.values(100).shape
 (200,)
->>> sorted({failure.host for failure in fleet.failures(1) if failure.joint})
-['db3']
+>>> sorted({failure.host for failure in fleet.failures(2) if failure.joint})
+['db0', 'web0']
 """
 
 from __future__ import annotations

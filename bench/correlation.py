@@ -130,7 +130,7 @@ def run_seed(seed: int, settings: Settings, period: float) -> SeedResult:
     """Return the results of one seed."""
     fleet = DemoFleet(SERIES, seed, period)
     correlator = Correlator()
-    correlator.add_streams(fleet.names)
+    correlator.set_streams(fleet.names)
     alarms: dict[str, list[float]] = {}
     groups: dict[str, IncidentGroup] = {}
     calm = []

@@ -110,7 +110,7 @@ class Correlator:
     def __init__(self, policy: CorrelationPolicy = CorrelationPolicy()) -> None:
         self.policy = policy
         self.carriers: Counter[LabelValue] = Counter()  # streams by label value
-        self.streams = 0
+        self.streams: set[str] = set()  # those whose labels are counted
         self.newest = -math.inf  # time of the newest beginning
         self.looked = -math.inf  # time of the last look at the window
         self.recent: dict[str, Beginning] = {}  # by stream
@@ -126,19 +126,20 @@ class Correlator:
 
     # --- the streams
 
-    def add_streams(self, names: Iterable[str]) -> None:
-        """Count the labels of streams that are watched from now on."""
-        for name in names:
-            self.streams += 1
+    def set_streams(self, names: Iterable[str]) -> None:
+        """Count the labels of all streams that are watched now."""
+        wanted = set(names)
+        for name in self.streams - wanted:
+            for value in label_values(name):
+                if self.carriers[value] > 1:
+                    self.carriers[value] -= 1
+                else:
+                    del self.carriers[value]
+        for name in wanted - self.streams:
             for value in label_values(name):
                 if value in self.carriers or len(self.carriers) < MAX_VALUES:
                     self.carriers[value] += 1
-
-    def set_streams(self, names: Iterable[str]) -> None:
-        """Count the labels of all watched streams anew."""
-        self.carriers.clear()
-        self.streams = 0
-        self.add_streams(names)
+        self.streams = wanted
 
     # --- beginnings
 
@@ -212,7 +213,7 @@ class Correlator:
 
     def expected(self, value: LabelValue, seconds: float) -> float:
         """Return how many streams with a label value begin by chance within so many seconds."""
-        rate = self.rates.of_stream(self.streams) * self.carriers[value]
+        rate = self.rates.of_stream(len(self.streams)) * self.carriers[value]
         return seconds * max(rate, self.rates.of_value(value))
 
     def _gain(self, value: LabelValue, streams: Mapping[str, Beginning]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -11,28 +12,29 @@ from redline.incidents.incident import Change
 
 # changes with which an incident begins, to a person: a small one that gets worse begins then
 BEGINNINGS = ("opened", "worse", "reopened")
+COUNT_SECONDS = 5.0  # between two looks at which series there are
 
 
 class JointIncidents:
     """The groups of incidents; one thread reports changes, others read."""
 
     def __init__(
-        self,
-        names: Callable[[], Iterable[str]],
-        version: Callable[[], object],
-        correlator: Correlator | None = None,
+        self, names: Callable[[], Iterable[str]], correlator: Correlator | None = None
     ) -> None:
         """Follow incidents.
 
         Args:
             names: returns the names of all series that are watched.
-            version: returns something else after series came or went.
+            correlator: finds the groups.
         """
         self.names = names
-        self.version = version
         self.correlator = correlator or Correlator()
-        self.counted: object = None  # the version whose labels are counted
+        self.counted = -math.inf  # monotonic seconds at which the labels were counted
         self.lock = threading.Lock()
+
+    def on_changes(self, changes: Sequence[Change]) -> None:
+        """Take changes of incidents in; for a list of listeners."""
+        self.follow(changes)
 
     def follow(self, changes: Sequence[Change]) -> list[IncidentGroup]:
         """Take changes of incidents in; return the groups that are new or have changed."""
@@ -40,10 +42,10 @@ class JointIncidents:
         if not found:
             return []
         with self.lock:
-            version = self.version()
-            if version != self.counted:
+            now = time.monotonic()
+            if now - self.counted > COUNT_SECONDS:
                 self.correlator.set_streams(self.names())
-                self.counted = version
+                self.counted = now
             return self.correlator.feed(found, time.time())
 
     def groups(self) -> list[IncidentGroup]:

@@ -52,7 +52,7 @@ def noise(count, seed=0, seconds=60.0, hosts=range(HOSTS)):
 
 def new_correlator(policy=CorrelationPolicy()):  # noqa: B008
     correlator = Correlator(policy)
-    correlator.add_streams(ALL_NAMES)
+    correlator.set_streams(ALL_NAMES)
     return correlator
 
 
@@ -252,7 +252,7 @@ def test_a_time_that_is_no_number_is_left_out():
 def test_sources_without_labels_make_no_group():
     correlator = Correlator()
     names = [f"source {i}" for i in range(100)]
-    correlator.add_streams(names)
+    correlator.set_streams(names)
     assert correlator.feed([Beginning(n, START, "info", n) for n in names]) == []
 
 
@@ -262,9 +262,9 @@ def test_memory_is_bounded_however_many_begin(monkeypatch):
     monkeypatch.setattr(correlation, "MAX_RATES", 60)
     monkeypatch.setattr(correlation, "MAX_VALUES", 120)
     correlator = Correlator()
-    correlator.add_streams(ALL_NAMES)
+    correlator.set_streams(ALL_NAMES)
     assert len(correlator.carriers) == HOSTS + METRICS + HOSTS // 5 + 1
-    correlator.add_streams(f'x{{id="{i}"}}' for i in range(1_000))
+    correlator.set_streams([*ALL_NAMES, *(f'x{{id="{i}"}}' for i in range(1_000))])
     assert len(correlator.carriers) == 120
     for minute in range(300):
         rows = failure(minute % HOSTS, 10, 10.0, 200.0 * minute)
@@ -318,10 +318,18 @@ def test_rates_are_those_of_the_last_hour():
 
 
 def test_the_labels_are_counted_again_when_series_come_or_go():
-    names = []
-    joint = JointIncidents(lambda: names, lambda: len(names), Correlator())
+    correlator = new_correlator()
+    before = dict(correlator.carriers)
+    correlator.set_streams(ALL_NAMES[METRICS:])
+    assert correlator.carriers[("job", "node")] == len(ALL_NAMES) - METRICS
+    assert ("host", "h0") not in correlator.carriers
+    correlator.set_streams(ALL_NAMES)
+    assert correlator.carriers == before
+
+
+def test_changes_of_incidents_become_groups():
+    joint = JointIncidents(lambda: ALL_NAMES)
     assert joint.follow([]) == [] and joint.group_of("x") is None
-    names += ALL_NAMES
     changes = [
         Change(FakeIncident(b.stream, b.time, b.time + 5, b.severity, b.incident), "opened", True)
         for b in failure(7, 10)

@@ -30,7 +30,8 @@ def connect_groups(router: APIRouter, service: Service) -> None:
         found = service.joint.groups()
         places = {group.id: place for place, group in enumerate(found)}
         if after and after not in places:
-            raise BodyError("after", "the id of a group that is there, or none", after)
+            wanted = "the id of a group that is there, or none to begin again"
+            raise BodyError("after", wanted, after)
         first = places[after] + 1 if after else 0
         page = found[first : first + limit]
         more = len(found) > first + limit

@@ -16,8 +16,9 @@ Source: M. Kulldorff, "A spatial scan statistic", Communications in Statistics 2
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -36,7 +37,6 @@ MAX_RECENT = 20_000  # beginnings kept at once
 MAX_VALUES = 200_000  # label values counted
 MAX_RATES = 50_000  # label values with a rate of their own
 MAX_CLOSED = 1_000  # groups kept after they are over
-MAX_ROUNDS = 100  # groups that one look at the window finds
 LabelValue = tuple[str, str]  # name and value of a label
 
 
@@ -58,6 +58,8 @@ class CorrelationPolicy:
     chance: float = 1e-4  # probability of a group by chance in a window, of all values together
     lift: float = 4.0  # least multiple of the beginnings expected
     members: int = 3  # of a group, at least
+    # seconds from the first beginning in which no group is made: the present rate is not known yet
+    warm_up: float = 180.0
 
 
 class IncidentGroup(NamedTuple):
@@ -111,6 +113,7 @@ class Correlator:
         self.policy = policy
         self.carriers: Counter[LabelValue] = Counter()  # streams by label value
         self.streams: set[str] = set()  # those whose labels are counted
+        self.oldest = math.inf  # time of the first beginning that came
         self.newest = -math.inf  # time of the newest beginning
         self.looked = -math.inf  # time of the last look at the window
         self.recent: dict[str, Beginning] = {}  # by stream
@@ -126,8 +129,11 @@ class Correlator:
 
     # --- the streams
 
-    def set_streams(self, names: Iterable[str]) -> None:
-        """Count the labels of all streams that are watched now."""
+    def set_streams(self, names: Iterable[str], most: int | None = None) -> bool:
+        """Count the labels of all streams that are watched now.
+
+        most: new ones that are counted in this call; None = all. Returns whether all are counted.
+        """
         wanted = set(names)
         for name in self.streams - wanted:
             for value in label_values(name):
@@ -135,11 +141,14 @@ class Correlator:
                     self.carriers[value] -= 1
                 else:
                     del self.carriers[value]
-        for name in wanted - self.streams:
+        new = list(itertools.islice(wanted - self.streams, most))
+        for name in new:
             for value in label_values(name):
                 if value in self.carriers or len(self.carriers) < MAX_VALUES:
                     self.carriers[value] += 1
-        self.streams = wanted
+        self.streams &= wanted
+        self.streams.update(new)
+        return len(self.streams) == len(wanted)
 
     # --- beginnings
 
@@ -192,6 +201,7 @@ class Correlator:
         """Move on to a time: what is older than the window and in no group is only counted."""
         if time <= self.newest:
             return
+        self.oldest = min(self.oldest, time)
         self.newest = time
         while self.queue and self.queue[0][0] < time - self.policy.window:
             begun, stream = heapq.heappop(self.queue)
@@ -246,43 +256,52 @@ class Correlator:
         gains = self._candidates()
         rest = {value: dict(self.by_value[value]) for value in gains}
         found: dict[LabelValue, dict[str, Beginning]] = {}
-        while gains and len(found) < MAX_ROUNDS:
+        while gains:
             ranked = sorted(gains, key=lambda v: (-gains[v], self.carriers[v], v))
-            best = next((v for v in ranked if not self._is_split(v, ranked, rest)), ranked[-1])
-            own = self._trim(best, rest[best])
-            found[best] = own
+            shares = {value: self._worth(gains[value]) / len(rest[value]) for value in ranked}
+            taken: set[str] = set()
             for value in ranked:
-                overlap = own.keys() & rest[value].keys()
-                if value == best or overlap:
-                    for stream in overlap:
-                        del rest[value][stream]
-                    gains[value] = self._gain(value, rest[value]) if value != best else 0.0
+                if taken.isdisjoint(rest[value]) and not self._is_beaten(value, rest, shares):
+                    found[value] = self._trim(value, rest[value])
+                    taken.update(found[value])
+            if not taken:  # each is beaten by another one
+                best = max(ranked, key=lambda v: shares[v])
+                found[best] = self._trim(best, rest[best])
+                taken.update(found[best])
+            fewer = {v for stream in taken for v in label_values(stream)} & gains.keys()
+            for value in fewer:
+                rest[value] = {s: b for s, b in rest[value].items() if s not in taken}
+                gains[value] = 0.0 if value in found else self._gain(value, rest[value])
             gains = {value: gain for value, gain in gains.items() if gain > 0}
         return found
 
-    def _is_split(
+    def _worth(self, gain: float) -> float:
+        """Return what a group with a gain explains: naming one of so many values costs some."""
+        return max(0.0, gain - math.log(max(2, len(self.carriers))))
+
+    def _is_beaten(
         self,
         value: LabelValue,
-        ranked: list[LabelValue],
         rest: Mapping[LabelValue, dict[str, Beginning]],
+        shares: Mapping[LabelValue, float],
     ) -> bool:
-        """Return whether more specific values, best first, explain the same beginnings better.
+        """Return whether the values of another label explain the same beginnings better.
 
-        Each value costs the logarithm of the number of values: one is simpler than several.
+        Hosts that fail by themselves explain more than the rack, and a rack that fails explains
+        more than each of its hosts.
+
+        Args:
+            value: the label value.
+            rest: the beginnings of each candidate.
+            shares: what each candidate explains, by beginning.
         """
-        cost = math.log(max(2, len(self.carriers)))
-        left = dict(rest[value])
-        total = 0.0
-        for part in ranked:
-            if self.carriers[part] >= self.carriers[value]:
-                continue
-            own = {stream: left[stream] for stream in rest[part].keys() & left.keys()}
-            gain = self._gain(part, own)
-            if gain > 0:
-                total += gain - cost
-                for stream in own:
-                    del left[stream]
-        return total > self._gain(value, rest[value]) - cost
+        others: dict[str, float] = defaultdict(float)
+        for stream in rest[value]:
+            for other in label_values(stream):
+                if other != value and other in shares:
+                    others[other[0]] += shares[other]
+        own = shares[value] * len(rest[value])
+        return max(others.values(), default=0) > own * (1 + 1e-9)
 
     def _trim(self, value: LabelValue, own: dict[str, Beginning]) -> dict[str, Beginning]:
         """Return the beginnings of a group without early ones that chance explains better."""
@@ -304,6 +323,9 @@ class Correlator:
         """Bring the open groups up to date with the window; return those that changed, by id."""
         self.looked = self.newest
         if not self.touched and not self.open:
+            return {}
+        if self.newest < self.oldest + self.policy.warm_up:
+            self.touched.clear()
             return {}
         changed = self._close_ended()
         found = self._explain()

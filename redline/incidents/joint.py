@@ -13,6 +13,7 @@ from redline.incidents.incident import Change
 # changes with which an incident begins, to a person: a small one that gets worse begins then
 BEGINNINGS = ("opened", "worse", "reopened")
 COUNT_SECONDS = 5.0  # between two looks at which series there are
+COUNTED_AT_ONCE = 5_000  # new series, so that a commit never waits for long
 
 
 class JointIncidents:
@@ -43,8 +44,8 @@ class JointIncidents:
             return []
         with self.lock:
             now = time.monotonic()
-            if now - self.counted > COUNT_SECONDS:
-                self.correlator.set_streams(self.names())
+            due = now - self.counted > COUNT_SECONDS
+            if due and self.correlator.set_streams(self.names(), COUNTED_AT_ONCE):
                 self.counted = now
             return self.correlator.feed(found, time.time())
 

@@ -50,7 +50,10 @@ def noise(count, seed=0, seconds=60.0, hosts=range(HOSTS)):
     return [beginning(host, metric, draw.uniform(0, seconds)) for host, metric in pairs]
 
 
-def new_correlator(policy=CorrelationPolicy()):  # noqa: B008
+AT_ONCE = CorrelationPolicy(warm_up=0.0)
+
+
+def new_correlator(policy=AT_ONCE):
     correlator = Correlator(policy)
     correlator.set_streams(ALL_NAMES)
     return correlator
@@ -120,6 +123,24 @@ def test_everything_at_once_is_one_group():
     everything = [b for host in range(HOSTS) for b in failure(host, METRICS)]
     correlator.feed(everything)
     assert open_groups(correlator) == {("job", "node"): streams(everything)}
+
+
+def test_many_hosts_that_fail_by_themselves_are_a_group_each():
+    correlator = new_correlator()
+    hosts = [failure(host, 9, 50.0, after=host % 7) for host in range(0, HOSTS, 3)]
+    for part in sorted((b for own in hosts for b in own), key=lambda b: b.time):
+        correlator.feed([part])
+    assert open_groups(correlator) == {
+        ("host", f"h{3 * i}"): streams(own) for i, own in enumerate(hosts)
+    }
+
+
+def test_no_group_is_made_before_the_rate_is_known():
+    correlator = new_correlator(CorrelationPolicy(warm_up=100.0))
+    correlator.feed(failure(7, 10))
+    assert not correlator.groups()
+    correlator.feed([beginning(30, 0, 200.0), *failure(8, 10, after=200.0)])
+    assert list(open_groups(correlator)) == [("host", "h8")]
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -202,7 +223,7 @@ def test_a_later_alarm_joins_until_the_window_has_passed():
 
 
 def test_a_group_takes_no_members_for_longer_than_its_span():
-    correlator = new_correlator(CorrelationPolicy(window=60.0, span=100.0))
+    correlator = new_correlator(CorrelationPolicy(window=60.0, span=100.0, warm_up=0.0))
     correlator.feed(failure(7, 8, 10.0))
     for metric in range(8, 16):
         correlator.feed([beginning(7, metric, 20.0 * (metric - 7))])
@@ -250,7 +271,7 @@ def test_a_time_that_is_no_number_is_left_out():
 
 
 def test_sources_without_labels_make_no_group():
-    correlator = Correlator()
+    correlator = Correlator(AT_ONCE)
     names = [f"source {i}" for i in range(100)]
     correlator.set_streams(names)
     assert correlator.feed([Beginning(n, START, "info", n) for n in names]) == []
@@ -261,7 +282,7 @@ def test_memory_is_bounded_however_many_begin(monkeypatch):
     monkeypatch.setattr(correlation, "MAX_CLOSED", 5)
     monkeypatch.setattr(correlation, "MAX_RATES", 60)
     monkeypatch.setattr(correlation, "MAX_VALUES", 120)
-    correlator = Correlator()
+    correlator = Correlator(AT_ONCE)
     correlator.set_streams(ALL_NAMES)
     assert len(correlator.carriers) == HOSTS + METRICS + HOSTS // 5 + 1
     correlator.set_streams([*ALL_NAMES, *(f'x{{id="{i}"}}' for i in range(1_000))])
@@ -325,10 +346,14 @@ def test_the_labels_are_counted_again_when_series_come_or_go():
     assert ("host", "h0") not in correlator.carriers
     correlator.set_streams(ALL_NAMES)
     assert correlator.carriers == before
+    correlator.set_streams([])
+    assert not correlator.carriers
+    assert not correlator.set_streams(ALL_NAMES, 1_000) and len(correlator.streams) == 1_000
+    assert correlator.set_streams(ALL_NAMES, 1_000) and correlator.carriers == before
 
 
 def test_changes_of_incidents_become_groups():
-    joint = JointIncidents(lambda: ALL_NAMES)
+    joint = JointIncidents(lambda: ALL_NAMES, Correlator(AT_ONCE))
     assert joint.follow([]) == [] and joint.group_of("x") is None
     changes = [
         Change(FakeIncident(b.stream, b.time, b.time + 5, b.severity, b.incident), "opened", True)

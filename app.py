@@ -25,6 +25,7 @@ from detectors import DETECTORS
 from redline.api.server import listen, serve
 from redline.api.service import ServerOptions, Service, assemble_service, server_options
 from redline.detection import third_party
+from redline.engine.demo_feeder import DemoFeeder
 from redline.engine.feed import Feed, MonitoredStream
 from redline.engine.monitor import Limits, Monitor
 from redline.engine.results import ResultStore
@@ -463,7 +464,10 @@ def start_service(
 ) -> Service:
     """Return the service around the streams, the store and the file of channels."""
     make_monitor = partial(build_monitor, settings)
-    return assemble_service(make_monitor, store, options, settings.alerts or None)
+    service = assemble_service(make_monitor, store, options, settings.alerts or None)
+    if settings.demo:
+        DemoFeeder(service.monitor, settings.demo, settings.seed).start()
+    return service
 
 
 def serve_until_room(

@@ -234,6 +234,14 @@ class ServerSettings:
         doc("from one reading of such a page to the next"),
     ] = 15.0
     csv: Annotated[str | None, doc("a CSV file shown under Your data from the start")] = None
+    demo: Annotated[
+        int,
+        Interval(ge=0, le=100_000),
+        doc(
+            "how many series of simulated hosts to watch, in which machines fail together; each "
+            "counts as one of --series, 0 = none"
+        ),
+    ] = 0
 
 
 Group = TypeVar("Group", Settings, ServerSettings)

@@ -24,6 +24,7 @@ from redline.api.routes.anomalies import connect_anomalies
 from redline.api.routes.configure import connect_configure
 from redline.api.routes.data import connect_data
 from redline.api.routes.events import connect_events
+from redline.api.routes.groups import connect_groups
 from redline.api.routes.labels import connect_labels
 from redline.api.routes.maintenance import connect_maintenance
 from redline.api.routes.metrics import connect_metrics
@@ -147,6 +148,7 @@ def connect_api(server: FastAPI, service: Service) -> Service:
         connect_anomalies,
         connect_events,
         connect_alerts,
+        connect_groups,
         connect_labels,
         connect_maintenance,
         connect_submit,

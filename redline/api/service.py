@@ -30,6 +30,7 @@ from redline.engine.wording import SEVERITIES
 from redline.feedback.labels import LabelPersistence, LabelRegistry, merge_labels
 from redline.incidents.channels_file import NotificationPlan, read_channels_file
 from redline.incidents.incident import Change
+from redline.incidents.joint import JointIncidents
 from redline.incidents.notify import DeliveryRecord, Notifier, NotifierContext
 from redline.incidents.recorder import IncidentRecorder
 from redline.incidents.registry import Incidents, StoredIncidents
@@ -105,6 +106,7 @@ class Service:
     labels: LabelRegistry
     notifier: Notifier | None  # None = no channels and actions are set up
     options: ServerOptions
+    joint: JointIncidents  # incidents of many series that began together
 
     def __post_init__(self) -> None:
         self.began = time.time()
@@ -261,7 +263,10 @@ def assemble_service(
         persistence = WindowPersistence(durable.save_window, durable.drop_window)
         monitor.maintenance.restore(*durable.windows(), persistence)
     labels = _restored_labels(durable)
-    service = Service(monitor, recorder, durable, labels, notifier, options or ServerOptions())
+    joint = JointIncidents(monitor.series.names)
+    recorder.listeners.append(joint.on_changes)
+    limits = options or ServerOptions()
+    service = Service(monitor, recorder, durable, labels, notifier, limits, joint)
     monitor.forgetting_listeners.append(service.record_forgotten)
     if notifier:
         notifier.resend(incidents.undelivered())

@@ -10,7 +10,7 @@ import tomli_w
 from redline.settings import SERVER_SETTINGS, STREAM_SETTINGS, Setting
 from streams import STREAMS
 
-PAGE_SETTINGS = ("interval", "seed", "csv")  # of the page alone, `run` has no use for them
+PAGE_SETTINGS = ("interval", "seed", "csv", "demo")  # of the page alone, `run` has no use for them
 FILE_HEAD = """\
 # Run it: python -m redline run --config FILE
 

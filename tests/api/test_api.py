@@ -319,7 +319,7 @@ def test_streams_tell_features_units_and_applied_settings(wave):
     )
 
 
-@pytest.mark.parametrize("path", ["/api/streams", "/api/alerts"])
+@pytest.mark.parametrize("path", ["/api/streams", "/api/alerts", "/api/groups"])
 def test_a_page_after_what_is_gone_is_refused_instead_of_begun_again(wave, path):
     assert wave.get(path, params={"after": ""}).status_code == 200
     error = refused(wave.get(path, params={"after": "gone"}), 422, "after")
@@ -1175,7 +1175,7 @@ def test_the_openapi_lists_every_route(wave):
     paths = wave.get("/openapi.json").json()["paths"]
     wanted = (
         "/health /api/status /api/stats /api/streams /api/data/{source} /api/anomalies "
-        "/api/alerts /api/stream/anomalies /api/submit /api/configure"
+        "/api/alerts /api/groups /api/stream/anomalies /api/submit /api/configure"
     )
     assert set(wanted.split()) <= set(paths)
     shown = wave.get("/docs").text

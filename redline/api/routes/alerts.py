@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
@@ -13,7 +13,7 @@ from redline.api.problems import json_answer
 from redline.api.routes.anomalies import SeverityName
 from redline.api.service import Service
 from redline.engine.wording import visible_note
-from redline.incidents.incident import MAX_INCIDENT_NOTE, STATES, Change
+from redline.incidents.incident import MAX_INCIDENT_NOTE, STATES, Change, Incident
 from redline.incidents.registry import IncidentQuery
 
 IncidentStateName = Literal["open", "acknowledged", "snoozed", "resolved"]
@@ -46,14 +46,14 @@ def _connect_reads(router: APIRouter, service: Service) -> None:
             raise BodyError("after", wanted, after)
         query = IncidentQuery(source, tuple(state or STATES), severity, limit, after)
         page = service.incidents.find(query)
-        documents = [incident_document(service.monitor.describe, each) for each in page.incidents]
+        documents = [_document(service, each) for each in page.incidents]
         return json_answer(
             {"incidents": documents, "total": page.total, "next": page.after or None}
         )
 
     @router.get("/api/alerts/{id}", tags=["incidents"], summary="One incident with its history")
     def alert(id: str) -> Response:
-        return json_answer(incident_document(service.monitor.describe, service.incidents.get(id)))
+        return json_answer(_document(service, service.incidents.get(id)))
 
 
 def _connect_changes(router: APIRouter, service: Service) -> None:
@@ -103,9 +103,15 @@ def _connect_changes(router: APIRouter, service: Service) -> None:
         return _answer_change(service, request, change, note=note)
 
 
+def _document(service: Service, incident: Incident) -> dict[str, Any]:
+    """Return the document of an incident, with the id of its group."""
+    document = incident_document(service.monitor.describe, incident)
+    return document | {"group": service.joint.group_of(incident.id)}
+
+
 def _answer_change(service: Service, request: Request, change: Change, **detail: str) -> Response:
     """Publish and audit a person's change of an incident, and answer with the incident."""
     service.publish([change])
     incident = change.incident
     service.audit(request.state.who, change.what, incident.stream, incident=incident.id, **detail)
-    return json_answer(incident_document(service.monitor.describe, change.incident))
+    return json_answer(_document(service, change.incident))

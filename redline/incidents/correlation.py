@@ -156,11 +156,14 @@ class Correlator:
         """Take beginnings in any order; return the groups that are new or have changed.
 
         Args:
-            beginnings: one that is older than the window is only counted.
+            beginnings: one that is older than the window is only counted; one of a stream that is
+                not among `set_streams` does not count.
             now: wall seconds; a beginning far beyond is of a wrong clock and is left out.
         """
         changed: dict[str, IncidentGroup] = {}
         for beginning in sorted(beginnings, key=lambda b: (b.time, b.stream)):
+            if beginning.stream not in self.streams:  # such as a simulated one, with another clock
+                continue
             if not beginning.time <= now + self.policy.span:
                 self.skipped += 1
                 continue

@@ -255,6 +255,14 @@ def test_beginnings_older_than_the_window_are_counted_and_never_grouped():
     assert correlator.rates.total == 10
 
 
+def test_streams_that_are_no_series_do_not_count():
+    correlator = new_correlator()
+    correlator.feed([Beginning("wave", START + 1e6, "info", "1"), *failure(7, 10)])
+    correlator.feed([Beginning("wave", START - 1e6, "info", "2")])
+    assert len(correlator.groups()) == 1 and not correlator.rates.total
+    assert correlator.newest < START + 100
+
+
 def test_a_clock_that_is_far_ahead_does_not_age_the_others():
     correlator = new_correlator()
     correlator.feed([beginning(30, 0, 1e9)], now=START)

@@ -38,7 +38,7 @@ from redline.page.callbacks.browser import connect_browser
 from redline.page.callbacks.feedback import connect_feedback
 from redline.page.callbacks.navigation import connect_navigation
 from redline.page.callbacks.panels import connect_panels
-from redline.page.callbacks.streams import connect_streams
+from redline.page.callbacks.streams import connect_streams_list
 from redline.page.callbacks.tuning import connect_tuning, find_settings_box
 from redline.page.callbacks.wall import connect_wall
 from redline.page.dash_app import create_dash, register_routes
@@ -200,7 +200,7 @@ def build_app(
     connect_navigation(app, service)
     connect_panels(app, service)
     connect_wall(app, service)
-    connect_streams(app, service)
+    connect_streams_list(app, service)
     connect_feedback(app, service)
     connect_upload(app, service)
     connect_tuning(app, service, find_settings)

@@ -16,7 +16,7 @@ from redline.engine.fleet.ranking import (
     LINE_STEPS,
     ORDERS,
     PAGE_ROWS,
-    UNUSUAL,
+    UNUSUAL_FIRST,
     OtherStreams,
     Ranked,
     RankedColumns,
@@ -189,7 +189,7 @@ def line_parts(newest: float, unit: str, value: np.ndarray, anomaly: np.ndarray)
 
 def page_words(page: RankedPage, wanted: RankingQuery) -> dict[str, Any]:
     """Return what is said around the rows of a page, and the order that they are in."""
-    by = wanted.by if wanted.by in ORDERS else UNUSUAL
+    by = wanted.by if wanted.by in ORDERS else UNUSUAL_FIRST
     last = page.first + len(page.rows)
     of = f"{page.found:,}" if page.found == page.total else f"{page.found:,} of {page.total:,}"
     said = f"{page.first + 1:,} to {last:,} of {of}" if page.rows else "No stream is like this."
@@ -209,7 +209,7 @@ def wanted_rows(part: str | None, order: Mapping[str, Any] | None) -> RankingQue
     part = part or ""
     chosen = dict(order or {})
     page = chosen.get("page", 0) if chosen.get("part", "") == part else 0
-    by = chosen.get("by", UNUSUAL)
+    by = chosen.get("by", UNUSUAL_FIRST)
     return RankingQuery(part, by, chosen.get("descending"), page, PAGE_ROWS)
 
 
@@ -223,7 +223,7 @@ def streams_area() -> html.Div:
         autoComplete="off",
     )
     unusual = html.Button(
-        "Most unusual first", id="streams-unusual", **data_attribute("sort", UNUSUAL)
+        "Most unusual first", id="streams-unusual", **data_attribute("sort", UNUSUAL_FIRST)
     )
     controls = [field, unusual, html.Span(id="streams-said", role="status", className="soft")]
     heads = [

@@ -24,9 +24,16 @@ from redline.sources.series import SeriesKey, parse_series
 
 PAGE_ROWS = 100
 LINE_STEPS = 60  # newest steps of the line of a row
-UNUSUAL = "unusual"
+UNUSUAL_FIRST = "unusual"  # the default order
 # the orders, and whether the largest comes first where nothing else is said
-ORDERS = {UNUSUAL: True, "name": False, "value": True, "score": True, "worst": True, "seen": True}
+ORDERS = {
+    UNUSUAL_FIRST: True,
+    "name": False,
+    "value": True,
+    "score": True,
+    "worst": True,
+    "seen": True,
+}
 # above any score / threshold, so that a whole group comes before the next one
 _ANOMALOUS = 1e3
 _FIRST = 1e6
@@ -86,7 +93,7 @@ class RankingQuery(NamedTuple):
     """Which streams are wanted, in which order, and which part of them."""
 
     part: str = ""  # of the name, in any case; or a selector such as up{job="web"}
-    by: str = UNUSUAL  # one of ORDERS
+    by: str = UNUSUAL_FIRST  # one of ORDERS
     descending: bool | None = None  # None = as ORDERS says
     page: int = 0  # from 0; beyond the last one, the last one
     rows: int = PAGE_ROWS  # of a page
@@ -336,8 +343,8 @@ class SeriesRanking:
         others: Sequence[str],
     ) -> Array:
         """Return the places of streams in the order that is wanted, (n,)."""
-        by = wanted.by if wanted.by in ORDERS else UNUSUAL
-        if by == UNUSUAL:
+        by = wanted.by if wanted.by in ORDERS else UNUSUAL_FIRST
+        if by == UNUSUAL_FIRST:
             key = unusual_key(columns, np.isin(columns.number, self._numbers(first, others)))
         elif by == "name":
             key = self._name_places(columns.number, others)

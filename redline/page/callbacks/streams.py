@@ -13,7 +13,7 @@ from redline.page.streams_list import StreamsList, wanted_rows
 from redline.sources.pushed import ALL_STREAMS
 
 
-def connect_streams(app: dash.Dash, service: Service) -> None:
+def connect_streams_list(app: dash.Dash, service: Service) -> None:
     """Connect the list, which is sent only to who looks at it."""
     streams = StreamsList(service)
 

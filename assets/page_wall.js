@@ -116,7 +116,7 @@
     $("wall-counts").replaceChildren(...counts);
     fillWall($("wall-tiles"), wall.tiles, (tile) => `tile ${tile.severity}${tile.open ? " alarmed" : ""}`, tileParts);
     fillWall($("wall-calm"), wall.calm, () => "calm-row", calmParts);
-    $("wall-tiles").dataset.more = wall.more ? `and ${wall.more.toLocaleString("en")} more` : "";
+    $("wall-tiles").dataset.more = wall.more ? `and ${wall.more.toLocaleString("en")} more, under Streams` : "";
     $("wall-shown").textContent = `${wall.calm.length} of ${wall.counts.calm.toLocaleString("en")} shown`;
     return noUpdate();
   }

@@ -23,7 +23,6 @@ from typing import NamedTuple
 import cramjam
 import numpy as np
 
-from bench.fleet import resident_bytes
 from redline.api.payload import parse_document, to_json
 from redline.api.point_bodies import parse_points, parse_wide
 from redline.engine.monitor import Monitor
@@ -114,7 +113,6 @@ def measure(way: WayIn, series: int) -> None:
     """Print the points a second of one way in."""
     with tempfile.TemporaryDirectory() as folder:
         monitor = open_monitor(Path(folder) / "redline.db")
-        before = resident_bytes()
         seconds = []
         for step, body in enumerate(bodies(way, series, WARM_UP + ROUNDS)):
             began = time.perf_counter()
@@ -122,10 +120,9 @@ def measure(way: WayIn, series: int) -> None:
             if step >= WARM_UP:
                 seconds.append(time.perf_counter() - began)
         pace = series / float(np.median(seconds))
-        memory = (resident_bytes() - before) / series / 1000
         verdict = "met" if pace >= way.goal else "missed"
         print(
-            f"| {way.name} | {series:,} | {pace:,.0f} | {way.goal:,} | {verdict} | {memory:.1f} |",
+            f"| {way.name} | {series:,} | {pace:,.0f} | {way.goal:,} | {verdict} |",
             flush=True,
         )
         monitor.series.store.store.close()  # type: ignore[union-attr]
@@ -171,8 +168,8 @@ def main() -> None:
     if chosen.push:
         push(chosen.push, chosen.series[0])
         return
-    print("| way in | series | points/s, committed | goal | | kB a series |")
-    print("|---|---|---|---|---|---|")
+    print("| way in | series | points/s, committed | goal | |")
+    print("|---|---|---|---|---|")
     for series in chosen.series:
         for way in WAYS_IN:
             measure(way, series)

@@ -20,6 +20,7 @@ from redline.api.service import Service
 from redline.engine.feed import Feed, is_finished
 from redline.engine.monitor import Monitor
 from redline.engine.track import Track
+from redline.engine.wording import SEVERITIES
 from redline.evaluation import metrics
 from redline.incidents.incident import Incident
 from redline.page.view import (
@@ -422,11 +423,15 @@ def overview_cards(monitor: Monitor) -> dict[str, str]:
 
 
 def incident_popups(monitor: Monitor, found: Iterable[Incident]) -> list[dict[str, Any]]:
-    """Return a pop-up for each incident, with its stream and the step that a click on it shows."""
+    """Return a pop-up for each incident, with its stream and the step that a click on it shows.
+
+    Of a series, of which there may be thousands, only for one that is more than an info.
+    """
     popups = []
     for incident in found:
         feed = monitor.feeds.get(incident.stream)
-        if feed is None and not monitor.knows(incident.stream):
+        series = feed is None and monitor.knows(incident.stream)
+        if feed is None and (not series or incident.severity == SEVERITIES[0]):
             continue
         title = feed.stream.title if feed else incident.stream
         mark = simulated_mark(feed) if feed else ""

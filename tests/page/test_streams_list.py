@@ -17,6 +17,7 @@ from redline.incidents.incident import OPEN
 from redline.incidents.registry import IncidentQuery
 from redline.page import layout, streams_list
 from redline.page.link import settings_from_link
+from redline.page.query import incident_popups
 from redline.page.streams_list import StreamsList, wanted_rows
 from redline.page.wall import wall_document
 from redline.settings import Settings
@@ -218,3 +219,14 @@ def test_a_worse_stream_comes_before_a_series_in_the_sentence(service: Service) 
     found = wall_document(service)
     assert found["headline"]["stream"] == "wave"
     assert found["counts"]["calm"] <= 40 and found["more"] >= 1
+
+
+def test_an_info_of_a_series_does_not_pop_up_but_a_warning_does(service: Service) -> None:
+    with_fault(service)
+    (found,) = service.incidents.find(IncidentQuery(limit=10)).incidents
+    assert [each["stream"] for each in incident_popups(service.monitor, [found])] == [SERIES[17]]
+    slight = found._replace(severity="info")
+    assert incident_popups(service.monitor, [slight]) == []
+    assert incident_popups(service.monitor, [found._replace(stream="unknown")]) == []
+    of_wave = slight._replace(stream="wave")
+    assert [each["kind"] for each in incident_popups(service.monitor, [of_wave])] == ["info"]

@@ -17,7 +17,7 @@ from redline.access.refusal_log import RefusalLog
 from redline.api import payload
 from redline.api.payload import BodyError
 from redline.api.problems import Problem, field_error
-from redline.api.service import Service
+from redline.api.service import MAX_STREAM_NAME, Service
 from redline.engine.fleet.ranking import ORDERS
 from redline.engine.monitor import SPEEDS
 from redline.engine.wording import SEVERITIES
@@ -29,7 +29,6 @@ from redline.page.lanes import MAX_LANES
 from redline.page.layout import FAULT_SIZES, MIN_SPAN, PANEL_NAMES, VIEW_SPANS
 from redline.settings import SETTINGS_BY_NAME, Settings
 from redline.sources.csv_cells import MAX_COLUMNS, MAX_LINE_LENGTH
-from redline.sources.pushed import MAX_NAME_LENGTH
 from redline.sources.timestamps import TIMESTAMP_FORMATS
 
 DASH_PATHS = "/_dash-"  # what begins like this and is posted is a callback
@@ -70,7 +69,7 @@ def axis_date(text: str) -> str:
 Whole = Annotated[int, Interval(ge=-MAX_WHOLE, le=MAX_WHOLE)]
 Count = Annotated[int, Interval(ge=0, le=MAX_WHOLE)]
 Number = Annotated[float, Interval(ge=-1e300, le=1e300)]
-Name = Annotated[str, Len(0, MAX_NAME_LENGTH)]
+Name = Annotated[str, Len(0, MAX_STREAM_NAME)]
 ColumnName = Annotated[str, Len(0, MAX_LINE_LENGTH)]
 AxisNumber = Annotated[float, Interval(ge=-MAX_AXIS_MS, le=MAX_AXIS_MS)]
 AxisValue = AxisNumber | Annotated[str, AfterValidator(axis_date)]
@@ -218,21 +217,21 @@ VALUE_RULES = {
     "url.search": value_rule(
         Annotated[str, Len(0, MAX_LINK_LENGTH)] | None, f"at most {MAX_LINK_LENGTH:,} characters"
     ),
-    "domain.value": value_rule(Name, f"a name of at most {MAX_NAME_LENGTH} characters"),
-    "shown.data": value_rule(Name | None, f"a name of at most {MAX_NAME_LENGTH} characters"),
+    "domain.value": value_rule(Name, f"a name of at most {MAX_STREAM_NAME} characters"),
+    "shown.data": value_rule(Name | None, f"a name of at most {MAX_STREAM_NAME} characters"),
     **{
         f"{name}.data": value_rule(
             Annotated[list[Name], Len(0, MAX_TABS)] | None, f"at most {MAX_TABS:,} names of tabs"
         )
         for name in ("names", "opened")
     },
-    "search.value": value_rule(Name | None, f"at most {MAX_NAME_LENGTH} characters"),
+    "search.value": value_rule(Name | None, f"at most {MAX_STREAM_NAME} characters"),
     "incident-scope.value": choice_rule(SCOPES),
     "incident-severity.value": choice_rule(SEVERITIES),
     "incident-state.value": choice_rule(STATE_FILTERS),
-    "streams-part.value": value_rule(Name | None, f"at most {MAX_NAME_LENGTH} characters"),
+    "streams-part.value": value_rule(Name | None, f"at most {MAX_STREAM_NAME} characters"),
     "streams-order.data": value_rule(_StreamsOrder | None, "an order and a page, or null"),
-    "incident-stream.value": value_rule(Name | None, f"at most {MAX_NAME_LENGTH} characters"),
+    "incident-stream.value": value_rule(Name | None, f"at most {MAX_STREAM_NAME} characters"),
     "heard.data": value_rule(Count | None, "the number of an incident, or null"),
     "picked.data": value_rule(_Picked | None, "a stream and a range of time, or null"),
     "speed.value": value_rule(

@@ -415,7 +415,7 @@ def overview_cards(monitor: Monitor) -> dict[str, str]:
     totals = monitor.totals
     rate = 100 * totals.anomalies / totals.points if totals.points else 0.0
     return {
-        "status": f"watching {totals.streams} streams",
+        "status": f"watching {totals.streams:,} streams",
         "points": f"{totals.points:,}",
         "anomalies": f"{totals.anomalies:,}",
         "rate": f"{rate:.2g} %",

@@ -230,3 +230,10 @@ def test_an_info_of_a_series_does_not_pop_up_but_a_warning_does(service: Service
     assert incident_popups(service.monitor, [found._replace(stream="unknown")]) == []
     of_wave = slight._replace(stream="wave")
     assert [each["kind"] for each in incident_popups(service.monitor, [of_wave])] == ["info"]
+
+
+def test_a_series_with_the_longest_name_is_opened(service: Service, browser: Browser) -> None:
+    name = f'load{{host="{"x" * 1_900}"}}'
+    send(service, [name], calm_values([name]))
+    browser.press("domain.value", "shown.data", domain=name)
+    assert browser.held["shown"]["data"] == name

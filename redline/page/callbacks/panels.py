@@ -88,7 +88,7 @@ def _connect_search(app: dash.Dash, service: Service) -> None:
     )
     async def search(text: str | None) -> list[Any]:
         """Return the streams with that text in their name."""
-        return found_streams(service.monitor, text or "")
+        return await asyncio.to_thread(found_streams, service.monitor, text or "")
 
 
 def _connect_lower_panels(app: dash.Dash, service: Service) -> None:

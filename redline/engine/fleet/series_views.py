@@ -76,6 +76,8 @@ class SeriesFeed(Feed):
             track.append(rows)
             self.stream.period = median_interval(past.time, self.stream.period)
         with self.lock:
+            asked = (each.requested_at for each in self.tracks.values())
+            track.requested_at = max(asked, default=0.0)  # else it would be closed as idle
             self.tape = tape
             self.tracks = {self.applied.key: track}
             self.finalized = self.committed = self.points = tape.end

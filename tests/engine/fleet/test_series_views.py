@@ -143,6 +143,14 @@ def test_a_view_is_filled_from_the_store_after_a_restart(service: Service) -> No
     np.testing.assert_array_equal(service.scores(feed)[1_600:], service.alone()[1_600:])
 
 
+def test_a_view_that_was_just_filled_is_not_idle(service: Service) -> None:
+    service.now = 10 * IDLE_SECONDS
+    service.send(200)
+    feed = service.looked_at()
+    service.monitor.evict_idle_tracks(service.now)
+    assert service.monitor.feed(NAMES[0]) is feed and feed.end == 200
+
+
 def test_what_is_not_looked_at_any_more_is_closed_and_opened_anew(service: Service) -> None:
     service.send(200)
     feed = service.looked_at()

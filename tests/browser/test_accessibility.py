@@ -36,6 +36,11 @@ RUN_AXE = (
     ".then(({violations}) => violations.map(({id, impact, nodes}) => "
     "({id, impact, nodes: nodes.map(({html}) => ({html}))})))"
 )
+# the page names a dropdown in a moment after Dash has drawn it
+NAMED = (
+    "[...document.querySelectorAll('.dash-dropdown-focus-target')]"
+    ".every((target) => target.tabIndex < 0 || !target.offsetParent)"
+)
 # one source more than there are tabs for
 PUMPS = [
     json.dumps({"source": f"pump {i:02d}", "time": START + 60 * step, "value": step % 2})
@@ -52,6 +57,7 @@ def serious_faults(visitor: Visitor, rules: Sequence[str] = ()) -> list[str]:
     """Return what axe-core finds by some rules, none named = by all: the rule, and where."""
     if not visitor.see("Boolean(window.axe)"):
         visitor.see(Axe().axe_script)
+    visitor.until(NAMED)
     only = f"runOnly: {json.dumps(rules)}, " if rules else ""
     return [
         f"{fault['id']}: {'; '.join(node['html'][:160] for node in fault['nodes'][:4])}"

@@ -422,8 +422,13 @@ def new_store(settings: ServerSettings) -> SqliteStore:
     return SqliteStore(settings.db, Retention.from_settings(settings))
 
 
-def open_store(settings: ServerSettings) -> SqliteStore | UnavailableStore:
-    """Return the store; where it cannot be opened, one that accepts nothing and says why."""
+def open_store(settings: ServerSettings) -> SqliteStore | UnavailableStore | None:
+    """Return the store; where it cannot be opened, one that accepts nothing and says why.
+
+    None = nothing is to be stored.
+    """
+    if not settings.db:
+        return None
     try:
         return new_store(settings)
     except StoreError as error:
@@ -460,7 +465,7 @@ def parse_arguments(words: list[str] | None = None) -> tuple[ServerSettings, boo
 
 
 def start_service(
-    settings: ServerSettings, options: ServerOptions, store: SqliteStore | UnavailableStore
+    settings: ServerSettings, options: ServerOptions, store: ResultStore | None
 ) -> Service:
     """Return the service around the streams, the store and the file of channels."""
     make_monitor = partial(build_monitor, settings)

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from redline.api.payload import BodyError
+from redline.engine.monitor import Monitor, SeriesReceipts
 from redline.sources.directory import SeriesDirectory
-from redline.sources.pushed import SubmissionRefused
+from redline.sources.pushed import QueueFull, SubmissionRefused
 from redline.sources.rates import CounterRates, MetricTypes
 from redline.sources.samples import (
     LARGEST_SAMPLE,
@@ -85,6 +86,23 @@ class Doors:
         """Take counters back, so that the same samples can be sent again."""
         with self.lock:
             before.restore(self.rates)
+
+    def submit(
+        self, monitor: Monitor, batch: SampleBatch, client: str, rates: bool
+    ) -> SeriesReceipts:
+        """Queue the samples of a batch, counted for a client; `rates` = counters become rates.
+
+        What a full queue refuses can be sent again: the counters are as they were before.
+        """
+        self.count_left_out(batch)
+        if not rates:
+            return monitor.submit_series(batch.series, batch.time, batch.value, client)
+        with self.turn:  # two batches of the same counters must not cross
+            points, before = self.to_rates(batch)
+            found = monitor.submit_series(points.series, points.time, points.value, client)
+            if any(isinstance(error, QueueFull) for _, error in found.refused):
+                self.put_back(before)
+        return found
 
     def report(self) -> dict[str, Any]:
         """Return how many series came in, and what was left out, by reason."""

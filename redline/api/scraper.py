@@ -20,7 +20,7 @@ from redline.api.doors import Doors
 from redline.engine.monitor import Monitor
 from redline.engine.results import log
 from redline.sources.exposition import MAX_PAGE, read_exposition
-from redline.sources.pushed import QueueFull, SubmissionRefused
+from redline.sources.pushed import SubmissionRefused
 from redline.sources.samples import SampleBatch, make_batch
 from redline.sources.series import SeriesKey, format_series
 
@@ -165,11 +165,6 @@ class Scraper:
 
     def _take(self, batch: SampleBatch) -> None:
         """Queue the samples of a batch, counters as rates."""
-        self.doors.count_left_out(batch)
-        with self.doors.turn:
-            rates, before = self.doors.to_rates(batch)
-            found = self.monitor.submit_series(rates.series, rates.time, rates.value, CREATOR)
-            if any(isinstance(error, QueueFull) for _, error in found.refused):
-                self.doors.put_back(before)
+        found = self.doors.submit(self.monitor, batch, CREATOR, rates=True)
         for _, refusal in found.refused:
             raise refusal

@@ -27,13 +27,7 @@ from redline.engine.fleet.ranking import (
 from redline.incidents.incident import Incident
 from redline.page.panels import aria_attribute, data_attribute
 from redline.page.query import cached_answer, last_arrival, worst_feature
-from redline.page.wall import (
-    CALM_POINTS,
-    live_incidents,
-    quantity_parts,
-    scaled_levels,
-    thinned_steps,
-)
+from redline.page.wall import line_parts, live_incidents
 from redline.sources.series import parse_series
 
 # heading -> the order that a click on it gives, "" = it is only a heading
@@ -106,7 +100,7 @@ class StreamsList:
             "title": key.name,
             "labels": ", ".join(f"{label}={text}" for label, text in key.labels),
             **shared_parts(row, incident, now),
-            **line_parts(row.value, "", value, anomaly),
+            **line_parts(row.value, "", value, anomaly, anomaly.astype(float)),
         }
 
 
@@ -147,12 +141,13 @@ def feed_row(
 ) -> dict[str, Any]:
     """Return the row of a stream that is no series."""
     stream = feed.stream
+    unit = stream.units[steps.feature]
     anomaly = steps.score > row.threshold
     return {
         "title": stream.title,
         "labels": stream.names[steps.feature] if len(stream.names) > 1 else "",
         **shared_parts(row, incident, now),
-        **line_parts(row.value, stream.units[steps.feature], steps.value, anomaly),
+        **line_parts(row.value, unit, steps.value, anomaly, anomaly.astype(float)),
     }
 
 
@@ -173,18 +168,6 @@ def shared_parts(row: Ranked, incident: Incident | None, now: float) -> dict[str
 def score_text(score: float) -> str:
     """Return a score as text; a dash where the detector has no opinion."""
     return wording.format_score(score) if score == score else "–"
-
-
-def line_parts(newest: float, unit: str, value: np.ndarray, anomaly: np.ndarray) -> dict[str, Any]:
-    """Return the newest value as text, and the small line of the last ones, both (n,)."""
-    kept = thinned_steps(np.where(anomaly, np.inf, 0.0), CALM_POINTS)
-    shown = value[kept]
-    known = shown[np.isfinite(shown)]
-    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 0.0)
-    number, shown_unit = quantity_parts(newest, unit, (high - low) / 16)
-    hot = np.flatnonzero(anomaly[kept]).tolist()
-    line = {"y": scaled_levels(shown, low, high) if len(known) else [], "hot": hot}
-    return {"value": number, "unit": shown_unit, "line": line}
 
 
 def page_words(page: RankedPage, wanted: RankingQuery) -> dict[str, Any]:

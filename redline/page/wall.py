@@ -255,20 +255,29 @@ def calm_document(state: WallState) -> dict[str, Any]:
     feature = worst_feature(parts, score > threshold)
     red = red_features(parts, score > threshold, threshold)[:, feature]
     x = rows[:, feature]
-    kept = thinned_steps(np.where(red, np.inf, parts[:, feature]), CALM_POINTS)
-    value = x[kept]
-    known = value[np.isfinite(value)]
-    low = float(known.min()) if len(known) else 0.0
-    high = float(known.max()) if len(known) else 0.0
-    hot = np.flatnonzero(red[kept]).tolist()
-    number, unit = quantity_parts(float(x[-1]), stream.units[feature], (high - low) / 16)
+    weight = np.where(red, np.inf, parts[:, feature])
     return {
         "stream": feed.name,
         "title": tile_title(feed, feature),
-        "value": number,
-        "unit": unit,
-        "line": {"y": scaled_levels(value, low, high) if len(known) else [], "hot": hot},
+        **line_parts(float(x[-1]), stream.units[feature], x, red, weight),
     }
+
+
+def line_parts(
+    newest: float, unit: str, value: np.ndarray, red: np.ndarray, weight: np.ndarray
+) -> dict[str, Any]:
+    """Return the newest value as text, and the small line of the last ones, all (n,).
+
+    red: which of them are anomalous; weight: which of them are kept where there are many.
+    """
+    kept = thinned_steps(weight, CALM_POINTS)
+    shown = value[kept]
+    known = shown[np.isfinite(shown)]
+    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 0.0)
+    number, shown_unit = quantity_parts(newest, unit, (high - low) / 16)
+    hot = np.flatnonzero(red[kept]).tolist()
+    line = {"y": scaled_levels(shown, low, high) if len(known) else [], "hot": hot}
+    return {"value": number, "unit": shown_unit, "line": line}
 
 
 def quantity_parts(value: float, unit: str, spread: float) -> tuple[str, str]:

@@ -72,8 +72,6 @@ class SeriesDirectory:
         self.symbol_ids = itertools.count(1 << 40)
         self.dormant: set[int] = set()  # numbers that do not count until their series comes again
         self._doors: dict[str, Door] = {}
-        self._retired: list[int] = []
-        self._free: list[int] = []
 
     @classmethod
     def from_settings(cls, settings: ServerSettings) -> SeriesDirectory:
@@ -121,12 +119,8 @@ class SeriesDirectory:
                 return found
             self.text_bytes += size
             self.counts["added"] += 1
-            if self._free:
-                number = self._free.pop()
-                self.texts[number] = text
-            else:
-                number = len(self.texts)
-                self.texts.append(text)
+            number = len(self.texts)
+            self.texts.append(text)
             self.numbers[text] = number
             return number
 
@@ -174,7 +168,7 @@ class SeriesDirectory:
     def remove(self, numbers: Iterable[int]) -> None:
         """Remove series; a removed one that comes again is a new one.
 
-        Their numbers are not given away before `reuse_numbers`.
+        Their numbers are never given away again: what is stored under them is of the old ones.
         """
         with self.lock:
             removed = {number for number in numbers if self.texts[number] is not None}
@@ -184,7 +178,6 @@ class SeriesDirectory:
                 del self.numbers[text]
                 self.dormant.discard(number)
                 self.text_bytes -= len(text.encode(errors="replace")) + TEXT_OVERHEAD
-            self._retired += removed
             self.counts["removed"] += len(removed)
             self._forget_raw(removed | {NO_ROOM})  # there is room now
 
@@ -204,12 +197,3 @@ class SeriesDirectory:
             resting = {number for number in numbers if self.texts[number] is not None}
             self.dormant |= resting
             self._forget_raw(resting | {NO_ROOM})  # there is room now
-
-    def reuse_numbers(self) -> None:
-        """Give the numbers of removed series away again.
-
-        Call it when no batch that was read before `remove` is waiting any more: it may hold them.
-        """
-        with self.lock:
-            self._free += self._retired
-            self._retired = []

@@ -222,6 +222,31 @@ class QueueBudget:
             self.waiting -= points
 
 
+class OldAllowance:
+    """How many points that are not newer than the newest may still be sent: each is looked up.
+
+    OLD_A_MINUTE of them in a minute; the caller holds a lock.
+    """
+
+    def __init__(self) -> None:
+        self.left = float(OLD_A_MINUTE)
+        self.moment = clocks.monotonic()  # seconds, of the last look
+
+    def refuse_beyond(self, old: int, of: str = "") -> None:
+        """Raise QueueFull for more old points than are left; `of` says of what, in its text."""
+        now = clocks.monotonic()
+        refilled = self.left + (now - self.moment) * OLD_A_MINUTE / 60
+        self.left = min(float(OLD_A_MINUTE), refilled)
+        self.moment = now
+        if old > self.left:
+            wanted = f"at most {OLD_A_MINUTE:,} late or repeated points{of} in a minute"
+            raise QueueFull("points", wanted, f"{old:,} more; send again later")
+
+    def spend(self, old: int) -> None:
+        """Count old points that were taken."""
+        self.left -= old
+
+
 class PushedStream(Stream):
     """A source that programs push points into; its features are those of its first submission."""
 
@@ -266,8 +291,7 @@ class PushedStream(Stream):
         self.empty = Chunk(np.empty(0), np.empty((0, len(self.names))), None)
         self.sorted_rest = self.empty  # fresh points that are not taken yet
         self.late: list[Chunk] = []  # late points that are not taken yet
-        # old points that may still be sent, at a moment in monotonic seconds
-        self.old_allowance = (float(OLD_A_MINUTE), clocks.monotonic())
+        self.old_allowance = OldAllowance()
         self.late_times: set[float] = set()  # of late points that may not be stored yet
         self.unresolved: deque[UnresolvedReceipt] = deque()  # by increasing end
 
@@ -315,7 +339,11 @@ class PushedStream(Stream):
         points = len(time)
         old = int(np.count_nonzero(time <= self.newest_time))
         with self.lock:
-            self._refuse_many_old(old, points)
+            try:
+                self.old_allowance.refuse_beyond(old, f" of {self.title}")
+            except QueueFull:
+                self.notes["refused"] += points
+                raise
             if self.waiting + points > SOURCE_QUEUE_POINTS or not self.budget.reserve(points):
                 self.notes["refused"] += points
                 came = (
@@ -325,19 +353,8 @@ class PushedStream(Stream):
                 raise QueueFull("points", f"room for {points:,} in the queue of {self.title}", came)
             self.queue.append(Submission(time, x, receipt))
             self.waiting += points
-            self.old_allowance = (self.old_allowance[0] - old, self.old_allowance[1])
+            self.old_allowance.spend(old)
         return receipt
-
-    def _refuse_many_old(self, old: int, points: int) -> None:
-        """Refuse a submission with too many old points for the last minute; QueueFull says so."""
-        left, then = self.old_allowance
-        now = clocks.monotonic()
-        left = min(float(OLD_A_MINUTE), left + (now - then) * OLD_A_MINUTE / 60)
-        self.old_allowance = (left, now)
-        if old > left:
-            self.notes["refused"] += points
-            wanted = f"at most {OLD_A_MINUTE:,} late or repeated points of {self.title} in a minute"
-            raise QueueFull("points", wanted, f"{old:,} more; send again later")
 
     # --- for the monitor's thread
 

@@ -36,7 +36,6 @@ from redline.storage.series_segments import (
 from redline.storage.series_writing import (
     insert_parts,
     insert_segment,
-    join_steps,
     part_row,
     sort_steps,
 )
@@ -293,7 +292,7 @@ def merge_sorted(sources: Sequence[Iterator[SeriesSteps]]) -> Iterator[SeriesSte
                 if end < len(steps.series)
                 else next(sources[place], None)
             )
-        yield sort_steps(join_steps(emitted))
+        yield sort_steps(SeriesSteps.join(emitted))
 
 
 def _count_up_to(steps: SeriesSteps, edge: tuple[int, float]) -> int:
@@ -311,11 +310,11 @@ def cut_parts(pieces: Iterable[SeriesSteps], known: Array) -> Iterator[SeriesSte
         held.append(kept)
         size += len(kept.series)
         if size >= PACKED_PART:
-            steps = join_steps(held)
+            steps = SeriesSteps.join(held)
             whole = size - size % PACKED_PART
             for at in range(0, whole, PACKED_PART):
                 yield steps.pick(slice(at, at + PACKED_PART))
             held = [steps.pick(slice(whole, None))]
             size -= whole
     if size:
-        yield join_steps(held)
+        yield SeriesSteps.join(held)

@@ -16,7 +16,7 @@ from redline.storage.encoding import settings_from_json, unpack_state
 from redline.storage.errors import StoreDamaged
 from redline.storage.schema import fleet_states_table, parts_table, segments_table, series_table
 from redline.storage.series_codec import decode_keys, decode_part, run_starts
-from redline.storage.series_writing import QUERY_KEYS, join_steps
+from redline.storage.series_writing import QUERY_KEYS
 
 _cached_settings = lru_cache(maxsize=1_000)(settings_from_json)
 _T = TypeVar("_T")
@@ -122,7 +122,7 @@ def read_series_steps(
         found.append((part.commit, part.id, _own_steps(load_part(c, part.id), number, start, end)))
     if not found:
         return SeriesSteps.empty()
-    steps = join_steps([own for _, _, own in sorted(found, key=lambda each: each[:2])])
+    steps = SeriesSteps.join([own for _, _, own in sorted(found, key=lambda each: each[:2])])
     steps = steps.pick(np.argsort(steps.time, kind="stable"))
     return steps.pick(slice(-limit, None) if since is None else slice(limit))
 

@@ -79,7 +79,7 @@ class SeriesWriter:
             return
         self.commit += 1
         now = time.time()
-        steps = sort_steps(join_steps(new))
+        steps = sort_steps(SeriesSteps.join(new))
         segment = {
             "level": 0,
             "visible": True,
@@ -95,13 +95,6 @@ class SeriesWriter:
             steps.pick(slice(at, at + PLAIN_PART)) for at in range(0, len(steps.series), PLAIN_PART)
         )
         insert_parts(c, [part_row(id, part, encode_plain(part)) for part in parts])
-
-
-def join_steps(several: Sequence[SeriesSteps]) -> SeriesSteps:
-    """Return steps one after the other."""
-    if len(several) == 1:
-        return several[0]
-    return SeriesSteps(*(np.concatenate(columns) for columns in zip(*several)))
 
 
 def sort_steps(steps: SeriesSteps) -> SeriesSteps:

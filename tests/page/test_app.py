@@ -692,3 +692,13 @@ def test_a_second_worker_is_refused(monkeypatch):
     monkeypatch.setenv("WEB_CONCURRENCY", "2")
     with pytest.raises(RuntimeError, match="wanted one worker"):
         require_one_process()
+
+
+def test_without_a_file_nothing_is_stored_and_points_are_taken() -> None:
+    settings = ServerSettings(db="")
+    store = app.open_store(settings)
+    assert store is None
+    service = app.start_service(settings, ServerOptions(), store)
+    receipt = service.monitor.submit("oven", np.arange(3.0), np.ones(3))
+    service.monitor.process_pushed()
+    assert receipt.result(0).accepted == 3

@@ -112,7 +112,7 @@ def test_forms_of_one_series_have_one_number():
         directory.key(-1)
 
 
-def test_numbers_are_given_again_only_after_it_is_said():
+def test_a_number_is_never_given_again():
     directory = SeriesDirectory(max_series=2)
     door = directory.door("door")
     keys = [SeriesKey(name, ()) for name in "abcd"]
@@ -123,9 +123,8 @@ def test_numbers_are_given_again_only_after_it_is_said():
     directory.remove([2])
     assert directory.assign(door, "c", keys[2]) == 3
     directory.remove([3])
-    directory.reuse_numbers()
-    assert directory.assign(door, "a", keys[0]) in (0, 2, 3)
-    assert len(directory.texts) == 4
+    assert directory.assign(door, "a", keys[0]) == 4
+    assert directory.texts == [None, "b", None, None, "a"]
     assert directory.counts == {"added": 5, "refused": 2, "removed": 3}
 
 

@@ -106,7 +106,7 @@ def merge_all(store: SqliteStore) -> int:
 
 def of_series(steps: Sequence[SeriesSteps], number: int) -> SeriesSteps:
     """Return what a store should answer of one series: by time, scores rounded."""
-    own = series_writing.join_steps([each.pick(each.series == number) for each in steps])
+    own = SeriesSteps.join([each.pick(each.series == number) for each in steps])
     own = own.pick(np.argsort(own.time, kind="stable"))
     return own._replace(score=scores_from_codes(score_codes(own.score)))
 
@@ -123,7 +123,7 @@ def assert_holds(store: SqliteStore, steps: Sequence[SeriesSteps]) -> None:
         assert_same(found, of_series(steps, number))
     pieces = list(store.steps_after(0))
     assert sum(len(piece.series) for piece in pieces) == sum(len(each.series) for each in steps)
-    whole = series_writing.join_steps(pieces)
+    whole = SeriesSteps.join(pieces)
     for number in range(1, SERIES + 1):
         step = whole.step[whole.series == number]
         assert (np.diff(step[step != LATE_STEP]) == 1).all(), "the steps come in their order"
@@ -158,7 +158,7 @@ def test_series_and_states_come_back(path: Path) -> None:
             assert found[1].states.arrays[name].tobytes() == array.tobytes()
         store.commit([], fleets=[FleetCommit(steps[2], obsolete=["a", "none"])])
         assert [each.states.key for each in store.load_states()] == ["b"]
-        after = series_writing.join_steps(list(store.steps_after(2)))
+        after = SeriesSteps.join(list(store.steps_after(2)))
         assert len(after.series) == len(steps[2].series), "the number of a commit only grows"
 
 
@@ -175,7 +175,7 @@ def test_states_hold_the_steps_before_them_and_none_after(path: Path) -> None:
         ]
         store.commit([], fleets=fleets)
         (found,) = store.load_states()
-        after = series_writing.join_steps(list(store.steps_after(found.commit)))
+        after = SeriesSteps.join(list(store.steps_after(found.commit)))
         assert len(after.series) == len(steps[2].series) + len(steps[3].series)
         assert_holds(store, steps)
 
@@ -230,7 +230,7 @@ def test_times_are_found_that_are_there(path: Path, small_parts: None, merged: b
         fill(store, steps)
         if merged:
             merge_all(store)
-        whole = series_writing.join_steps(steps)
+        whole = SeriesSteps.join(steps)
         draw = np.random.default_rng(2)
         rows = draw.permutation(len(whole.series))[:200]
         numbers = np.append(whole.series[rows], [1, 999, 2])
@@ -418,7 +418,7 @@ def test_a_removed_series_is_not_read_and_goes_with_merging(path: Path, small_pa
                 merge_all(store)
             for number in (5, SERIES):
                 assert len(store.read_series(number, None, None, 9).time) == 0
-            whole = series_writing.join_steps(list(store.steps_after(0)))
+            whole = SeriesSteps.join(list(store.steps_after(0)))
             assert set(whole.series.tolist()) == set(range(1, SERIES)) - {5}
             own = of_series(steps, 5)
             assert not store.match_series(own.series, own.time).any()
@@ -551,8 +551,8 @@ def test_the_oldest_segments_go_when_points_are_too_many(path: Path) -> None:
         store.sweeper.sweep(0.0)
         left = points_left(store)
         assert 600 - largest <= left <= 600 < sum(counts)
-        kept = series_writing.join_steps(list(store.steps_after(0)))
-        newest = series_writing.join_steps(steps[-10:])
+        kept = SeriesSteps.join(list(store.steps_after(0)))
+        newest = SeriesSteps.join(steps[-10:])
         assert np.isin(newest.time, kept.time).all(), "the newest stay"
         assert not all(segment.visible for segment in segments(store))
         turns = merge_all(store)

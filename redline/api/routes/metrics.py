@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from fastapi import APIRouter, Response
 
-from redline.api.routes.state import health_report, refused_requests, status_report
+from redline.api.routes.state import health_report, status_report
 from redline.api.service import Service
 from redline.incidents.incident import LIVE_STATES, Incident
 from redline.incidents.registry import IncidentQuery
@@ -46,7 +46,6 @@ def own_metrics(service: Service) -> list[Metric]:
     health = health_report(service)
     live = service.incidents.find(IncidentQuery(states=LIVE_STATES, limit=10_000)).incidents
     queue = status["queue"]
-    requests = refused_requests(service)
     single: list[tuple[str, str, str, float]] = [
         ("redline_streams", "gauge", "Streams that are watched.", status["streams"]),
         ("redline_points_total", "counter", "Points that were scored.", status["points"]),
@@ -58,7 +57,7 @@ def own_metrics(service: Service) -> list[Metric]:
         ("redline_incidents", "gauge", "Incidents that have not ended.", len(live)),
     ]
     found = [Metric(name, kind, about, [(NO_LABELS, value)]) for name, kind, about, value in single]
-    refused = [({"reason": reason}, float(count)) for reason, count in requests.items()]
+    refused = [({"reason": reason}, float(count)) for reason, count in status["requests"].items()]
     about = "Requests that were refused, by reason."
     found.append(Metric("redline_refused_requests_total", "counter", about, refused))
     return [*found, *incident_metrics(live[:MOST_INCIDENTS])]

@@ -127,7 +127,6 @@ def read_body(
         batch = parse_points(document, service.doors.directory, allowed)
     if batch is None:
         return payload.parse_submission(document)
-    service.doors.count_left_out(batch)
     return batch
 
 
@@ -172,15 +171,9 @@ def enqueue(
     """Put points into the queues of their sources or series."""
     if not isinstance(found, SampleBatch):
         return enqueue_points(service, found, client)
-    receipts, refused = enqueue_batch(service, found, client)
+    receipts, refused = service.doors.submit(service.monitor, found, client, rates=False)
     left_out = refusals_of(found, service.doors.directory, tuple(WANTED))
     return receipts, [*(("", refusal) for refusal in (*found.refusals, *left_out)), *refused]
-
-
-def enqueue_batch(service: Service, batch: SampleBatch, client: str) -> Submitted:
-    """Put the samples of a batch into the queue of the series; new ones count for the client."""
-    found = service.monitor.submit_series(batch.series, batch.time, batch.value, client)
-    return found.taken, found.refused
 
 
 def enqueue_points(service: Service, parts: Sequence[SubmittedPoints], client: str) -> Submitted:

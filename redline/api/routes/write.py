@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from redline.api.doors import refusals_of, unpack_gzip
 from redline.api.problems import Problem, field_error
-from redline.api.routes.submit import enqueue_batch, refuse_uncommitted, wait_committed
+from redline.api.routes.submit import refuse_uncommitted, wait_committed
 from redline.api.service import Service
 from redline.sources.influx import read_line_protocol
 from redline.sources.prometheus import WRITE_V1, read_remote_write
@@ -132,17 +132,9 @@ def submit_batch(
     service: Service, read: Callable[[], SampleBatch], client: str, rates: bool
 ) -> tuple[list[Any], list[tuple[str, SubmissionRefused]], SampleBatch]:
     """Read a batch and put its points into the queues of their sources."""
-    doors = service.doors
     batch = read()
-    doors.count_left_out(batch)
-    if not rates:
-        return *enqueue_batch(service, batch, client), batch
-    with doors.turn:  # two batches of the same counters must not cross
-        points, before = doors.to_rates(batch)
-        receipts, refused = enqueue_batch(service, points, client)
-        if any(isinstance(error, QueueFull) for _, error in refused):
-            doors.put_back(before)
-    return receipts, refused, batch
+    found = service.doors.submit(service.monitor, batch, client, rates)
+    return found.taken, found.refused, batch
 
 
 def refused_problem(errors: Sequence[tuple[str, SubmissionRefused]], written: int) -> Problem:

@@ -47,7 +47,7 @@ from redline.engine.track import Track
 from redline.settings import Settings
 from redline.sources.directory import SeriesDirectory
 from redline.sources.pushed import (
-    OLD_A_MINUTE,
+    OldAllowance,
     QueueBudget,
     QueueFull,
     Receipt,
@@ -151,7 +151,7 @@ class SeriesMonitor:
         if store is not None:
             names = ((record.number, record.name) for record in self.stored.values())
             directory.load(names, store.last_series())
-        self.old_allowance = (float(OLD_A_MINUTE), clocks.monotonic())
+        self.old_allowance = OldAllowance()
         self.lock = threading.Lock()
 
     # --- for any thread
@@ -171,8 +171,15 @@ class SeriesMonitor:
         known = self.roster.knows(series)
         newest = self.roster["newest"]
         old = int(np.count_nonzero(time[known] <= newest[series[known]]))
-        self._refuse_many_old(old)
-        return self.intake.submit(series, time, value, creator)
+        with self.lock:
+            try:
+                self.old_allowance.refuse_beyond(old)
+            except QueueFull:
+                self.intake.counts["refused"] += len(series)
+                raise
+            receipt = self.intake.submit(series, time, value, creator)
+            self.old_allowance.spend(old)
+        return receipt
 
     def refuse_new(
         self, numbers: list[int], creator: str
@@ -198,18 +205,6 @@ class SeriesMonitor:
         )
         advice = "remove some with DELETE /api/streams/{source}, or raise the setting"
         return beyond, SourceQuotaReached("series", wanted, f"{came}; {advice}")
-
-    def _refuse_many_old(self, old: int) -> None:
-        """Refuse samples with too many old ones for the last minute: each is looked up."""
-        with self.lock:
-            left, then = self.old_allowance
-            now = clocks.monotonic()
-            left = min(float(OLD_A_MINUTE), left + (now - then) * OLD_A_MINUTE / 60)
-            if old > left:
-                self.old_allowance = (left, now)
-                wanted = f"at most {OLD_A_MINUTE:,} late or repeated points in a minute"
-                raise QueueFull("points", wanted, f"{old:,} more; send again later")
-            self.old_allowance = (left - old, now)
 
     def apply(self, number: int, settings: Settings) -> None:
         """Have settings applied to a series by the loop."""

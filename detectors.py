@@ -804,6 +804,7 @@ class RollingZ(Expecting):
         if offset % self._part == 0 or last > first:
             parts = [self._sums(part) for part in range(first, last + 1)]
             state["tails"][:, : parts[-1].shape[1]] = parts[-1]
+            state["tails"][:, parts[-1].shape[1] :] = 0.0  # the last part may be shorter
             tails = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
         else:
             tails = state["tails"]
@@ -836,6 +837,7 @@ class RollingZ(Expecting):
         """Do this for some of the streams."""
         state = self._state
         state["head"][:, near] = 0.0
+        state["tails"][..., near] = 0.0  # so that equal steps leave equal states, however cut
         state["anchors"][0, near] = last_known(state["past"][:, near], state["anchors"][0, near])
         for part in reversed(range(state["marks"].shape[1] - 1)):
             state["marks"][:, part, near] = self._sums(part, near)[:, 0]

@@ -118,6 +118,16 @@ def chunks_change_no_bit(make: Make) -> None:
 
 
 @promise
+def equal_steps_leave_equal_states(make: Make) -> None:
+    x, rng = dirty(make, 15 * W), np.random.default_rng(4)
+    for steps in (*range(13 * W, 14 * W), len(x)):
+        whole, cut = make(window=W), make(window=W)
+        whole.advance(x[:steps])
+        in_chunks(cut, x[:steps], np.sort(rng.integers(0, steps, 12)))
+        assert same_state(state_of(whole), state_of(cut)), f"another state after {steps} steps"
+
+
+@promise
 def no_future(make: Make) -> None:
     x = dirty(make, 14 * W)
     other, now = x.copy(), 11 * W + 5

@@ -81,6 +81,18 @@ class RunningTotals(RollingZ):
             return total / n, np.sqrt(np.maximum(squares / n - (total / n) ** 2, 0))
 
 
+@breaks("equal_steps_leave_equal_states")
+class LeavesTheRest(RollingZ):
+    """What is left of a longer part stays beside a shorter one: no score shows it."""
+
+    def _tails(self, offset: int, x: Array) -> tuple[Array, Array]:
+        before = self._state["tails"].copy()
+        found = super()._tails(offset, x)
+        unused = self._state["tails"][0] == 0
+        self._state["tails"][:, unused] = before[:, unused]
+        return found
+
+
 @breaks("chunks_change_no_bit", "no_future")
 class ScalesByTheChunk(MedianMad):
     def advance(self, x: Any) -> Verdict:

@@ -179,6 +179,7 @@ class RollingZStep(SingleStep, RollingZ):
         if isinstance(offset, int):
             sums = self._sums(offset // self._part, starts)  # (3, steps of the part, streams)
             self._state["tails"][:, : sums.shape[1], starts] = sums
+            self._state["tails"][:, sums.shape[1] :, starts] = 0.0
             return
         begins = offset % self._part == 0
         self._open_each(offset[begins], chosen.columns[begins])
@@ -192,7 +193,7 @@ class RollingZStep(SingleStep, RollingZ):
         m = moments(past, state["anchors"][0, columns])
         m[:, -1] += state["marks"][:, first // self._part + 1, columns]
         sums = running_reduce(np.add, m[:, ::-1])[:, ::-1]
-        state["tails"][:, :, columns] = np.where(inside, sums, state["tails"][:, :, columns])
+        state["tails"][:, :, columns] = np.where(inside, sums, 0.0)
 
 
 class EwmaStep(SingleStep, Ewma):

@@ -263,7 +263,7 @@ def assemble_service(
         persistence = WindowPersistence(durable.save_window, durable.drop_window)
         monitor.maintenance.restore(*durable.windows(), persistence)
     labels = _restored_labels(durable)
-    joint = JointIncidents(monitor.series.names)
+    joint = JointIncidents(monitor.series.names, lambda: monitor.series.totals.mean_points)
     recorder.listeners.append(joint.on_changes)
     limits = options or ServerOptions()
     service = Service(monitor, recorder, durable, labels, notifier, limits, joint)

@@ -113,7 +113,7 @@ def test_the_series_with_a_fault_is_the_first_row_and_says_why(service: Service)
     row = document["rows"][0]
     assert row["stream"] == SERIES[17]
     assert (row["title"], row["labels"]) == ("load", "host=h17, job=web")
-    assert row["value"] == "90" and row["threshold"] == "3.5" and row["above"]
+    assert row["value"] == "90" and row["threshold"] == "5" and row["above"]
     assert row["incident"] == {"severity": "critical", "state": OPEN}
     assert row["line"]["y"][-1] == 1_000 and row["line"]["hot"][-1] == len(row["line"]["y"]) - 1
     assert not service.monitor.views.feeds, "no row opens a feed"

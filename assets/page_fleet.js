@@ -5,6 +5,7 @@
   const element = (...parts) => page.element(...parts); // of a script that is loaded later
   const FIRST = 48, AT_THRESHOLD = 9; // as in redline/page/fleet.py: the character of no score, and the highest calm level
   const CALM = [4, 6, 8, AT_THRESHOLD], HOT = [13, 17, Infinity]; // the highest level of each colour
+  const MAX_TIME = 2e11; // seconds since the epoch, which a date can be of
   const DRAG = 5; // px that a pointer moves before it chooses a period
   let view = { by: null, part: "", span: 1200, all: false, period: null, group: null };
   let shown = null; // the document that is drawn
@@ -40,7 +41,7 @@
     const asked = new URLSearchParams(location.search), [from, to, span] = ["from", "to", "span"].map((name) => Number(asked.get(name) || NaN));
     if (asked.get("domain") !== "fleet") return;
     const known = [...$("fleet-span").options].some((option) => Number(option.value) === span);
-    view = { ...view, by: asked.get("lanes"), part: asked.get("part") || "", ...(known ? { span } : {}), ...(Number.isFinite(from) && Number.isFinite(to) ? { period: [from, to] } : {}) };
+    view = { ...view, by: asked.get("lanes"), part: asked.get("part") || "", ...(known ? { span } : {}), ...(from >= 0 && to > from && to < MAX_TIME ? { period: [from, to] } : {}) };
     setProps("fleet-view", { data: view });
     if (view.part) setProps("fleet-part", { value: view.part });
   }
@@ -148,7 +149,7 @@
   function drawAxis() {
     const axis = $("fleet-axis"), box = boxOfLanes();
     if (!box || !shown.columns) return axis.replaceChildren();
-    const whole = shown.columns * shown.seconds, step = [60, 120, 300, 600, 900, 1800, 3600, 7200].find((each) => (whole / each) * 76 <= box.width) || 7200;
+    const whole = shown.columns * shown.seconds, step = [60, 120, 300, 600, 900, 1800, 3600, 7200].find((each) => (whole / each) * (box.width > 500 ? 76 : 50) <= box.width) || 7200;
     const marks = [];
     for (let at = Math.ceil(shown.start / step) * step; at < endOfAll(); at += step) {
       const mark = element("span", "", clock(at, true)), share = (at - shown.start) / whole;

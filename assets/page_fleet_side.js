@@ -80,7 +80,7 @@
 
   function periodParts(period) {
     const head = element("h3", "", "What was unusual between ", moment(period.from), " and ", moment(period.to), "?"); // UTC, as all times of the page
-    const whole = period.chosen ? [" ", button("link", "whole", () => page.choosePeriod(null), "the time shown")] : [];
+    const whole = period.chosen ? [" ", button("link", "whole", () => page.choosePeriod(null), "Show that of all the time in sight.")] : [];
     const said = element("p", "soft", `${period.said}. `, ...whole);
     said.setAttribute("role", "status");
     return [
@@ -94,6 +94,9 @@
 
   function drawFleetSide({ groups, period, empty, columns }) {
     $("fleet-period").hidden = Boolean(empty) && !columns;
+    // the answer to a question that was just asked comes first; the groups are moved, so that what has the focus stays
+    const side = $("fleet-side"), first = period.chosen ? $("fleet-period") : $("fleet-groups");
+    if (side.firstElementChild !== first) side[period.chosen ? "append" : "prepend"]($("fleet-groups"));
     renew("fleet-groups", groups, () => groupParts(groups));
     renew("fleet-period", period, () => periodParts(period));
   }

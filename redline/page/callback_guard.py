@@ -74,6 +74,7 @@ Name = Annotated[str, Len(0, MAX_STREAM_NAME)]
 ColumnName = Annotated[str, Len(0, MAX_LINE_LENGTH)]
 AxisNumber = Annotated[float, Interval(ge=-MAX_AXIS_MS, le=MAX_AXIS_MS)]
 AxisValue = AxisNumber | Annotated[str, AfterValidator(axis_date)]
+Moment = Annotated[float, Interval(ge=0, le=MAX_AXIS_MS / 1_000)]
 AxisRange = Annotated[list[AxisValue], Len(2, 2)]
 Theme = Literal["light", "dark"]
 
@@ -140,7 +141,7 @@ class _FleetView(_Held):
     part: Name = ""
     span: Annotated[int, one_of(lambda: list(FLEET_SPANS))] = DEFAULT_FLEET_SPAN
     all: bool = False
-    period: Annotated[list[Number], Len(2, 2)] | None = None
+    period: Annotated[list[Moment], Len(2, 2)] | None = None
     group: Name | None = None
 
 
@@ -150,8 +151,8 @@ class _FleetCell(_Held):
     by: Name
     value: Name
     part: Name
-    start: Number
-    end: Number
+    start: Moment
+    end: Moment
     asked: Number
 
 

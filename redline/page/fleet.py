@@ -13,7 +13,7 @@ from redline.api.payload import json_fragment, to_json
 from redline.api.service import Service
 from redline.detection.arrays import Array
 from redline.engine import wording
-from redline.engine.fleet.label_columns import METRIC
+from redline.engine.fleet.label_columns import METRIC_LABEL
 from redline.engine.fleet.ranking import NameIndex
 from redline.engine.fleet.swim_lanes import (
     MAX_SWIM_LANES,
@@ -47,8 +47,8 @@ _COLUMNS = {
 DEFAULT_FLEET_SPAN = 1_200  # seconds
 # labels by which a fleet is grouped where nothing is chosen, the first that there is
 USUAL_LABELS = ("host", "instance", "node", "hostname", "machine", "pod", "service", "job")
-SHOWN_GROUPS = 8
-SHOWN_MEMBERS = 14  # of the group that is open
+SHOWN_GROUPS = 6
+SHOWN_MEMBERS = 10  # of the group that is open
 FIRST_CELL = 48  # the character of a cell without a score; each next one is the next level
 CELLS_A_DOUBLING = 8  # levels of cells for each doubling of 1 + score / threshold
 MAX_CELL = 78
@@ -99,7 +99,7 @@ class FleetPage(NamedTuple):
         end = table.start + table.seconds * table.columns
         period = view.period or (table.start, end)
         answer = unusual_between(self.lanes, *period, view.part)
-        what = "series" if not by else METRIC_WORD if by == METRIC else by
+        what = "series" if not by else METRIC_WORD if by == METRIC_LABEL else by
         return {
             "by": by,
             "what": what,
@@ -110,7 +110,7 @@ class FleetPage(NamedTuple):
             "start": table.start,
             "seconds": table.seconds,
             "columns": table.columns,
-            "lanes": [self._lane(by, lane) for lane in table.lanes],
+            "lanes": self._lanes(by, table.lanes),
             "said": lanes_sentence(what, table.found, table.anomalous, table.series, table.without),
             "empty": self._empty_words(view, by, table.found, table.columns),
             "more": min(table.found, MAX_SWIM_LANES) - len(table.lanes),
@@ -119,13 +119,19 @@ class FleetPage(NamedTuple):
             "period": self._period(period, view.period is not None, answer),
         }
 
-    def _lane(self, by: str, lane: SwimLane) -> dict[str, Any]:
+    def _lanes(self, by: str, lanes: list[SwimLane]) -> list[dict[str, Any]]:
+        """Return the lanes; labels that all of several series share are left out."""
+        keys = [] if by else [set(parse_series(lane.value).labels) for lane in lanes]
+        shared = set.intersection(*keys) if len(keys) > 1 else set()
+        return [self._lane(by, lane, shared) for lane in lanes]
+
+    def _lane(self, by: str, lane: SwimLane, shared: set[tuple[str, str]]) -> dict[str, Any]:
         """Return one lane."""
         score, threshold = self.lanes.score_of(lane.number, lane.worst)
         if by:
             title, labels = lane.value, f"{lane.series:,} series" if lane.series > 1 else "1 series"
         else:
-            title, labels = name_words(parse_series(lane.value))
+            title, labels = name_words(parse_series(lane.value), shared)
         return {
             "value": lane.value,
             "title": title,
@@ -194,7 +200,7 @@ def usual_label(choices: Mapping[str, int]) -> str:
     ('rack', '')
     """
     several = {label: values for label, values in choices.items() if values > 1}
-    others = (label for label in several if label != METRIC)
+    others = (label for label in several if label != METRIC_LABEL)
     return next((label for label in USUAL_LABELS if label in several), next(others, ""))
 
 
@@ -213,15 +219,15 @@ def cell_text(levels: Array) -> str:
 def lanes_sentence(what: str, found: int, anomalous: int, series: int, without: int) -> str:
     """Return what is said of the lanes.
 
-    >>> lanes_sentence("host", 125, 12, 5_000, 0)
-    '12 of 125 by host with an anomaly, 5,000 series'
+    >>> lanes_sentence("host", 125, 12, 5_000, 3)
+    '12 of 125 lanes with an anomaly, of 5,000 series; 3 have no host'
     >>> lanes_sentence("series", 40, 0, 40, 0)
     '0 of 40 series with an anomaly'
     """
     if what == "series":
         return f"{anomalous:,} of {found:,} series with an anomaly"
-    lacking = f", {without:,} without {what}" if without else ""
-    return f"{anomalous:,} of {found:,} by {what} with an anomaly, {series:,} series{lacking}"
+    lacking = f"; {without:,} have no {what}" if without else ""
+    return f"{anomalous:,} of {found:,} lanes with an anomaly, of {series:,} series{lacking}"
 
 
 def name_words(key: SeriesKey, shared: Iterable[tuple[str, str]] = ()) -> tuple[str, str]:
@@ -233,7 +239,7 @@ def name_words(key: SeriesKey, shared: Iterable[tuple[str, str]] = ()) -> tuple[
 
 def label_words(label: str, value: str) -> str:
     """Return a label value as text; of the label of the name the name alone."""
-    return value if label == METRIC else f"{label}={value}"
+    return value if label == METRIC_LABEL else f"{label}={value}"
 
 
 def label_selector(label: str, value: str) -> str:
@@ -328,7 +334,10 @@ def fleet_area() -> html.Div:
             html.Div(
                 [
                     html.Div(lanes, id="fleet-field"),
-                    html.Div([html.Section(id="fleet-groups"), html.Section(id="fleet-period")]),
+                    html.Div(
+                        [html.Section(id="fleet-groups"), html.Section(id="fleet-period")],
+                        id="fleet-side",
+                    ),
                 ],
                 className="fleet",
             ),

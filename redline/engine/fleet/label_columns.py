@@ -13,7 +13,7 @@ from redline.detection.arrays import Array
 from redline.sources.directory import SeriesDirectory
 from redline.sources.series import SeriesKey, parse_series
 
-METRIC = "__name__"  # the label that holds the name of a series, as in Prometheus
+METRIC_LABEL = "__name__"  # the label that holds the name of a series, as in Prometheus
 MAX_LABEL_COLUMNS = 24  # those of the labels that came first; a column takes 4 bytes a series
 WITHOUT = -1  # the code of a series that lacks a label
 # a text of letters, digits and signs that need no escape, as nearly all are
@@ -66,7 +66,7 @@ class LabelColumns:
         if text is None:
             return
         name, labels = read_labels(text)
-        for label, value in ((METRIC, name), *labels):
+        for label, value in ((METRIC_LABEL, name), *labels):
             column = self.columns.get(label) or self._new_column(label)
             if column is not None:
                 places = self.places[label]

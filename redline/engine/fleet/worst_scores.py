@@ -76,7 +76,7 @@ class WorstRing:
         cell = np.floor_divide(time, self.seconds).astype(np.int64)
         self._advance(int(cell.max()))
         assert self.newest is not None
-        self._grow(int(series.max()) + 1)
+        self.make_room(int(series.max()) + 1)
         inside = cell > self.newest - self.cells
         if not inside.all():
             series, cell, level = series[inside], cell[inside], level[inside]
@@ -92,7 +92,7 @@ class WorstRing:
             self.levels[np.arange(cell - new + 1, cell + 1) % self.cells] = NO_LEVEL
             self.newest = cell
 
-    def _grow(self, size: int) -> None:
+    def make_room(self, size: int) -> None:
         """Make room for so many numbers."""
         before = self.levels.shape[1]
         if size > before:
@@ -109,6 +109,8 @@ class WorstRing:
             return np.zeros(0, int)
         first = max(int(start // self.seconds), self.newest - self.cells + 1)
         last = min(int(-(-end // self.seconds)) - 1, self.newest)
+        if first > last:
+            return np.zeros(0, int)
         return np.arange(first, last + 1) % self.cells
 
     def columns(self, count: int, cells: int) -> LevelColumns:
@@ -153,6 +155,10 @@ class WorstScores:
             ratio: score / threshold, NaN = no opinion.
             wall: seconds since the Unix epoch.
         """
+        if not len(series):
+            return
+        for ring in self.rings:
+            ring.make_room(int(series.max()) + 1)  # for those without a score too
         level = level_of(ratio)
         usable = (level > NO_LEVEL) & (time <= wall + MAX_AHEAD)
         if not usable.all():

@@ -13,9 +13,6 @@ from redline.engine.fleet.ranking import NameIndex
 from redline.page.fleet import FleetPage, FleetView, moment_document
 from redline.sources.pushed import FLEET
 
-FILL_PATIENCE = 3.0  # seconds in which the past of a series that is opened is read
-FILL_POLL = 0.02  # seconds between two looks whether it is
-
 
 def connect_fleet(app: dash.Dash, service: Service, index: NameIndex) -> None:
     """Connect the lanes, which are sent only to who looks at them, and the clicks on their cells.
@@ -39,18 +36,11 @@ def connect_fleet(app: dash.Dash, service: Service, index: NameIndex) -> None:
         Output("fleet-moment", "data"), Input("fleet-cell", "data"), prevent_initial_call=True
     )
     async def open_cell(cell: Any) -> Any:
-        """Return the series and the step of a cell, when its chart can be drawn."""
+        """Return the series and the step of a cell."""
         if not cell:
             return no_update
         where = (cell["by"], cell["value"], cell["part"], cell["start"], cell["end"])
         moment = await asyncio.to_thread(fleet.lanes.find_moment, *where)
-        feed = service.monitor.find_feed(moment.name) if moment else None
-        if feed is not None:
-            service.monitor.wake.set()
-            for _ in range(round(FILL_PATIENCE / FILL_POLL)):
-                if feed.ready:
-                    break
-                await asyncio.sleep(FILL_POLL)
         return moment_document(moment, cell["asked"])
 
     def connect(function: str, output: Any, *inputs: Any, later: bool = False) -> None:

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from redline.engine.fleet.label_columns import METRIC_LABEL
 from redline.incidents import correlation
 from redline.incidents.correlation import (
-    METRIC_LABEL,
     Beginning,
     BeginningRates,
     CorrelationPolicy,

@@ -40,6 +40,7 @@ from redline.engine.fleet.stored import (
     SeriesSteps,
     SeriesStore,
 )
+from redline.engine.fleet.worst_scores import WorstScores
 from redline.engine.maintenance import MaintenanceWindows
 from redline.engine.outbox import Outbox
 from redline.engine.results import log_failure
@@ -139,6 +140,7 @@ class SeriesMonitor:
         self.retry = -np.inf  # monotonic seconds before which restoring is not tried again
         self.intake = SeriesIntake(budget or QueueBudget())
         self.roster = Roster()
+        self.worst = WorstScores()
         self.states = SeriesStates(self.roster)
         found = (outbox, self.maintenance, next_id or itertools.count(1).__next__)
         self.reports = SeriesReports(directory, self.roster, *found)
@@ -446,6 +448,7 @@ class SeriesMonitor:
         before = RunsBefore.of(fleet, columns)
         scored = fleet.push(columns, time, value)
         scored = scored._replace(step=scored.step + self.roster["offset"][series])
+        self.worst.record(series, time, scored.score / fleet.settings.threshold, self.arrived)
         alarm = self.reports.report(fleet, series, scored, before)
         flags = scored.anomaly * ANOMALY_FLAG + alarm * ALARM_FLAG
         return SeriesSteps(series, scored.step, time, value, scored.score, flags.astype(np.uint8))

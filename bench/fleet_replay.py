@@ -1,4 +1,4 @@
-"""A day of many series, replayed at speed: is memory flat, is the disk bounded, is nothing lost?
+"""A day of many series, replayed at speed: memory, disk and rows are judged.
 
 `python -m bench.fleet_replay` (about five minutes) submits 24 hours of 10,000 series at 15 s, with
 machines that fail together, to the real monitor with a real store. The store may keep a quarter of

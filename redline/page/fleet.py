@@ -111,7 +111,7 @@ class FleetPage(NamedTuple):
             "seconds": table.seconds,
             "columns": table.columns,
             "lanes": self._lanes(by, table.lanes),
-            "said": lanes_sentence(what, table.found, table.anomalous, table.series, table.without),
+            "said": fleet_sentence(what, table.found, table.anomalous, table.series, table.without),
             "empty": self._empty_words(view, by, table.found, table.columns),
             "more": min(table.found, MAX_SWIM_LANES) - len(table.lanes),
             "beyond": max(0, table.found - MAX_SWIM_LANES),
@@ -216,12 +216,12 @@ def cell_text(levels: Array) -> str:
     return bytes((FIRST_CELL + cell).astype(np.uint8)).decode("ascii")
 
 
-def lanes_sentence(what: str, found: int, anomalous: int, series: int, without: int) -> str:
+def fleet_sentence(what: str, found: int, anomalous: int, series: int, without: int) -> str:
     """Return what is said of the lanes.
 
-    >>> lanes_sentence("host", 125, 12, 5_000, 3)
+    >>> fleet_sentence("host", 125, 12, 5_000, 3)
     '12 of 125 lanes with an anomaly, of 5,000 series; 3 have no host'
-    >>> lanes_sentence("series", 40, 0, 40, 0)
+    >>> fleet_sentence("series", 40, 0, 40, 0)
     '0 of 40 series with an anomaly'
     """
     if what == "series":

@@ -29,9 +29,8 @@ def level_of(ratio: Array) -> Array:
     >>> level_of(np.array([np.nan, -1.0, 0.0, 1.0, 1.001, 3.0, 1e30])).tolist()
     [0, 1, 1, 2049, 2051, 4097, 65535]
     """
-    known = np.nan_to_num(np.maximum(ratio, 0.0), nan=-1.0, posinf=1e9)
-    level = 1 + np.ceil(_STEPS * np.log2(1 + np.maximum(known, -0.5)))
-    return np.where(known < 0, NO_LEVEL, np.minimum(level, _HIGHEST)).astype(np.uint16)
+    level = 1 + np.ceil(_STEPS * np.log2(1 + np.maximum(ratio, 0.0)))
+    return np.where(level == level, np.minimum(level, _HIGHEST), NO_LEVEL).astype(np.uint16)
 
 
 def ratio_of(level: Array) -> Array:
@@ -73,10 +72,14 @@ class WorstRing:
         """Take in levels of series, all (n,), at any times; those before the ring are left out."""
         if not len(series):
             return
-        cell = np.floor_divide(time, self.seconds).astype(np.int64)
-        self._advance(int(cell.max()))
+        cell = np.floor(time / self.seconds).astype(np.int64)
+        newest = int(cell.max())
+        self._advance(newest)
         assert self.newest is not None
         self.make_room(int(series.max()) + 1)
+        if newest == cell.min() and newest > self.newest - self.cells:  # all in one cell
+            np.maximum.at(self.levels[newest % self.cells], series, level)
+            return
         inside = cell > self.newest - self.cells
         if not inside.all():
             series, cell, level = series[inside], cell[inside], level[inside]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from redline.engine.fleet import label_columns
-from redline.engine.fleet.label_columns import LabelColumns, read_labels
+from redline.engine.fleet.label_columns import LabelColumns, series_labels
 from redline.engine.fleet.ranking import NameIndex
 from redline.engine.fleet.series_monitor import SeriesMonitor
 from redline.engine.fleet.swim_lanes import LanesQuery, SwimLanes, hold, worst_places
@@ -121,7 +121,7 @@ def test_labels_are_read_as_the_parser_reads_them() -> None:
     texts = [*NAMES, "oven", 'a{b="1",a="2"}', '{"disk usage","mount.point"="C:"}']
     texts += ['x{a="q\\"",b="c"}', 'x{a="1,b"}', 'x{a="1"', "Pumpe Süd", 'x{a=""}', 'x{a="ü"}']
     for text in texts:
-        assert read_labels(text) == parse_series(text), text
+        assert series_labels(text) == parse_series(text), text
 
 
 def test_label_columns_follow_the_directory_and_are_bounded(

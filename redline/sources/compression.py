@@ -93,3 +93,16 @@ def decompress_buffer(data: memoryview, codec: str, size: int) -> memoryview:
     if count != size:
         raise SubmissionRefused("body", f"{size:,} bytes compressed with {codec}", f"{count:,}")
     return found.data
+
+
+def compress_block(data: bytes) -> bytes:
+    """Return a block of Snappy.
+
+    Raises:
+        ImportError: says what to install.
+    """
+    try:
+        import cramjam
+    except ImportError as error:
+        raise ImportError(MISSING_SNAPPY) from error
+    return bytes(cramjam.snappy.compress_raw(data))

@@ -144,6 +144,8 @@ class SeriesMonitor:
         self.states = SeriesStates(self.roster)
         found = (outbox, self.maintenance, next_id or itertools.count(1).__next__)
         self.reports = SeriesReports(directory, self.roster, *found)
+        # each gets the steps of a turn, in the loop's thread; it must not block or raise
+        self.step_listeners: list[Callable[[SeriesSteps], None]] = []
         self.counts: Counter[str] = Counter()  # samples that were repeated or late
         self.arrived = 0.0  # wall seconds of the newest sample
         self.creators: dict[int, str] = {}  # of the series that a client has created
@@ -305,7 +307,10 @@ class SeriesMonitor:
             cuts = np.cumsum([len(each.series) for each in turn.submissions])[:-1]
             self.uncommitted += zip(turn.submissions, np.split(kinds, cuts))
         if steps or removed or self.records:
-            self.outbox.enqueue_fleet(self._commit_of(SeriesSteps.join(steps), removed))
+            joined = SeriesSteps.join(steps)
+            self.outbox.enqueue_fleet(self._commit_of(joined, removed))
+            for listener in self.step_listeners:
+                listener(joined)
 
     def _commit_of(self, steps: SeriesSteps, removed: list[int]) -> FleetCommit:
         """Return what is to be stored after a turn."""

@@ -195,6 +195,7 @@
     shown = list;
     fillChoices(list);
     drawLegend();
+    $("fleet").dataset.lanes = list.by ? "label" : "series";
     fillLanes(body, inPlace(body, list.lanes, same));
     setText($("fleet-said"), list.empty ? "" : list.said);
     setText($("fleet-empty"), list.empty);

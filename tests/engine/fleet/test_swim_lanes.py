@@ -74,15 +74,18 @@ def test_the_filter_and_the_most_lanes_count_all_but_show_the_worst() -> None:
     assert {lane.value for lane in single.lanes} == {NAMES[2], NAMES[8]}
 
 
-def test_a_removed_series_is_in_no_lane() -> None:
+def test_a_series_that_was_forgotten_or_removed_is_in_no_lane() -> None:
     rig, lanes = filled_lanes()
     assert lanes.table(LanesQuery("host")).lanes[0].series == 2
+    rig.monitor.roster.leave(rig.number(NAMES[2]))  # its name is kept
+    assert {lane.value for lane in lanes.table(LanesQuery("", "h2")).lanes} == {FAULTY}
+    assert lanes.table(LanesQuery("host")).lanes[0].series == 1
     rig.monitor.remove(rig.number(FAULTY))
     rig.turn()
     assert FAULTY not in rig.directory.numbers
     table = lanes.table(LanesQuery("host"))
-    assert {lane.value: lane.series for lane in table.lanes}["h2"] == 1
-    assert table.series == len(NAMES) - 1
+    assert "h2" not in {lane.value for lane in table.lanes}
+    assert table.series == len(NAMES) - 2
 
 
 def test_a_cell_leads_to_its_worst_step() -> None:

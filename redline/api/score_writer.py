@@ -39,7 +39,7 @@ MAX_WAITING_SCORES = 500_000  # points that wait to be sent; each takes about 20
 REQUEST_SCORES = 5_000  # points of one request, at most
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0)  # seconds before a request is sent again
 LONGEST_PAUSE = 60.0  # seconds, whatever the server asks for
-UNKNOWN, CHOSEN, PASSED_OVER = 0, 1, 2  # whether the selection takes a series
+UNASKED, SELECTED, UNSELECTED = 0, 1, 2  # whether the selection takes a series
 TOO_MANY, TOO_EARLY = 429, 500  # statuses: send again later; also all from the second on
 
 
@@ -159,11 +159,11 @@ class ScoreWriter:
         beyond = int(series.max(initial=-1)) + 1 - len(self.selected)
         if beyond > 0:
             self.selected = np.pad(self.selected, (0, beyond + len(self.selected)))
-        for number in np.unique(series[self.selected[series] == UNKNOWN]).tolist():
+        for number in np.unique(series[self.selected[series] == UNASKED]).tolist():
             key = parse_series(self.directory.texts[number] or OWN_PREFIX)  # None: just removed
             taken = not key.name.startswith(OWN_PREFIX) and self.selection.takes(key)
-            self.selected[number] = CHOSEN if taken else PASSED_OVER
-        return np.asarray(self.selected[series] == CHOSEN)
+            self.selected[number] = SELECTED if taken else UNSELECTED
+        return np.asarray(self.selected[series] == SELECTED)
 
     def _put(self, name: str, points: ScoredPoints) -> None:
         """Queue points; the oldest ones make room."""

@@ -141,8 +141,9 @@ class SeriesMonitor:
         self.intake = SeriesIntake(budget or QueueBudget())
         self.roster = Roster()
         self.worst = WorstScores()
-        self.states = SeriesStates(self.roster)
-        found = (outbox, self.maintenance, next_id or itertools.count(1).__next__)
+        held: set[int] = set()  # series with an alarm held back by a maintenance window
+        self.states = SeriesStates(self.roster, held)
+        found = (outbox, self.maintenance, next_id or itertools.count(1).__next__, held)
         self.reports = SeriesReports(directory, self.roster, *found)
         # each gets the steps of a turn, in the loop's thread; it must not block or raise
         self.step_listeners: list[Callable[[SeriesSteps], None]] = []

@@ -55,6 +55,7 @@ class SeriesReports:
         outbox: Outbox,
         maintenance: MaintenanceWindows,
         next_id: Callable[[], int],
+        held: set[int],
     ) -> None:
         """Make it without followers.
 
@@ -64,13 +65,14 @@ class SeriesReports:
             outbox: gets the batches.
             maintenance: the windows in which no step is an alarm.
             next_id: returns the ids of anomalies.
+            held: the series with an alarm held back by a maintenance window; kept up here.
         """
         self.directory = directory
         self.roster = roster
         self.outbox = outbox
         self.maintenance = maintenance
         self.next_id = next_id
-        self.held: set[int] = set()  # series with an alarm held back by a maintenance window
+        self.held = held
         # each returns names of series of which every step is reported, as of an open incident
         self.followers: list[Callable[[], Iterable[str]]] = []
         self.watchers: dict[int, Callable[[ReportedSteps], None]] = {}  # by series

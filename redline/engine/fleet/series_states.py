@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from redline.detection.arrays import Array
+from redline.engine.fleet.fleets import ScoredSteps, SequenceFleet
 from redline.engine.fleet.history import Steps
 from redline.engine.fleet.roster import Roster
 from redline.engine.fleet.stored import (
@@ -19,6 +20,7 @@ from redline.engine.fleet.stored import (
     SeriesStore,
 )
 from redline.engine.results import log
+from redline.engine.runs import Run, follow_run
 from redline.engine.track import Track
 
 TILE = 2_048  # columns of a fleet whose states are stored together
@@ -32,8 +34,15 @@ class SeriesStates:
     takes long; what came after a tile's state is scored again at a restart.
     """
 
-    def __init__(self, roster: Roster) -> None:
+    def __init__(self, roster: Roster, held: set[int]) -> None:
+        """Make it without states.
+
+        Args:
+            roster: where the series are.
+            held: those with an alarm held back by a maintenance window; changed by a restart.
+        """
         self.roster = roster
+        self.held = held
         self.tiles: set[tuple[int, int]] = set()  # (fleet, tile) of which states are stored
         self.queue: deque[tuple[int, int]] = deque()  # those whose states are stored next
         self.owed = 0.0  # series whose states are due
@@ -68,6 +77,7 @@ class SeriesStates:
         numbers = self.roster.in_tile(place, tile, TILE)
         arrays = fleet.copy_columns(self.roster["column"][numbers])
         arrays |= {"offset": self.roster["offset"][numbers], "tile": np.array(tile)}
+        arrays["held"] = np.isin(numbers, list(self.held))
         key = f"{tile} {fleet.settings!r}"
         return ColumnStates(key, fleet.settings, numbers, arrays)
 
@@ -110,6 +120,7 @@ class SeriesStates:
         fleet = self.roster.fleets[self.roster.fleet_under(states.settings)]
         arrays = dict(states.arrays)
         offset = arrays.pop("offset")
+        held = arrays.pop("held", np.zeros(len(states.series), bool))  # older states have none
         width = len(states.series)
         columns = int(arrays.pop("tile")) * TILE + np.arange(width)
         fleet.join_at(columns)
@@ -123,6 +134,7 @@ class SeriesStates:
         numbers = states.series[own]
         self.roster.enter(self.roster.by_settings[states.settings], columns[own], numbers)
         self.roster["offset"][numbers] = offset[own]
+        self.held.update(numbers[held[own]].tolist())
         self.roster["newest"][numbers] = fleet.counters["last_time"][columns[own]]
         return True
 
@@ -163,5 +175,30 @@ class SeriesStates:
             newer = own.step >= taken
             if newer.any():
                 new = own.pick(newer)
-                fleet.push(column[newer], new.time, new.value)
+                run = fleet.counters["run"][column[newer]]
+                scored = fleet.push(column[newer], new.time, new.value)
                 self.roster["newest"][new.series] = new.time
+                self._follow_held(fleet, new, scored, run)
+
+    def _follow_held(
+        self, fleet: SequenceFleet, steps: SeriesSteps, scored: ScoredSteps, run: Array
+    ) -> None:
+        """Find which alarms are held back after stored steps (n,), and count those that were not.
+
+        An alarm that is due and is not stored as one was held back, whatever windows there are now.
+
+        run: (n,) anomalous steps in a row before them.
+        """
+        raised = steps.flags & ALARM_FLAG > 0
+        differs = (scored.alarm != raised) | np.isin(steps.series, list(self.held))
+        for number in np.unique(steps.series[differs]).tolist():
+            own = np.flatnonzero(steps.series == number)
+            before = Run(int(run[own[0]]), number in self.held)
+            due = scored.alarm[own]
+            after = follow_run(scored.anomaly[own], due, ~raised[own], before).after
+            self.held.discard(number)
+            if after.held:
+                self.held.add(number)
+            column = int(scored.column[own[0]])
+            more = np.count_nonzero(raised[own]) - np.count_nonzero(due)
+            fleet.counters["alarms"][column] += more

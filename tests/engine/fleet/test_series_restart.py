@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 import redline.engine.fleet.series_states as states_module
 from redline.engine.fleet.series_monitor import SeriesMonitor
+from redline.engine.maintenance import MaintenanceWindow, MaintenanceWindows
 from redline.engine.outbox import Outbox
 from redline.engine.track import Track
 from redline.settings import Settings
@@ -29,6 +31,7 @@ class StoredRig:
         self.path = path
         self.setting = setting
         self.clock = 0.0
+        self.maintenance = MaintenanceWindows()
         self.values: dict[str, list[float]] = {}
         self.start()
 
@@ -36,7 +39,14 @@ class StoredRig:
         self.store = SqliteStore(self.path)
         self.outbox = Outbox(self.store)
         self.directory = SeriesDirectory()
-        self.monitor = SeriesMonitor(self.directory, self.outbox, self.store, settings=self.setting)
+        self.monitor = SeriesMonitor(
+            self.directory,
+            self.outbox,
+            self.store,
+            maintenance=self.maintenance,
+            next_id=itertools.count(1 + self.store.last_anomaly_id()).__next__,
+            settings=self.setting,
+        )
         self.monitor.take_turn(0.0)
         assert self.monitor.restored
 
@@ -211,3 +221,38 @@ def test_series_that_are_forgotten_make_room_for_others(tmp_path):
     rig.turn()
     assert rig.directory.number("c") >= 0 and rig.directory.number("a") >= 0
     assert rig.directory.number("b") < 0, "there is no room for a third"
+
+
+def alarms_of(rig: StoredRig, name: str) -> list[int]:
+    stored = rig.store.read_series(rig.directory.numbers[name], None, None, 1_000)
+    return stored.step[stored.flags & 2 > 0].tolist()
+
+
+@pytest.mark.parametrize("every", [1, 7, 1_000], ids=["stored", "some", "scored again"])
+@pytest.mark.parametrize("removed", [False, True], ids=["window", "window removed"])
+@pytest.mark.parametrize("restart", [*range(50, 56)])
+def test_an_alarm_that_a_window_holds_back_is_held_over_a_restart(
+    tmp_path, monkeypatch, every, removed, restart
+):
+    monkeypatch.setattr(states_module, "STATES_EVERY", every)
+    rig = StoredRig(tmp_path / "redline.db")
+    window = MaintenanceWindow("a", START + 98.5, START + 105.5, "ann", 0.0)  # steps 50 to 52
+    window = rig.maintenance.add(window)
+    rig.send(["a", "b"] * 50, np.repeat(np.arange(50.0) % 3, 2))
+    rig.turn()
+    for step in range(50, 56):
+        if step == restart:
+            if removed and step > 52:  # what is over is not judged again
+                rig.maintenance.remove(window.id)
+            rig.restart()
+        peak = 20.0 ** (step - 48) if step <= 54 else 1.0
+        rig.send(["a", "b"], np.array([peak, peak]))
+        rig.turn()
+    for name, first in (("a", 53), ("b", 50)):
+        assert alarms_of(rig, name)[0] == first
+    for _ in range(2):
+        for name in "ab":
+            summary = rig.monitor.summary(rig.directory.numbers[name])
+            assert summary.alarms == len(alarms_of(rig, name))
+        assert not rig.monitor.reports.held, "the run is over"
+        rig.restart()

@@ -162,7 +162,8 @@ class Ensemble(Detector):
             "open_peaks": np.full((2, LEARNING_BLOCK, shape[0]), np.nan),
             "season": np.zeros(size, int),  # steps, 0 = none
             "since": np.zeros(size, int),  # the step at which it took effect
-            "found": np.full(size, -1),  # the season found by the present search, -1 = not yet
+            "found": np.zeros(size, int),  # the season found by the present search
+            "searched": np.zeros(size, bool),  # whether it has come to the channel
             "expected": np.zeros((LEARNING_BLOCK, size)),  # the season's values in this block
             "usual": np.zeros((LEARNING_BLOCK, size)),  # usual squared surprise at each step
             "shake": np.full((LEARNING_BLOCK, size), TINY),  # usual surprise, at least the floor
@@ -641,7 +642,7 @@ class Ensemble(Detector):
         """
         state = self._state
         left = SEASON_CHECK_STEPS - int(state["step"]) % SEASON_CHECK_STEPS
-        waiting = np.flatnonzero(state["found"] < 0)
+        waiting = np.flatnonzero(~state["searched"])
         if left > SEARCH_STEPS or not len(waiting):
             return
         begun = int(state["step"]) + left - SEARCH_STEPS
@@ -649,6 +650,7 @@ class Ensemble(Detector):
         for channel in waiting[: share_of_work(len(waiting), left, steps)]:
             old = int(state["season"][channel])
             state["found"][channel] = find_season(state["clean"][channel, past], old)
+            state["searched"][channel] = True
 
     def _begin_seasons(self, now: int) -> None:
         """Let the seasons found take effect; with another one, level and noise are measured anew.
@@ -660,8 +662,8 @@ class Ensemble(Detector):
         found = state["found"]
         near = (np.minimum(old, found) > 0) & (np.abs(found - old) < 0.1 * old)
         others = np.flatnonzero((found != old) & ~near)
-        state["season"] = found
-        state["found"] = np.full_like(found, -1)
+        state["season"] = found.copy()
+        state["searched"].fill(False)
         refused = others[~self._measure_anew(others, now)]
         state["season"][refused] = old[refused]
 

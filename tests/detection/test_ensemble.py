@@ -189,7 +189,7 @@ def test_seasons_are_searched_for_in_even_shares_and_in_time(
     assert (counts.sum(axis=1) == 250).all()
     first = SEASON_CHECK_STEPS - SEARCH_STEPS
     assert past == [first] * 250 + [SEASON_CHECK_STEPS + first] * 250
-    assert detector.state is not None and (detector.state["found"] == -1).all()
+    assert detector.state is not None and not detector.state["searched"].any()
 
 
 def test_the_nearest_values_are_the_same_of_many_channels_at_once() -> None:

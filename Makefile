@@ -90,7 +90,7 @@ build/supply/made: Makefile | .venv/bin/python
 # The fuzzer, apart too: it comes for few versions of Python
 build/fuzz/made: Makefile requirements.txt | .venv/bin/python
 	$(BIN)/python -m venv build/fuzz
-	build/fuzz/bin/python -m pip install --quiet -r requirements.txt "atheris>=3,<4" "cramjam>=2.14,<3" "protobuf>=7.35,<8"
+	build/fuzz/bin/python -m pip install --quiet -r requirements.txt "atheris>=3,<4" "cramjam>=2.14,<3" "protobuf>=7.35,<8" "pyarrow>=24"
 	@touch $@
 
 .venv/bin/python:

@@ -36,12 +36,14 @@ from redline.page.brush import brush_data, brush_strip
 from redline.page.callbacks.actions import connect_actions
 from redline.page.callbacks.browser import connect_browser
 from redline.page.callbacks.feedback import connect_feedback
+from redline.page.callbacks.fleet import connect_fleet
 from redline.page.callbacks.navigation import connect_navigation
 from redline.page.callbacks.panels import connect_panels
 from redline.page.callbacks.streams import connect_streams_list
 from redline.page.callbacks.tuning import connect_tuning, find_settings_box
 from redline.page.callbacks.wall import connect_wall
 from redline.page.dash_app import create_dash, register_routes
+from redline.page.fleet import fleet_area
 from redline.page.lanes import lane_picker
 from redline.page.link import settings_from_link
 from redline.page.panels import aria_attribute, dropdown, empty_state
@@ -71,7 +73,7 @@ from redline.settings import (
 from redline.sources.csv import read_csv
 from redline.sources.directory import SeriesDirectory
 from redline.sources.machine import ThisMachine
-from redline.sources.pushed import ALL_STREAMS, OVERVIEW, THIS_MACHINE, YOUR_DATA
+from redline.sources.pushed import ALL_STREAMS, FLEET, OVERVIEW, THIS_MACHINE, YOUR_DATA
 from redline.storage.errors import StoreError, StoreFull
 from redline.storage.retention import Retention
 from redline.storage.sqlite import SqliteStore, UnavailableStore
@@ -101,6 +103,7 @@ def page_layout(monitor: Monitor, interval: int, seed: int) -> html.Div:
             layout.domain_tabs(titles),
             overview_wall(),
             streams_area(),
+            fleet_area(),
             live_view(),
             layout.lower_panels(),
             layout.overlays(),
@@ -200,7 +203,8 @@ def build_app(
     connect_navigation(app, service)
     connect_panels(app, service)
     connect_wall(app, service)
-    connect_streams_list(app, service)
+    streams = connect_streams_list(app, service)
+    connect_fleet(app, service, streams.ranking.index)
     connect_feedback(app, service)
     connect_upload(app, service)
     connect_tuning(app, service, find_settings)
@@ -369,7 +373,7 @@ def connect_chart(app: dash.Dash, service: Service, races: Races) -> None:
 def nothing_to_draw(monitor: Monitor, domain: str) -> dict[str, Any]:
     """Return what is shown where no stream is: overview, list, or a tab that waits for a file."""
     pulse = heartbeat(monitor, None, None)
-    if domain in (OVERVIEW, ALL_STREAMS):
+    if domain in (OVERVIEW, ALL_STREAMS, FLEET):
         return {**overview_cards(monitor), "pulse": pulse}
     said = NO_FILE if domain == YOUR_DATA else f"No stream is called {domain!r} any more."
     return {

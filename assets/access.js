@@ -6,7 +6,7 @@
   const STRIPS = { domain: "Streams", lower: "Lists" };
   const SLIDERS = { window: "Window", threshold: "Threshold", size: "Size of the injected fault" };
   const DROPDOWNS = { speed: "Speed of the simulation", range: "Steps shown", detector: "Detector", direction: "Anomalous when", "incident-severity": "Severity", "incident-state": "State", "col-time": "Column of the time", "col-stamps": "Time read as", "col-values": "Columns of values", "col-label": "Column of the labels" };
-  const FIELDS = { search: "Find a stream by a part of its name", "incident-stream": "Incidents of streams with this in their name", "streams-part": "Streams with this in their name, or with these labels", "note-text": "Note" };
+  const FIELDS = { search: "Find a stream by a part of its name", "incident-stream": "Incidents of streams with this in their name", "streams-part": "Streams with this in their name, or with these labels", "fleet-part": "Series with this in their name, or with these labels", "note-text": "Note" };
   const RADIOS = { by: "What is counted", "compare-at": "Threshold of each detector", "incident-scope": "Incidents of" };
 
   const setAttributes = (el, wanted) => {

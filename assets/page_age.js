@@ -57,7 +57,7 @@
     const plot = document.querySelector("#chart .js-plotly-plot"), meta = plot && plot._fullLayout && plot._fullLayout.meta;
     const newest = meta && meta.clock !== "UTC" && (plot.data.find((trace) => trace.name === "score") || { x: [] }).x.at(-1);
     const shown = (at) => at.toLocaleString("en-GB", { day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", timeZone: "UTC" }).replace(",", "");
-    return newest && !["overview", "streams"].includes(document.body.dataset.domain) ? `simulated ${shown(new Date(newest))}` : `${shown(new Date())} UTC`;
+    return newest && !["overview", "streams", "fleet"].includes(document.body.dataset.domain) ? `simulated ${shown(new Date(newest))}` : `${shown(new Date())} UTC`;
   }
 
   // The zone of the viewer at a moment, "" = UTC.

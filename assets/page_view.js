@@ -20,6 +20,7 @@
     Object.assign(state, { interval: served.interval, seed: served.seed });
     const view = new URLSearchParams({ domain, detector, window: window_, threshold, direction, range, seed: served.seed });
     if (at) view.set("at", Math.round(at.end - range / 2));
+    if (domain === "fleet") for (const [name, value] of page.fleetAddress()) view.set(name, value);
     if (domain) history.replaceState(null, "", "?" + view);
     return "copy a link to this view";
   }
@@ -55,12 +56,12 @@
 
   const keepOpened = (names) => ((state.opened = names || []), noUpdate());
 
-  // Returns what is hidden: the overview, the chart (a class), the upload area, the inject row, the list of streams.
+  // Returns what is hidden: the overview, the chart (a class), the upload area, the inject row, the list of streams, the fleet.
   function showParts(domain, served) {
-    const overview = domain === "overview", streams = domain === "streams", yours = domain === "your-data";
+    const overview = domain === "overview", streams = domain === "streams", fleet = domain === "fleet", yours = domain === "your-data";
     if (document.body.dataset.domain !== domain && $("brush")) $("brush").classList.add("empty"); // until that of the new stream comes
     document.body.dataset.domain = domain;
-    return [!overview, overview || streams ? "away" : "", !yours, !served.simulated.includes(domain), !streams];
+    return [!overview, overview || streams || fleet ? "away" : "", !yours, !served.simulated.includes(domain), !streams, !fleet];
   }
 
   // The form of *Your data* is open until a file was read; each reading folds it again.

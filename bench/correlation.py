@@ -1,7 +1,7 @@
 """Joint failures of the demo fleet found as groups; `python -m bench.correlation`.
 
 Each seed is 5,000 series of 125 hosts at 15 s. They go through the series monitor with the settings
-that every new series has (rolling z-score, window 60, threshold 3.5) and through incidents, without
+that every new series has (SERIES_SETTINGS) and through incidents, without
 a store, as in the server. Onsets are staggered over 0 to 60 s, a quarter to four fifths of a host's
 metrics stay calm, every other time a second host fails within 20 s, always three single series of
 other hosts do, and the detector raises false alarms. Parameters were chosen on seeds 100 and above.
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from redline.engine.fleet.series_monitor import SeriesMonitor
+from redline.engine.fleet.series_monitor import SERIES_SETTINGS, SeriesMonitor
 from redline.engine.outbox import Outbox
 from redline.incidents.correlation import Correlator, IncidentGroup
 from redline.incidents.incident import Change
@@ -65,7 +65,7 @@ def replay(fleet: DemoFleet, settings: Settings) -> Iterator[tuple[list[Change],
     changes: list[Change] = []
     incidents = Incidents()
     recorder = IncidentRecorder(incidents, None, [changes.extend])
-    monitor.followers.append(incidents.live_streams)
+    monitor.reports.followers.append(incidents.live_streams)
     for step in range(BLOCKS * DEMO_BLOCK):
         monitor.submit(numbers, fleet.times(step), fleet.values(step))
         before = monitor.totals.anomalies
@@ -180,13 +180,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--detector", default=Settings().detector)
+    parser.add_argument("--detector", default=SERIES_SETTINGS.detector)
+    parser.add_argument("--window", type=int, default=SERIES_SETTINGS.window, help="steps")
+    parser.add_argument("--threshold", type=float, default=SERIES_SETTINGS.threshold)
     parser.add_argument("--period", type=float, default=15.0, help="seconds per step")
     choices = parser.parse_args()
-    settings = Settings(choices.detector)
+    settings = Settings(choices.detector, choices.window, choices.threshold)
     seeds = range(choices.first, choices.first + choices.seeds)
     results = [run_seed(seed, settings, choices.period) for seed in seeds]
-    show(results, f"{choices.detector}, {choices.period:g} s")
+    words = f"{settings.detector}, window {settings.window}, threshold {settings.threshold:g}"
+    show(results, f"{words}, {choices.period:g} s")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""The ranking of 100,000 series: the time of a page of rows in each order and with each filter.
+"""The ranking of 100,000 series: the time of a page of rows in each order and with each filter, of
+the swim lanes, and of the answer to what was unusual in a period.
 
 `python -m bench.fleet_ranking` prints, for series that are all at one step and for series that are
 each at a step of their own, the best and the median of some repeats.
@@ -15,7 +16,10 @@ import numpy as np
 
 from redline.engine.fleet.ranking import ORDERS, RankingQuery, SeriesRanking
 from redline.engine.fleet.series_monitor import SeriesMonitor
+from redline.engine.fleet.swim_lanes import LanesQuery, SwimLanes
+from redline.engine.fleet.worst_scores import WorstScores, level_of
 from redline.engine.outbox import Outbox
+from redline.incidents.unusual import unusual_between
 from redline.sources.directory import SeriesDirectory
 
 STREAMS = 100_000
@@ -69,13 +73,43 @@ def show_rankings(streams: int, mixed: bool) -> None:
     show(f"{len(numbers)} lines", lambda: [ranking.recent(number) for number in numbers])
 
 
+def fill_hours(worst: WorstScores) -> float:
+    """Give each series a score in every cell of six hours; return the end, seconds."""
+    rng = np.random.default_rng(1)
+    for ring in worst.rings:
+        ratio = rng.exponential(0.2, ring.levels.shape[1])
+        level = level_of(ratio)
+        for row in range(ring.cells):
+            ring.levels[row] = np.roll(level, 37 * row)
+    return float(((worst.wide.newest or 0) + 1) * worst.wide.seconds)
+
+
+def show_lanes(streams: int) -> None:
+    """Print the times of the lanes of six hours by each label, of the answer, and of a turn."""
+    series = ranked_series(streams, False)
+    end = fill_hours(series.worst)
+    lanes = SwimLanes(series, SeriesRanking(series).index)
+    print(f"{streams:,} series, six hours of worst scores")
+    for label in ("host", "job", "part", ""):
+        wanted = LanesQuery(label, cells=3, wide=True)
+        show(f"200 lanes by {label or 'series'}, 6 h", partial(lanes.table, wanted))
+        show(f"200 lanes by {label or 'series'}, 20 min", partial(lanes.table, LanesQuery(label)))
+    for hours in (6, 1):
+        show(f"unusual, {hours} h", partial(unusual_between, lanes, end - 3_600 * hours, end))
+    numbers = np.arange(streams)
+    turn = (numbers, np.full(streams, end - 1), np.full(streams, 0.5), end)
+    show("recording a step of each", partial(series.worst.record, *turn))
+    print(f"  {series.worst.nbytes / streams:,.0f} bytes a series")
+
+
 def main() -> None:
-    """Print the times for both kinds of series."""
+    """Print the times for both kinds of series, and of the lanes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--streams", type=int, default=STREAMS)
     streams = parser.parse_args().streams
     for mixed in (False, True):
         show_rankings(streams, mixed)
+    show_lanes(streams)
 
 
 if __name__ == "__main__":

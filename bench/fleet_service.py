@@ -3,13 +3,15 @@
 `python -m bench.fleet_service` (a minute). A request has one point of each series. Requests go into
 the real monitor with a real store on this disk, one after the other. One thread does all of it:
 reading, scoring, writing; only merging goes on beside it. Then a process that pushes is killed,
-and the time is printed until another one has all series back.
+and the time is printed until another one has all series back. It needs the packages of the extra
+`test`.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import io
 import os
 import signal
 import subprocess
@@ -22,9 +24,10 @@ from typing import NamedTuple
 
 import cramjam
 import numpy as np
+import pyarrow
 
 from redline.api.payload import parse_document, to_json
-from redline.api.point_bodies import parse_points, parse_wide
+from redline.api.point_bodies import parse_arrow, parse_points, parse_wide
 from redline.engine.monitor import Monitor
 from redline.incidents.recorder import IncidentRecorder
 from redline.incidents.registry import Incidents
@@ -71,12 +74,23 @@ def remote_write_body(names: list[str], at: float, values: np.ndarray) -> bytes:
     return bytes(cramjam.snappy.compress_raw(encode_v1(series)))
 
 
+def arrow_body(names: list[str], at: float, values: np.ndarray) -> bytes:
+    """Return a stream of Arrow with one record batch."""
+    times = pyarrow.array(np.full(len(names), int(at * 1000)), pyarrow.timestamp("ms", "UTC"))
+    batch = pyarrow.record_batch({"source": names, "time": times, "value": values})
+    stream = io.BytesIO()
+    with pyarrow.ipc.new_stream(stream, batch.schema) as writer:
+        writer.write_batch(batch)
+    return stream.getvalue()
+
+
 WAYS_IN = (
     WayIn("NDJSON", 250_000, ndjson_body, lambda b, d: parse_points(parse_document(b, True), d)),
     WayIn("wide form", 400_000, wide_body, lambda b, d: parse_wide(parse_document(b, False), d)),
     WayIn(
         "remote write", 400_000, remote_write_body, lambda b, d: read_remote_write(b, d, WRITE_V1)
     ),
+    WayIn("Arrow", 1_000_000, arrow_body, parse_arrow),
 )
 
 

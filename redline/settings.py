@@ -233,6 +233,20 @@ class ServerSettings:
         Unit("s"),
         doc("from one reading of such a page to the next"),
     ] = 15.0
+    remote_write: Annotated[
+        str | None,
+        doc(
+            "the address of a Prometheus that scores of streams in alarm are written to, such as "
+            "http://localhost:9090/api/v1/write"
+        ),
+    ] = None
+    remote_write_select: Annotated[
+        Names,
+        doc(
+            "series whose scores are written there always, not only in alarm, as a selector; may "
+            "be given again"
+        ),
+    ] = ()
     csv: Annotated[str | None, doc("a CSV file shown under Your data from the start")] = None
     demo: Annotated[
         int,

@@ -1,8 +1,8 @@
 """Points of many sources in one body, read to a batch of samples.
 
-Two forms are read: the wide one, an object with one time and the values of any number of sources,
-alone or in a list or one a line; and single points, one value each, in a list or one a line. These
-need no object for a source, so that a source costs a look at a table.
+Three forms are read: the wide one, an object with one time and the values of any number of sources,
+alone or in a list or one a line; single points, one value each, in a list or one a line; and
+streams of Arrow IPC. These need no object for a source, so that a source costs a look at a table.
 
 >>> directory = SeriesDirectory()
 >>> batch = parse_wide({"time": 1767571200, "values": {"oven": 20.5, "pump": None}}, directory)
@@ -16,8 +16,8 @@ need no object for a source, so that a source costs a look at a table.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import chain
+from collections.abc import Iterable, Sequence
+from itertools import chain, compress
 from operator import itemgetter
 from typing import Any
 
@@ -30,6 +30,7 @@ from redline.api.payload import (
     parse_time,
     time_column,
 )
+from redline.sources.arrow import read_arrow
 from redline.sources.directory import SeriesDirectory
 from redline.sources.pushed import SubmissionRefused, normal_name, validate_source_name
 from redline.sources.samples import (
@@ -105,6 +106,51 @@ def parse_points(
     return batch_of_names(names, time_column(times, "time"), value, directory, allowed)
 
 
+def parse_arrow(
+    body: bytes, directory: SeriesDirectory, allowed: TimeRange = ANY_TIME
+) -> SampleBatch:
+    """Return the samples of a stream of Arrow IPC.
+
+    A source whose name is not allowed is left out and counted.
+
+    Raises:
+        SubmissionRefused: names the first part that is wrong.
+        ImportError: a library that it needs is missing; says what to install.
+    """
+    refusals: list[SubmissionRefused] = []
+    parts = []
+    for points in read_arrow(body):
+        if points.place is None:
+            series = numbers_of(points.names, directory, refusals)
+        else:
+            series = numbers_at(points.names, points.place, directory, refusals)
+        parts.append((series, points.time, points.value))
+    if not sum(len(series) for series, _, _ in parts):
+        raise SubmissionRefused("body", "one point or more", "none")
+    series, time, value = map(np.concatenate, zip(*parts))
+    return make_batch(series, time, value, allowed, refusals=refusals)
+
+
+def numbers_at(
+    names: Sequence[str],
+    place: np.ndarray,
+    directory: SeriesDirectory,
+    refusals: list[SubmissionRefused],
+) -> np.ndarray:
+    """Return the number of the source at each place (n,) among names, (n,) int64.
+
+    A name without a place, as a dictionary may have it, makes no series.
+    """
+    used = np.zeros(len(names), bool)
+    used[place] = True
+    if used.all():
+        numbers = numbers_of(names, directory, refusals)
+        return np.asarray(numbers[place])
+    numbers = np.zeros(len(names), np.int64)
+    numbers[used] = numbers_of(list(compress(names, used.tolist())), directory, refusals)
+    return np.asarray(numbers[place])
+
+
 def batch_of_names(
     names: Iterable[str],
     time: np.ndarray,
@@ -113,15 +159,22 @@ def batch_of_names(
     allowed: TimeRange,
 ) -> SampleBatch:
     """Return the batch of these sources, times (n,) in seconds and values (n,)."""
-    door = directory.door("points")
     refusals: list[SubmissionRefused] = []
-    names = list(names)
+    series = numbers_of(list(names), directory, refusals)
+    return make_batch(series, time, value, allowed, refusals=refusals)
+
+
+def numbers_of(
+    names: Sequence[str], directory: SeriesDirectory, refusals: list[SubmissionRefused]
+) -> np.ndarray:
+    """Return the numbers of sources, (n,) int64; what is refused is added to the refusals."""
+    door = directory.door("points")
     numbers = list(map(door.get, names))
     if None in numbers:
         for at, number in enumerate(numbers):
             if number is None:
                 numbers[at] = new_source(names[at], directory, refusals)
-    return make_batch(np.array(numbers, dtype=np.int64), time, value, allowed, refusals=refusals)
+    return np.array(numbers, dtype=np.int64)
 
 
 def new_source(name: str, directory: SeriesDirectory, refusals: list[SubmissionRefused]) -> int:

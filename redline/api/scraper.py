@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import http.client
 import threading
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from redline.api.addresses import prepare_request
 from redline.api.doors import Doors
 from redline.engine.monitor import Monitor
 from redline.engine.results import log
@@ -89,14 +89,7 @@ def fetch_page(url: str, timeout: float) -> Page:
     Raises:
         OSError: there is no answer, or it is an error; ValueError: it is too large.
     """
-    headers = {"Accept": ACCEPT, "User-Agent": "redline"}
-    parts = urllib.parse.urlsplit(url)
-    secret, at, host = parts.netloc.rpartition("@")
-    if at:
-        url = parts._replace(netloc=host).geturl()
-        plain = urllib.parse.unquote(secret).encode()
-        headers["Authorization"] = f"Basic {base64.b64encode(plain).decode()}"
-    request = urllib.request.Request(url, headers=headers)
+    request = prepare_request(url, {"Accept": ACCEPT})
     try:
         with urllib.request.urlopen(request, timeout=timeout) as answer:
             body = answer.read(MAX_PAGE + 1)

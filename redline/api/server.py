@@ -47,6 +47,7 @@ def build_server(service: Service) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.monitor.start()
         service.scraper.start()
+        service.score_writer.start()
         yield
         service.close()
         await asyncio.to_thread(service.monitor.stop)

@@ -20,6 +20,7 @@ from redline.api.documents import anomaly_document, anomaly_event, stored_anomal
 from redline.api.doors import Doors
 from redline.api.payload import cut_text
 from redline.api.problems import Problem, field_error
+from redline.api.score_writer import ScoreWriter, parse_selection, parse_write_address
 from redline.api.scraper import Scraper, parse_targets
 from redline.api.sse import EventFilter, EventHub, ServerEvent
 from redline.engine.feed import Feed
@@ -35,6 +36,7 @@ from redline.incidents.notify import DeliveryRecord, Notifier, NotifierContext
 from redline.incidents.recorder import IncidentRecorder
 from redline.incidents.registry import Incidents, StoredIncidents
 from redline.settings import ServerSettings
+from redline.sources.compression import MISSING_SNAPPY, has_snappy
 from redline.sources.selectors import parse_selectors
 from redline.storage.reading import AnomalyQuery, StoredPoints
 from redline.storage.sqlite import SqliteStore
@@ -58,6 +60,8 @@ class ServerOptions(NamedTuple):
     proxies: tuple[str, ...] = ()  # addresses whose X-Forwarded-For and -Proto are believed
     scrape: tuple[str, ...] = ()  # addresses of pages of metrics that are read
     scrape_interval: float = 15.0  # seconds
+    remote_write: str = ""  # the address that scores are written to, "" = none
+    remote_write_select: tuple[str, ...] = ()  # series whose scores are written always
 
 
 def server_options(
@@ -76,6 +80,12 @@ def server_options(
     # a wrong one is refused before anything is opened
     parse_selectors(settings.select)
     parse_targets(settings.scrape)
+    parse_selection(settings.remote_write_select)
+    write_address = ""
+    if settings.remote_write:
+        write_address = parse_write_address(settings.remote_write)
+        if not has_snappy():
+            raise ValueError(MISSING_SNAPPY)
     if problem := exposure_problem(settings.host, tokens):
         raise AuthError(problem)
     return ServerOptions(
@@ -93,6 +103,8 @@ def server_options(
         proxies=parse_proxies(settings.trust_proxy),
         scrape=settings.scrape,
         scrape_interval=settings.scrape_interval,
+        remote_write=write_address,
+        remote_write_select=settings.remote_write_select,
     )
 
 
@@ -119,6 +131,12 @@ class Service:
         self.doors = Doors(self.monitor.series.directory)
         targets = parse_targets(self.options.scrape)
         self.scraper = Scraper(targets, self.options.scrape_interval, self.monitor, self.doors)
+        self.score_writer = ScoreWriter(
+            self.options.remote_write,
+            self.incidents,
+            self.monitor.series.directory,
+            parse_selection(self.options.remote_write_select),
+        )
         self.big_bodies = asyncio.Semaphore(MAX_BIG_BODIES)
         self.oversized = 0  # requests refused for their size
         self.wrong_hosts = 0  # requests refused for their Host header
@@ -130,9 +148,10 @@ class Service:
         return self.recorder.incidents
 
     def close(self) -> None:
-        """End the event streams, the deliveries of notifications and the scraping."""
+        """End the event streams, the notifications, the scraping and the writing of scores."""
         self.hub.close()
         self.scraper.stop()
+        self.score_writer.stop()
         if self.notifier:
             self.notifier.stop()
 
@@ -263,11 +282,14 @@ def assemble_service(
         persistence = WindowPersistence(durable.save_window, durable.drop_window)
         monitor.maintenance.restore(*durable.windows(), persistence)
     labels = _restored_labels(durable)
-    joint = JointIncidents(monitor.series.names)
+    joint = JointIncidents(monitor.series.names, lambda: monitor.series.totals.mean_points)
     recorder.listeners.append(joint.on_changes)
     limits = options or ServerOptions()
     service = Service(monitor, recorder, durable, labels, notifier, limits, joint)
     monitor.forgetting_listeners.append(service.record_forgotten)
+    if limits.remote_write:
+        monitor.listeners.append(service.score_writer.on_batches)
+        monitor.series.step_listeners.append(service.score_writer.on_steps)
     if notifier:
         notifier.resend(incidents.undelivered())
     return service

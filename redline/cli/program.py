@@ -250,6 +250,8 @@ def run(
     select: Annotated[list[str] | None, server_option("select")] = None,
     scrape: Annotated[list[str] | None, server_option("scrape")] = None,
     scrape_interval: Annotated[str | None, server_option("scrape-interval")] = None,
+    remote_write: Annotated[str | None, server_option("remote-write")] = None,
+    remote_write_select: Annotated[list[str] | None, server_option("remote-write-select")] = None,
     alerts: Annotated[str | None, server_option("alerts")] = None,
     tokens: Annotated[str | None, server_option("tokens")] = None,
     cors: Annotated[str | None, server_option("cors")] = None,

@@ -25,9 +25,9 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
 
+from redline.engine.fleet.label_columns import METRIC_LABEL
 from redline.sources.series import parse_series
 
-METRIC_LABEL = "__name__"  # the label that holds the name of a series, as in Prometheus
 MEMORY = 3_600.0  # seconds over which the present rate is averaged
 PRIOR_RATE = 1 / 14_400  # beginnings a second of a stream: one in four hours, before any came
 PRIOR_SECONDS = 600.0  # for how long the prior counts as observed
@@ -58,7 +58,8 @@ class CorrelationPolicy:
     chance: float = 1e-4  # probability of a group by chance in a window, of all values together
     lift: float = 4.0  # least multiple of the beginnings expected
     members: int = 3  # of a group, at least
-    # seconds from the first beginning in which no group is made: the present rate is not known yet
+    # seconds from the first beginning in which no group is made, unless the streams have been
+    # watched for long: the present rate is not known yet
     warm_up: float = 180.0
 
 
@@ -113,6 +114,7 @@ class Correlator:
         self.policy = policy
         self.carriers: Counter[LabelValue] = Counter()  # streams by label value
         self.streams: set[str] = set()  # those whose labels are counted
+        self.warm = False  # whether the streams have been watched for long; see `warm_up`
         self.oldest = math.inf  # time of the first beginning that came
         self.newest = -math.inf  # time of the newest beginning
         self.looked = -math.inf  # time of the last look at the window
@@ -327,7 +329,7 @@ class Correlator:
         self.looked = self.newest
         if not self.touched and not self.open:
             return {}
-        if self.newest < self.oldest + self.policy.warm_up:
+        if not self.warm and self.newest < self.oldest + self.policy.warm_up:
             self.touched.clear()
             return {}
         changed = self._close_ended()

@@ -12,6 +12,7 @@ from redline.incidents.incident import Change
 
 # changes with which an incident begins, to a person: a small one that gets worse begins then
 BEGINNINGS = ("opened", "worse", "reopened")
+WARM_STEPS = 100  # of a series, on average, after which the rate of beginnings is known
 COUNT_SECONDS = 5.0  # between two looks at which series there are
 COUNTED_AT_ONCE = 5_000  # new series, so that a commit never waits for long
 
@@ -20,15 +21,20 @@ class JointIncidents:
     """The groups of incidents; one thread reports changes, others read."""
 
     def __init__(
-        self, names: Callable[[], Iterable[str]], correlator: Correlator | None = None
+        self,
+        names: Callable[[], Iterable[str]],
+        mean_steps: Callable[[], float] = lambda: 0.0,
+        correlator: Correlator | None = None,
     ) -> None:
         """Follow incidents.
 
         Args:
             names: returns the names of all series that are watched.
+            mean_steps: returns how many steps of a series are scored, on average.
             correlator: finds the groups.
         """
         self.names = names
+        self.mean_steps = mean_steps
         self.correlator = correlator or Correlator()
         self.counted = -math.inf  # monotonic seconds at which the labels were counted
         self.lock = threading.Lock()
@@ -47,6 +53,7 @@ class JointIncidents:
             due = now - self.counted > COUNT_SECONDS
             if due and self.correlator.set_streams(self.names(), COUNTED_AT_ONCE):
                 self.counted = now
+            self.correlator.warm |= self.mean_steps() >= WARM_STEPS
             return self.correlator.feed(found, time.time())
 
     def groups(self) -> list[IncidentGroup]:

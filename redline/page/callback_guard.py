@@ -24,6 +24,7 @@ from redline.engine.wording import SEVERITIES
 from redline.incidents.incident import MAX_INCIDENT_NOTE, SNOOZES
 from redline.page.actions import axis_seconds
 from redline.page.compare import COMPARE_AT
+from redline.page.fleet import DEFAULT_FLEET_SPAN, FLEET_SPANS
 from redline.page.incident_list import SCOPES, STATE_FILTERS
 from redline.page.lanes import MAX_LANES
 from redline.page.layout import FAULT_SIZES, MIN_SPAN, PANEL_NAMES, VIEW_SPANS
@@ -73,6 +74,7 @@ Name = Annotated[str, Len(0, MAX_STREAM_NAME)]
 ColumnName = Annotated[str, Len(0, MAX_LINE_LENGTH)]
 AxisNumber = Annotated[float, Interval(ge=-MAX_AXIS_MS, le=MAX_AXIS_MS)]
 AxisValue = AxisNumber | Annotated[str, AfterValidator(axis_date)]
+Moment = Annotated[float, Interval(ge=0, le=MAX_AXIS_MS / 1_000)]
 AxisRange = Annotated[list[AxisValue], Len(2, 2)]
 Theme = Literal["light", "dark"]
 
@@ -130,6 +132,28 @@ class _StreamsOrder(_Held):
     descending: bool | None
     page: Count
     part: Name
+
+
+class _FleetView(_Held):
+    """The lanes that are looked at, the period that is asked about, and the open group."""
+
+    by: Name | None = None
+    part: Name = ""
+    span: Annotated[int, one_of(lambda: list(FLEET_SPANS))] = DEFAULT_FLEET_SPAN
+    all: bool = False
+    period: Annotated[list[Moment], Len(2, 2)] | None = None
+    group: Name | None = None
+
+
+class _FleetCell(_Held):
+    """A cell that was clicked: its lane, and its time in seconds since the Unix epoch."""
+
+    by: Name
+    value: Name
+    part: Name
+    start: Moment
+    end: Moment
+    asked: Number
 
 
 class _Look(_Held):
@@ -231,6 +255,8 @@ VALUE_RULES = {
     "incident-state.value": choice_rule(STATE_FILTERS),
     "streams-part.value": value_rule(Name | None, f"at most {MAX_STREAM_NAME} characters"),
     "streams-order.data": value_rule(_StreamsOrder | None, "an order and a page, or null"),
+    "fleet-view.data": value_rule(_FleetView | None, "the lanes to show, or null"),
+    "fleet-cell.data": value_rule(_FleetCell | None, "a lane and a time, or null"),
     "incident-stream.value": value_rule(Name | None, f"at most {MAX_STREAM_NAME} characters"),
     "heard.data": value_rule(Count | None, "the number of an incident, or null"),
     "picked.data": value_rule(_Picked | None, "a stream and a range of time, or null"),

@@ -4,7 +4,7 @@ about each.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ from redline.incidents.incident import (
     HistoryEntry,
     Incident,
 )
+from redline.incidents.joint import JointIncidents
 from redline.incidents.registry import MAX_RESOLVED, IncidentQuery, Incidents
 from redline.page.actions import snooze_end
 from redline.page.panels import (
@@ -117,9 +118,15 @@ def stream_title(feeds: Mapping[str, Feed], name: str) -> str:
 
 
 def incident_list(
-    incidents: Incidents, feeds: Mapping[str, Feed], wanted: IncidentFilter
+    incidents: Incidents,
+    feeds: Mapping[str, Feed],
+    wanted: IncidentFilter,
+    joint: JointIncidents | None = None,
 ) -> list[Any]:
-    """Return the incidents that pass a filter by day, newest day first, live ones first in it."""
+    """Return the incidents that pass a filter by day, newest day first, live ones first in it.
+
+    joint: those of all streams that began together are listed under what they have in common.
+    """
     found, hidden = find_incidents(incidents, feeds, wanted)
     if not found:
         unfiltered = wanted[1:] == IncidentFilter()[1:]
@@ -130,9 +137,32 @@ def incident_list(
     shown: list[Any] = []
     for day in sorted(days, reverse=True):
         shown.append(html.H3(f"{np.datetime64(day, 'D')}"))
-        shown += [incident_entry(feeds, incident, wanted.stream is None) for incident in days[day]]
+        if joint is not None and wanted.stream is None:
+            shown += joined_entries(feeds, days[day], joint)
+        else:
+            named = wanted.stream is None
+            shown += [incident_entry(feeds, incident, named) for incident in days[day]]
     if hidden:
         shown.append(html.P(f"and {hidden:,} more: /api/alerts", className="quiet"))
+    return shown
+
+
+def joined_entries(
+    feeds: Mapping[str, Feed], found: Sequence[Incident], joint: JointIncidents
+) -> list[Any]:
+    """Return the incidents of a day, those of a group under its sentence, at its first one."""
+    groups = {group.id: group for group in joint.groups()}
+    together: dict[str, list[Incident]] = {}
+    for incident in found:
+        together.setdefault(joint.group_of(incident.id) or incident.id, []).append(incident)
+    shown: list[Any] = []
+    for key, own in together.items():
+        entries = [incident_entry(feeds, incident, True) for incident in own]
+        if key in groups and len(own) > 1:
+            sentence = html.P(groups[key].sentence, className="joint")
+            shown.append(html.Div([sentence, *entries], className="together"))
+        else:
+            shown += entries
     return shown
 
 

@@ -13,7 +13,7 @@ from redline.page.compare import COMPARE_AT, COMPARE_HEADS
 from redline.page.incident_list import incident_area, note_dialog
 from redline.page.panels import aria_attribute, data_attribute, dropdown
 from redline.settings import SETTINGS_BY_NAME
-from redline.sources.pushed import ALL_STREAMS, OVERVIEW, THIS_MACHINE, YOUR_DATA
+from redline.sources.pushed import ALL_STREAMS, FLEET, OVERVIEW, THIS_MACHINE, YOUR_DATA
 from streams import KINDS, STREAMS
 
 TAB_TITLES = {
@@ -60,6 +60,10 @@ STORES = (
     "wall",  # what the overview shows
     "streams-rows",  # what the list of all streams shows
     "streams-order",  # the order and page of that list
+    "fleet-view",  # which lanes of the fleet are looked at
+    "fleet-rows",  # what the fleet shows
+    "fleet-cell",  # the cell of it that was clicked
+    "fleet-moment",  # where that click leads
     "overview-line",  # what the brush shows
     "read",  # the id of the feed of a file that was read and has no settings yet
 )
@@ -152,7 +156,8 @@ def tab_titles(
     """Return the title of each tab, by stream.
 
     The fixed ones; MAX_PUSHED_TABS streams that programs push, those that are `alarming` first,
-    then the newest; those that a visitor `opened` besides; the list of all where there are more.
+    then the newest; those that a visitor `opened` besides; the list of all where there are
+    more, and the fleet.
     """
     pushed = [name for name in list(monitor.feeds) if name not in TAB_TITLES]
     first = [name for name in pushed if name in alarming][-MAX_PUSHED_TABS:]
@@ -168,14 +173,17 @@ def tab_titles(
 
 
 def streams_title(monitor: Monitor, pushed: int) -> dict[str, str]:
-    """Return the title of the list of all streams, where there are more than the tabs show.
+    """Return the titles of the list of all streams, where there are more than the tabs show.
+
+    With series there is the fleet too.
 
     pushed: the streams that programs push, without series.
     """
     series = len(monitor.series.roster)
     if not series and pushed <= MAX_PUSHED_TABS:
         return {}
-    return {ALL_STREAMS: f"Streams {len(monitor.feeds) + series:,}"}
+    title = {ALL_STREAMS: f"Streams {len(monitor.feeds) + series:,}"}
+    return {**title, FLEET: "Fleet"} if series else title
 
 
 def search_streams(monitor: Monitor, text: str) -> list[str]:
@@ -230,8 +238,8 @@ def tab_row(titles: dict[str, str], closable: Container[str] = ()) -> list[dcc.T
 
 
 def tab_class(name: str) -> str:
-    """Return the class of a tab; that of the list of all streams stays in sight."""
-    return "tab last" if name == ALL_STREAMS else "tab"
+    """Return the class of a tab; those of the list of all and of the fleet stay in sight."""
+    return {ALL_STREAMS: "tab last", FLEET: "tab last lanes"}.get(name, "tab")
 
 
 def tab_label(name: str, title: str, closable: bool = False) -> html.Span:
@@ -239,7 +247,7 @@ def tab_label(name: str, title: str, closable: bool = False) -> html.Span:
     # no button: a tab holds no other control; the Delete key does the same
     cross = html.Span("×", title="close (Delete)", **data_attribute("close", name))
     parts: list[Any] = [html.Span(title)]
-    if name not in (OVERVIEW, ALL_STREAMS):
+    if name not in (OVERVIEW, ALL_STREAMS, FLEET):
         parts += [
             html.Span(className="spark", **data_attribute("spark", name)),
             html.Em(className="open", **data_attribute("open", name)),

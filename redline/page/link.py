@@ -9,7 +9,7 @@ from redline.engine.monitor import Monitor
 from redline.page.layout import DEFAULT_SPAN, TAB_TITLES, VIEW_SPANS, WHOLE_SPAN
 from redline.page.preview import preview_fields, previewed_settings
 from redline.settings import Settings, SettingsError
-from redline.sources.pushed import ALL_STREAMS, YOUR_DATA
+from redline.sources.pushed import ALL_STREAMS, FLEET, YOUR_DATA
 
 DEFAULT_DOMAIN = "wave"
 
@@ -25,7 +25,7 @@ def settings_from_link(monitor: Monitor, search: str) -> dict[str, Any]:
     asked = {key: values[0] for key, values in parse_qs(search.lstrip("?")).items()}
     domain = asked.get("domain", DEFAULT_DOMAIN)
     feed = monitor.find_feed(domain)
-    if domain not in (*TAB_TITLES, ALL_STREAMS) and feed is None:
+    if domain not in (*TAB_TITLES, ALL_STREAMS, FLEET) and feed is None:
         return {"acted": f"the link names a stream {domain!r} that is not here"}
     base = feed.applied if feed else Settings()
     try:

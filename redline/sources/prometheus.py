@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from redline.sources.compression import decompress_block
 from redline.sources.directory import Door, SeriesDirectory
 from redline.sources.pushed import SubmissionRefused
 from redline.sources.samples import (
@@ -31,7 +32,6 @@ from redline.sources.samples import (
     make_batch,
 )
 from redline.sources.series import MAX_LABEL_NAME, series_key
-from redline.sources.snappy import decompress_block
 from redline.sources.wire import (
     BYTES,
     FIXED64,

@@ -51,8 +51,9 @@ OVERVIEW = "overview"
 THIS_MACHINE = "this-machine"
 YOUR_DATA = "your-data"
 ALL_STREAMS = "streams"
+FLEET = "fleet"
 # names that the page uses for its own tabs: a source with one of them would be taken for that tab
-RESERVED_NAMES = frozenset((OVERVIEW, THIS_MACHINE, YOUR_DATA, ALL_STREAMS, *STREAMS))
+RESERVED_NAMES = frozenset((OVERVIEW, THIS_MACHINE, YOUR_DATA, ALL_STREAMS, FLEET, *STREAMS))
 
 
 class SubmissionRefused(ValueError):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 
 from redline.access.tokens import ROLES, Token, Tokens, hash_secret
+from redline.api.routes.submit import ARROW_TYPE
 from redline.api.server import connect_api, routes_table
 from redline.api.service import ServerOptions, assemble_service
 from redline.engine.feed import MonitoredStream
@@ -83,7 +84,7 @@ def test_whatever_comes_is_answered_as_documented_and_never_above_the_role(
     schemathesis = pytest.importorskip(
         "schemathesis", reason="the extra `test` brings schemathesis"
     )
-    register_protobuf(schemathesis)
+    register_binary(schemathesis)
     headers = HOME | ({"Authorization": f"Bearer {secret(role)}"} if role != NOBODY else {})
     method, path = route.split()
     # the document itself needs a token that may read
@@ -111,11 +112,11 @@ def test_whatever_comes_is_answered_as_documented_and_never_above_the_role(
         assert mode == "negative"
 
 
-def register_protobuf(schemathesis):
-    """Have the bodies of remote write sent as the bytes that they are."""
+def register_binary(schemathesis):
+    """Have the bodies of remote write and of Arrow sent as the bytes that they are."""
     from schemathesis.transport.serialization import serialize_binary
 
-    @schemathesis.serializer("application/x-protobuf")
+    @schemathesis.serializer("application/x-protobuf", ARROW_TYPE)
     def send_bytes(context, value):
         return serialize_binary(value)
 

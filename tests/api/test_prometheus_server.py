@@ -5,6 +5,7 @@ Both come from packages of Debian, which `make test` unpacks; without them this 
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -134,3 +135,45 @@ def test_redline_reads_a_node_exporter_without_any_prometheus() -> None:
         wait_for(lambda: points_of(server, idle) >= 3)
         (target,) = server.ask("/api/status")["scrape"]
         assert target["scraped"] >= 3 and target["samples"] >= 3
+
+
+def series_of(prometheus: int, query: str) -> list[tuple[dict[str, str], list[str]]]:
+    """Return the labels of each series that a query finds, with its values of the last hour."""
+    path = f"/api/v1/query?query={urllib.parse.quote(f'{query}[1h]')}"
+    found = json.loads(ask(prometheus, path))["data"]["result"]
+    return [(each["metric"], [value for _, value in each["values"]]) for each in found]
+
+
+@pytest.mark.skipif(not PROMETHEUS, reason="prometheus is not there")
+def test_scores_of_a_series_in_alarm_are_written_to_a_prometheus(tmp_path: Path) -> None:
+    prometheus = free_port()
+    config = tmp_path / "prometheus.yml"
+    config.write_text("global: {scrape_interval: 1s}\n")
+    selected = ("--remote-write-select", '{host="c"}')
+    with (
+        running(
+            str(PROMETHEUS),
+            f"--config.file={config}",
+            f"--storage.tsdb.path={tmp_path / 'data'}",
+            f"--web.listen-address=127.0.0.1:{prometheus}",
+            "--web.enable-remote-write-receiver",
+        ),
+        serving("--remote-write", f"http://127.0.0.1:{prometheus}", *selected) as server,
+    ):
+        wait_for(lambda: ask(prometheus, "/-/ready"))
+        now = time.time() - 180
+        names = [f'load{{host="{host}"}}' for host in "abc"]
+        rows = [{"time": now + at, "values": dict.fromkeys(names, at % 3)} for at in range(151)]
+        rows[150]["values"] = dict.fromkeys(names, 1) | {names[0]: 90}
+        assert server.ask("/api/submit", json.dumps(rows).encode())["accepted"] == 453
+        found = wait_for(lambda: series_of(prometheus, 'redline_anomaly{host="a"}'))
+        wait_for(lambda: series_of(prometheus, 'redline_score{host="c"}'))
+        ((labels, flags),) = found
+        assert labels == {"__name__": "redline_anomaly", "host": "a", "metric": "load"}
+        assert flags[-1] == "1"
+        ((_, scores),) = series_of(prometheus, 'redline_score{host="a"}')
+        assert float(scores[-1]) > 7
+        assert not series_of(prometheus, 'redline_score{host="b"}'), "it is not in alarm"
+        status = server.ask("/api/status")["remote_write"]
+        assert status["trouble"] is None and status["counts"]["sent"] > 0
+        assert {status["counts"][name] for name in ("rejected", "failed", "dropped")} == {0}

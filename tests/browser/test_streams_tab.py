@@ -58,7 +58,7 @@ def test_the_series_with_a_fault_is_first_and_a_click_opens_it_with_its_anomaly(
     series_server: Server, enter: Enter
 ) -> None:
     visitor = enter(series_server, {**DESK, **CALM}, domain="wave")
-    tab = visitor.page.locator("#domain .tab.last")
+    tab = visitor.page.locator("#domain .tab.last", has_text="Streams")
     assert "Streams 313" in tab.inner_text()
     box = tab.bounding_box()
     assert box is not None and box["x"] + box["width"] <= 1_441, "it is in sight"

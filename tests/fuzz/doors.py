@@ -12,7 +12,7 @@ import cramjam
 import numpy as np
 
 from redline.api.payload import parse_document, to_json
-from redline.api.point_bodies import is_wide, parse_points, parse_wide
+from redline.api.point_bodies import is_wide, parse_arrow, parse_points, parse_wide
 from redline.sources.directory import SeriesDirectory
 from redline.sources.exposition import read_exposition
 from redline.sources.influx import PRECISIONS, read_line_protocol
@@ -35,6 +35,7 @@ from redline.sources.series import (
     parse_series,
 )
 from redline.sources.timestamps import CALENDAR_TIMES
+from tests.sources.arrow_streams import usual_streams
 from tests.sources.remote_write_messages import encode_v1, encode_v2
 
 NOW = 1_767_571_200.0  # seconds since the epoch, of samples that carry no time
@@ -174,6 +175,15 @@ def point_bodies() -> list[bytes]:
         b" " + to_json(points),
         b"\n" + b"\n".join(map(to_json, points)),
     ]
+
+
+def read_arrow_body(data: bytes) -> None:
+    """Read a stream of Arrow IPC."""
+
+    def read(body: bytes, directory: SeriesDirectory) -> SampleBatch:
+        return parse_arrow(body, directory)
+
+    read_alike(read, data, usual_streams()[:1])
 
 
 def read_selector(data: bytes) -> None:

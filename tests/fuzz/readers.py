@@ -510,6 +510,7 @@ READERS = {
     "exposition page": Reader(doors.read_page, (SubmissionRefused,), doors.exposition_pages),
     "line protocol": Reader(doors.read_lines, (SubmissionRefused,), doors.lines),
     "points of many": Reader(doors.read_points, (BodyError,), doors.point_bodies),
+    "Arrow stream": Reader(doors.read_arrow_body, (SubmissionRefused,), doors.usual_streams),
     "selector": Reader(doors.read_selector, (SubmissionRefused,), doors.selectors),
     "series text": Reader(doors.read_series, (), doors.series_texts),
 }

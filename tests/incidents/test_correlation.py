@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from redline.engine.fleet.label_columns import METRIC_LABEL
 from redline.incidents import correlation
 from redline.incidents.correlation import (
-    METRIC_LABEL,
     Beginning,
     BeginningRates,
     CorrelationPolicy,
@@ -361,7 +361,7 @@ def test_the_labels_are_counted_again_when_series_come_or_go():
 
 
 def test_changes_of_incidents_become_groups():
-    joint = JointIncidents(lambda: ALL_NAMES, Correlator(AT_ONCE))
+    joint = JointIncidents(lambda: ALL_NAMES, correlator=Correlator(AT_ONCE))
     assert joint.follow([]) == [] and joint.group_of("x") is None
     changes = [
         Change(FakeIncident(b.stream, b.time, b.time + 5, b.severity, b.incident), "opened", True)
@@ -387,3 +387,14 @@ def test_an_incident_begins_when_it_opens_or_gets_worse_and_not_when_it_ends():
     incident = FakeIncident("s", 10.0, 20.0, "info", "i")
     changes = [Change(incident, what, True) for what in ("opened", "worse", "resolved", "noted")]
     assert [b.time for b in beginnings_of(changes)] == [10.0, 20.0]
+
+
+def test_a_fleet_that_was_calm_for_long_has_its_first_failure_grouped():
+    changes = [
+        Change(FakeIncident(b.stream, b.time, b.time + 5, b.severity, b.incident), "opened", True)
+        for b in failure(7, 10)
+    ]
+    new = JointIncidents(lambda: ALL_NAMES, lambda: 60.0)
+    assert new.follow(changes) == [], "how often streams begin by chance is not known yet"
+    (group,) = JointIncidents(lambda: ALL_NAMES, lambda: 150.0).follow(changes)
+    assert len(group.members) == 10

@@ -47,6 +47,8 @@ SERVER_CALLBACKS = (
     "finding.data",
     "wall.data",
     "streams-rows.data",
+    "fleet-rows.data",
+    "fleet-moment.data",
     "streams-found.children",
 )
 LOADS = b"time,load,heat\n" + b"".join(
@@ -124,6 +126,8 @@ VALID: dict[str, list[Any]] = {  # element.property -> odd values that are allow
         "your-data",
         "oven",
         "overview",
+        "streams",
+        "fleet",
         "nowhere",
         "",
         "\u202e",
@@ -189,6 +193,17 @@ VALID: dict[str, list[Any]] = {  # element.property -> odd values that are allow
         None,
         {"by": "unusual", "descending": None, "page": 0, "part": ""},
         {"by": "name", "descending": True, "page": 2**53, "part": "<b>"},
+    ],
+    "fleet-view.data": [
+        None,
+        {},
+        {"by": "", "part": "<b>", "span": 21_600, "all": True, "period": [5.0, 0.0], "group": "x"},
+        {"by": "host", "part": '{job=~".*"}', "period": [0.0, 2e11], "group": None},
+    ],
+    "fleet-cell.data": [
+        None,
+        {"by": "", "value": "wave", "part": "", "start": 0.0, "end": 2e11, "asked": 1e9},
+        {"by": "host", "value": "<b>", "part": "{", "start": 9.0, "end": 1.0, "asked": -1.0},
     ],
     "incident-scope.value": ["stream", "all"],
     "incident-severity.value": ["info", "critical"],

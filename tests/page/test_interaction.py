@@ -301,7 +301,9 @@ def test_of_sixty_sources_none_is_out_of_reach(service: Service) -> None:
     titles = list(layout.tab_titles(monitor, counts))
     pushed = [name for name in titles if name.startswith("pump")]
     assert len(pushed) == layout.MAX_PUSHED_TABS and pushed[0] == "pump 0"
-    assert pushed[-1] == "pump 59" and titles[-2:] == ["your-data", "streams"]
+    assert pushed[-1] == "pump 59" and titles[-2:] == ["your-data", "streams"], (
+        "the fleet is of series"
+    )
     assert "pump 7" not in titles
     assert settings_from_link(monitor, "?domain=pump 7")["domain"] == "pump 7"
     assert "pump 7" in layout.tab_titles(monitor, counts, ["pump 7", "gone"])

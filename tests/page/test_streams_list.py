@@ -21,7 +21,7 @@ from redline.page.query import incident_popups
 from redline.page.streams_list import StreamsList, wanted_rows
 from redline.page.wall import wall_document
 from redline.settings import Settings
-from redline.sources.pushed import ALL_STREAMS, SubmissionRefused, validate_source_name
+from redline.sources.pushed import ALL_STREAMS, FLEET, SubmissionRefused, validate_source_name
 from streams import STREAMS
 from tests.behaviour.page import Browser
 
@@ -85,14 +85,16 @@ def test_the_tab_is_there_as_soon_as_there_is_more_than_the_tabs_show(service: S
     assert layout.tab_titles(monitor)[ALL_STREAMS] == "Streams 27"
     send(service, SERIES, calm_values(SERIES, 1))
     titles = layout.tab_titles(monitor)
-    assert list(titles)[-2:] == ["your-data", ALL_STREAMS]
+    assert list(titles)[-3:] == ["your-data", ALL_STREAMS, FLEET]
     assert titles[ALL_STREAMS] == "Streams 67"
 
 
 def test_one_series_is_enough_and_its_count_is_renewed(service: Service, browser: Browser) -> None:
     send(service, SERIES[:1], calm_values(SERIES[:1], 3))
     first = browser.press("slow.n_intervals", "sparks.data", domain="wave")
-    assert first["names"]["data"][-1] == "Streams 3" and "Streams 3" in str(first["domain"])
+    assert first["names"]["data"][-2:] == ["Streams 3", "Fleet"] and "Streams 3" in str(
+        first["domain"]
+    )
     same = browser.press("slow.n_intervals", "sparks.data", domain="wave")
     assert "domain" not in same
     send(service, SERIES[1:3], calm_values(SERIES[1:3], 3))
@@ -113,7 +115,7 @@ def test_the_series_with_a_fault_is_the_first_row_and_says_why(service: Service)
     row = document["rows"][0]
     assert row["stream"] == SERIES[17]
     assert (row["title"], row["labels"]) == ("load", "host=h17, job=web")
-    assert row["value"] == "90" and row["threshold"] == "3.5" and row["above"]
+    assert row["value"] == "90" and row["threshold"] == "5" and row["above"]
     assert row["incident"] == {"severity": "critical", "state": OPEN}
     assert row["line"]["y"][-1] == 1_000 and row["line"]["hot"][-1] == len(row["line"]["y"]) - 1
     assert not service.monitor.views.feeds, "no row opens a feed"

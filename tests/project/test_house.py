@@ -47,7 +47,7 @@ HOMES = {  # a library that only these may import
     "rich": ("redline.cli",),
     "tomli_w": ("redline.settings", "redline.cli"),
     "pydantic": ("redline.settings", "redline.incidents", "redline.page"),
-    "cramjam": ("redline.sources.snappy",),
+    "cramjam": ("redline.sources.compression",),
 }
 EXTRAS = {"redline.detection.sklearn_estimator": "sklearn"}  # inherits from it; nothing imports it
 GIVEN = {"dash": {"dash", "fastapi", "starlette", "uvicorn"}}  # what a requirement brings along

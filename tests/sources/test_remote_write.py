@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from redline.sources.compression import decompress_block
 from redline.sources.directory import SeriesDirectory
 from redline.sources.prometheus import (
     DEFAULT_LIMITS,
@@ -29,7 +30,6 @@ from redline.sources.prometheus import (
 )
 from redline.sources.pushed import SubmissionRefused
 from redline.sources.samples import STALE_BITS, TimeRange
-from redline.sources.snappy import decompress_block
 from tests.sources.remote_write_messages import Request, WriteRequest, encode_v1, encode_v2
 
 RECORDED = Path(__file__).with_name("remote_write_recorded.bin").read_bytes()

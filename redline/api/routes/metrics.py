@@ -60,6 +60,13 @@ def own_metrics(service: Service) -> list[Metric]:
     refused = [({"reason": reason}, float(count)) for reason, count in status["requests"].items()]
     about = "Requests that were refused, by reason."
     found.append(Metric("redline_refused_requests_total", "counter", about, refused))
+    if written := service.score_writer.report():
+        about = "Scored points for the remote write, by what became of them."
+        outcomes = [({"outcome": name}, float(n)) for name, n in written["counts"].items()]
+        found.append(Metric("redline_written_points_total", "counter", about, outcomes))
+        waiting = [(NO_LABELS, float(written["waiting"]))]
+        about = "Scored points that wait for the remote write."
+        found.append(Metric("redline_write_queue_points", "gauge", about, waiting))
     return [*found, *incident_metrics(live[:MOST_INCIDENTS])]
 
 

@@ -13,9 +13,10 @@ from fastapi import APIRouter, Request, Response
 from redline.api import payload
 from redline.api.doors import WANTED, refusals_of
 from redline.api.payload import SubmittedPoints
-from redline.api.point_bodies import is_wide, parse_points, parse_wide
+from redline.api.point_bodies import is_wide, parse_arrow, parse_points, parse_wide
 from redline.api.problems import Problem, field_error, json_answer
 from redline.api.service import COMMIT_TIMEOUT, Service
+from redline.sources.arrow import is_arrow
 from redline.sources.pushed import (
     MAX_NAME_LENGTH,
     QueueFull,
@@ -78,6 +79,7 @@ POINT_SCHEMA: dict[str, Any] = {
     },
 }
 ANY_POINT = {"anyOf": [POINT_SCHEMA, WIDE_SCHEMA]}
+ARROW_TYPE = "application/vnd.apache.arrow.stream"
 SUBMIT_BODY = {
     "requestBody": {
         "required": True,
@@ -89,6 +91,15 @@ SUBMIT_BODY = {
                 "example": {"source": "oven", "time": 1767571200, "value": 20.5},
             },
             "application/x-ndjson": {"schema": {"type": "string"}},
+            ARROW_TYPE: {
+                "schema": {
+                    "type": "string",
+                    "format": "binary",
+                    "description": "record batches with the columns source (utf8, or a dictionary "
+                    "of it), time (timestamp, without a zone UTC; or seconds) and value (a number,"
+                    " null where it is missing); or time, and a column of numbers for each source",
+                }
+            },
         },
     }
 }
@@ -100,26 +111,29 @@ def connect_submit(router: APIRouter, service: Service) -> None:
     @router.post(
         "/api/submit",
         tags=["points"],
-        summary="Points in: one, a list, columns, or a line each",
+        summary="Points in: one, a list, columns, a line each, or a stream of Arrow",
         openapi_extra=SUBMIT_BODY,
     )
     async def submit(request: Request) -> Response:
         body = await request.body()
-        lines = "ndjson" in request.headers.get("content-type", "")
+        kind = request.headers.get("content-type", "")
         if len(body) > BIG_BODY_BYTES:
             async with service.big_bodies:
-                found = await asyncio.to_thread(read_body, service, body, lines)
+                found = await asyncio.to_thread(read_body, service, body, kind)
         else:
-            found = read_body(service, body, lines)
+            found = read_body(service, body, kind)
         return await submit_points(service, found, request.state.client)
 
 
-def read_body(
-    service: Service, body: bytes, lines: bool
-) -> Sequence[SubmittedPoints] | SampleBatch:
-    """Return the points of a body, by source or of series; `lines` = an object a line."""
-    document = payload.parse_document(body, lines)
+def read_body(service: Service, body: bytes, kind: str) -> Sequence[SubmittedPoints] | SampleBatch:
+    """Return the points of a body with a content type, by source or of series."""
     allowed = TimeRange(last=latest_time(service.monitor.wall(), 0.0))
+    if kind.startswith(ARROW_TYPE) or is_arrow(body):
+        try:
+            return parse_arrow(body, service.doors.directory, allowed)
+        except ImportError as error:  # the extra that decompresses such bodies is not installed
+            raise Problem(415, str(error)) from None
+    document = payload.parse_document(body, lines="ndjson" in kind)
     batch = None
     if is_wide(document):
         batch = parse_wide(document, service.doors.directory, allowed)

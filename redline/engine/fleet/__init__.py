@@ -12,6 +12,9 @@
 - `series_reports`: anomalies and followed series as batches, for incidents and events.
 - `series_states`: what a restart goes on from.
 - `series_views`: a series that is looked at, as a feed.
+- `worst_scores`: the worst score of each series in cells of time, over the last hours.
+- `label_columns`: the labels of all series as columns of numbers.
+- `swim_lanes`: the worst scores folded to some rows, and what was unusual in a period.
 - `ranking`: all series in an order, a page of rows at a time.
 - `stored`: what a store keeps of fleets, and the interface to it.
 """

@@ -27,6 +27,7 @@ def connect_browser(app: dash.Dash) -> None:
         Output("yours", "hidden"),
         Output("inject", "hidden"),
         Output("streams", "hidden"),
+        Output("fleet", "hidden"),
     ]
     connect("stage", shown, Input("domain", "value"), State("served", "data"))
     zoom_and_end = [

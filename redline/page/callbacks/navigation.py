@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import dash
@@ -10,6 +11,9 @@ from dash import Input, Output, State, ctx, no_update
 from redline.api.service import Service
 from redline.page.preview import PREVIEW_STATE, previewed_settings
 from redline.page.query import ViewQuery, view_end
+
+FILL_PATIENCE = 3.0  # seconds in which the past of a series that is opened is read
+FILL_POLL = 0.01  # seconds between two looks whether it is
 
 
 def connect_navigation(app: dash.Dash, service: Service) -> None:
@@ -43,5 +47,9 @@ def connect_navigation(app: dash.Dash, service: Service) -> None:
         settings = previewed_settings(feed.applied, rest) if shown else feed.applied
         present_end = at["end"] if at and at["id"] == feed.id else None
         query = ViewQuery(service, domain, settings, span, present_end)
+        until = monitor.clock() + FILL_PATIENCE
+        while moved == "goto" and not feed.ready and monitor.clock() < until:
+            await asyncio.sleep(FILL_POLL)
+            query = ViewQuery(service, domain, settings, span, present_end)
         end = view_end(moved, query, goto)
         return (None if end is None else {"id": feed.id, "end": end}), no_zoom

@@ -128,7 +128,8 @@ def _connect_lower_panels(app: dash.Dash, service: Service) -> None:
         feed = monitor.find_feed(domain)
         if panel == "incidents":
             wanted = incident_filter(domain, **filters)
-            shown = incident_list(service.incidents, monitor.feeds, wanted)
+            where = (service.incidents, monitor.feeds, wanted, service.joint)
+            shown = await asyncio.to_thread(incident_list, *where)
         elif panel == "log":
             shown = await asyncio.to_thread(log_panel, service)
         elif feed is None or not feed.end:

@@ -13,8 +13,8 @@ from redline.page.streams_list import StreamsList, wanted_rows
 from redline.sources.pushed import ALL_STREAMS
 
 
-def connect_streams_list(app: dash.Dash, service: Service) -> None:
-    """Connect the list, which is sent only to who looks at it."""
+def connect_streams_list(app: dash.Dash, service: Service) -> StreamsList:
+    """Connect the list, which is sent only to who looks at it; return it."""
     streams = StreamsList(service)
 
     @app.callback(
@@ -34,3 +34,4 @@ def connect_streams_list(app: dash.Dash, service: Service) -> None:
         Output("streams-body", "title"),
         Input("streams-rows", "data"),
     )
+    return streams

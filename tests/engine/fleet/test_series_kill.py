@@ -26,6 +26,7 @@ from redline.storage.sqlite import SqliteStore
 START = 1_767_571_200.0  # seconds since the Unix epoch
 SERIES = 3_000  # more than a tile of states
 ROUNDS = 100_000
+SETTINGS = Settings()  # of every series; a rolling window has the largest state
 CHECKED = (0, 1, 17, 2_047, 2_048, 2_999)
 
 
@@ -40,6 +41,7 @@ def open_monitor(path: Path) -> Monitor:
     """Return a monitor on the store, with its series restored."""
     recorder = IncidentRecorder(Incidents(), SqliteStore(path))
     monitor = Monitor({}, wall=lambda: START + 10**7, store=recorder)
+    monitor.series.settings = SETTINGS
     monitor.listeners.append(recorder.on_batches)
     monitor.process_pushed()
     assert monitor.series.restored
@@ -113,7 +115,7 @@ def check(monitor: Monitor, rounds: int) -> None:
         assert stored.step.tolist() == [*range(steps)], f"s{i} has a point twice"
         assert stored.time.tolist() == [START + step for step in range(steps)]
         assert stored.value.tolist() == [float(values(step)[i]) for step in range(steps)]
-        alone = Track(Settings(), (0.0,), 0)
+        alone = Track(SETTINGS, (0.0,), 0)
         alone.advance(stored.value[:, None])
         fleet, column = monitor.series.roster.fleet_of(number)
         for name, array in fleet.copy_state(column).items():

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from redline.engine.fleet.series_monitor import SERIES_SETTINGS
 from redline.engine.fleet.series_views import SeriesFeed
 from redline.engine.monitor import IDLE_SECONDS, Monitor
 from redline.engine.track import Track
@@ -17,7 +18,7 @@ from redline.settings import Settings
 from redline.storage.sqlite import SqliteStore
 
 START = 1_767_571_200.0  # seconds since the Unix epoch
-DEFAULT = Settings()
+DEFAULT = SERIES_SETTINGS
 NAMES = ("node_load{host=a}", "node_load{host=b}")
 
 
@@ -95,7 +96,7 @@ def test_a_series_is_looked_at_with_its_past_and_goes_on(service: Service) -> No
     assert feed.end == 2_000
     np.testing.assert_array_equal(service.scores(feed)[1_400:], service.alone()[1_400:])
     assert [each.step for each in feed.journal if each.alarm][-1] == 1_500
-    low, high = feed.bounds(feed.applied_track, 3.5, 1_500, 1_501)
+    low, high = feed.bounds(feed.applied_track, DEFAULT.threshold, 1_500, 1_501)
     assert low is not None and high is not None and low[0, 0] < 20 < high[0, 0] < 60
 
 
@@ -115,7 +116,7 @@ def test_settings_are_tried_out_and_applied(service: Service) -> None:
     track = service.monitor.request_track(feed.name, trial)
     while service.monitor.fill_tracks():
         pass
-    assert track.end == 500 and feed.applied == Settings()
+    assert track.end == 500 and feed.applied == DEFAULT
     service.monitor.apply(feed.name, trial)
     service.turn()
     assert feed.settings_stored == feed.settings_applied == 1
@@ -124,12 +125,12 @@ def test_settings_are_tried_out_and_applied(service: Service) -> None:
     assert service.monitor.series.summary(number).settings == trial
     service.send(100)
     np.testing.assert_array_equal(service.scores(feed), service.alone(trial))
-    assert service.monitor.undo(feed.name) == Settings()
+    assert service.monitor.undo(feed.name) == DEFAULT
     service.turn()
-    assert service.monitor.series.summary(number).settings == Settings()
+    assert service.monitor.series.summary(number).settings == DEFAULT
     service.store.close()
     service.open()
-    assert service.looked_at().applied == Settings()
+    assert service.looked_at().applied == DEFAULT
 
 
 def test_a_view_is_filled_from_the_store_after_a_restart(service: Service) -> None:
@@ -138,7 +139,9 @@ def test_a_view_is_filled_from_the_store_after_a_restart(service: Service) -> No
     service.open()
     feed = service.looked_at()
     assert (feed.tape.first, feed.end) == (0, 1_600)
-    assert feed.anomalies == np.count_nonzero(service.alone() > 3.5) == len(feed.journal)
+    assert (
+        feed.anomalies == np.count_nonzero(service.alone() > DEFAULT.threshold) == len(feed.journal)
+    )
     service.send(100)
     np.testing.assert_array_equal(service.scores(feed)[1_600:], service.alone()[1_600:])
 
@@ -174,7 +177,7 @@ def test_a_removed_series_is_unknown_and_its_points_are_gone(service: Service) -
     assert service.monitor.find_feed(NAMES[0]) is None and service.monitor.knows(NAMES[1])
     assert service.store.newest_anomalies(NAMES[0]) == []
     with pytest.raises(KeyError):
-        service.monitor.request_track(NAMES[0], Settings())
+        service.monitor.request_track(NAMES[0], DEFAULT)
 
 
 def test_points_by_name_go_into_the_series(service: Service) -> None:

@@ -1,8 +1,10 @@
-"""Snappy's block format, decompressed within a limit."""
+"""Compressed bytes: blocks of Snappy, buffers of LZ4 and Zstandard, decompressed within a limit."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
+
+import numpy as np
 
 from redline.sources.pushed import SubmissionRefused
 
@@ -10,6 +12,10 @@ MISSING_SNAPPY = (
     "Prometheus remote write needs cramjam, which is not installed: "
     "pip install 'redline[prometheus]'"
 )
+MISSING_CODECS = (
+    "compressed Arrow streams need cramjam, which is not installed: pip install 'redline[arrow]'"
+)
+CODECS = ("lz4", "zstd")  # of buffers, in the order of the numbers that Arrow gives them
 # a block cannot hold more: an element of 3 bytes copies 64 at most
 MAX_RATIO = 22
 MAX_HEADER = 5  # bytes of the header, a varint of 32 bits
@@ -63,3 +69,40 @@ def declared_size(body: bytes) -> int:
             return size
     wanted = "a block of Snappy, which begins with its length in up to 32 bits"
     raise SubmissionRefused("body", wanted, f"{body[:MAX_HEADER].hex(' ') or 'no bytes'}")
+
+
+def decompress_buffer(data: memoryview, codec: str, size: int) -> memoryview:
+    """Return the bytes that a buffer holds, exactly so many.
+
+    Raises:
+        ImportError: says what to install.
+        SubmissionRefused: it is broken, or holds another number of bytes.
+    """
+    try:
+        import cramjam
+    except ImportError as error:
+        raise ImportError(MISSING_CODECS) from error
+    library = cramjam.lz4 if codec == "lz4" else cramjam.zstd
+    found = np.empty(size, np.uint8)
+    try:
+        count = library.decompress_into(data, found)
+    except cramjam.DecompressionError as error:
+        raise SubmissionRefused(
+            "body", f"{size:,} bytes compressed with {codec}", f"{error}"
+        ) from None
+    if count != size:
+        raise SubmissionRefused("body", f"{size:,} bytes compressed with {codec}", f"{count:,}")
+    return found.data
+
+
+def compress_block(data: bytes) -> bytes:
+    """Return a block of Snappy.
+
+    Raises:
+        ImportError: says what to install.
+    """
+    try:
+        import cramjam
+    except ImportError as error:
+        raise ImportError(MISSING_SNAPPY) from error
+    return bytes(cramjam.snappy.compress_raw(data))

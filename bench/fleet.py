@@ -2,17 +2,21 @@
 
 Window 120, 600 steps at hand, values float64, scores kept as float32; nothing is stored. Times are
 those of one core, so that other programs disturb them little; best, median and worst of many are
-printed, since some ticks close a block of all streams at once.
+printed, since some ticks close a block of all streams at once. `--costly` prints only the table of
+the detectors that step in cohorts.
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 
+from detectors import DETECTORS
 from redline.engine.fleet.fleets import START_STEPS, Fleet, GridFleet, SequenceFleet
+from redline.engine.fleet.single_step import STEPPED
 from redline.settings import Settings
 
 WINDOW = 120  # steps
@@ -22,6 +26,10 @@ CAPACITY = 600  # steps at hand
 MEASURED = 130  # ticks or pushes, more than a window
 DETECTORS_SHOWN = ("rolling z-score", "EWMA")
 OTHER_PHASES = 0.2  # share of the streams
+COSTLY_STREAMS = 1_000
+COSTLY_STEPS = 8_448  # steps of each before the ticks are measured: the memory of seasons is full
+DISTINCT = 10  # streams of which all others are copies at first
+COSTLY_TICKS = 1_024  # two searches for seasons
 
 
 def resident_bytes() -> int:
@@ -74,6 +82,53 @@ def show_ticks(name: str, streams: int, late: float = 0.0) -> None:
     )
 
 
+def costly_values(rng: np.random.Generator, step: int, streams: int) -> np.ndarray:
+    """Return a value of each stream, (streams,): noise on seasons of 20 to 200 steps."""
+    season = 20 * (1 + np.arange(streams) % DISTINCT)
+    return 3 * np.sin(2 * np.pi * step / season) + rng.normal(size=streams)
+
+
+def aged_fleet(chosen: Settings) -> GridFleet:
+    """Return a fleet of streams that have taken many steps, all at the same."""
+    rng = np.random.default_rng(0)
+    few = GridFleet(chosen, CAPACITY)
+    few.join(DISTINCT)
+    for step in range(COSTLY_STEPS):
+        few.tick(float(step), costly_values(rng, step, DISTINCT))
+    states = few.copy_columns(few.columns)
+    fleet = GridFleet(chosen, CAPACITY)
+    for _ in range(COSTLY_STREAMS // DISTINCT):
+        fleet.paste_columns(fleet.join(DISTINCT), states)
+    return fleet
+
+
+def show_costly_ticks(name: str) -> None:
+    """Print a row of the table: milliseconds of a tick of streams that step in cohorts."""
+    chosen = Settings(name, WINDOW)
+    fleet = aged_fleet(chosen)
+    rng = np.random.default_rng(1)
+    taken = []
+    for step in range(COSTLY_STEPS, COSTLY_STEPS + COSTLY_TICKS):
+        values = costly_values(rng, step, COSTLY_STREAMS)
+        began = time.process_time()
+        fleet.tick(float(step), values)
+        taken.append(1000 * (time.process_time() - began))
+    figures = (np.median(taken), np.percentile(taken, 99), max(taken))
+    cells = " | ".join(f"{figure:.1f}" for figure in figures)
+    print(f"| {name} | {cells} | {fleet.nbytes / COSTLY_STREAMS / 1000:,.0f} |", flush=True)
+
+
+def show_costly() -> None:
+    """Print the table of the detectors that step in cohorts."""
+    print(
+        f"| {COSTLY_STREAMS:,} streams, window {WINDOW} | median ms a tick | 99 % | worst |"
+        " kB a stream |\n|---|---|---|---|---|"
+    )
+    for name in DETECTORS:
+        if name not in STEPPED:
+            show_costly_ticks(name)
+
+
 def show_pushes(name: str, streams: int, shuffled: bool, mixed: bool) -> None:
     """Print the pace of pushes of one point of each stream."""
     rng = np.random.default_rng(0)
@@ -124,7 +179,10 @@ def show_memory(name: str, clock: type[GridFleet | SequenceFleet]) -> None:
 
 
 def main() -> None:
-    """Print all figures."""
+    """Print all figures, or only those of the costly detectors."""
+    if "--costly" in sys.argv:
+        show_costly()
+        return
     for name in DETECTORS_SHOWN:
         for clock in (GridFleet, SequenceFleet):
             show_memory(name, clock)
@@ -134,7 +192,7 @@ def main() -> None:
             for shuffled in (False, True):
                 for mixed in (False, True):
                     show_pushes(name, streams, shuffled, mixed)
-    show_ticks("ensemble", 1_000)
+    show_costly()
 
 
 if __name__ == "__main__":

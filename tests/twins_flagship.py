@@ -34,7 +34,7 @@ from redline.detection.ensemble import (
 from redline.detection.seasonality import find_season
 
 Values = list[float]
-BLOCK, MEMORY, LOOK, NEAR, KEPT, CELL = 32, 8192, 512, 16, 2048, 1024
+BLOCK, MEMORY, LOOK, SEARCH, NEAR, KEPT, CELL = 32, 8192, 512, 192, 16, 2048, 1024
 TINY, CEILING = 1e-150, 100.0
 
 
@@ -335,7 +335,8 @@ class Channel:
 
     def look(self) -> None:
         old, now = self.season, len(self.clean)
-        self.season = find_season(np.array(self.clean[-MEMORY:]), old)
+        past = self.clean[max(0, now - MEMORY) : now - SEARCH]
+        self.season = find_season(np.array(past), old)
         if self.season == old or (old and self.season and abs(self.season - old) < 0.1 * old):
             return
         values = [

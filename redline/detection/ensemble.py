@@ -9,6 +9,7 @@ import numpy as np
 
 from detectors import CEILING, Detector, State, Verdict
 from redline.detection.arrays import (
+    MANY_STREAMS,
     TINY,
     Array,
     carry_forward,
@@ -27,8 +28,13 @@ from redline.detection.seasonality import find_season
 # steps; it learns at absolute multiples, so that a history is scored a block at a time, and a tick
 # by the same code
 LEARNING_BLOCK = 32
-SEASON_MEMORY = 8192  # steps of cleaned past in which seasons are found; a multiple of the block
+SEASON_MEMORY = 8192  # steps of cleaned past that are kept; a power of two
 SEASON_CHECK_STEPS = 512  # steps between two searches for a season
+# a search is spread over the last steps before it takes effect, a few channels at each; a multiple
+# of the block. Half a millisecond a channel: a thousand streams take 3 ms at each of these steps
+SEARCH_STEPS = 192
+SEARCHED_STEPS = SEASON_MEMORY - SEARCH_STEPS  # the past in which a season is found
+FEW_CHANNELS = 128  # whose surprises in the last seasons stay in the cache
 SEASONS_AVERAGED = 3  # seasons before, whose mean is expected
 SEASON_NEIGHBOURHOOD = 16  # steps on either side that measure the noise at a place of the season
 RANGE_MEMORY = 2048  # values that stand for all ever seen
@@ -155,13 +161,16 @@ class Ensemble(Detector):
             # (2, BLOCK, streams), its novelty and its surprise, NaN = no opinion
             "open_peaks": np.full((2, LEARNING_BLOCK, shape[0]), np.nan),
             "season": np.zeros(size, int),  # steps, 0 = none
+            "since": np.zeros(size, int),  # the step at which it took effect
+            "found": np.zeros(size, int),  # the season found by the present search
+            "searched": np.zeros(size, bool),  # whether it has come to the channel
             "expected": np.zeros((LEARNING_BLOCK, size)),  # the season's values in this block
             "usual": np.zeros((LEARNING_BLOCK, size)),  # usual squared surprise at each step
             "shake": np.full((LEARNING_BLOCK, size), TINY),  # usual surprise, at least the floor
             "spread": np.full(size, TINY),
             "floor": np.broadcast_to(floor, shape).flatten(),
-            "clean": np.full((SEASON_MEMORY, size), np.nan),  # ring buffer of cleaned values
-            "shock": np.full((SEASON_MEMORY, size), np.nan),  # ring buffer of squared surprises
+            "clean": np.full((size, SEASON_MEMORY), np.nan),  # ring buffer of cleaned values
+            "shock": np.full((size, SEASON_MEMORY), np.nan),  # ring buffer of squared surprises
             "values": np.full((size, RANGE_MEMORY), np.inf),  # values seen, ascending
             "kept": np.zeros(size, int),  # how many of them
             # (channels, steps), the steps of the patterns in multiples of the grain, a power of two
@@ -230,6 +239,7 @@ class Ensemble(Detector):
         sudden = self._sudden(here, seasonless, surprise, known)
         stuck = self._stuck(x, known)
         lasting = np.where(known, lasting, np.nan)
+        self._search_seasons(len(x))
         if here.stop == LEARNING_BLOCK:
             self._learn(int(state["step"]) + len(x))
         return lasting, novel, sudden, stuck, centre, spread
@@ -255,8 +265,8 @@ class Ensemble(Detector):
         place = slice(first, first + len(x))
         reach = np.where(state["n"] >= self.least, UNLEARNED_DEVIATION, np.inf) * shake
         within = np.minimum(np.maximum(surprise, -reach), reach)
-        state["clean"][place] = np.where(surprise == surprise, x - (surprise - within), x)
-        state["shock"][place] = within * within
+        state["clean"][:, place] = np.where(surprise == surprise, x - (surprise - within), x).T
+        state["shock"][:, place] = (within * within).T
 
     def _lasting(self, here: slice, deviation: Array) -> Array:
         """Return the square of the smoothed deviation over its usual size, less the usual 1.
@@ -322,9 +332,7 @@ class Ensemble(Detector):
         """
         state = self._state
         gap = state["open"][3, here]  # a view: the distances are stored for learning
-        for channel, kept in enumerate(state["kept"]):
-            if kept:
-                gap[:, channel] = nearest_distance(state["values"][channel, :kept], x[:, channel])
+        gap[:] = nearest_distances(state["values"], state["kept"], x)
         pattern = self._pattern_distances(here, x) - COMMON * state["usual_pattern"]
         reach = np.maximum(state["high"] - state["low"], state["floor"])
         unit = VISIBLE * np.sqrt(reach * np.sqrt(reach * self._near_spreads()[0]))
@@ -419,7 +427,7 @@ class Ensemble(Detector):
         state["open_peaks"].fill(np.nan)
         state["edge"] = state["last"].copy()
         if now % SEASON_CHECK_STEPS == 0:
-            self._update_seasons(now)
+            self._begin_seasons(now)
         self._prepare(now)
 
     def _learnable(self, counter: str, deviations: Array) -> Array:
@@ -536,15 +544,24 @@ class Ensemble(Detector):
         state["high"] = np.fmax(state["high"], np.fmax.reduce(x))
         cell = (state["high"] - state["low"]) / RANGE_PARTS
         new = np.where(state["kept"] > 0, gap > cell, x == x)
-        for channel in np.flatnonzero(new.any(axis=0)):
-            before = state["values"][channel, : state["kept"][channel]]
-            values = np.union1d(before, x[new[:, channel], channel])  # ascending
-            if len(values) > RANGE_MEMORY:
-                places = np.floor((values - state["low"][channel]) / cell[channel])
-                _, first = np.unique(places, return_index=True)
-                values = values[first]
-            state["values"][channel, : len(values)] = values
-            state["kept"][channel] = len(values)
+        channels = np.flatnonzero(new.any(axis=0))
+        if not len(channels):
+            return
+        fresh = np.sort(np.where(new, x, np.inf)[:, channels], axis=0)
+        fresh[1:][fresh[1:] == fresh[:-1]] = np.inf
+        before = state["values"][channels, : state["kept"].max()]
+        values = np.concatenate((before, fresh.T), axis=1)
+        values.sort(axis=1, kind="stable")  # merges what is ascending already; the infinite last
+        kept = np.count_nonzero(values < np.inf, axis=1)
+        for i in np.flatnonzero(kept > RANGE_MEMORY):
+            above = values[i, : kept[i]] - state["low"][channels[i]]
+            _, first = np.unique(np.floor(above / cell[channels[i]]), return_index=True)
+            kept[i] = len(first)
+            values[i, : kept[i]] = values[i, first]
+        values[np.arange(values.shape[1]) >= kept[:, None]] = np.inf
+        width = min(values.shape[1], RANGE_MEMORY)
+        state["values"][channels, :width] = values[:, :width]
+        state["kept"][channels] = kept
 
     def _learn_patterns(self) -> None:
         """Add the block's patterns, and learn their usual distance to the nearest.
@@ -617,42 +634,64 @@ class Ensemble(Detector):
 
     # The season
 
-    def _update_seasons(self, now: int) -> None:
-        """Find each channel's season anew; with another one, level and noise are measured anew."""
-        state = self._state
-        past = state["clean"][np.arange(max(0, now - SEASON_MEMORY), now) % SEASON_MEMORY]
-        for channel in range(past.shape[1]):
-            old = int(state["season"][channel])
-            season = find_season(past[:, channel], old)
-            state["season"][channel] = season
-            near = season == old or (old and season and abs(season - old) < 0.1 * old)
-            if not near and not self._begin_season(channel, now):
-                state["season"][channel] = old  # until the next search
+    def _search_seasons(self, steps: int) -> None:
+        """Find the seasons of this piece's share of the channels.
 
-    def _begin_season(self, channel: int, now: int) -> bool:
-        """Measure level, variance and noise of the last window with the channel's new season.
-
-        Returns False where too little was seen in that window.
+        All are searched for in the past before the search began, so that it does not matter which
+        share a channel is in.
         """
         state = self._state
-        one = slice(channel, channel + 1)
+        left = SEASON_CHECK_STEPS - int(state["step"]) % SEASON_CHECK_STEPS
+        waiting = np.flatnonzero(~state["searched"])
+        if left > SEARCH_STEPS or not len(waiting):
+            return
+        begun = int(state["step"]) + left - SEARCH_STEPS
+        past = np.arange(max(0, begun - SEARCHED_STEPS), begun) % SEASON_MEMORY
+        for channel in waiting[: share_of_work(len(waiting), left, steps)]:
+            old = int(state["season"][channel])
+            state["found"][channel] = find_season(state["clean"][channel, past], old)
+            state["searched"][channel] = True
+
+    def _begin_seasons(self, now: int) -> None:
+        """Let the seasons found take effect; with another one, level and noise are measured anew.
+
+        Where too little was seen for that, the old one stays until the next search.
+        """
+        state = self._state
+        old = state["season"]
+        found = state["found"]
+        near = (np.minimum(old, found) > 0) & (np.abs(found - old) < 0.1 * old)
+        others = np.flatnonzero((found != old) & ~near)
+        state["season"] = found.copy()
+        state["searched"].fill(False)
+        refused = others[~self._measure_anew(others, now)]
+        state["season"][refused] = old[refused]
+
+    def _measure_anew(self, channels: Array, now: int) -> Array:
+        """Measure level, variance and noise of the last window with the new seasons of channels.
+
+        Returns (channels,) bool, where enough was seen in that window; the others are left alone.
+        """
+        state = self._state
         steps = np.arange(max(0, now - self.window), now)
-        values = state["clean"][steps % SEASON_MEMORY, one] - self._expected(steps, now, one)
+        values = state["clean"][channels[:, None], steps % SEASON_MEMORY].T
+        values = values - self._expected(steps, channels)
         present = values == values
         count = np.add.reduce(present, dtype=np.int64)
-        if count[0] < self.least:
-            return False
-        state["mean"][one] = masked_mean(values, present, count)
-        variance = masked_mean((values - state["mean"][one]) ** 2, present, count)
-        state["variance"][one] = variance
-        state["noise"][one] = variance
-        state["near"][1, one] = state["mean"][one]
-        state["near_variance"][1, one] = variance
+        enough: Array = count >= self.least
+        mean = masked_mean(values, present, count)
+        variance = masked_mean((values - mean) ** 2, present, count)[enough]
+        begun = channels[enough]
+        state["mean"][begun] = mean[enough]
+        state["variance"][begun] = variance
+        state["noise"][begun] = variance
+        state["near"][1, begun] = mean[enough]
+        state["near_variance"][1, begun] = variance
         for name in ("products", "weights", "lags", "held", "shaken", "moves", "move"):
-            state[name][..., one] = 0.0
-        state["volatility"][one] = 1.0
-        state["shock"][:, one] = np.nan
-        return True
+            state[name][..., begun] = 0.0
+        state["volatility"][begun] = 1.0
+        state["since"][begun] = now
+        return enough
 
     def _prepare(self, now: int) -> None:
         """Compute what the next block expects, and the usual surprise at each of its steps."""
@@ -662,29 +701,33 @@ class Ensemble(Detector):
         wandering = state["move"] * max(1.0, self.window / LEARNING_BLOCK)
         spread = np.sqrt(np.maximum(state["variance"], wandering))
         state["spread"] = np.maximum(spread, state["floor"])
-        state["expected"] = self._expected(steps, now, slice(None))
+        state["expected"] = self._expected(steps, np.arange(len(state["season"])))
         state["usual"][:] = state["noise"]
-        if state["season"].any():
-            total, count = self._surprises_around(now)
-            enough = (count >= SEASON_NEIGHBOURHOOD) & (state["season"] > 0)
-            state["usual"] = np.where(enough, total / np.maximum(count, 1), state["usual"])
+        seasonal = np.flatnonzero(state["season"])
+        for begin in range(0, len(seasonal), FEW_CHANNELS):
+            some = seasonal[begin : begin + FEW_CHANNELS]
+            total, count = self._surprises_around(now, some)
+            mean = total / np.maximum(count, 1)
+            usual = np.where(count >= SEASON_NEIGHBOURHOOD, mean, state["noise"][some])
+            state["usual"][:, some] = usual
         shake = np.sqrt(state["usual"] * np.maximum(state["volatility"], 0.5))
         state["shake"] = np.maximum(shake, state["floor"])
 
-    def _surprises_around(self, now: int) -> tuple[Array, Array]:
+    def _surprises_around(self, now: int, channels: Array) -> tuple[Array, Array]:
         """Return sum and number of the squared surprises around each step of the next block, in the
-        last seasons; both (BLOCK, channels).
+        last seasons, since they took effect; both (BLOCK, channels).
         """
+        state = self._state
         first = now - SEASON_NEIGHBOURHOOD
         steps = np.arange(first, now + LEARNING_BLOCK + SEASON_NEIGHBOURHOOD)
-        around = self._seasons_ago(self._state["shock"], steps, slice(None))
+        around = self._seasons_ago(state["shock"], steps, channels, state["since"][channels])
         present = around == around
-        # (seasons, steps, channels) -> (steps, channels) -> (BLOCK, channels)
+        # (seasons, channels, steps) -> (channels, steps) -> (BLOCK, channels)
         total = sum_neighbourhoods(np.where(present, around, 0.0).sum(axis=0))
         count = sum_neighbourhoods(present.sum(axis=0))
-        return total, count
+        return total.T, count.T
 
-    def _expected(self, steps: Array, now: int, channels: slice) -> Array:
+    def _expected(self, steps: Array, channels: Array) -> Array:
         """Return the mean of the last seasons at the same place, (steps, channels).
 
         0 without a season, NaN where none of them was seen.
@@ -692,24 +735,26 @@ class Ensemble(Detector):
         season = self._state["season"][channels]
         if not season.any():
             return np.zeros((len(steps), season.size))
-        before = self._seasons_ago(self._state["clean"], steps, channels)
+        before = self._seasons_ago(self._state["clean"], steps, channels, np.zeros_like(season))
         present = before == before
         count = np.where(present.any(axis=0), present.sum(axis=0), np.nan)
-        mean = np.where(present, before, 0.0).sum(axis=0) / count
-        return np.where(season > 0, mean, 0.0)
+        mean = np.where(present, before, 0.0).sum(axis=0) / count  # (channels, steps)
+        return np.where(season > 0, mean.T, 0.0)
 
-    def _seasons_ago(self, ring: Array, steps: Array, channels: slice) -> Array:
-        """Return the values of a ring buffer whole seasons ago, (seasons, steps, channels).
+    def _seasons_ago(self, ring: Array, steps: Array, channels: Array, first: Array) -> Array:
+        """Return the values of a ring buffer whole seasons ago, (seasons, channels, steps).
 
-        The nearest season that is all learned comes first; NaN where the ring does not reach.
+        The nearest season that is all learned comes first; NaN where the ring does not reach, and
+        before the `first` step (channels,).
         """
         season = self._state["season"][channels]
         near = np.ceil((LEARNING_BLOCK + SEASON_NEIGHBOURHOOD) / np.maximum(season, 1)).astype(int)
         back = (near + np.arange(SEASONS_AVERAGED)[:, None]) * season  # (seasons, channels)
-        rows = steps[None, :, None] - back[:, None, :]
-        found = ring[:, channels][rows % SEASON_MEMORY, np.arange(season.size)]
-        inside = (rows >= 0) & (rows > steps[-1] - SEASON_MEMORY)
-        inside &= back[:, None, :] < SEASON_MEMORY - 2 * LEARNING_BLOCK
+        rows = steps - back[..., None]
+        found = ring[channels[:, None], rows % SEASON_MEMORY]
+        oldest = np.maximum(first, steps[-1] + 1 - SEASON_MEMORY)  # (channels,)
+        inside = rows >= oldest[:, None]
+        inside &= back[..., None] < SEASON_MEMORY - 2 * LEARNING_BLOCK
         return np.where(inside, found, np.nan)
 
 
@@ -755,9 +800,20 @@ def masked_mean(x: Array, chosen: Array, count: Array) -> Array:
 
 
 def sum_neighbourhoods(x: Array) -> Array:
-    """Return the sum around each step: (steps + 2 * SEASON_NEIGHBOURHOOD, ...) -> (steps, ...)."""
+    """Return the sum around each step: (..., steps + 2 * SEASON_NEIGHBOURHOOD) -> (..., steps)."""
     width = 2 * SEASON_NEIGHBOURHOOD + 1
-    return np.asarray(np.lib.stride_tricks.sliding_window_view(x, width, axis=0).sum(axis=-1))
+    return np.asarray(np.lib.stride_tricks.sliding_window_view(x, width, axis=-1).sum(axis=-1))
+
+
+def share_of_work(waiting: int, left: int, steps: int) -> int:
+    """Return how many of those that wait are due in `steps` of the steps left.
+
+    An even share at each step, rounded up, so that none waits after the last.
+    """
+    done = 0
+    for remaining in range(left, left - steps, -1):
+        done += -(-(waiting - done) // remaining)
+    return done
 
 
 def surprisal_to_deviations(surprisal: Array) -> Array:
@@ -765,9 +821,40 @@ def surprisal_to_deviations(surprisal: Array) -> Array:
     return np.asarray(np.sqrt(np.maximum(2 * surprisal - np.log1p(2 * np.pi * surprisal), 0.0)))
 
 
-def nearest_distance(ordered: Array, x: Array) -> Array:
-    """Return the distance of each value to the nearest of the ordered ones, NaN where missing."""
-    place = np.searchsorted(ordered, x)
-    below = ordered[np.maximum(place - 1, 0)]
-    above = ordered[np.minimum(place, len(ordered) - 1)]
-    return np.asarray(np.minimum(np.abs(x - below), np.abs(above - x)))
+def nearest_distances(ordered: Array, kept: Array, x: Array) -> Array:
+    """Return the distance of each value to the nearest of its channel, (steps, channels).
+
+    NaN where it is missing, or where there is none.
+
+    Args:
+        ordered: (channels, size) ascending, infinite after the first `kept` (channels,).
+        x: (steps, channels).
+    """
+    place = count_below(ordered, kept, x)
+    channel = np.arange(len(ordered))
+    below = ordered[channel, np.maximum(place - 1, 0)]
+    above = ordered[channel, np.minimum(place, np.maximum(kept - 1, 0))]
+    distance = np.minimum(np.abs(x - below), np.abs(above - x))
+    return np.where(kept > 0, distance, np.nan)
+
+
+def count_below(ordered: Array, kept: Array, x: Array) -> Array:
+    """Return how many values of its channel are less than each value, (steps, channels).
+
+    Both ways count the same.
+    """
+    place = np.zeros(x.shape, int)
+    if len(ordered) < MANY_STREAMS:
+        for channel, size in enumerate(kept):
+            place[:, channel] = np.searchsorted(ordered[channel, :size], x[:, channel])
+        return place
+    # all at once by bisection, from the highest bit of the count down
+    flat = ordered.ravel()
+    before = np.arange(len(ordered)) * ordered.shape[1] - 1
+    bit = 1 << int(kept.max()).bit_length()
+    while bit := bit >> 1:
+        more = place + bit
+        inside = more <= kept
+        less = flat[before + np.where(inside, more, 1)] < x
+        place = np.where(inside & less, more, place)
+    return place

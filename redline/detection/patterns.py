@@ -38,10 +38,11 @@ def pattern_distances(present: Array, past: Array, known: int, doubtful: Array) 
     columns = past[:, PATTERN_MEMORY - known :]  # (channels, known + 7)
     newest = min(known, DOUBT_STEPS)
     hidden = doubtful[:, DOUBT_STEPS - newest :]  # (channels, newest)
-    few = max(1, 2 * CACHE_CELLS // (rows.shape[1] * columns.shape[1]))
-    for first in range(0, channels, few):
-        some = slice(first, first + few)
-        apart = _squared_distances(rows[some], columns[some])  # (few, steps, known)
+    few = max(1, 2 * CACHE_CELLS // (rows.shape[1] * columns.shape[1]))  # channels in the cache
+    many = max(1, 2 * CACHE_CELLS // (steps * known))  # whose distances are
+    for first in range(0, channels, many):
+        some = slice(first, first + many)
+        apart = _squared_distances(rows[some], columns[some], few)  # (many, steps, known)
         waiting = hidden[some]
         if waiting.any():
             np.copyto(apart[:, :, known - newest :], np.inf, where=waiting[:, None])
@@ -53,19 +54,24 @@ def pattern_distances(present: Array, past: Array, known: int, doubtful: Array) 
     return out
 
 
-def _squared_distances(rows: Array, columns: Array) -> Array:
+def _squared_distances(rows: Array, columns: Array, few: int) -> Array:
     """Return the squared distances between all patterns of rows and of columns.
 
-    (channels, 7 + steps), (channels, 7 + known) -> (channels, steps, known).
+    (channels, 7 + steps), (channels, 7 + known) -> (channels, steps, known), a `few` channels at
+    once.
     """
-    apart = rows[:, :, None] - columns[:, None, :]
-    apart *= apart
+    tiles = []
     one = rows.shape[1] == PATTERN_STEPS  # of one step only every other sum is needed
-    for step in (1, 2, 4):  # sums over 2, 4 and 8 steps in a row, always in the same order
-        later = apart[:, 1::2, step:] if one else apart[:, step:, step:]
-        earlier = apart[:, ::2, :-step] if one else apart[:, :-step, :-step]
-        apart = later + earlier
-    return apart
+    for first in range(0, len(rows), few):
+        some = slice(first, first + few)
+        apart = rows[some, :, None] - columns[some, None, :]
+        apart *= apart
+        for step in (1, 2, 4):  # sums over 2, 4 and 8 steps in a row, always in the same order
+            later = apart[:, 1::2, step:] if one else apart[:, step:, step:]
+            earlier = apart[:, ::2, :-step] if one else apart[:, :-step, :-step]
+            apart = later + earlier
+        tiles.append(apart)
+    return tiles[0] if len(tiles) == 1 else np.concatenate(tiles)
 
 
 def _nearest_of_parts(apart: Array) -> Array:

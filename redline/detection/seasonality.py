@@ -34,8 +34,10 @@ def find_season(x: Array, old: int = 0) -> int:
     if first + 2 >= last:
         return 0
     best = first + int(np.argmax(correlation[first : last + 1]))
+    if correlation[best] < MIN_AUTOCORRELATION:
+        return 0
     part = shortest_sub_season(correlation, best, first)
-    if correlation[best] < MIN_AUTOCORRELATION or part >= last:
+    if part >= last:
         return 0
     season = refine_season(correlation, part, first, last)
     if old and old < last and not is_better_season(correlation, season, old):
@@ -77,11 +79,13 @@ def autocorrelation(x: Array) -> Array:
 def shortest_sub_season(correlation: Array, best: int, first: int) -> float:
     """Return the shortest whole part of the best season that is nearly as good."""
     enough = SUB_SEASON_SHARE * correlation[best] - 0.02
-    for parts in range(best // first, 1, -1):
-        part = best / parts
-        width = max(1, int(0.05 * part))
-        low = max(first, int(part) - width)
-        high = int(part) + width
+    part = best / np.arange(best // first, 1, -1)
+    width = np.maximum(1, (0.05 * part).astype(int))
+    lows = np.maximum(first, part.astype(int) - width)
+    highs = part.astype(int) + width
+    good = np.flatnonzero(correlation >= enough)
+    near = np.searchsorted(good, lows) < np.searchsorted(good, highs, side="right")
+    for low, high in zip(lows[near].tolist(), highs[near].tolist()):
         peak = low + int(np.argmax(correlation[low : high + 1]))
         if low < peak < high and correlation[peak] >= enough:
             return float(peak)
@@ -114,13 +118,19 @@ def peak_vertex(correlation: Array, peak: int, limits: tuple[int, int]) -> float
     width = max(2, peak // 16)
     low = max(limits[0], peak - width)
     high = min(limits[1], peak + width)
-    away = np.arange(low, high + 1) - float(peak)
-    if len(away) < 4:
+    if high - low < 3:
         return float(peak)
-    square, slope, _ = np.polyfit(away, correlation[low : high + 1], 2)
+    # least squares; seen from their middle the lags are symmetric, so the sums separate
+    middle = (low + high) / 2
+    lags = np.arange(low, high + 1) - middle
+    squares = lags * lags
+    bend = squares - squares.mean()
+    near = correlation[low : high + 1]
+    square = float((bend * near).sum() / (bend * bend).sum())
     if square >= 0:  # no peak
         return float(peak)
-    return float(np.clip(peak - slope / (2 * square), low, high))
+    slope = float((lags * near).sum() / squares.sum())
+    return min(max(middle - slope / (2 * square), float(low)), float(high))
 
 
 def is_better_season(correlation: Array, season: int, old: int) -> bool:

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detectors import DETECTORS
+from redline.detection.ensemble import SEARCH_STEPS, SEASON_CHECK_STEPS
 from redline.engine.fleet.fleets import (
     LONG_RUN,
     Fleet,
@@ -425,3 +426,51 @@ def test_nothing_pushed_is_nothing_scored() -> None:
     assert grid.join(2).tolist() == [0, 1]
     assert np.isnan(grid.tick(1.0, [1.0, 2.0]).score).all()
     assert grid.read_history(0).time.tolist() == [1.0]
+
+
+def test_no_tick_of_flagships_searches_more_than_its_share_of_seasons(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    searches = []
+    monkeypatch.setattr(
+        "redline.detection.ensemble.find_season", lambda x, old: searches.append(1) or 0
+    )
+    fleet = GridFleet(Settings("ensemble", WINDOW), CAPACITY)
+    fleet.join(200)
+    values = np.random.default_rng(2).normal(size=(SEASON_CHECK_STEPS, 200))
+    most = 0
+    for step, row in enumerate(values):
+        before = len(searches)
+        fleet.tick(float(step), row)
+        most = max(most, len(searches) - before)
+    assert len(searches) == 200
+    assert most == -(-200 // SEARCH_STEPS) == 2
+
+
+def test_a_season_is_the_same_in_a_fleet_that_splits_and_restarts_in_the_search() -> None:
+    steps = 700
+    wave = 4 * np.sin(2 * np.pi * np.arange(steps)[:, None] / [20, 24, 30, 50, 70])
+    x = wave + np.random.default_rng(5).normal(size=(steps, 5))
+    chosen = Settings("ensemble", 60)
+    fleet = SequenceFleet(chosen, CAPACITY)
+    fleet.join(5)
+    scores = np.full((steps, 5), np.nan)
+
+    def push(columns: list[int], first: int, end: int) -> None:
+        for step in range(first, end):
+            times = np.full(len(columns), float(step))
+            scores[step, columns] = fleet.push(columns, times, x[step, columns]).score
+
+    push([0, 1, 2, 3, 4], 0, 370)  # the search is from step 320 to 512
+    push([0, 4], 370, 480)
+    states = fleet.copy_columns(np.arange(5))
+    fleet = SequenceFleet(chosen, CAPACITY)
+    fleet.paste_columns(fleet.join(5), states)
+    push([1, 2, 3], 370, 480)
+    push([0, 1, 2, 3, 4], 480, steps)
+    for stream in range(5):
+        alone = DETECTORS["ensemble"](window=60)
+        np.testing.assert_allclose(
+            scores[:, stream], alone.update(x[:, None, [stream]])[:, 0], rtol=1e-9, atol=1e-12
+        )
+        assert alone.state is not None and alone.state["season"][0] > 0

@@ -66,7 +66,7 @@ def test_the_series_with_a_fault_is_first_and_a_click_opens_it_with_its_anomaly(
     visitor.until(f"{ROWS}[0] === {json.dumps(FAULTY)}")
     assert len(order_of(visitor)) == 100
     first = visitor.page.locator("#streams-body tr").first
-    for said in ("load", "host=h123, job=web", "critical, open", "90", "of 3.5", "ago"):
+    for said in ("load", "host=h123, job=web", "critical, open", "90", "of 5", "ago"):
         assert said in first.inner_text(), said
     assert first.locator("path.hot").count() == 1
     assert visitor.see("window.owned") is None

@@ -449,7 +449,7 @@ def test_no_tick_of_flagships_searches_more_than_its_share_of_seasons(
 
 def test_a_season_is_the_same_in_a_fleet_that_splits_and_restarts_in_the_search() -> None:
     steps = 700
-    wave = 4 * np.sin(2 * np.pi * np.arange(steps)[:, None] / [20, 24, 30, 50, 70])
+    wave = 2 * np.sin(2 * np.pi * np.arange(steps)[:, None] / [61, 73, 90, 104, 83])
     x = wave + np.random.default_rng(5).normal(size=(steps, 5))
     chosen = Settings("ensemble", 60)
     fleet = SequenceFleet(chosen, CAPACITY)

@@ -34,7 +34,7 @@ from redline.detection.ensemble import (
 from redline.detection.seasonality import find_season
 
 Values = list[float]
-BLOCK, MEMORY, LOOK, SEARCH, NEAR, KEPT, CELL = 32, 8192, 512, 192, 16, 2048, 1024
+BLOCK, MEMORY, LOOK, SEARCH, NEAR, KEPT, CELL = 32, 8192, 512, 128, 16, 2048, 1024
 TINY, CEILING = 1e-150, 100.0
 
 

@@ -31,8 +31,8 @@ LEARNING_BLOCK = 32
 SEASON_MEMORY = 8192  # steps of cleaned past that are kept; a power of two
 SEASON_CHECK_STEPS = 512  # steps between two searches for a season
 # a search is spread over the last steps before it takes effect, a few channels at each; a multiple
-# of the block. Half a millisecond a channel: a thousand streams take 3 ms at each of these steps
-SEARCH_STEPS = 192
+# of the block. Half a millisecond a channel: a thousand streams take 4 ms at each of these steps
+SEARCH_STEPS = 128
 SEARCHED_STEPS = SEASON_MEMORY - SEARCH_STEPS  # the past in which a season is found
 FEW_CHANNELS = 128  # whose surprises in the last seasons stay in the cache
 SEASONS_AVERAGED = 3  # seasons before, whose mean is expected

@@ -185,7 +185,7 @@ def test_seasons_are_searched_for_in_even_shares_and_in_time(
         detector.advance(row)
         each.append(len(past) - before)
     counts = np.reshape(each, (2, SEASON_CHECK_STEPS))
-    assert counts[:, -SEARCH_STEPS:].min() == 1 and counts.max() == 2  # 250 in 192 steps
+    assert counts[:, -SEARCH_STEPS:].min() == 1 and counts.max() == 2  # 250 in 128 steps
     assert (counts.sum(axis=1) == 250).all()
     first = SEASON_CHECK_STEPS - SEARCH_STEPS
     assert past == [first] * 250 + [SEASON_CHECK_STEPS + first] * 250

@@ -461,12 +461,12 @@ def test_a_season_is_the_same_in_a_fleet_that_splits_and_restarts_in_the_search(
             times = np.full(len(columns), float(step))
             scores[step, columns] = fleet.push(columns, times, x[step, columns]).score
 
-    push([0, 1, 2, 3, 4], 0, 370)  # the search is from step 320 to 512
-    push([0, 4], 370, 480)
+    push([0, 1, 2, 3, 4], 0, 410)  # the search is from step 384 to 512
+    push([0, 4], 410, 480)
     states = fleet.copy_columns(np.arange(5))
     fleet = SequenceFleet(chosen, CAPACITY)
     fleet.paste_columns(fleet.join(5), states)
-    push([1, 2, 3], 370, 480)
+    push([1, 2, 3], 410, 480)
     push([0, 1, 2, 3, 4], 480, steps)
     for stream in range(5):
         alone = DETECTORS["ensemble"](window=60)

@@ -7,13 +7,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from dash import dcc, html
+from dash import html
 
 from redline.api.payload import json_fragment, to_json
 from redline.api.service import Service
 from redline.detection.arrays import Array
 from redline.engine import wording
-from redline.engine.fleet.label_columns import METRIC_LABEL
 from redline.engine.fleet.ranking import NameIndex
 from redline.engine.fleet.swim_lanes import (
     MAX_SWIM_LANES,
@@ -27,8 +26,8 @@ from redline.incidents.correlation import IncidentGroup
 from redline.incidents.unusual import UnusualPeriod, unusual_between
 from redline.page.panels import aria_attribute
 from redline.page.query import cached_answer
-from redline.page.streams_list import score_text
-from redline.sources.series import SeriesKey, escape_label, parse_series
+from redline.page.streams_list import score_text, series_field
+from redline.sources.series import METRIC_LABEL, SeriesKey, escape_label, parse_series
 
 FEW_LANES = 28  # shown until all of them are asked for
 # seconds shown -> words, and the columns: how many, of how many cells, whether these are minutes
@@ -301,17 +300,10 @@ def moment_document(moment: SeriesMoment | None, asked: float) -> dict[str, Any]
 
 def fleet_area() -> html.Div:
     """Return the empty lanes with their controls, which assets/page_fleet.js fills."""
-    field = dcc.Input(
-        id="fleet-part",
-        type="search",
-        debounce=0.3,  # seconds
-        placeholder='Part of a name, or {job="web"}',
-        autoComplete="off",
-    )
     spans = [html.Option(words, value=str(span)) for span, words in FLEET_SPANS.items()]
     bar = [
         html.Button("‹ all", id="fleet-back", hidden=True),
-        field,
+        series_field("fleet-part"),
         html.Select(id="fleet-by", **aria_attribute("label", "Lanes by")),
         html.Select(spans, id="fleet-span", **aria_attribute("label", "Time shown")),
         html.Span(id="fleet-said", role="status", className="soft"),

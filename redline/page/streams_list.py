@@ -196,19 +196,27 @@ def wanted_rows(part: str | None, order: Mapping[str, Any] | None) -> RankingQue
     return RankingQuery(part, by, chosen.get("descending"), page, PAGE_ROWS)
 
 
-def streams_area() -> html.Div:
-    """Return the empty list with its controls, which assets/page_streams.js fills."""
-    field = dcc.Input(
-        id="streams-part",
+def series_field(element: str) -> dcc.Input:
+    """Return the field in which a visitor says which series to show; element: its id."""
+    return dcc.Input(
+        id=element,
         type="search",
         debounce=0.3,  # seconds
         placeholder='Part of a name, or {job="web"}',
         autoComplete="off",
     )
+
+
+def streams_area() -> html.Div:
+    """Return the empty list with its controls, which assets/page_streams.js fills."""
     unusual = html.Button(
         "Most unusual first", id="streams-unusual", **data_attribute("sort", UNUSUAL_FIRST)
     )
-    controls = [field, unusual, html.Span(id="streams-said", role="status", className="soft")]
+    controls = [
+        series_field("streams-part"),
+        unusual,
+        html.Span(id="streams-said", role="status", className="soft"),
+    ]
     heads = [
         html.Th(html.Button(words, className="link", **data_attribute("sort", by)) if by else words)
         for words, by in HEADINGS.items()

@@ -25,8 +25,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
 
-from redline.engine.fleet.label_columns import METRIC_LABEL
-from redline.sources.series import parse_series
+from redline.sources.series import METRIC_LABEL, parse_series
 
 MEMORY = 3_600.0  # seconds over which the present rate is averaged
 PRIOR_RATE = 1 / 14_400  # beginnings a second of a stream: one in four hours, before any came

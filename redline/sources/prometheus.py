@@ -31,7 +31,7 @@ from redline.sources.samples import (
     TimeRange,
     make_batch,
 )
-from redline.sources.series import MAX_LABEL_NAME, series_key
+from redline.sources.series import MAX_LABEL_NAME, METRIC_LABEL, series_key
 from redline.sources.wire import (
     BYTES,
     FIXED64,
@@ -42,7 +42,6 @@ from redline.sources.wire import (
     wire_error,
 )
 
-METRIC_NAME = "__name__"
 TYPE_NAMES = (
     *("unknown", "counter", "gauge", "histogram", "gaugehistogram", "summary", "info"),
     "stateset",
@@ -270,10 +269,10 @@ class MessageReader(ABC):
         """Return the number of a series by its labels, INVALID_SERIES where they are not allowed"""
         try:
             labels = [(name.decode(), value.decode()) for name, value in pairs]
-            names = [value for name, value in labels if name == METRIC_NAME]
+            names = [value for name, value in labels if name == METRIC_LABEL]
             if len(names) > 1:
-                raise SubmissionRefused("series", f"{METRIC_NAME} once", f"{len(names)} of them")
-            others = [pair for pair in labels if pair[0] != METRIC_NAME]
+                raise SubmissionRefused("series", f"{METRIC_LABEL} once", f"{len(names)} of them")
+            others = [pair for pair in labels if pair[0] != METRIC_LABEL]
             key = series_key("".join(names), others)
         except UnicodeDecodeError as error:
             self.refuse_series(SubmissionRefused("series", "labels in UTF-8", str(error.reason)))
@@ -590,7 +589,7 @@ class SymbolReader(MessageReader):
         pairs = list(zip(texts[::2], texts[1::2], strict=True))
         number = self.assign(self.door, raw, pairs)
         if number >= 0 and kind != TYPE_NAMES[0] and len(self.types) < self.limits.families:
-            self.types[dict(pairs)[METRIC_NAME.encode()].decode()] = kind
+            self.types[dict(pairs)[METRIC_LABEL.encode()].decode()] = kind
         return number
 
     def read_odd(self, before: float, start: int, end: int) -> None:

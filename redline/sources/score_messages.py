@@ -17,9 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from redline.sources.prometheus import METRIC_NAME
 from redline.sources.samples import STALE_BITS
-from redline.sources.series import PLAIN_LABEL, parse_series
+from redline.sources.series import METRIC_LABEL, PLAIN_LABEL, parse_series
 
 SCORE_METRIC = "redline_score"
 ANOMALY_METRIC = "redline_anomaly"
@@ -116,7 +115,7 @@ def score_labels(name: str, metric: str) -> list[tuple[str, str]]:
     A name of a label that Prometheus does not take is written with underscores.
     """
     key = parse_series(name)
-    labels = {METRIC_NAME: metric, METRIC_LABEL_NAME: key.name}
+    labels = {METRIC_LABEL: metric, METRIC_LABEL_NAME: key.name}
     for label, value in key.labels:
         plain = label
         if not PLAIN_LABEL.fullmatch(label):

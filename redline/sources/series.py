@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from redline.sources.pushed import RESERVED_NAMES, SubmissionRefused, is_visible
 
+METRIC_LABEL = "__name__"  # the label that holds the name of a series, as in Prometheus
 MAX_SERIES_LABELS = 64  # of one series
 MAX_LABEL_NAME = 200  # characters of the name of a label, or of a metric
 MAX_LABEL_VALUE = 1_024  # characters
@@ -27,6 +28,9 @@ PLAIN_METRIC = re.compile(r"[A-Za-z_:][A-Za-z0-9_:.]*")
 PLAIN_LABEL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 QUOTED = r'"([^"\\]*(?:\\.[^"\\]*)*)"'
 LABEL_PAIR = re.compile(rf"(?:({PLAIN_LABEL.pattern})|{QUOTED})={QUOTED}(,|\}}\Z)")
+# a text of letters, digits and signs that need no escape, as nearly all are
+PLAIN_SERIES = re.compile(rf"({PLAIN_METRIC.pattern})\{{([^\\]*)\}}")
+PLAIN_PAIR = re.compile(rf'({PLAIN_LABEL.pattern})="([^"]*)"')
 QUOTED_METRIC = re.compile(rf"{QUOTED}(,|\}}\Z)")
 SIMPLE_ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n"}
 ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.))", re.DOTALL)
@@ -95,6 +99,9 @@ def parse_series(text: str) -> SeriesKey:
 
     Any other text, such as the name of a pushed source, is a name without labels.
     """
+    plain = _parse_plain(text)
+    if plain is not None:
+        return plain
     try:
         key = _parse_braces(text)
         if format_series(key) == text:
@@ -115,6 +122,21 @@ def escape_label(value: str) -> str:
 def unescape_label(text: str) -> str:
     """Return what an escaped label stands for; ValueError names an escape that is not known."""
     return ESCAPE.sub(_unescape, text) if "\\" in text else text
+
+
+def _parse_plain(text: str) -> SeriesKey | None:
+    """Return the series of a short canonical text without escapes, None for any other one."""
+    if len(text) > MAX_LABEL_NAME or not (text.isascii() and text.isprintable()):
+        return None
+    found = PLAIN_SERIES.fullmatch(text)
+    if found is None:
+        return None
+    pairs = PLAIN_PAIR.findall(found[2])
+    names = [label for label, value in pairs if value]
+    whole = ",".join(f'{label}="{value}"' for label, value in pairs)
+    if not pairs or whole != found[2] or names != sorted(set(names)) or len(names) < len(pairs):
+        return None
+    return SeriesKey(found[1], tuple(pairs))
 
 
 def _parse_braces(text: str) -> SeriesKey:

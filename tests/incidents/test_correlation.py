@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from redline.engine.fleet.label_columns import METRIC_LABEL
 from redline.incidents import correlation
 from redline.incidents.correlation import (
     Beginning,
@@ -18,7 +17,7 @@ from redline.incidents.correlation import (
 )
 from redline.incidents.incident import Change
 from redline.incidents.joint import JointIncidents, beginnings_of
-from redline.sources.series import SeriesKey, format_series
+from redline.sources.series import METRIC_LABEL, SeriesKey, format_series
 
 START = 1_767_571_200.0
 METRICS = 20

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from redline.sources import series as series_texts
 from redline.sources.directory import SeriesDirectory
 from redline.sources.pushed import SubmissionRefused, is_visible
 from redline.sources.samples import NO_ROOM, NOT_SELECTED
@@ -286,3 +287,14 @@ def test_no_accepted_expression_takes_long():
         assert time.thread_time() - began < 1, regex
         assert re.compile(regex, re.ASCII | re.DOTALL) == pattern
     assert accepted > 500
+
+
+def test_the_short_way_for_plain_texts_reads_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ['load{host="db3",job="x"}', "oven", "up{}", 'a{b="1",a="2"}', 'a{a="1",a="2"}']
+    texts += ['{"disk usage","mount.point"="C:"}', 'x{a="q\\"",b="c"}', 'x{a="1,b"}', 'x{a="1"']
+    texts += ["Pumpe Süd", 'x{a=""}', 'x{a="ü"}', 'x{a="1",}', f'x{{a="{"1" * 300}"}}', 'x{a="}"}']
+    short = [parse_series(text) for text in texts]
+    assert short[0] == ("load", (("host", "db3"), ("job", "x")))
+    monkeypatch.setattr(series_texts, "_parse_plain", lambda text: None)
+    for text, key in zip(texts, short):
+        assert parse_series(text) == key, text

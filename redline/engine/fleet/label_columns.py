@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from operator import is_not
 from typing import NamedTuple
@@ -11,14 +10,10 @@ import numpy as np
 
 from redline.detection.arrays import Array
 from redline.sources.directory import SeriesDirectory
-from redline.sources.series import SeriesKey, parse_series
+from redline.sources.series import METRIC_LABEL, parse_series
 
-METRIC_LABEL = "__name__"  # the label that holds the name of a series, as in Prometheus
 MAX_LABEL_COLUMNS = 24  # those of the labels that came first; a column takes 4 bytes a series
 WITHOUT = -1  # the code of a series that lacks a label
-# a text of letters, digits and signs that need no escape, as nearly all are
-_PLAIN = re.compile(r"([A-Za-z_:][A-Za-z0-9_:.]*)\{([^\\]*)\}")
-_PAIR = re.compile(r'([A-Za-z_][A-Za-z0-9_]*)="([^"]*)"')
 
 
 class LabelColumn(NamedTuple):
@@ -65,7 +60,7 @@ class LabelColumns:
             each.codes[number] = WITHOUT
         if text is None:
             return
-        name, labels = series_labels(text)
+        name, labels = parse_series(text)
         for label, value in ((METRIC_LABEL, name), *labels):
             column = self.columns.get(label) or self._new_column(label)
             if column is not None:
@@ -84,20 +79,3 @@ class LabelColumns:
         self.columns[label] = column
         self.places[label] = {}
         return column
-
-
-def series_labels(text: str) -> SeriesKey:
-    """Return the series of a canonical text, as `parse_series` does, a plain one in less time.
-
-    >>> series_labels('up{host="db3",job="x"}').labels
-    (('host', 'db3'), ('job', 'x'))
-    """
-    found = _PLAIN.fullmatch(text) if text.isascii() and text.isprintable() else None
-    if found is None:
-        return parse_series(text)
-    pairs = _PAIR.findall(found[2])
-    names = [label for label, value in pairs if value]
-    whole = ",".join(f'{label}="{value}"' for label, value in pairs)
-    if not pairs or whole != found[2] or names != sorted(set(names)) or len(names) < len(pairs):
-        return parse_series(text)
-    return SeriesKey(found[1], tuple(pairs))

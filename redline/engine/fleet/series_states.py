@@ -191,8 +191,13 @@ class SeriesStates:
         """
         raised = steps.flags & ALARM_FLAG > 0
         differs = (scored.alarm != raised) | np.isin(steps.series, list(self.held))
-        for number in np.unique(steps.series[differs]).tolist():
-            own = np.flatnonzero(steps.series == number)
+        rows = np.flatnonzero(np.isin(steps.series, steps.series[differs]))
+        rows = rows[np.argsort(steps.series[rows], kind="stable")]
+        series = steps.series[rows]
+        for own in np.split(rows, np.flatnonzero(series[1:] != series[:-1]) + 1):
+            if not len(own):
+                continue
+            number = int(steps.series[own[0]])
             before = Run(int(run[own[0]]), number in self.held)
             due = scored.alarm[own]
             after = follow_run(scored.anomaly[own], due, ~raised[own], before).after

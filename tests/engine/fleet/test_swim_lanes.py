@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from redline.engine.fleet import label_columns
-from redline.engine.fleet.label_columns import LabelColumns, series_labels
+from redline.engine.fleet.label_columns import LabelColumns
 from redline.engine.fleet.ranking import NameIndex
 from redline.engine.fleet.series_monitor import SeriesMonitor
 from redline.engine.fleet.swim_lanes import LanesQuery, SwimLanes, hold, worst_places
@@ -118,13 +118,6 @@ def test_the_worst_places_are_those_of_a_plain_sort() -> None:
     plain = sorted(range(60), key=lambda i: (-int(level[i]), i))
     for count in (1, 7, 59, 60, 200):
         assert worst_places(level, count).tolist() == plain[:count]
-
-
-def test_labels_are_read_as_the_parser_reads_them() -> None:
-    texts = [*NAMES, "oven", 'a{b="1",a="2"}', '{"disk usage","mount.point"="C:"}']
-    texts += ['x{a="q\\"",b="c"}', 'x{a="1,b"}', 'x{a="1"', "Pumpe Süd", 'x{a=""}', 'x{a="ü"}']
-    for text in texts:
-        assert series_labels(text) == parse_series(text), text
 
 
 def test_label_columns_follow_the_directory_and_are_bounded(

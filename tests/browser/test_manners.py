@@ -289,6 +289,18 @@ def test_pop_ups_are_three_at_most_and_the_bell_is_silent_until_clicked(
     visitor.until("eyes.text('status') === 'looking back'")
 
 
+def test_a_phone_shows_the_newest_pop_up_alone(server: Server, enter: Enter) -> None:
+    visitor = enter(server, PHONE, domain="wave")
+    visitor.until("eyes.lines().length")
+    shown = visitor.see(  # in one go: real ones may come at any time
+        "(() => { const box = document.getElementById('popups'); box.replaceChildren();"
+        " for (const text of ['first', 'second']) box.append(Object.assign("
+        "document.createElement('button'), {className: 'popup info', textContent: text}));"
+        " return [...box.children].map(each => each.offsetHeight > 0); })()"
+    )
+    assert shown == [False, True]
+
+
 def test_an_anomaly_in_the_list_leads_to_its_moment(server: Server, enter: Enter) -> None:
     visitor = enter(server, domain="cpu")
     visitor.until("document.querySelectorAll('#history .entry').length === 20")

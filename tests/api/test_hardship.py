@@ -298,7 +298,7 @@ def test_wrong_tokens_at_full_speed_are_held_back_counted_and_logged_once_a_seco
                 asked_at = time.monotonic()
                 assert server.ask("/health")["live"]
                 slowest = max(slowest, time.monotonic() - asked_at)
-            if time.monotonic() > began + 5:
+            if time.monotonic() > began + 7:  # between two of the looks that are allowed, 5 s apart
                 break
         assert answer.status == 429 and int(answer.headers["Retry-After"]) >= 1
         client.request("GET", "/api/status", headers={**right, "X-Forwarded-For": "10.0.0.1"})

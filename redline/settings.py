@@ -145,6 +145,33 @@ class ServerSettings:
         Unit("s"),
         doc("a request whose body pauses for longer is ended"),
     ] = 30
+    bodies: Annotated[
+        int,
+        Interval(ge=1, le=1_048_576),
+        Unit("MiB"),
+        doc("most bytes of all request bodies together that are held at the same time"),
+    ] = 128
+    followers: Annotated[
+        int, Interval(ge=1, le=100_000), doc("most streams of events that are open at once")
+    ] = 2_000
+    ahead: Annotated[
+        float,
+        Interval(ge=0, le=86_400),
+        Unit("s"),
+        doc(
+            "how far a time may be ahead of the clock here; of a slower source 60 of its periods, "
+            "at most a day"
+        ),
+    ] = 600.0
+    late_limit: Annotated[
+        int,
+        Interval(ge=1_000, le=10**9),
+        Unit("points/min"),
+        doc(
+            "most points of one source, and of all series together, that are not newer than its "
+            "newest: each is looked up"
+        ),
+    ] = 200_000
     db: Annotated[
         str, doc("the file that keeps history and settings; made where it is not there")
     ] = "redline.db"

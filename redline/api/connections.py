@@ -21,7 +21,6 @@ from redline.api.problems import Problem
 
 SWEEP_SECONDS = 1.0  # between two looks at the deadlines
 MAX_PAGE_BODY = 100 * 2**20  # bytes of a body that the page sends: an uploaded file as text
-MAX_BODIES = 128 * 2**20  # bytes of all bodies that are held at a time
 # what uvicorn logs of a request that is no HTTP, without a pace; the refusal has its own line
 UNPACED_LINES = frozenset(("Invalid HTTP request received.", "Unsupported upgrade request."))
 CHUNK_OVERHEAD = 8  # bytes around a byte of a chunked body that are still no attack
@@ -41,7 +40,7 @@ class ConnectionLimits(NamedTuple):
 class BodyBudget:
     """The bytes of request bodies that are held at the moment, in all and by client."""
 
-    def __init__(self, most: int = MAX_BODIES, most_per_client: int = MAX_PAGE_BODY) -> None:
+    def __init__(self, most: int, most_per_client: int) -> None:
         self.most = most
         self.most_per_client = most_per_client
         self.held: Counter[str] = Counter()  # client -> bytes

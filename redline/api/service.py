@@ -15,7 +15,12 @@ import numpy as np
 from redline.access.authorizer import Authorizer, RateLimiter, exposure_problem
 from redline.access.hosts import Hosts, parse_proxies
 from redline.access.tokens import AuthError, Tokens, load_tokens
-from redline.api.connections import BodyBudget, ConnectionLimits, ConnectionRegistry
+from redline.api.connections import (
+    MAX_PAGE_BODY,
+    BodyBudget,
+    ConnectionLimits,
+    ConnectionRegistry,
+)
 from redline.api.documents import anomaly_document, anomaly_event, stored_anomaly
 from redline.api.doors import Doors
 from redline.api.payload import cut_text
@@ -57,6 +62,8 @@ class ServerOptions(NamedTuple):
     rate: float = 1_000.0  # requests a second and client, 0 = no limit
     hosts: Hosts = Hosts()  # names that a Host header may carry
     connections: ConnectionLimits = ConnectionLimits()
+    bodies: int = 128 * 2**20  # bytes of all bodies that are held at a time
+    followers: int = 2_000  # streams of events open at once
     proxies: tuple[str, ...] = ()  # addresses whose X-Forwarded-For and -Proto are believed
     scrape: tuple[str, ...] = ()  # addresses of pages of metrics that are read
     scrape_interval: float = 15.0  # seconds
@@ -100,6 +107,8 @@ def server_options(
             header_seconds=settings.header_timeout,
             body_seconds=settings.body_timeout,
         ),
+        bodies=settings.bodies * 2**20,
+        followers=settings.followers,
         proxies=parse_proxies(settings.trust_proxy),
         scrape=settings.scrape,
         scrape_interval=settings.scrape_interval,
@@ -127,7 +136,8 @@ class Service:
         last_id = self.store.last_anomaly_id() if self.store else 0
         self.hub = EventHub(self._stored_events if self.store else None, last_id)
         self.connections = ConnectionRegistry(self.options.connections)
-        self.bodies = BodyBudget()
+        one_client = max(MAX_PAGE_BODY, self.options.body)  # its largest body fits
+        self.bodies = BodyBudget(max(self.options.bodies, one_client), one_client)
         self.doors = Doors(self.monitor.series.directory)
         targets = parse_targets(self.options.scrape)
         self.scraper = Scraper(targets, self.options.scrape_interval, self.monitor, self.doors)

@@ -20,7 +20,6 @@ REPLAY_EVENTS = 10_000  # events kept in memory for clients that reconnect
 REPLAY_PAGE = 500  # events read at once for a client that is behind
 REPLAYS_AT_ONCE = 2  # pages read from the store at the same time, for all clients together
 HEARTBEAT = 15.0  # seconds without events after which a comment keeps the connection alive
-MAX_EVENT_CLIENTS = 2_000  # streams open at once
 # clients woken in one turn of the event loop: writing to all at once would delay other requests
 CLIENTS_PER_TURN = 25
 RECONNECT_MS = 2_000  # milliseconds a browser waits before it reconnects

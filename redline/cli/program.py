@@ -261,6 +261,10 @@ def run(
     client_connections: Annotated[str | None, server_option("client-connections")] = None,
     header_timeout: Annotated[str | None, server_option("header-timeout")] = None,
     body_timeout: Annotated[str | None, server_option("body-timeout")] = None,
+    bodies: Annotated[str | None, server_option("bodies")] = None,
+    followers: Annotated[str | None, server_option("followers")] = None,
+    ahead: Annotated[str | None, server_option("ahead")] = None,
+    late_limit: Annotated[str | None, server_option("late-limit")] = None,
 ) -> None:
     """Run what Export on the page wrote, without the page."""
     from redline.cli.run import make_printer, run_settings_file

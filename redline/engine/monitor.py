@@ -41,6 +41,7 @@ from redline.engine.track import Track
 from redline.settings import ServerSettings, Settings, validate_settings
 from redline.sources.directory import SeriesDirectory
 from redline.sources.pushed import (
+    OldAllowance,
     PushedStream,
     QueueBudget,
     Receipt,
@@ -107,6 +108,8 @@ class Limits(NamedTuple):
     client_streams: int = 2_000  # pushed sources that one client has created
     client_series: int = 20_000  # series that one client has created
     silent_seconds: float = 0.0  # after which a pushed source is forgotten; 0 = never
+    ahead: float = 600.0  # seconds that a time may be ahead of the clock, of a fast source
+    late: int = 200_000  # old points a minute, of one source and of all series together
 
     @classmethod
     def from_settings(cls, settings: ServerSettings) -> Limits:
@@ -118,6 +121,8 @@ class Limits(NamedTuple):
             client_streams=settings.client_streams,
             client_series=settings.client_series,
             silent_seconds=86_400.0 * settings.forget_days,
+            ahead=settings.ahead,
+            late=settings.late_limit,
         )
 
 
@@ -192,7 +197,7 @@ class Monitor:
             self.budget,
             self.maintenance,
             self.next_id,
-            SeriesLimits(limits.create, limits.client_series),
+            SeriesLimits(limits.create, limits.client_series, limits.late),
         )
         self.views = SeriesViews(self.series)
         self._totals = (-np.inf, Totals(0, 0, 0, 0.0))  # monotonic seconds of the counting, counts
@@ -407,7 +412,7 @@ class Monitor:
             if self.series.find(name) is not None:
                 return self._submit_to_series(name, time, x, names)
         known = self.feeds.get(name)
-        latest = latest_time(self.wall(), known.stream.period if known else 0.0)
+        latest = self.latest_time(known.stream.period if known else 0.0)
         time, x = validate_points(time, x, latest)
         feed = known or self._create_source(name, tuple(names), x.shape[1], creator)
         if not isinstance(feed.stream, PushedStream):
@@ -427,11 +432,15 @@ class Monitor:
             wanted = "a service that runs"
             raise SubmissionRefused("points", wanted, "them while it ends; send again")
 
+    def latest_time(self, period: float = 0.0) -> float:
+        """Return the last time that a source with this period may send now, all in seconds."""
+        return latest_time(self.wall(), self.limits.ahead, period)
+
     def _submit_to_series(
         self, name: str, time: np.ndarray, x: np.ndarray, names: Sequence[str]
     ) -> Receipt:
         """Queue points of a name that is a series; see `submit`."""
-        time, x = validate_points(time, x, latest_time(self.wall(), 0.0))
+        time, x = validate_points(time, x, self.latest_time())
         if x.shape[1] != 1 or tuple(names) not in ((), SERIES_NAMES):
             wanted = f"one number a point: {name!r} is a series, as other doors send them"
             raise SubmissionRefused("values", wanted, ", ".join(names) or f"{x.shape[1]} columns")
@@ -545,7 +554,8 @@ class Monitor:
             _, names, units, creator, *_ = past
             ready = False
         known = partial(self._accepted_before, name)
-        stream = PushedStream(name, names, units, self.budget, known)
+        allowance = OldAllowance(self.limits.late)
+        stream = PushedStream(name, names, units, self.budget, known, allowance)
         many = len(self.feeds) - len(self.clocked) >= MANY_SOURCES
         most = BUFFER_STEPS // 10 if many else BUFFER_STEPS
         capacity = max(BUFFER_STEPS // 10, min(most, 20 * BUFFER_STEPS // len(names)))

@@ -31,7 +31,6 @@ from streams import STREAMS, Chunk, Stream
 SOURCE_QUEUE_POINTS = 100_000  # points one source may have waiting
 TOTAL_QUEUE_POINTS = 1_000_000  # points all sources together may have waiting
 LATE_AT_ONCE = 5_000  # late points that one turn of the loop stores: some 0.1 s
-OLD_A_MINUTE = 200_000  # points of a source that are not newer than its newest: each is looked up
 PERIOD_SAMPLE = 64  # first intervals between points, whose median is the period
 MAX_NAME_LENGTH = 500  # characters of a name: a series of Kubernetes has some 400
 MAX_MARKS = 4  # combining marks in a row: more of them cover the lines around
@@ -44,7 +43,6 @@ MAX_REFUSAL_LENGTH = 500  # characters of each half of a refusal
 MAX_FEATURES = 1_000  # features of a source
 # How far a time may lie ahead of this machine's clock: after a point from tomorrow every other one
 # until then would be late. A slow source may be ahead by more than a fast one.
-SECONDS_AHEAD = 600.0
 PERIODS_AHEAD = 60.0  # periods of the source
 MAX_SECONDS_AHEAD = 86_400.0
 OVERVIEW = "overview"
@@ -144,13 +142,13 @@ def validate_points(
     return time, x
 
 
-def latest_time(now: float, period: float) -> float:
-    """Return the last time that a source may send, all in seconds.
+def latest_time(now: float, ahead: float, period: float = 0.0) -> float:
+    """Return the last time that a source may send, `ahead` of now or more; all in seconds.
 
-    >>> latest_time(0, 1), latest_time(0, 60), latest_time(0, 86_400)
-    (600.0, 3600.0, 86400.0)
+    >>> latest_time(0, 600, 1), latest_time(0, 600, 60), latest_time(0, 600, 86_400)
+    (600, 3600.0, 86400.0)
     """
-    return now + min(max(SECONDS_AHEAD, PERIODS_AHEAD * period), MAX_SECONDS_AHEAD)
+    return now + max(ahead, min(PERIODS_AHEAD * period, MAX_SECONDS_AHEAD))
 
 
 def normal_name(name: str) -> str:
@@ -226,21 +224,22 @@ class QueueBudget:
 class OldAllowance:
     """How many points that are not newer than the newest may still be sent: each is looked up.
 
-    OLD_A_MINUTE of them in a minute; the caller holds a lock.
+    The caller holds a lock.
     """
 
-    def __init__(self) -> None:
-        self.left = float(OLD_A_MINUTE)
+    def __init__(self, a_minute: int = 200_000) -> None:
+        self.a_minute = a_minute
+        self.left = float(a_minute)
         self.moment = clocks.monotonic()  # seconds, of the last look
 
     def refuse_beyond(self, old: int, of: str = "") -> None:
         """Raise QueueFull for more old points than are left; `of` says of what, in its text."""
         now = clocks.monotonic()
-        refilled = self.left + (now - self.moment) * OLD_A_MINUTE / 60
-        self.left = min(float(OLD_A_MINUTE), refilled)
+        refilled = self.left + (now - self.moment) * self.a_minute / 60
+        self.left = min(float(self.a_minute), refilled)
         self.moment = now
         if old > self.left:
-            wanted = f"at most {OLD_A_MINUTE:,} late or repeated points{of} in a minute"
+            wanted = f"at most {self.a_minute:,} late or repeated points{of} in a minute"
             raise QueueFull("points", wanted, f"{old:,} more; send again later")
 
     def spend(self, old: int) -> None:
@@ -261,6 +260,7 @@ class PushedStream(Stream):
         units: Sequence[str] = (),
         budget: QueueBudget | None = None,
         known: Callable[[np.ndarray], np.ndarray] | None = None,
+        old_allowance: OldAllowance | None = None,
     ) -> None:
         """Make a source without points.
 
@@ -271,6 +271,7 @@ class PushedStream(Stream):
             budget: the queue space it shares with other sources.
             known: returns (m,) bool, at which of the first m of times (n,) the source has a point;
                 m < n, but at least 1, where finding out about all of them would take long.
+            old_allowance: of its late and repeated points.
         """
         self.title = title
         self.names = tuple(names)
@@ -292,7 +293,7 @@ class PushedStream(Stream):
         self.empty = Chunk(np.empty(0), np.empty((0, len(self.names))), None)
         self.sorted_rest = self.empty  # fresh points that are not taken yet
         self.late: list[Chunk] = []  # late points that are not taken yet
-        self.old_allowance = OldAllowance()
+        self.old_allowance = old_allowance or OldAllowance()
         self.late_times: set[float] = set()  # of late points that may not be stored yet
         self.unresolved: deque[UnresolvedReceipt] = deque()  # by increasing end
 

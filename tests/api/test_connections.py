@@ -25,6 +25,9 @@ from redline.api.connections import (
 )
 from redline.api.headers import RAW_HEADERS
 from redline.api.payload import BodyError
+from redline.api.service import assemble_service, server_options
+from redline.engine.monitor import Monitor
+from redline.settings import ServerSettings
 
 HEAD = b"POST /api/submit HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
 OPTIONS = {
@@ -289,7 +292,14 @@ def test_bodies_share_a_budget_and_a_client_has_a_part_of_it():
 
 
 def test_there_is_room_for_the_largest_upload_of_the_page():
-    assert BodyBudget().take("visitor", MAX_PAGE_BODY)
+    service = assemble_service(lambda store: Monitor({}, store=store))
+    assert service.bodies.take("visitor", MAX_PAGE_BODY)
+
+
+def test_there_is_room_for_the_largest_body_that_the_operator_allows():
+    options = server_options(ServerSettings(body_limit=512, bodies=1))
+    service = assemble_service(lambda store: Monitor({}, store=store), options=options)
+    assert service.bodies.take("program", 512 * 2**20) and not service.bodies.take("other", 1)
 
 
 @pytest.mark.parametrize(

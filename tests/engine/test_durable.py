@@ -40,7 +40,7 @@ from redline.incidents.incident import (
 )
 from redline.incidents.registry import IncidentQuery
 from redline.settings import Settings
-from redline.sources.pushed import QueueFull, SubmissionRefused, latest_time
+from redline.sources.pushed import QueueFull, SubmissionRefused
 from redline.storage import retention
 from redline.storage.reading import AnomalyQuery
 from redline.storage.sqlite import SqliteStore
@@ -468,7 +468,7 @@ def test_a_clock_that_jumps_loses_nothing(tmp_path, jump):
     for at in range(0, 3_000, 100):
         wall[0] += jump if at == 1_000 else -jump if at == 2_000 else 0.0
         part = slice(at, at + 100)
-        if time_[at] > latest_time(wall[0], 1.0):
+        if time_[at] > monitor.latest_time(1.0):
             with pytest.raises(SubmissionRefused, match="a little ahead of the clock here"):
                 monitor.submit("pipe", time_[part], x[part])
             continue

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from detectors import DETECTORS, Alarm
 from redline.engine import monitor as room
 from redline.engine.feed import MonitoredStream
-from redline.engine.monitor import MAX_TRACKS, Monitor
+from redline.engine.monitor import MAX_TRACKS, Limits, Monitor
 from redline.engine.tape import BUFFER_STEPS, Tape
 from redline.engine.track import Track
-from redline.settings import Settings, SettingsError
+from redline.settings import ServerSettings, Settings, SettingsError
 from redline.sources.pushed import SubmissionRefused
 from streams import STREAMS, Chunk, Stream
 
@@ -350,6 +350,13 @@ def test_a_time_ahead_of_the_clock_is_refused_unless_the_source_is_that_slow():
     made.submit("fast", np.array([1e6 + 599]), np.ones(1))
     with pytest.raises(SubmissionRefused):
         made.submit("other", np.array([1e6 + 601]), np.ones(1))
+
+
+def test_how_far_ahead_a_time_may_be_is_the_operators():
+    made = Monitor({}, wall=lambda: 1e6, limits=Limits.from_settings(ServerSettings(ahead=5)))
+    made.submit("fast", np.array([1e6 + 4]), np.ones(1))
+    with pytest.raises(SubmissionRefused, match="ahead"):
+        made.submit("fast", np.array([1e6 + 61]), np.ones(1))
 
 
 @pytest.mark.parametrize("count", [2, 63, 64, 65, 500])

@@ -364,10 +364,9 @@ def test_many_late_points_are_stored_in_turns_and_acknowledged_after_the_last(ke
 
 
 def test_a_source_may_send_only_so_many_old_points_in_a_minute(kept, monkeypatch):
-    monkeypatch.setattr(pushed, "OLD_A_MINUTE", 600)
     now = [0.0]
     monkeypatch.setattr(pushed.clocks, "monotonic", lambda: now[0])
-    monitor = watching(kept)
+    monitor = watching(kept, limits=loop.Limits(late=600))
     time, x = numbers(1_000)
     push(monitor, "pump", time[1:], x[1:], [999])
     for _ in range(6):

@@ -10,7 +10,7 @@ from fastapi.responses import StreamingResponse
 from redline.api.problems import Problem
 from redline.api.routes.anomalies import MAX_SOURCES, SeverityName
 from redline.api.service import Service
-from redline.api.sse import MAX_EVENT_CLIENTS, EventFilter
+from redline.api.sse import EventFilter
 from redline.engine.wording import SEVERITIES
 
 NO_CACHE = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -44,10 +44,10 @@ def connect_events(router: APIRouter, service: Service) -> None:
             ),
         ] = None,
     ) -> Response:
-        if len(service.hub.clients) >= MAX_EVENT_CLIENTS:
+        if len(service.hub.clients) >= service.options.followers:
             raise Problem(
                 503,
-                f"{MAX_EVENT_CLIENTS:,} streams of events are open already; come again later",
+                f"{service.options.followers:,} streams of events are open; come again later",
                 headers={"Retry-After": "10"},
             )
         header = request.headers.get("last-event-id", "")

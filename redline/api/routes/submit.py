@@ -24,7 +24,6 @@ from redline.sources.pushed import (
     SourceQuotaReached,
     SubmissionCounts,
     SubmissionRefused,
-    latest_time,
 )
 from redline.sources.samples import SampleBatch, TimeRange
 
@@ -127,7 +126,7 @@ def connect_submit(router: APIRouter, service: Service) -> None:
 
 def read_body(service: Service, body: bytes, kind: str) -> Sequence[SubmittedPoints] | SampleBatch:
     """Return the points of a body with a content type, by source or of series."""
-    allowed = TimeRange(last=latest_time(service.monitor.wall(), 0.0))
+    allowed = TimeRange(last=service.monitor.latest_time())
     if kind.startswith(ARROW_TYPE) or is_arrow(body):
         try:
             return parse_arrow(body, service.doors.directory, allowed)

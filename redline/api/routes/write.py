@@ -14,7 +14,7 @@ from redline.api.routes.submit import refuse_uncommitted, wait_committed
 from redline.api.service import Service
 from redline.sources.influx import read_line_protocol
 from redline.sources.prometheus import WRITE_V1, read_remote_write
-from redline.sources.pushed import QueueFull, SubmissionRefused, latest_time
+from redline.sources.pushed import QueueFull, SubmissionRefused
 from redline.sources.samples import NO_ROOM, REASONS, SampleBatch, TimeRange
 
 MAX_ERRORS = 10  # refusals that an answer lists; all are counted in /api/status
@@ -95,7 +95,7 @@ def message_version(content_type: str) -> str:
 
 def times_now(service: Service) -> TimeRange:
     """Return the times that are taken now."""
-    return TimeRange(last=latest_time(service.monitor.wall(), 0.0))
+    return TimeRange(last=service.monitor.latest_time())
 
 
 async def take_batch(

@@ -84,6 +84,7 @@ class SeriesLimits(NamedTuple):
 
     create: bool = True  # whether new ones are
     client_series: int = 20_000  # that one client has created
+    late: int = 200_000  # points a minute that are not newer than the newest of their series
 
 
 class SeriesTotals(NamedTuple):
@@ -165,7 +166,7 @@ class SeriesMonitor:
         if store is not None:
             names = ((record.number, record.name) for record in self.stored.values())
             directory.load(names, store.last_series())
-        self.old_allowance = OldAllowance()
+        self.old_allowance = OldAllowance(limits.late)
         self.lock = threading.Lock()
 
     # --- for any thread

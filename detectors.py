@@ -191,7 +191,7 @@ class Transducer(ABC):
         """
         with open(path, "rb") as file:
             try:
-                _refuse_compressed(file)
+                refuse_compressed(file)
                 state = dict(np.load(file, allow_pickle=False))
                 header = dict(json.loads(str(state.pop("_header"))))
             except UNREADABLE_STATE as error:
@@ -256,7 +256,7 @@ class Transducer(ABC):
         return MemberState(self, name, member)
 
 
-def _refuse_compressed(file: BinaryIO) -> None:
+def refuse_compressed(file: BinaryIO) -> None:
     """Raise ValueError for an archive of more bytes than its file: `save` compresses nothing.
 
     A small file could else take any memory.
@@ -326,6 +326,9 @@ class Detector(Transducer):
     """
 
     kinds: ClassVar[tuple[str, ...]] = ()  # names of the kinds of evidence in a verdict
+    # arrays of the state that hold the stream's newest steps, not what was learned from all of them
+    newest: ClassVar[frozenset[str]] = frozenset()
+    can_freeze: ClassVar[bool] = True  # whether what was learned can be told from these
     window: int = 120  # steps of past that count; a missing step is a step
     # smallest believable spread, the data's unit, one for all streams or one each
     floor: float | tuple[float, ...] = 0.0
@@ -351,6 +354,20 @@ class Detector(Transducer):
     def least(self) -> int:
         """Return the values that must lie in the window before there is a score: half of it."""
         return max(2, (self.window + 1) // 2)
+
+    @property
+    def renewals(self) -> tuple[int, ...]:
+        """Return from how many steps to how many what is learned is renewed; () = at every step."""
+        return ()
+
+    def move_on(self, learned: State, now: State) -> State:
+        """Return the state of a frozen model after some steps, which it has not learned.
+
+        Args:
+            learned: the state before them; it may be changed.
+            now: the state after them.
+        """
+        return learned | {name: now[name] for name in self.newest}
 
     @abstractmethod
     def advance(self, x: Any) -> Verdict:
@@ -444,12 +461,13 @@ def with_robust_start(advance: Callable[[Any, Any], Verdict]) -> Callable[[Any, 
             verdicts.append(advance(self, x[done:]))
         if clock + len(x) < len(early):
             self._state.update(early=early, seen_early=np.array(clock + len(x)))
-        return verdicts[0] if len(verdicts) == 1 else _concatenate_verdicts(verdicts)
+        return verdicts[0] if len(verdicts) == 1 else concatenate_verdicts(verdicts)
 
     return robust
 
 
-def _concatenate_verdicts(verdicts: list[Verdict]) -> Verdict:
+def concatenate_verdicts(verdicts: list[Verdict]) -> Verdict:
+    """Return the verdict of all steps of these, in their order."""
     columns: list[Any] = [
         None if column[0] is None else np.concatenate(column) for column in zip(*verdicts)
     ]
@@ -587,11 +605,12 @@ class Calibration(Transducer):
         """Return standard deviations, same shape; NaN where raw is, and until half a window."""
         x = self.read(raw)
         return np.concatenate(
-            [self._piece(offset, rows) for offset, rows in self.pieces(x, self._block)]
+            [self._piece(offset, rows) for offset, rows in self.pieces(x, self.block)]
         )
 
     @property
-    def _block(self) -> int:
+    def block(self) -> int:
+        """Return the steps from one renewal of the line to the next."""
         return max(1, self.window // 8)
 
     def _piece(self, offset: int, raw: Array) -> Array:
@@ -606,7 +625,7 @@ class Calibration(Transducer):
         frozen = step - calm[1:]  # steps since the last calm one
         self.remember(np.where((frozen <= 0) | (frozen > self.window), raw, np.nan))
         state["calm"] = calm[-1]
-        if offset + len(raw) == self._block:
+        if offset + len(raw) == self.block:
             self._renew()
         return score
 
@@ -937,6 +956,7 @@ class Cusum(Ewma):
     True
     """
 
+    newest: ClassVar[frozenset[str]] = frozenset(("piled",))
     slack: float = 0.5  # standard deviations a step may deviate for nothing
     LIMIT: ClassVar[float] = 8.0  # standard deviations one step can add
     MOST: ClassVar[float] = 30.0  # of S; the score of that is 7.1

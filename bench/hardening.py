@@ -27,7 +27,7 @@ from redline.storage.sqlite import SqliteStore
 
 GOAL = 0.10  # of the processor time
 WARM_UP = 20  # requests to each server before those that count
-SECONDS = 5.0  # that two servers are compared
+SECONDS = 15.0  # that two servers are compared
 AT_REST = 0.1  # of a core, at most, that a server at rest spends
 TICK_STEPS = 5  # new in a redraw, as the page's timer finds them
 WHOLE = "nothing"  # is left out

@@ -181,6 +181,60 @@ def evaluate(
 
 
 @command()
+def train(
+    data: Annotated[
+        Path, Option(help="the file: one row a step, a column of time stamps, columns of numbers")
+    ],
+    detector: Annotated[
+        str, Option(metavar="NAME", help="which one learns; see `python -m redline detectors`")
+    ],
+    output: Annotated[Path, Option(help="the model file, model.npz say")],
+    label: Annotated[
+        str | None,
+        Option(
+            metavar="COLUMN",
+            help="the column that says which rows are anomalous: they are not learned, and judge "
+            "the threshold (default: guessed by its name)",
+        ),
+    ] = None,
+    time: Annotated[
+        str | None, Option(metavar="COLUMN", help="the column of time stamps (default: guessed)")
+    ] = None,
+    features: Annotated[
+        str | None,
+        Option(
+            metavar="A,B", help="the columns of values (default: every other column of numbers)"
+        ),
+    ] = None,
+    window: Annotated[
+        int | None, Option(metavar="STEPS", help="how much past counts (default: the detector's)")
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        Option(metavar="SIGMA", help="(default: chosen on rows that were not learned)"),
+    ] = None,
+    source: Annotated[
+        str,
+        Option(metavar="NAME", help="what programs that push call it (default: the file's name)"),
+    ] = "",
+    held_out: Annotated[
+        float,
+        Option(
+            metavar="SHARE",
+            help="of the rows, the last: so many choose the threshold, as many after them judge it",
+        ),
+    ] = 0.2,
+) -> None:
+    """Let a detector learn from a file, and write what it learned as a model."""
+    from redline.cli.train import TrainingChoices, train_model
+
+    choices = TrainingChoices(
+        data, detector, source, window, threshold, held_out, label, time, features
+    )
+    train_model(choices, output)
+
+
+@command()
 def generate(
     domain: Annotated[
         str, Argument(metavar="DOMAIN", callback=domain_name, help=", ".join(STREAMS))
@@ -217,7 +271,11 @@ def list_domains(markdown: Markdown = False) -> None:
 @command()
 def run(
     context: typer.Context,
-    config: Annotated[Path, Option(help="what Export on the page wrote, or `init`")],
+    config: Annotated[Path | None, Option(help="what Export on the page wrote, or `init`")] = None,
+    model: Annotated[
+        Path | None, Option(help="what `train` wrote, in place of --config; it learns no more")
+    ] = None,
+    learn: Annotated[bool, Option("--learn", help="let the model go on learning")] = False,
     csv: Annotated[
         Path | None, Option(help="where the CSV file is (default: where the settings file says)")
     ] = None,
@@ -266,15 +324,24 @@ def run(
     ahead: Annotated[str | None, server_option("ahead")] = None,
     late_limit: Annotated[str | None, server_option("late-limit")] = None,
 ) -> None:
-    """Run what Export on the page wrote, without the page."""
-    from redline.cli.run import make_printer, run_settings_file
+    """Run what Export on the page wrote, or a trained model, without the page."""
+    from redline.cli.run import make_printer, run_model, run_settings_file
     from redline.cli.settings_file import headless_settings
 
     names = [row.name for row in headless_settings()]
     given = {name: context.params[name.replace("-", "_")] for name in names}
     # an option that may be repeated is an empty sequence when it is absent
     options = {name: value for name, value in given.items() if value or value == ""}
-    run_settings_file(config, csv, steps, make_printer(as_json, alarms), options)
+    show = make_printer(as_json, alarms)
+    if model and not (config or steps):
+        run_model(model, learn, csv, show, options)
+    elif config and not (model or learn):
+        run_settings_file(config, csv, steps, show, options)
+    else:
+        raise UsageError(
+            "say what to run: --config FILE, as Export on the page writes it, or --model FILE, as "
+            "`train` writes it, with --learn where it shall go on learning"
+        )
 
 
 @command()

@@ -8,6 +8,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -18,6 +19,8 @@ from redline.api.service import Service, assemble_service, server_options
 from redline.cli.client import fetch_json
 from redline.cli.errors import usage_errors
 from redline.cli.output import anomaly_line, print_status, progress_bar
+from redline.detection.model_file import Model, read_model
+from redline.detection.trained import register_model
 from redline.engine.feed import Feed, MonitoredStream
 from redline.engine.monitor import Limits, Monitor
 from redline.engine.results import Anomaly, Batch
@@ -99,6 +102,56 @@ def run_settings_file(
     with usage_errors():
         server = load_server_settings(options, read_settings_tables(text).get("server"))
     run_live(plan, server, show)
+
+
+def run_model(
+    path: Path,
+    learns: bool,
+    csv: Path | None,
+    show: PrintAnomaly,
+    options: Mapping[str, str | None],
+) -> None:
+    """Score with a trained model: a file at full speed, else what programs push, with the API.
+
+    Args:
+        learns: whether it goes on learning.
+        options: server settings of the command line, None where absent.
+    """
+    with usage_errors():
+        plan = plan_model(read_model(path), learns, csv)
+    if plan.stream is not None:
+        started = time.perf_counter()
+        *_, tally = score_plan(plan, None, show)
+        print_status(tally_sentence(tally, time.perf_counter() - started))
+        return
+    with usage_errors():
+        server = load_server_settings(options)
+    run_live(plan, server, show)
+
+
+def plan_model(model: Model, learns: bool, csv: Path | None) -> RunPlan:
+    """Return what a model scores: the columns of a file by its features' names, or a source.
+
+    Raises:
+        ValueError: the file lacks a feature of the model, or the model cannot be frozen.
+    """
+    settings = replace(model.settings, detector=register_model(model, learns))
+    if csv is None:
+        validate_source_name(model.source, model.names)
+        return RunPlan(None, model.source, 0, settings, own_clock=True, features=model.names)
+    recording = read_csv(csv)
+    columns = recording.columns
+    by_name = dict(zip(recording.names, columns.features))
+    missing = [name for name in model.names if name not in by_name]
+    if missing:
+        raise ValueError(
+            f"{csv}: wanted the columns {', '.join(model.names)}, which the model was trained on; "
+            f"missing {', '.join(missing)}"
+        )
+    wanted = tuple(by_name[name] for name in model.names)
+    if wanted != columns.features:
+        recording = read_csv(csv, replace(columns, features=wanted, names=(), guess=""))
+    return RunPlan(recording, recording.title, 0, settings)
 
 
 def plan_run(

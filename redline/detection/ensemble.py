@@ -121,6 +121,7 @@ class Ensemble(Detector):
     """
 
     joint: ClassVar[bool] = True
+    can_freeze: ClassVar[bool] = False  # level, noise and habits are of the newest steps
     undefined: ClassVar[frozenset[str]] = frozenset(("lags",))
     kinds: ClassVar[tuple[str, ...]] = ("lasting", "novel", "sudden", "stuck")
     window: int = 500  # steps over which level and noise are learned

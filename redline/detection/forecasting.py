@@ -83,6 +83,8 @@ class MovingAverage(ForecastDetector):
     array([  nan,   nan,   nan, 0.   , 1.175, 0.244, 8.732])
     """
 
+    newest: ClassVar[frozenset[str]] = frozenset(("last",))
+
     @property
     def span(self) -> int:
         """Return the steps in the mean."""
@@ -116,6 +118,7 @@ class Seasonal(MovingAverage):
     array([ 1.,  1., 16.,  2.,  2.])
     """
 
+    newest: ClassVar[frozenset[str]] = frozenset(("last", "step"))
     KEPT: ClassVar[int] = 4096  # steps
     LOOK: ClassVar[int] = 256  # steps
     TURNS: ClassVar[int] = 3  # seasons
@@ -127,6 +130,18 @@ class Seasonal(MovingAverage):
             "kept": np.full((self.KEPT, *shape), np.nan),
             "season": np.zeros(shape, int),  # steps, 0 = none
         }
+
+    def move_on(self, learned: State, now: State) -> State:
+        """Let the clock go on over the season that was learned, which repeats itself."""
+        clock = int(learned["step"])
+        steps = np.arange(clock, int(now["step"]))[:, None]
+        season = np.maximum(learned["season"], 1)  # (streams,)
+        earlier = clock - season + (steps - clock) % season
+        kept = learned["kept"]
+        kept[steps % self.KEPT, np.arange(len(season))] = kept[
+            earlier % self.KEPT, np.arange(len(season))
+        ]
+        return super().move_on(learned, now)
 
     def forecast(self, x: Array) -> Array:
         """Return the season's value plus the recent level."""
@@ -192,6 +207,7 @@ class Autoregressive(ForecastDetector):
     True
     """
 
+    newest: ClassVar[frozenset[str]] = frozenset(("last", "far"))
     LAGS: ClassVar[int] = 8  # steps
     RIDGE: ClassVar[float] = 1e-4  # of the mean square
     CUT: ClassVar[float] = 4.0  # deviations, or usual errors, beyond which a value is cut off

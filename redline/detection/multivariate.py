@@ -65,6 +65,10 @@ class JointDetector(Detector):
         """Return the steps from one renewal to the next."""
         return max(1, self.window // self.refits)
 
+    @property
+    def renewals(self) -> tuple[int, ...]:
+        return (self.block,)
+
     def begin(self, shape: tuple[int, ...]) -> State:
         """Return the last windows as a ring buffer, and the centre and spread of each feature.
 
@@ -334,6 +338,7 @@ class HalfSpaceTrees(JointDetector):
     array([0. , 6.8])
     """
 
+    newest: ClassVar[frozenset[str]] = frozenset(("last",))
     trees: int = 25
     depth: int = 8  # levels
     seed: int = 0
@@ -369,6 +374,10 @@ class HalfSpaceTrees(JointDetector):
             "fine": np.zeros(per_tree),  # cells per spread
             "leaves": np.zeros((streams, self.trees, 1 << self.depth), np.float32),  # emptiness
         }
+
+    @property
+    def renewals(self) -> tuple[int, ...]:
+        return (self.block, self._scale.block)
 
     def features(self, x: Array) -> Array:
         """Return each value, and its change since the last one seen."""

@@ -58,6 +58,12 @@ class NearestNeighbours(Detector):
             "last": np.full(shape, np.nan),
         }
 
+    def move_on(self, learned: State, now: State) -> State:
+        """Keep the runs learned; the newest values are only the beginning of the next run."""
+        run = slice(self._runs, None)  # lags - 1 values
+        learned["past"][run] = now["past"][run]
+        return learned | {"last": now["last"]}
+
     def advance(self, x: Any) -> Verdict:
         """Score by the distance to the runs before, then learn this one."""
         x = self.read(x)

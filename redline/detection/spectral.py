@@ -25,6 +25,8 @@ class WindowShapeDetector(Detector):
     A missing value counts as the one before it. No score is above `size` in floors.
     """
 
+    newest: ClassVar[frozenset[str]] = frozenset(("filled", "there"))
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self._scale = Calibration(window=4 * self.window)
@@ -38,6 +40,10 @@ class WindowShapeDetector(Detector):
     def block(self) -> int:
         """Return the steps from one `learn` to the next."""
         return self.window
+
+    @property
+    def renewals(self) -> tuple[int, ...]:
+        return (self.block, self._scale.block)
 
     @abstractmethod
     def misfit(self, runs: Array, streams: slice) -> Array:

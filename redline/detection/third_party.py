@@ -94,6 +94,10 @@ class ThirdPartyDetector(JointDetector):
         """Return the steps from one fit to the next."""
         return self.REFIT * self.window
 
+    @property
+    def renewals(self) -> tuple[int, ...]:
+        return (self.block, self._scale.block)
+
     def begin(self, shape: tuple[int, ...]) -> State:
         """Return the rows that the models are fitted on, in spreads, NaN = missing."""
         return {**super().begin(shape), "rows": np.full((self.reach * self.window, *shape), np.nan)}

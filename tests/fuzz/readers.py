@@ -29,6 +29,8 @@ from redline.access.tokens import ROLES, AuthError, Token, Tokens, hash_secret, 
 from redline.api import payload
 from redline.api.payload import BodyError, parse_document, parse_submission
 from redline.cli.settings_file import commented_settings
+from redline.detection.model_file import Model, ModelError, read_model, write_model
+from redline.detection.trained import trained_class
 from redline.engine.monitor import Monitor
 from redline.engine.track import Track
 from redline.incidents.channels_file import ChannelError, NotificationPlan, read_channels_file
@@ -389,6 +391,53 @@ def read_state_file(data: bytes) -> None:
     score_on(before, score)
 
 
+def read_model_file(data: bytes) -> None:
+    """Read a model file, write it again, and score with it.
+
+    Bytes that are a packed state are the arrays of a model whose checksum is right.
+    """
+    name = chosen_detector(data)
+    with tempfile.NamedTemporaryFile(suffix=".npz") as file:
+        file.write(data[1:])
+        file.flush()
+        with suppress(ValueError):
+            state = unpack_state(data[1:])
+            write_model(model_of_state(name, state), file.name)
+        model = read_model(file.name)
+        write_model(model, file.name)
+        again = read_model(file.name)
+    assert again._replace(state={}) == model._replace(state={}) and again.id == model.id
+    shape = tuple(model.state["shape"].tolist())
+
+    def score() -> None:
+        learning = trained_class(model, learns=True)
+        assert learning().update(np.ones((5, *shape))).shape == (5, shape[0])
+
+    score_on(dict(model.state), score)
+
+
+def model_of_state(name: str, state: dict[str, np.ndarray]) -> Model:
+    """Return a model of two features with these arrays."""
+    settings = Settings(detector=name, window=20)
+    return Model("a", ("a", "b"), ("", ""), (0.0, 0.0), settings, {"rows": 300}, {}, state)
+
+
+def model_files() -> list[bytes]:
+    """Return model files, as they are on the disk and as packed arrays."""
+    found = []
+    for place, name in enumerate(STATE_DETECTORS):
+        steps = np.arange(300.0)
+        x = np.stack([np.sin(steps), steps % 7], axis=1)  # (steps, 2)
+        detector = DETECTORS[name](window=20)
+        detector.update(x[:, None] if detector.joint else x)
+        assert detector.state is not None
+        with tempfile.NamedTemporaryFile(suffix=".npz") as file:
+            write_model(model_of_state(name, detector.state), file.name)
+            found.append(bytes([place]) + Path(file.name).read_bytes())
+        found.append(bytes([place]) + pack_state(detector.state))
+    return found
+
+
 def as_state_file(data: bytes, header: dict[str, object]) -> bytes:
     """Return packed arrays as the bytes of a saved state, other bytes as they are."""
     try:
@@ -502,6 +551,7 @@ READERS = {
     "CSV file": Reader(read_file, (CsvError,), files),
     "stored state": Reader(read_stored_state, (ValueError,), stored_states),
     "state file": Reader(read_state_file, (ValueError,), state_files),
+    "model file": Reader(read_model_file, (ModelError,), model_files),
     "settings file": Reader(read_settings, (SettingsError,), settings_files),
     "channels file": Reader(read_channels, (ChannelError,), channels_files),
     "token file": Reader(read_tokens, (AuthError,), token_files),

@@ -46,7 +46,12 @@ HOMES = {  # a library that only these may import
     "typer": ("redline.cli",),
     "rich": ("redline.cli",),
     "tomli_w": ("redline.settings", "redline.cli"),
-    "pydantic": ("redline.settings", "redline.incidents", "redline.page"),
+    "pydantic": (
+        "redline.settings",
+        "redline.detection.model_file",
+        "redline.incidents",
+        "redline.page",
+    ),
     "cramjam": ("redline.sources.compression",),
 }
 EXTRAS = {"redline.detection.sklearn_estimator": "sklearn"}  # inherits from it; nothing imports it

@@ -76,7 +76,9 @@ from redline.sources.machine import ThisMachine
 from redline.sources.pushed import ALL_STREAMS, FLEET, OVERVIEW, THIS_MACHINE, YOUR_DATA
 from redline.storage.errors import StoreError, StoreFull
 from redline.storage.retention import Retention
-from redline.storage.sqlite import SqliteStore, UnavailableStore
+from redline.storage.sql_store import SqlStore
+from redline.storage.sqlite import SqliteStore
+from redline.storage.unavailable import UnavailableStore
 from redline.storage.waiting import RoomWatch
 from streams import STREAMS, Stream
 
@@ -481,7 +483,7 @@ def start_service(
 
 def serve_until_room(
     settings: ServerSettings, service: Service, sock: socket.socket
-) -> SqliteStore | None:
+) -> SqlStore | None:
     """Serve without a store until its disk has room; return the store, None = Ctrl-C came first."""
     watch = RoomWatch(partial(new_store, settings))
     page = build_app(service, settings.interval, settings.seed)

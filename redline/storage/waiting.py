@@ -7,14 +7,12 @@ import time
 from collections.abc import Callable
 
 from redline.storage.errors import StoreError, StoreFull
-from redline.storage.sqlite import SqliteStore
+from redline.storage.sql_store import SqlStore
 
 ROOM_SECONDS = 2.0  # seconds between two tries
 
 
-def open_when_room(
-    open_store: Callable[[], SqliteStore], say: Callable[[str], None]
-) -> SqliteStore:
+def open_when_room(open_store: Callable[[], SqlStore], say: Callable[[str], None]) -> SqlStore:
     """Return the opened store; where its disk is full, say so once and wait.
 
     Raises:
@@ -34,9 +32,9 @@ def open_when_room(
 class RoomWatch:
     """Opens a store in a thread of its own, as soon as its disk has room."""
 
-    def __init__(self, open_store: Callable[[], SqliteStore]) -> None:
+    def __init__(self, open_store: Callable[[], SqlStore]) -> None:
         self.open_store = open_store
-        self.store: SqliteStore | None = None
+        self.store: SqlStore | None = None
         self.opened = threading.Event()  # set once `store` is there
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._run, name="room", daemon=True)
@@ -51,7 +49,7 @@ class RoomWatch:
             self.opened.set()
             return
 
-    def end(self) -> SqliteStore | None:
+    def end(self) -> SqlStore | None:
         """End the watch; return the store, None = it could not be opened yet."""
         self.ended.set()
         self.thread.join()

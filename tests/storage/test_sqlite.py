@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from starlette.testclient import TestClient
 
 from detectors import DETECTORS
@@ -765,8 +766,11 @@ def test_the_id_of_a_removed_anomaly_is_not_given_again(path):
 def test_an_older_store_is_brought_up_to_date_in_one_transaction(path, monkeypatch):
     SqliteStore(path).close()
     monkeypatch.setattr(schema, "SCHEMA_VERSION", 6)
-    create, alter = ["CREATE TABLE new (a)"], ["ALTER TABLE new ADD b"]
-    broken = [*alter, "ALTER TABLE nowhere ADD c"]
+    create, alter = (
+        [sa.text("CREATE TABLE new (a INTEGER)")],
+        [sa.text("ALTER TABLE new ADD b INTEGER")],
+    )
+    broken = [*alter, sa.text("ALTER TABLE nowhere ADD c INTEGER")]
     monkeypatch.setattr(schema, "MIGRATIONS", ([], [], [], create, broken))
     with pytest.raises(StoreError, match="nowhere"):
         SqliteStore(path)

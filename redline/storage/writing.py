@@ -53,7 +53,9 @@ class BatchWriter:
         self.total: int | None = None  # points stored over all streams; None = to be counted
 
     def load_streams(self, c: sa.Connection) -> None:
-        """Read which streams are stored."""
+        """Read which streams are stored; forget what was remembered before."""
+        self.known_streams = {}
+        self.total = None
         for row in c.execute(sa.select(streams_table)):
             verify_row(streams_table, row._mapping)
             settings = settings_from_json(row.applied)

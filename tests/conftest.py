@@ -20,12 +20,17 @@ def postgres() -> Iterator[PostgresServer]:
     server.close()
 
 
+@pytest.fixture(scope="session")
+def reused_database(postgres: PostgresServer) -> str:
+    """Give the name of the one database of most tests."""
+    return postgres.new_database()
+
+
 @pytest.fixture
-def database(postgres: PostgresServer) -> Iterator[str]:
+def database(postgres: PostgresServer, reused_database: str) -> Iterator[str]:
     """Give the address of an empty database."""
-    name = postgres.new_database()
-    yield postgres.address(name)
-    postgres.drop_database(name)
+    yield postgres.address(reused_database)
+    postgres.empty(reused_database)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -177,9 +177,10 @@ class PostgresServer:
         self.ask(f"CREATE DATABASE {name}")
         return name
 
-    def drop_database(self, name: str) -> None:
-        """Delete a database, also while something is connected to it."""
-        self.ask(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+    def empty(self, database: str) -> None:
+        """End all sessions of a database and delete what is in it: faster than a new one."""
+        self.end_sessions(database)
+        self.ask("DROP SCHEMA public CASCADE; CREATE SCHEMA public", database)
 
     def end_sessions(self, database: str) -> int:
         """End all sessions of a database as an administrator does; return how many there were."""

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from postgres_server import PostgresServer, missing
+
+from bench.postgres_server import PostgresServer, missing
 
 
 @pytest.fixture(scope="session")

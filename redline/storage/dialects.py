@@ -8,12 +8,41 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+COPIED_ROWS = 8  # from so many on COPY is faster than INSERT
+COPIED_TYPES: dict[type[Any], str] = {  # as COPY calls them
+    sa.BigInteger: "int8",
+    sa.Integer: "int4",
+    sa.Float: "float8",
+    sa.String: "text",
+    sa.Boolean: "bool",
+    sa.LargeBinary: "bytea",
+}
 INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
 def insert_many(c: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert rows that have the same columns."""
-    c.execute(table.insert(), rows)
+    if c.dialect.name == "postgresql" and len(rows) >= COPIED_ROWS:
+        copy_rows(c, table, rows)
+    else:
+        c.execute(table.insert(), rows)
+
+
+def copy_rows(c: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows by COPY in its binary form, which PostgreSQL alone has."""
+    quote = c.dialect.identifier_preparer.quote
+    names = list(rows[0])
+    columns = ", ".join(map(quote, names))
+    types = [COPIED_TYPES[type(table.c[name].type)] for name in names]
+    connection = c.connection.driver_connection
+    assert connection is not None
+    with (
+        connection.cursor() as cursor,
+        cursor.copy(f"COPY {quote(table.name)} ({columns}) FROM STDIN (FORMAT BINARY)") as copy,
+    ):
+        copy.set_types(types)
+        for row in rows:
+            copy.write_row([row[name] for name in names])
 
 
 def insert_new(c: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -51,7 +51,7 @@ CAUSES = (
         "check user and password (PGPASSWORD, PGPASSFILE) and the server's pg_hba.conf",
     ),
     Cause(
-        ("42501",),
+        ("42501", "3F000"),
         ("permission denied",),
         StoreError,
         "may not be changed by this user",

@@ -23,7 +23,8 @@ INSTALL = 'pip install "redline[postgres]"'
 SAID_LENGTH = 300  # characters of an error of the driver that are shown
 SECRET_OPTIONS = ("password", "sslpassword")  # of the query of an address
 # libpq would wait for minutes for a server that vanished
-CONNECTION_OPTIONS = {
+CONNECTION_OPTIONS: dict[str, str | int] = {
+    "client_encoding": "utf8",
     "connect_timeout": 3,  # seconds
     "keepalives_idle": 10,  # seconds
     "keepalives_interval": 5,  # seconds

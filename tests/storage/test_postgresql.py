@@ -23,6 +23,7 @@ from redline.storage.errors import StoreDamaged, StoreError, StoreFull, StoreUnr
 from redline.storage.opening import open_database
 from redline.storage.postgresql import PostgresStore
 from redline.storage.postgresql_address import CAUSES, DatabaseAddress
+from redline.storage.reading import AnomalyQuery
 from redline.storage.retention import Retention
 
 LEASE_REFUSED = "is in use by another Redline; stop that one, or choose another database"
@@ -144,6 +145,7 @@ def test_a_commit_whose_answer_is_lost_is_stored_once(
         push(monitor, "pump", time[:1_000], x[:1_000], [300])
         monitor.outbox.enqueue_fleet(FleetCommit(steps, [SeriesRecord(1, "up", Settings())]))
         owed = monitor.submit("pump", time[1_000:2_000], x[1_000:2_000])
+        new = monitor.submit("pipe", time[:100], x[:100])
         proxy.cut = cut
         rounds(monitor, 2)
         assert proxy.cuts == 1 and not owed.done() and monitor.trouble is not None
@@ -151,9 +153,12 @@ def test_a_commit_whose_answer_is_lost_is_stored_once(
         rounds(monitor, 12)
         assert owed.result(timeout=0) == more.result(timeout=0) == SubmissionCounts(1_000, 0, 0)
         assert_holds(store, 3_000)
+        assert new.result(timeout=0) == SubmissionCounts(100, 0, 0)
+        push(monitor, "pipe", time[100:200], x[100:200], [50])
+        assert store.points("pipe").time.tolist() == time[:200].tolist()
         assert store.read_series(1, None, None, 9).value.tolist() == [5.0]
-        found = [row["step"] for row in store.anomalies()]
-        assert len(found) == len(set(found)) == min(100, monitor.feeds["pump"].anomalies)
+        found = [row["step"] for row in store.anomalies(AnomalyQuery(("pump",), limit=1_000))]
+        assert len(found) == len(set(found)) == monitor.feeds["pump"].anomalies
 
 
 @pytest.mark.parametrize("cut", ["before", "after"])

@@ -82,12 +82,13 @@ def test_a_session_that_is_ended_between_two_commits_is_not_noticed(
 
 
 class Proxy:
-    """A line to the server that can be cut before or after a commit has reached it."""
+    """A line to the server that is cut before or after a commit of the writer has reached it."""
 
     def __init__(self, port: int) -> None:
         self.port = port
         self.cut = ""  # "before" or "after" the next COMMIT
         self.cuts = 0
+        self.muted: socket.socket | None = None  # to the server; what comes from it is dropped
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.sockets: list[socket.socket] = []
         threading.Thread(target=self.accept, daemon=True).start()
@@ -102,18 +103,19 @@ class Proxy:
                     threading.Thread(target=self.forward, args=pair, daemon=True).start()
 
     def forward(self, source: socket.socket, target: socket.socket) -> None:
+        writes = False
         with suppress(OSError):
             while data := source.recv(65_536):
-                cut = self.cut if b"COMMIT" in data else ""
-                if cut:
-                    self.cut = ""
+                writes |= b"pg_try_advisory_lock" in data
+                if source is self.muted:
+                    break  # it is committed, and the client never learns of it
+                if writes and self.cut and b"COMMIT" in data:
+                    cut, self.cut = self.cut, ""
                     self.cuts += 1
-                if cut != "before":
-                    target.sendall(data)
-                if cut == "after":
-                    target.recv(65_536)  # it is committed, and the client never learns of it
-                if cut:
-                    break
+                    if cut == "before":
+                        break
+                    self.muted = target
+                target.sendall(data)
         for end in (source, target):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)

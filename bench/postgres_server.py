@@ -23,6 +23,10 @@ import sqlalchemy as sa
 from bench.browser import ROOT, free_port
 
 UNPACKED = ROOT / "build" / "servers"
+UNPACKED_PARTS = (  # that a server needs
+    *("usr/lib/postgresql", "usr/share/postgresql", "usr/lib/*-linux-gnu*", "lib/*-linux-gnu*"),
+)
+ignored = shutil.ignore_patterns("libLLVM*", "llvmjit*", "bitcode")  # large, and of no use here
 USER = "redline"
 PASSWORD = "correct horse"  # with a space, which an address has to quote
 PATIENCE = 30.0  # seconds until a server is up or down
@@ -98,18 +102,21 @@ class PostgresServer:
         found = find_programs()
         assert found is not None, "ask `missing` first"
         self.programs = found
-        if UNPACKED in found.parents:
-            libraries = [str(folder) for folder in (UNPACKED / "usr/lib").glob("*-linux-gnu*")]
-            self.environment = {**os.environ, "LD_LIBRARY_PATH": ":".join(libraries)}
-            if self.account:  # a checkout may be where only its owner may look
-                copied = self.folder / "programs"
-                shutil.copytree(UNPACKED / "usr", copied, symlinks=True)
-                self.programs = copied / found.relative_to(UNPACKED / "usr")
-                moved = [each.replace(str(UNPACKED / "usr"), str(copied)) for each in libraries]
-                self.environment["LD_LIBRARY_PATH"] = ":".join(moved)
-        else:
-            self.environment = dict(os.environ)
-        self.environment.pop("PGDATA", None)
+        self.environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("PG")
+        }
+        if UNPACKED not in found.parents:
+            return
+        root = UNPACKED
+        if self.account:  # a checkout may be where only its owner may look
+            root = self.folder / "programs"
+            for part in UNPACKED_PARTS:
+                for folder in UNPACKED.glob(part):
+                    target = root / folder.relative_to(UNPACKED)
+                    shutil.copytree(folder, target, symlinks=True, ignore=ignored)
+            self.programs = root / found.relative_to(UNPACKED)
+        libraries = [*root.glob("usr/lib/*-linux-gnu*"), *root.glob("lib/*-linux-gnu*")]
+        self.environment["LD_LIBRARY_PATH"] = ":".join(map(str, libraries))
 
     def run(self, program: str, *words: str) -> None:
         command = [str(self.programs / program), *words]

@@ -146,7 +146,11 @@ class ServerSettings:
         doc("a request whose body pauses for longer is ended"),
     ] = 30
     db: Annotated[
-        str, doc("the file that keeps history and settings; made where it is not there")
+        str,
+        doc(
+            "the file that keeps history and settings, made where it is not there, or a database: "
+            "postgresql+psycopg://USER@HOST/DATABASE"
+        ),
     ] = "redline.db"
     retention_days: Annotated[
         int,

@@ -21,6 +21,15 @@ def is_address(db: str | Path) -> bool:
     return isinstance(db, str) and ADDRESS.match(db) is not None
 
 
+def name_database(db: str | Path) -> str:
+    """Return the store as messages name it: without a password; StoreError = it is none."""
+    if not is_address(db):
+        return str(db)
+    from redline.storage.postgresql_address import DatabaseAddress
+
+    return DatabaseAddress.parse(str(db)).name
+
+
 def open_database(
     db: str | Path,
     keep: Retention = DEFAULT_RETENTION,

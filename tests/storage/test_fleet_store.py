@@ -200,7 +200,11 @@ def test_a_commit_that_fails_adds_nothing_and_takes_no_number(db: Path | str) ->
         assert_holds(store, steps[:1])
 
 
-@pytest.mark.parametrize("merged", [False, True])
+@pytest.mark.parametrize(
+    ("db", "merged"),
+    [("sqlite", False), ("sqlite", True), ("postgresql", True)],
+    indirect=["db"],
+)
 def test_a_series_is_read_by_time(db: Path | str, small_parts: None, merged: bool) -> None:
     steps = commits(100)
     with closing(open_store(db)) as store:
@@ -666,20 +670,19 @@ def test_dropped_points_are_deleted_without_another_commit(path: Path) -> None:
         assert calls == [1]
 
 
-def test_a_store_of_version_3_gets_the_tables(path: Path) -> None:
-    open_store(path).close()
-    with closing(sqlite3.connect(path)) as old, old:
+def test_a_store_of_version_3_gets_the_tables(db: Path | str) -> None:
+    with closing(open_store(db)) as store, store.writing() as c:
         for table in FLEET_TABLES:
-            old.execute(f"DROP TABLE {table.name}")
-        old.execute("UPDATE meta SET value = '3', crc = NULL WHERE name = 'version'")
+            table.drop(c)
+        c.execute(sa.text("UPDATE meta SET value = '3', crc = NULL WHERE name = 'version'"))
     steps = commits(20)
-    with closing(open_store(path)) as store:
+    with closing(open_store(db)) as store:
         fill(store, steps)
         merge_all(store)
         assert_holds(store, steps)
         with store.reading() as c:
-            indices = "SELECT name FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'parts'"
-            assert c.exec_driver_sql(indices).scalars().all() == ["parts_series"]
+            indices = sa.inspect(c).get_indexes("parts")
+            assert [index["name"] for index in indices] == ["parts_series"]
 
 
 def test_a_backup_holds_the_fleets(path: Path, tmp_path: Path) -> None:

@@ -47,6 +47,9 @@ from redline.storage.reading import AnomalyQuery
 from redline.storage.retention import Retention
 from streams import Chunk, Stream
 
+# of long tests that ask little of a database
+SQLITE = pytest.mark.parametrize("db", ["sqlite"], indirect=True)
+
 
 @pytest.fixture
 def kept(db):
@@ -96,6 +99,7 @@ def test_a_restart_at_any_point_goes_on_to_the_same_bits(db):
     kept.close()
 
 
+@SQLITE
 def test_a_simulated_stream_goes_on_where_it_was_and_finds_nothing_twice(db):
     whole = watching(None, simulated())
     rounds(whole, 100)
@@ -545,6 +549,7 @@ def stored(kept):
 
 
 @pytest.mark.slow
+@SQLITE
 def test_retention_keeps_up_with_many_times_a_transaction_a_pass(db, monkeypatch):
     """The real loop on the real store; a pass each half second, 100 chunks a transaction, many more
     written meanwhile.
@@ -642,6 +647,7 @@ def test_anomalies_and_late_points_too_old_go_in_small_transactions(db, monkeypa
     kept.close()
 
 
+@SQLITE
 def test_small_chunks_are_joined_though_the_retention_took_the_first(db, monkeypatch):
     monkeypatch.setattr("redline.engine.monitor.BUFFER_STEPS", 1_000)
     monkeypatch.setattr(loop, "MANY_SOURCES", 0)  # buffers of 100 steps

@@ -102,11 +102,16 @@ browser:
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || $(call apt,chromium fonts-liberation) \
 	  || echo "No Chromium here and no right to install one: the browser suite will be skipped." >&2
 
-# Prometheus and its node exporter, unpacked without installing: nothing is started, nothing else of the machine changes
+# Prometheus with its node exporter, and PostgreSQL with what it needs here, unpacked without installing: nothing is started,
+# nothing else of the machine changes
 servers:
 	@test -e build/servers/made || { $(call apt,) ; mkdir -p build/servers && cd build/servers \
 	  && apt-get download -qq prometheus prometheus-node-exporter 2>/dev/null && for each in *.deb; do dpkg -x $$each . ; done && touch made; } \
 	  || echo "No packages of Debian here: the test with a real Prometheus will be skipped." >&2
+	@test -e build/servers/made-postgresql || { $(call apt,) ; mkdir -p build/servers/debs/partial && cd build/servers \
+	  && apt-get install -qq -y --download-only --no-install-recommends -o Debug::NoLocking=1 -o Dir::Cache::archives="$$PWD/debs" postgresql >/dev/null 2>&1 \
+	  && for each in debs/*.deb; do test ! -e $$each || dpkg -x $$each . || exit 1; done && touch made-postgresql; } \
+	  || echo "No packages of Debian here: without PostgreSQL on this machine the tests with a real one will be skipped." >&2
 
 apt = { if [ "$$(id -u)" = 0 ]; then root=; else root="sudo -n"; fi; command -v apt-get >/dev/null && $$root true 2>/dev/null \
   && $$root apt-get update -qq && $$root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(1); }

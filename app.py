@@ -74,9 +74,11 @@ from redline.sources.csv import read_csv
 from redline.sources.directory import SeriesDirectory
 from redline.sources.machine import ThisMachine
 from redline.sources.pushed import ALL_STREAMS, FLEET, OVERVIEW, THIS_MACHINE, YOUR_DATA
-from redline.storage.errors import StoreError, StoreFull
+from redline.storage.errors import StoreError, TemporaryStoreError
+from redline.storage.opening import open_database
 from redline.storage.retention import Retention
-from redline.storage.sqlite import SqliteStore, UnavailableStore
+from redline.storage.sql_store import SqlStore
+from redline.storage.unavailable import UnavailableStore
 from redline.storage.waiting import RoomWatch
 from streams import STREAMS, Stream
 
@@ -421,12 +423,12 @@ def preset_stream(stream: Stream, own_clock: bool = False) -> MonitoredStream:
     return MonitoredStream(stream, own_clock, initial_settings(stream))
 
 
-def new_store(settings: ServerSettings) -> SqliteStore:
+def new_store(settings: ServerSettings) -> SqlStore:
     """Return the opened store; StoreError = it cannot be opened."""
-    return SqliteStore(settings.db, Retention.from_settings(settings))
+    return open_database(settings.db, Retention.from_settings(settings))
 
 
-def open_store(settings: ServerSettings) -> SqliteStore | UnavailableStore | None:
+def open_store(settings: ServerSettings) -> SqlStore | UnavailableStore | None:
     """Return the store; where it cannot be opened, one that accepts nothing and says why.
 
     None = nothing is to be stored.
@@ -436,7 +438,7 @@ def open_store(settings: ServerSettings) -> SqliteStore | UnavailableStore | Non
     try:
         return new_store(settings)
     except StoreError as error:
-        until = " until there is room" if isinstance(error, StoreFull) else ""
+        until = f" until {error.until}" if isinstance(error, TemporaryStoreError) else ""
         said = f"{error}. Redline goes on, but keeps nothing and acknowledges nothing{until}."
         print(said, file=sys.stderr, flush=True)
         return UnavailableStore(error)
@@ -481,8 +483,8 @@ def start_service(
 
 def serve_until_room(
     settings: ServerSettings, service: Service, sock: socket.socket
-) -> SqliteStore | None:
-    """Serve without a store until its disk has room; return the store, None = Ctrl-C came first."""
+) -> SqlStore | None:
+    """Serve without a store until it can be opened; return the store, None = Ctrl-C came first."""
     watch = RoomWatch(partial(new_store, settings))
     page = build_app(service, settings.interval, settings.seed)
     serve(page.server, sock, service, watch.opened)
@@ -511,11 +513,11 @@ def main(words: list[str] | None = None) -> None:
     print(f"Redline watches {streams} streams at {address} (Ctrl-C ends it)", flush=True)
     if open_browser:
         threading.Timer(1.0, webbrowser.open, [address]).start()
-    if isinstance(store, UnavailableStore) and isinstance(store.reason, StoreFull):
+    if isinstance(store, UnavailableStore) and isinstance(store.reason, TemporaryStoreError):
         opened = serve_until_room(settings, service, sock)
         if opened is None:
             return
-        print(f"{settings.db} has room again; Redline keeps and acknowledges points", flush=True)
+        print(f"{opened.name} can be used again; Redline keeps and acknowledges points", flush=True)
         try:
             service = start_service(settings, options, opened)
         except (OSError, ValueError) as error:

@@ -173,7 +173,11 @@ class ServerSettings:
         ),
     ] = 200_000
     db: Annotated[
-        str, doc("the file that keeps history and settings; made where it is not there")
+        str,
+        doc(
+            "the file that keeps history and settings, made where it is not there, or a database: "
+            "postgresql+psycopg://USER@HOST/DATABASE"
+        ),
     ] = "redline.db"
     retention_days: Annotated[
         int,

@@ -18,7 +18,7 @@ from redline.engine.fleet.stored import ANOMALY_FLAG
 from redline.sources.csv_cells import csv_quote
 from redline.storage.errors import StoreError
 from redline.storage.reading import AnomalyQuery
-from redline.storage.sqlite import SqliteStore
+from redline.storage.sql_store import SqlStore
 
 PIECE_CELLS = 25_000  # values written at once, so that a long answer takes little memory
 MEDIA_TYPES = {
@@ -54,7 +54,7 @@ class HistoryRange(NamedTuple):
     thin: int = 0  # about how many to leave, 0 = all
 
 
-def history_rows(feed: Feed, store: SqliteStore | None, asked: HistoryRange) -> HistoryRows:
+def history_rows(feed: Feed, store: SqlStore | None, asked: HistoryRange) -> HistoryRows:
     """Return the steps of a range from the store, or from the buffer if they are not stored.
 
     The buffer answers without a store, for streams whose points are not stored, and before a
@@ -77,7 +77,7 @@ def history_rows(feed: Feed, store: SqliteStore | None, asked: HistoryRange) -> 
     return thin_rows(found, asked.thin) if asked.thin else found
 
 
-def rows_from_store(store: SqliteStore, name: str, asked: HistoryRange) -> HistoryRows | None:
+def rows_from_store(store: SqlStore, name: str, asked: HistoryRange) -> HistoryRows | None:
     """Return the stored steps of a range, late ones included; None = the stream is not stored.
 
     The step is -1 where late ones make the number unknown.
@@ -98,7 +98,7 @@ def rows_from_store(store: SqliteStore, name: str, asked: HistoryRange) -> Histo
     return HistoryRows(step, found.time, found.x, found.score, anomalous)
 
 
-def rows_of_series(store: SqliteStore, number: int, asked: HistoryRange) -> HistoryRows:
+def rows_of_series(store: SqlStore, number: int, asked: HistoryRange) -> HistoryRows:
     """Return the stored steps of a series in a range, late ones included, whose step is -1."""
     since = None if asked.start == -np.inf else asked.start
     until = None if asked.end == np.inf else float(np.nextafter(asked.end, -np.inf))

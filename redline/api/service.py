@@ -44,7 +44,7 @@ from redline.settings import ServerSettings
 from redline.sources.compression import MISSING_SNAPPY, has_snappy
 from redline.sources.selectors import parse_selectors
 from redline.storage.reading import AnomalyQuery, StoredPoints
-from redline.storage.sqlite import SqliteStore
+from redline.storage.sql_store import SqlStore
 
 API_VERSION = "0.1.0"
 MAX_BIG_BODIES = 2  # parsed at the same time; each takes several times its size while it is
@@ -123,7 +123,7 @@ class Service:
 
     monitor: Monitor
     recorder: IncidentRecorder
-    store: SqliteStore | None  # None = nothing outlives the program
+    store: SqlStore | None  # None = nothing outlives the program
     labels: LabelRegistry
     notifier: Notifier | None  # None = no channels and actions are set up
     options: ServerOptions
@@ -272,7 +272,7 @@ def assemble_service(
     Raises:
         ChannelError: that file is wrong.
     """
-    durable = store if isinstance(store, SqliteStore) else None
+    durable = store if isinstance(store, SqlStore) else None
     plan = NotificationPlan()
     secrets: frozenset[str] = frozenset()
     if alerts:
@@ -305,7 +305,7 @@ def assemble_service(
     return service
 
 
-def _restored_incidents(plan: NotificationPlan, store: SqliteStore | None) -> Incidents:
+def _restored_incidents(plan: NotificationPlan, store: SqlStore | None) -> Incidents:
     """Return the incidents of the store, none without one."""
     if store is None:
         return Incidents(plan.policy)
@@ -314,7 +314,7 @@ def _restored_incidents(plan: NotificationPlan, store: SqliteStore | None) -> In
     return incidents
 
 
-def _restored_labels(store: SqliteStore | None) -> LabelRegistry:
+def _restored_labels(store: SqlStore | None) -> LabelRegistry:
     """Return the labels of the store, none without one."""
     if store is None:
         return LabelRegistry()
@@ -324,7 +324,7 @@ def _restored_labels(store: SqliteStore | None) -> LabelRegistry:
     return labels
 
 
-def _audit_delivery(store: SqliteStore | None) -> Callable[[DeliveryRecord], None]:
+def _audit_delivery(store: SqlStore | None) -> Callable[[DeliveryRecord], None]:
     """Return the function that writes the outcome of a delivery to the audit log."""
 
     def record(outcome: DeliveryRecord) -> None:

@@ -10,6 +10,7 @@ from redline.cli.errors import UsageError, usage_errors
 from redline.cli.output import print_status
 from redline.cli.settings_file import commented_settings
 from redline.storage.backup import restore_backup
+from redline.storage.opening import is_address, name_database
 from redline.storage.sqlite import SqliteStore
 
 
@@ -34,8 +35,10 @@ def create_token(role: str, name: str, file: Path, days: float | None) -> None:
     print(secret)
 
 
-def back_up_store(path: Path, db: Path) -> None:
+def back_up_store(path: Path, db: str) -> None:
     """Write a backup of a store, which may be in use."""
+    if is_address(db):
+        raise UsageError(server_line(db, "backup", f"pg_dump --format=custom --file={path}"))
     store = SqliteStore(db, write=False)
     try:
         written = store.backup(path)
@@ -47,7 +50,17 @@ def back_up_store(path: Path, db: Path) -> None:
     )
 
 
-def restore_store(path: Path, db: Path) -> None:
+def restore_store(path: Path, db: str) -> None:
     """Replace a store by a backup; the store must not be in use."""
+    if is_address(db):
+        raise UsageError(server_line(db, "restore", f"pg_restore --clean --if-exists {path}"))
     restore_backup(path, db)
     print_status(f"{db} is {path} again; what was there before is {db}.before")
+
+
+def server_line(db: str, command: str, program: str) -> str:
+    """Return the sentence that names the server's own program in place of a command."""
+    return (
+        f"`{command}` copies files; for a database of a server use `{program} "
+        f"--dbname={name_database(db)}`, see docs/store.md"
+    )

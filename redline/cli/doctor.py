@@ -43,10 +43,12 @@ from redline.settings import (
 )
 from redline.storage.errors import StoreError
 from redline.storage.inspection import StoreReport, inspect_store, is_owned
+from redline.storage.opening import is_address
+from redline.storage.postgresql_inspection import DatabaseReport, inspect_database
 from redline.storage.schema import SCHEMA_VERSION
 
 ROOT = Path(__file__).parents[2]  # of a clone; an installed package has no requirements.txt there
-RUN_EXTRAS = ("alerts", "learned")  # the others serve those who work on Redline itself
+RUN_EXTRAS = ("alerts", "learned", "postgres")  # the others serve those who work on Redline itself
 OTHER_VARIABLES = ("REDLINE_TOKEN", "REDLINE_URL", "REDLINE_DATA", "REDLINE_SNAPSHOTS")
 CGROUP_LIMITS = (  # files that hold the memory limit of a container, bytes
     Path("/sys/fs/cgroup/memory.max"),
@@ -122,11 +124,13 @@ class Subject:
         return self.server[0]
 
     @cached_property
-    def report(self) -> StoreReport | StoreError | None:
-        """Return what the store file is like, or why it cannot be read; None = there is none."""
+    def report(self) -> StoreReport | DatabaseReport | StoreError | None:
+        """Return what the store is like, or why it cannot be read; None = there is none."""
         if not self.settings.db:
             return None
         try:
+            if is_address(self.settings.db):
+                return inspect_database(self.settings.db)
             return inspect_store(Path(self.settings.db))
         except StoreError as error:
             return error
@@ -311,7 +315,7 @@ def check_clock(
     if now < Path(__file__).stat().st_mtime - 86_400:
         faults.append(Finding("problem", "clock: it is behind the files of Redline", todo))
     report = subject.report
-    if isinstance(report, StoreReport):
+    if isinstance(report, StoreReport | DatabaseReport):
         behind = (report.committed or now) - now
         ahead = (report.newest or now) - now
         if behind > CLOCK_BEHIND:
@@ -462,7 +466,7 @@ def check_permissions(subject: Subject) -> Iterator[Finding]:
     """Find files that others may read or change, and those that the server may not."""
     settings = subject.settings
     faults: list[Finding] = []
-    if settings.db:
+    if settings.db and not is_address(settings.db):
         faults += folder_faults(Path(settings.db).absolute().parent)
         for side in ("", "-wal", "-shm"):
             faults += file_faults(Path(f"{settings.db}{side}"), readable="warning", write=True)
@@ -530,6 +534,9 @@ def check_disk(subject: Subject) -> Iterator[Finding]:
     if not settings.db:
         yield Finding("ok", "disk: nothing is stored (--db '')")
         return
+    if is_address(settings.db):
+        yield Finding("ok", "disk: that of the database's server, which is not examined")
+        return
     folder = Path(settings.db).absolute().parent
     while not folder.exists():
         folder = folder.parent
@@ -559,7 +566,10 @@ def check_store(subject: Subject) -> Iterator[Finding]:
     if isinstance(report, StoreError):
         yield Finding("problem", f"store: {report}")
         return
-    fault = store_fault(path, report)
+    if isinstance(report, DatabaseReport):
+        yield from database_findings(report)
+        return
+    fault = store_fault(path, report) or version_fault(path, report.version)
     if fault:
         yield fault
         return
@@ -588,17 +598,46 @@ def store_fault(path: str, report: StoreReport) -> Finding | None:
             f"store: {path} is empty, all that it held is gone",
             "restore a backup, or remove it to begin anew",
         )
-    if report.version is None:
+    return None
+
+
+def version_fault(path: str, version: int | None) -> Finding | None:
+    """Return what is wrong with the version of the tables, None where nothing is."""
+    if version is None:
         return Finding(
             "problem", f"store: {path} is a database of another program", "choose another --db"
         )
-    if report.version > SCHEMA_VERSION:
-        text = f"store: {path} was written by a newer Redline (tables {report.version})"
+    if version > SCHEMA_VERSION:
+        text = f"store: {path} was written by a newer Redline (tables {version})"
         return Finding("problem", text, "update Redline, or choose another --db")
-    if report.version < SCHEMA_VERSION:
-        text = f"store: {path} has tables {report.version} and will be upgraded"
+    if version < SCHEMA_VERSION:
+        text = f"store: {path} has tables {version} and will be upgraded"
         return Finding("warning", text, "make a backup first")
     return None
+
+
+def database_findings(report: DatabaseReport) -> Iterator[Finding]:
+    """Yield what is to be said about a database of a server; its rows are not verified."""
+    for name in report.off:
+        yield Finding(
+            "warning" if name == "autovacuum" else "problem",
+            f"store: {name} is off on the server of {report.name}",
+            f"set {name} = on in its postgresql.conf",
+        )
+    fault = None if report.empty else version_fault(report.name, report.version)
+    if fault:
+        yield fault
+        return
+    if report.owned:
+        text = f"store: {report.name} is in use by a running Redline"
+        yield Finding("warning", text, "a second one needs another --db")
+    stamp = time.strftime("%FT%TZ", time.gmtime(report.committed)) if report.committed else "never"
+    tables = "tables will be made" if report.empty else f"tables {report.version}"
+    yield Finding(
+        "ok",
+        f"store: {report.name}, PostgreSQL {report.server}, {tables}, "
+        f"{mebibytes(report.bytes)}, last commit {stamp}; its rows are verified when they are read",
+    )
 
 
 CHECKS: tuple[Callable[[Subject], Iterable[Finding]], ...] = (

@@ -120,9 +120,9 @@ Url = Annotated[
     ),
 ]
 Backup = Annotated[Path, Argument(help="the backup")]
-Db = Annotated[Path, Option("--db", help="the store")]
+Db = Annotated[str, Option("--db", help="the store")]
 SERVER_URL = f"http://127.0.0.1:{SETTINGS_BY_NAME['port'].default}"
-STORE = Path(SETTINGS_BY_NAME["db"].default)
+STORE = str(SETTINGS_BY_NAME["db"].default)
 SEED = int(SETTINGS_BY_NAME["seed"].default)
 THRESHOLD = float(SETTINGS_BY_NAME["threshold"].default)
 

@@ -37,8 +37,8 @@ from redline.sources.directory import SeriesDirectory
 from redline.sources.machine import ThisMachine
 from redline.sources.pushed import THIS_MACHINE, validate_source_name
 from redline.sources.recording import Columns, Recording
+from redline.storage.opening import open_database
 from redline.storage.retention import Retention
-from redline.storage.sqlite import SqliteStore
 from redline.storage.waiting import open_when_room
 from streams import STREAMS, Stream
 
@@ -278,7 +278,7 @@ def run_live(plan: RunPlan, server: ServerSettings, show: PrintAnomaly) -> None:
         store = None
         if server.db:
             keep = Retention.from_settings(server)
-            store = open_when_room(lambda: SqliteStore(server.db, keep), print_status)
+            store = open_when_room(lambda: open_database(server.db, keep), print_status)
             stack.callback(store.close)
         streams = {}
         if plan.stream is not None:

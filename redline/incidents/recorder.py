@@ -18,7 +18,7 @@ from redline.engine.fleet.stored import (
 from redline.engine.results import Batch, RestoredStream, ResultStore, StoredSource, log
 from redline.incidents.incident import Change
 from redline.incidents.registry import Incidents, StoredIncidents
-from redline.storage.sqlite import SqliteStore
+from redline.storage.sql_store import SqlStore
 
 # a stream whose steps jump back further was replaced by another source; more steps than a
 # commit that is tried again repeats
@@ -36,7 +36,7 @@ class IncidentRecorder(ResultStore, SeriesStore):
     def __init__(
         self,
         incidents: Incidents,
-        store: SqliteStore | None,
+        store: SqlStore | None,
         listeners: Sequence[ChangeListener] = (),
     ) -> None:
         self.incidents = incidents

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import sqlalchemy as sa
 
@@ -18,8 +19,22 @@ class StoreDamaged(StoreError):
     """What is stored is not what was written."""
 
 
-class StoreFull(StoreError):
-    """There is no room to write; the same may succeed later."""
+class TemporaryStoreError(StoreError):
+    """The store cannot do its work now; the same may succeed later."""
+
+    until: ClassVar[str]  # what it waits for
+
+
+class StoreFull(TemporaryStoreError):
+    """There is no room to write."""
+
+    until = "there is room"
+
+
+class StoreUnreachable(TemporaryStoreError):
+    """The server of the store does not answer."""
+
+    until = "it answers"
 
 
 DAMAGED = "is damaged"

@@ -44,7 +44,7 @@ def read_incidents(
     incidents = (
         sa.select(incidents_table)
         .where(incidents_table.c.id.in_(unresolved) | incidents_table.c.id.in_(last))
-        .order_by(incidents_table.c.start)
+        .order_by(incidents_table.c.start, incidents_table.c.id)
     )
     queries = ((incidents_table, incidents), (watches_table, sa.select(watches_table)))
     found_incidents, found_watches = (

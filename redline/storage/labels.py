@@ -25,7 +25,7 @@ def insert_label(
 ) -> int:
     """Store a label of a span (seconds since the epoch, both ends included); return its row id.
 
-    `detail["id"]`, where given, is the label's own id.
+    `detail["id"]`, where given, is the label's own id; it replaces one that has it already.
     """
     row = {
         "stream": stream,
@@ -35,15 +35,22 @@ def insert_label(
         "body": json.dumps(dict(detail)),
         "at": time.time(),
     }
+    own_id = detail.get("id", 0)
+    if 0 < own_id <= highest_label_id(c):  # it may be there, where the answer to it was lost
+        for row_id in find_label_rows(c, own_id, stream):
+            c.execute(labels_table.delete().where(labels_table.c.id == row_id))
     key = c.execute(labels_table.insert().values(seal_row(labels_table, row))).inserted_primary_key
-    _raise_highest_label_id(c, detail.get("id", 0))
+    _raise_highest_label_id(c, own_id)
     return int(key[0]) if key else 0
 
 
-def find_label_rows(c: sa.Connection, id: int) -> list[int]:
-    """Return the row ids of the label with this own id: one, or none."""
-    own_id = sa.func.json_extract(labels_table.c.body, "$.id")
-    return list(c.execute(sa.select(labels_table.c.id).where(own_id == id)).scalars())
+def find_label_rows(c: sa.Connection, id: int, stream: str | None = None) -> list[int]:
+    """Return the row ids of the label with this own id, of any stream or of one: one, or none."""
+    t = labels_table.c
+    alike = sa.select(t.id, t.body).where(t.body.contains(f'"id": {int(id)}'))
+    if stream is not None:
+        alike = alike.where(t.stream == stream)
+    return [row.id for row in c.execute(alike) if json.loads(row.body).get("id") == id]
 
 
 def delete_label_row(c: sa.Connection, id: int) -> None:
@@ -59,7 +66,7 @@ def delete_label_row(c: sa.Connection, id: int) -> None:
 
 def read_labels(c: sa.Connection, stream: str | None) -> list[dict[str, Any]]:
     """Return the labels of a stream, or of all, oldest first."""
-    query = sa.select(labels_table).order_by(labels_table.c.start)
+    query = sa.select(labels_table).order_by(labels_table.c.start, labels_table.c.id)
     if stream is not None:
         query = query.where(labels_table.c.stream == stream)
     rows = [verify_row(labels_table, row) for row in c.execute(query).mappings()]

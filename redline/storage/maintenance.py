@@ -15,11 +15,12 @@ HIGHEST_WINDOW_ID = "newest maintenance window"  # in the table meta: the highes
 
 
 def insert_window(c: sa.Connection, window: Mapping[str, Any]) -> None:
-    """Store a maintenance window under its own id."""
+    """Store a maintenance window under its own id; it replaces one that has it already."""
     row = {
         **{name: window[name] for name in ("id", "stream", "start", "end", "at")},
         "body": json.dumps(dict(window)),
     }
+    delete_window(c, window["id"])
     c.execute(maintenance_table.insert().values(seal_row(maintenance_table, row)))
     write_meta(c, HIGHEST_WINDOW_ID, str(window["id"]))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +10,7 @@ import sqlalchemy as sa
 
 from redline.engine.results import RestoredStream, StoredSource
 from redline.storage.checksums import verify_row
+from redline.storage.dialects import truncate
 from redline.storage.encoding import (
     ROW_HEADER,
     decode_rows,
@@ -99,11 +99,11 @@ def list_pushed_streams(c: sa.Connection) -> list[StoredSource]:
     return found
 
 
-def load_stream(c: sa.Connection, name: str, path: Path) -> RestoredStream | None:
+def load_stream(c: sa.Connection, name: str, database: str) -> RestoredStream | None:
     """Return a stream's oldest snapshot with the rows since; None = the stream is unknown.
 
     Raises:
-        StoreError: steps are missing; it names the file by `path`.
+        StoreError: steps are missing; it names the `database`.
     """
     stream = _find_stream(c, name)
     if stream is None:
@@ -122,14 +122,14 @@ def load_stream(c: sa.Connection, name: str, path: Path) -> RestoredStream | Non
         rows = decode_rows([], len(names))
     elif len(rows) != stream.end - first:
         raise StoreError(
-            f"{path} is damaged: {name} lacks steps between {first} and "
+            f"{database} is damaged: {name} lacks steps between {first} and "
             f"{stream.end}; restore a backup"
         )
     try:
         state = unpack_state(snapshot.state if snapshot else b"")
     except ValueError as error:
         raise StoreError(
-            f"{path} is damaged: the state of {name} cannot be read ({error}); restore a backup"
+            f"{database} is damaged: the state of {name} cannot be read ({error}); restore a backup"
         ) from error
     return RestoredStream(
         end=stream.end,
@@ -361,10 +361,11 @@ def read_anomalies(c: sa.Connection, query: AnomalyQuery) -> list[dict[str, Any]
 
 def count_anomalies_by_day(c: sa.Connection, stream: str, days: int) -> list[tuple[int, int]]:
     """Return (days since the epoch, anomalies) by the stream's own time, oldest first."""
-    day = sa.cast(anomalies_table.c.time / 86_400, sa.Integer)
+    t = anomalies_table.c
+    day = truncate(c, t.time / sa.literal_column("86400")).label("day")
     query = (
         sa.select(day, sa.func.count())
-        .where(anomalies_table.c.stream == stream)
+        .where(t.stream == stream)
         .group_by(day)
         .order_by(day.desc())
         .limit(days)

@@ -24,7 +24,6 @@ from redline.storage.writing import BatchWriter
 
 SWEEP_CHUNKS = 500  # chunks, late points and anomalies that one transaction looks at
 SWEEP_POINTS = 100_000  # points that it deletes at most, but for the rest of a chunk
-SWEEP_PAGES = 1_000  # of the file that it gives back at most
 SWEEP_EVERY = 60.0  # seconds between two passes
 RARE_SWEEPS_EVERY = 3_600.0  # seconds between two passes that look for what gone streams left
 SWEEP_BUDGET = 0.05  # seconds that one turn of a pass may take; a transaction is always finished
@@ -61,6 +60,7 @@ class RetentionSweeper:
         batch_writer: BatchWriter,
         transaction: Callable[[], AbstractContextManager[sa.Connection]],
         delete_dropped: Callable[[], None],
+        release_room: Callable[[sa.Connection], None],
     ) -> None:
         """Make a sweeper.
 
@@ -69,7 +69,9 @@ class RetentionSweeper:
             batch_writer: holds the number of points stored.
             transaction: opens a transaction of the store's writer.
             delete_dropped: is called when segments were dropped, to have their points deleted.
+            release_room: gives back what a transaction has freed, as its last statement.
         """
+        self.release_room = release_room
         self.delete_dropped = delete_dropped
         self.keep = keep
         self.batch_writer = batch_writer
@@ -129,7 +131,7 @@ class RetentionSweeper:
             more_late = sweep_late_points(c, oldest_kept)
             more_anomalies = sweep_anomalies(c, oldest_kept)
             self.record_sweeps = [sweep for sweep in sweeps if sweep(c, limits)]
-            release_pages(c)
+            self.release_room(c)
         if dropped:
             self.delete_dropped()
         self.batch_writer.total = total
@@ -191,19 +193,6 @@ class RetentionSweeper:
                 total -= chunk.n
         c.execute(points_table.delete().where(points_table.c.id.in_(deleted)))
         return total, None if finished else cursor, len(deleted)
-
-
-def release_pages(c: sa.Connection) -> None:
-    """Give free pages at the end of the file back, SWEEP_PAGES at most.
-
-    One statement for all of them would free only the first: it stops after each page as a query
-    does after each row, and the driver does not go on, because these rows have no columns.
-    """
-    free = int(c.exec_driver_sql("PRAGMA freelist_count").scalar() or 0)
-    connection = c.connection.driver_connection
-    assert connection is not None
-    for _ in range(min(free, SWEEP_PAGES)):
-        connection.execute("PRAGMA incremental_vacuum(1)")
 
 
 def sweep_late_points(c: sa.Connection, oldest_kept: float) -> bool:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from redline.storage.errors import StoreError
@@ -223,36 +221,37 @@ parts_table = sa.Table(
     checksum_column(),
     sa.Index("parts_series", "segment", "last_series", "first_series", "oldest", "newest", "n"),
 )
+
+
+@sa.event.listens_for(parts_table, "after_create")
+def _store_as_it_is(target: sa.Table, c: sa.Connection, **more: object) -> None:
+    """Keep PostgreSQL from compressing points, which takes longer than to store them."""
+    if c.dialect.name == "postgresql":
+        c.exec_driver_sql('ALTER TABLE parts ALTER COLUMN "rows" SET STORAGE EXTERNAL')
+
+
 FLEET_TABLES = (series_table, fleet_states_table, segments_table, parts_table)
 
 
-def _creation(*new: sa.Table) -> tuple[str, ...]:
-    """Return the statements that create tables and their indices."""
-    dialect = sqlite.dialect()
-    made = [str(CreateTable(table).compile(dialect=dialect)) for table in new]
-    return (
-        *made,
-        *(
-            str(CreateIndex(index).compile(dialect=dialect))
-            for table in new
-            for index in table.indexes
-        ),
-    )
+def _creation(*new: sa.Table) -> tuple[sa.Executable, ...]:
+    """Return the statements that create tables and their indices, in the database's own words."""
+    indices = (CreateIndex(index) for table in new for index in table.indexes)
+    return (*(CreateTable(table) for table in new), *indices)
 
 
 # the statements that lead from version 1 to 2, from 2 to 3, ...
-MIGRATIONS: tuple[Sequence[str], ...] = (
-    tuple(f"ALTER TABLE {name} ADD COLUMN crc BIGINT" for name in TABLES_BEFORE_CHECKSUMS),
+MIGRATIONS: tuple[Sequence[sa.Executable], ...] = (
+    tuple(sa.text(f"ALTER TABLE {name} ADD COLUMN crc BIGINT") for name in TABLES_BEFORE_CHECKSUMS),
     _creation(maintenance_table),
     _creation(*FLEET_TABLES),
 )
 
 
-def prepare_schema(c: sa.Connection, path: Path) -> None:
+def prepare_schema(c: sa.Connection, name: str) -> None:
     """Create the tables, or migrate those of an older version.
 
     Raises:
-        StoreError: the file is of another program, or of a newer version.
+        StoreError: the database is of another program, or of a newer version.
     """
     there = set(sa.inspect(c).get_table_names())
     if not there:
@@ -260,18 +259,18 @@ def prepare_schema(c: sa.Connection, path: Path) -> None:
         c.execute(meta_table.insert().values(name="version", value=str(SCHEMA_VERSION)))
         return
     if "meta" not in there:
-        raise StoreError(f"{path} is a database of another program; choose another file with --db")
+        raise StoreError(f"{name} is a database of another program; choose another file with --db")
     version = int(
         c.execute(sa.select(meta_table.c.value).where(meta_table.c.name == "version")).scalar_one()
     )
     if version > SCHEMA_VERSION:
         raise StoreError(
-            f"{path} was written by a newer Redline (tables {version}, this one knows "
+            f"{name} was written by a newer Redline (tables {version}, this one knows "
             f"{SCHEMA_VERSION}); update Redline, or choose another file"
         )
     for statements in MIGRATIONS[version - 1 :]:
         for statement in statements:
-            c.exec_driver_sql(statement)
+            c.execute(statement)
     # an index is no new version: an older Redline keeps it up to date without knowing it
     for index in incidents_table.indexes:
         index.create(c, checkfirst=True)

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
-from sqlalchemy.dialects import sqlite
 
 from redline.engine.fleet.stored import ColumnStates, FleetCommit, SeriesRecord, SeriesSteps
 from redline.storage.checksums import seal_row, write_meta
+from redline.storage.dialects import insert_many, upsert
 from redline.storage.encoding import pack_state, settings_json
 from redline.storage.reading import HIGHEST_ANOMALY_ID, last_anomaly_id
 from redline.storage.schema import (
@@ -137,22 +137,15 @@ def part_row(segment: int, steps: SeriesSteps, data: bytes) -> dict[str, Any]:
 def insert_parts(c: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
     """Insert rows of parts, in the order of their points."""
     if rows:
-        c.execute(parts_table.insert(), rows)
+        insert_many(c, parts_table, rows)
 
 
 def write_records(c: sa.Connection, records: Sequence[SeriesRecord]) -> None:
     """Insert series, or change those that are there."""
     if not records:
         return
-    insert = sqlite.insert(series_table)
-    changed = {
-        column.name: insert.excluded[column.name]
-        for column in series_table.columns
-        if not column.primary_key
-    }
-    upsert = insert.on_conflict_do_update(index_elements=["number"], set_=changed)
     rows = [record._asdict() | {"settings": settings_json(record.settings)} for record in records]
-    c.execute(upsert, [seal_row(series_table, row) for row in rows])
+    upsert(c, series_table, [seal_row(series_table, row) for row in rows])
 
 
 def highest_series(c: sa.Connection) -> int:

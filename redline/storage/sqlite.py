@@ -1,4 +1,4 @@
-"""The store: what is kept over a restart, in one SQLite file.
+"""The store in one SQLite file: nothing else needs to run for it.
 
 One writer, many readers (WAL). A commit is on the disk before it returns (synchronous FULL), so
 what is acknowledged survives a killed process and, on a disk that does what it says, a power cut.
@@ -7,30 +7,17 @@ Points are stored in chunks, a blob of float64 rows each: 200,000 points a secon
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import sqlalchemy as sa
 
-from redline.detection.arrays import Array
-from redline.engine.fleet.stored import (
-    FleetCommit,
-    SeriesRecord,
-    SeriesSteps,
-    SeriesStore,
-    StoredStates,
-)
-from redline.engine.results import Batch, RestoredStream, ResultStore, StoredSource
-from redline.storage.audit import insert_audit_line, read_audit_log
-from redline.storage.checksums import rewrite_rows, verify_store
+from redline.storage.checksums import verify_store
 from redline.storage.errors import StoreDamaged, StoreError, translate_errors
 from redline.storage.files import (
     acquire_owner_lock,
@@ -40,47 +27,12 @@ from redline.storage.files import (
     refuse_cut,
     remove_empty,
 )
-from redline.storage.incidents import read_incidents, write_incidents
-from redline.storage.labels import (
-    delete_label_row,
-    find_label_rows,
-    highest_label_id,
-    insert_label,
-    read_dismissed_proposals,
-    read_labels,
-    write_dismissed_proposal,
-)
-from redline.storage.maintenance import delete_window, insert_window, read_windows
-from redline.storage.reading import (
-    AnomalyQuery,
-    StoredPoints,
-    count_anomalies_by_day,
-    last_anomaly_id,
-    list_pushed_streams,
-    load_stream,
-    match_stored_times,
-    newest_anomalies,
-    read_anomalies,
-    read_applied_settings,
-    read_points,
-)
-from redline.storage.renaming import rename_reserved_sources
-from redline.storage.retention import Retention, RetentionSweeper
-from redline.storage.schema import prepare_schema, streams_table
-from redline.storage.series_merging import SeriesMerger
-from redline.storage.series_reading import (
-    load_column_states,
-    load_series_records,
-    match_series_times,
-    read_series_steps,
-    read_steps_after,
-)
-from redline.storage.series_segments import load_segments
-from redline.storage.series_writing import SeriesWriter, highest_series
-from redline.storage.writing import BatchWriter
+from redline.storage.retention import Retention
+from redline.storage.sql_store import DEFAULT_RETENTION, SqlStore
 
 VERIFIED_AT_START = 16 * 2**20  # bytes of a file that is verified before it is used
 MAX_WAL_BYTES = 16 * 2**20  # that the log of the database keeps after it was written back
+RELEASED_PAGES = 1_000  # of the file that one transaction gives back at most
 LOCK_TIMEOUT = 2.0  # seconds a commit waits for another program's lock
 WRITER_PRAGMAS = (
     "journal_mode=WAL",
@@ -89,11 +41,7 @@ WRITER_PRAGMAS = (
     f"journal_size_limit={MAX_WAL_BYTES}",
 )
 READER_PRAGMAS = ("query_only=ON",)
-DEFAULT_RETENTION = Retention()
-ALL_ANOMALIES = AnomalyQuery()
 _log = logging.getLogger("redline")
-# is called within the transaction, with the function that writes rows of incidents
-ExtraWrites = Callable[[Callable[[Any], None]], None]
 
 
 def open_engine(path: Path, write: bool) -> sa.Engine:
@@ -121,11 +69,21 @@ def open_engine(path: Path, write: bool) -> sa.Engine:
     return engine
 
 
-class SqliteStore(ResultStore, SeriesStore):
-    """An open SQLite file; `commit` is called by the loop's thread, all else by any thread.
+def release_pages(c: sa.Connection) -> None:
+    """Give free pages at the end of the file back, RELEASED_PAGES at most.
 
-    Every method raises StoreError when it cannot do its work.
+    One statement for all of them would free only the first: it stops after each page as a query
+    does after each row, and the driver does not go on, because these rows have no columns.
     """
+    free = int(c.exec_driver_sql("PRAGMA freelist_count").scalar() or 0)
+    connection = c.connection.driver_connection
+    assert connection is not None
+    for _ in range(min(free, RELEASED_PAGES)):
+        connection.execute("PRAGMA incremental_vacuum(1)")
+
+
+class SqliteStore(SqlStore):
+    """An open SQLite file."""
 
     def __init__(
         self,
@@ -142,15 +100,8 @@ class SqliteStore(ResultStore, SeriesStore):
             write: False = only read a file that exists.
             merge: whether the points of fleets are merged, in a thread of the store's own.
         """
+        super().__init__(str(Path(path)), keep, merge and write)
         self.path = Path(path)
-        self.lock = threading.RLock()
-        self.closed = False
-        self.batch_writer = BatchWriter()
-        self.series_writer = SeriesWriter()
-        self.merger = SeriesMerger(keep, self.reading, self.rewriting)
-        self.merges = merge and write
-        self.sweeper = RetentionSweeper(keep, self.batch_writer, self.writing, self._wake_merger)
-        self.damage: StoreDamaged | None = None  # found while reading
         with translate_errors(self.path):
             refuse_cut(self.path, write)
             new = not self.path.exists() or not self.path.stat().st_size
@@ -169,11 +120,7 @@ class SqliteStore(ResultStore, SeriesStore):
             return
         self.writer = open_engine(self.path, write=True)
         with self.writer.begin() as c:
-            prepare_schema(c, self.path)
-            rename_reserved_sources(c)
-            self.batch_writer.load_streams(c)
-            self.series_writer.load_commit(c)
-            unmerged = bool(load_segments(c))
+            unmerged = self._take_up(c)
         self.identities = self._file_identities()
         if self.path.stat().st_size <= VERIFIED_AT_START:
             self.verify(deep=True)
@@ -181,10 +128,6 @@ class SqliteStore(ResultStore, SeriesStore):
             threading.Thread(target=self._verify_aside, name="verify", daemon=True).start()
         if unmerged:
             self._wake_merger()
-
-    def _wake_merger(self) -> None:
-        if self.merges:
-            self.merger.wake()
 
     def verify(self, deep: bool) -> None:
         """Verify every row and the structure of the file; raise StoreDamaged."""
@@ -200,7 +143,6 @@ class SqliteStore(ResultStore, SeriesStore):
                 _log.error("%s", error)
 
     def close(self) -> None:
-        """Close the file once a transaction under way has ended; later calls are refused."""
         self.merger.end()
         with self.lock:
             self.closed = True
@@ -212,7 +154,6 @@ class SqliteStore(ResultStore, SeriesStore):
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
-        """Open a transaction of the writer: all of it is stored or nothing."""
         with self.lock:
             self.refuse_closed()
             self.refuse_replaced()
@@ -222,11 +163,7 @@ class SqliteStore(ResultStore, SeriesStore):
 
     @contextmanager
     def rewriting(self) -> Iterator[sa.Connection]:
-        """Open a transaction that only arranges anew what is stored.
-
-        It does not wait for the disk. A power cut may undo it, but never one that was committed
-        before, and the next commit waits for this one too: the log is written in order.
-        """
+        # a power cut may undo it, but the next commit waits for it too: the log is in order
         with self.lock:
             self.refuse_closed()
             with translate_errors(self.path):
@@ -241,7 +178,6 @@ class SqliteStore(ResultStore, SeriesStore):
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        """Open a transaction of a reader: it sees the file as it was when it began."""
         self.refuse_closed()
         try:
             with translate_errors(self.path), self.reader.begin() as c:
@@ -249,6 +185,9 @@ class SqliteStore(ResultStore, SeriesStore):
         except StoreDamaged as error:
             self.damage = error
             raise
+
+    def release_room(self, c: sa.Connection) -> None:
+        release_pages(c)
 
     def refuse_replaced(self) -> None:
         """Raise a StoreError if the file is no longer the one that was opened."""
@@ -261,242 +200,6 @@ class SqliteStore(ResultStore, SeriesStore):
     def _file_identities(self) -> list[tuple[int, int] | None]:
         """Return what tells this file and its log from others of the same names."""
         return [file_identity(self.path), file_identity(log_file(self.path))]
-
-    def refuse_closed(self) -> None:
-        """Raise a StoreError once the store is closed.
-
-        Its engines would open the file again, which another process may own by then.
-        """
-        if self.closed:
-            raise StoreError(f"{self.path} is closed, because Redline ends; start it again")
-
-    # --- for the loop
-
-    def commit(
-        self,
-        batches: Sequence[Batch],
-        extra_writes: ExtraWrites | None = None,
-        *,
-        fleets: Sequence[FleetCommit] = (),
-    ) -> None:
-        """Store points, scores, anomalies, settings, snapshots and fleets in one transaction.
-
-        `extra_writes` is called within it, with the function that writes rows of incidents.
-        """
-        with (
-            self.lock,
-            self.batch_writer.undo_on_error(),
-            self.series_writer.undo_on_error(),
-            self.writing() as c,
-        ):
-            if batches:
-                self.batch_writer.write_batches(c, batches)
-            self.series_writer.write_fleets(c, fleets)
-            if extra_writes:
-                extra_writes(lambda rows: write_incidents(c, rows))
-        if fleets:
-            self._wake_merger()
-        self.sweeper.run_if_due()
-
-    def last_anomaly_id(self) -> int:
-        """Return the highest id that an anomaly ever had; 0 = there was none."""
-        with self.reading() as c:
-            return last_anomaly_id(c)
-
-    def pushed_streams(self) -> list[StoredSource]:
-        """Return the streams that clients push, last committed first."""
-        with self.reading() as c:
-            return list_pushed_streams(c)
-
-    def load_stream(self, name: str) -> RestoredStream | None:
-        """Return a stream's oldest snapshot with the rows since; None = the stream is unknown."""
-        with self.reading() as c:
-            return load_stream(c, name, self.path)
-
-    def match_times(self, name: str, times: np.ndarray) -> np.ndarray:
-        """Return (m,) bool: whether the stream has a point at the first m of times (n,), n > 0.
-
-        Times are epoch seconds; m is at least 1, and less than n where more would take long.
-        """
-        with self.reading() as c:
-            return match_stored_times(c, name, times)
-
-    def forget_stream(self, name: str) -> None:
-        """Mark a stream as forgotten until its next commit; an unknown one is no error."""
-
-        def with_mark(row: Mapping[str, Any]) -> dict[str, Any]:
-            return {"counts": json.dumps({**json.loads(row["counts"]), "forgotten": True})}
-
-        with self.writing() as c:
-            rewrite_rows(c, streams_table, streams_table.c.name == name, with_mark)
-
-    def remove_stream(self, name: str) -> None:
-        """Delete everything that is stored of a stream; an unknown one is no error.
-
-        Incidents, labels and the audit log stay: they say what happened.
-        """
-        with self.lock, self.batch_writer.undo_on_error(), self.writing() as c:
-            self.batch_writer.delete_stream(c, name)
-
-    # --- fleets
-
-    def load_records(self) -> list[SeriesRecord]:
-        """Return all series, by their numbers."""
-        with self.reading() as c:
-            return load_series_records(c)
-
-    def last_series(self) -> int:
-        """Return the highest number that a series ever had; 0 = there was none."""
-        with self.reading() as c:
-            return highest_series(c)
-
-    def load_states(self) -> Iterator[StoredStates]:
-        """Yield all stored states, the oldest commit first."""
-        with self.reading() as c:
-            yield from load_column_states(c)
-
-    def steps_after(self, commit: int) -> Iterator[SeriesSteps]:
-        """Yield the steps of all commits after one, at least: of each series in their order."""
-        with self.reading() as c:
-            yield from read_steps_after(c, commit)
-
-    def read_series(
-        self, number: int, since: float | None, until: float | None, limit: int
-    ) -> SeriesSteps:
-        """Return steps and late points of one series by time, oldest first.
-
-        At most `limit`: the first ones from `since` on, or without it the last ones up to `until`.
-        """
-        with self.reading() as c:
-            return read_series_steps(c, number, since, until, limit)
-
-    def newest_anomalies(self, name: str) -> list[tuple[Any, ...]]:
-        """Return the last anomalies of a series, oldest first, with the fields of Anomaly."""
-        with self.reading() as c:
-            return newest_anomalies(c, name)
-
-    def match_series(self, numbers: Array, times: Array) -> Array:
-        """Return (n,) bool: whether each series (n,) has a point at exactly this time (n,)."""
-        with self.reading() as c:
-            return match_series_times(c, numbers, times)
-
-    # --- for people and programs
-
-    def points(
-        self, name: str, since: float | None = None, until: float | None = None, limit: int = 10_000
-    ) -> StoredPoints | None:
-        """Return points of a stream between two times (seconds since the epoch), oldest first.
-
-        At most `limit`: the first ones from `since` on, or without it the last ones. None = no such
-        stream.
-        """
-        with self.reading() as c:
-            return read_points(c, name, since, until, limit)
-
-    def anomalies(self, query: AnomalyQuery = ALL_ANOMALIES) -> list[dict[str, Any]]:
-        """Return anomalies, the newest first, or after an id the oldest first.
-
-        The last id of a page as `before` gives the next page.
-        """
-        with self.reading() as c:
-            return read_anomalies(c, query)
-
-    def history(self, stream: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
-        """Return applied settings, the newest first: at (wall seconds), stream, settings."""
-        with self.reading() as c:
-            return read_applied_settings(c, stream, limit)
-
-    def daily(self, stream: str, days: int = 30) -> list[tuple[int, int]]:
-        """Return (days since the epoch, anomalies) by the stream's own time, oldest first."""
-        with self.reading() as c:
-            return count_anomalies_by_day(c, stream, days)
-
-    def record(
-        self,
-        who: str,
-        what: str,
-        stream: str | None = None,
-        detail: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Add a line to the audit log; `detail` must hold no secrets."""
-        with self.writing() as c:
-            insert_audit_line(c, who, what, stream, detail or {})
-
-    def audit(self, limit: int = 100, before: int | None = None) -> list[dict[str, Any]]:
-        """Return lines of the audit log, the newest first; with `before` those with a lower id."""
-        with self.reading() as c:
-            return read_audit_log(c, limit, before)
-
-    # --- incidents and labels
-
-    def save_incidents(self, rows: Any) -> None:
-        """Store rows of incidents in a transaction of their own: what a person did."""
-        with self.writing() as c:
-            write_incidents(c, rows)
-
-    def incidents(self, limit: int = 2_000) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Return (incidents, watches): all unresolved incidents and the last `limit`."""
-        with self.reading() as c:
-            return read_incidents(c, limit)
-
-    def put_label(
-        self,
-        stream: str,
-        span: tuple[float, float],
-        kind: str,
-        detail: Mapping[str, Any] | None = None,
-    ) -> int:
-        """Store a label of a span (seconds since the epoch, both ends included); return its row id.
-
-        `detail["id"]`, where given, is the label's own id.
-        """
-        with self.writing() as c:
-            return insert_label(c, stream, span, kind, detail or {})
-
-    def save_label(self, row: Mapping[str, Any]) -> None:
-        """Store a label under its own id."""
-        self.put_label(row["stream"], (row["start"], row["end"]), row["kind"], row)
-
-    def delete_label(self, id: int) -> None:
-        """Delete the label with this own id, which is not given again."""
-        with self.writing() as c:
-            for row_id in find_label_rows(c, id):
-                delete_label_row(c, row_id)
-
-    def newest_label(self) -> int:
-        """Return the highest id that a label ever had; 0 = none is known."""
-        with self.reading() as c:
-            return highest_label_id(c)
-
-    def labels(self, stream: str | None = None) -> list[dict[str, Any]]:
-        """Return the labels of a stream, or of all, oldest first."""
-        with self.reading() as c:
-            return read_labels(c, stream)
-
-    def dismiss(self, stream: str, ids: Sequence[int]) -> None:
-        """Store the ids of the labels for which a stream's proposal of settings was dismissed."""
-        with self.writing() as c:
-            write_dismissed_proposal(c, stream, ids)
-
-    def dismissed(self) -> dict[str, list[int]]:
-        """Return the label ids of each stream whose proposal was dismissed."""
-        with self.reading() as c:
-            return read_dismissed_proposals(c)
-
-    def save_window(self, row: Mapping[str, Any]) -> None:
-        """Store a maintenance window under its own id."""
-        with self.writing() as c:
-            insert_window(c, row)
-
-    def drop_window(self, id: int) -> None:
-        """Delete the maintenance window with this id, which is not given again."""
-        with self.writing() as c:
-            delete_window(c, id)
-
-    def windows(self) -> tuple[list[dict[str, Any]], int]:
-        """Return all maintenance windows, oldest first, and the highest id ever used."""
-        with self.reading() as c:
-            return read_windows(c)
 
     def backup(self, path: str | Path) -> Path:
         """Write a consistent copy to a new file while the store stays in use; return its path.
@@ -523,74 +226,3 @@ class SqliteStore(ResultStore, SeriesStore):
             os.fsync(file.fileno())
         part.rename(target)
         return target
-
-
-class UnavailableStore(ResultStore, SeriesStore):
-    """Takes the place of a store that could not be opened: every commit raises the reason.
-
-    So nothing is acknowledged, and the page goes on.
-    """
-
-    def __init__(self, reason: StoreError) -> None:
-        self.reason = reason
-
-    def commit(self, batches: Sequence[Batch], *, fleets: Sequence[FleetCommit] = ()) -> None:
-        """Raise the reason."""
-        raise self.reason
-
-    def load_stream(self, name: str) -> RestoredStream | None:
-        """Return None: no stream is known."""
-        return None
-
-    def pushed_streams(self) -> list[StoredSource]:
-        """Return no streams."""
-        return []
-
-    def forget_stream(self, name: str) -> None:
-        """Raise the reason."""
-        raise self.reason
-
-    def last_anomaly_id(self) -> int:
-        """Return 0: there are no anomalies."""
-        return 0
-
-    def match_times(self, name: str, times: np.ndarray) -> np.ndarray:
-        """Return (n,) bool, all False."""
-        return np.zeros(len(times), bool)
-
-    def remove_stream(self, name: str) -> None:
-        """Raise the reason."""
-        raise self.reason
-
-    def load_records(self) -> list[SeriesRecord]:
-        """Return no series."""
-        return []
-
-    def last_series(self) -> int:
-        """Return 0: no series is known."""
-        return 0
-
-    def load_states(self) -> Iterator[StoredStates]:
-        """Yield nothing."""
-        yield from ()
-
-    def steps_after(self, commit: int) -> Iterator[SeriesSteps]:
-        """Yield nothing."""
-        yield from ()
-
-    def read_series(
-        self, number: int, since: float | None, until: float | None, limit: int
-    ) -> SeriesSteps:
-        """Return no steps."""
-        return SeriesSteps.empty()
-
-    def newest_anomalies(self, name: str) -> list[tuple[Any, ...]]:
-        """Return no anomalies."""
-        return []
-
-    def match_series(self, numbers: Array, times: Array) -> Array:
-        """Return (n,) bool, all False."""
-        return np.zeros(len(numbers), bool)
-
-    def close(self) -> None:
-        """Do nothing: nothing is open."""

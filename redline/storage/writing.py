@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from redline.engine.results import Anomaly, Batch, Snapshot
 from redline.settings import Settings
 from redline.storage.checksums import seal_row, verify_row, write_meta
+from redline.storage.dialects import insert_many, insert_new, upsert
 from redline.storage.encoding import (
     encode_chunks,
     finite_or_none,
@@ -52,7 +53,9 @@ class BatchWriter:
         self.total: int | None = None  # points stored over all streams; None = to be counted
 
     def load_streams(self, c: sa.Connection) -> None:
-        """Read which streams are stored."""
+        """Read which streams are stored; forget what was remembered before."""
+        self.known_streams = {}
+        self.total = None
         for row in c.execute(sa.select(streams_table)):
             verify_row(streams_table, row._mapping)
             settings = settings_from_json(row.applied)
@@ -84,13 +87,10 @@ class BatchWriter:
         write_snapshots(c, snapshots)
         late = [row for batch in own for row in self._late_rows(batch)]
         if late:
-            ignoring = late_table.insert().prefix_with("OR IGNORE", dialect="sqlite")
-            c.execute(ignoring, [seal_row(late_table, row) for row in late])
+            insert_new(c, late_table, [seal_row(late_table, row) for row in late])
         anomalies = [_anomaly_row(batch, each) for batch in batches for each in batch.anomalies]
         if anomalies:
-            c.execute(
-                anomalies_table.insert(), [seal_row(anomalies_table, row) for row in anomalies]
-            )
+            insert_many(c, anomalies_table, [seal_row(anomalies_table, row) for row in anomalies])
 
     def delete_stream(self, c: sa.Connection, name: str) -> None:
         """Delete a stream with its points, snapshots and anomalies."""
@@ -153,7 +153,7 @@ class BatchWriter:
         ]
         if not rows:
             return
-        c.execute(points_table.insert(), rows)
+        insert_many(c, points_table, rows)
         if self.total is not None:
             self.total += sum(row["n"] for row in rows)
         for name, chunks in new_chunks.items():
@@ -237,7 +237,7 @@ def write_snapshots(c: sa.Connection, snapshots: Sequence[tuple[int, Snapshot]])
         for id, kept in by_stream.items()
         for new in kept
     ]
-    c.execute(snapshots_table.insert().prefix_with("OR REPLACE", dialect="sqlite"), rows)
+    upsert(c, snapshots_table, rows)
     restart_step = (
         sa.select(sa.func.max(step))
         .where(same_stream & (step <= sa.bindparam("since")))

@@ -42,7 +42,9 @@ from redline.incidents.registry import IncidentQuery
 from redline.settings import Settings
 from redline.sources.pushed import QueueFull, SubmissionRefused
 from redline.storage import retention
+from redline.storage.opening import open_database
 from redline.storage.reading import AnomalyQuery
+from redline.storage.sql_store import SqlStore
 from redline.storage.sqlite import SqliteStore
 
 pytestmark = pytest.mark.service
@@ -146,7 +148,7 @@ def load(path: str, seed: int, done: dict[str, int], people: bool) -> None:
     if people:
         keep = retention.Retention(rows=KEPT_POINTS)
         retention.SWEEP_EVERY = 0.05
-    store = SqliteStore(path, keep)
+    store = open_database(path, keep)
     service = assemble_service(lambda store: Monitor({}, store=store), store)
     monitor = service.monitor
     monitor.start()
@@ -174,7 +176,12 @@ class Process:
     """The load in a process of its own, its words read as they come."""
 
     def __init__(
-        self, path: Path, seed: int, acked: dict[str, int], limit: int = 0, people: bool = False
+        self,
+        path: Path | str,
+        seed: int,
+        acked: dict[str, int],
+        limit: int = 0,
+        people: bool = False,
     ):
         self.acked, self.words, self.began, self.first = acked, [], time.monotonic(), None
 
@@ -215,11 +222,11 @@ class Process:
         self.process.stdout.close()
 
 
-def checked(path: Path, acked: dict[str, int]) -> dict[str, int]:
+def checked(path: Path | str, acked: dict[str, int]) -> dict[str, int]:
     """Every acknowledged point is there, none twice, each as it was sent; how many of each
     source.
     """
-    store, found = SqliteStore(path, write=False), {}
+    store, found = open_database(path, write=False), {}
     for name in SOURCES:
         stored, (time_, x) = store.points(name, limit=LENGTH), points(name)
         n = 0 if stored is None else len(stored.time)
@@ -245,9 +252,9 @@ def same_bits(scores: dict[str, np.ndarray]) -> None:
         )
 
 
-def stored_scores(path: Path) -> dict[str, np.ndarray]:
+def stored_scores(path: Path | str) -> dict[str, np.ndarray]:
     """The scores in the store, by source."""
-    store = SqliteStore(path, write=False)
+    store = open_database(path, write=False)
     found = {name: store.points(name, limit=LENGTH) for name in SOURCES}
     store.close()
     return {name: stored.score for name, stored in found.items() if stored is not None}
@@ -286,7 +293,7 @@ class Reader:
     It remembers the scores, as retention deletes the oldest points.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | str) -> None:
         self.path = path
         self.acked: dict[str, int] = {}  # points of each source
         self.scores = {name: np.zeros(0) for name in SOURCES}
@@ -300,7 +307,7 @@ class Reader:
         self.labels |= {int(id): note for id, note in map(str.split, process.said("label"))}
         self.seen |= set(process.said("seen"))
         self.tuned += map(float, process.said("tuned"))
-        store = SqliteStore(self.path, write=False)
+        store = open_database(self.path, write=False)
         kept = sum(self.read_points(store, name) for name in SOURCES)
         sent = sum(map(len, self.scores.values()))
         self.deleted = sent - kept
@@ -327,7 +334,7 @@ class Reader:
         assert len(anomalies) == len(set(anomalies)), "an anomaly was doubled"
         store.close()
 
-    def read_points(self, store: SqliteStore, name: str) -> int:
+    def read_points(self, store: SqlStore, name: str) -> int:
         """Read a source; return how many points of it are left."""
         stored, before = store.points(name, limit=LENGTH), self.scores[name]
         if stored is None:
@@ -347,10 +354,11 @@ class Reader:
 
 
 @pytest.mark.hardship
-def test_a_kill_at_any_moment_loses_nothing_doubles_nothing_changes_no_bit(tmp_path):
+def test_a_kill_at_any_moment_loses_nothing_doubles_nothing_changes_no_bit(db):
     """Pushes, labels, acknowledgements, settings and retention go on meanwhile; KILLS times."""
-    reader, back, draw = Reader(tmp_path / "redline.db"), [], random.Random(11)
-    for turn in range(KILLS):
+    kills = KILLS if isinstance(db, Path) else max(2, KILLS // 5)
+    reader, back, draw = Reader(db), [], random.Random(11)
+    for turn in range(kills):
         process = Process(reader.path, 10 * turn, reader.acked, people=True)
         process.until(lambda process=process: process.first is not None)
         time.sleep(draw.uniform(0.0, 0.5))
@@ -360,7 +368,7 @@ def test_a_kill_at_any_moment_loses_nothing_doubles_nothing_changes_no_bit(tmp_p
     same_bits(reader.scores)
     acked, sent = sum(reader.acked.values()), sum(map(len, reader.scores.values()))
     print(
-        f"\nkill test: {KILLS} kills, {acked:,} points acknowledged, {sent:,} stored, of which "
+        f"\nkill test: {kills} kills, {acked:,} points acknowledged, {sent:,} stored, of which "
         f"retention took {reader.deleted:,}; {len(reader.labels):,} labels, "
         f"{len(reader.seen):,} acknowledgements, {len(reader.tuned):,} settings; "
         f"0 lost, 0 doubled, scores bit-equal, "
@@ -531,12 +539,12 @@ def port(unused=[8_700]):  # noqa: B006  counts
 
 
 def test_the_program_killed_over_its_api_keeps_points_settings_and_simulated_streams(
-    tmp_path, port
+    tmp_path, port, db
 ):
     time_, x = points("pipe")
     done, ends = 0, [0]
     for turn in range(4):
-        process = program(port, tmp_path)
+        process = program(port, tmp_path, "--db", str(db))
         try:
             for _ in range(6):
                 batch = {
@@ -561,7 +569,7 @@ def test_the_program_killed_over_its_api_keeps_points_settings_and_simulated_str
             process.kill()
             process.stderr.close()
             process.wait()
-    store = SqliteStore(tmp_path / "redline.db", write=False)
+    store = open_database(db, write=False)
     assert np.array_equal(store.points("pipe", limit=LENGTH).time, time_[:done])
     found = [a["step"] for a in store.anomalies(AnomalyQuery(("wave",), limit=100_000))]
     assert len(found) == len(set(found)) > 0

@@ -29,9 +29,11 @@ from redline.storage import series_merging, series_segments, series_writing
 from redline.storage.backup import restore_backup
 from redline.storage.errors import StoreDamaged, StoreError
 from redline.storage.inspection import inspect_store
+from redline.storage.opening import open_database
 from redline.storage.retention import Retention
 from redline.storage.schema import FLEET_TABLES
 from redline.storage.series_codec import score_codes, scores_from_codes
+from redline.storage.sql_store import SqlStore
 from redline.storage.sqlite import SqliteStore
 
 START = 1_700_000_000.0  # seconds since the epoch
@@ -53,9 +55,9 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(series_merging, "DELETED_PARTS", 5)
 
 
-def open_store(path: Path) -> SqliteStore:
+def open_store(db: Path | str) -> SqlStore:
     """Return the store; a test merges itself, with `merge_all` or turn by turn."""
-    return SqliteStore(path, merge=False)
+    return open_database(db, merge=False)
 
 
 def records(count: int = SERIES) -> list[SeriesRecord]:
@@ -89,13 +91,13 @@ def commits(count: int, seed: int = 7) -> list[SeriesSteps]:
     return made
 
 
-def fill(store: SqliteStore, steps: Sequence[SeriesSteps]) -> None:
+def fill(store: SqlStore, steps: Sequence[SeriesSteps]) -> None:
     store.commit([], fleets=[FleetCommit(SeriesSteps.empty(), records())])
     for each in steps:
         store.commit([], fleets=[FleetCommit(each)])
 
 
-def merge_all(store: SqliteStore) -> int:
+def merge_all(store: SqlStore) -> int:
     """Merge until nothing is left to do; return the number of transactions."""
     turns = 0
     while store.merger.run_turn():
@@ -116,7 +118,7 @@ def assert_same(found: SeriesSteps, wanted: SeriesSteps) -> None:
         assert column.tobytes() == getattr(wanted, name).tobytes(), name
 
 
-def assert_holds(store: SqliteStore, steps: Sequence[SeriesSteps]) -> None:
+def assert_holds(store: SqlStore, steps: Sequence[SeriesSteps]) -> None:
     """Assert that each series is read back as it was committed, and all of it after commit 0."""
     for number in range(1, SERIES + 1):
         found = store.read_series(number, None, None, 10**6)
@@ -129,23 +131,23 @@ def assert_holds(store: SqliteStore, steps: Sequence[SeriesSteps]) -> None:
         assert (np.diff(step[step != LATE_STEP]) == 1).all(), "the steps come in their order"
 
 
-def segments(store: SqliteStore) -> list[series_segments.Segment]:
+def segments(store: SqlStore) -> list[series_segments.Segment]:
     with store.reading() as c:
         return series_segments.load_segments(c)
 
 
-def test_series_and_states_come_back(path: Path) -> None:
+def test_series_and_states_come_back(db: Path | str) -> None:
     arrays = {"ring": np.arange(6.0).reshape(2, 3), "count": np.array([4, 5, 6])}
     old = ColumnStates("a", Settings(), np.array([1, 2, 3]), arrays)
     new = old._replace(series=np.array([3, 1]), settings=Settings(window=99))
     steps = commits(3)
-    with closing(open_store(path)) as store:
+    with closing(open_store(db)) as store:
         fill(store, steps[:1])
         store.commit([], fleets=[FleetCommit(steps[1], states=[old, old._replace(key="b")])])
         store.commit([], fleets=[FleetCommit(SeriesSteps.empty(), states=[new])])
         changed = records()[4]._replace(settings=Settings(threshold=9.0), name="other")
         store.commit([], fleets=[FleetCommit(SeriesSteps.empty(), [changed])])
-    with closing(open_store(path)) as store:
+    with closing(open_store(db)) as store:
         wanted = records()
         wanted[4] = changed
         assert list(store.load_records()) == wanted
@@ -162,10 +164,10 @@ def test_series_and_states_come_back(path: Path) -> None:
         assert len(after.series) == len(steps[2].series), "the number of a commit only grows"
 
 
-def test_states_hold_the_steps_before_them_and_none_after(path: Path) -> None:
+def test_states_hold_the_steps_before_them_and_none_after(db: Path | str) -> None:
     steps = commits(4)
     states = ColumnStates("a", Settings(), np.array([1]), {})
-    with closing(open_store(path)) as store:
+    with closing(open_store(db)) as store:
         fill(store, [])
         fleets = [
             FleetCommit(steps[0]),
@@ -180,10 +182,10 @@ def test_states_hold_the_steps_before_them_and_none_after(path: Path) -> None:
         assert_holds(store, steps)
 
 
-def test_a_commit_that_fails_adds_nothing_and_takes_no_number(path: Path) -> None:
+def test_a_commit_that_fails_adds_nothing_and_takes_no_number(db: Path | str) -> None:
     steps = commits(2)
     same_name = SeriesRecord(99, records()[0].name, Settings())
-    with closing(open_store(path)) as store:
+    with closing(open_store(db)) as store:
         fill(store, steps[:1])
         before = store.series_writer.commit
         with pytest.raises(StoreError):
@@ -198,10 +200,14 @@ def test_a_commit_that_fails_adds_nothing_and_takes_no_number(path: Path) -> Non
         assert_holds(store, steps[:1])
 
 
-@pytest.mark.parametrize("merged", [False, True])
-def test_a_series_is_read_by_time(path: Path, small_parts: None, merged: bool) -> None:
+@pytest.mark.parametrize(
+    ("db", "merged"),
+    [("sqlite", False), ("sqlite", True), ("postgresql", True)],
+    indirect=["db"],
+)
+def test_a_series_is_read_by_time(db: Path | str, small_parts: None, merged: bool) -> None:
     steps = commits(100)
-    with closing(open_store(path)) as store:
+    with closing(open_store(db)) as store:
         fill(store, steps)
         if merged:
             merge_all(store)
@@ -224,9 +230,9 @@ def test_a_series_is_read_by_time(path: Path, small_parts: None, merged: bool) -
 
 
 @pytest.mark.parametrize("merged", [False, True])
-def test_times_are_found_that_are_there(path: Path, small_parts: None, merged: bool) -> None:
+def test_times_are_found_that_are_there(db: Path | str, small_parts: None, merged: bool) -> None:
     steps = commits(60)
-    with closing(open_store(path)) as store:
+    with closing(open_store(db)) as store:
         fill(store, steps)
         if merged:
             merge_all(store)
@@ -244,9 +250,9 @@ def test_times_are_found_that_are_there(path: Path, small_parts: None, merged: b
         assert store.match_series(numbers[:0], times[:0]).tolist() == []
 
 
-def test_merging_loses_nothing_and_leaves_few_segments(path: Path, small_parts: None) -> None:
+def test_merging_loses_nothing_and_leaves_few_segments(db: Path | str, small_parts: None) -> None:
     steps = commits(150)
-    with closing(open_store(path)) as store:
+    with closing(open_store(db)) as store:
         fill(store, [])
         for each in steps:
             store.commit([], fleets=[FleetCommit(each)])
@@ -286,12 +292,12 @@ def test_a_segment_stays_small_enough_for_the_retention(path: Path, small_parts:
 
 
 def test_a_restart_reads_little_more_than_it_needs(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    db: Path | str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(series_merging, "MERGED_SEGMENTS", 2)
     steps = commits(40)
     states = ColumnStates("a", Settings(), np.array([1]), {})
-    with closing(open_store(path)) as store:
+    with closing(open_store(db)) as store:
         fill(store, [])
         for number, each in enumerate(steps, 1):
             store.commit([], fleets=[FleetCommit(each, states=[states] if number == 13 else ())])
@@ -344,10 +350,10 @@ def test_a_kill_at_any_moment_of_a_merge(
                 assert c.exec_driver_sql(orphans).scalar() == 0
 
 
-def test_reads_are_whole_while_another_thread_merges(path: Path, small_parts: None) -> None:
+def test_reads_are_whole_while_another_thread_merges(db: Path | str, small_parts: None) -> None:
     steps = commits(64)
     wanted = of_series(steps, 3)
-    with closing(open_store(path)) as store:
+    with closing(open_store(db)) as store:
         fill(store, steps)
         done = threading.Event()
 
@@ -370,11 +376,13 @@ def test_reads_are_whole_while_another_thread_merges(path: Path, small_parts: No
         assert_holds(store, steps)
 
 
-def test_the_store_merges_by_itself_and_ends(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_store_merges_by_itself_and_ends(
+    db: Path | str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(series_merging, "MERGE_REST", 0.0)
     steps = commits(8)
     merged = threading.Event()
-    with closing(SqliteStore(path)) as store:
+    with closing(open_database(db)) as store:
         assert store.merger.thread is None, "without fleets there is no thread"
         run_turn = store.merger.run_turn
 
@@ -408,9 +416,11 @@ def test_only_merging_does_not_wait_for_the_disk(path: Path) -> None:
             assert c.exec_driver_sql("SELECT count(*) FROM meta").scalar() == 1
 
 
-def test_a_removed_series_is_not_read_and_goes_with_merging(path: Path, small_parts: None) -> None:
+def test_a_removed_series_is_not_read_and_goes_with_merging(
+    db: Path | str, small_parts: None
+) -> None:
     steps = commits(24)
-    with closing(open_store(path)) as store:
+    with closing(open_store(db)) as store:
         fill(store, steps)
         store.commit([], fleets=[FleetCommit(SeriesSteps.empty(), removed=[5, SERIES, 999])])
         for merge in (False, True):
@@ -425,7 +435,7 @@ def test_a_removed_series_is_not_read_and_goes_with_merging(path: Path, small_pa
         kept = sum(int((~np.isin(each.series, [5, SERIES])).sum()) for each in steps)
         assert sum(segment.n for segment in segments(store)) == kept
         assert len(store.load_records()) == SERIES - 2
-    with closing(open_store(path)) as store:
+    with closing(open_store(db)) as store:
         assert store.last_series() == SERIES, "its number is not given again"
 
 
@@ -536,14 +546,14 @@ def test_damaged_states_and_series_are_found(path: Path) -> None:
             store.load_records()
 
 
-def points_left(store: SqliteStore) -> int:
+def points_left(store: SqlStore) -> int:
     return sum(len(piece.series) for piece in store.steps_after(0))
 
 
-def test_the_oldest_segments_go_when_points_are_too_many(path: Path) -> None:
+def test_the_oldest_segments_go_when_points_are_too_many(db: Path | str) -> None:
     steps = commits(40)
     counts = [len(each.series) for each in steps]
-    with closing(SqliteStore(path, Retention(rows=600), merge=False)) as store:
+    with closing(open_database(db, Retention(rows=600), merge=False)) as store:
         store.merger.limits = series_merging.SegmentLimits(200, 1e9)
         fill(store, steps)
         merge_all(store)
@@ -562,10 +572,10 @@ def test_the_oldest_segments_go_when_points_are_too_many(path: Path) -> None:
             assert c.exec_driver_sql("SELECT sum(n) FROM parts").scalar() == left
 
 
-def test_old_segments_go_but_not_what_a_restart_reads(path: Path) -> None:
+def test_old_segments_go_but_not_what_a_restart_reads(db: Path | str) -> None:
     steps = commits(20)
     states = ColumnStates("a", Settings(), np.array([1]), {})
-    with closing(open_store(path)) as store:
+    with closing(open_store(db)) as store:
         fill(store, steps[:12])
         store.commit([], fleets=[FleetCommit(SeriesSteps.empty(), states=[states])])
         for each in steps[12:]:
@@ -580,16 +590,16 @@ def test_old_segments_go_but_not_what_a_restart_reads(path: Path) -> None:
         assert points_left(store) == 0
         merge_all(store)
         assert segments(store) == []
-    with closing(open_store(path)) as store:
+    with closing(open_store(db)) as store:
         assert store.series_writer.commit == 20, "a number is not given twice"
         store.commit([], fleets=[FleetCommit(steps[0])])
         assert segments(store)[0].commit == 21
 
 
-def test_points_of_fleets_and_of_others_are_counted_together(path: Path) -> None:
+def test_points_of_fleets_and_of_others_are_counted_together(db: Path | str) -> None:
     steps = commits(30)
     counts = [len(each.series) for each in steps]
-    with closing(SqliteStore(path, Retention(rows=500), merge=False)) as store:
+    with closing(open_database(db, Retention(rows=500), merge=False)) as store:
         fill(store, steps[:20])
         monitor = Monitor({}, wall=lambda: START + 1e6, store=store)
         monitor.submit("pump", START + np.arange(100.0), np.zeros(100))
@@ -632,10 +642,10 @@ def test_a_segment_is_a_small_part_of_what_is_kept() -> None:
 
 
 def test_what_the_retention_drops_does_not_come_back_with_a_merge(
-    path: Path, small_parts: None
+    db: Path | str, small_parts: None
 ) -> None:
     steps = commits(8)
-    with closing(SqliteStore(path, Retention(rows=100), merge=False)) as store:
+    with closing(open_database(db, Retention(rows=100), merge=False)) as store:
         fill(store, steps)
         for _ in range(2):
             assert store.merger.run_turn()
@@ -660,20 +670,19 @@ def test_dropped_points_are_deleted_without_another_commit(path: Path) -> None:
         assert calls == [1]
 
 
-def test_a_store_of_version_3_gets_the_tables(path: Path) -> None:
-    open_store(path).close()
-    with closing(sqlite3.connect(path)) as old, old:
+def test_a_store_of_version_3_gets_the_tables(db: Path | str) -> None:
+    with closing(open_store(db)) as store, store.writing() as c:
         for table in FLEET_TABLES:
-            old.execute(f"DROP TABLE {table.name}")
-        old.execute("UPDATE meta SET value = '3', crc = NULL WHERE name = 'version'")
+            table.drop(c)
+        c.execute(sa.text("UPDATE meta SET value = '3', crc = NULL WHERE name = 'version'"))
     steps = commits(20)
-    with closing(open_store(path)) as store:
+    with closing(open_store(db)) as store:
         fill(store, steps)
         merge_all(store)
         assert_holds(store, steps)
         with store.reading() as c:
-            indices = "SELECT name FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'parts'"
-            assert c.exec_driver_sql(indices).scalars().all() == ["parts_series"]
+            indices = sa.inspect(c).get_indexes("parts")
+            assert [index["name"] for index in indices] == ["parts_series"]
 
 
 def test_a_backup_holds_the_fleets(path: Path, tmp_path: Path) -> None:

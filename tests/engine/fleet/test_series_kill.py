@@ -21,7 +21,7 @@ from redline.incidents.recorder import IncidentRecorder
 from redline.incidents.registry import Incidents
 from redline.settings import Settings
 from redline.sources.directory import SeriesDirectory
-from redline.storage.sqlite import SqliteStore
+from redline.storage.opening import open_database
 
 START = 1_767_571_200.0  # seconds since the Unix epoch
 SERIES = 3_000  # more than a tile of states
@@ -37,9 +37,9 @@ def values(step: int) -> np.ndarray:
     return found
 
 
-def open_monitor(path: Path) -> Monitor:
+def open_monitor(db: Path | str) -> Monitor:
     """Return a monitor on the store, with its series restored."""
-    recorder = IncidentRecorder(Incidents(), SqliteStore(path))
+    recorder = IncidentRecorder(Incidents(), open_database(db))
     monitor = Monitor({}, wall=lambda: START + 10**7, store=recorder)
     monitor.series.settings = SETTINGS
     monitor.listeners.append(recorder.on_batches)
@@ -48,12 +48,12 @@ def open_monitor(path: Path) -> Monitor:
     return monitor
 
 
-def push(path: Path, first: int) -> None:
+def push(db: Path | str, first: int) -> None:
     """Push from a round on, in requests of a third of the series, and print what is acknowledged.
 
     The round before is sent again: its points are repeats.
     """
-    monitor = open_monitor(path)
+    monitor = open_monitor(db)
     numbers = np.array([monitor.series.directory.number(f"s{i}") for i in range(SERIES)])
     for step in range(max(0, first - 1), ROUNDS):
         for part in np.array_split(np.arange(SERIES), 3):
@@ -65,9 +65,9 @@ def push(path: Path, first: int) -> None:
         print(step + 1, flush=True)
 
 
-def kill_after(path: Path, first: int, seconds: float) -> int:
+def kill_after(db: Path | str, first: int, seconds: float) -> int:
     """Push from a round on, kill the process after a while, return the rounds acknowledged."""
-    command = [sys.executable, __file__, str(path), str(first)]
+    command = [sys.executable, __file__, str(db), str(first)]
     root = Path(__file__).parents[3]
     environment = {**os.environ, "PYTHONPATH": str(root)}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
@@ -87,15 +87,14 @@ def kill_after(path: Path, first: int, seconds: float) -> int:
     [2, pytest.param(int(os.environ.get("KILLS", 25)), marks=pytest.mark.hardship)],
     ids=["few", "many"],
 )
-def test_what_was_acknowledged_outlives_kills(tmp_path: Path, kills: int) -> None:
-    path = tmp_path / "redline.db"
+def test_what_was_acknowledged_outlives_kills(db: Path | str, kills: int) -> None:
     draw = np.random.default_rng(5)
     rounds = 0
     back = []
     for _ in range(kills):
-        rounds = max(rounds, kill_after(path, rounds, float(draw.uniform(0.3, 1.5))))
+        rounds = max(rounds, kill_after(db, rounds, float(draw.uniform(0.3, 1.5))))
         began = time.perf_counter()
-        monitor = open_monitor(path)
+        monitor = open_monitor(db)
         back.append(time.perf_counter() - began)
         check(monitor, rounds)
         monitor.series.store.store.close()
@@ -123,4 +122,4 @@ def check(monitor: Monitor, rounds: int) -> None:
 
 
 if __name__ == "__main__":
-    push(Path(sys.argv[1]), int(sys.argv[2]))
+    push(sys.argv[1], int(sys.argv[2]))

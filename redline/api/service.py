@@ -30,8 +30,9 @@ from redline.engine.results import Batch, ResultStore
 from redline.engine.wording import SEVERITIES
 from redline.feedback.labels import LabelPersistence, LabelRegistry, merge_labels
 from redline.incidents.channels_file import NotificationPlan, read_channels_file
+from redline.incidents.group_hold import GroupHold, HeldAlarms
 from redline.incidents.incident import Change
-from redline.incidents.joint import JointIncidents
+from redline.incidents.joint import GroupPersistence, JointIncidents
 from redline.incidents.notify import DeliveryRecord, Notifier, NotifierContext
 from redline.incidents.recorder import IncidentRecorder
 from redline.incidents.registry import Incidents, StoredIncidents
@@ -62,6 +63,7 @@ class ServerOptions(NamedTuple):
     scrape_interval: float = 15.0  # seconds
     remote_write: str = ""  # the address that scores are written to, "" = none
     remote_write_select: tuple[str, ...] = ()  # series whose scores are written always
+    group_hold: float = 30.0  # seconds that alarms of series wait for others of their group
 
 
 def server_options(
@@ -105,6 +107,7 @@ def server_options(
         scrape_interval=settings.scrape_interval,
         remote_write=write_address,
         remote_write_select=settings.remote_write_select,
+        group_hold=settings.group_hold,
     )
 
 
@@ -119,6 +122,7 @@ class Service:
     notifier: Notifier | None  # None = no channels and actions are set up
     options: ServerOptions
     joint: JointIncidents  # incidents of many series that began together
+    hold: GroupHold | None = None  # alarms that wait for others of their group
 
     def __post_init__(self) -> None:
         self.began = time.time()
@@ -152,6 +156,8 @@ class Service:
         self.hub.close()
         self.scraper.stop()
         self.score_writer.stop()
+        if self.hold:
+            self.hold.stop()
         if self.notifier:
             self.notifier.stop()
 
@@ -267,14 +273,9 @@ def assemble_service(
     secrets: frozenset[str] = frozenset()
     if alerts:
         plan, secrets = read_channels_file(Path(alerts).read_bytes())
-    incidents = _restored_incidents(plan, durable)
-    notifier = None
-    if plan.channels or plan.actions:
-        context = NotifierContext(
-            incidents.stream_info, incidents.mark_notified, _audit_delivery(durable)
-        )
-        notifier = Notifier(plan, secrets, context)
-    recorder = IncidentRecorder(incidents, durable, [notifier.notify] if notifier else [])
+    held: HeldAlarms = {}
+    incidents = _restored_incidents(plan, durable, held)
+    recorder = IncidentRecorder(incidents, durable)
     monitor = make_monitor(recorder if durable else store)
     monitor.listeners.append(recorder.on_batches)
     monitor.series.reports.followers.append(incidents.live_streams)
@@ -282,26 +283,53 @@ def assemble_service(
         persistence = WindowPersistence(durable.save_window, durable.drop_window)
         monitor.maintenance.restore(*durable.windows(), persistence)
     labels = _restored_labels(durable)
-    joint = JointIncidents(monitor.series.names, lambda: monitor.series.totals.mean_points)
+    joint = _restored_groups(monitor, incidents, durable)
     recorder.listeners.append(joint.on_changes)
     limits = options or ServerOptions()
-    service = Service(monitor, recorder, durable, labels, notifier, limits, joint)
+    notifier = None
+    hold = None
+    if plan.channels or plan.actions:
+        context = NotifierContext(
+            stream_info=incidents.stream_info,
+            mark_notified=incidents.mark_notified,
+            mark_group=joint.mark_notified,
+            record=_audit_delivery(durable),
+        )
+        notifier = Notifier(plan, secrets, context)
+        numbers = monitor.series.directory.numbers  # the series themselves are restored later
+        hold = GroupHold(limits.group_hold, notifier, joint, incidents, held, numbers.__contains__)
+        recorder.listeners.append(hold.on_changes)
+    service = Service(monitor, recorder, durable, labels, notifier, limits, joint, hold)
     monitor.forgetting_listeners.append(service.record_forgotten)
     if limits.remote_write:
         monitor.listeners.append(service.score_writer.on_batches)
         monitor.series.step_listeners.append(service.score_writer.on_steps)
-    if notifier:
-        notifier.resend(incidents.undelivered())
+    if hold:
+        hold.restore()
     return service
 
 
-def _restored_incidents(plan: NotificationPlan, store: SqliteStore | None) -> Incidents:
+def _restored_incidents(
+    plan: NotificationPlan, store: SqliteStore | None, held: HeldAlarms
+) -> Incidents:
     """Return the incidents of the store, none without one."""
     if store is None:
-        return Incidents(plan.policy)
-    incidents = Incidents(plan.policy, store.save_incidents, store.lock)
+        return Incidents(plan.policy, held=held)
+    incidents = Incidents(plan.policy, store.save_incidents, store.lock, held)
     incidents.restore(StoredIncidents(*store.incidents()))
     return incidents
+
+
+def _restored_groups(
+    monitor: Monitor, incidents: Incidents, store: SqliteStore | None
+) -> JointIncidents:
+    """Return the groups of incidents of the store, none without one."""
+    persistence = GroupPersistence(store.save_groups) if store else GroupPersistence()
+    series = monitor.series
+    joint = JointIncidents(series.names, lambda: series.totals.mean_points, persistence=persistence)
+    if store is not None:
+        joint.restore(store.groups(), list(incidents.items.values()))
+    return joint
 
 
 def _restored_labels(store: SqliteStore | None) -> LabelRegistry:

@@ -11,7 +11,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from redline.storage.errors import StoreError
 
-SCHEMA_VERSION = 4  # of the tables below
+SCHEMA_VERSION = 5  # of the tables below
 tables = sa.MetaData()
 # SQLite counts its own rows by INTEGER only
 Id = sa.BigInteger().with_variant(sa.Integer, "sqlite")
@@ -223,6 +223,23 @@ parts_table = sa.Table(
     checksum_column(),
     sa.Index("parts_series", "segment", "last_series", "first_series", "oldest", "newest", "n"),
 )
+groups_table = sa.Table(
+    "groups",
+    tables,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("start", sa.Float, nullable=False),  # seconds since the epoch, of the first member
+    sa.Column("body", sa.String, nullable=False),  # JSON, all of it
+    sa.Column("changed", sa.Float, nullable=False),  # wall seconds
+    checksum_column(),
+)
+rules_table = sa.Table(
+    "rules",
+    tables,
+    sa.Column("id", Id, primary_key=True, autoincrement=False),  # of the rule, never given twice
+    sa.Column("body", sa.String, nullable=False),  # JSON: the selector, the settings, who
+    sa.Column("at", sa.Float, nullable=False),  # wall seconds
+    checksum_column(),
+)
 FLEET_TABLES = (series_table, fleet_states_table, segments_table, parts_table)
 
 
@@ -245,6 +262,7 @@ MIGRATIONS: tuple[Sequence[str], ...] = (
     tuple(f"ALTER TABLE {name} ADD COLUMN crc BIGINT" for name in TABLES_BEFORE_CHECKSUMS),
     _creation(maintenance_table),
     _creation(*FLEET_TABLES),
+    _creation(groups_table, rules_table),
 )
 
 

@@ -40,6 +40,7 @@ from redline.storage.files import (
     refuse_cut,
     remove_empty,
 )
+from redline.storage.groups import read_groups, write_groups
 from redline.storage.incidents import read_incidents, write_incidents
 from redline.storage.labels import (
     delete_label_row,
@@ -438,6 +439,16 @@ class SqliteStore(ResultStore, SeriesStore):
         """Return (incidents, watches): all unresolved incidents and the last `limit`."""
         with self.reading() as c:
             return read_incidents(c, limit)
+
+    def save_groups(self, rows: Sequence[Mapping[str, Any]], gone: Sequence[str] = ()) -> None:
+        """Store groups of incidents, each with its id and start; delete those that are gone."""
+        with self.writing() as c:
+            write_groups(c, rows, gone)
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Return all groups of incidents, oldest first."""
+        with self.reading() as c:
+            return read_groups(c)
 
     def put_label(
         self,

@@ -764,17 +764,17 @@ def test_the_id_of_a_removed_anomaly_is_not_given_again(path):
 
 def test_an_older_store_is_brought_up_to_date_in_one_transaction(path, monkeypatch):
     SqliteStore(path).close()
-    monkeypatch.setattr(schema, "SCHEMA_VERSION", 6)
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", 7)
     create, alter = ["CREATE TABLE new (a)"], ["ALTER TABLE new ADD b"]
     broken = [*alter, "ALTER TABLE nowhere ADD c"]
-    monkeypatch.setattr(schema, "MIGRATIONS", ([], [], [], create, broken))
+    monkeypatch.setattr(schema, "MIGRATIONS", ([], [], [], [], create, broken))
     with pytest.raises(StoreError, match="nowhere"):
         SqliteStore(path)
-    monkeypatch.setattr(schema, "MIGRATIONS", ([], [], [], create, alter))
+    monkeypatch.setattr(schema, "MIGRATIONS", ([], [], [], [], create, alter))
     migrated = SqliteStore(path)
     with migrated.reading() as c:
         assert c.exec_driver_sql("SELECT a, b FROM new").all() == []
-        assert c.exec_driver_sql("SELECT value FROM meta").scalar() == "6"
+        assert c.exec_driver_sql("SELECT value FROM meta").scalar() == "7"
     migrated.close()
 
 

@@ -31,6 +31,7 @@ from redline.api.routes.metrics import connect_metrics
 from redline.api.routes.state import connect_health
 from redline.api.routes.streams import connect_streams
 from redline.api.routes.submit import connect_submit
+from redline.api.routes.unusual import connect_unusual
 from redline.api.routes.write import connect_write
 from redline.api.service import API_VERSION, Service, assemble_service
 from redline.engine.monitor import Monitor
@@ -150,6 +151,7 @@ def connect_api(server: FastAPI, service: Service) -> Service:
         connect_events,
         connect_alerts,
         connect_groups,
+        connect_unusual,
         connect_labels,
         connect_maintenance,
         connect_submit,

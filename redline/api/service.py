@@ -24,6 +24,8 @@ from redline.api.score_writer import ScoreWriter, parse_selection, parse_write_a
 from redline.api.scraper import Scraper, parse_targets
 from redline.api.sse import EventFilter, EventHub, ServerEvent
 from redline.engine.feed import Feed
+from redline.engine.fleet.ranking import NameIndex
+from redline.engine.fleet.swim_lanes import SwimLanes
 from redline.engine.maintenance import MaintenanceWindow, WindowPersistence
 from redline.engine.monitor import Monitor
 from redline.engine.results import Batch, ResultStore
@@ -132,6 +134,8 @@ class Service:
         self.hub = EventHub(self._stored_events if self.store else None, last_id)
         self.connections = ConnectionRegistry(self.options.connections)
         self.bodies = BodyBudget()
+        series = self.monitor.series
+        self.lanes = SwimLanes(series, NameIndex(series.directory))
         self.doors = Doors(self.monitor.series.directory)
         targets = parse_targets(self.options.scrape)
         self.scraper = Scraper(targets, self.options.scrape_interval, self.monitor, self.doors)

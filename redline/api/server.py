@@ -28,6 +28,7 @@ from redline.api.routes.groups import connect_groups
 from redline.api.routes.labels import connect_labels
 from redline.api.routes.maintenance import connect_maintenance
 from redline.api.routes.metrics import connect_metrics
+from redline.api.routes.rules import connect_rules
 from redline.api.routes.state import connect_health
 from redline.api.routes.streams import connect_streams
 from redline.api.routes.submit import connect_submit
@@ -157,6 +158,7 @@ def connect_api(server: FastAPI, service: Service) -> Service:
         connect_submit,
         connect_write,
         connect_configure,
+        connect_rules,
     ):
         add(router, service)
     connect_unknown(router)

@@ -25,6 +25,7 @@ from redline.api.scraper import Scraper, parse_targets
 from redline.api.sse import EventFilter, EventHub, ServerEvent
 from redline.engine.feed import Feed
 from redline.engine.fleet.ranking import NameIndex
+from redline.engine.fleet.settings_rules import RulePersistence
 from redline.engine.fleet.swim_lanes import SwimLanes
 from redline.engine.maintenance import MaintenanceWindow, WindowPersistence
 from redline.engine.monitor import Monitor
@@ -284,8 +285,7 @@ def assemble_service(
     monitor.listeners.append(recorder.on_batches)
     monitor.series.reports.followers.append(incidents.live_streams)
     if durable is not None:
-        persistence = WindowPersistence(durable.save_window, durable.drop_window)
-        monitor.maintenance.restore(*durable.windows(), persistence)
+        _restore_monitor(monitor, durable)
     labels = _restored_labels(durable)
     joint = _restored_groups(monitor, incidents, durable)
     recorder.listeners.append(joint.on_changes)
@@ -311,6 +311,14 @@ def assemble_service(
     if hold:
         hold.restore()
     return service
+
+
+def _restore_monitor(monitor: Monitor, store: SqliteStore) -> None:
+    """Give a monitor the maintenance windows and the rules of settings of the store."""
+    windows = WindowPersistence(store.save_window, store.drop_window)
+    monitor.maintenance.restore(*store.windows(), windows)
+    rules = RulePersistence(store.save_rule, store.drop_rule)
+    monitor.series.rules.restore(*store.rules(), rules)
 
 
 def _restored_incidents(

@@ -12,7 +12,7 @@ import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,7 @@ from redline.storage.reading import (
 )
 from redline.storage.renaming import rename_reserved_sources
 from redline.storage.retention import Retention, RetentionSweeper
+from redline.storage.rules import delete_rule, read_rules, write_rule
 from redline.storage.schema import prepare_schema, streams_table
 from redline.storage.series_merging import SeriesMerger
 from redline.storage.series_reading import (
@@ -508,6 +509,21 @@ class SqliteStore(ResultStore, SeriesStore):
         """Return all maintenance windows, oldest first, and the highest id ever used."""
         with self.reading() as c:
             return read_windows(c)
+
+    def save_rule(self, row: Mapping[str, Any], replaced: Iterable[int] = ()) -> None:
+        """Store a rule of settings under its own id, and delete those that it replaces."""
+        with self.writing() as c:
+            write_rule(c, row, replaced)
+
+    def drop_rule(self, id: int) -> None:
+        """Delete the rule of settings with this id, which is not given again."""
+        with self.writing() as c:
+            delete_rule(c, id)
+
+    def rules(self) -> tuple[list[dict[str, Any]], int]:
+        """Return all rules of settings, and the highest id ever used."""
+        with self.reading() as c:
+            return read_rules(c)
 
     def backup(self, path: str | Path) -> Path:
         """Write a consistent copy to a new file while the store stays in use; return its path.

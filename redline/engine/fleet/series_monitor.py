@@ -6,9 +6,10 @@ import itertools
 import threading
 import time as clocks
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,8 +29,10 @@ from redline.engine.fleet.intake import (
     resolve_receipt,
 )
 from redline.engine.fleet.roster import Roster
+from redline.engine.fleet.rule_work import RuleWork
 from redline.engine.fleet.series_reports import RunsBefore, SeriesReports
 from redline.engine.fleet.series_states import SeriesStates
+from redline.engine.fleet.settings_rules import SettingsRule, SettingsRules
 from redline.engine.fleet.stored import (
     ALARM_FLAG,
     ANOMALY_FLAG,
@@ -156,17 +159,26 @@ class SeriesMonitor:
         self.records: list[SeriesRecord] = []  # to be stored
         self.forgotten: dict[int, SeriesRecord] = {}  # in no fleet until they send again
         self.changes: deque[tuple[int, Settings]] = deque()  # settings to be applied
+        self.rules = SettingsRules()
+        self.rule_work = RuleWork(self.rules, directory, self._change_some)
+        # each gets the settings of a series that is looked at, where a rule has changed them
+        self.move_listeners: list[Callable[[int, Settings], None]] = []
         self.removals: deque[tuple[int, Future[None]]] = deque()
         self.removing: list[tuple[int, Future[None]]] = []  # until the commit
         self.joined: list[Array] = []  # series that have joined a fleet since the last commit
         self.obsolete: list[str] = []  # keys of stored states that are of no series any more
-        # the stored series until they are restored, by number
-        self.stored = {record.number: record for record in store.load_records()} if store else {}
-        if store is not None:
-            names = ((record.number, record.name) for record in self.stored.values())
-            directory.load(names, store.last_series())
+        self.stored = self._load_names()  # the stored series until they are restored, by number
         self.old_allowance = OldAllowance()
         self.lock = threading.Lock()
+
+    def _load_names(self) -> dict[int, SeriesRecord]:
+        """Give the stored series their numbers; return them by number."""
+        if self.store is None:
+            return {}
+        stored = {record.number: record for record in self.store.load_records()}
+        names = ((record.number, record.name) for record in stored.values())
+        self.directory.load(names, self.store.last_series())
+        return stored
 
     # --- for any thread
 
@@ -224,6 +236,12 @@ class SeriesMonitor:
         """Have settings applied to a series by the loop."""
         self.changes.append((number, settings))
 
+    def apply_rule(self, rule: SettingsRule) -> None:
+        """Have a rule applied, by the loop, to the series that are there."""
+        known = np.flatnonzero(self.roster["fleet"][: self.roster.size] >= 0)
+        asleep = np.array(list(self.forgotten), int)
+        self.rule_work.begin(rule, np.union1d(known, asleep))
+
     def remove(self, number: int) -> Future[None]:
         """Have a series removed by the loop, with its history; the future resolves with the commit.
 
@@ -275,8 +293,14 @@ class SeriesMonitor:
     @property
     def has_work(self) -> bool:
         """Whether `process` has something to do."""
-        waiting = self.intake.queue or self.changes or self.removals or self.records
-        return self.restored and bool(waiting)
+        waiting = (
+            self.intake.queue,
+            self.changes,
+            self.rule_work.queue,
+            self.removals,
+            self.records,
+        )
+        return self.restored and any(waiting)
 
     def take_turn(self, now: float) -> None:
         """Restore the series, or score one turn of what waits; what fails is logged.
@@ -300,6 +324,7 @@ class SeriesMonitor:
         """Score one turn of what waits, and put it into the outbox."""
         removed = self._remove_series()
         self._apply_changes()
+        self.rule_work.take_slice()
         turn = self.intake.take(TURN_POINTS)
         steps: list[SeriesSteps] = []
         if turn is not None:
@@ -331,6 +356,7 @@ class SeriesMonitor:
         for submission, kinds in self.uncommitted:
             resolve_receipt(submission.receipt, kinds)
         self.uncommitted = []
+        self.rule_work.settle()
         for number, removed in self.removing:
             self.directory.remove([number])
             if removed.set_running_or_notify_cancel():
@@ -403,15 +429,24 @@ class SeriesMonitor:
         if not len(away):
             return
         numbers, first = np.unique(turn.series[away], return_index=True)
-        self.roster.join(numbers, self.settings)
+        begun = [self._first_settings(number) for number in numbers.tolist()]
+        for settings in dict.fromkeys(begun):
+            own = np.array([each == settings for each in begun])
+            self.roster.join(numbers[own], settings)
         self.joined.append(numbers)
         self.roster["offset"][numbers] = 0
-        for number, row in zip(numbers.tolist(), away[first].tolist()):
+        for number, row, settings in zip(numbers.tolist(), away[first].tolist(), begun):
             creator = turn.submissions[turn.owner[row]].creator
             if creator:
                 self.creators[number] = creator
                 self.created[creator] += 1
-            self.records.append(self._record(number, self.settings))
+            self.records.append(self._record(number, settings))
+
+    def _first_settings(self, number: int) -> Settings:
+        """Return the settings that a new series begins with."""
+        if not self.rules.rules:
+            return self.settings
+        return self.rules.settings_of(self.directory.key(number), self.settings)
 
     def _wake(self, numbers: Array) -> None:
         """Put those of some series that were forgotten back into their fleets."""
@@ -471,6 +506,21 @@ class SeriesMonitor:
                 continue
             if settings != fleet.settings:
                 self._move(number, fleet, column, settings)
+
+    def _change_some(self, number: int, settings: Mapping[str, Any]) -> None:
+        """Give a series some settings; KeyError where it is neither in a fleet nor forgotten."""
+        if number in self.forgotten:
+            record = self.forgotten[number]
+            record = record._replace(settings=replace(record.settings, **settings))
+            self.forgotten[number] = record
+            self.records.append(record)
+            return
+        fleet, column = self.roster.fleet_of(number)
+        changed = replace(fleet.settings, **settings)
+        if changed != fleet.settings:
+            self._move(number, fleet, column, changed)
+            for listener in self.move_listeners if number in self.reports.watchers else ():
+                listener(number, changed)
 
     def _move(self, number: int, fleet: SequenceFleet, column: int, settings: Settings) -> None:
         """Move a series to the fleet under other settings.
@@ -544,6 +594,9 @@ class SeriesMonitor:
         self.creators = {n: record.creator for n, record in records.items() if record.creator}
         self.created = Counter(self.creators.values())
         self.obsolete = self.states.restore(records, self.store)
+        for rule in self.rules.rules.values():
+            if not rule.done:
+                self.apply_rule(rule)
         self.roster["seen"][:] = clocks.time()  # a server that was down forgets nothing for it
         self.stored = {}
 

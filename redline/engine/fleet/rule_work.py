@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from redline.detection.arrays import Array
@@ -13,7 +14,24 @@ from redline.engine.fleet.settings_rules import SettingsRule, SettingsRules
 from redline.engine.results import log, log_failure
 from redline.sources.directory import SeriesDirectory
 
-SLICE_SECONDS = 0.05  # of one turn of the loop
+SLICE_SECONDS = 0.05  # of one turn of the loop; one batch is done to its end
+BATCH_SERIES = 512  # looked at together
+
+
+class ChangedSeries(ABC):
+    """What gives series their settings."""
+
+    @abstractmethod
+    def change_together(self, numbers: list[int], settings: Mapping[str, Any]) -> list[int]:
+        """Give series some settings; return those that can only be changed one by one."""
+
+    @abstractmethod
+    def change_alone(self, number: int, settings: Mapping[str, Any]) -> None:
+        """Give a series some settings; KeyError where it is not there any more."""
+
+    @abstractmethod
+    def finish_changes(self) -> None:
+        """Do what is left to do after all changes of a rule."""
 
 
 @dataclass
@@ -23,27 +41,30 @@ class RuleProgress:
     rule: SettingsRule
     numbers: Array  # (n,) of the series to be looked at
     at: int = 0  # those that were
+    alone: deque[int] = field(default_factory=deque)  # of these, to be changed one by one
+
+    @property
+    def left(self) -> int:
+        """Return how many series are still to be looked at, or to be changed."""
+        return len(self.numbers) - self.at + len(self.alone)
 
 
 class RuleWork:
     """The rules that are being applied; for the loop, but for `begin` and `left`."""
 
     def __init__(
-        self,
-        rules: SettingsRules,
-        directory: SeriesDirectory,
-        change: Callable[[int, Mapping[str, Any]], None],
+        self, rules: SettingsRules, directory: SeriesDirectory, series: ChangedSeries
     ) -> None:
         """Make it without work.
 
         Args:
             rules: all rules.
             directory: the names of the series.
-            change: gives a series some settings.
+            series: gives them settings.
         """
         self.rules = rules
         self.directory = directory
-        self.change = change
+        self.series = series
         self.queue: deque[RuleProgress] = deque()
         self.finished: list[int] = []  # rules of which all is done, but perhaps not committed
 
@@ -53,7 +74,7 @@ class RuleWork:
 
     def left(self, id: int) -> int:
         """Return how many series are still to be looked at for a rule."""
-        return sum(len(each.numbers) - each.at for each in list(self.queue) if each.rule.id == id)
+        return sum(each.left for each in list(self.queue) if each.rule.id == id)
 
     def take_slice(self, seconds: float = SLICE_SECONDS) -> None:
         """Apply rules for so long."""
@@ -61,23 +82,36 @@ class RuleWork:
         while self.queue:
             progress = self.queue[0]
             known = progress.rule.id in self.rules.rules  # else it was removed, or replaced
-            while known and progress.at < len(progress.numbers):
+            while known and progress.left:
                 if time.perf_counter() > until:
                     return
-                self._look_at(progress.rule, int(progress.numbers[progress.at]))
-                progress.at += 1
+                self._go_on(progress)
+            self.series.finish_changes()
             self.queue.popleft()
             self.finished.append(progress.rule.id)
 
-    def _look_at(self, rule: SettingsRule, number: int) -> None:
-        """Apply a rule to a series, if it takes it."""
+    def _go_on(self, progress: RuleProgress) -> None:
+        """Change the next series, or the next batch of them; what fails is logged."""
+        rule = progress.rule
         try:
-            if self.rules.takes(rule, self.directory.key(number)):
-                self.change(number, rule.settings)
+            if progress.alone:
+                self.series.change_alone(progress.alone.popleft(), rule.settings)
+                return
+            batch = progress.numbers[progress.at : progress.at + BATCH_SERIES].tolist()
+            progress.at += len(batch)
+            taken = [number for number in batch if self._takes(rule, number)]
+            progress.alone.extend(self.series.change_together(taken, rule.settings))
         except KeyError:  # it was removed
             return
         except Exception as error:  # noqa: BLE001  the other series go on
-            log_failure(f"rule {rule.id} on {self.directory.texts[number]}", error)
+            log_failure(f"rule {rule.id}", error)
+
+    def _takes(self, rule: SettingsRule, number: int) -> bool:
+        """Return whether a rule takes a series that is still there."""
+        try:
+            return self.rules.takes(rule, self.directory.key(number))
+        except KeyError:
+            return False
 
     def settle(self) -> None:
         """Note which rules are done, once the settings of their series are committed."""

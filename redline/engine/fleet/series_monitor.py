@@ -28,8 +28,9 @@ from redline.engine.fleet.intake import (
     first_of_each,
     resolve_receipt,
 )
+from redline.engine.fleet.moving import move_columns, moves_together, steps_at_hand
 from redline.engine.fleet.roster import Roster
-from redline.engine.fleet.rule_work import RuleWork
+from redline.engine.fleet.rule_work import ChangedSeries, RuleWork
 from redline.engine.fleet.series_reports import RunsBefore, SeriesReports
 from redline.engine.fleet.series_states import SeriesStates
 from redline.engine.fleet.settings_rules import SettingsRule, SettingsRules
@@ -104,7 +105,7 @@ class SeriesTotals(NamedTuple):
         return self.points / max(1, self.streams)
 
 
-class SeriesMonitor:
+class SeriesMonitor(ChangedSeries):
     """The series of all doors: their queue, their fleets, and what is stored of them.
 
     `submit` and the readers are for any thread; all else is for the thread of the loop.
@@ -160,7 +161,7 @@ class SeriesMonitor:
         self.forgotten: dict[int, SeriesRecord] = {}  # in no fleet until they send again
         self.changes: deque[tuple[int, Settings]] = deque()  # settings to be applied
         self.rules = SettingsRules()
-        self.rule_work = RuleWork(self.rules, directory, self._change_some)
+        self.rule_work = RuleWork(self.rules, directory, self)
         # each gets the settings of a series that is looked at, where a rule has changed them
         self.move_listeners: list[Callable[[int, Settings], None]] = []
         self.removals: deque[tuple[int, Future[None]]] = deque()
@@ -507,7 +508,49 @@ class SeriesMonitor:
             if settings != fleet.settings:
                 self._move(number, fleet, column, settings)
 
-    def _change_some(self, number: int, settings: Mapping[str, Any]) -> None:
+    def change_together(self, numbers: list[int], settings: Mapping[str, Any]) -> list[int]:
+        """Give series some settings; return those that can only be changed one by one.
+
+        These are forgotten, or under detectors whose streams do not step together, or would learn
+        from steps that only the store has.
+        """
+        known = np.array(numbers, int)
+        home = self.roster["fleet"][known]
+        rest: list[int] = known[home < 0].tolist()
+        for place in np.unique(home[home >= 0]).tolist():
+            fleet = self.roster.fleets[place]
+            changed = replace(fleet.settings, **settings)
+            if changed == fleet.settings:
+                continue
+            own = known[home == place]
+            together = np.full(len(own), moves_together(fleet.settings, changed))
+            if changed.key != fleet.settings.key and self.store is not None:
+                columns = self.roster["column"][own]
+                steps = fleet.counters["step"][columns] + self.roster["offset"][own]
+                wanted = np.minimum(steps, fleet.capacity)
+                together &= steps_at_hand(fleet, columns) >= wanted
+            self._move_together(own[together], fleet, changed)
+            rest += own[~together].tolist()
+        return rest
+
+    def _move_together(self, numbers: Array, fleet: SequenceFleet, settings: Settings) -> None:
+        """Move series (n,) of one fleet to the one under other settings."""
+        if not len(numbers):
+            return
+        place = self.roster.fleet_under(settings)
+        target = self.roster.fleets[place]
+        columns = self.roster["column"][numbers]
+        total = fleet.counters["step"][columns] + self.roster["offset"][numbers]
+        own = move_columns(fleet, columns, target)
+        self.roster.leave_together(numbers)
+        self.roster.enter(place, own, numbers)
+        self.roster["offset"][numbers] = total - target.counters["step"][own]
+        self.joined.append(numbers)
+        self.records += [self._record(number, settings) for number in numbers.tolist()]
+        for number in numbers.tolist() if self.reports.watchers else ():
+            self._follow_change(number, settings)
+
+    def change_alone(self, number: int, settings: Mapping[str, Any]) -> None:
         """Give a series some settings; KeyError where it is neither in a fleet nor forgotten."""
         if number in self.forgotten:
             record = self.forgotten[number]
@@ -519,8 +562,16 @@ class SeriesMonitor:
         changed = replace(fleet.settings, **settings)
         if changed != fleet.settings:
             self._move(number, fleet, column, changed)
-            for listener in self.move_listeners if number in self.reports.watchers else ():
-                listener(number, changed)
+            self._follow_change(number, changed)
+
+    def _follow_change(self, number: int, settings: Settings) -> None:
+        """Let those who look at a series have its new settings."""
+        for listener in self.move_listeners if number in self.reports.watchers else ():
+            listener(number, settings)
+
+    def finish_changes(self) -> None:
+        """Give back the memory of fleets that all their series have left."""
+        self.roster.release_empty()
 
     def _move(self, number: int, fleet: SequenceFleet, column: int, settings: Settings) -> None:
         """Move a series to the fleet under other settings.

@@ -79,6 +79,59 @@ def test_another_detector_learns_from_the_steps_at_hand_as_of_a_single_series() 
     )
 
 
+@pytest.mark.parametrize(
+    "given", [{"threshold": 2.0}, {"detector": "rolling z-score"}, {"window": 35}]
+)
+def test_series_that_move_together_are_as_those_that_move_alone(given: dict) -> None:
+    """Of any phase, with missing values, some with more steps than are at hand."""
+    draw = np.random.default_rng(3)
+    counts = [3, 9, 40, 41, 100, 300, 605, 700, 1_250]
+    past = [draw.normal(size=count) for count in counts]
+    for values in past:
+        values[draw.random(len(values)) < 0.05] = np.nan
+        values[-2:] = 30.0  # a run that is not over
+    later = draw.normal(size=(30, len(counts)))
+    rigs = [Rig(), Rig()]
+    for rig, name, values in ((r, n, v) for r in rigs for n, v in zip(HOSTS, past)):
+        rig.counts(*((name, i, value) for i, value in enumerate(values.tolist())))
+    add_rule(rigs[0].monitor, "{}", **given)
+    for name in HOSTS[: len(counts)]:
+        rigs[1].monitor.apply(rigs[1].number(name), replace(EWMA, **given))
+    for rig in rigs:
+        rig.turn()
+    assert_same_series(rigs, counts)
+    for rig in rigs:
+        for i, row in enumerate(later):
+            rig.counts(*((name, 2_000 + i, v) for name, v in zip(HOSTS, row.tolist())))
+    assert_same_series(rigs, counts)
+    assert rigs[0].scores.keys() == rigs[1].scores.keys()
+    for name, scores in rigs[0].scores.items():
+        np.testing.assert_array_equal(scores, rigs[1].scores[name])
+
+
+def assert_same_series(rigs: list[Rig], counts: list[int]) -> None:
+    """Compare what two monitors know of so many series."""
+    for name in HOSTS[: len(counts)]:
+        found = [rig.monitor.summary(rig.number(name)) for rig in rigs]
+        assert found[0] == found[1]
+        histories = [rig.monitor.read_past(rig.number(name), 2_000) for rig in rigs]
+        for one, other in zip(*histories):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_a_fleet_that_all_series_have_left_takes_no_memory() -> None:
+    rig = Rig()
+    send_rows(rig, np.ones((3, len(HOSTS))))
+    before = rig.monitor.roster.fleets[0].nbytes
+    add_rule(rig.monitor, "{}", threshold=9.0)
+    rig.turn()
+    empty, full = rig.monitor.roster.fleets
+    assert empty.nbytes < before / 4 and full.nbytes >= before / 2
+    rig.monitor.rules.remove(1)
+    rig.counts(("new", 100, 1.0))
+    assert settings_of(rig.monitor)["new"] == EWMA and len(rig.monitor.roster) == len(HOSTS) + 1
+
+
 def test_a_new_series_begins_with_the_rules_that_take_it_the_later_ones_last() -> None:
     rig = Rig()
     add_rule(rig.monitor, "{}", threshold=6.0, window=30)
@@ -100,6 +153,7 @@ def test_a_turn_does_a_bounded_part_and_samples_go_on(monkeypatch: pytest.Monkey
     ticks = iter(range(10_000))
     monkeypatch.setattr(rule_work.time, "perf_counter", lambda: float(next(ticks)))
     monkeypatch.setattr(rule_work.RuleWork.take_slice, "__defaults__", (4.0,))
+    monkeypatch.setattr(rule_work, "BATCH_SERIES", 1)
     rule = add_rule(rig.monitor, "{}", threshold=4.0)
     left = []
     for step in range(4):

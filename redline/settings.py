@@ -108,6 +108,15 @@ class ServerSettings:
             "opens (docs/alerts.md)"
         ),
     ] = None
+    group_hold: Annotated[
+        float,
+        Interval(ge=0, le=600),
+        Unit("s"),
+        doc(
+            "how long an alarm of a series waits for others that began with it, so that they are "
+            "one message; 0 = each is sent at once"
+        ),
+    ] = 30.0
     tokens: Annotated[
         str | None,
         doc(

@@ -28,9 +28,11 @@ from redline.api.routes.groups import connect_groups
 from redline.api.routes.labels import connect_labels
 from redline.api.routes.maintenance import connect_maintenance
 from redline.api.routes.metrics import connect_metrics
+from redline.api.routes.rules import connect_rules
 from redline.api.routes.state import connect_health
 from redline.api.routes.streams import connect_streams
 from redline.api.routes.submit import connect_submit
+from redline.api.routes.unusual import connect_unusual
 from redline.api.routes.write import connect_write
 from redline.api.service import API_VERSION, Service, assemble_service
 from redline.engine.monitor import Monitor
@@ -150,11 +152,13 @@ def connect_api(server: FastAPI, service: Service) -> Service:
         connect_events,
         connect_alerts,
         connect_groups,
+        connect_unusual,
         connect_labels,
         connect_maintenance,
         connect_submit,
         connect_write,
         connect_configure,
+        connect_rules,
     ):
         add(router, service)
     connect_unknown(router)

@@ -29,14 +29,18 @@ from redline.api.score_writer import ScoreWriter, parse_selection, parse_write_a
 from redline.api.scraper import Scraper, parse_targets
 from redline.api.sse import EventFilter, EventHub, ServerEvent
 from redline.engine.feed import Feed
+from redline.engine.fleet.ranking import NameIndex
+from redline.engine.fleet.settings_rules import RulePersistence
+from redline.engine.fleet.swim_lanes import SwimLanes
 from redline.engine.maintenance import MaintenanceWindow, WindowPersistence
 from redline.engine.monitor import Monitor
 from redline.engine.results import Batch, ResultStore
 from redline.engine.wording import SEVERITIES
 from redline.feedback.labels import LabelPersistence, LabelRegistry, merge_labels
 from redline.incidents.channels_file import NotificationPlan, read_channels_file
+from redline.incidents.group_hold import GroupHold, HeldAlarms
 from redline.incidents.incident import Change
-from redline.incidents.joint import JointIncidents
+from redline.incidents.joint import GroupPersistence, JointIncidents
 from redline.incidents.notify import DeliveryRecord, Notifier, NotifierContext
 from redline.incidents.recorder import IncidentRecorder
 from redline.incidents.registry import Incidents, StoredIncidents
@@ -69,6 +73,7 @@ class ServerOptions(NamedTuple):
     scrape_interval: float = 15.0  # seconds
     remote_write: str = ""  # the address that scores are written to, "" = none
     remote_write_select: tuple[str, ...] = ()  # series whose scores are written always
+    group_hold: float = 30.0  # seconds that alarms of series wait for others of their group
 
 
 def server_options(
@@ -114,6 +119,7 @@ def server_options(
         scrape_interval=settings.scrape_interval,
         remote_write=write_address,
         remote_write_select=settings.remote_write_select,
+        group_hold=settings.group_hold,
     )
 
 
@@ -128,6 +134,7 @@ class Service:
     notifier: Notifier | None  # None = no channels and actions are set up
     options: ServerOptions
     joint: JointIncidents  # incidents of many series that began together
+    hold: GroupHold | None = None  # alarms that wait for others of their group
 
     def __post_init__(self) -> None:
         self.began = time.time()
@@ -138,6 +145,8 @@ class Service:
         self.connections = ConnectionRegistry(self.options.connections)
         one_client = max(MAX_PAGE_BODY, self.options.body)  # its largest body fits
         self.bodies = BodyBudget(max(self.options.bodies, one_client), one_client)
+        series = self.monitor.series
+        self.lanes = SwimLanes(series, NameIndex(series.directory))
         self.doors = Doors(self.monitor.series.directory)
         targets = parse_targets(self.options.scrape)
         self.scraper = Scraper(targets, self.options.scrape_interval, self.monitor, self.doors)
@@ -162,6 +171,8 @@ class Service:
         self.hub.close()
         self.scraper.stop()
         self.score_writer.stop()
+        if self.hold:
+            self.hold.stop()
         if self.notifier:
             self.notifier.stop()
 
@@ -277,41 +288,70 @@ def assemble_service(
     secrets: frozenset[str] = frozenset()
     if alerts:
         plan, secrets = read_channels_file(Path(alerts).read_bytes())
-    incidents = _restored_incidents(plan, durable)
-    notifier = None
-    if plan.channels or plan.actions:
-        context = NotifierContext(
-            incidents.stream_info, incidents.mark_notified, _audit_delivery(durable)
-        )
-        notifier = Notifier(plan, secrets, context)
-    recorder = IncidentRecorder(incidents, durable, [notifier.notify] if notifier else [])
+    held: HeldAlarms = {}
+    incidents = _restored_incidents(plan, durable, held)
+    recorder = IncidentRecorder(incidents, durable)
     monitor = make_monitor(recorder if durable else store)
     monitor.listeners.append(recorder.on_batches)
     monitor.series.reports.followers.append(incidents.live_streams)
     if durable is not None:
-        persistence = WindowPersistence(durable.save_window, durable.drop_window)
-        monitor.maintenance.restore(*durable.windows(), persistence)
+        _restore_monitor(monitor, durable)
     labels = _restored_labels(durable)
-    joint = JointIncidents(monitor.series.names, lambda: monitor.series.totals.mean_points)
+    joint = _restored_groups(monitor, incidents, durable)
     recorder.listeners.append(joint.on_changes)
     limits = options or ServerOptions()
-    service = Service(monitor, recorder, durable, labels, notifier, limits, joint)
+    notifier = None
+    hold = None
+    if plan.channels or plan.actions:
+        context = NotifierContext(
+            stream_info=incidents.stream_info,
+            mark_notified=incidents.mark_notified,
+            mark_group=joint.mark_notified,
+            record=_audit_delivery(durable),
+        )
+        notifier = Notifier(plan, secrets, context)
+        numbers = monitor.series.directory.numbers  # the series themselves are restored later
+        hold = GroupHold(limits.group_hold, notifier, joint, incidents, held, numbers.__contains__)
+        recorder.listeners.append(hold.on_changes)
+    service = Service(monitor, recorder, durable, labels, notifier, limits, joint, hold)
     monitor.forgetting_listeners.append(service.record_forgotten)
     if limits.remote_write:
         monitor.listeners.append(service.score_writer.on_batches)
         monitor.series.step_listeners.append(service.score_writer.on_steps)
-    if notifier:
-        notifier.resend(incidents.undelivered())
+    if hold:
+        hold.restore()
     return service
 
 
-def _restored_incidents(plan: NotificationPlan, store: SqlStore | None) -> Incidents:
+def _restore_monitor(monitor: Monitor, store: SqlStore) -> None:
+    """Give a monitor the maintenance windows and the rules of settings of the store."""
+    windows = WindowPersistence(store.save_window, store.drop_window)
+    monitor.maintenance.restore(*store.windows(), windows)
+    rules = RulePersistence(store.save_rule, store.drop_rule)
+    monitor.series.rules.restore(*store.rules(), rules)
+
+
+def _restored_incidents(
+    plan: NotificationPlan, store: SqlStore | None, held: HeldAlarms
+) -> Incidents:
     """Return the incidents of the store, none without one."""
     if store is None:
-        return Incidents(plan.policy)
-    incidents = Incidents(plan.policy, store.save_incidents, store.lock)
+        return Incidents(plan.policy, held=held)
+    incidents = Incidents(plan.policy, store.save_incidents, store.lock, held)
     incidents.restore(StoredIncidents(*store.incidents()))
     return incidents
+
+
+def _restored_groups(
+    monitor: Monitor, incidents: Incidents, store: SqlStore | None
+) -> JointIncidents:
+    """Return the groups of incidents of the store, none without one."""
+    persistence = GroupPersistence(store.save_groups) if store else GroupPersistence()
+    series = monitor.series
+    joint = JointIncidents(series.names, lambda: series.totals.mean_points, persistence=persistence)
+    if store is not None:
+        joint.restore(store.groups(), list(incidents.items.values()))
+    return joint
 
 
 def _restored_labels(store: SqlStore | None) -> LabelRegistry:

@@ -311,6 +311,7 @@ def run(
     remote_write: Annotated[str | None, server_option("remote-write")] = None,
     remote_write_select: Annotated[list[str] | None, server_option("remote-write-select")] = None,
     alerts: Annotated[str | None, server_option("alerts")] = None,
+    group_hold: Annotated[str | None, server_option("group-hold")] = None,
     tokens: Annotated[str | None, server_option("tokens")] = None,
     cors: Annotated[str | None, server_option("cors")] = None,
     body_limit: Annotated[str | None, server_option("body-limit")] = None,

@@ -79,13 +79,18 @@ class IncidentGroup(NamedTuple):
         return self.members[0]
 
     @property
+    def subject(self) -> str:
+        """Return how many members it has of what, such as "14 series of host=db3"."""
+        label, value = self.cause
+        what = f"{value}" if label == METRIC_LABEL else f"{label}={value}"
+        return f"{len(self.members):,} series of {what}"
+
+    @property
     def sentence(self) -> str:
         """Return one sentence, such as "14 series of host=db3 within 20 s, first disk_io_time"."""
         seconds = self.members[-1].time - self.first.time
         name = parse_series(self.first.stream).name
-        label, value = self.cause
-        what = f"{value}" if label == METRIC_LABEL else f"{label}={value}"
-        return f"{len(self.members):,} series of {what} within {seconds:.0f} s, first {name}"
+        return f"{self.subject} within {seconds:.0f} s, first {name}"
 
 
 @dataclass
@@ -94,6 +99,7 @@ class GroupState:
 
     id: str
     members: dict[str, Beginning] = field(default_factory=dict)  # by stream
+    carriers: int = 0  # of an earlier run: streams with the label value, until they are counted
 
     @property
     def start(self) -> float:
@@ -179,6 +185,34 @@ class Correlator:
         """Return all groups known, the newest first."""
         found = [*self.closed, *(self._shown(value) for value in self.open)]
         return sorted(found, key=lambda group: (-group.first.time, group.id))
+
+    def find(self, id: str) -> IncidentGroup | None:
+        """Return the group with this id; None = it is not known any more."""
+        return next((group for group in self.groups() if group.id == id), None)
+
+    def ids(self) -> set[str]:
+        """Return the ids of all groups known."""
+        return {group.id for group in self.closed} | {group.id for group in self.open.values()}
+
+    def restore(self, groups: Iterable[IncidentGroup]) -> None:
+        """Put the groups of an earlier run into an empty correlator.
+
+        Those that were not over go on taking members.
+        """
+        for group in sorted(groups, key=lambda each: (each.first.time, each.id)):
+            self.group_of |= {member.incident: group.id for member in group.members}
+            if group.over or group.cause in self.open:
+                self._keep_closed(group._replace(over=True))
+                continue
+            members = {member.stream: member for member in group.members}
+            self.open[group.cause] = GroupState(group.id, members, group.carriers)
+            self.oldest = min(self.oldest, group.first.time)
+            self.newest = max(self.newest, group.members[-1].time)
+            for stream, beginning in members.items():
+                self.owner[stream] = group.cause
+                self.recent[stream] = beginning
+                for value in label_values(stream):
+                    self.by_value.setdefault(value, {})[stream] = beginning
 
     def _add(self, beginning: Beginning) -> None:
         """Take one beginning in, unless its incident or stream is in a group or the window."""
@@ -425,9 +459,8 @@ class Correlator:
         members = sorted(group.members.values(), key=lambda b: (b.time, b.stream))
         labels = [set(label_values(member.stream)) for member in members]
         shared = tuple(sorted(set.intersection(*labels)))
-        return IncidentGroup(
-            group.id, value, self.carriers[value], tuple(members), shared, over=False
-        )
+        carriers = self.carriers[value] or group.carriers
+        return IncidentGroup(group.id, value, carriers, tuple(members), shared, over=False)
 
 
 class BeginningRates:

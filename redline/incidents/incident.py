@@ -102,6 +102,7 @@ class Incident(NamedTuple):
     acknowledged: str = ""  # by whom
     announced: bool = False  # whether it was sent to the channels
     notified_severity: str = ""  # the severity that reached a channel, "" = none
+    unsent: bool = False  # whether it ended while its alarm was held for a group
     text: str = ""
     history: tuple[HistoryEntry, ...] = ()
 

@@ -29,6 +29,7 @@ from redline.incidents.channels_file import (
     ChannelError,
     NotificationPlan,
 )
+from redline.incidents.group_notice import GroupNotice
 from redline.incidents.incident import RESOLVED, Change, Incident, incident_row
 from redline.incidents.secrets import MASK, LogCapture, SecretRedactor, secret_pieces
 
@@ -39,6 +40,7 @@ MAX_RECORDS = 1_000  # outcomes kept in memory
 SECONDS_PER_HOUR = 3_600
 MISSING_APPRISE = "channels need Apprise, which is not installed: pip install 'redline[alerts]'"
 _log = logging.getLogger("redline")
+Notice = Change | GroupNotice  # what a channel is sent
 
 
 class Message(NamedTuple):
@@ -106,6 +108,35 @@ def build_message(change: Change, source: StreamInfo | None, base: str) -> Messa
     return Message(plain_text(head), body, severity)
 
 
+def build_group_message(notice: GroupNotice, base: str) -> Message:
+    """Return the message of a group: its sentence, its members, what they share and a link."""
+    group = notice.group
+    incidents = notice.incidents
+    start = _format_utc(min(incident.start for incident in incidents))
+    if notice.what == RESOLVED:
+        severity = RESOLVED
+        head = f"{RESOLVED}: {group.subject} are normal again"
+        end = _format_utc(max(incident.end for incident in incidents))
+        lines = [group.sentence, f"since: {start} until {end}"]
+    else:
+        severity = notice.severity
+        head = f"{severity}: {group.subject} are unusual"
+        shared = ", ".join(f"{name}={value}" for name, value in group.shared)
+        lines = [
+            group.sentence,
+            f"since: {start}",
+            f"shared: {shared}",
+            *(
+                f"{incident.severity}: {incident.stream} since {_format_utc(incident.start)}"
+                for incident in notice.named
+            ),
+        ]
+        beyond = len(incidents) - len(notice.named)
+        lines += [f"and {beyond:,} more"] if beyond else []
+    body = plain_text("\n".join(lines)) + f"\n{incident_link(base, incidents[0])}"
+    return Message(plain_text(head), body, severity)
+
+
 def merge_messages(messages: list[Message], links: list[str]) -> Message:
     """Return several messages as one: the title, first line and link of each."""
     if len(messages) == 1:
@@ -136,6 +167,17 @@ def _format_utc(seconds: float) -> str:
         return f"{seconds:.0f} s since 1970"
 
 
+def is_group_wanted(channel: Channel, notice: GroupNotice) -> bool:
+    """Return whether the notice of a group is to be sent to a channel: one member is enough."""
+    changes = (Change(incident, notice.what, True) for incident in notice.incidents)
+    return any(is_wanted(channel, change) for change in changes)
+
+
+def notice_incidents(notice: Notice) -> tuple[Incident, ...]:
+    """Return the incidents that a notice is about; one at least."""
+    return notice.incidents if isinstance(notice, GroupNotice) else (notice.incident,)
+
+
 def is_wanted(one: Channel | Action, change: Change) -> bool:
     """Return whether a change is to be sent to a channel or to start an action."""
     incident = change.incident
@@ -154,20 +196,20 @@ def is_wanted(one: Channel | Action, change: Change) -> bool:
 
 
 class DeliveryQueue:
-    """A bounded queue of changes for one channel or action, with the thread that handles them."""
+    """A bounded queue of notices for one channel or action, with the thread that handles them."""
 
-    def __init__(self, name: str, handle: Callable[[list[Change]], None]) -> None:
+    def __init__(self, name: str, handle: Callable[[list[Any]], None]) -> None:
         self.name = name
         self.handle = handle
-        self.waiting: deque[Change] = deque()
+        self.waiting: deque[Notice] = deque()
         self.counts: Counter[str] = Counter()  # delivered, failed, retried, dropped, left out
         self.condition = threading.Condition()  # guards all fields
         self.busy = False
         self.stopped = False
         self.thread: threading.Thread | None = None
 
-    def put(self, change: Change) -> None:
-        """Add a change without waiting; a full queue drops and counts it."""
+    def put(self, notice: Notice) -> None:
+        """Add a notice without waiting; a full queue drops and counts it."""
         with self.condition:
             if len(self.waiting) >= MAX_QUEUED_CHANGES:
                 self.counts["dropped"] += 1
@@ -179,7 +221,7 @@ class DeliveryQueue:
                         self.counts["dropped"],
                     )
                 return
-            self.waiting.append(change)
+            self.waiting.append(notice)
             if self.thread is None:
                 self.thread = threading.Thread(target=self._run, name=self.name, daemon=True)
                 self.thread.start()
@@ -221,8 +263,10 @@ class NotifierContext(NamedTuple):
 
     # the title, names and units of a stream, None if it is unknown
     stream_info: Callable[[str], StreamInfo | None] = lambda name: None
-    # called with id and severity when an incident reached a channel
-    mark_notified: Callable[[str, str], None] = lambda id, severity: None
+    # called with the severities, by id, of incidents of which a message reached a channel
+    mark_notified: Callable[[dict[str, str]], None] = lambda severities: None
+    # called with the id and the mark of a group of which a message reached a channel
+    mark_group: Callable[[str, str], None] = lambda id, mark: None
     record: Callable[[DeliveryRecord], None] = lambda record: None  # writes the audit
     wall: Callable[[], float] = time.time  # seconds since the epoch
     # waits for so many seconds; None: or until the notifier is stopped
@@ -271,8 +315,13 @@ class Notifier:
 
     def notify(self, changes: Iterable[Change]) -> None:
         """Queue changes for the channels and actions they concern."""
+        changes = list(changes)
+        self.resend(changes)
+        self.run_actions(changes)
+
+    def run_actions(self, changes: Iterable[Change]) -> None:
+        """Queue changes for actions only; one is run once for an incident."""
         for change in changes:
-            self.resend([change])
             for action in self.plan.actions:
                 queued = self.queued_ids[action.name]
                 if is_wanted(action, change) and change.incident.id not in queued:
@@ -286,18 +335,28 @@ class Notifier:
                 if is_wanted(channel, change):
                     self.channels[channel.name].put(change)
 
-    def _deliver(self, channel: Channel, changes: list[Change]) -> None:
-        """Send changes to a channel as one message; a failure is retried with growing pauses."""
+    def send_group(self, notice: GroupNotice) -> None:
+        """Queue the notice of a group for the channels that it concerns."""
+        for channel in self.plan.channels:
+            if is_group_wanted(channel, notice):
+                self.channels[channel.name].put(notice)
+
+    def _message_of(self, notice: Notice) -> Message:
+        """Return the message of a change of an incident, or of a group."""
+        if isinstance(notice, GroupNotice):
+            return build_group_message(notice, self.plan.base)
+        stream = self.context.stream_info(notice.incident.stream)
+        return build_message(notice, stream, self.plan.base)
+
+    def _deliver(self, channel: Channel, notices: list[Notice]) -> None:
+        """Send notices to a channel as one message; a failure is retried with growing pauses."""
         began = time.perf_counter()
         counts = self.channels[channel.name].counts
         send = self.senders[channel.name]
-        incidents = [change.incident for change in changes]
-        messages = [
-            build_message(change, self.context.stream_info(change.incident.stream), self.plan.base)
-            for change in changes
-        ]
-        links = [incident_link(self.plan.base, incident) for incident in incidents]
-        message = merge_messages(messages, links)
+        incidents = [incident for notice in notices for incident in notice_incidents(notice)]
+        firsts = (notice_incidents(notice)[0] for notice in notices)
+        links = [incident_link(self.plan.base, incident) for incident in firsts]
+        message = merge_messages([self._message_of(notice) for notice in notices], links)
         ok, reason = send(message)
         tries = 1
         for pause in RETRY_PAUSES:
@@ -307,7 +366,7 @@ class Notifier:
             (self.context.pause or self.stopping.wait)(pause)
             ok, reason = send(message)
             tries += 1
-        counts["delivered" if ok else "failed"] += len(changes)
+        counts["delivered" if ok else "failed"] += len(notices)
         text = message.title
         if not ok:
             text = f"not delivered after {tries} tries: {message.title}. {reason}".rstrip(". ")
@@ -322,8 +381,13 @@ class Notifier:
             seconds=time.perf_counter() - began,
         )
         self._record(record)
-        for incident in incidents if ok else ():
-            self._write(self.context.mark_notified, incident.id, incident.severity)
+        if not ok:
+            return
+        severities = {incident.id: incident.severity for incident in incidents}
+        self._write(self.context.mark_notified, severities)
+        for notice in notices:
+            if isinstance(notice, GroupNotice):
+                self._write(self.context.mark_group, notice.group.id, notice.mark)
 
     def _run_action(self, action: Action, changes: list[Change]) -> None:
         """Run an action for each of the incidents that wait for it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -22,6 +22,7 @@ from redline.incidents.incident import (
     ACKNOWLEDGED,
     LIVE_STATES,
     NOTED,
+    OPEN,
     RESOLVED,
     SNOOZED,
     SNOOZES,
@@ -103,8 +104,10 @@ class Incidents:
         policy: Policy = Policy(),  # noqa: B008
         save: Callable[[StoredIncidents], None] | None = None,
         lock: AbstractContextManager[Any] | None = None,
+        held: Container[str] = (),
     ) -> None:
         self.policy = policy
+        self.held = held  # ids of incidents whose alarm waits to be sent, as `GroupHold` keeps them
         self.save = save or (lambda rows: None)
         self.watches: dict[str, Watch] = {}
         self.items: dict[str, Incident] = {}  # id -> incident, oldest first
@@ -133,10 +136,30 @@ class Incidents:
                 if known is not None and batch.first < known.step and len(batch.time):
                     repeated.setdefault(batch.name, float(batch.time[0]))
                 after, more = fold_batch(known or Watch(batch.name), batch, self.policy, now)
+                after, more = self._mark_unsent(after, more)
                 watches[batch.name] = after
                 changes += more
             self._store(watches, changes, save, repeated)
             return changes
+
+    def _mark_unsent(self, watch: Watch, changes: list[Change]) -> tuple[Watch, list[Change]]:
+        """Return a watch and its changes with a mark on incidents that end while they are held."""
+        ended = {
+            change.incident.id: change.incident._replace(unsent=True)
+            for change in changes
+            if change.what == RESOLVED and change.notify and change.incident.id in self.held
+        }
+        if not ended:
+            return watch, changes
+        if watch.former is not None and watch.former.id in ended:
+            watch = watch._replace(former=watch.former._replace(unsent=True))
+        marked = [
+            change._replace(incident=ended[change.incident.id])
+            if change.what == RESOLVED and change.incident.id in ended
+            else change
+            for change in changes
+        ]
+        return watch, marked
 
     def fold(self, batch: Batch, now: float) -> list[Change]:
         """Fold one batch in and return the changes of its stream's incidents, in order."""
@@ -198,35 +221,51 @@ class Incidents:
             self._store(known, [change], self.save)
             return change
 
-    def mark_notified(self, id: str, severity: str) -> None:
-        """Record that a message of this severity reached a channel.
+    def mark_notified(self, severities: Mapping[str, str]) -> None:
+        """Record that a message of a severity reached a channel, by incident id.
 
         After a restart nothing is then sent twice, and nothing left out.
         """
         with self.lock:
-            if id not in self.items:
-                return
-            incident = self.items[id]._replace(notified_severity=severity)
-            watch = self.watches.get(incident.stream, Watch(incident.stream))
-            if watch.current and watch.current.id == id:
-                watch = watch._replace(current=watch.current._replace(notified_severity=severity))
-            if watch.former and watch.former.id == id:
-                watch = watch._replace(former=watch.former._replace(notified_severity=severity))
-            change = Change(incident, "notified", False)
-            known = {watch.stream: watch} if watch.stream in self.watches else {}
-            self._store(known, [change], self.save)
+            watches: dict[str, Watch] = {}
+            changes = []
+            for id, severity in severities.items():
+                if id not in self.items:
+                    continue
+                incident = _with_notified(self.items[id], severity)
+                changes.append(Change(incident, "notified", False))
+                watch = watches.get(incident.stream) or self.watches.get(incident.stream)
+                if watch is None:
+                    continue
+                if watch.current and watch.current.id == id:
+                    watch = watch._replace(current=_with_notified(watch.current, severity))
+                if watch.former and watch.former.id == id:
+                    watch = watch._replace(former=_with_notified(watch.former, severity))
+                watches[watch.stream] = watch
+            if changes:
+                self._store(watches, changes, self.save)
 
     def undelivered(self) -> list[Change]:
-        """Return the changes that were due when the program ended and reached no channel."""
+        """Return the changes that were due when the program ended and reached no channel.
+
+        Of an incident that ended while its alarm was held both its beginning and its end.
+        """
         due = [
-            i for i in list(self.items.values()) if i.live and i.announced and i.state != SNOOZED
+            i
+            for i in list(self.items.values())
+            if i.unsent or (i.live and i.announced and i.state != SNOOZED)
         ]
-        return [
-            Change(i, "opened", True)
-            for i in due
-            if not i.notified_severity
-            or SEVERITIES.index(i.notified_severity) < SEVERITIES.index(i.severity)
-        ]
+        changes = []
+        for i in due:
+            known = i.notified_severity
+            if known and SEVERITIES.index(known) >= SEVERITIES.index(i.severity):
+                continue
+            if i.live:
+                changes.append(Change(i, "opened", True))
+            else:
+                changes.append(Change(i._replace(state=OPEN), "opened", True))
+                changes.append(Change(i, RESOLVED, True))
+        return changes
 
     def end_snoozes(self, now: float) -> list[Change]:
         """End the snoozes of live incidents that are over at `now` (wall seconds); each is sent."""
@@ -420,6 +459,11 @@ def _needs_saving(after: Watch, before: Watch | None) -> bool:
         or bool(after.current)
         or after._replace(step=before.step, time=before.time, quiet=before.quiet) != before
     )
+
+
+def _with_notified(incident: Incident, severity: str) -> Incident:
+    """Return an incident of which a message of this severity reached a channel."""
+    return incident._replace(notified_severity=severity, unsent=False)
 
 
 def _rank(incident: Incident) -> tuple[bool, float, str]:

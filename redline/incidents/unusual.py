@@ -48,11 +48,22 @@ class UnusualPeriod(NamedTuple):
 
 
 def unusual_between(
-    lanes: SwimLanes, start: float, end: float, part: str = "", rows: int = UNUSUAL_ROWS
+    lanes: SwimLanes,
+    start: float,
+    end: float,
+    part: str = "",
+    rows: int = UNUSUAL_ROWS,
+    by: str = "",
 ) -> UnusualPeriod:
     """Return what was unusual between two times, seconds since the Unix epoch.
 
-    part: of the names of series, or a selector.
+    Args:
+        lanes: of all series.
+        start: the first time.
+        end: the first time not wanted any more.
+        part: of the names of series, or a selector.
+        rows: series, and label values, at most.
+        by: the label whose values are wanted; "" = of any label.
     """
     level = lanes.series.worst.worst_between(start, end)
     numbers = lanes.numbers(part, len(level))
@@ -65,17 +76,20 @@ def unusual_between(
         if hot[place] and name is not None:
             score = lanes.score_of(int(numbers[place]), int(level[place]))
             found.append(UnusualSeries(name, *score))
-    values = _unusual_values(lanes, numbers, hot, rows)
+    values = _unusual_values(lanes, numbers, hot, rows, by)
     return UnusualPeriod(found, values, int(np.count_nonzero(hot)), len(numbers))
 
 
 def _unusual_values(
-    lanes: SwimLanes, numbers: np.ndarray, hot: np.ndarray, rows: int
+    lanes: SwimLanes, numbers: np.ndarray, hot: np.ndarray, rows: int, by: str
 ) -> list[UnusualValue]:
     """Return the label values with more anomalous series than chance explains."""
     total = int(np.count_nonzero(hot))
     found = []
-    for label, column in lanes.labels.refresh().items():
+    columns = lanes.labels.refresh()
+    if by:
+        columns = {by: columns[by]} if by in columns else {}
+    for label, column in columns.items():
         codes = column.codes[numbers[numbers < len(column.codes)]]
         own = hot[: len(codes)]
         carriers = np.bincount(codes[codes >= 0])

@@ -64,7 +64,7 @@ class StreamsList:
 
     def __init__(self, service: Service) -> None:
         self.service = service
-        self.ranking = SeriesRanking(service.monitor.series)
+        self.ranking = SeriesRanking(service.monitor.series, service.lanes.index)
 
     def fragment(self, wanted: RankingQuery) -> Any:
         """Return the document of a page of the list as JSON that is written once."""

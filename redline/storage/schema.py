@@ -9,7 +9,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from redline.storage.errors import StoreError
 
-SCHEMA_VERSION = 4  # of the tables below
+SCHEMA_VERSION = 5  # of the tables below
 tables = sa.MetaData()
 # SQLite counts its own rows by INTEGER only
 Id = sa.BigInteger().with_variant(sa.Integer, "sqlite")
@@ -230,6 +230,23 @@ def _store_as_it_is(target: sa.Table, c: sa.Connection, **more: object) -> None:
         c.exec_driver_sql('ALTER TABLE parts ALTER COLUMN "rows" SET STORAGE EXTERNAL')
 
 
+groups_table = sa.Table(
+    "groups",
+    tables,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("start", sa.Float, nullable=False),  # seconds since the epoch, of the first member
+    sa.Column("body", sa.String, nullable=False),  # JSON, all of it
+    sa.Column("changed", sa.Float, nullable=False),  # wall seconds
+    checksum_column(),
+)
+rules_table = sa.Table(
+    "rules",
+    tables,
+    sa.Column("id", Id, primary_key=True, autoincrement=False),  # of the rule, never given twice
+    sa.Column("body", sa.String, nullable=False),  # JSON: the selector, the settings, who
+    sa.Column("at", sa.Float, nullable=False),  # wall seconds
+    checksum_column(),
+)
 FLEET_TABLES = (series_table, fleet_states_table, segments_table, parts_table)
 
 
@@ -244,6 +261,7 @@ MIGRATIONS: tuple[Sequence[sa.Executable], ...] = (
     tuple(sa.text(f"ALTER TABLE {name} ADD COLUMN crc BIGINT") for name in TABLES_BEFORE_CHECKSUMS),
     _creation(maintenance_table),
     _creation(*FLEET_TABLES),
+    _creation(groups_table, rules_table),
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -24,6 +24,7 @@ from redline.engine.results import Batch, RestoredStream, ResultStore, StoredSou
 from redline.storage.audit import insert_audit_line, read_audit_log
 from redline.storage.checksums import rewrite_rows
 from redline.storage.errors import StoreDamaged, StoreError
+from redline.storage.groups import read_groups, write_groups
 from redline.storage.incidents import read_incidents, write_incidents
 from redline.storage.labels import (
     delete_label_row,
@@ -50,6 +51,7 @@ from redline.storage.reading import (
 )
 from redline.storage.renaming import rename_reserved_sources
 from redline.storage.retention import Retention, RetentionSweeper
+from redline.storage.rules import delete_rule, read_rules, write_rule
 from redline.storage.schema import prepare_schema, streams_table
 from redline.storage.series_merging import SeriesMerger
 from redline.storage.series_reading import (
@@ -311,6 +313,16 @@ class SqlStore(ResultStore, SeriesStore):
         with self.reading() as c:
             return read_incidents(c, limit)
 
+    def save_groups(self, rows: Sequence[Mapping[str, Any]], gone: Sequence[str] = ()) -> None:
+        """Store groups of incidents, each with its id and start; delete those that are gone."""
+        with self.writing() as c:
+            write_groups(c, rows, gone)
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Return all groups of incidents, oldest first."""
+        with self.reading() as c:
+            return read_groups(c)
+
     def put_label(
         self,
         stream: str,
@@ -369,3 +381,18 @@ class SqlStore(ResultStore, SeriesStore):
         """Return all maintenance windows, oldest first, and the highest id ever used."""
         with self.reading() as c:
             return read_windows(c)
+
+    def save_rule(self, row: Mapping[str, Any], replaced: Iterable[int] = ()) -> None:
+        """Store a rule of settings under its own id, and delete those that it replaces."""
+        with self.writing() as c:
+            write_rule(c, row, replaced)
+
+    def drop_rule(self, id: int) -> None:
+        """Delete the rule of settings with this id, which is not given again."""
+        with self.writing() as c:
+            delete_rule(c, id)
+
+    def rules(self) -> tuple[list[dict[str, Any]], int]:
+        """Return all rules of settings, and the highest id ever used."""
+        with self.reading() as c:
+            return read_rules(c)

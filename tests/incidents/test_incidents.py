@@ -463,7 +463,7 @@ def test_a_stream_that_is_gone_leaves_no_watch_but_for_a_snooze():
     assert list(incidents.watches) == ["cpu"]
     incidents.reset_stream("cpu", now=1.0)
     assert incidents.watches == {} and list(saved[-1].dropped) == ["cpu"]
-    incidents.mark_notified(opened.incident.id, "info")
+    incidents.mark_notified({opened.incident.id: "info"})
     assert incidents.watches == {} and incidents.get(opened.incident.id).notified_severity == "info"
     with pytest.raises(IncidentSettled):
         incidents.acknowledge(opened.incident.id, "ann", 2.0)
@@ -486,11 +486,11 @@ def test_a_stream_that_is_gone_leaves_no_watch_but_for_a_snooze():
 def test_calls_that_reached_nobody_are_known_at_the_next_start(incidents):
     (opened,) = incidents.fold(batch([3.5]), now=0.0)
     assert [c.incident.id for c in incidents.undelivered()] == [opened.incident.id]
-    incidents.mark_notified(opened.incident.id, "info")
+    incidents.mark_notified({opened.incident.id: "info"})
     assert incidents.undelivered() == []
     incidents.fold(batch([9.0], first=1), now=0.0)
     assert [c.incident.severity for c in incidents.undelivered()] == ["critical"]
-    incidents.mark_notified("long gone", "info")
+    incidents.mark_notified({"long gone": "info"})
 
 
 def test_the_history_of_a_flapping_incident_is_bounded(incidents):
@@ -627,7 +627,7 @@ def test_whatever_is_written_is_written_under_the_lock_of_the_store():
     for length in SNOOZES:
         incidents.snooze(opened.incident.id, "ann", 0.0, length)
     incidents.acknowledge(opened.incident.id, "ann", 0.0)
-    incidents.mark_notified(opened.incident.id, "info")
+    incidents.mark_notified({opened.incident.id: "info"})
     incidents.end_snoozes(math.inf)
     incidents.resolve(opened.incident.id, "ann", 0.0)
     incidents.reset_stream("cpu", 0.0)

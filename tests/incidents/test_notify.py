@@ -11,7 +11,6 @@ import threading
 import time
 from contextvars import copy_context
 from dataclasses import fields, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import parse_qs, urlsplit
@@ -50,12 +49,12 @@ from redline.incidents.registry import Incidents
 from redline.incidents.secrets import LogCapture, SecretRedactor, secret_pieces
 from redline.settings import Settings
 from streams import STREAMS
+from tests.incidents.receiver import PATIENCE, Receiver
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:'imghdr' is deprecated:DeprecationWarning"
 )  # one of Apprise's, up to Python 3.12
 
-PATIENCE = 5.0  # seconds a test waits for another thread before it fails
 CPU = SimpleNamespace(title="CPU", names=("user", "idle"), units=("%", "%"), period=1.0)
 START = 1_767_571_200.0
 
@@ -82,71 +81,6 @@ def change(what="opened", severity="critical", stream="cpu", id="abc", **more):
         history=(entry,),
     )
     return Change(made._replace(**more), what, True)
-
-
-class Receiver:
-    """A real HTTP server that records requests and answers with the statuses a test sets."""
-
-    def __init__(self):
-        self.got, self.answers, self.turn, self.gate = (
-            [],
-            [],
-            threading.Condition(),
-            threading.Event(),
-        )
-        self.gate.set()
-        self.headers = {}  # further ones of every answer
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                with receiver.turn:
-                    receiver.got.append((self.path, None, dict(self.headers)))
-                self.send_error(404)
-
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                with receiver.turn:
-                    receiver.got.append((self.path, json.loads(body), dict(self.headers)))
-                    status = receiver.answers.pop(0) if receiver.answers else 200
-                    receiver.turn.notify_all()
-                receiver.gate.wait(PATIENCE)
-                self.send_response(status)
-                self.send_header("Content-Length", "2")
-                for name, value in receiver.headers.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(b"ok")
-
-            def log_message(self, *_):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.port = self.server.server_port
-        self.thread = threading.Thread(
-            target=self.server.serve_forever, kwargs={"poll_interval": 0.01}
-        )
-        self.thread.start()
-
-    def wait(self, count):
-        with self.turn:
-            assert self.turn.wait_for(lambda: len(self.got) >= count, PATIENCE), (
-                f"{len(self.got)} of {count} came"
-            )
-
-    def close(self):
-        self.gate.set()
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
-
-
-@pytest.fixture
-def receiver(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "*")
-    made = Receiver()
-    yield made
-    made.close()
 
 
 @pytest.fixture
@@ -189,7 +123,7 @@ def test_a_message_arrives_and_names_what_where_since_when(receiver, dispatch):
     told, records = [], []
     one = dispatch(
         NotificationPlan("https://red.example.org", channels=(on(receiver),)),
-        mark_notified=lambda *a: told.append(a),
+        mark_notified=told.append,
         record=records.append,
     )
     one.notify([change()])
@@ -206,7 +140,7 @@ def test_a_message_arrives_and_names_what_where_since_when(receiver, dispatch):
         "since: 2026-01-05 00:00:00 UTC",
         "https://red.example.org/?domain=cpu&at=1234",
     ]
-    assert told == [("abc", "critical")]
+    assert told == [{"abc": "critical"}]
     assert records == list(one.records)
     assert records[0]._replace(seconds=0.0) == (
         5_000.0,
@@ -243,9 +177,7 @@ def test_what_fails_is_sent_again_with_growing_pauses(receiver, dispatch):
 def test_what_never_arrives_is_recorded_with_its_reason_and_told_to_nobody(receiver, dispatch):
     receiver.answers = [500] * 9
     told = []
-    one = dispatch(
-        NotificationPlan(channels=(on(receiver),)), mark_notified=lambda *a: told.append(a)
-    )
+    one = dispatch(NotificationPlan(channels=(on(receiver),)), mark_notified=told.append)
     one.notify([change()])
     assert one.wait_idle(PATIENCE)
     assert (len(receiver.got), told) == (5, [])

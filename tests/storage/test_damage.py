@@ -22,13 +22,13 @@ from redline.storage import sqlite
 from redline.storage.backup import restore_backup
 from redline.storage.errors import StoreDamaged, StoreError
 from redline.storage.inspection import inspect_store, is_owned
-from redline.storage.schema import FLEET_TABLES
+from redline.storage.schema import FLEET_TABLES, groups_table, rules_table
 from redline.storage.sqlite import SqliteStore
 
 START = 1_700_000_000.0  # seconds since the epoch
 STREAMS = ("pump", "oven", "door")
 STEPS = 900
-FLEET = tuple(table.name for table in FLEET_TABLES)
+NEWER = tuple(table.name for table in (*FLEET_TABLES, groups_table, rules_table))
 
 
 def fill_store(path: Path) -> None:
@@ -226,7 +226,7 @@ def drop_tables(database: sqlite3.Connection, names: Sequence[str]) -> None:
 def test_a_store_of_version_1_is_taken_up(path: Path) -> None:
     before = answers(path)
     with closing(sqlite3.connect(path)) as old, old:
-        drop_tables(old, ["maintenance", *FLEET])
+        drop_tables(old, ["maintenance", *NEWER])
         tables = old.execute("SELECT name FROM sqlite_schema WHERE type='table'").fetchall()
         for (name,) in tables:
             old.execute(f"ALTER TABLE {name} DROP COLUMN crc")
@@ -244,7 +244,7 @@ def test_a_store_of_version_1_is_taken_up(path: Path) -> None:
 def test_a_store_of_version_2_gets_a_table_of_maintenance_windows(path: Path) -> None:
     before = answers(path)
     with closing(sqlite3.connect(path)) as old, old:
-        drop_tables(old, ["maintenance", *FLEET])
+        drop_tables(old, ["maintenance", *NEWER])
         old.execute("UPDATE meta SET value = '2' WHERE name = 'version'")
     with closing(SqliteStore(path)) as store:
         assert store.windows() == ([], 0)

@@ -430,21 +430,21 @@ def test_the_id_of_a_removed_anomaly_is_not_given_again(db):
 
 def test_an_older_store_is_brought_up_to_date_in_one_transaction(db, monkeypatch):
     open_database(db).close()
-    monkeypatch.setattr(schema, "SCHEMA_VERSION", 6)
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", 7)
     create, alter = (
         [sa.text("CREATE TABLE new (a INTEGER)")],
         [sa.text("ALTER TABLE new ADD b INTEGER")],
     )
     broken = [*alter, sa.text("ALTER TABLE nowhere ADD c INTEGER")]
-    monkeypatch.setattr(schema, "MIGRATIONS", ([], [], [], create, broken))
+    monkeypatch.setattr(schema, "MIGRATIONS", ([], [], [], [], create, broken))
     with pytest.raises(StoreError, match="nowhere"):
         open_database(db)
-    monkeypatch.setattr(schema, "MIGRATIONS", ([], [], [], create, alter))
+    monkeypatch.setattr(schema, "MIGRATIONS", ([], [], [], [], create, alter))
     migrated = open_database(db)
     with migrated.reading() as c:
         assert c.exec_driver_sql("SELECT a, b FROM new").all() == []
         version = "SELECT value FROM meta WHERE name = 'version'"
-        assert c.exec_driver_sql(version).scalar() == "6"
+        assert c.exec_driver_sql(version).scalar() == "7"
     migrated.close()
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -61,20 +62,24 @@ def connect_configure(router: APIRouter, service: Service) -> None:
         return json_answer({"source": feed.name, **settings})
 
 
-def given_settings(change: SettingsChange) -> dict[str, Any]:
-    """Return the settings that a change names, by name."""
+def given_settings(change: Any) -> dict[str, Any]:
+    """Return the settings that a body names, by name."""
+    names = {field.name for field in fields(Settings)}
     return {
-        name: value
-        for name, value in asdict(change).items()
-        if value is not None and name not in ("source", "undo")
+        name: value for name, value in asdict(change).items() if value is not None and name in names
     }
+
+
+def refuse_no_settings(given: Mapping[str, Any]) -> None:
+    """Refuse a body that names no setting."""
+    if not given:
+        directions = ", ".join(DIRECTIONS)
+        wanted = f"a setting to change: detector, window, threshold, direction ({directions}), ..."
+        raise BodyError("body", wanted, "none")
 
 
 def changed_settings(before: Settings, change: SettingsChange) -> Settings:
     """Return the settings after a change; BodyError if it changes none."""
     given = given_settings(change)
-    if not given:
-        directions = ", ".join(DIRECTIONS)
-        wanted = f"a setting to change: detector, window, threshold, direction ({directions}), ..."
-        raise BodyError("body", wanted, "none")
+    refuse_no_settings(given)
     return validate_settings(replace(before, **given))

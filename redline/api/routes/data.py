@@ -39,7 +39,14 @@ def connect_data(router: APIRouter, service: Service) -> None:
         "/api/data/{source:path}",
         tags=["streams"],
         summary="Points, scores and anomalies of a stream, oldest first",
-        responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}},
+        responses={
+            200: {
+                "content": {
+                    kind: {"schema": {"type": "string"}}
+                    for kind in ("text/csv", "application/x-ndjson")
+                }
+            }
+        },
     )
     def data(
         request: Request,

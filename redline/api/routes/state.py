@@ -104,6 +104,7 @@ def status_report(service: Service) -> dict[str, Any]:
             "slow": hub.slow,
         },
         "calls": service.notifier.status() if service.notifier else [],
+        "held_alarms": len(service.hold.held) if service.hold else 0,
         "requests": refused_requests(service),
         "connections": {
             "open": len(service.connections.open),

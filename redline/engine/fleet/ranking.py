@@ -286,9 +286,10 @@ def as_selection(part: str) -> SeriesSelection | None:
 class SeriesRanking:
     """The ranking of all series and of other streams; for any thread."""
 
-    def __init__(self, series: SeriesMonitor) -> None:
+    def __init__(self, series: SeriesMonitor, index: NameIndex | None = None) -> None:
+        """Rank the series of a monitor; index: of their names, None = one of its own."""
         self.series = series
-        self.index = NameIndex(series.directory)
+        self.index = index or NameIndex(series.directory)
 
     def page(
         self,

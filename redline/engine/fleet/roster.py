@@ -91,6 +91,21 @@ class Roster:
             self.numbers[place][column] = -1
             self.places["fleet"][number] = -1
 
+    def leave_together(self, numbers: Array) -> None:
+        """Take series (n,) of one fleet out of it."""
+        place = int(self.places["fleet"][numbers[0]])
+        columns = self.places["column"][numbers]
+        self.fleets[place].leave(columns)
+        self.numbers[place][columns] = -1
+        self.places["fleet"][numbers] = -1
+
+    def release_empty(self) -> None:
+        """Put an empty fleet in the place of each that all series have left."""
+        for place, fleet in enumerate(self.fleets):
+            if fleet.size and not len(fleet.columns):
+                self.fleets[place] = SequenceFleet(fleet.settings)
+                self.numbers[place] = np.zeros(0, int)
+
     def fleet_of(self, number: int) -> tuple[SequenceFleet, int]:
         """Return the fleet of a series and its column there; KeyError where it is in none."""
         if not 0 <= number < self.size or self.places["fleet"][number] < 0:

@@ -6,9 +6,10 @@ import itertools
 import threading
 import time as clocks
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,9 +28,12 @@ from redline.engine.fleet.intake import (
     first_of_each,
     resolve_receipt,
 )
+from redline.engine.fleet.moving import move_columns, moves_together, steps_at_hand
 from redline.engine.fleet.roster import Roster
+from redline.engine.fleet.rule_work import ChangedSeries, RuleWork
 from redline.engine.fleet.series_reports import RunsBefore, SeriesReports
 from redline.engine.fleet.series_states import SeriesStates
+from redline.engine.fleet.settings_rules import SettingsRule, SettingsRules
 from redline.engine.fleet.stored import (
     ALARM_FLAG,
     ANOMALY_FLAG,
@@ -102,7 +106,7 @@ class SeriesTotals(NamedTuple):
         return self.points / max(1, self.streams)
 
 
-class SeriesMonitor:
+class SeriesMonitor(ChangedSeries):
     """The series of all doors: their queue, their fleets, and what is stored of them.
 
     `submit` and the readers are for any thread; all else is for the thread of the loop.
@@ -157,17 +161,26 @@ class SeriesMonitor:
         self.records: list[SeriesRecord] = []  # to be stored
         self.forgotten: dict[int, SeriesRecord] = {}  # in no fleet until they send again
         self.changes: deque[tuple[int, Settings]] = deque()  # settings to be applied
+        self.rules = SettingsRules()
+        self.rule_work = RuleWork(self.rules, directory, self)
+        # each gets the settings of a series that is looked at, where a rule has changed them
+        self.move_listeners: list[Callable[[int, Settings], None]] = []
         self.removals: deque[tuple[int, Future[None]]] = deque()
         self.removing: list[tuple[int, Future[None]]] = []  # until the commit
         self.joined: list[Array] = []  # series that have joined a fleet since the last commit
         self.obsolete: list[str] = []  # keys of stored states that are of no series any more
-        # the stored series until they are restored, by number
-        self.stored = {record.number: record for record in store.load_records()} if store else {}
-        if store is not None:
-            names = ((record.number, record.name) for record in self.stored.values())
-            directory.load(names, store.last_series())
+        self.stored = self._load_names()  # the stored series until they are restored, by number
         self.old_allowance = OldAllowance(limits.late)
         self.lock = threading.Lock()
+
+    def _load_names(self) -> dict[int, SeriesRecord]:
+        """Give the stored series their numbers; return them by number."""
+        if self.store is None:
+            return {}
+        stored = {record.number: record for record in self.store.load_records()}
+        names = ((record.number, record.name) for record in stored.values())
+        self.directory.load(names, self.store.last_series())
+        return stored
 
     # --- for any thread
 
@@ -225,6 +238,12 @@ class SeriesMonitor:
         """Have settings applied to a series by the loop."""
         self.changes.append((number, settings))
 
+    def apply_rule(self, rule: SettingsRule) -> None:
+        """Have a rule applied, by the loop, to the series that are there."""
+        known = np.flatnonzero(self.roster["fleet"][: self.roster.size] >= 0)
+        asleep = np.array(list(self.forgotten), int)
+        self.rule_work.begin(rule, np.union1d(known, asleep))
+
     def remove(self, number: int) -> Future[None]:
         """Have a series removed by the loop, with its history; the future resolves with the commit.
 
@@ -276,8 +295,14 @@ class SeriesMonitor:
     @property
     def has_work(self) -> bool:
         """Whether `process` has something to do."""
-        waiting = self.intake.queue or self.changes or self.removals or self.records
-        return self.restored and bool(waiting)
+        waiting = (
+            self.intake.queue,
+            self.changes,
+            self.rule_work.queue,
+            self.removals,
+            self.records,
+        )
+        return self.restored and any(waiting)
 
     def take_turn(self, now: float) -> None:
         """Restore the series, or score one turn of what waits; what fails is logged.
@@ -301,6 +326,7 @@ class SeriesMonitor:
         """Score one turn of what waits, and put it into the outbox."""
         removed = self._remove_series()
         self._apply_changes()
+        self.rule_work.take_slice()
         turn = self.intake.take(TURN_POINTS)
         steps: list[SeriesSteps] = []
         if turn is not None:
@@ -332,6 +358,7 @@ class SeriesMonitor:
         for submission, kinds in self.uncommitted:
             resolve_receipt(submission.receipt, kinds)
         self.uncommitted = []
+        self.rule_work.settle()
         for number, removed in self.removing:
             self.directory.remove([number])
             if removed.set_running_or_notify_cancel():
@@ -404,15 +431,24 @@ class SeriesMonitor:
         if not len(away):
             return
         numbers, first = np.unique(turn.series[away], return_index=True)
-        self.roster.join(numbers, self.settings)
+        begun = [self._first_settings(number) for number in numbers.tolist()]
+        for settings in dict.fromkeys(begun):
+            own = np.array([each == settings for each in begun])
+            self.roster.join(numbers[own], settings)
         self.joined.append(numbers)
         self.roster["offset"][numbers] = 0
-        for number, row in zip(numbers.tolist(), away[first].tolist()):
+        for number, row, settings in zip(numbers.tolist(), away[first].tolist(), begun):
             creator = turn.submissions[turn.owner[row]].creator
             if creator:
                 self.creators[number] = creator
                 self.created[creator] += 1
-            self.records.append(self._record(number, self.settings))
+            self.records.append(self._record(number, settings))
+
+    def _first_settings(self, number: int) -> Settings:
+        """Return the settings that a new series begins with."""
+        if not self.rules.rules:
+            return self.settings
+        return self.rules.settings_of(self.directory.key(number), self.settings)
 
     def _wake(self, numbers: Array) -> None:
         """Put those of some series that were forgotten back into their fleets."""
@@ -472,6 +508,71 @@ class SeriesMonitor:
                 continue
             if settings != fleet.settings:
                 self._move(number, fleet, column, settings)
+
+    def change_together(self, numbers: list[int], settings: Mapping[str, Any]) -> list[int]:
+        """Give series some settings; return those that can only be changed one by one.
+
+        These are forgotten, or under detectors whose streams do not step together, or would learn
+        from steps that only the store has.
+        """
+        known = np.array(numbers, int)
+        home = self.roster["fleet"][known]
+        rest: list[int] = known[home < 0].tolist()
+        for place in np.unique(home[home >= 0]).tolist():
+            fleet = self.roster.fleets[place]
+            changed = replace(fleet.settings, **settings)
+            if changed == fleet.settings:
+                continue
+            own = known[home == place]
+            together = np.full(len(own), moves_together(fleet.settings, changed))
+            if changed.key != fleet.settings.key and self.store is not None:
+                columns = self.roster["column"][own]
+                steps = fleet.counters["step"][columns] + self.roster["offset"][own]
+                wanted = np.minimum(steps, fleet.capacity)
+                together &= steps_at_hand(fleet, columns) >= wanted
+            self._move_together(own[together], fleet, changed)
+            rest += own[~together].tolist()
+        return rest
+
+    def _move_together(self, numbers: Array, fleet: SequenceFleet, settings: Settings) -> None:
+        """Move series (n,) of one fleet to the one under other settings."""
+        if not len(numbers):
+            return
+        place = self.roster.fleet_under(settings)
+        target = self.roster.fleets[place]
+        columns = self.roster["column"][numbers]
+        total = fleet.counters["step"][columns] + self.roster["offset"][numbers]
+        own = move_columns(fleet, columns, target)
+        self.roster.leave_together(numbers)
+        self.roster.enter(place, own, numbers)
+        self.roster["offset"][numbers] = total - target.counters["step"][own]
+        self.joined.append(numbers)
+        self.records += [self._record(number, settings) for number in numbers.tolist()]
+        for number in numbers.tolist() if self.reports.watchers else ():
+            self._follow_change(number, settings)
+
+    def change_alone(self, number: int, settings: Mapping[str, Any]) -> None:
+        """Give a series some settings; KeyError where it is neither in a fleet nor forgotten."""
+        if number in self.forgotten:
+            record = self.forgotten[number]
+            record = record._replace(settings=replace(record.settings, **settings))
+            self.forgotten[number] = record
+            self.records.append(record)
+            return
+        fleet, column = self.roster.fleet_of(number)
+        changed = replace(fleet.settings, **settings)
+        if changed != fleet.settings:
+            self._move(number, fleet, column, changed)
+            self._follow_change(number, changed)
+
+    def _follow_change(self, number: int, settings: Settings) -> None:
+        """Let those who look at a series have its new settings."""
+        for listener in self.move_listeners if number in self.reports.watchers else ():
+            listener(number, settings)
+
+    def finish_changes(self) -> None:
+        """Give back the memory of fleets that all their series have left."""
+        self.roster.release_empty()
 
     def _move(self, number: int, fleet: SequenceFleet, column: int, settings: Settings) -> None:
         """Move a series to the fleet under other settings.
@@ -545,6 +646,9 @@ class SeriesMonitor:
         self.creators = {n: record.creator for n, record in records.items() if record.creator}
         self.created = Counter(self.creators.values())
         self.obsolete = self.states.restore(records, self.store)
+        for rule in self.rules.rules.values():
+            if not rule.done:
+                self.apply_rule(rule)
         self.roster["seen"][:] = clocks.time()  # a server that was down forgets nothing for it
         self.stored = {}
 

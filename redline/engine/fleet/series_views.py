@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from detectors import Alarm
-from redline.engine.feed import Feed
+from redline.engine.feed import MAX_UNDO, Feed
 from redline.engine.fleet.series_monitor import SeriesMonitor
 from redline.engine.fleet.series_reports import ReportedSteps
 from redline.engine.fleet.stored import SeriesSteps
@@ -124,6 +124,7 @@ class SeriesViews:
         self.series = series
         self.feeds: dict[str, SeriesFeed] = {}
         self.to_fill: deque[SeriesFeed] = deque()
+        series.move_listeners.append(self.follow_move)
 
     def open(self, name: str) -> SeriesFeed | None:
         """Return the feed of a series, which the loop will fill; None = no such series."""
@@ -158,6 +159,7 @@ class SeriesViews:
                 continue
             try:
                 summary = self.series.summary(feed.number)
+                feed.applied = summary.settings  # a rule may have changed them meanwhile
                 past = self.series.read_past(feed.number, feed.capacity)
                 feed.show_past(past, summary.anomalies, summary.alarms)
                 if self.series.store is not None:
@@ -168,6 +170,14 @@ class SeriesViews:
                 feed.failure = log_failure(feed.name, error)
             feed.ready = True
             self.series.reports.watchers[feed.number] = feed.take_scored
+
+    def follow_move(self, number: int, settings: Settings) -> None:
+        """Take over the settings that a rule gave to a series."""
+        for feed in list(self.feeds.values()):
+            if feed.number == number and feed.applied != settings:
+                with feed.lock:
+                    feed.undone = [*feed.undone[1 - MAX_UNDO :], feed.applied]
+                    feed.applied = settings
 
     def close_idle(self, since: float) -> list[str]:
         """Close the feeds of which nothing was requested since; return their names.

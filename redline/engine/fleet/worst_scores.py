@@ -169,6 +169,16 @@ class WorstScores:
         for ring in self.rings:
             ring.record(series, time, level)
 
+    def known_since(self) -> float | None:
+        """Return the time of the oldest cell, seconds since the Unix epoch; None = none is known.
+
+        It may be before the first score.
+        """
+        wide = self.wide
+        if wide.newest is None:
+            return None
+        return float((wide.newest - wide.cells + 1) * wide.seconds)
+
     def ring_of(self, start: float) -> WorstRing:
         """Return the ring with the narrowest cells that goes back to a time."""
         narrow = self.narrow

@@ -78,7 +78,7 @@ from redline.storage.errors import StoreError, StoreFull
 from redline.storage.retention import Retention
 from redline.storage.sqlite import SqliteStore, UnavailableStore
 from redline.storage.waiting import RoomWatch
-from streams import STREAMS, Stream
+from streams import STREAMS, UNKNOWN_PRESET, Stream
 
 NUMBERS = {  # element id -> what stands beside it
     "alarms": "alarms",
@@ -409,6 +409,7 @@ def build_monitor(settings: ServerSettings, store: ResultStore | None) -> Monito
         store=store,
         limits=Limits.from_settings(settings),
         directory=SeriesDirectory.from_settings(settings),
+        source_preset=UNKNOWN_PRESET,
     )
     if settings.csv:
         raw = Path(settings.csv).read_bytes()

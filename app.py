@@ -60,6 +60,7 @@ from redline.page.redraw import announce_incidents, curve_update, ready_query, r
 from redline.page.streams_list import streams_area
 from redline.page.upload import connect_upload, show_recording, upload_area
 from redline.page.wall import overview_wall
+from redline.page.zones import times_of
 from redline.settings import (
     DIRECTIONS,
     SERVER_SETTINGS,
@@ -346,27 +347,28 @@ def connect_chart(app: dash.Dash, service: Service, races: Races) -> None:
         if feed is None:
             return {**same, **nothing_to_draw(monitor, domain)}
         past = at if at and at["id"] == feed.id else None
-        try:
-            settings = previewed_settings(feed.applied, values)
-            query = await ready_query(service, domain, settings, span, past)
-        except SettingsError as error:  # a window that this detector cannot take
-            refused = {"explain": f"{error}.", "status": "cannot run"}
-            pulse = heartbeat(monitor, feed, None) | preview_state(feed)
-            return {**same, **refused, "pulse": pulse}
-        view = (theme, zoom or {}, by, seen, lanes)
-        if query.is_slow:
-            answer = await asyncio.to_thread(redraw, query, *view)
-        else:
-            answer = redraw(query, *view)
-        answer |= race_update(races, feed, seen, answer["seen"])
-        if ctx.triggered_id != "tick" or not n or n % CURVE_EVERY == 0:
-            zoomed = answer["seen"]["look"]["zoom"]
+        with times_of(feed.stream):
+            try:
+                settings = previewed_settings(feed.applied, values)
+                query = await ready_query(service, domain, settings, span, past)
+            except SettingsError as error:  # a window that this detector cannot take
+                refused = {"explain": f"{error}.", "status": "cannot run"}
+                pulse = heartbeat(monitor, feed, None) | preview_state(feed)
+                return {**same, **refused, "pulse": pulse}
+            view = (theme, zoom or {}, by, seen, lanes)
             if query.is_slow:
-                answer["curve"] = await asyncio.to_thread(curve_update, query, by, theme)
-                answer["brush"] = await asyncio.to_thread(brush_data, query, zoomed)
+                answer = await asyncio.to_thread(redraw, query, *view)
             else:
-                answer["curve"] = curve_update(query, by, theme)
-                answer["brush"] = brush_data(query, zoomed)
+                answer = redraw(query, *view)
+            answer |= race_update(races, feed, seen, answer["seen"])
+            if ctx.triggered_id != "tick" or not n or n % CURVE_EVERY == 0:
+                zoomed = answer["seen"]["look"]["zoom"]
+                if query.is_slow:
+                    answer["curve"] = await asyncio.to_thread(curve_update, query, by, theme)
+                    answer["brush"] = await asyncio.to_thread(brush_data, query, zoomed)
+                else:
+                    answer["curve"] = curve_update(query, by, theme)
+                    answer["brush"] = brush_data(query, zoomed)
         return {**same, **answer}
 
 

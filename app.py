@@ -60,6 +60,7 @@ from redline.page.redraw import announce_incidents, curve_update, ready_query, r
 from redline.page.streams_list import streams_area
 from redline.page.upload import connect_upload, show_recording, upload_area
 from redline.page.wall import overview_wall
+from redline.page.zones import times_of
 from redline.settings import (
     DIRECTIONS,
     SERVER_SETTINGS,
@@ -80,7 +81,7 @@ from redline.storage.retention import Retention
 from redline.storage.sql_store import SqlStore
 from redline.storage.unavailable import UnavailableStore
 from redline.storage.waiting import RoomWatch
-from streams import STREAMS, Stream
+from streams import STREAMS, UNKNOWN_PRESET, Stream
 
 NUMBERS = {  # element id -> what stands beside it
     "alarms": "alarms",
@@ -348,27 +349,28 @@ def connect_chart(app: dash.Dash, service: Service, races: Races) -> None:
         if feed is None:
             return {**same, **nothing_to_draw(monitor, domain)}
         past = at if at and at["id"] == feed.id else None
-        try:
-            settings = previewed_settings(feed.applied, values)
-            query = await ready_query(service, domain, settings, span, past)
-        except SettingsError as error:  # a window that this detector cannot take
-            refused = {"explain": f"{error}.", "status": "cannot run"}
-            pulse = heartbeat(monitor, feed, None) | preview_state(feed)
-            return {**same, **refused, "pulse": pulse}
-        view = (theme, zoom or {}, by, seen, lanes)
-        if query.is_slow:
-            answer = await asyncio.to_thread(redraw, query, *view)
-        else:
-            answer = redraw(query, *view)
-        answer |= race_update(races, feed, seen, answer["seen"])
-        if ctx.triggered_id != "tick" or not n or n % CURVE_EVERY == 0:
-            zoomed = answer["seen"]["look"]["zoom"]
+        with times_of(feed.stream):
+            try:
+                settings = previewed_settings(feed.applied, values)
+                query = await ready_query(service, domain, settings, span, past)
+            except SettingsError as error:  # a window that this detector cannot take
+                refused = {"explain": f"{error}.", "status": "cannot run"}
+                pulse = heartbeat(monitor, feed, None) | preview_state(feed)
+                return {**same, **refused, "pulse": pulse}
+            view = (theme, zoom or {}, by, seen, lanes)
             if query.is_slow:
-                answer["curve"] = await asyncio.to_thread(curve_update, query, by, theme)
-                answer["brush"] = await asyncio.to_thread(brush_data, query, zoomed)
+                answer = await asyncio.to_thread(redraw, query, *view)
             else:
-                answer["curve"] = curve_update(query, by, theme)
-                answer["brush"] = brush_data(query, zoomed)
+                answer = redraw(query, *view)
+            answer |= race_update(races, feed, seen, answer["seen"])
+            if ctx.triggered_id != "tick" or not n or n % CURVE_EVERY == 0:
+                zoomed = answer["seen"]["look"]["zoom"]
+                if query.is_slow:
+                    answer["curve"] = await asyncio.to_thread(curve_update, query, by, theme)
+                    answer["brush"] = await asyncio.to_thread(brush_data, query, zoomed)
+                else:
+                    answer["curve"] = curve_update(query, by, theme)
+                    answer["brush"] = brush_data(query, zoomed)
         return {**same, **answer}
 
 
@@ -411,6 +413,7 @@ def build_monitor(settings: ServerSettings, store: ResultStore | None) -> Monito
         store=store,
         limits=Limits.from_settings(settings),
         directory=SeriesDirectory.from_settings(settings),
+        source_preset=UNKNOWN_PRESET,
     )
     if settings.csv:
         raw = Path(settings.csv).read_bytes()

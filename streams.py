@@ -220,6 +220,13 @@ FORECAST_PRESET: MappingProxyType[str, str | int | float] = MappingProxyType(
 )
 
 
+# a stream of which nothing is known: of real series it raises about as few false alarms as
+# *Find settings* allows, and needs no past for that (python -m bench.presets --start)
+UNKNOWN_PRESET: MappingProxyType[str, str | int | float] = MappingProxyType(
+    {"detector": "ensemble", "window": 120, "threshold": 6.0}
+)
+
+
 class Simulated(Stream):
     """Base of the simulated domains, whose anomalies are labelled.
 

@@ -13,6 +13,17 @@
     window.dash_clientside = Object.assign({}, others, { redline: { ...redline, ...functions } });
   }
 
+  // --- the zone of the times: that of the viewer, or UTC where that was chosen
+
+  const own = Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC";
+  const zones = {
+    own: /^(Etc\/)?(UTC|GMT|UCT|Universal|Zulu)$/.test(own) ? "UTC" : own,
+    wanted: () => (localStorage.zone === "UTC" ? "UTC" : zones.own), // every call of the server names it
+    shown: () => (state.heartbeat && state.heartbeat.zone) || "UTC", // what the server wrote times in
+    word: (ms, zone = zones.shown()) => (zone === "UTC" ? "UTC" : new Intl.DateTimeFormat("en-GB", { timeZone: zone, timeZoneName: "short" }).formatToParts(ms).find(({ type }) => type === "timeZoneName").value),
+    stamp: (ms, zone = zones.shown()) => new Date(ms).toLocaleString("sv-SE", { timeZone: zone }), // 2026-01-05 14:02:31
+  };
+
   // What a script adds to it others may call, when all are loaded.
-  window.redlinePage = { $, setProps, noUpdate, state, register };
+  window.redlinePage = { $, setProps, noUpdate, state, register, zones };
 })();

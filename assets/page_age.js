@@ -1,7 +1,7 @@
 /* The age of the data by the clock of the browser, whether the server answers, and the zone of the times. */
 (function () {
   "use strict";
-  const page = window.redlinePage, { $, setProps, noUpdate, state, register } = page;
+  const page = window.redlinePage, { $, setProps, noUpdate, state, register, zones } = page;
 
   // --- age and clock; whether the numbers are lost, paused or stale
 
@@ -24,7 +24,8 @@
 
   window.fetch = async (...asked) => {
     if (!String(asked[0]?.url || asked[0]).includes("_dash-update-component")) return plainFetch(...asked);
-    const call = {};
+    const call = {}, zone = zones.wanted();
+    if (zone !== "UTC") asked[1] = { ...asked[1], headers: { ...asked[1]?.headers, "X-Redline-Zone": zone } };
     traffic.open.set(call, traffic.awake);
     try {
       const answer = await plainFetch(...asked);
@@ -48,16 +49,16 @@
 
   // A time in ms since the epoch as a clock shows it, with its day where that is another one
   function formatMoment(ms) {
-    const text = new Date(ms).toISOString(), time = text.slice(11, 19);
-    return text.slice(0, 10) === new Date().toISOString().slice(0, 10) ? time : `${text.slice(0, 10)} ${time}`;
+    const text = zones.stamp(ms), time = text.slice(11, 19);
+    return text.slice(0, 10) === zones.stamp(Date.now()).slice(0, 10) ? time : text;
   }
 
   // The clock of what is shown: of a simulated stream its own newest time, not today's beside an axis of another day.
   function clockText() {
     const plot = document.querySelector("#chart .js-plotly-plot"), meta = plot && plot._fullLayout && plot._fullLayout.meta;
-    const newest = meta && meta.clock !== "UTC" && (plot.data.find((trace) => trace.name === "score") || { x: [] }).x.at(-1);
-    const shown = (at) => at.toLocaleString("en-GB", { day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", timeZone: "UTC" }).replace(",", "");
-    return newest && !["overview", "streams", "fleet"].includes(document.body.dataset.domain) ? `simulated ${shown(new Date(newest))}` : `${shown(new Date())} UTC`;
+    const now = new Date(), newest = meta && meta.clock !== "UTC" && (plot.data.find((trace) => trace.name === "score") || { x: [] }).x.at(-1);
+    const shown = (at, timeZone) => at.toLocaleString("en-GB", { day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", timeZone }).replace(",", "");
+    return newest && !["overview", "streams", "fleet"].includes(document.body.dataset.domain) ? `simulated ${shown(new Date(newest), "UTC")}` : `${shown(now, zones.shown())} ${zones.word(now)}`;
   }
 
   // The zone of the viewer at a moment, "" = UTC.
@@ -72,24 +73,36 @@
     return zone && `${at.toLocaleString("en-GB", { weekday: "short", day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", second: "2-digit" })} ${zone}`;
   }
 
-  // The times in lists say on hover what the viewer's clock showed.
+  // The times in lists say on hover what the viewer's clock showed, or what they are in UTC.
   function titleMoment(event) {
-    const el = event.target.closest?.("[data-moment]"), local = el && localMoment(Number(el.dataset.moment));
-    if (local) el.title = `${local}, by your clock`;
+    const el = event.target.closest?.("[data-moment]"), ms = el && Number(el.dataset.moment), local = el && localMoment(ms);
+    if (local) el.title = zones.shown() === "UTC" ? `${local}, by your clock` : `${zones.stamp(ms, "UTC")} UTC`;
   }
 
-  // The zone of the times on the page, and that of the viewer beside it.
-  function zoneText() {
-    const now = new Date(), zone = zoneOf(now);
-    if (!zone) return "Times are in UTC, as your clock.";
-    return `Times are in UTC; your clock is ${zone}: ${now.toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" })}.`;
+  // The zone of the times on the page, and the one that a click changes to, "" = none.
+  function zoneTexts() {
+    const now = new Date(), shown = zones.shown(), ahead = zoneOf(now);
+    if (zones.own === "UTC") return ["Times are in UTC, as your clock.", ""];
+    if (shown === "UTC" && zones.wanted() !== "UTC") return [`Times are in UTC; your clock is ${ahead || "UTC"}: ${now.toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" })}.`, ""];
+    if (shown === "UTC") return ["Times in UTC", zones.own];
+    return [document.body.dataset.domain === "your-data" ? "Times as in the file" : `Times in ${zones.own} (${ahead || "UTC"})`, "UTC"];
   }
 
   function writeZone() {
-    const text = zoneText();
-    document.querySelectorAll(".zone").forEach((el) => el.textContent !== text && (el.textContent = text));
+    const [text, other] = zoneTexts();
+    document.querySelectorAll(".zone").forEach((el) => {
+      if (el.dataset.said === text + other) return;
+      el.dataset.said = text + other;
+      const button = Object.assign(document.createElement("button"), { className: "link", textContent: `show ${other}`, onclick: changeZone });
+      el.replaceChildren(text, ...(other ? [" · ", button] : []));
+    });
   }
 
+  function changeZone() {
+    if (localStorage.zone === "UTC") delete localStorage.zone;
+    else localStorage.zone = "UTC";
+    setProps("look", { data: document.documentElement.dataset.theme }); // has the plot drawn anew at once
+  }
 
   function updateAge() {
     const clock = $("clock");
@@ -114,7 +127,7 @@
     const age = state.heartbeat.age + silent;
     if (over) return showAge("end of file", "paused");
     const stale = age > Math.max((3 * state.interval) / 1000, 3 * period);
-    if (stale && state.heartbeat.since) return showAge(`silent since ${formatMoment(state.heartbeat.since * 1000)} UTC`, "stale");
+    if (stale && state.heartbeat.since) return showAge(`silent since ${formatMoment(state.heartbeat.since * 1000)} ${zones.word(state.heartbeat.since * 1000)}`, "stale");
     if (stale) return showAge(`last data ${formatAge(age)}, retrying`, "stale");
     showAge(`live, ${formatAge(age)}`, "live");
   }
@@ -130,6 +143,7 @@
     traffic.failed = false;
     state.heartbeat = heartbeat;
     state.answeredAt = performance.now();
+    if ($("explain")) Object.assign($("explain").dataset, { severity: heartbeat.severity || "", ongoing: heartbeat.ongoing ? "yes" : "" });
     const live = $("golive");
     if (live) {
       live.hidden = heartbeat.at === null && !heartbeat.waiting;

@@ -6,7 +6,8 @@
   // --- what is picked on the plot, and whether the controls preview
 
   const moment = (x) => (typeof x === "number" ? x : Date.parse(x.length > 10 ? `${x.replace(" ", "T")}Z` : x));
-  const clock = (x) => { const text = new Date(moment(x)).toISOString(); return text.slice(11, 19) === "00:00:00" ? text.slice(0, 10) : text.slice(11, 19); };
+  const zoneOfPlot = () => document.querySelector("#chart .js-plotly-plot")?._fullLayout?.meta?.zone || "UTC"; // that of its times
+  const clock = (x) => { const text = page.zones.stamp(moment(x), zoneOfPlot()); return text.slice(11, 19) === "00:00:00" ? text.slice(0, 10) : text.slice(11, 19); };
 
   // Returns whether the label buttons are hidden, their texts, whether that of maintenance is, and what is picked: forgotten with the tab.
   function pickOnPlot(clicked, zoom, domain, done, seen) {

@@ -17,7 +17,7 @@
   const levelOf = (lane, i) => lane.cells.charCodeAt(i) - FIRST;
   const isHot = (level) => level > AT_THRESHOLD;
   const ratioOf = (level) => 2 ** ((level - 1) / 8) - 1;
-  const clock = (seconds, short) => new Date(seconds * 1000).toISOString().slice(11, short ? 16 : 19);
+  const clock = (seconds, short) => page.zones.stamp(seconds * 1000).slice(11, short ? 16 : 19);
   const startOf = (i) => shown.start + i * shown.seconds;
   const endOfAll = () => startOf(shown.columns);
   const columnAt = (seconds) => Math.min(Math.max(Math.floor((seconds - shown.start) / shown.seconds), 0), shown.columns - 1);
@@ -292,7 +292,7 @@
     tip.hidden = !box || event.pointerType === "touch";
     if (tip.hidden) return;
     const { lane } = box.closest("tr"), i = cellAt(box, event), field = $("fleet-field").getBoundingClientRect();
-    tip.replaceChildren(element("b", "", lane.title), ` ${clock(startOf(i))} UTC`, element("span", "", cellWords(lane, i)));
+    tip.replaceChildren(element("b", "", lane.title), ` ${clock(startOf(i))} ${page.zones.word(startOf(i) * 1000)}`, element("span", "", cellWords(lane, i)));
     const left = event.clientX - field.left + 14;
     tip.style.left = `${Math.min(left, field.width - tip.offsetWidth - 4)}px`;
     tip.style.top = `${box.getBoundingClientRect().bottom - field.top + 6}px`;

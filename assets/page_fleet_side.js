@@ -48,7 +48,7 @@
     const sentence = element("p", "sentence", element("b", "", `${group.count.toLocaleString("en")} series`), " of ", cause, ` within ${group.within} s, first `, element("b", "", group.first));
     const chip = element("em", `chip ${group.severity}`, element("i", `mark ${group.severity}`), group.severity);
     const rest = group.more ? [element("p", "quiet", `and ${group.more.toLocaleString("en")} more`)] : [];
-    return [element("p", "row", chip, element("span", "soft", "began at ", moment(group.start), " UTC")), sentence, element("ol", "", ...group.members.map((member) => memberRow(member, group))), ...rest];
+    return [element("p", "row", chip, element("span", "soft", "began at ", moment(group.start), ` ${page.zones.word(group.start * 1000)}`)), sentence, element("ol", "", ...group.members.map((member) => memberRow(member, group))), ...rest];
   }
 
   function groupLine(group) {
@@ -79,7 +79,7 @@
   const listOf = (title, rows) => (rows.length ? [element("h4", "", title), element("ol", "", ...rows)] : []);
 
   function periodParts(period) {
-    const head = element("h3", "", "What was unusual between ", moment(period.from), " and ", moment(period.to), "?"); // UTC, as all times of the page
+    const head = element("h3", "", "What was unusual between ", moment(period.from), " and ", moment(period.to), "?");
     const whole = period.chosen ? [" ", button("link", "whole", () => page.choosePeriod(null), "Show that of all the time in sight.")] : [];
     const said = element("p", "soft", `${period.said}. `, ...whole);
     said.setAttribute("role", "status");

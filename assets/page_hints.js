@@ -3,13 +3,14 @@
   "use strict";
   const page = window.redlinePage, { $, state } = page;
 
-  // what it speaks of, its width, its text
+  // what it speaks of, its width, 0 = a bar of one line where the window is wide; its text
   const HINTS = [
-    ["#explain", 420, "Red is what the detector did not expect. This sentence says what, since when and why."],
+    ["#explain", 0, "Red is what the detector did not expect. This sentence says what, since when and why."],
     [".slide:has(#threshold)", 290, "The threshold decides what is red. Move it: the marks and the numbers change at once, for you alone."],
-    ["#inject", 420, "Put a fault into the stream, and see which detectors catch it, and how soon."],
+    ["#inject", 0, "Put a fault into the stream, and see which detectors catch it, and how soon."],
   ];
   const hintTarget = () => document.querySelector(HINTS[hint][0]);
+  const BAR_FROM = 960; // px
   let hint = -1; // the bubble that is shown, -1 = none
 
   const isShown = (el) => Boolean(el && el.getClientRects().length);
@@ -19,7 +20,9 @@
     hint = HINTS.findIndex(([target], i) => i >= next && isShown(document.querySelector(target)));
     if (hint < 0) return closeHint();
     const [, width, text] = HINTS[hint];
-    $("hint").style.width = `min(${width}px, calc(100vw - 20px))`;
+    const bar = !width && document.documentElement.clientWidth > BAR_FROM;
+    $("hint").classList.toggle("bar", bar);
+    $("hint").style.width = bar ? "max-content" : `min(${width || 420}px, calc(100vw - 20px))`;
     $("hint-text").textContent = text;
     $("hint-count").textContent = `${hint + 1} of ${HINTS.length}`;
     $("hint-next").textContent = hint + 1 < HINTS.length ? "Next" : "Done";
@@ -28,7 +31,7 @@
     placeHint();
   }
 
-  // Over or under what it speaks of, else at an edge of the window: where it covers neither that nor the plot.
+  // Over or under what it speaks of, else at an edge of the window: where it covers neither that nor the plot nor a slider.
   function placeHint() {
     if (hint < 0) return;
     const box = $("hint"), target = hintTarget();
@@ -37,7 +40,8 @@
     const { offsetWidth: w, offsetHeight: h } = box, gap = 10, wide = document.documentElement.clientWidth;
     const x = Math.max(gap, Math.min(at.left, wide - w - gap)), right = at.right - w;
     const spots = [[x, at.top - h - gap], [x, at.bottom + gap], [right, at.bottom + gap], [right, at.top - h - gap], [at.left - w - gap, at.top], [gap, innerHeight - h - gap], [wide - w - gap, gap]];
-    const fits = ([left, top]) => left >= 0 && top >= 0 && top + h <= innerHeight && [at, plot].every((each) => !meets({ left, top, right: left + w, bottom: top + h }, each));
+    const sliders = [...document.querySelectorAll(".slide, .size")].map((el) => el.getBoundingClientRect());
+    const fits = ([left, top]) => left >= 0 && top >= 0 && top + h <= innerHeight && [at, plot, ...sliders].every((each) => !meets({ left, top, right: left + w, bottom: top + h }, each));
     const [left, top] = spots.find(fits) || spots[spots.length - 1];
     Object.assign(box.style, { left: `${left}px`, top: `${top}px` });
   }

@@ -18,11 +18,13 @@
       same.dataset.count = Number(same.dataset.count) + 1;
       same.querySelector("b").textContent = `${item.title} (${same.dataset.count} times)`;
       same.querySelector("span").textContent = item.text;
+      same.title = item.text;
       same.dataset.step = item.step;
       return;
     }
     const el = document.createElement("button");
     el.className = `popup ${item.kind}`;
+    el.title = item.text;
     Object.assign(el.dataset, { title: item.title, count: 1, step: item.step, stream: item.stream });
     el.append(Object.assign(document.createElement("i"), { className: `mark ${item.kind}` }), Object.assign(document.createElement("b"), { textContent: item.title }), Object.assign(document.createElement("span"), { textContent: item.text }));
     while (box.children.length >= 3) box.firstChild.remove();

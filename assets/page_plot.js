@@ -35,10 +35,10 @@
       return Math.abs(milliseconds(x[high]) - ms) < Math.abs(milliseconds(x[low]) - ms) ? high : low;
     }
 
-    function formatMoment(ms, { clock, period }) {
-      const at = new Date(ms), part = (options) => at.toLocaleString("en-GB", { timeZone: "UTC", ...options });
+    function formatMoment(ms, { clock, period, zone = "UTC" }) {
+      const at = new Date(ms), part = (options) => at.toLocaleString("en-GB", { timeZone: zone, ...options });
       const seconds = period < 60 ? { second: "2-digit" } : {}, tenths = period < 1 ? `.${Math.floor(at.getUTCMilliseconds() / 100)}` : "";
-      return `${part({ weekday: "short", day: "numeric", month: "short" })} ${part({ hour: "2-digit", minute: "2-digit", ...seconds })}${tenths} ${clock === "UTC" ? "UTC" : "UTC, simulated"}`;
+      return `${part({ weekday: "short", day: "numeric", month: "short" })} ${part({ hour: "2-digit", minute: "2-digit", ...seconds })}${tenths} ${clock === "UTC" ? page.zones.word(ms, zone) : "UTC, simulated"}`;
     }
 
     // Rows of [label, text] for a moment of the plot.
@@ -62,8 +62,9 @@
       }
       const truth = traces.find((trace) => trace.name === "truth");
       ((truth && truth.base) || []).forEach((base, i) => time >= base && time <= base + truth.x[i] && rows.push(["truth", plain(truth.text[i])]));
-      const local = meta.clock === "UTC" && page.localMoment(time);
-      return { time: formatMoment(time, meta), rows: local ? [["your clock", local], ...rows] : rows };
+      const ofWorld = meta.clock === "UTC" && meta.zone === page.zones.shown() && page.localMoment(time); // not that of a file
+      const other = meta.zone === "UTC" ? ["your clock", ofWorld] : ["UTC", page.zones.stamp(time, "UTC")];
+      return { time: formatMoment(time, meta), rows: ofWorld ? [other, ...rows] : rows };
     }
 
     const score_index = (traces) => traces.findIndex((trace) => trace.name === "score");

@@ -1,7 +1,7 @@
 """Prints what each limit and checksum costs: the same requests to two servers, one without it.
 
-`python -m bench.hardening` (about twelve minutes), `--only checksums` for one row. Cost is the share
-of processor time a server spends more on a request; the goal is 10 % at most for each.
+`python -m bench.hardening` (about twelve minutes), `--only checksums` for one row. Cost is the
+share of processor time a server spends more on a request; the goal is 10 % at most for each.
 """
 
 from __future__ import annotations

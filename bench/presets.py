@@ -4,6 +4,7 @@
     python -m bench.presets --write     the same, and write docs/presets.csv, from which `make docs` fills the README
     python -m bench.presets --choose    the best settings of each domain on the seeds for choosing, some minutes
     python -m bench.presets --nab PATH  *Find settings* without labels on NAB; PATH is its folder, with data/ and labels/
+    python -m bench.presets --start PATH    what an unknown stream starts with, on NAB and cloud metrics
 
 Precision and recall are those of events, as the page counts them, over the first 10,000 steps of
 each seed, which is what the page shows when it starts.
@@ -24,6 +25,7 @@ import numpy as np
 from bench import corpora
 from bench.corpora import Series
 from detectors import DETECTORS, Alarm
+from redline.engine.fleet.series_monitor import SERIES_SETTINGS
 from redline.engine.tape import BUFFER_STEPS
 from redline.engine.track import score_features, score_history
 from redline.evaluation.finder import find_settings
@@ -59,6 +61,13 @@ CANDIDATES: Mapping[str, Sequence[int]] = {
     "autoregressive": (60, 120, 240),
 }
 WAVE_CANDIDATES: Mapping[str, Sequence[int]] = {"rolling z-score": (16, 18, 20, 22, 24, 160)}
+START_STEPS = 500  # of a stream that comes in live, after which settings could be chosen for it
+START_CANDIDATES = {
+    "rolling z-score, 60, 3.5": Settings(),
+    "EWMA, 120, 5": SERIES_SETTINGS,
+    **{f"ensemble, 120, {t}": Settings("ensemble", 120, float(t)) for t in (5, 6, 7)},
+    **{f"novelty, 120, {t}": Settings("novelty", 120, float(t)) for t in (4, 6)},
+}
 # (refractory, habituation), steps: events are at least MIN_CALM_STEPS apart
 ALARM_SETTINGS = ((5, 1), (20, 1), (20, 1_000))
 
@@ -190,6 +199,38 @@ def nab_report(folder: Path) -> Table:
     return Table(("half of the files", "windows", "hit", "alarms in 1,000 rows"), rows)
 
 
+def start_report(folder: Path) -> Table:
+    """Return what an unknown stream would find from step START_STEPS on, by what it starts with.
+
+    Settings that are there from the start, and those that *Find settings* would choose from the
+    first START_STEPS. Chosen on every second series, from the first on; counted on the others.
+    """
+    rows: list[tuple[str | float, ...]] = []
+    corpus = {"NAB": corpora.nab(folder), "cloud metrics": corpora.cloud(folder)}
+    total: dict[tuple[str, ...], np.ndarray] = {}  # hits, windows, alarms, steps
+    for name, series in corpus.items():
+        for each in (each for each in series[1::2] if len(each.x) >= 2 * START_STEPS):
+            *_, last = find_settings(each.x[:START_STEPS], None, (0.0,))
+            found = {"Find settings": Settings(*last.best[:4])} if last.best else {}
+            for words, settings in {**START_CANDIDATES, **found}.items():
+                alarm = score_history(settings, (0.0,), each.x)[1]
+                counted = total.setdefault((name, words), np.zeros(4, int))
+                counted += count_late_alarms(alarm > settings.threshold, each)
+    for (name, words), (hits, windows, alarms, steps) in total.items():
+        rows.append((name, words, int(windows), hits / windows, 1000 * alarms / steps))
+    heads = ("corpus", "starts with", "windows", "hit", "alarms in 1,000 rows")
+    return Table(heads, sorted(rows, key=lambda row: str(row[0])))
+
+
+def count_late_alarms(alarm: np.ndarray, series: Series) -> tuple[int, int, int, int]:
+    """Return hits, windows, alarms (n,) bool and steps of a series from START_STEPS on."""
+    steps = np.flatnonzero(alarm)
+    steps = steps[steps >= START_STEPS]
+    windows = [each for each in series.windows if each[0] >= START_STEPS]
+    hits = sum(bool(((first <= steps) & (steps <= end)).any()) for first, end in windows)
+    return hits, len(windows), len(steps), len(alarm) - START_STEPS
+
+
 def verdicts(table: Table) -> str:
     """Return the goals with what was reached, a line each."""
     by_domain = {str(row[0]): row for row in table.rows}
@@ -211,7 +252,11 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=f"write {CHOICES_FILE.name}")
     parser.add_argument("--domains", nargs="*", default=list(STREAMS), help="those to choose for")
     parser.add_argument("--nab", type=Path, help="the folder of NAB; measure Find settings")
+    parser.add_argument("--start", type=Path, help="the folder of the corpora; compare beginnings")
     options = parser.parse_args()
+    if options.start:
+        print(start_report(options.start).text())
+        return
     if options.nab:
         print(nab_report(options.nab).text())
         return

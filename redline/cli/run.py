@@ -40,7 +40,7 @@ from redline.sources.recording import Columns, Recording
 from redline.storage.opening import open_database
 from redline.storage.retention import Retention
 from redline.storage.waiting import open_when_room
-from streams import STREAMS, Stream
+from streams import STREAMS, UNKNOWN_PRESET, Stream
 
 CHUNK_STEPS = 2_000  # steps taken and scored at once
 
@@ -287,7 +287,13 @@ def run_live(plan: RunPlan, server: ServerSettings, show: PrintAnomaly) -> None:
         with usage_errors():
             directory = SeriesDirectory.from_settings(server)
             service = assemble_service(
-                lambda store: Monitor(streams, store=store, limits=limits, directory=directory),
+                lambda store: Monitor(
+                    streams,
+                    store=store,
+                    limits=limits,
+                    directory=directory,
+                    source_preset=UNKNOWN_PRESET,
+                ),
                 store,
                 options,
                 server.alerts or None,

@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from redline.engine.feed import MAX_UNDO, Feed, MonitoredStream
-from redline.engine.fleet.series_monitor import SeriesLimits, SeriesMonitor
+from redline.engine.fleet.series_monitor import SERIES_SETTINGS, SeriesLimits, SeriesMonitor
 from redline.engine.fleet.series_reports import SERIES_NAMES
 from redline.engine.fleet.series_views import SeriesViews
 from redline.engine.fleet.stored import SeriesStore
@@ -38,7 +39,7 @@ from redline.engine.results import (
 from redline.engine.stacking import MIN_STACKED, StackingKey, advance_stacked, stacking_key
 from redline.engine.tape import BUFFER_STEPS, split_chunk
 from redline.engine.track import Track
-from redline.settings import ServerSettings, Settings, validate_settings
+from redline.settings import ServerSettings, Settings, initial_settings, validate_settings
 from redline.sources.directory import SeriesDirectory
 from redline.sources.pushed import (
     OldAllowance,
@@ -53,7 +54,7 @@ from redline.sources.pushed import (
     validate_source_name,
 )
 from redline.sources.recording import Recording
-from streams import Stream
+from streams import UNKNOWN_PRESET, Preset, Stream
 
 # Tracks kept over all streams: two races and a comparison of all detectors, and a track for each of
 # the streams of the page, with room to spare
@@ -76,6 +77,9 @@ FORGOTTEN_AT_ONCE = 5  # silent sources; each costs a commit
 TURN_SECONDS = 0.5  # that full queues may keep the other streams waiting
 # pushed streams with a whole buffer; those beyond it keep a tenth, the rest is in the store
 MANY_SOURCES = 100
+# features of pushed sources that begin with the preset given; those beyond begin as a series does,
+# with a detector that takes a thousandth of its memory and a tenth of its time
+MAX_PRESET_FEATURES = 200
 # seconds per stream for which totals are good, so that counting takes a hundredth of the time
 COUNTING_SECONDS = 5e-5
 COUNTING_SERIES = 1e-6  # the same, per series
@@ -139,6 +143,8 @@ class SeriesReceipts(NamedTuple):
 class Monitor:
     """Owns the clock, the feeds and the one thread that writes them; all others only read."""
 
+    thread: threading.Thread | None = None  # of the loop; None = it was not started
+
     def __init__(
         self,
         streams: Mapping[str, MonitoredStream],
@@ -147,6 +153,7 @@ class Monitor:
         store: ResultStore | None = None,
         limits: Limits = NO_LIMITS,
         directory: SeriesDirectory | None = None,
+        source_preset: Preset = MappingProxyType({}),
     ):
         """Make the feeds; `start` runs the loop.
 
@@ -157,7 +164,9 @@ class Monitor:
             store: where results are committed; None = they are final at once.
             limits: what clients that push points may do.
             directory: the numbers of the series that come in through the doors.
+            source_preset: what a pushed source begins with, while they are few.
         """
+        self.source_preset = source_preset
         self.clock = clock
         self.wall = wall
         self.store = store
@@ -189,7 +198,6 @@ class Monitor:
         self.creating = threading.Lock()
         self.wake = threading.Event()
         self.stopping = threading.Event()
-        self.thread: threading.Thread | None = None
         self.series = SeriesMonitor(
             directory or SeriesDirectory(),
             self.outbox,
@@ -559,10 +567,26 @@ class Monitor:
         many = len(self.feeds) - len(self.clocked) >= MANY_SOURCES
         most = BUFFER_STEPS // 10 if many else BUFFER_STEPS
         capacity = max(BUFFER_STEPS // 10, min(most, 20 * BUFFER_STEPS // len(names)))
-        feed = self._make_feed(name, stream, own_clock=True, capacity=capacity, ready=ready)
+        stream.preset = self._starting_preset(len(names))
+        feed = self._make_feed(
+            name,
+            stream,
+            own_clock=True,
+            capacity=capacity,
+            ready=ready,
+            applied=initial_settings(stream),
+        )
         feed.creator = creator
         feed.submitted = self.wall()
         return self._add_feed(feed)
+
+    def _starting_preset(self, width: int) -> Preset:
+        """Return what a new pushed source of so many features begins with."""
+        pushed = [feed for feed in list(self.feeds.values()) if feed.pushed]
+        taken = sum(len(feed.stream.names) for feed in pushed)
+        if not self.source_preset or taken + width <= MAX_PRESET_FEATURES:
+            return self.source_preset
+        return {name: getattr(SERIES_SETTINGS, name) for name in UNKNOWN_PRESET}
 
     def remove_source(self, name: str) -> Future[None]:
         """Remove a pushed source with its points, from any thread.

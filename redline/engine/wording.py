@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from contextvars import ContextVar
+from datetime import UTC, datetime, tzinfo
 
 from detectors import CEILING
 
 SEVERITIES = ("info", "warning", "critical")  # score / threshold from 1, from 1.5, from 2
+# the zone that times are written in: UTC, but for a page that is shown in that of its viewer
+VIEWER_ZONE: ContextVar[tzinfo] = ContextVar("viewer zone", default=UTC)
 SI_UNITS = ("B/s", "B", "bit/s", "W", "Hz", "V", "A", "Wh")  # units that take an SI prefix
 DURATION_UNITS = {"d": 86_400, "h": 3_600, "min": 60, "s": 1}  # seconds
 # of a note: control characters but line ends, marks that turn the direction, half characters
@@ -113,7 +116,9 @@ def format_score(score: float) -> str:
 
 
 def format_time(time: float, period: float) -> str:
-    """Format the time of a step, UTC, as fine as its period, with the day if the period is long.
+    """Format the time of a step, as fine as its period, with the day if the period is long.
+
+    It is UTC, unless VIEWER_ZONE says another zone.
 
     >>> format_time(1767571200.25, 1.0), format_time(1767571200.25, 0.1)
     ('00:00:00', '00:00:00.2')
@@ -121,7 +126,7 @@ def format_time(time: float, period: float) -> str:
     ('Mon 00:00', '5 Jan 00:00')
     """
     try:
-        at = datetime.fromtimestamp(time, UTC)
+        at = datetime.fromtimestamp(time, VIEWER_ZONE.get())
     except (OverflowError, ValueError, OSError):
         return "–"
     if period >= 3600:

@@ -27,6 +27,7 @@ from redline.incidents.incident import (
     IncidentSettled,
     UnknownIncident,
 )
+from redline.page.zones import axis_seconds, times_of, zone_words
 from redline.settings import Settings
 
 PAGE_ACTOR = "page"  # who acts, in the audit log, where no token is needed
@@ -64,7 +65,7 @@ def snooze_end(incident: Incident) -> str:
     """Return until when nothing is sent about the stream of an incident."""
     if incident.until == UNTIL_NORMAL:
         return "until normal"
-    return f"until {format_time(incident.until, 60.0).split()[-1]} UTC"
+    return f"until {format_time(incident.until, 60.0).split()[-1]} {zone_words(incident.until)}"
 
 
 def change_incident(service: Service, id: str, act: str, now: float, note: str = "") -> Change:
@@ -140,8 +141,9 @@ def label_picked(service: Service, feed: Feed | None, picked: Any, kind: str) ->
     start, end = sorted(map(axis_seconds, picked["range"]))
     add_label(service, feed, (start, end), kind)
     period = feed.stream.period
-    until = f" to {format_time(end, period)}" if end > start else ""
-    return f"{kind}: {format_time(start, period)}{until}, labelled by {page_actor()}"
+    with times_of(feed.stream):
+        until = f" to {format_time(end, period)}" if end > start else ""
+        return f"{kind}: {format_time(start, period)}{until}, labelled by {page_actor()}"
 
 
 def mute_picked(service: Service, feed: Feed | None, picked: Any) -> str:
@@ -158,7 +160,8 @@ def mute_picked(service: Service, feed: Feed | None, picked: Any) -> str:
     except MaintenanceError as error:
         return f"Nothing was changed: {error}."
     period = feed.stream.period
-    span = f"{format_time(start, period)} to {format_time(end, period)}"
+    with times_of(feed.stream):
+        span = f"{format_time(start, period)} to {format_time(end, period)}"
     return f"no alerts: {span}, set by {page_actor()}; take it back under Settings"
 
 
@@ -166,13 +169,3 @@ def remove_window(service: Service, id: int) -> None:
     """Take a maintenance window back; one that is gone already is no error."""
     with contextlib.suppress(KeyError):
         service.remove_window(id, page_actor())
-
-
-def axis_seconds(x: str | float) -> float:
-    """Return a value of the chart's x axis, a date or milliseconds, in seconds since the epoch.
-
-    >>> axis_seconds("2026-01-05 00:00:01.5"), axis_seconds(1767571201500)
-    (1767571201.5, 1767571201.5)
-    """
-    value = x.replace(" ", "T") if isinstance(x, str) else round(x * 1000)
-    return float(np.datetime64(value, "us").astype(np.int64) / 1e6)

@@ -8,10 +8,10 @@ import numpy as np
 from dash import html
 
 from redline.engine.wording import format_span, format_time
-from redline.page.actions import axis_seconds
 from redline.page.panels import aria_attribute
 from redline.page.query import ViewQuery, cached_answer, worst_feature
 from redline.page.view import read_track_rows, run_lengths
+from redline.page.zones import axis_seconds
 
 BRUSH_BINS = 300  # of the line, each with its least and its greatest value
 TICK_SHARES = (0.25, 0.5, 0.75)  # where a time stands, as shares of the buffer

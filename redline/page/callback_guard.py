@@ -22,12 +22,12 @@ from redline.engine.fleet.ranking import ORDERS
 from redline.engine.monitor import SPEEDS
 from redline.engine.wording import SEVERITIES
 from redline.incidents.incident import MAX_INCIDENT_NOTE, SNOOZES
-from redline.page.actions import axis_seconds
 from redline.page.compare import COMPARE_AT
 from redline.page.fleet import DEFAULT_FLEET_SPAN, FLEET_SPANS
 from redline.page.incident_list import SCOPES, STATE_FILTERS
 from redline.page.lanes import MAX_LANES
 from redline.page.layout import FAULT_SIZES, MIN_SPAN, PANEL_NAMES, VIEW_SPANS
+from redline.page.zones import MAX_ZONE_NAME, axis_seconds, called_in_zone
 from redline.settings import SETTINGS_BY_NAME, Settings
 from redline.sources.csv_cells import MAX_COLUMNS, MAX_LINE_LENGTH
 from redline.sources.timestamps import TIMESTAMP_FORMATS
@@ -169,6 +169,7 @@ class _Look(_Held):
     windows: Count
     lanes: Annotated[list[Count], Len(0, MAX_LANES)]
     applied: Annotated[list[Name | Whole | Number], Len(0, MAX_KEY + 1)]
+    zone: Annotated[str, Len(0, MAX_ZONE_NAME)] = "UTC"
 
 
 class _Seen(_Held):
@@ -468,7 +469,10 @@ class CallbackGuard:
             await problem.response(scope["path"])(scope, receive, send)
         else:
             if body is not None:
-                await self.app({**scope, "query_string": b""}, receive_read(body, receive), send)
+                with called_in_zone(scope["headers"]):
+                    await self.app(
+                        {**scope, "query_string": b""}, receive_read(body, receive), send
+                    )
 
     async def _read_call(self, scope: Any, receive: Any) -> bytes | None:
         """Return the checked body of a call; None = the browser has gone."""

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from redline.engine.wording import SI_UNITS, format_quantity
+from redline.engine.wording import SI_UNITS, VIEWER_ZONE, format_quantity
 from redline.evaluation.metrics import ThresholdCurve
 from redline.page.view import LEARNING, NO_DATA, Mark, View
+from redline.page.zones import time_ticks, zone_name, zone_words
 
 COLOURS = {
     "light": {
@@ -54,13 +55,6 @@ LANES = (0.27, 1.0)
 TRUTH_STRIP = (0.175, 0.205)
 SCORE_STRIP = (0.0, 0.15)
 # (a tick interval in ms, the format of the times up to it)
-TICKS = (
-    (1_000, "%H:%M:%S.%1f\n%-d %b"),
-    (60_000, "%H:%M:%S\n%-d %b"),
-    (86_400_000, "%H:%M\n%-d %b"),
-    (2_600_000_000, "%-d %b\n%Y"),
-    (None, "%b\n%Y"),
-)
 GAP = 0.035  # between two lanes, as a share of the height, at most
 GAPS = 0.16  # between all lanes together, at most
 BAND_REACH = 0.15  # of the values' range that a wide band may add to the axis
@@ -406,7 +400,8 @@ def hover_words(view: View) -> dict[str, Any]:
         for name, unit in zip(view.names, view.units)
     ]
     strip = _layout_axis(len(view.names) + 1)
-    about = {"clock": view.clock, "period": view.period}
+    zone = zone_name(VIEWER_ZONE.get())
+    about = {"clock": view.clock, "period": view.period, "zone": zone}
     return {"lanes": lanes, **about, "strip": strip, "threshold": view.threshold}
 
 
@@ -466,13 +461,16 @@ def _axes(view: View, theme: str, span: int) -> dict[str, Any]:
         "automargin": False,
     }
     upright = {**common, "fixedrange": True, "anchor": "x"}
+    window = time_window(view.time[-span:], view.period)
     axes: dict[str, Any] = {
         "xaxis": {
             **common,
-            "type": "date",
-            "range": time_window(view.time[-span:], view.period),
+            # no date: plotly would move the times by the zone of the browser
+            "type": "linear",
+            "range": window,
             "anchor": _axis(n + 1),
-            "tickformatstops": tick_format_stops(),
+            "tickangle": 0,
+            **time_ticks(window[0] / 1_000, window[1] / 1_000),
             "showgrid": False,
             "showspikes": True,
             "spikemode": "across",
@@ -499,12 +497,6 @@ def _axes(view: View, theme: str, span: int) -> dict[str, Any]:
     ends = {"tickvals": [0, top / 2, top], "ticktext": ["0", "score", f"{top:.0f}+"]}
     axes[_layout_axis(n + 1)] = {**upright, **score, **ends}
     return axes
-
-
-def tick_format_stops() -> list[dict[str, Any]]:
-    """Return the formats of the times under the plot, shorter for longer tick intervals."""
-    lows = [None, *(high for high, _ in TICKS)]
-    return [{"dtickrange": [low, high], "value": value} for low, (high, value) in zip(lows, TICKS)]
 
 
 def _strip_axis(domain: tuple[float, float], low: float, high: float, word: str) -> dict[str, Any]:
@@ -568,9 +560,15 @@ def layout_annotations(view: View, theme: str, span: int) -> list[dict[str, Any]
     over_lanes = [{**above, "y": top, "text": name} for top, name in zip(tops, names)]
     # right of the times under the plot, beyond the half of one at the edge: "simulated" or "UTC"
     beside = {**text, "x": 1, "xanchor": "left", "yref": "paper", "y": 0, "yanchor": "top"}
-    clock = {**beside, "xshift": HALF_TIME, "yshift": -4, "text": view.clock.split()[0]}
+    clock = {**beside, "xshift": HALF_TIME, "yshift": -4, "text": clock_word(view)}
     last = _last_values(view, colours) if n <= MAX_LABELLED else []
     return [*over_lanes, clock, *last, *_gap_texts(view, text, span)]
+
+
+def clock_word(view: View) -> str:
+    """Return what the times under the plot are: "simulated", or the short name of their zone."""
+    word = view.clock.split()[0]
+    return zone_words(float(view.time[-1])) if word == "UTC" and len(view.time) else word
 
 
 def _last_values(view: View, colours: dict[str, str]) -> list[dict[str, Any]]:

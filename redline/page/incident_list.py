@@ -5,9 +5,9 @@ about each.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import Any, NamedTuple
 
-import numpy as np
 from dash import dcc, html
 
 from redline.engine import wording
@@ -35,6 +35,8 @@ from redline.page.panels import (
     empty_state,
     moment_attribute,
 )
+from redline.page.query import incident_text
+from redline.page.zones import local_day, times_of
 from streams import Simulated
 
 LISTED_INCIDENTS = 50
@@ -131,12 +133,14 @@ def incident_list(
     if not found:
         unfiltered = wanted[1:] == IncidentFilter()[1:]
         return empty_state("No incidents." if unfiltered else "No incident passes this filter.")
-    days: dict[int, list[Incident]] = {}
+    days: dict[date, list[Incident]] = {}
     for incident in found:
-        days.setdefault(int(incident.start // 86_400), []).append(incident)
+        feed = feeds.get(incident.stream)
+        with times_of(feed.stream if feed else None):
+            days.setdefault(local_day(incident.start), []).append(incident)
     shown: list[Any] = []
     for day in sorted(days, reverse=True):
-        shown.append(html.H3(f"{np.datetime64(day, 'D')}"))
+        shown.append(html.H3(f"{day}"))
         if joint is not None and wanted.stream is None:
             shown += joined_entries(feeds, days[day], joint)
         else:
@@ -169,7 +173,8 @@ def joined_entries(
 def incident_entry(feeds: Mapping[str, Feed], incident: Incident, named: bool) -> html.Div:
     """Return one incident with its buttons; `named` = with the title of its stream."""
     feed = feeds.get(incident.stream)
-    when = wording.format_time(incident.start, feed.stream.period if feed else 1.0)
+    with times_of(feed.stream if feed else None):
+        when = wording.format_time(incident.start, feed.stream.period if feed else 1.0)
     severity = incident.severity
     name = stream_title(feeds, incident.stream)
     title: list[Any] = [html.Span(name, className="name", title=name)] if named else []
@@ -193,7 +198,8 @@ def incident_entry(feeds: Mapping[str, Feed], incident: Incident, named: bool) -
     )
     count = f"{incident.alarms} alarm{'s' if incident.alarms > 1 else ''}"
     answer = html.Em(className="answer", **data_attribute("answer", incident.id))
-    text = html.Small([incident.text, html.Em(f" {count}, {state_words(incident)} "), answer])
+    said = incident_text(feed, incident)
+    text = html.Small([said, html.Em(f" {count}, {state_words(incident)} "), answer])
     notes = [
         html.Small(f"{entry.who}: {entry.note}", className="note")
         for entry in incident.history

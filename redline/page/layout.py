@@ -238,8 +238,9 @@ def tab_row(titles: dict[str, str], closable: Container[str] = ()) -> list[dcc.T
 
 
 def tab_class(name: str) -> str:
-    """Return the class of a tab; those of the list of all and of the fleet stay in sight."""
-    return {ALL_STREAMS: "tab last", FLEET: "tab last lanes"}.get(name, "tab")
+    """Return the class of a tab; those that belong to no stream of the server stay in sight."""
+    kept = {YOUR_DATA: "yours", ALL_STREAMS: "all", FLEET: "lanes"}
+    return f"tab last {kept[name]}" if name in kept else "tab"
 
 
 def tab_label(name: str, title: str, closable: bool = False) -> html.Span:

@@ -17,7 +17,9 @@ from redline.engine.results import Anomaly
 from redline.evaluation import metrics
 from redline.page.query import ViewQuery
 from redline.page.view import maintenance_text, read_track_rows
+from redline.page.zones import format_moment, zone_words
 from redline.settings import STREAM_SETTINGS, initial_settings
+from redline.sources.recording import Recording
 from streams import Simulated
 
 LISTED_ANOMALIES = 20
@@ -135,11 +137,12 @@ def anomaly_entry(feed: Feed, anomaly: Anomaly) -> html.Button:
 def moment_attribute(feed: Feed | None, time: float) -> dict[str, Any]:
     """Return the attribute of a time from which the browser says what the viewer's clock showed.
 
-    None where the time is not that of the world: of a simulated stream, or of one that is gone.
+    None where the time is not that of the world: of a simulated stream, of a file, or of one that
+    is gone.
 
     time: seconds since the epoch.
     """
-    if feed is None or isinstance(feed.stream, Simulated):
+    if feed is None or isinstance(feed.stream, Simulated | Recording):
         return {}
     return data_attribute("moment", round(time * 1_000))
 
@@ -151,7 +154,7 @@ def value_table(query: ViewQuery) -> list[Any]:
     first = max(query.end - TABLE_ROWS, query.first)
     rows = read_track_rows(query.feed, query.track, threshold, first, query.end)
     features = [f"{n}, {u}" if u else n for n, u in zip(stream.names, stream.units)]
-    heads = ["time, UTC", *features, "score, σ", "anomaly"]
+    heads = [f"time, {zone_words(float(rows.time[-1]))}", *features, "score, σ", "anomaly"]
     body = []
     for i in reversed(range(len(rows.score))):
         score = rows.score[i]
@@ -201,7 +204,9 @@ def settings_panel(feed: Feed, history: list[dict[str, Any]]) -> list[Any]:
         cells = [name, applied, str(getattr(first, name)), row.help]
         shown.append(html.Tr([html.Td(cell) for cell in cells]))
     past = [
-        html.Li(f"{np.datetime64(int(h['at']), 's')} UTC: {settings_summary(h['settings'])}")
+        html.Li(
+            f"{format_moment(h['at'])} {zone_words(h['at'])}: {settings_summary(h['settings'])}"
+        )
         for h in history
     ]
     return [
@@ -244,7 +249,7 @@ def audit_log_table(lines: list[dict[str, Any]]) -> list[Any]:
         ]
     rows = [
         (
-            f"{np.datetime64(int(line['at']), 's')}",
+            format_moment(line["at"]),
             line["who"],
             line["what"],
             line["stream"] or "",
@@ -252,7 +257,9 @@ def audit_log_table(lines: list[dict[str, Any]]) -> list[Any]:
         )
         for line in lines
     ]
-    head = html.Tr([html.Th(words) for words in ("time, UTC", "who", "what", "stream", "detail")])
+    zone = zone_words(lines[0]["at"])
+    names = (f"time, {zone}", "who", "what", "stream", "detail")
+    head = html.Tr([html.Th(words) for words in names])
     body = [html.Tr([html.Td(cell) for cell in row]) for row in rows]
     return [html.Table([html.Thead(head), html.Tbody(body)], className="words")]
 

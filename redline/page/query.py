@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
+from datetime import UTC
 from functools import cached_property
 from threading import Lock
 from time import monotonic
@@ -18,11 +19,13 @@ import numpy as np
 
 from redline.api.service import Service
 from redline.engine.feed import Feed, is_finished
+from redline.engine.fleet.series_reports import SERIES_NAMES
 from redline.engine.monitor import Monitor
+from redline.engine.results import StreamInfo
 from redline.engine.track import Track
-from redline.engine.wording import SEVERITIES
+from redline.engine.wording import SEVERITIES, VIEWER_ZONE, severity
 from redline.evaluation import metrics
-from redline.incidents.incident import Incident
+from redline.incidents.incident import Incident, incident_sentence
 from redline.page.view import (
     TrackRows,
     View,
@@ -35,6 +38,7 @@ from redline.page.view import (
     red_features,
     thin_view,
 )
+from redline.page.zones import CALL_ZONE, times_of, zone_name
 from redline.settings import SETTINGS_BY_NAME, Settings
 from redline.sources.recording import Recording
 from streams import KINDS, Simulated
@@ -208,7 +212,9 @@ class ViewQuery:
             view = view._replace(clock="simulated time, UTC")
         if is_finished(self.feed) and (rows.first, rows.end) == self._buffer_ends():
             said = recording_sentence(rows, threshold, self.feed.end)
-            view = view._replace(sentence=said)
+            worst = severity(float(np.fmax.reduce(rows.score)), threshold)
+            worst = worst if (rows.score > threshold).any() else ""
+            view = view._replace(sentence=said, severity=worst, ongoing=False)
         return thin_view(view._replace(faint=self._only_applied(view)), self.bucket)
 
     def _buffer_ends(self) -> tuple[int, int]:
@@ -342,6 +348,7 @@ class ViewQuery:
 def cached_answer(key: Hashable, make: Callable[[], Any]) -> Any:
     """Return the answer for a key, made once for all visitors who ask within ANSWER_SECONDS."""
     now = monotonic()
+    key = (key, VIEWER_ZONE.get())  # times are written in it
     found = answer_cache.get(key)
     if found is not None and now - found[0] <= ANSWER_SECONDS:
         return found[1]
@@ -439,12 +446,26 @@ def incident_popups(monitor: Monitor, found: Iterable[Incident]) -> list[dict[st
             {
                 "title": f"{title} · {incident.severity}{mark}",
                 "kind": incident.severity,
-                "text": incident.text,
+                "text": incident_text(feed, incident),
                 "step": incident.peak.step,
                 "stream": incident.stream,
             }
         )
     return popups
+
+
+def incident_text(feed: Feed | None, incident: Incident) -> str:
+    """Return the sentence of an incident with its times as they are written on the page.
+
+    feed: its stream; None = a series, or a stream that is gone.
+    """
+    if feed is None and incident.features != (0,):
+        return incident.text
+    info = feed.info if feed else StreamInfo(incident.stream, SERIES_NAMES, ("",), 1.0)
+    with times_of(feed.stream if feed else None):
+        if VIEWER_ZONE.get() is UTC:
+            return incident.text
+        return incident_sentence(incident, info)
 
 
 def simulated_mark(feed: Feed) -> str:
@@ -520,6 +541,7 @@ def heartbeat(monitor: Monitor, feed: Feed | None, at: int | None) -> dict[str, 
         "waiting": 0 if feed is None or at is None else max(0, feed.end - at),
         "end": feed.end if feed else 0,
         "over": feed is not None and is_finished(feed),
+        "zone": zone_name(CALL_ZONE.get()),
     }
 
 

@@ -12,6 +12,7 @@ from plotly.io.json import to_json_plotly
 from redline.api.payload import json_fragment
 from redline.api.service import Service
 from redline.engine.feed import Feed
+from redline.engine.wording import VIEWER_ZONE
 from redline.evaluation import metrics
 from redline.incidents.incident import SNOOZED
 from redline.page import figure, panels
@@ -25,6 +26,7 @@ from redline.page.query import (
     incident_popups,
 )
 from redline.page.view import View
+from redline.page.zones import axis_seconds, time_ticks, zone_name
 from redline.settings import Settings
 
 # what of a look only says how steps are scored, not which ones are drawn
@@ -151,7 +153,10 @@ def chart_figure(
         chart = append_patch(view, theme, query.span, since, replaced, points)
     if look["zoom"]:
         # plotly keeps a zoom only until the page names another range
-        chart["layout"]["xaxis"]["range"] = look["zoom"]
+        axis = chart["layout"]["xaxis"]
+        axis["range"] = look["zoom"]
+        for name, value in time_ticks(*map(axis_seconds, look["zoom"])).items():
+            axis[name] = value
     return chart
 
 
@@ -232,6 +237,7 @@ def redraw(
         "labels": query.labels_version,
         "windows": query.windows_version,
         "lanes": lanes,
+        "zone": zone_name(VIEWER_ZONE.get()),
         "applied": [*feed.applied.key, feed.applied.threshold],
     }
     newest_anomaly = feed.journal[-1].number if feed.journal else 0
@@ -256,18 +262,26 @@ def redraw(
         many = len(names) > MAX_LANES
         answer |= {"lanes": list(names) if many else [], "no_lanes": not many}
     answer["lanes_said"] = lanes_sentence(query.view, lanes)
-    if not held or not same_stream or held["number"] != newest_anomaly:
+    same_zone = held is not None and held["look"].get("zone") == look["zone"]
+    if not held or not same_stream or held["number"] != newest_anomaly or not same_zone:
         answer["history"] = panels.anomaly_list(feed)
     return {
         **answer,
         "pulse": heartbeat(query.monitor, feed, query.at)
         # of the applied track, which is always scored: those of a new one come with its scores
         | preview_state(feed, query.applied_metrics().events)
-        | {"incident": silenceable(query.service, feed)},
+        | {"incident": silenceable(query.service, feed), **sentence_mark(query)},
         "covers": query.coverage,
         **card_values(feed),
         **panels.preview_numbers(query, by),
     }
+
+
+def sentence_mark(query: ViewQuery) -> dict[str, Any]:
+    """Return the severity of what the sentence is about, "" = none, and whether it goes on."""
+    view = query.view
+    of_view = query.feed_end and not (query.feed.failure or query.track.failure)
+    return {"severity": view.severity if of_view else "", "ongoing": view.ongoing}
 
 
 async def ready_query(

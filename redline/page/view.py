@@ -105,6 +105,8 @@ class View(NamedTuple):
     faint: tuple[tuple[int, int], ...] = ()  # (row, feature) anomalous only as applied
     hidden: tuple[str, ...] = ()  # anomalous features that are not drawn
     maintenance: tuple[Gap, ...] = ()  # spans in which nothing is alerted
+    severity: str = ""  # of what the sentence is about; "" = nothing is anomalous
+    ongoing: bool = False  # whether that still goes on
 
 
 class TrackRows(NamedTuple):
@@ -202,6 +204,8 @@ def make_view(
         spans=_long_runs(runs),
         truth=None if events is None else _visible_events(events, rows.first, len(above)),
         sentence=view_sentence(rows, above, runs, threshold),
+        severity=_newest_severity(rows, above, runs, threshold),
+        ongoing=bool(len(above) and above[-1]),
         red=red_features(rows.parts, above, threshold),
         gaps=find_gaps(rows),
         peaks=np.fmax.reduce(rows.parts, axis=0, initial=-np.inf),
@@ -480,11 +484,8 @@ def view_sentence(rows: TrackRows, above: np.ndarray, runs: np.ndarray, threshol
     found = np.flatnonzero(above)
     if not len(found):
         return _no_anomaly_sentence(rows)
-    last = int(found[-1])
-    start = last - int(runs[last]) + 1
-    ongoing = last == len(above) - 1
-    # of a run that is over, the step that stands out most: what comes after a spike is its echo
-    row = last if ongoing else start + int(np.nanargmax(rows.score[start : last + 1]))
+    start, row = _newest_run(rows, above, runs)
+    ongoing = bool(above[-1])
     feature = int(np.nanargmax(rows.parts[row]))
     reason = _explained_reason(rows, row, feature, row - start + 1)
     what = stream.title if len(stream.names) == 1 else f"{stream.title}, {stream.names[feature]},"
@@ -492,6 +493,27 @@ def view_sentence(rows: TrackRows, above: np.ndarray, runs: np.ndarray, threshol
         since = format_time(rows.time[start], stream.period)
         return f"{what} is unusual since {since}: {reason}."
     return f"{what} was unusual at {format_time(rows.time[row], stream.period)}: {reason}."
+
+
+def _newest_run(rows: TrackRows, above: np.ndarray, runs: np.ndarray) -> tuple[int, int]:
+    """Return the first row of the newest anomaly, and the row that its sentence is about.
+
+    above: (n,) bool, at least one of them True.
+    """
+    last = int(np.flatnonzero(above)[-1])
+    start = last - int(runs[last]) + 1
+    if last == len(above) - 1:
+        return start, last
+    # of a run that is over, the step that stands out most: what comes after a spike is its echo
+    return start, start + int(np.nanargmax(rows.score[start : last + 1]))
+
+
+def _newest_severity(rows: TrackRows, above: np.ndarray, runs: np.ndarray, threshold: float) -> str:
+    """Return the severity of the newest anomaly, the worst of its steps; "" = there is none."""
+    if not above.any():
+        return ""
+    start, row = _newest_run(rows, above, runs)
+    return severity(float(np.nanmax(rows.score[start : row + 1])), threshold)
 
 
 def recording_sentence(rows: TrackRows, threshold: float, total: int) -> str:

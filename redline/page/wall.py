@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from datetime import tzinfo
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from redline.incidents.incident import LIVE_STATES, OPEN, Incident, Peak
 from redline.incidents.registry import IncidentQuery
 from redline.page.query import worst_feature
 from redline.page.view import TrackRows, read_track_rows, red_features
+from redline.page.zones import times_of
 
 MAX_TILES = 24  # tiles; what is unusual beyond them is only counted
 MAX_CALM_ROWS = 22  # calm streams in the list
@@ -86,17 +88,19 @@ class Wall:
     def __init__(self, service: Service) -> None:
         self.service = service
         self.lock = threading.Lock()
-        self.made = -np.inf  # monotonic seconds
-        self.fragment: Any = None  # the JSON of the document
+        # zone -> monotonic seconds at which it was made, and the JSON of the document
+        self.made: dict[tzinfo, tuple[float, Any]] = {}
 
     def renewed(self) -> Any:
         """Return the wall's document as JSON that is written once."""
         now = self.service.monitor.clock()
         with self.lock:
-            if now - self.made > RENEWAL_SECONDS:
-                self.fragment = json_fragment(to_json(wall_document(self.service)).decode())
-                self.made = now
-            return self.fragment
+            zone = wording.VIEWER_ZONE.get()
+            made, fragment = self.made.get(zone, (-np.inf, None))
+            if now - made > RENEWAL_SECONDS:
+                fragment = json_fragment(to_json(wall_document(self.service)).decode())
+                self.made[zone] = now, fragment
+            return fragment
 
 
 def wall_document(service: Service) -> dict[str, Any]:
@@ -135,7 +139,8 @@ def headline(unusual: list[WallState], series: list[SeriesState], watched: int) 
         return {"stream": "", "severity": "", "title": "", "text": said}
     worst = unusual[0]
     stream = worst.feed.stream
-    since = wording.format_time(worst.start, stream.period)
+    with times_of(stream):
+        since = wording.format_time(worst.start, stream.period)
     return {
         "stream": worst.feed.name,
         "severity": worst.severity,
@@ -212,14 +217,17 @@ def tile_document(state: WallState) -> dict[str, Any]:
     said = f"{alarms:,} alarm{'s' if alarms != 1 else ''}"
     incident = f"{state.incident.state}, {said}" if state.incident else "no incident"
     shown = current_value(rows, feature)
+    with times_of(stream):
+        since = wording.format_time(state.start, stream.period)
+        alarm = alarm_text(state, feature, f"{shown['value']} {shown['unit']}".strip())
     return {
         "stream": feed.name,
         "title": tile_title(feed, feature),
         "severity": state.severity,
         "open": state.is_open,
         **shown,
-        "alarm": alarm_text(state, feature, f"{shown['value']} {shown['unit']}".strip()),
-        "since": wording.format_time(state.start, stream.period),
+        "alarm": alarm,
+        "since": since,
         "for": wording.format_span(now - state.start),
         "incident": incident,
         "line": wall_line(rows, feature, feed.applied.threshold, TILE_POINTS),

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import psutil
 
-from streams import Chunk, Stream
+from streams import UNKNOWN_PRESET, Chunk, Stream
 
 
 class MachineReading(NamedTuple):
@@ -59,6 +59,7 @@ class ThisMachine(Stream):
     floors = (2.0, 0.2, 50_000.0, 10_000.0)
     limits = ((0.0, 100.0), (0.0, 100.0), (0.0, np.inf), (0.0, np.inf))
     period = 1.0
+    preset = UNKNOWN_PRESET
     MAX_PAUSE = 5.0  # seconds between two readings over which rates are averaged
 
     def __init__(

@@ -5,6 +5,7 @@ screen, nothing beyond the edge of a small one.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 from bench.browser import Server
 from tests.browser.pushing import push
@@ -151,3 +152,52 @@ def test_the_plot_has_its_share_no_screen_has_a_seam_and_nothing_stands_out(
         visitor.redraws(1)
         beyond[f"1024 {name}"] = visitor.see(BEYOND)
     assert not any(beyond.values()), {name: found for name, found in beyond.items() if found}
+
+
+# what lies under the pop-ups or the bubble and may not: sliders, the first button, and *Apply*
+# under a pop-up
+HIDDEN = """(() => {
+  const meets = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+  const under = (over, kept) => [...document.querySelectorAll(over)].flatMap(each => {
+    const box = each.getBoundingClientRect();
+    return [...document.querySelectorAll(kept)]
+      .filter(el => box.width && meets(box, el.getBoundingClientRect()))
+      .map(el => `${each.id || each.title} lies over ${el.id || el.className}`);
+  });
+  return [...under('.popup', '.slide, .size, .acts, #inject-point'),
+          ...under('#hint:not([hidden])', '.slide:not(:has(#threshold)), .size, #inject-point')];
+})()"""  # noqa: E501
+# what `tell` gets of three incidents at once
+THREE = """dash_clientside.set_props('news', {data: ['Wave', 'CPU', 'IoT'].map(name => ({
+  title: `${name} · critical · simulated`, kind: 'critical', step: 1, stream: 'wave',
+  text: `${name}, temperature, is unusual since Mon 03:25: 24.8 °C, expected 19.0 to 24.0, 5.5 σ above.`}))})"""  # noqa: E501
+
+
+def test_neither_pop_ups_nor_the_bubbles_of_a_first_visit_lie_over_sliders(
+    server: Server, enter: Enter
+) -> None:
+    covered = {}
+    for width, height in ((1440, 900), (1920, 1080)):
+        look = {"viewport": {"width": width, "height": height}, "storage_state": None}
+        visitor = enter(server, look, domain="wave")
+        for number in ("1", "2", "3"):
+            visitor.until(f"eyes.text('hint-count') === '{number} of 3' && eyes.lines().length")
+            visitor.see(THREE)
+            visitor.until("document.querySelectorAll('.popup').length === 3")
+            covered[width, number] = visitor.see(HIDDEN)
+            visitor.press("hint-next")
+    assert not any(covered.values()), covered
+
+
+def test_your_data_is_in_sight_beside_any_number_of_tabs(enter: Enter) -> None:
+    with Server("--seed", "7", "--demo", "200") as running:
+        visitor = enter(running, {"viewport": {"width": 1440, "height": 900}}, domain="wave")
+        visitor.until("document.querySelector('#domain .tab.lanes')")
+        boxes = visitor.see(
+            "[...document.querySelectorAll('#domain .tab.last')].map(el => {"
+            " const box = el.getBoundingClientRect(); return [box.left, box.right]; })"
+        )
+        assert len(boxes) == 3 and boxes[-1][1] <= 1440
+        assert all(left[1] <= right[0] + 1 for left, right in pairwise(boxes)), boxes
+        visitor.page.locator("#domain .tab.yours").click()
+        visitor.until("document.body.dataset.domain === 'your-data'")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -119,39 +120,56 @@ def test_the_sentence_on_top_names_the_worst_stream_and_leads_to_it(
     assert visitor.see("document.querySelectorAll('#wall-worst button').length") == 0
 
 
-def test_the_zone_of_the_times_is_said_beside_that_of_the_viewer(
-    server: Server, enter: Enter
-) -> None:
-    look = {"viewport": {"width": 1440, "height": 900}, "timezone_id": "Asia/Kolkata"}
-    visitor = enter(server, look, domain="wave")
-    shown = "[...document.querySelectorAll('.zone')].filter(e => e.offsetParent)"
-    said = f"{shown}.map(e => e.textContent)"
-    visitor.until(f"{said}.length === 1 && {said}[0]")
-    (zone,) = visitor.see(said)
-    assert zone.startswith("Times are in UTC; your clock is UTC+5:30: ")
-    visitor.tab("overview")
-    visitor.until(f"{said}.length === 1 && {said}[0].startsWith('Times are in UTC; ')")
-
-
-def test_a_time_says_on_hover_what_the_clock_of_the_viewer_showed(
+def test_times_are_those_of_the_viewer_until_utc_is_chosen_which_is_remembered(
     pushed_server: Server, enter: Enter
 ) -> None:
-    push(pushed_server, "tower", spike=True)
-    look = {"viewport": {"width": 1440, "height": 900}, "timezone_id": "Asia/Kolkata"}
+    push(pushed_server, "tower", spike=True)  # 300 minutes from midnight on, UTC
+    look = {"viewport": {"width": 1440, "height": 900}, "timezone_id": "Asia/Tokyo"}
     visitor = enter(pushed_server, look, domain="tower")
+    visitor.until("eyes.text('explain').includes('Mon 13:59')")
+    first = "document.querySelector('#history .entry [data-moment]')"
+    visitor.until(f"{first}.textContent === 'Mon 13:59'")
+    axis = "[...document.querySelectorAll('#chart .xtick text')].map(e => e.textContent)"
+    visitor.until(f"{axis}.some(text => text.startsWith('13:00'))")
+    assert visitor.see("eyes.x('value').at(-1)") == 1_767_571_200_000 + 299 * 60_000, "data in UTC"
     visitor.page.locator("#history .entry [data-moment]").first.hover()
-    title = visitor.until("document.querySelector('#history [data-moment]').title")
-    assert title.endswith(" UTC+5:30, by your clock")
+    assert visitor.until(f"{first}.title") == "2026-01-05 04:59:00 UTC"
     plot = visitor.page.locator("#chart .nsewdrag").first.bounding_box()
     assert plot is not None
     visitor.until("eyes.plot()?.dataset.watched")
     for share in (0.4, 0.41, 0.42):
         visitor.page.mouse.move(plot["x"] + share * plot["width"], plot["y"] + 0.5 * plot["height"])
     said = visitor.until("document.getElementById('under-pointer')?.textContent")
-    assert "UTC" in said and "your clock" in said and "UTC+5:30" in said
-    simulated = enter(pushed_server, look, domain="wave")
-    simulated.until("document.querySelector('#history .entry')")
-    assert simulated.see("document.querySelectorAll('#history [data-moment]').length") == 0
+    assert "GMT+9" in said and "UTC" in said
+    moment = visitor.see("document.querySelector('#under-pointer b').textContent")
+    assert re.search(r"1[01]:\d\d GMT", moment), "two fifths of the way from 9 to 14 o'clock"
+    mark = "dash_clientside.set_props('chart', {clickData: {points: [{x: eyes.marks().at(-1)}]}})"
+    visitor.see(mark)
+    visitor.until("eyes.text('label-missed') === 'missed: 13:59:00'")
+    shown = "[...document.querySelectorAll('.zone')].filter(e => e.offsetParent)"
+    said = f"{shown}.map(e => e.textContent)"
+    visitor.until(f"{said}[0] === 'Times in Asia/Tokyo (UTC+9) · show UTC'")
+    visitor.page.locator(".lower > .zone button").click()
+    visitor.until("eyes.text('explain').includes('Mon 04:59')")
+    visitor.until(f"{first}.textContent === 'Mon 04:59'")
+    visitor.until(f"{said}[0] === 'Times in UTC · show Asia/Tokyo'")
+    visitor.page.reload()
+    visitor.until("eyes.text('explain').includes('Mon 04:59')")
+    visitor.tab("overview")
+    visitor.until(f"{said}.length === 1 && {said}[0] === 'Times in UTC · show Asia/Tokyo'")
+
+
+def test_simulated_times_are_those_of_the_simulation_in_any_zone(
+    server: Server, enter: Enter
+) -> None:
+    look = {"viewport": {"width": 1440, "height": 900}, "timezone_id": "Asia/Tokyo"}
+    visitor = enter(server, look, domain="wave")
+    visitor.until("document.querySelector('#history .entry')")
+    assert visitor.see("document.querySelectorAll('#history [data-moment]').length") == 0
+    visitor.until("eyes.x('signal').length")
+    newest = visitor.see("new Date(eyes.x('signal').at(-1)).toISOString().slice(11, 14)")
+    tick = "[...document.querySelectorAll('#chart .xtick text')].at(-1).textContent"
+    visitor.until(f"{tick}.startsWith('{newest}')")
 
 
 def test_an_empty_tab_shows_nothing_of_the_brush_before(server: Server, enter: Enter) -> None:

@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 from detectors import DETECTORS, Alarm
 from redline.engine import monitor as room
 from redline.engine.feed import MonitoredStream
+from redline.engine.fleet.series_monitor import SERIES_SETTINGS
 from redline.engine.monitor import MAX_TRACKS, Limits, Monitor
 from redline.engine.tape import BUFFER_STEPS, Tape
 from redline.engine.track import Track
 from redline.settings import ServerSettings, Settings, SettingsError
 from redline.sources.pushed import SubmissionRefused
-from streams import STREAMS, Chunk, Stream
+from redline.storage.sqlite import SqliteStore
+from streams import STREAMS, UNKNOWN_PRESET, Chunk, Stream
 
 
 class Clock:
@@ -365,6 +367,29 @@ def test_the_period_is_that_of_the_first_points_however_many_come_at_once(count)
     made.submit("minutes", 60.0 * np.arange(count), np.ones(count))
     made.process_pushed()
     assert made.feeds["minutes"].stream.period == 60
+
+
+def test_few_sources_begin_with_the_preset_and_those_beyond_as_series_do(monkeypatch, tmp_path):
+    monkeypatch.setattr("redline.engine.monitor.MAX_PRESET_FEATURES", 3)
+    store = SqliteStore(tmp_path / "store.db")
+    made = Monitor({}, wall=lambda: 1e6, store=store, source_preset=UNKNOWN_PRESET)
+    for name, width in (("one", 1), ("two", 2), ("more", 1)):
+        made.submit(name, np.arange(40.0), np.ones((40, width)))
+    made.process_pushed()
+    unknown = Settings(**UNKNOWN_PRESET)
+    started = {name: feed.applied for name, feed in made.feeds.items()}
+    assert started == {"one": unknown, "two": unknown, "more": SERIES_SETTINGS}
+    assert unknown.detector == "ensemble" and unknown != Settings()
+
+    made.apply("two", Settings(threshold=9.0))
+    made.process_pushed()
+    again = Monitor({}, wall=lambda: 1e6, store=store)  # under another preset, as of before
+    for name in started:
+        again.request_track(name, Settings())
+    again.process_pushed()
+    kept = {name: feed.applied for name, feed in again.feeds.items()}
+    assert kept == started | {"two": Settings(threshold=9.0)}, "a source keeps what it ran under"
+    store.close()
 
 
 def test_a_full_queue_is_scored_in_turns_to_the_same_bits():

@@ -33,7 +33,7 @@ from redline.sources.csv_cells import CsvError
 from redline.sources.pushed import RESERVED_NAMES
 from redline.sources.recording import Columns, Recording
 from redline.storage.sqlite import SqliteStore
-from streams import KINDS, STREAMS, Chunk
+from streams import KINDS, STREAMS, UNKNOWN_PRESET, Chunk
 
 IDS = """tick domain detector window threshold chart explain points anomalies rate status clock age
 alarms precision recall curve history compare pause speed golive apply undo export share upload
@@ -88,8 +88,11 @@ def test_the_page_starts_each_stream_with_its_preset():
     made = app.build_monitor(ServerSettings(), None)
     applied = {name: feed.applied for name, feed in made.feeds.items()}
     presets = {name: initial_settings(kind()) for name, kind in STREAMS.items()}
-    assert applied == presets | {"this-machine": Settings()}
+    unknown = Settings(**UNKNOWN_PRESET)
+    assert applied == presets | {"this-machine": unknown}
     assert applied["wave"].detector == "rolling z-score" and applied["wave"] != Settings()
+    pushed = made.add_source("furnace", ("value",))
+    assert pushed.applied == initial_settings(pushed.stream) == unknown != Settings()
 
 
 def test_an_unknown_path_is_a_problem_and_never_the_page(service):

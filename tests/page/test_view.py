@@ -53,6 +53,18 @@ def test_of_a_run_that_is_over_the_step_that_stands_out_most_is_explained():
     assert seen.sentence.startswith("CPU was unusual at 13:53:22: 97 %, expected 20 to 45, 9.0 σ")
 
 
+def test_the_view_says_how_severe_its_newest_anomaly_was_and_whether_it_goes_on():
+    for scores, severity, ongoing in (
+        ([1, 9, 4, 1], "critical", False),
+        ([9, 1, 1, 6], "warning", True),
+        ([1, 9, 4], "critical", True),
+        ([1, 1], "", False),
+        ([np.nan, np.nan], "", False),
+    ):
+        seen = make_view(track_rows(scores, [5] * len(scores)), 3.5, None, None)
+        assert (seen.severity, seen.ongoing) == (severity, ongoing), scores
+
+
 def test_a_run_that_is_still_going_on_is_said_in_the_present():
     assert make_view(track_rows([1, 9, 9], [30, 5, 5]), 3.5, None, None).sentence.startswith(
         "CPU is unusual since 13:53:21: 5 %, expected 20 to 45, 9.0 σ below"

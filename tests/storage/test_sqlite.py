@@ -57,7 +57,7 @@ def kept(path):
 def test_a_source_may_send_only_so_many_old_points_in_a_minute(kept, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(pushed.clocks, "monotonic", lambda: now[0])
-    monitor = watching(kept, limits=loop.Limits(late=600))
+    monitor = watching(kept, limits=Limits(late=600))
     time, x = numbers(1_000)
     push(monitor, "pump", time[1:], x[1:], [999])
     for _ in range(6):

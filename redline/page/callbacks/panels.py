@@ -23,6 +23,7 @@ from redline.page.layout import (
 )
 from redline.page.preview import PREVIEW_INPUTS, previewed_settings
 from redline.page.query import ViewQuery, sparkline
+from redline.page.zones import times_of
 from redline.settings import Settings
 
 
@@ -137,7 +138,8 @@ def _connect_lower_panels(app: dash.Dash, service: Service) -> None:
         else:
             settings = previewed_settings(feed.applied, preview)
             judged = (feed, settings, by, compare_at)
-            shown = await asyncio.to_thread(lower_panel, service, panel, *judged)
+            with times_of(feed.stream):
+                shown = await asyncio.to_thread(lower_panel, service, panel, *judged)
         return {**same, panel: shown}
 
 

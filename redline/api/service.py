@@ -23,7 +23,6 @@ from redline.api.connections import (
 )
 from redline.api.documents import anomaly_document, anomaly_event, stored_anomaly
 from redline.api.doors import Doors
-from redline.api.payload import cut_text
 from redline.api.problems import Problem, field_error
 from redline.api.score_writer import ScoreWriter, parse_selection, parse_write_address
 from redline.api.scraper import Scraper, parse_targets
@@ -42,6 +41,7 @@ from redline.incidents.recorder import IncidentRecorder
 from redline.incidents.registry import Incidents, StoredIncidents
 from redline.settings import ServerSettings
 from redline.sources.compression import MISSING_SNAPPY, has_snappy
+from redline.sources.payload import cut_text
 from redline.sources.selectors import parse_selectors
 from redline.storage.reading import AnomalyQuery, StoredPoints
 from redline.storage.sqlite import SqliteStore

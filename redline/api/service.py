@@ -27,6 +27,7 @@ from redline.api.problems import Problem, field_error
 from redline.api.score_writer import ScoreWriter, parse_selection, parse_write_address
 from redline.api.scraper import Scraper, parse_targets
 from redline.api.sse import EventFilter, EventHub, ServerEvent
+from redline.api.topic_feeder import TopicFeeder
 from redline.engine.feed import Feed
 from redline.engine.maintenance import MaintenanceWindow, WindowPersistence
 from redline.engine.monitor import Monitor
@@ -41,6 +42,7 @@ from redline.incidents.recorder import IncidentRecorder
 from redline.incidents.registry import Incidents, StoredIncidents
 from redline.settings import ServerSettings
 from redline.sources.compression import MISSING_SNAPPY, has_snappy
+from redline.sources.kafka import TopicOptions, topic_options
 from redline.sources.payload import cut_text
 from redline.sources.selectors import parse_selectors
 from redline.storage.reading import AnomalyQuery, StoredPoints
@@ -69,6 +71,7 @@ class ServerOptions(NamedTuple):
     scrape_interval: float = 15.0  # seconds
     remote_write: str = ""  # the address that scores are written to, "" = none
     remote_write_select: tuple[str, ...] = ()  # series whose scores are written always
+    topic: TopicOptions | None = None  # of Kafka, which is read; None = none
 
 
 def server_options(
@@ -78,7 +81,7 @@ def server_options(
 
     Raises:
         ValueError: the tokens cannot be used, other machines could reach the server without a
-            token, or a host name or the address of a proxy is not valid.
+            token, or a host name, the address of a proxy or what names a topic is not valid.
     """
     try:
         tokens = load_tokens(settings.tokens or None, environment.get("REDLINE_TOKEN"))
@@ -114,6 +117,7 @@ def server_options(
         scrape_interval=settings.scrape_interval,
         remote_write=write_address,
         remote_write_select=settings.remote_write_select,
+        topic=topic_options(settings, environment),
     )
 
 
@@ -141,6 +145,7 @@ class Service:
         self.doors = Doors(self.monitor.series.directory)
         targets = parse_targets(self.options.scrape)
         self.scraper = Scraper(targets, self.options.scrape_interval, self.monitor, self.doors)
+        self.topic_feeder = TopicFeeder(self.options.topic, self.monitor, self.doors)
         self.score_writer = ScoreWriter(
             self.options.remote_write,
             self.incidents,
@@ -158,9 +163,10 @@ class Service:
         return self.recorder.incidents
 
     def close(self) -> None:
-        """End the event streams, the notifications, the scraping and the writing of scores."""
+        """End the event streams, the notifications, the reading and the writing of scores."""
         self.hub.close()
         self.scraper.stop()
+        self.topic_feeder.stop()
         self.score_writer.stop()
         if self.notifier:
             self.notifier.stop()

@@ -124,7 +124,8 @@ class KafkaBroker:
         """Make a topic; return its name."""
         from confluent_kafka.admin import NewTopic
 
-        (made,) = self.admin().create_topics([NewTopic(name, partitions, 1)]).values()
+        admin = self.admin()  # kept until it has answered
+        (made,) = admin.create_topics([NewTopic(name, partitions, 1)]).values()
         made.result(PATIENCE)
         return name
 

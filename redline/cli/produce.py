@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -134,10 +135,9 @@ def record_values(
         for begin in range(0, len(chunk.time), rows):
             part = Chunk(chunk.time[begin : begin + rows], chunk.x[begin : begin + rows], None)
             if choices.block:
-                yield lambda part=part: write_arrow(names, now(part, stamped), part.x), part.x.size
+                yield partial(block, names, part, stamped), part.x.size
             else:
-                features = stream.names
-                yield lambda part=part: event(name, features, part, stamped), part.x.size
+                yield partial(event, name, stream.names, part, stamped), part.x.size
 
 
 def now(part: Chunk, stamped: bool) -> np.ndarray:
@@ -145,6 +145,11 @@ def now(part: Chunk, stamped: bool) -> np.ndarray:
     if not stamped:
         return part.time
     return time.time() - 1e-3 * np.arange(len(part.time))[::-1]
+
+
+def block(names: list[str], part: Chunk, stamped: bool) -> bytes:
+    """Return some steps as a block of Arrow."""
+    return write_arrow(names, now(part, stamped), part.x)
 
 
 def event(name: str, features: tuple[str, ...], part: Chunk, stamped: bool) -> bytes:

@@ -304,7 +304,7 @@ class TopicConsumer:
             return NO_STATE
         try:
             assigned = self.consumer.assignment()
-            lag: int | None = 0
+            lag: int | None = 0 if assigned else None
             for place, position in zip(assigned, self.consumer.position(assigned)):
                 _, high = self.consumer.get_watermark_offsets(place, cached=True)
                 known = high >= 0 and position.offset >= 0

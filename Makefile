@@ -103,7 +103,7 @@ browser:
 	  || echo "No Chromium here and no right to install one: the browser suite will be skipped." >&2
 
 # Prometheus with its node exporter, and PostgreSQL with what it needs here, unpacked without installing: nothing is started,
-# nothing else of the machine changes
+# nothing else of the machine changes; and the jars of a Kafka broker, by Maven
 servers:
 	@test -e build/servers/made || { $(call apt,) ; mkdir -p build/servers && cd build/servers \
 	  && apt-get download -qq prometheus prometheus-node-exporter 2>/dev/null && for each in *.deb; do dpkg -x $$each . ; done && touch made; } \
@@ -112,6 +112,10 @@ servers:
 	  && apt-get install -qq -y --download-only --no-install-recommends -o Debug::NoLocking=1 -o Dir::Cache::archives="$$PWD/debs" postgresql >/dev/null 2>&1 \
 	  && for each in debs/*.deb; do test ! -e $$each || dpkg -x $$each . || exit 1; done && touch made-postgresql; } \
 	  || echo "No packages of Debian here: without PostgreSQL on this machine the tests with a real one will be skipped." >&2
+	@test build/servers/kafka/made -nt tests/servers/kafka/pom.xml || { { command -v mvn >/dev/null || $(call apt,maven default-jre-headless) ; } >/dev/null 2>&1 \
+	  ; rm -rf build/servers/kafka && mvn --quiet --batch-mode --file tests/servers/kafka/pom.xml dependency:copy-dependencies \
+	  -DincludeScope=runtime -DoutputDirectory="$(CURDIR)/build/servers/kafka" >/dev/null && touch build/servers/kafka/made; } 2>/dev/null \
+	  || echo "No Maven here, or no network: the tests with a real Kafka broker will be skipped." >&2
 
 apt = { if [ "$$(id -u)" = 0 ]; then root=; else root="sudo -n"; fi; command -v apt-get >/dev/null && $$root true 2>/dev/null \
   && $$root apt-get update -qq && $$root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(1); }

@@ -24,11 +24,11 @@ import cramjam
 import numpy as np
 import psutil
 
-from redline.api.payload import parse_document, parse_submission, to_json
-from redline.api.point_bodies import parse_points, parse_wide
 from redline.sources.directory import SeriesDirectory
 from redline.sources.exposition import read_exposition
 from redline.sources.influx import read_line_protocol
+from redline.sources.payload import parse_document, parse_submission, to_json
+from redline.sources.point_bodies import parse_points, parse_wide
 from redline.sources.prometheus import WRITE_V1, WRITE_V2, read_remote_write
 from redline.sources.rates import CounterRates
 from redline.sources.samples import SampleBatch

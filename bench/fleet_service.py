@@ -26,12 +26,12 @@ import cramjam
 import numpy as np
 import pyarrow
 
-from redline.api.payload import parse_document, to_json
-from redline.api.point_bodies import parse_arrow, parse_points, parse_wide
 from redline.engine.monitor import Monitor
 from redline.incidents.recorder import IncidentRecorder
 from redline.incidents.registry import Incidents
 from redline.sources.directory import SeriesDirectory
+from redline.sources.payload import parse_document, to_json
+from redline.sources.point_bodies import parse_arrow, parse_points, parse_wide
 from redline.sources.prometheus import WRITE_V1, read_remote_write
 from redline.sources.samples import SampleBatch
 from redline.storage.sqlite import SqliteStore

@@ -287,6 +287,27 @@ class ServerSettings:
             "be given again"
         ),
     ] = ()
+    kafka: Annotated[
+        str | None,
+        doc(
+            "the Kafka broker of which a topic is read, such as localhost:9092, with commas "
+            "between several (docs/scale.md)"
+        ),
+    ] = None
+    topic: Annotated[str | None, doc("the topic of --kafka that is read")] = None
+    kafka_group: Annotated[
+        str, doc("the consumer group; processes with the same one share the partitions")
+    ] = "redline"
+    kafka_dead_letter: Annotated[
+        str | None, doc("the topic that records which cannot be read are written to")
+    ] = None
+    kafka_config: Annotated[
+        str | None,
+        doc(
+            "a file of key=value lines for the Kafka client, as librdkafka names them, such as "
+            "those of TLS and SASL"
+        ),
+    ] = None
     csv: Annotated[str | None, doc("a CSV file shown under Your data from the start")] = None
     demo: Annotated[
         int,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from redline.api import payload
 from redline.api.sse import ServerEvent
 from redline.engine.results import Anomaly, StreamInfo
 from redline.engine.wording import SEVERITIES, severity_index
 from redline.feedback.labels import Label
 from redline.incidents.incident import Incident, incident_row
+from redline.sources import payload
 
 # returns how a stream is described; None = there is none with this name
 Describe = Callable[[str], StreamInfo | None]

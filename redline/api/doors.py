@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from redline.api.payload import BodyError
 from redline.engine.monitor import Monitor, SeriesReceipts
 from redline.sources.directory import SeriesDirectory
+from redline.sources.payload import BodyError
 from redline.sources.pushed import QueueFull, SubmissionRefused
 from redline.sources.rates import CounterRates, MetricTypes
 from redline.sources.samples import (

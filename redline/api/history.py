@@ -11,10 +11,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from redline.api import payload
 from redline.engine.feed import Feed
 from redline.engine.fleet.series_views import SeriesFeed
 from redline.engine.fleet.stored import ANOMALY_FLAG
+from redline.sources import payload
 from redline.sources.csv_cells import csv_quote
 from redline.storage.errors import StoreError
 from redline.storage.reading import AnomalyQuery

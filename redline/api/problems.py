@@ -12,12 +12,12 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from redline.api import payload
-from redline.api.payload import BodyError
 from redline.engine.maintenance import MaintenanceError
 from redline.feedback.labels import LabelError
 from redline.incidents.incident import IncidentSettled, UnknownIncident
 from redline.settings import SettingsError
+from redline.sources import payload
+from redline.sources.payload import BodyError
 from redline.sources.pushed import QueueFull, SourceQuotaReached, SubmissionRefused
 from redline.storage.errors import StoreError
 

@@ -49,10 +49,12 @@ def build_server(service: Service) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.monitor.start()
         service.scraper.start()
+        service.topic_feeder.start()
         service.score_writer.start()
         yield
         service.close()
         await asyncio.to_thread(service.monitor.stop)
+        await asyncio.to_thread(service.topic_feeder.join)  # it commits what is stored now
         if service.store:
             service.store.close()  # a loop that still runs can commit nothing any more
 

@@ -23,11 +23,11 @@ from redline.api.connections import (
 )
 from redline.api.documents import anomaly_document, anomaly_event, stored_anomaly
 from redline.api.doors import Doors
-from redline.api.payload import cut_text
 from redline.api.problems import Problem, field_error
 from redline.api.score_writer import ScoreWriter, parse_selection, parse_write_address
 from redline.api.scraper import Scraper, parse_targets
 from redline.api.sse import EventFilter, EventHub, ServerEvent
+from redline.api.topic_feeder import TopicFeeder
 from redline.engine.feed import Feed
 from redline.engine.fleet.ranking import NameIndex
 from redline.engine.fleet.settings_rules import RulePersistence
@@ -46,6 +46,8 @@ from redline.incidents.recorder import IncidentRecorder
 from redline.incidents.registry import Incidents, StoredIncidents
 from redline.settings import ServerSettings
 from redline.sources.compression import MISSING_SNAPPY, has_snappy
+from redline.sources.kafka import TopicOptions, topic_options
+from redline.sources.payload import cut_text
 from redline.sources.selectors import parse_selectors
 from redline.storage.reading import AnomalyQuery, StoredPoints
 from redline.storage.sql_store import SqlStore
@@ -74,6 +76,7 @@ class ServerOptions(NamedTuple):
     remote_write: str = ""  # the address that scores are written to, "" = none
     remote_write_select: tuple[str, ...] = ()  # series whose scores are written always
     group_hold: float = 30.0  # seconds that alarms of series wait for others of their group
+    topic: TopicOptions | None = None  # of Kafka, which is read; None = none
 
 
 def server_options(
@@ -83,7 +86,7 @@ def server_options(
 
     Raises:
         ValueError: the tokens cannot be used, other machines could reach the server without a
-            token, or a host name or the address of a proxy is not valid.
+            token, or a host name, the address of a proxy or what names a topic is not valid.
     """
     try:
         tokens = load_tokens(settings.tokens or None, environment.get("REDLINE_TOKEN"))
@@ -120,6 +123,7 @@ def server_options(
         remote_write=write_address,
         remote_write_select=settings.remote_write_select,
         group_hold=settings.group_hold,
+        topic=topic_options(settings, environment),
     )
 
 
@@ -150,6 +154,7 @@ class Service:
         self.doors = Doors(self.monitor.series.directory)
         targets = parse_targets(self.options.scrape)
         self.scraper = Scraper(targets, self.options.scrape_interval, self.monitor, self.doors)
+        self.topic_feeder = TopicFeeder(self.options.topic, self.monitor, self.doors)
         self.score_writer = ScoreWriter(
             self.options.remote_write,
             self.incidents,
@@ -167,9 +172,10 @@ class Service:
         return self.recorder.incidents
 
     def close(self) -> None:
-        """End the event streams, the notifications, the scraping and the writing of scores."""
+        """End the event streams, the notifications, the reading and the writing of scores."""
         self.hub.close()
         self.scraper.stop()
+        self.topic_feeder.stop()
         self.score_writer.stop()
         if self.hold:
             self.hold.stop()

@@ -250,6 +250,48 @@ def generate(
     write_domain(domain, steps, seed, rate, output)
 
 
+@command()
+def produce(
+    kafka: Annotated[str, Option(metavar="HOST:PORT", help="the Kafka broker")],
+    topic: Annotated[str, Option(help="the topic that is written to, which must be there")],
+    csv: Annotated[
+        Path | None, Option(help="a file: a column of time stamps, columns of numbers")
+    ] = None,
+    stream: Annotated[
+        str | None, Option(metavar="NAME", help="a simulated domain, in place of a file")
+    ] = None,
+    steps: Annotated[
+        int | None,
+        Option(min=1, help="so many (default: all of a file, 1,000 of a simulated domain)"),
+    ] = None,
+    block: Annotated[
+        int,
+        Option(
+            min=0, max=100_000, help="points of a record of Arrow; 0 = a record of JSON for a step"
+        ),
+    ] = 0,
+    rate: Annotated[
+        float,
+        Option(
+            min=0,
+            help="steps a second; those of a simulated domain then happen now (0 = at once)",
+        ),
+    ] = 0.0,
+    source: Annotated[
+        str | None, Option(help="its name in the records (default: that of the domain or file)")
+    ] = None,
+    seed: Annotated[int, Option(help="of a simulated domain")] = SEED,
+    kafka_config: Annotated[str | None, server_option("kafka-config")] = None,
+) -> None:
+    """Write a simulated domain or a CSV file to a Kafka topic."""
+    from redline.cli.produce import ProduceChoices, produce_records
+
+    choices = ProduceChoices(
+        kafka, topic, csv, stream, steps, block, rate, seed, source, kafka_config
+    )
+    produce_records(choices)
+
+
 @command("detectors")
 def list_detectors(markdown: Markdown = False) -> None:
     """List the detectors."""
@@ -308,6 +350,11 @@ def run(
     select: Annotated[list[str] | None, server_option("select")] = None,
     scrape: Annotated[list[str] | None, server_option("scrape")] = None,
     scrape_interval: Annotated[str | None, server_option("scrape-interval")] = None,
+    kafka: Annotated[str | None, server_option("kafka")] = None,
+    topic: Annotated[str | None, server_option("topic")] = None,
+    kafka_group: Annotated[str | None, server_option("kafka-group")] = None,
+    kafka_dead_letter: Annotated[str | None, server_option("kafka-dead-letter")] = None,
+    kafka_config: Annotated[str | None, server_option("kafka-config")] = None,
     remote_write: Annotated[str | None, server_option("remote-write")] = None,
     remote_write_select: Annotated[list[str] | None, server_option("remote-write-select")] = None,
     alerts: Annotated[str | None, server_option("alerts")] = None,

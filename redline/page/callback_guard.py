@@ -14,8 +14,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, Validat
 
 from detectors import DETECTORS
 from redline.access.refusal_log import RefusalLog
-from redline.api import payload
-from redline.api.payload import BodyError
 from redline.api.problems import Problem, field_error
 from redline.api.service import MAX_STREAM_NAME, Service
 from redline.engine.fleet.ranking import ORDERS
@@ -29,7 +27,9 @@ from redline.page.lanes import MAX_LANES
 from redline.page.layout import FAULT_SIZES, MIN_SPAN, PANEL_NAMES, VIEW_SPANS
 from redline.page.zones import MAX_ZONE_NAME, axis_seconds, called_in_zone
 from redline.settings import SETTINGS_BY_NAME, Settings
+from redline.sources import payload
 from redline.sources.csv_cells import MAX_COLUMNS, MAX_LINE_LENGTH
+from redline.sources.payload import BodyError
 from redline.sources.timestamps import TIMESTAMP_FORMATS
 
 DASH_PATHS = "/_dash-"  # what begins like this and is posted is a callback

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from dash import html
 
-from redline.api.payload import json_fragment, to_json
 from redline.api.service import Service
 from redline.detection.arrays import Array
 from redline.engine import wording
@@ -27,6 +26,7 @@ from redline.incidents.unusual import UnusualPeriod, unusual_between
 from redline.page.panels import aria_attribute
 from redline.page.query import cached_answer
 from redline.page.streams_list import score_text, series_field
+from redline.sources.payload import json_fragment, to_json
 from redline.sources.series import METRIC_LABEL, SeriesKey, escape_label, parse_series
 
 FEW_LANES = 28  # shown until all of them are asked for

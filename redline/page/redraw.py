@@ -9,7 +9,6 @@ import numpy as np
 from dash import Patch, no_update
 from plotly.io.json import to_json_plotly
 
-from redline.api.payload import json_fragment
 from redline.api.service import Service
 from redline.engine.feed import Feed
 from redline.engine.wording import VIEWER_ZONE
@@ -28,6 +27,7 @@ from redline.page.query import (
 from redline.page.view import View
 from redline.page.zones import axis_seconds, time_ticks, zone_name
 from redline.settings import Settings
+from redline.sources.payload import json_fragment
 
 # what of a look only says how steps are scored, not which ones are drawn
 SCORING = ("key", "threshold", "applied", "labels", "windows")

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from dash import dcc, html
 
-from redline.api.payload import json_fragment, to_json
 from redline.api.service import Service
 from redline.engine import wording
 from redline.engine.feed import Feed
@@ -28,6 +27,7 @@ from redline.incidents.incident import Incident
 from redline.page.panels import aria_attribute, data_attribute
 from redline.page.query import cached_answer, last_arrival, worst_feature
 from redline.page.wall import line_parts, live_incidents
+from redline.sources.payload import json_fragment, to_json
 from redline.sources.series import parse_series
 
 # heading -> the order that a click on it gives, "" = it is only a heading

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from dash import html
 
-from redline.api.payload import json_fragment, to_json
 from redline.api.service import Service
 from redline.engine import wording
 from redline.engine.feed import Feed
@@ -21,6 +20,7 @@ from redline.incidents.registry import IncidentQuery
 from redline.page.query import worst_feature
 from redline.page.view import TrackRows, read_track_rows, red_features
 from redline.page.zones import times_of
+from redline.sources.payload import json_fragment, to_json
 
 MAX_TILES = 24  # tiles; what is unusual beyond them is only counted
 MAX_CALM_ROWS = 22  # calm streams in the list

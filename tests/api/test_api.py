@@ -37,7 +37,6 @@ from redline.api.history import (
     select_rows,
     thin_rows,
 )
-from redline.api.payload import BodyError, parse_document, parse_submission
 from redline.api.routes.state import status_report
 from redline.api.server import connect_api
 from redline.api.service import ServerOptions, assemble_service
@@ -49,6 +48,7 @@ from redline.engine.wording import SEVERITIES, severity_index
 from redline.settings import Settings
 from redline.sources.csv import read_csv
 from redline.sources.csv_cells import restore_formula
+from redline.sources.payload import BodyError, parse_document, parse_submission
 from redline.sources.pushed import SubmissionRefused
 from redline.storage import reading
 from redline.storage.sqlite import SqliteStore

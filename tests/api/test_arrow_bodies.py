@@ -10,12 +10,12 @@ import pyarrow as pa
 import pytest
 from starlette.testclient import TestClient
 
-from redline.api.point_bodies import parse_arrow
 from redline.api.routes.submit import ARROW_TYPE
 from redline.api.server import build_server
 from redline.api.service import Service, assemble_service
 from redline.engine.monitor import Monitor
 from redline.sources.directory import SeriesDirectory
+from redline.sources.point_bodies import parse_arrow
 from tests.sources.arrow_streams import MS, START, point_batch, write_stream
 
 ARROW = {"content-type": ARROW_TYPE}

@@ -15,7 +15,6 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from bench.followers import Server, serving
-from redline.api import payload
 from redline.api.connections import (
     MAX_PAGE_BODY,
     BodyBudget,
@@ -24,10 +23,11 @@ from redline.api.connections import (
     limited_protocol,
 )
 from redline.api.headers import RAW_HEADERS
-from redline.api.payload import BodyError
 from redline.api.service import assemble_service, server_options
 from redline.engine.monitor import Monitor
 from redline.settings import ServerSettings
+from redline.sources import payload
+from redline.sources.payload import BodyError
 
 HEAD = b"POST /api/submit HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
 OPTIONS = {

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from redline.api.payload import BodyError, parse_document, parse_submission, to_json
-from redline.api.point_bodies import is_wide, parse_points, parse_wide
 from redline.sources.directory import SeriesDirectory
+from redline.sources.payload import BodyError, parse_document, parse_submission, to_json
+from redline.sources.point_bodies import is_wide, parse_points, parse_wide
 from redline.sources.samples import TimeRange
 
 NOW = 1_767_571_200

@@ -11,11 +11,11 @@ from collections.abc import Callable
 import cramjam
 import numpy as np
 
-from redline.api.payload import parse_document, to_json
-from redline.api.point_bodies import is_wide, parse_arrow, parse_points, parse_wide
 from redline.sources.directory import SeriesDirectory
 from redline.sources.exposition import read_exposition
 from redline.sources.influx import PRECISIONS, read_line_protocol
+from redline.sources.payload import parse_document, to_json
+from redline.sources.point_bodies import is_wide, parse_arrow, parse_points, parse_wide
 from redline.sources.prometheus import (
     WRITE_V1,
     WRITE_V2,

@@ -26,8 +26,6 @@ import numpy as np
 from detectors import DETECTORS
 from redline.access.authorizer import Authorizer, Refusal
 from redline.access.tokens import ROLES, AuthError, Token, Tokens, hash_secret, parse_token_file
-from redline.api import payload
-from redline.api.payload import BodyError, parse_document, parse_submission
 from redline.cli.settings_file import commented_settings
 from redline.detection.model_file import Model, ModelError, read_model, write_model
 from redline.detection.trained import trained_class
@@ -42,8 +40,10 @@ from redline.settings import (
     load_server_settings,
     read_settings_tables,
 )
+from redline.sources import payload
 from redline.sources.csv import LARGEST_CELL, read_csv
 from redline.sources.csv_cells import CsvError, check_text, decode_text, detect_table
+from redline.sources.payload import BodyError, parse_document, parse_submission
 from redline.sources.pushed import MAX_FEATURES, SubmissionRefused
 from redline.sources.recording import Columns, Recording, write_csv
 from redline.sources.timestamps import CALENDAR_TIMES, TIMESTAMP_FORMATS

@@ -11,7 +11,6 @@ import pytest
 from starlette.testclient import TestClient
 
 import app
-from redline.api.payload import to_json
 from redline.api.service import Service, assemble_service
 from redline.engine.feed import MonitoredStream
 from redline.engine.monitor import Monitor
@@ -21,6 +20,7 @@ from redline.incidents.registry import IncidentQuery
 from redline.page import wall
 from redline.page.wall import Wall, thinned_steps, wall_document, wall_line
 from redline.settings import Settings
+from redline.sources.payload import to_json
 from streams import STREAMS
 from tests.behaviour.page import Browser
 

@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request, Response
 
 from redline.api.documents import incident_document
-from redline.api.payload import BodyError
 from redline.api.problems import json_answer
 from redline.api.routes.anomalies import SeverityName
 from redline.api.service import Service
 from redline.engine.wording import visible_note
 from redline.incidents.incident import MAX_INCIDENT_NOTE, STATES, Change, Incident
 from redline.incidents.registry import IncidentQuery
+from redline.sources.payload import BodyError
 
 IncidentStateName = Literal["open", "acknowledged", "snoozed", "resolved"]
 SnoozeLength = Literal["10 min", "1 h", "until normal"]

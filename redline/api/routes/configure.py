@@ -8,10 +8,10 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from redline.api.payload import BodyError
 from redline.api.problems import Problem, json_answer
 from redline.api.service import COMMIT_TIMEOUT, Service
 from redline.settings import DIRECTIONS, Settings, validate_settings
+from redline.sources.payload import BodyError
 
 
 @dataclass

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from redline.api.history import MEDIA_TYPES, HistoryFormat, HistoryRange, format_rows, history_rows
-from redline.api.payload import BodyError, parse_time
 from redline.api.service import MAX_STREAM_NAME, Service
+from redline.sources.payload import BodyError, parse_time
 
 MAX_ANSWER_POINTS = 100_000  # points of one answer
 MAX_ANSWER_CELLS = 2_000_000  # points times features of one answer

@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 
-from redline.api.payload import BodyError
 from redline.api.problems import json_answer
 from redline.api.service import Service
 from redline.engine.wording import SEVERITIES
 from redline.incidents.correlation import IncidentGroup
+from redline.sources.payload import BodyError
 
 MAX_SHOWN_MEMBERS = 200  # of one group in an answer
 

@@ -9,10 +9,10 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Path, Request, Response
 
 from redline.api.documents import label_document
-from redline.api.payload import BodyError, parse_time
 from redline.api.problems import Problem, json_answer
 from redline.api.service import Service
 from redline.feedback.labels import Label
+from redline.sources.payload import BodyError, parse_time
 
 
 @dataclass

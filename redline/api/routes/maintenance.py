@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
 
-from redline.api.payload import parse_time
 from redline.api.problems import Problem, json_answer
 from redline.api.service import Service
 from redline.engine.maintenance import MaintenanceWindow
+from redline.sources.payload import parse_time
 
 
 @dataclass

@@ -95,6 +95,7 @@ def status_report(service: Service) -> dict[str, Any]:
         "queue": queue_lengths(feeds, service.monitor.series),
         "doors": service.doors.report(),
         "scrape": [target.report() for target in service.scraper.targets],
+        "kafka": service.topic_feeder.report(),
         "remote_write": service.score_writer.report(),
         "store": storage_report(service),
         "events": {

@@ -9,12 +9,12 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from redline.api.payload import BodyError
 from redline.api.problems import Problem, json_answer
 from redline.api.service import COMMIT_TIMEOUT, MAX_STREAM_NAME, Service, unknown_stream
 from redline.engine.feed import Feed, is_finished
 from redline.engine.fleet.series_monitor import SeriesMonitor
 from redline.engine.fleet.series_views import SeriesStream
+from redline.sources.payload import BodyError
 from redline.sources.pushed import PushedStream
 from redline.sources.recording import Recording
 from redline.storage.errors import StoreError

@@ -10,13 +10,13 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from redline.api import payload
 from redline.api.doors import WANTED, refusals_of
-from redline.api.payload import SubmittedPoints
-from redline.api.point_bodies import is_wide, parse_arrow, parse_points, parse_wide
 from redline.api.problems import Problem, field_error, json_answer
 from redline.api.service import COMMIT_TIMEOUT, Service
+from redline.sources import payload
 from redline.sources.arrow import is_arrow
+from redline.sources.payload import SubmittedPoints
+from redline.sources.point_bodies import is_wide, parse_arrow, parse_points, parse_wide
 from redline.sources.pushed import (
     MAX_NAME_LENGTH,
     QueueFull,

@@ -23,15 +23,15 @@ from typing import Any
 
 import numpy as np
 
-from redline.api.payload import (
+from redline.sources.arrow import read_arrow
+from redline.sources.directory import SeriesDirectory
+from redline.sources.payload import (
     SINGLE_FEATURE,
     BodyError,
     number_column,
     parse_time,
     time_column,
 )
-from redline.sources.arrow import read_arrow
-from redline.sources.directory import SeriesDirectory
 from redline.sources.pushed import SubmissionRefused, normal_name, validate_source_name
 from redline.sources.samples import (
     ANY_TIME,

@@ -1,0 +1,271 @@
+"""A real Kafka broker: what is written to a topic is on the page, once, whatever is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from bench.browser import ROOT, free_port
+from bench.followers import Server
+from redline.cli.program import run_program
+from redline.sources.arrow_writer import write_arrow
+from redline.sources.csv import read_csv
+from tests.servers.kafka_broker import KafkaBroker
+
+pytestmark = pytest.mark.service
+START = 1_767_571_200  # seconds since the epoch
+PATIENCE = 30.0  # seconds
+CONFIG = '[source]\nstream = "oven"\n[settings]\n'
+KILLS = 5
+numbers = count(1)
+
+
+class Reading:
+    """A server that reads a topic, in a process of its own, which can be killed and run again."""
+
+    def __init__(self, broker: KafkaBroker, folder: Path, topic: str, *options: str) -> None:
+        self.folder = folder
+        self.client = folder / "client.properties"
+        self.client.write_text("session.timeout.ms=800\nheartbeat.interval.ms=200\n")
+        (folder / "push.toml").write_text(CONFIG)
+        self.port = free_port()
+        self.words = (
+            *("run", "--config", f"{folder}/push.toml", "--db", f"{folder}/redline.db"),
+            *("--port", str(self.port), "--kafka", broker.address, "--topic", topic),
+            *("--kafka-config", str(self.client), "--kafka-group", topic, *options),
+        )
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Server:
+        with (self.folder / "log").open("ab") as log:
+            command = [sys.executable, "-m", "redline", *self.words]
+            self.process = subprocess.Popen(command, cwd=ROOT, stderr=log, stdout=log)
+        store = self.folder / "redline.db"
+        self.server = Server(self.port, psutil.Process(self.process.pid), store, [])
+        self.server.wait()
+        return self.server
+
+    def end(self, how: int = signal.SIGTERM) -> None:
+        if self.process is not None:
+            self.process.send_signal(how)
+            self.process.wait(PATIENCE)
+            self.process = None
+
+    @property
+    def said(self) -> str:
+        return (self.folder / "log").read_text()
+
+    @property
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.server.ask("/api/status")["kafka"]
+        return found
+
+    def wait_for(self, look: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+        """Return the status of the topic once a look finds something in it."""
+        until = time.monotonic() + PATIENCE
+        while not look(found := self.status):
+            assert time.monotonic() < until, f"{found}\n{self.said}"
+            time.sleep(0.05)
+        return found
+
+    def values(self, source: str) -> list[float]:
+        path = f"/api/data/{source}?limit=10000"
+        return [point["value"] for point in self.server.ask(path)["points"]]
+
+
+@contextmanager
+def reading(broker: KafkaBroker, folder: Path, topic: str, *options: str) -> Iterator[Reading]:
+    made = Reading(broker, folder, topic, *options)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.end()
+
+
+def new_topic(broker: KafkaBroker, partitions: int = 1) -> str:
+    return broker.make_topic(f"metrics-{next(numbers)}", partitions)
+
+
+def events(source: str, values: list[float], first: int = 0) -> list[bytes]:
+    """Return a JSON event for each value, a second apart."""
+    return [
+        json.dumps({"source": source, "time": START + first + at, "value": value}).encode()
+        for at, value in enumerate(values)
+    ]
+
+
+def test_records_of_every_form_are_watched_and_a_poisoned_one_goes_aside(
+    kafka_broker: KafkaBroker, tmp_path: Path
+) -> None:
+    topic = new_topic(kafka_broker, 2)
+    dead = new_topic(kafka_broker)
+    hot = {"source": "mill", "time": START, "values": {"heat": 20.5, "load": 3}}
+    listed = b"[" + b",".join(events("pump", [1.0, 2.0, 3.0])) + b"]"
+    lines = b"\n".join(events("wheel", [4.0, 5.0]))
+    block = write_arrow(["a", "b"], START + np.arange(3.0), np.arange(6.0).reshape(3, 2))
+    poisoned = [b"hello", b'{"source": "oven", "time": 1}', events("overview", [1.0])[0]]
+    written = [*events("oven", [7.0, 8.0]), json.dumps(hot).encode(), listed, lines, block]
+    kafka_broker.write(topic, {"k": [*written, poisoned[0]], "": poisoned[1:]})
+    with reading(kafka_broker, tmp_path, topic, "--kafka-dead-letter", dead) as server:
+        status = server.wait_for(lambda found: found["records"] == 9 and not found["waiting"])
+        values = {name: server.values(name) for name in ("oven", "pump", "wheel", "b")}
+        assert values == {"oven": [7, 8], "pump": [1, 2, 3], "wheel": [4, 5], "b": [1, 3, 5]}
+        (point,) = server.server.ask("/api/data/mill?limit=10")["points"]
+        assert point["values"] == {"heat": 20.5, "load": 3}
+        status = server.wait_for(lambda found: found["lag"] == 0)
+        assert status["partitions"] == [0, 1] and status["trouble"] is None
+        assert (status["points"], status["refused"], status["dead_letters"]) == (14, 3, 3)
+        letters = kafka_broker.read(dead, 3)
+        assert sorted(letter.value() for letter in letters) == sorted(poisoned)
+        headers = [dict(letter.headers()) for letter in letters]
+        assert all(set(each) == {"reason", "topic", "partition", "offset"} for each in headers)
+        assert {each["topic"] for each in headers} == {topic.encode()}
+        assert any(b"wanted JSON" in each["reason"] for each in headers)
+
+
+def stored_counts(server: Reading) -> tuple[int, int]:
+    """Return the points of all sources, and those that came again."""
+    found = server.server.ask("/api/status")
+    return found["points"], found["queue"]["repeated"]
+
+
+def test_nothing_is_lost_and_nothing_doubled_when_the_server_is_killed(
+    kafka_broker: KafkaBroker, tmp_path: Path
+) -> None:
+    topic = new_topic(kafka_broker, 2)
+    draw = np.random.default_rng(5)
+    steps = 4_000
+    sources = {f"s{at}": draw.normal(size=steps).round(3).tolist() for at in range(4)}
+    server = Reading(kafka_broker, tmp_path, topic)
+    done = 0
+    repeated = 0
+    try:
+        for kill in range(KILLS + 1):
+            part = slice(done, done + steps // (KILLS + 1) if kill < KILLS else steps)
+            server.start()
+            server.wait_for(lambda found: found["partitions"])
+            written = {n: events(n, v[part], part.start) for n, v in sources.items()}
+            kafka_broker.write(topic, written)
+            done = part.start + len(next(iter(written.values())))
+            if kill < KILLS:
+                read = server.status["records"]
+                server.wait_for(lambda found, read=read: found["records"] > read)
+                repeated += server.status["repeated"]
+                server.end(signal.SIGKILL)
+        last = [f"s{at}" for at in range(4)]
+        server.wait_for(
+            lambda found: (
+                not found["waiting"] and all(len(server.values(name)) == steps for name in last)
+            )
+        )
+        repeated += server.status["repeated"]
+        found = {name: server.values(name) for name in sources}
+        server.end()
+        assert found == sources, "each point is there once, in its order"
+        print(f"\n{KILLS} kills, {4 * steps:,} records: 0 lost, 0 doubled, {repeated:,} read again")
+        server.start()  # after an orderly end nothing is read again
+        again = server.wait_for(lambda found: found["lag"] == 0)
+        assert again["records"] == 0 and again["repeated"] == 0
+        server.end(signal.SIGKILL)
+    finally:
+        server.end(signal.SIGKILL)
+
+
+def test_a_broker_that_is_killed_and_a_topic_that_is_missing_are_said_and_waited_for(
+    kafka_broker: KafkaBroker, tmp_path: Path
+) -> None:
+    topic = f"metrics-{next(numbers)}"
+    with reading(kafka_broker, tmp_path, topic) as server:
+        status = server.wait_for(lambda found: found["trouble"])
+        assert "has no topic" in status["trouble"] and topic in status["trouble"]
+        kafka_broker.make_topic(topic)
+        kafka_broker.write(topic, events("oven", [1.0]))
+        server.wait_for(lambda found: found["points"] == 1)
+        assert server.status["trouble"] is None
+        kafka_broker.kill()
+        try:
+            status = server.wait_for(lambda found: found["trouble"])
+            assert status["trouble"] == f"no Kafka broker answers at {kafka_broker.address}"
+        finally:
+            kafka_broker.start()
+        kafka_broker.write(topic, events("oven", [2.0], first=1))
+        server.wait_for(lambda found: found["points"] == 2 and not found["trouble"])
+        assert server.values("oven") == [1, 2]
+        assert 2 <= server.said.count("it is tried again") <= 4, "a sentence each, not a stream"
+
+
+def test_a_wrong_password_is_said_and_never_shown(
+    kafka_broker: KafkaBroker, tmp_path: Path
+) -> None:
+    topic = new_topic(kafka_broker)
+    kafka_broker.write(topic, events("oven", [1.0]))
+    address = f"127.0.0.1:{kafka_broker.secured_port}"
+    secured = "security.protocol=SASL_PLAINTEXT\nsasl.mechanism=PLAIN\nsasl.username=ann\n"
+    server = Reading(kafka_broker, tmp_path, topic, "--kafka", address)
+    server.client.chmod(0o600)
+    try:
+        server.client.write_text(f"{secured}sasl.password=wrong-password\n")
+        server.start()
+        status = server.wait_for(lambda found: found["trouble"] and "refuses" in found["trouble"])
+        assert "name or the password" in status["trouble"]
+        server.end()
+        assert "wrong-password" not in server.said + json.dumps(status)
+        server.client.write_text(f"{secured}sasl.password=right-password\n")
+        server.start()
+        server.wait_for(lambda found: found["points"] == 1)
+        assert "right-password" not in server.said + json.dumps(server.status)
+        server.client.chmod(0o644)
+        words = [*server.words, "--db", ""]
+        found = subprocess.run(
+            [sys.executable, "-m", "redline", *words], cwd=ROOT, capture_output=True, text=True
+        )
+        assert found.returncode == 2 and "chmod 600" in found.stderr
+    finally:
+        server.end()
+
+
+def test_produce_writes_a_csv_whose_anomaly_is_found(
+    kafka_broker: KafkaBroker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    topic = new_topic(kafka_broker)
+    draw = np.random.default_rng(3)
+    value = draw.normal(20, 1, 400)
+    value[300] = 60
+    file = tmp_path / "boiler.csv"
+    rows = "".join(f"{START + 60 * at},{each:.3f}\n" for at, each in enumerate(value))
+    file.write_text(f"time,heat\n{rows}")
+    to = ("--kafka", kafka_broker.address, "--topic", topic)
+    with reading(kafka_broker, tmp_path, topic) as server:
+        assert run_program(["produce", *to, "--csv", str(file)]) == 0
+        assert "wrote 400 records with 400 points of boiler" in capsys.readouterr().err
+        server.wait_for(lambda found: found["points"] == 400)
+        assert server.values("boiler") == [round(each, 3) for each in value.tolist()]
+        (worst,) = [
+            each
+            for each in server.server.ask("/api/anomalies?source=boiler")["anomalies"]
+            if each["severity"] == "critical"
+        ]
+        assert worst["time"] == START + 60 * 300
+        many = ("--stream", "iot", "--steps", "500", "--block", "1000")
+        assert run_program(["produce", *to, *many]) == 0
+        server.wait_for(lambda found: found["points"] > 400 and not found["waiting"])
+        names = {each["source"] for each in server.server.ask("/api/streams?limit=1000")["streams"]}
+        assert any(name.startswith("iot-1.") for name in names)
+    assert read_csv(file).total == 400
+    assert run_program(["produce", *to[:3], "nowhere", "--stream", "wave"]) == 1
+    assert "has no topic 'nowhere'" in capsys.readouterr().err
+    assert os.environ.get("REDLINE_KAFKA") is None

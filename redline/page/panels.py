@@ -154,7 +154,8 @@ def value_table(query: ViewQuery) -> list[Any]:
     first = max(query.end - TABLE_ROWS, query.first)
     rows = read_track_rows(query.feed, query.track, threshold, first, query.end)
     features = [f"{n}, {u}" if u else n for n, u in zip(stream.names, stream.units)]
-    heads = [f"time, {zone_words(float(rows.time[-1]))}", *features, "score, σ", "anomaly"]
+    zone = zone_words(float(rows.time[-1])) if len(rows.time) else "UTC"
+    heads = [f"time, {zone}", *features, "score, σ", "anomaly"]
     body = []
     for i in reversed(range(len(rows.score))):
         score = rows.score[i]

@@ -169,7 +169,7 @@ HIDDEN = """(() => {
 })()"""  # noqa: E501
 # what `tell` gets of three incidents at once
 THREE = """dash_clientside.set_props('news', {data: ['Wave', 'CPU', 'IoT'].map(name => ({
-  title: `${name} · critical · simulated`, kind: 'critical', step: 1, stream: 'wave',
+  title: `${name} · critical · simulated`, kind: 'critical', step: Math.round(performance.now()), stream: 'wave',
   text: `${name}, temperature, is unusual since Mon 03:25: 24.8 °C, expected 19.0 to 24.0, 5.5 σ above.`}))})"""  # noqa: E501
 
 

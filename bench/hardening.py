@@ -21,7 +21,8 @@ import numpy as np
 
 from bench.browser import ROOT, free_port
 from bench.pushers import START
-from redline.api import connections, guard, headers, payload, server
+from redline.api import connections, guard, headers, server
+from redline.sources import payload
 from redline.storage import checksums
 from redline.storage.sqlite import SqliteStore
 

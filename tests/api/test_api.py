@@ -25,7 +25,7 @@ from docs.tables import filled
 from redline.access.actor import current_actor
 from redline.access.hosts import Hosts
 from redline.access.tokens import Token, Tokens, hash_secret
-from redline.api import guard, history, payload, sse
+from redline.api import guard, history, sse
 from redline.api.documents import anomaly_event
 from redline.api.guard import RequestGuard
 from redline.api.history import (
@@ -46,6 +46,7 @@ from redline.engine.feed import MonitoredStream
 from redline.engine.monitor import Limits, Monitor
 from redline.engine.wording import SEVERITIES, severity_index
 from redline.settings import Settings
+from redline.sources import payload
 from redline.sources.csv import read_csv
 from redline.sources.csv_cells import restore_formula
 from redline.sources.payload import BodyError, parse_document, parse_submission

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 
-from redline.api.payload import BodyError, parse_time
 from redline.api.problems import json_answer
 from redline.api.service import MAX_STREAM_NAME, Service
 from redline.incidents.unusual import UNUSUAL_ROWS, UnusualPeriod, unusual_between
+from redline.sources.payload import BodyError, parse_time
 from redline.sources.selectors import parse_selectors
 
 USUAL_PERIOD = 3_600.0  # seconds before the end, where no start is given

@@ -20,12 +20,31 @@ def checksum_column() -> sa.Column[int]:
     return sa.Column("crc", sa.BigInteger)
 
 
+def name_indices(name: str, column: str, *more: str) -> tuple[sa.Index, sa.Index]:
+    """Return the index of a column of names, for either database.
+
+    An ordered index of PostgreSQL refuses a text of more than 2,700 bytes, and with it the commit;
+    the name of a series may be longer.
+    """
+    hashed = sa.Index(name, column, postgresql_using="hash")
+    ordered = sa.Index(name, column, *more)
+    return ordered.ddl_if(dialect="sqlite"), hashed.ddl_if(dialect="postgresql")
+
+
+def name_key(name: str, column: str) -> tuple[sa.Constraint, sa.Index]:
+    """Return the primary key of names in SQLite, and the index in its place in PostgreSQL."""
+    key = sa.PrimaryKeyConstraint(column)
+    hashed = sa.Index(name, column, postgresql_using="hash")
+    return key.ddl_if(dialect="sqlite"), hashed.ddl_if(dialect="postgresql")
+
+
 meta_table = sa.Table(
     "meta",
     tables,
-    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("name", sa.String, nullable=False),
     sa.Column("value", sa.String, nullable=False),
     checksum_column(),
+    *name_key("meta_name", "name"),
 )
 streams_table = sa.Table(
     "streams",
@@ -92,7 +111,7 @@ anomalies_table = sa.Table(
     sa.Column("reason", sa.String, nullable=False),
     sa.Column("found", sa.Float, nullable=False),  # wall seconds
     checksum_column(),
-    sa.Index("anomalies_stream", "stream", "time"),
+    *name_indices("anomalies_stream", "stream", "time"),
     sa.Index("anomalies_time", "time"),
 )
 incidents_table = sa.Table(
@@ -105,16 +124,17 @@ incidents_table = sa.Table(
     sa.Column("body", sa.String, nullable=False),  # JSON, all of it
     sa.Column("changed", sa.Float, nullable=False),  # wall seconds
     checksum_column(),
-    sa.Index("incidents_stream", "stream", "start"),
+    *name_indices("incidents_stream", "stream", "start"),
     sa.Index("incidents_state", "state", "start"),
     sa.Index("incidents_changed", "state", "changed"),
 )
 watches_table = sa.Table(
     "watches",
     tables,
-    sa.Column("stream", sa.String, primary_key=True),
+    sa.Column("stream", sa.String, nullable=False),
     sa.Column("body", sa.String, nullable=False),  # JSON, where the joining of alarms stands
     checksum_column(),
+    *name_key("watches_stream", "stream"),
 )
 labels_table = sa.Table(
     "labels",
@@ -127,7 +147,7 @@ labels_table = sa.Table(
     sa.Column("body", sa.String, nullable=False),  # JSON: who, why
     sa.Column("at", sa.Float, nullable=False),  # wall seconds
     checksum_column(),
-    sa.Index("labels_stream", "stream", "start"),
+    *name_indices("labels_stream", "stream", "start"),
 )
 applied_table = sa.Table(
     "applied",
@@ -137,7 +157,7 @@ applied_table = sa.Table(
     sa.Column("stream", sa.String, nullable=False),
     sa.Column("settings", sa.String, nullable=False),  # JSON
     checksum_column(),
-    sa.Index("applied_stream", "stream", "at"),
+    *name_indices("applied_stream", "stream", "at"),
 )
 audit_table = sa.Table(
     "audit",
@@ -176,12 +196,14 @@ series_table = sa.Table(
     "series",
     tables,
     sa.Column("number", Id, primary_key=True, autoincrement=False),  # never given twice
-    sa.Column("name", sa.String, nullable=False, unique=True),
+    sa.Column("name", sa.String, nullable=False),
     sa.Column("settings", sa.String, nullable=False),  # JSON, those applied now
     sa.Column("creator", sa.String, nullable=False),  # who sent its first points
     sa.Column("opened", sa.Float, nullable=False),  # wall seconds
     sa.Column("forgotten", sa.Boolean, nullable=False),  # not watched until it sends again
     checksum_column(),
+    sa.UniqueConstraint("name").ddl_if(dialect="sqlite"),
+    sa.Index("series_name", sa.func.md5(sa.text("name")), unique=True).ddl_if(dialect="postgresql"),
 )
 fleet_states_table = sa.Table(
     "fleet_states",

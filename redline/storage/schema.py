@@ -245,11 +245,12 @@ parts_table = sa.Table(
 )
 
 
+@sa.event.listens_for(points_table, "after_create")
 @sa.event.listens_for(parts_table, "after_create")
 def _store_as_it_is(target: sa.Table, c: sa.Connection, **more: object) -> None:
     """Keep PostgreSQL from compressing points, which takes longer than to store them."""
     if c.dialect.name == "postgresql":
-        c.exec_driver_sql('ALTER TABLE parts ALTER COLUMN "rows" SET STORAGE EXTERNAL')
+        c.exec_driver_sql(f'ALTER TABLE {target.name} ALTER COLUMN "rows" SET STORAGE EXTERNAL')
 
 
 FLEET_TABLES = (series_table, fleet_states_table, segments_table, parts_table)

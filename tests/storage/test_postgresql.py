@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 from store_rig import START, numbers, push, rounds, watching
 
+from bench.browser import ROOT
 from bench.postgres_server import PostgresServer
 from redline.engine.fleet.stored import FleetCommit, SeriesRecord, SeriesSteps
 from redline.engine.monitor import Monitor
@@ -260,6 +261,13 @@ def test_a_lease_is_free_once_its_session_has_ended(
     open_database(database).close()
 
 
+def test_a_socket_serves_too(postgres: PostgresServer, database: str) -> None:
+    where = f"host={postgres.folder}&port={postgres.port}"
+    with closing(open_database(f"postgresql://redline@/{name_of(database)}?{where}")) as store:
+        store.record("ann", "apply")
+        assert store.name == f"postgresql://redline@{postgres.folder}/{name_of(database)}"
+
+
 # --- what is said
 
 
@@ -341,7 +349,8 @@ def test_each_kind_of_error_has_its_sentence() -> None:
     assert type(explained("", starting)) is StoreUnreachable
     assert type(explained("", 'FATAL: too many connections for role "ann"')) is not StoreFull
     assert "cannot be used (what?)" in str(explained("", "what?"))
-    assert len({cause.what for cause in CAUSES}) == len(CAUSES)
+    text = (ROOT / "docs" / "store.md").read_text(encoding="utf-8")
+    assert all(f"| {cause.what} |" in text for cause in CAUSES), "docs/store.md quotes them"
 
 
 # --- a full disk, and the size

@@ -356,8 +356,9 @@ def test_each_kind_of_error_has_its_sentence() -> None:
 # --- a full disk, and the size
 
 
+@pytest.mark.parametrize("others", [0, 20], ids=["INSERT", "COPY"])
 def test_a_full_disk_of_the_server_is_said_and_the_commit_goes_through_once_there_is_room(
-    postgres: PostgresServer, database: str
+    postgres: PostgresServer, database: str, others: int
 ) -> None:
     time, x = numbers(2_000)
     with closing(open_database(database)) as store:
@@ -369,6 +370,8 @@ def test_a_full_disk_of_the_server_is_said_and_the_commit_goes_through_once_ther
             "CREATE TRIGGER full_disk BEFORE INSERT ON points EXECUTE FUNCTION refuse()",
             name_of(database),
         )
+        for number in range(others):
+            monitor.submit(f"pipe {number}", time[:10], x[:10])
         owed = monitor.submit("pump", time[1_000:], x[1_000:])
         rounds(monitor, 3)
         assert "the server's disk is full" in monitor.trouble.text and not owed.done()
@@ -376,6 +379,7 @@ def test_a_full_disk_of_the_server_is_said_and_the_commit_goes_through_once_ther
         rounds(monitor, 12)
         assert owed.result(timeout=0) == SubmissionCounts(1_000, 0, 0)
         assert_holds(store, 2_000)
+        assert len(store.pushed_streams()) == 1 + others
 
 
 def test_what_retention_deletes_makes_room_for_what_comes(

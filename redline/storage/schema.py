@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import sqlalchemy as sa
-from sqlalchemy.schema import CreateIndex, CreateTable
 
 from redline.storage.errors import StoreError
 
@@ -256,17 +255,11 @@ def _store_as_it_is(target: sa.Table, c: sa.Connection, **more: object) -> None:
 FLEET_TABLES = (series_table, fleet_states_table, segments_table, parts_table)
 
 
-def _creation(*new: sa.Table) -> tuple[sa.Executable, ...]:
-    """Return the statements that create tables and their indices, in the database's own words."""
-    indices = (CreateIndex(index) for table in new for index in table.indexes)
-    return (*(CreateTable(table) for table in new), *indices)
-
-
-# the statements that lead from version 1 to 2, from 2 to 3, ...
-MIGRATIONS: tuple[Sequence[sa.Executable], ...] = (
+# the statements and new tables that lead from version 1 to 2, from 2 to 3, ...
+MIGRATIONS: tuple[Sequence[sa.TextClause | sa.Table], ...] = (
     tuple(sa.text(f"ALTER TABLE {name} ADD COLUMN crc BIGINT") for name in TABLES_BEFORE_CHECKSUMS),
-    _creation(maintenance_table),
-    _creation(*FLEET_TABLES),
+    (maintenance_table,),
+    FLEET_TABLES,
 )
 
 
@@ -292,8 +285,11 @@ def prepare_schema(c: sa.Connection, name: str) -> None:
             f"{SCHEMA_VERSION}); update Redline, or choose another file"
         )
     for statements in MIGRATIONS[version - 1 :]:
-        for statement in statements:
-            c.execute(statement)
+        for change in statements:
+            if isinstance(change, sa.Table):
+                change.create(c)
+            else:
+                c.execute(change)
     # an index is no new version: an older Redline keeps it up to date without knowing it
     for index in incidents_table.indexes:
         index.create(c, checkfirst=True)

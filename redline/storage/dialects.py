@@ -36,13 +36,17 @@ def copy_rows(c: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any
     types = [COPIED_TYPES[type(table.c[name].type)] for name in names]
     connection = c.connection.driver_connection
     assert connection is not None
-    with (
-        connection.cursor() as cursor,
-        cursor.copy(f"COPY {quote(table.name)} ({columns}) FROM STDIN (FORMAT BINARY)") as copy,
-    ):
-        copy.set_types(types)
-        for row in rows:
-            copy.write_row([row[name] for name in names])
+    statement = f"COPY {quote(table.name)} ({columns}) FROM STDIN (FORMAT BINARY)"
+    try:
+        with connection.cursor() as cursor, cursor.copy(statement) as copy:
+            copy.set_types(types)
+            for row in rows:
+                copy.write_row([row[name] for name in names])
+    except c.dialect.loaded_dbapi.Error as error:
+        lost = bool(connection.closed)
+        if lost:
+            c.invalidate()
+        raise sa.exc.DBAPIError(statement, None, error, connection_invalidated=lost) from error
 
 
 def insert_new(c: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -31,6 +31,7 @@ SESSION_SETTINGS = {
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "15000",  # milliseconds
 }
 SET = "SELECT set_config(%s, %s, false)"
 # a commit waits for the disk, whatever the server's default is

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import sqlalchemy as sa
-from sqlalchemy.schema import CreateIndex, CreateTable
 
 from redline.storage.errors import StoreError
 
@@ -20,12 +19,31 @@ def checksum_column() -> sa.Column[int]:
     return sa.Column("crc", sa.BigInteger)
 
 
+def name_indices(name: str, column: str, *more: str) -> tuple[sa.Index, sa.Index]:
+    """Return the index of a column of names, for either database.
+
+    An ordered index of PostgreSQL refuses a text of more than 2,700 bytes, and with it the commit;
+    the name of a series may be longer.
+    """
+    hashed = sa.Index(name, column, postgresql_using="hash")
+    ordered = sa.Index(name, column, *more)
+    return ordered.ddl_if(dialect="sqlite"), hashed.ddl_if(dialect="postgresql")
+
+
+def name_key(name: str, column: str) -> tuple[sa.Constraint, sa.Index]:
+    """Return the primary key of names in SQLite, and the index in its place in PostgreSQL."""
+    key = sa.PrimaryKeyConstraint(column)
+    hashed = sa.Index(name, column, postgresql_using="hash")
+    return key.ddl_if(dialect="sqlite"), hashed.ddl_if(dialect="postgresql")
+
+
 meta_table = sa.Table(
     "meta",
     tables,
-    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("name", sa.String, nullable=False),
     sa.Column("value", sa.String, nullable=False),
     checksum_column(),
+    *name_key("meta_name", "name"),
 )
 streams_table = sa.Table(
     "streams",
@@ -92,7 +110,7 @@ anomalies_table = sa.Table(
     sa.Column("reason", sa.String, nullable=False),
     sa.Column("found", sa.Float, nullable=False),  # wall seconds
     checksum_column(),
-    sa.Index("anomalies_stream", "stream", "time"),
+    *name_indices("anomalies_stream", "stream", "time"),
     sa.Index("anomalies_time", "time"),
 )
 incidents_table = sa.Table(
@@ -105,16 +123,17 @@ incidents_table = sa.Table(
     sa.Column("body", sa.String, nullable=False),  # JSON, all of it
     sa.Column("changed", sa.Float, nullable=False),  # wall seconds
     checksum_column(),
-    sa.Index("incidents_stream", "stream", "start"),
+    *name_indices("incidents_stream", "stream", "start"),
     sa.Index("incidents_state", "state", "start"),
     sa.Index("incidents_changed", "state", "changed"),
 )
 watches_table = sa.Table(
     "watches",
     tables,
-    sa.Column("stream", sa.String, primary_key=True),
+    sa.Column("stream", sa.String, nullable=False),
     sa.Column("body", sa.String, nullable=False),  # JSON, where the joining of alarms stands
     checksum_column(),
+    *name_key("watches_stream", "stream"),
 )
 labels_table = sa.Table(
     "labels",
@@ -127,7 +146,7 @@ labels_table = sa.Table(
     sa.Column("body", sa.String, nullable=False),  # JSON: who, why
     sa.Column("at", sa.Float, nullable=False),  # wall seconds
     checksum_column(),
-    sa.Index("labels_stream", "stream", "start"),
+    *name_indices("labels_stream", "stream", "start"),
 )
 applied_table = sa.Table(
     "applied",
@@ -137,7 +156,7 @@ applied_table = sa.Table(
     sa.Column("stream", sa.String, nullable=False),
     sa.Column("settings", sa.String, nullable=False),  # JSON
     checksum_column(),
-    sa.Index("applied_stream", "stream", "at"),
+    *name_indices("applied_stream", "stream", "at"),
 )
 audit_table = sa.Table(
     "audit",
@@ -176,12 +195,14 @@ series_table = sa.Table(
     "series",
     tables,
     sa.Column("number", Id, primary_key=True, autoincrement=False),  # never given twice
-    sa.Column("name", sa.String, nullable=False, unique=True),
+    sa.Column("name", sa.String, nullable=False),
     sa.Column("settings", sa.String, nullable=False),  # JSON, those applied now
     sa.Column("creator", sa.String, nullable=False),  # who sent its first points
     sa.Column("opened", sa.Float, nullable=False),  # wall seconds
     sa.Column("forgotten", sa.Boolean, nullable=False),  # not watched until it sends again
     checksum_column(),
+    sa.UniqueConstraint("name").ddl_if(dialect="sqlite"),
+    sa.Index("series_name", sa.func.md5(sa.text("name")), unique=True).ddl_if(dialect="postgresql"),
 )
 fleet_states_table = sa.Table(
     "fleet_states",
@@ -223,11 +244,12 @@ parts_table = sa.Table(
 )
 
 
+@sa.event.listens_for(points_table, "after_create")
 @sa.event.listens_for(parts_table, "after_create")
 def _store_as_it_is(target: sa.Table, c: sa.Connection, **more: object) -> None:
     """Keep PostgreSQL from compressing points, which takes longer than to store them."""
     if c.dialect.name == "postgresql":
-        c.exec_driver_sql('ALTER TABLE parts ALTER COLUMN "rows" SET STORAGE EXTERNAL')
+        c.exec_driver_sql(f'ALTER TABLE {target.name} ALTER COLUMN "rows" SET STORAGE EXTERNAL')
 
 
 groups_table = sa.Table(
@@ -250,18 +272,12 @@ rules_table = sa.Table(
 FLEET_TABLES = (series_table, fleet_states_table, segments_table, parts_table)
 
 
-def _creation(*new: sa.Table) -> tuple[sa.Executable, ...]:
-    """Return the statements that create tables and their indices, in the database's own words."""
-    indices = (CreateIndex(index) for table in new for index in table.indexes)
-    return (*(CreateTable(table) for table in new), *indices)
-
-
-# the statements that lead from version 1 to 2, from 2 to 3, ...
-MIGRATIONS: tuple[Sequence[sa.Executable], ...] = (
+# the statements and new tables that lead from version 1 to 2, from 2 to 3, ...
+MIGRATIONS: tuple[Sequence[sa.TextClause | sa.Table], ...] = (
     tuple(sa.text(f"ALTER TABLE {name} ADD COLUMN crc BIGINT") for name in TABLES_BEFORE_CHECKSUMS),
-    _creation(maintenance_table),
-    _creation(*FLEET_TABLES),
-    _creation(groups_table, rules_table),
+    (maintenance_table,),
+    FLEET_TABLES,
+    (groups_table, rules_table),
 )
 
 
@@ -287,8 +303,11 @@ def prepare_schema(c: sa.Connection, name: str) -> None:
             f"{SCHEMA_VERSION}); update Redline, or choose another file"
         )
     for statements in MIGRATIONS[version - 1 :]:
-        for statement in statements:
-            c.execute(statement)
+        for change in statements:
+            if isinstance(change, sa.Table):
+                change.create(c)
+            else:
+                c.execute(change)
     # an index is no new version: an older Redline keeps it up to date without knowing it
     for index in incidents_table.indexes:
         index.create(c, checkfirst=True)

@@ -66,9 +66,10 @@ PRIVATE_WORDS = re.compile(  # they are no terms of the field
 )
 TERMS = {  # words in capitals that are not names in the code
     *("ADTK", "ARIA", "ASCII", "CUSUM", "EWMA", "GARCH", "HTML", "HTTP", "JSON", "TOML"),
-    *("INTEGER", "LOCALHOST", "NULL", "POST"),
+    *("COPY", "INTEGER", "LOCALHOST", "NULL", "POST"),
     "TYPE",  # of a line of an exposition page
-    *("NAME", "PATH", "TOKEN"),  # placeholders
+    *("DATABASE", "HOST", "NAME", "PATH", "TOKEN", "USER"),  # placeholders
+    *("PGPASSFILE", "PGPASSWORD"),  # environment variables of PostgreSQL
     *("REDLINE_", "REDLINE_BODY_LIMIT", "REDLINE_PORT", "REDLINE_TOKEN"),  # environment variables
     *("HHMM", "HHMMSS", "YYYYMMDD"),  # forms of a time
 }

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from store_rig import Rows
 
 from redline.engine.fleet.stored import (
     ALARM_FLAG,
@@ -162,6 +163,29 @@ def test_series_and_states_come_back(db: Path | str) -> None:
         assert [each.states.key for each in store.load_states()] == ["b"]
         after = SeriesSteps.join(list(store.steps_after(2)))
         assert len(after.series) == len(steps[2].series), "the number of a commit only grows"
+
+
+def test_names_may_be_longer_than_an_index_of_the_database_holds(db: Path | str) -> None:
+    draw = np.random.default_rng(4)
+    name = "".join(map(chr, draw.integers(0x4E00, 0x9FFF, 2_000)))  # 6,000 bytes, no two alike
+    line = {"id": 1, "stream": name, "start": START, "end": START, "at": START, "kind": "missed"}
+    incident = {"id": "i1", "stream": name, "state": "open", "start": START}
+    with closing(open_store(db)) as store:
+        record = SeriesRecord(1, name, Settings(), "me", START)
+        for creator in ("me", "you"):
+            record = record._replace(creator=creator)
+            store.commit([], fleets=[FleetCommit(SeriesSteps.empty(), [record])])
+        assert store.load_records() == [record]
+        with pytest.raises(StoreError):
+            twin = record._replace(number=2)
+            store.commit([], fleets=[FleetCommit(SeriesSteps.empty(), [twin])])
+        for _ in range(2):
+            store.save_label(line)
+            store.save_window(line)
+            store.dismiss(name, [1])
+            store.save_incidents(Rows([incident], [{"stream": name, "step": 3}]))
+        assert len(store.labels(name)) == 1 and store.dismissed() == {name: [1]}
+        assert store.incidents() == ([incident], [{"stream": name, "step": 3}])
 
 
 def test_states_hold_the_steps_before_them_and_none_after(db: Path | str) -> None:

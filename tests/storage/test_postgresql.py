@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 from store_rig import START, numbers, push, rounds, watching
 
+from bench.browser import ROOT
 from bench.postgres_server import PostgresServer
 from redline.engine.fleet.stored import FleetCommit, SeriesRecord, SeriesSteps
 from redline.engine.monitor import Monitor
@@ -260,6 +261,13 @@ def test_a_lease_is_free_once_its_session_has_ended(
     open_database(database).close()
 
 
+def test_a_socket_serves_too(postgres: PostgresServer, database: str) -> None:
+    where = f"host={postgres.folder}&port={postgres.port}"
+    with closing(open_database(f"postgresql://redline@/{name_of(database)}?{where}")) as store:
+        store.record("ann", "apply")
+        assert store.name == f"postgresql://redline@{postgres.folder}/{name_of(database)}"
+
+
 # --- what is said
 
 
@@ -341,14 +349,16 @@ def test_each_kind_of_error_has_its_sentence() -> None:
     assert type(explained("", starting)) is StoreUnreachable
     assert type(explained("", 'FATAL: too many connections for role "ann"')) is not StoreFull
     assert "cannot be used (what?)" in str(explained("", "what?"))
-    assert len({cause.what for cause in CAUSES}) == len(CAUSES)
+    text = (ROOT / "docs" / "store.md").read_text(encoding="utf-8")
+    assert all(f"| {cause.what} |" in text for cause in CAUSES), "docs/store.md quotes them"
 
 
 # --- a full disk, and the size
 
 
+@pytest.mark.parametrize("others", [0, 20], ids=["INSERT", "COPY"])
 def test_a_full_disk_of_the_server_is_said_and_the_commit_goes_through_once_there_is_room(
-    postgres: PostgresServer, database: str
+    postgres: PostgresServer, database: str, others: int
 ) -> None:
     time, x = numbers(2_000)
     with closing(open_database(database)) as store:
@@ -360,6 +370,8 @@ def test_a_full_disk_of_the_server_is_said_and_the_commit_goes_through_once_ther
             "CREATE TRIGGER full_disk BEFORE INSERT ON points EXECUTE FUNCTION refuse()",
             name_of(database),
         )
+        for number in range(others):
+            monitor.submit(f"pipe {number}", time[:10], x[:10])
         owed = monitor.submit("pump", time[1_000:], x[1_000:])
         rounds(monitor, 3)
         assert "the server's disk is full" in monitor.trouble.text and not owed.done()
@@ -367,6 +379,7 @@ def test_a_full_disk_of_the_server_is_said_and_the_commit_goes_through_once_ther
         rounds(monitor, 12)
         assert owed.result(timeout=0) == SubmissionCounts(1_000, 0, 0)
         assert_holds(store, 2_000)
+        assert len(store.pushed_streams()) == 1 + others
 
 
 def test_what_retention_deletes_makes_room_for_what_comes(

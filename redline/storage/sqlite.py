@@ -72,8 +72,10 @@ from redline.storage.schema import prepare_schema, streams_table
 from redline.storage.series_merging import SeriesMerger
 from redline.storage.series_reading import (
     load_column_states,
+    load_part_if_there,
     load_series_records,
     match_series_times,
+    newest_parts,
     read_series_steps,
     read_steps_after,
 )
@@ -83,6 +85,7 @@ from redline.storage.writing import BatchWriter
 
 VERIFIED_AT_START = 16 * 2**20  # bytes of a file that is verified before it is used
 MAX_WAL_BYTES = 16 * 2**20  # that the log of the database keeps after it was written back
+MAX_LISTINGS = 5  # of the parts, where some are merged while the others are read
 LOCK_TIMEOUT = 2.0  # seconds a commit waits for another program's lock
 WRITER_PRAGMAS = (
     "journal_mode=WAL",
@@ -371,6 +374,27 @@ class SqliteStore(ResultStore, SeriesStore):
         """
         with self.reading() as c:
             return read_series_steps(c, number, since, until, limit)
+
+    def scores_since(self, since: float) -> Iterator[SeriesSteps]:
+        """Yield all steps since a time, the newest first; each part is read by itself.
+
+        Between two of them nothing is locked. Steps that were merged meanwhile come from the new
+        part, some twice.
+        """
+        done: set[int] = set()
+        for _ in range(MAX_LISTINGS):
+            with self.reading() as c:
+                wanted = [id for id in newest_parts(c, since) if id not in done]
+            gone = False
+            for id in wanted:
+                with self.reading() as c:
+                    steps = load_part_if_there(c, id)
+                done.add(id)
+                gone |= steps is None
+                if steps is not None:
+                    yield steps
+            if not gone:
+                return
 
     def newest_anomalies(self, name: str) -> list[tuple[Any, ...]]:
         """Return the last anomalies of a series, oldest first, with the fields of Anomaly."""

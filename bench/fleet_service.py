@@ -147,11 +147,11 @@ def measure_restart(series: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "redline.db"
         command = [sys.executable, "-m", "bench.fleet_service", "--push", str(path)]
-        process = subprocess.Popen([*command, "--series", str(series)], stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        lines = [process.stdout.readline() for _ in range(20)]
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        command += ["--series", str(series)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            lines = [process.stdout.readline() for _ in range(20)]
+            os.kill(process.pid, signal.SIGKILL)
         acknowledged = int(lines[-1])
         began = time.perf_counter()
         monitor = open_monitor(path)

@@ -761,7 +761,10 @@ class Monitor:
         self.last_beat = self.clock()
         while not self.stopping.is_set():
             self.beat()
+            if self.series.restored:
+                self.series.earlier.begin()
             self._work_until(self.last_beat + BEAT_SECONDS)
+        self.series.earlier.stop()
         self.process_pushed()
         while self.series.has_work and self.trouble is None:
             self.process_pushed()

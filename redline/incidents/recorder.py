@@ -89,6 +89,9 @@ class IncidentRecorder(ResultStore, SeriesStore):
             return SeriesSteps.empty()
         return self.store.read_series(number, since, until, limit)
 
+    def scores_since(self, since: float) -> Iterator[SeriesSteps]:
+        return self.store.scores_since(since) if self.store else iter(())
+
     def newest_anomalies(self, name: str) -> Sequence[tuple[Any, ...]]:
         return self.store.newest_anomalies(name) if self.store else ()
 

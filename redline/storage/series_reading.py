@@ -81,6 +81,19 @@ def read_steps_after(c: sa.Connection, commit: int) -> Iterator[SeriesSteps]:
             yield keep_known(load_part(c, id), known)
 
 
+def newest_parts(c: sa.Connection, since: float) -> list[int]:
+    """Return the parts with points since a time, those with the newest ones first."""
+    span = (since, np.inf)
+    numbers = (0, np.iinfo(np.int64).max)
+    return [part.id for part in _parts_of(c, numbers, span, newest_first=True)]
+
+
+def load_part_if_there(c: sa.Connection, id: int) -> SeriesSteps | None:
+    """Return the steps of a part; None = it was merged into another one meanwhile."""
+    there = c.execute(sa.select(parts_table.c.id).where(parts_table.c.id == id)).first()
+    return load_part(c, id) if there else None
+
+
 def load_part(c: sa.Connection, id: int) -> SeriesSteps:
     """Return the steps of a part; StoreDamaged = they are not what was written."""
     return _decoded(decode_part, _part_data(c, id))

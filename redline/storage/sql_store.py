@@ -56,8 +56,10 @@ from redline.storage.schema import prepare_schema, streams_table
 from redline.storage.series_merging import SeriesMerger
 from redline.storage.series_reading import (
     load_column_states,
+    load_part_if_there,
     load_series_records,
     match_series_times,
+    newest_parts,
     read_series_steps,
     read_steps_after,
 )
@@ -65,6 +67,7 @@ from redline.storage.series_segments import load_segments
 from redline.storage.series_writing import SeriesWriter, highest_series
 from redline.storage.writing import BatchWriter
 
+MAX_LISTINGS = 5  # of the parts, where some are merged while the others are read
 DEFAULT_RETENTION = Retention()
 ALL_ANOMALIES = AnomalyQuery()
 # is called within the transaction, with the function that writes rows of incidents
@@ -243,6 +246,27 @@ class SqlStore(ResultStore, SeriesStore):
         """
         with self.reading() as c:
             return read_series_steps(c, number, since, until, limit)
+
+    def scores_since(self, since: float) -> Iterator[SeriesSteps]:
+        """Yield all steps since a time, the newest first; each part is read by itself.
+
+        Between two of them nothing is locked. Steps that were merged meanwhile come from the new
+        part, some twice.
+        """
+        done: set[int] = set()
+        for _ in range(MAX_LISTINGS):
+            with self.reading() as c:
+                wanted = [id for id in newest_parts(c, since) if id not in done]
+            gone = False
+            for id in wanted:
+                with self.reading() as c:
+                    steps = load_part_if_there(c, id)
+                done.add(id)
+                gone |= steps is None
+                if steps is not None:
+                    yield steps
+            if not gone:
+                return
 
     def newest_anomalies(self, name: str) -> list[tuple[Any, ...]]:
         """Return the last anomalies of a series, oldest first, with the fields of Anomaly."""

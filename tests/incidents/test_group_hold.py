@@ -387,6 +387,8 @@ def test_a_service_that_is_killed_sends_one_message_for_a_host(tmp_path, receive
     (before,) = service.joint.groups()
     assert len(service.hold.held) == METRICS and receiver.got == []
     service.store.close()
+    service.close()  # its threads end; what it holds is sent by none of them
+    assert receiver.got == []
 
     service = open_service(0.2)
     receiver.wait(1)

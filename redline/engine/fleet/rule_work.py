@@ -14,7 +14,7 @@ from redline.engine.fleet.settings_rules import SettingsRule, SettingsRules
 from redline.engine.results import log, log_failure
 from redline.sources.directory import SeriesDirectory
 
-SLICE_SECONDS = 0.05  # of one turn of the loop; one batch is done to its end
+RULE_TURN_SECONDS = 0.05  # of one turn of the loop; one batch is done to its end
 BATCH_SERIES = 512  # looked at together
 
 
@@ -76,7 +76,7 @@ class RuleWork:
         """Return how many series are still to be looked at for a rule."""
         return sum(each.left for each in list(self.queue) if each.rule.id == id)
 
-    def take_slice(self, seconds: float = SLICE_SECONDS) -> None:
+    def take_slice(self, seconds: float = RULE_TURN_SECONDS) -> None:
         """Apply rules for so long."""
         until = time.perf_counter() + seconds
         while self.queue:

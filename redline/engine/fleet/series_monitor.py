@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from redline.detection.arrays import Array
+from redline.engine.fleet.earlier_scores import EarlierScores
 from redline.engine.fleet.fleets import SequenceFleet
 from redline.engine.fleet.history import Steps
 from redline.engine.fleet.intake import (
@@ -146,10 +147,17 @@ class SeriesMonitor(ChangedSeries):
         self.intake = SeriesIntake(budget or QueueBudget())
         self.roster = Roster()
         self.worst = WorstScores()
+        self.earlier = EarlierScores(self.worst, self.roster, store)
         held: set[int] = set()  # series with an alarm held back by a maintenance window
         self.states = SeriesStates(self.roster, held)
-        found = (outbox, self.maintenance, next_id or itertools.count(1).__next__, held)
-        self.reports = SeriesReports(directory, self.roster, *found)
+        self.reports = SeriesReports(
+            directory,
+            self.roster,
+            outbox,
+            self.maintenance,
+            next_id or itertools.count(1).__next__,
+            held,
+        )
         # each gets the steps of a turn, in the loop's thread; it must not block or raise
         self.step_listeners: list[Callable[[SeriesSteps], None]] = []
         self.counts: Counter[str] = Counter()  # samples that were repeated or late
@@ -301,6 +309,7 @@ class SeriesMonitor(ChangedSeries):
             self.rule_work.queue,
             self.removals,
             self.records,
+            self.earlier.found,
         )
         return self.restored and any(waiting)
 
@@ -327,6 +336,7 @@ class SeriesMonitor(ChangedSeries):
         removed = self._remove_series()
         self._apply_changes()
         self.rule_work.take_slice()
+        self.earlier.take_over()
         turn = self.intake.take(TURN_POINTS)
         steps: list[SeriesSteps] = []
         if turn is not None:

@@ -120,6 +120,13 @@ class SeriesStore(ABC):
         both are seconds since the Unix epoch, included.
         """
 
+    def scores_since(self, since: float) -> Iterator[SeriesSteps]:
+        """Yield all steps since a time, seconds since the Unix epoch, the newest first, roughly.
+
+        Some may come twice, and earlier ones, late points among them.
+        """
+        yield from ()
+
     @abstractmethod
     def newest_anomalies(self, name: str) -> Sequence[tuple[Any, ...]]:
         """Return the last anomalies of a series, oldest first, with the fields of Anomaly."""

@@ -103,6 +103,20 @@ class WorstRing:
             larger[:, :before] = self.levels
             self.levels = larger
 
+    def merge(self, other: WorstRing) -> None:
+        """Take in the levels of a ring of the same width; those before this ring are left out."""
+        if other.newest is None:
+            return
+        self._advance(other.newest)
+        assert self.newest is not None
+        size = other.levels.shape[1]
+        self.make_room(size)
+        first = max(other.newest, self.newest) - self.cells + 1
+        rows = np.arange(first, other.newest + 1) % self.cells
+        for row in rows.tolist():
+            own = self.levels[row, :size]
+            np.maximum(own, other.levels[row], out=own)
+
     def rows(self, start: float, end: float) -> Array:
         """Return the rows of the cells that a time touches, (rows,), oldest first.
 
@@ -168,6 +182,11 @@ class WorstScores:
             series, time, level = series[usable], time[usable], level[usable]
         for ring in self.rings:
             ring.record(series, time, level)
+
+    def merge(self, other: WorstScores) -> None:
+        """Take in the scores of another object."""
+        for ring, more in zip(self.rings, other.rings):
+            ring.merge(more)
 
     def known_since(self) -> float | None:
         """Return the time of the oldest cell, seconds since the Unix epoch; None = none is known.

@@ -47,6 +47,31 @@ def test_a_ring_has_the_worst_of_each_series_and_cell(
             assert row.tolist() == wanted
 
 
+turns_of_samples = st.lists(st.lists(one_sample, min_size=1, max_size=12), max_size=6)
+
+
+@settings(max_examples=80, deadline=None)
+@given(turns_of_samples, turns_of_samples)
+def test_a_ring_that_is_merged_is_as_one_that_took_all(
+    earlier: list[list[tuple[int, int, int]]], later: list[list[tuple[int, int, int]]]
+) -> None:
+    past, present, both = WorstRing(10, 12), WorstRing(10, 12), WorstRing(10, 12)
+    for rings, turns in (((past, both), earlier), ((present, both), later)):
+        for turn in turns:
+            series, time, level = (np.array(column) for column in zip(*turn))
+            for ring in rings:
+                ring.record(series, time.astype(float), level.astype(np.uint16))
+    present.merge(past)
+    assert present.newest == both.newest
+    if both.newest is None:
+        return
+    for cell in range(both.newest - 11, both.newest + 1):
+        found, wanted = (ring.levels[cell % 12] for ring in (present, both))
+        size = min(len(found), len(wanted))
+        assert found[:size].tolist() == wanted[:size].tolist()
+        assert not found[size:].any() and not wanted[size:].any()
+
+
 def test_a_period_has_the_worst_of_the_cells_that_it_touches() -> None:
     worst = WorstScores()
     for minute in range(40):

@@ -108,9 +108,10 @@ servers:
 	@test -e build/servers/made || { $(call apt,) ; mkdir -p build/servers && cd build/servers \
 	  && apt-get download -qq prometheus prometheus-node-exporter 2>/dev/null && for each in *.deb; do dpkg -x $$each . ; done && touch made; } \
 	  || echo "No packages of Debian here: the test with a real Prometheus will be skipped." >&2
-	@test build/servers/kafka/made -nt tests/servers/kafka/pom.xml || { { command -v mvn >/dev/null || $(call apt,maven default-jre-headless) ; } >/dev/null 2>&1 \
-	  ; rm -rf build/servers/kafka && mvn --quiet --batch-mode --file tests/servers/kafka/pom.xml dependency:copy-dependencies \
-	  -DincludeScope=runtime -DoutputDirectory="$(CURDIR)/build/servers/kafka" >/dev/null && touch build/servers/kafka/made; } 2>/dev/null \
+	@test build/servers/kafka/made -nt tests/servers/kafka/pom.xml || { { command -v mvn >/dev/null || $(call apt,maven default-jre-headless) ; } \
+	  && rm -rf build/servers/kafka.new && mvn --quiet --batch-mode --file tests/servers/kafka/pom.xml dependency:copy-dependencies \
+	  -DincludeScope=runtime -DoutputDirectory="$(CURDIR)/build/servers/kafka.new" && touch build/servers/kafka.new/made \
+	  && rm -rf build/servers/kafka && mv build/servers/kafka.new build/servers/kafka; } >/dev/null 2>&1 \
 	  || echo "No Maven here, or no network: the tests with a real Kafka broker will be skipped." >&2
 
 apt = { if [ "$$(id -u)" = 0 ]; then root=; else root="sudo -n"; fi; command -v apt-get >/dev/null && $$root true 2>/dev/null \

@@ -34,6 +34,7 @@ DEFAULTS = {
     "topic.metadata.refresh.interval.ms": "10000",
     "queued.max.messages.kbytes": "16384",
     "fetch.wait.max.ms": "100",
+    "reconnect.backoff.max.ms": "2000",
     "log_level": "0",
 }
 FIXED = {"enable.auto.commit": True, "enable.auto.offset.store": False}
@@ -299,19 +300,29 @@ class TopicConsumer:
                 self.consumer.store_offsets(offsets=[place])
 
     def state(self) -> TopicState:
-        """Return what is assigned and how far behind it is, without asking a broker."""
+        """Return what is assigned and how far behind it is.
+
+        A broker is asked only for partitions of which nothing was read yet.
+        """
         if not self.subscribed:
             return NO_STATE
         try:
             assigned = self.consumer.assignment()
-            lag: int | None = 0 if assigned else None
-            for place, position in zip(assigned, self.consumer.position(assigned)):
-                _, high = self.consumer.get_watermark_offsets(place, cached=True)
-                known = high >= 0 and position.offset >= 0
-                lag = lag + max(0, high - position.offset) if known and lag is not None else None
+            behind = [self._lag(place) for place in self.consumer.position(assigned)]
         except self._errors():
             return NO_STATE
+        known = [lag for lag in behind if lag is not None]
+        lag = sum(known) if known and len(known) == len(behind) else None
         return TopicState(sorted(place.partition for place in assigned), lag)
+
+    def _lag(self, place: Any) -> int | None:
+        """Return the records after a position, None = not known."""
+        low, high = self.consumer.get_watermark_offsets(place, cached=True)
+        if high < 0:
+            return None
+        if place.offset < 0:
+            (place,) = self.consumer.committed([place], timeout=ANSWER_SECONDS)
+        return int(high - (place.offset if place.offset >= 0 else max(low, 0)))
 
     def close(self) -> None:
         """Commit what is marked and leave the group."""

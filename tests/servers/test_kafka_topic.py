@@ -176,6 +176,7 @@ def test_nothing_is_lost_and_nothing_doubled_when_the_server_is_killed(
         found = {name: server.values(name) for name in sources}
         server.end()
         assert found == sources, "each point is there once, in its order"
+        assert repeated, "no kill came between the store's commit and that to Kafka"
         print(f"\n{KILLS} kills, {4 * steps:,} records: 0 lost, 0 doubled, {repeated:,} read again")
         server.start()  # after an orderly end nothing is read again
         again = server.wait_for(lambda found: found["lag"] == 0)
@@ -228,12 +229,6 @@ def test_a_wrong_password_is_said_and_never_shown(
         server.start()
         server.wait_for(lambda found: found["points"] == 1)
         assert "right-password" not in server.said + json.dumps(server.status)
-        server.client.chmod(0o644)
-        words = [*server.words, "--db", ""]
-        found = subprocess.run(
-            [sys.executable, "-m", "redline", *words], cwd=ROOT, capture_output=True, text=True
-        )
-        assert found.returncode == 2 and "chmod 600" in found.stderr
     finally:
         server.end()
 

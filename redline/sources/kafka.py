@@ -386,6 +386,42 @@ def find_trouble(client: Any, options: TopicOptions) -> str:
     return ""
 
 
+class TopicExamination(NamedTuple):
+    """What a broker says of a topic and of a group that reads it."""
+
+    trouble: str  # why it cannot be read, "" = it can
+    partitions: int = 0
+    lag: int | None = None  # records that the group has not committed; None = not known
+
+
+def examine_topic(options: TopicOptions) -> TopicExamination:
+    """Ask a broker about a topic and a group, without joining it."""
+    from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+    causes: list[str] = []
+
+    def note(error: Any) -> None:
+        causes.append(cause_of(options, error))
+
+    client = Consumer({**consumer_config(options), "error_cb": note})
+    try:
+        trouble = find_trouble(client, options)
+        if trouble:
+            client.poll(0.1)  # it calls back what is wrong
+            return TopicExamination(next(filter(None, causes), trouble))
+        found = client.list_topics(options.topic, timeout=ANSWER_SECONDS).topics[options.topic]
+        places = [TopicPartition(options.topic, number) for number in found.partitions]
+        lag = 0
+        for place in client.committed(places, timeout=ANSWER_SECONDS):
+            low, high = client.get_watermark_offsets(place, timeout=ANSWER_SECONDS)
+            lag += high - max(low, place.offset)
+        return TopicExamination("", len(places), lag)
+    except KafkaException as error:
+        return TopicExamination(cause_of(options, error.args[0]) or error_text(options, error))
+    finally:
+        client.close()
+
+
 def missing_topic(options: TopicOptions) -> str:
     """Return the sentence of a topic that is not there."""
     return (

@@ -1,4 +1,4 @@
-"""The feeder with a consumer that the test plays: no offset is marked before its points are kept."""
+"""The feeder with a played consumer: no offset is marked before its points are kept."""
 
 from __future__ import annotations
 

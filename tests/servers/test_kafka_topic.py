@@ -109,7 +109,7 @@ def events(source: str, values: list[float], first: int = 0) -> list[bytes]:
 
 
 def test_records_of_every_form_are_watched_and_a_poisoned_one_goes_aside(
-    kafka_broker: KafkaBroker, tmp_path: Path
+    kafka_broker: KafkaBroker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     topic = new_topic(kafka_broker, 2)
     dead = new_topic(kafka_broker)
@@ -132,6 +132,9 @@ def test_records_of_every_form_are_watched_and_a_poisoned_one_goes_aside(
         letters = kafka_broker.read(dead, 3)
         assert sorted(letter.value() for letter in letters) == sorted(poisoned)
         headers = [dict(letter.headers()) for letter in letters]
+        where = ("--kafka", kafka_broker.address, "--topic", topic, "--kafka-group", topic)
+        run_program(["doctor", "--db", "", *where])
+        assert f"{topic} has 2 partitions, 0 records are not read" in capsys.readouterr().out
         assert all(set(each) == {"reason", "topic", "partition", "offset"} for each in headers)
         assert {each["topic"] for each in headers} == {topic.encode()}
         assert any(b"wanted JSON" in each["reason"] for each in headers)

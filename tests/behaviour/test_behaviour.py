@@ -240,7 +240,7 @@ for name in sys.stdin.read().split():
 print(json.dumps(told))
 """
 COMMANDS = (
-    "evaluate generate detectors domains run replay status streams anomalies init token "
+    "evaluate generate produce detectors domains run replay status streams anomalies init token "
     "backup restore doctor"
 )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+import urllib.request
 from collections.abc import Callable
 from typing import Any
 
@@ -20,9 +21,9 @@ from redline.sources.arrow_writer import write_arrow
 from tests.servers.kafka_broker import KafkaBroker, missing
 
 START = 1_767_571_200  # seconds since the epoch
-SOURCES = 100
+SOURCES = 1_000
 EVENTS = 300_000  # records of one point
-BLOCKS = 3_000  # records of 1,000 points: ten times of each source
+BLOCKS = 3_000  # records of 1,000 points: one of each source
 RATE = 100.0  # events a second, to see how late they come
 SECONDS = 40.0  # so long
 LEARNED = 150  # points of a source before
@@ -30,7 +31,7 @@ PATIENCE = 300.0  # seconds
 
 
 def single_events() -> list[bytes]:
-    """Return a JSON event for each point, the sources in turn."""
+    """Return a JSON event for each point, of one source after the other."""
     draw = np.random.default_rng(1).normal(size=EVENTS).round(4).tolist()
     return [
         f'{{"source":"s{at % SOURCES}","time":{START + at // SOURCES},"value":{value}}}'.encode()
@@ -39,10 +40,10 @@ def single_events() -> list[bytes]:
 
 
 def blocks() -> list[bytes]:
-    """Return blocks of Arrow, ten times of a hundred sources each."""
-    draw = np.random.default_rng(1).normal(size=(BLOCKS, 10, SOURCES))
+    """Return blocks of Arrow, one time of all sources each."""
+    draw = np.random.default_rng(1).normal(size=(BLOCKS, 1, SOURCES))
     names = [f"s{at}" for at in range(SOURCES)]
-    return [write_arrow(names, START + 10.0 * at + np.arange(10), x) for at, x in enumerate(draw)]
+    return [write_arrow(names, np.array([START + at], float), x) for at, x in enumerate(draw)]
 
 
 def topic_status(server: Server) -> dict[str, Any]:
@@ -82,6 +83,17 @@ def throughput(broker: KafkaBroker, name: str, records: list[bytes]) -> str:
         f"CPU-second of the server ({done / wall:,.0f} and {points / wall:,.0f} a second of the "
         f"clock, {total:,} records)"
     )
+
+
+def configure(server: Server, change: dict[str, Any]) -> None:
+    """Apply settings to a source."""
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{server.port}/api/configure",
+        json.dumps(change).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=60):
+        pass
 
 
 async def follow_events(server: Server, write: Callable[[], None]) -> np.ndarray:
@@ -127,7 +139,7 @@ def latency(broker: KafkaBroker) -> str:
         wait_for(server, lambda found: found["points"] == LEARNED * len(names))
         for name in names:
             body = {"source": name, "detector": "EWMA", "window": 120, "threshold": 1.5}
-            server.ask("/api/configure", json.dumps(body).encode())
+            configure(server, body)
         late = asyncio.run(follow_events(server, write))
     middle, worst = 1e3 * np.percentile(late, [50, 99])
     return (

@@ -14,7 +14,7 @@ from redline.api.doors import Doors
 from redline.api.topic_feeder import TopicEnded, TopicFeeder
 from redline.engine.monitor import Limits, Monitor
 from redline.sources.directory import SeriesDirectory
-from redline.sources.kafka import NO_STATE, TopicOptions, TopicState
+from redline.sources.kafka import NOT_ASSIGNED, TopicOptions, TopicState
 from redline.sources.pushed import SubmissionRefused
 
 START = 1_767_571_200.0  # seconds since the epoch
@@ -63,7 +63,7 @@ class PlayedConsumer:
         self.marked.update(offsets)
 
     def state(self) -> TopicState:
-        return NO_STATE
+        return NOT_ASSIGNED
 
     def close(self) -> None:
         pass

@@ -15,15 +15,17 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from bench.followers import Follower, Server, serving
 from redline.sources.arrow_writer import write_arrow
 from tests.servers.kafka_broker import KafkaBroker, missing
+from tests.sources.arrow_streams import point_batch, write_stream
 
 START = 1_767_571_200  # seconds since the epoch
 SOURCES = 1_000
 EVENTS = 300_000  # records of one point
-BLOCKS = 3_000  # records of 1,000 points: one of each source
+BLOCKS = 2_000  # records of 1,000 points: one of each source
 RATE = 100.0  # events a second, to see how late they come
 SECONDS = 40.0  # so long
 LEARNED = 150  # points of a source before
@@ -40,10 +42,13 @@ def single_events() -> list[bytes]:
 
 
 def blocks() -> list[bytes]:
-    """Return blocks of Arrow, one time of all sources each."""
-    draw = np.random.default_rng(1).normal(size=(BLOCKS, 1, SOURCES))
-    names = [f"s{at}" for at in range(SOURCES)]
-    return [write_arrow(names, np.array([START + at], float), x) for at, x in enumerate(draw)]
+    """Return blocks of Arrow with a row for each point, one of each source."""
+    draw = np.random.default_rng(1).normal(size=(BLOCKS, SOURCES))
+    names = pa.array([f"s{at}" for at in range(SOURCES)]).dictionary_encode()
+    return [
+        write_stream(point_batch(names, pa.array(np.full(SOURCES, START + at)), pa.array(x)))
+        for at, x in enumerate(draw)
+    ]
 
 
 def topic_status(server: Server) -> dict[str, Any]:

@@ -112,9 +112,10 @@ servers:
 	  && apt-get install -qq -y --download-only --no-install-recommends -o Debug::NoLocking=1 -o Dir::Cache::archives="$$PWD/debs" postgresql >/dev/null 2>&1 \
 	  && for each in debs/*.deb; do test ! -e $$each || dpkg -x $$each . || exit 1; done && touch made-postgresql; } \
 	  || echo "No packages of Debian here: without PostgreSQL on this machine the tests with a real one will be skipped." >&2
-	@test build/servers/kafka/made -nt tests/servers/kafka/pom.xml || { { command -v mvn >/dev/null || $(call apt,maven default-jre-headless) ; } >/dev/null 2>&1 \
-	  ; rm -rf build/servers/kafka && mvn --quiet --batch-mode --file tests/servers/kafka/pom.xml dependency:copy-dependencies \
-	  -DincludeScope=runtime -DoutputDirectory="$(CURDIR)/build/servers/kafka" >/dev/null && touch build/servers/kafka/made; } 2>/dev/null \
+	@test build/servers/kafka/made -nt tests/servers/kafka/pom.xml || { { command -v mvn >/dev/null || $(call apt,maven default-jre-headless) ; } \
+	  && rm -rf build/servers/kafka.new && mvn --quiet --batch-mode --file tests/servers/kafka/pom.xml dependency:copy-dependencies \
+	  -DincludeScope=runtime -DoutputDirectory="$(CURDIR)/build/servers/kafka.new" && touch build/servers/kafka.new/made \
+	  && rm -rf build/servers/kafka && mv build/servers/kafka.new build/servers/kafka; } >/dev/null 2>&1 \
 	  || echo "No Maven here, or no network: the tests with a real Kafka broker will be skipped." >&2
 
 apt = { if [ "$$(id -u)" = 0 ]; then root=; else root="sudo -n"; fi; command -v apt-get >/dev/null && $$root true 2>/dev/null \

@@ -23,13 +23,19 @@ from redline.api.doors import Doors
 from redline.engine.monitor import Monitor
 from redline.engine.results import log, log_failure
 from redline.sources.directory import SeriesDirectory
-from redline.sources.kafka import NO_STATE, TopicConsumer, TopicMessage, TopicOptions, TopicProducer
+from redline.sources.kafka import (
+    NOT_ASSIGNED,
+    TopicConsumer,
+    TopicMessage,
+    TopicOptions,
+    TopicProducer,
+)
 from redline.sources.payload import SubmittedPoints
 from redline.sources.pushed import QueueFull, Receipt, SubmissionRefused
 from redline.sources.records import RecordPoints, RecordReader
 from redline.sources.samples import TimeRange, make_batch
 
-CREATOR = ""  # its sources count as those of the operator, who chose the topic
+TOPIC_CREATOR = ""  # its sources count as those of the operator, who chose the topic
 READ_RECORDS = 5_000  # that are taken from the library at once
 READ_SECONDS = 0.1  # that it waits for the first of them
 BUSY_SECONDS = 0.02  # the same, while points are not committed
@@ -116,7 +122,7 @@ class TopicFeeder:
         self.thread: threading.Thread | None = None
         self.reader = RecordReader(self.doors.directory)
         self.counts: Counter[str] = Counter()
-        self.state = NO_STATE
+        self.state = NOT_ASSIGNED
         self.trouble = ""
         self.last_refusal = ""
         self.refusal_log = RefusalLog()
@@ -191,7 +197,7 @@ class TopicFeeder:
             while self._settle(consumer) and self.pieces and time.monotonic() < until:
                 time.sleep(BUSY_SECONDS)
         finally:
-            self.state = NO_STATE
+            self.state = NOT_ASSIGNED
             consumer.close()
 
     def turn(self, consumer: TopicConsumer) -> None:
@@ -265,7 +271,7 @@ class TopicFeeder:
     def _put_series(self, piece: Piece, part: SeriesPart) -> SeriesPart | None:
         """Submit samples; return those for which the queue has no room."""
         batch = make_batch(part.series, part.time, part.value)
-        found = self.doors.submit(self.monitor, batch, CREATOR, rates=False)
+        found = self.doors.submit(self.monitor, batch, TOPIC_CREATOR, rates=False)
         refused = [(name, error) for name, error in found.refused if not self._ends(error)]
         rows = RowsByName(part, self.doors.directory)
         together = rows.others([name for name, _ in (*found.taken, *refused) if name])
@@ -283,7 +289,7 @@ class TopicFeeder:
         """Submit points of a source; return those for which its queue has no room."""
         source, names, moments, x = part.points
         try:
-            receipt = self.monitor.submit(source, moments, x, names, CREATOR)
+            receipt = self.monitor.submit(source, moments, x, names, TOPIC_CREATOR)
         except QueueFull:
             return part
         except SubmissionRefused as error:

@@ -18,7 +18,7 @@ import time
 import tomllib
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -41,6 +41,7 @@ from redline.settings import (
     import_settings,
     load_server_settings,
 )
+from redline.sources.kafka import examine_topic, topic_options
 from redline.storage.errors import StoreError
 from redline.storage.inspection import StoreReport, inspect_store, is_owned
 from redline.storage.opening import is_address
@@ -48,7 +49,7 @@ from redline.storage.postgresql_inspection import DatabaseReport, inspect_databa
 from redline.storage.schema import SCHEMA_VERSION
 
 ROOT = Path(__file__).parents[2]  # of a clone; an installed package has no requirements.txt there
-RUN_EXTRAS = ("alerts", "learned", "postgres")  # the others serve those who work on Redline itself
+RUN_EXTRAS = ("alerts", "learned", "postgres", "kafka")  # others serve work on Redline itself
 OTHER_VARIABLES = ("REDLINE_TOKEN", "REDLINE_URL", "REDLINE_DATA", "REDLINE_SNAPSHOTS")
 CGROUP_LIMITS = (  # files that hold the memory limit of a container, bytes
     Path("/sys/fs/cgroup/memory.max"),
@@ -380,7 +381,9 @@ def alerts_text(subject: Subject) -> str:
 
 def check_access(subject: Subject) -> Iterator[Finding]:
     """Find what the server refuses about address, tokens and host names."""
-    settings = subject.settings
+    settings = replace(  # what names a topic is examined by itself
+        subject.settings, kafka=None, topic=None, kafka_dead_letter=None, kafka_config=None
+    )
     try:
         options = server_options(settings, subject.environment)
     except (OSError, ValueError) as error:
@@ -412,6 +415,26 @@ def check_channels(subject: Subject) -> Iterator[Finding]:
         )
         return
     yield Finding("ok", f"channels: {len(plan.channels)}, actions: {len(plan.actions)}")
+
+
+def check_topic(subject: Subject) -> Iterator[Finding]:
+    """Find out whether the topic of Kafka can be read, and how far behind its group is."""
+    try:
+        options = topic_options(subject.settings, subject.environment)
+    except (OSError, ValueError) as error:
+        yield Finding("problem", f"kafka: {error}", "see docs/scale.md")
+        return
+    if options is None:
+        return
+    found = examine_topic(options)
+    if found.trouble:
+        yield Finding("warning", f"kafka: {found.trouble}", "a server tries it again by itself")
+        return
+    yield Finding(
+        "ok",
+        f"kafka: {options.topic} has {found.partitions} partitions, {found.lag:,} records are not "
+        f"read by the group {options.group}",
+    )
 
 
 def check_csv(subject: Subject) -> Iterator[Finding]:
@@ -472,6 +495,8 @@ def check_permissions(subject: Subject) -> Iterator[Finding]:
             faults += file_faults(Path(f"{settings.db}{side}"), readable="warning", write=True)
     if settings.tokens:
         faults += file_faults(Path(settings.tokens), readable="problem")
+    if settings.kafka_config:
+        faults += file_faults(Path(settings.kafka_config), readable="ok")
     if settings.alerts:
         faults += file_faults(Path(settings.alerts), readable="warning")
     if subject.config:
@@ -648,6 +673,7 @@ CHECKS: tuple[Callable[[Subject], Iterable[Finding]], ...] = (
     check_settings,
     check_access,
     check_channels,
+    check_topic,
     check_csv,
     check_port,
     check_permissions,

@@ -21,7 +21,7 @@ from redline.sources.kafka import (
     TopicOptions,
     TopicProducer,
     check_brokers,
-    check_topic,
+    check_topic_name,
     find_trouble,
     has_kafka,
     read_client_config,
@@ -61,7 +61,7 @@ def produce_records(choices: ProduceChoices) -> None:
         names = source_names(name, stream.names)
         options = TopicOptions(
             check_brokers(choices.kafka),
-            check_topic("topic", choices.topic),
+            check_topic_name("topic", choices.topic),
             "",
             config=read_client_config(choices.kafka_config),
         )

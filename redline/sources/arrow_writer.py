@@ -17,7 +17,7 @@ from redline.sources.arrow import CONTINUATION, RECORDS, SCHEMA
 
 VERSION = 4  # of the metadata: V5
 FLOATING_POINT = 3  # the kind of a type
-DOUBLE = 2  # its precision
+DOUBLE_PRECISION = 2  # its precision
 ALIGNMENT = 8  # bytes; of a message, of a buffer, and of the largest number of a table
 
 
@@ -148,7 +148,7 @@ def _write_field(writer: FlatWriter, name: str) -> int:
             0: lambda: writer.text(name),
             1: FlatNumber("?", True),
             2: FlatNumber("B", FLOATING_POINT),
-            3: lambda: writer.table({0: FlatNumber("h", DOUBLE)}),
+            3: lambda: writer.table({0: FlatNumber("h", DOUBLE_PRECISION)}),
             5: lambda: writer.tables([]),
         }
     )

@@ -23,7 +23,7 @@ MISSING_KAFKA = (
     "--kafka needs confluent-kafka, which is not installed: pip install 'redline[kafka]'"
 )
 CHECK_SECONDS = 1.0  # seconds between two questions for the topic while something is wrong
-ANSWER_SECONDS = 2.0  # that a broker has to answer such a question
+BROKER_SECONDS = 2.0  # that a broker has to answer such a question
 CAUSE_SECONDS = 60.0  # that a cause, once named by the library, explains why no broker answers
 # of a consumer; those that a file of settings may change come first
 DEFAULTS = {
@@ -34,6 +34,7 @@ DEFAULTS = {
     "topic.metadata.refresh.interval.ms": "10000",
     "queued.max.messages.kbytes": "16384",
     "fetch.wait.max.ms": "100",
+    "reconnect.backoff.max.ms": "2000",
     "log_level": "0",
 }
 FIXED = {"enable.auto.commit": True, "enable.auto.offset.store": False}
@@ -98,9 +99,9 @@ def topic_options(
         raise KafkaSettingsError("--kafka needs --topic, the topic that is read")
     options = TopicOptions(
         check_brokers(settings.kafka),
-        check_topic("topic", settings.topic),
+        check_topic_name("topic", settings.topic),
         settings.kafka_group,
-        check_topic("kafka-dead-letter", settings.kafka_dead_letter or "", optional=True),
+        check_topic_name("kafka-dead-letter", settings.kafka_dead_letter or "", optional=True),
         read_client_config(settings.kafka_config, environment),
     )
     if options.dead_letter == options.topic:
@@ -124,7 +125,7 @@ def check_brokers(text: str) -> str:
     return ",".join(parts)
 
 
-def check_topic(option: str, name: str, optional: bool = False) -> str:
+def check_topic_name(option: str, name: str, optional: bool = False) -> str:
     """Return the name of a topic, or raise KafkaSettingsError."""
     if not TOPIC_NAME.fullmatch(name) and not (optional and not name):
         wanted = "1 to 249 letters, digits, dots, underscores and hyphens"
@@ -236,7 +237,7 @@ class TopicState(NamedTuple):
     lag: int | None  # records that are not read yet, of these; None = not known
 
 
-NO_STATE = TopicState((), None)
+NOT_ASSIGNED = TopicState((), None)
 
 
 class TopicConsumer:
@@ -299,19 +300,29 @@ class TopicConsumer:
                 self.consumer.store_offsets(offsets=[place])
 
     def state(self) -> TopicState:
-        """Return what is assigned and how far behind it is, without asking a broker."""
+        """Return what is assigned and how far behind it is.
+
+        A broker is asked only for partitions of which nothing was read yet.
+        """
         if not self.subscribed:
-            return NO_STATE
+            return NOT_ASSIGNED
         try:
             assigned = self.consumer.assignment()
-            lag: int | None = 0 if assigned else None
-            for place, position in zip(assigned, self.consumer.position(assigned)):
-                _, high = self.consumer.get_watermark_offsets(place, cached=True)
-                known = high >= 0 and position.offset >= 0
-                lag = lag + max(0, high - position.offset) if known and lag is not None else None
+            behind = [self._lag(place) for place in self.consumer.position(assigned)]
         except self._errors():
-            return NO_STATE
+            return NOT_ASSIGNED
+        known = [lag for lag in behind if lag is not None]
+        lag = sum(known) if known and len(known) == len(behind) else None
         return TopicState(sorted(place.partition for place in assigned), lag)
+
+    def _lag(self, place: Any) -> int | None:
+        """Return the records after a position, None = not known."""
+        low, high = self.consumer.get_watermark_offsets(place, cached=True)
+        if high < 0:
+            return None
+        if place.offset < 0:
+            (place,) = self.consumer.committed([place], timeout=BROKER_SECONDS)
+        return int(high - (place.offset if place.offset >= 0 else max(low, 0)))
 
     def close(self) -> None:
         """Commit what is marked and leave the group."""
@@ -365,7 +376,7 @@ def find_trouble(client: Any, options: TopicOptions) -> str:
     from confluent_kafka import KafkaException
 
     try:
-        found = client.list_topics(options.topic, timeout=ANSWER_SECONDS)
+        found = client.list_topics(options.topic, timeout=BROKER_SECONDS)
     except KafkaException as error:
         return cause_of(options, error.args[0]) or f"no Kafka broker answers at {options.brokers}"
     topic = found.topics.get(options.topic)
@@ -373,6 +384,42 @@ def find_trouble(client: Any, options: TopicOptions) -> str:
         cause = cause_of(options, topic.error) if topic is not None else ""
         return cause or missing_topic(options)
     return ""
+
+
+class TopicExamination(NamedTuple):
+    """What a broker says of a topic and of a group that reads it."""
+
+    trouble: str  # why it cannot be read, "" = it can
+    partitions: int = 0
+    lag: int | None = None  # records that the group has not committed; None = not known
+
+
+def examine_topic(options: TopicOptions) -> TopicExamination:
+    """Ask a broker about a topic and a group, without joining it."""
+    from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+    causes: list[str] = []
+
+    def note(error: Any) -> None:
+        causes.append(cause_of(options, error))
+
+    client = Consumer({**consumer_config(options), "error_cb": note})
+    try:
+        trouble = find_trouble(client, options)
+        if trouble:
+            client.poll(0.1)  # it calls back what is wrong
+            return TopicExamination(next(filter(None, causes), trouble))
+        found = client.list_topics(options.topic, timeout=BROKER_SECONDS).topics[options.topic]
+        places = [TopicPartition(options.topic, number) for number in found.partitions]
+        lag = 0
+        for place in client.committed(places, timeout=BROKER_SECONDS):
+            low, high = client.get_watermark_offsets(place, timeout=BROKER_SECONDS)
+            lag += high - max(low, place.offset)
+        return TopicExamination("", len(places), lag)
+    except KafkaException as error:
+        return TopicExamination(cause_of(options, error.args[0]) or error_text(options, error))
+    finally:
+        client.close()
 
 
 def missing_topic(options: TopicOptions) -> str:

@@ -261,6 +261,5 @@ def left_out_reason(batch: SampleBatch) -> str:
     """Return in a sentence what was left out of the samples of a record."""
     count = sum(batch.left_out.values())
     total = count + len(batch.series)
-    reasons = ", ".join(sorted(batch.left_out))
-    detail = f": {batch.refusals[0]}" if batch.refusals else ""
-    return f"{count:,} of its {total:,} points are left out, {reasons}{detail}"
+    reason = str(batch.refusals[0]) if batch.refusals else ", ".join(sorted(batch.left_out))
+    return f"{count:,} of its {total:,} points are left out: {reason}"

@@ -240,7 +240,8 @@ for name in sys.stdin.read().split():
 print(json.dumps(told))
 """
 COMMANDS = (
-    "evaluate train generate detectors domains run replay status streams anomalies init token "
+    "evaluate train generate produce detectors domains run replay status streams anomalies init "
+    "token "
     "backup restore doctor"
 )
 

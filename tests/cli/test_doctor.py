@@ -499,6 +499,16 @@ def test_a_check_that_fails_is_a_problem_of_its_own(case: Case) -> None:
     ]
 
 
+def test_a_topic_without_its_broker_or_with_wrong_settings(case: Case) -> None:
+    pytest.importorskip("confluent_kafka")
+    assert not list(doctor.check_topic(case.subject()))
+    subject = case.subject(kafka="127.0.0.1:1", topic="metrics")
+    expect(only(doctor.check_topic, subject), "warning", "no Kafka broker answers at 127.0.0.1:1")
+    expect(only(doctor.check_access, subject), "ok", "no tokens")
+    subject = case.subject(kafka="127.0.0.1:1")
+    expect(only(doctor.check_topic, subject), "problem", "--kafka needs --topic")
+
+
 def test_every_check_has_a_test_that_makes_it_fail() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
     for check in CHECKS:

@@ -14,6 +14,7 @@ import numpy as np
 from redline.sources.directory import SeriesDirectory
 from redline.sources.exposition import read_exposition
 from redline.sources.influx import PRECISIONS, read_line_protocol
+from redline.sources.kafka import REFUSED_KEYS, parse_client_config
 from redline.sources.payload import parse_document, to_json
 from redline.sources.point_bodies import is_wide, parse_arrow, parse_points, parse_wide
 from redline.sources.prometheus import (
@@ -24,6 +25,7 @@ from redline.sources.prometheus import (
     read_write_request_v2,
 )
 from redline.sources.pushed import SubmissionRefused
+from redline.sources.records import RecordReader
 from redline.sources.samples import LARGEST_SAMPLE, MAX_REFUSALS, SampleBatch
 from redline.sources.selectors import parse_selectors
 from redline.sources.series import (
@@ -184,6 +186,53 @@ def read_arrow_body(data: bytes) -> None:
         return parse_arrow(body, directory)
 
     read_alike(read, data, usual_streams()[:1])
+
+
+def read_record(data: bytes) -> None:
+    """Read records of a topic, of which NUL bytes are the ends, alone and among others."""
+    records = data.split(b"\0")[:20] if not data.startswith(b"\xff") else [data]
+    good = b'{"source": "oven", "time": 1767571200, "value": 20.5}'
+    directory = SeriesDirectory()
+    found = RecordReader(directory).read([good, *records, good])
+    owners = [found.owner, *(each.owner for each in found.sources)]
+    taken = set(np.concatenate(owners).tolist())
+    refused = {each.place for each in found.refused}
+    assert len(refused) == len(found.refused) and taken | refused == set(range(len(records) + 2))
+    assert {0, len(records) + 1}.isdisjoint(refused), "those that are right are taken"
+    assert all(10 < len(each.reason) < 2_000 for each in found.refused)
+    assert len(found.series) == len(found.time) == len(found.value) == len(found.owner)
+    assert all(directory.texts[number] for number in found.series.tolist())
+    for points, owner in found.sources:
+        assert points.x.shape == (len(owner), len(points.names)) and len(points.time) == len(owner)
+    for place, record in enumerate(records):
+        alone = RecordReader(SeriesDirectory()).read([record])
+        here = int((np.concatenate(owners) == place + 1).sum())
+        count = len(alone.owner) + sum(len(each.owner) for each in alone.sources)
+        assert count == here, "read as it is alone"
+
+
+def topic_records() -> list[bytes]:
+    """Return records of every form, some of them together."""
+    point = {"source": "oven", "time": 1_767_571_200, "value": 20.5}
+    many = {"source": "mill", "time": 1_767_571_200, "values": {"a": 1, "b": None}}
+    wide = {"time": 1_767_571_200, "values": {"a": 1, "b": None}}
+    bodies = [point, many, wide, [point, point], {**point, "time": [1, 2], "value": [3, 4]}]
+    records = list(map(to_json, bodies))
+    return [*records, b"\0".join(records), b"\n".join(records[:1] * 3), *usual_streams()[:2]]
+
+
+def read_client_lines(data: bytes) -> None:
+    """Read a file of settings of the Kafka client."""
+    found = parse_client_config(data.decode("latin-1"), {"WORD": "secret"})
+    assert not set(found) & set(REFUSED_KEYS)
+    lines = "\n".join(f"{key}={value}" for key, value in found.items())
+    if "${" not in lines and "\n" not in "".join(found.values()):
+        assert parse_client_config(lines, {}) == found
+
+
+def client_files() -> list[bytes]:
+    """Return files of settings of the Kafka client."""
+    return [b"# mine\nsasl.username = ann\nsasl.password=${WORD}\n\n", b"client.id=a=b", b"x"]
 
 
 def read_selector(data: bytes) -> None:

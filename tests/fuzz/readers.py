@@ -43,6 +43,7 @@ from redline.settings import (
 from redline.sources import payload
 from redline.sources.csv import LARGEST_CELL, read_csv
 from redline.sources.csv_cells import CsvError, check_text, decode_text, detect_table
+from redline.sources.kafka import KafkaSettingsError
 from redline.sources.payload import BodyError, parse_document, parse_submission
 from redline.sources.pushed import MAX_FEATURES, SubmissionRefused
 from redline.sources.recording import Columns, Recording, write_csv
@@ -560,6 +561,8 @@ READERS = {
     "exposition page": Reader(doors.read_page, (SubmissionRefused,), doors.exposition_pages),
     "line protocol": Reader(doors.read_lines, (SubmissionRefused,), doors.lines),
     "points of many": Reader(doors.read_points, (BodyError,), doors.point_bodies),
+    "topic record": Reader(doors.read_record, (), doors.topic_records),
+    "Kafka client file": Reader(doors.read_client_lines, (KafkaSettingsError,), doors.client_files),
     "Arrow stream": Reader(doors.read_arrow_body, (SubmissionRefused,), doors.usual_streams),
     "selector": Reader(doors.read_selector, (SubmissionRefused,), doors.selectors),
     "series text": Reader(doors.read_series, (), doors.series_texts),

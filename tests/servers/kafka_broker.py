@@ -137,8 +137,9 @@ class KafkaBroker:
         keyed = records if isinstance(records, Mapping) else {"": records}
         for key, values in keyed.items():
             for value in values:
+                while len(producer) > 50_000:  # its queue takes 100,000
+                    producer.poll(0.05)
                 producer.produce(topic, value, key.encode() or None)
-                producer.poll(0)
         assert producer.flush(PATIENCE) == 0
 
     def read(self, topic: str, count: int) -> list[Any]:

@@ -16,20 +16,22 @@ from typing import Any
 from redline.incidents.channels_file import Action
 
 OUTPUT_TAIL = 2_000  # characters kept of what a command answers
-PRIVATE_VARIABLES = ("REDLINE_TOKEN",)  # of the environment, never passed to a command
+# beginnings of variables that are never passed to a command: tokens, and addresses and passwords
+# of databases and other servers
+PRIVATE_BEGINNINGS = ("REDLINE_", "PG")
 
 
 def command_environment(
     secrets: Collection[str], environment: Mapping[str, str] = os.environ
 ) -> dict[str, str]:
-    """Return the environment of a command: ours without our tokens and secrets.
+    """Return the environment of a command: ours without our settings and secrets.
 
     secrets: what the alerts file took from the environment, as ${NAME}.
     """
     return {
         name: value
         for name, value in environment.items()
-        if name not in PRIVATE_VARIABLES and value not in secrets
+        if not name.startswith(PRIVATE_BEGINNINGS) and value not in secrets
     }
 
 

@@ -106,8 +106,14 @@ def acquire_owner_lock(path: Path) -> sqlite3.Connection:
     Two Redlines on one file would store every step twice.
 
     Raises:
-        StoreError: another process has the lock.
+        StoreError: another process has the lock, or the file has a second name, under which another
+            process would lock something else.
     """
+    if path.exists() and path.stat().st_nlink > 1:
+        raise StoreError(
+            f"{path} has a second name (a hard link), under which another Redline could use it at "
+            "the same time; remove the other name, or use a copy that `backup` makes"
+        )
     create_private(owner_file(path))
     lock = sqlite3.connect(
         owner_file(path), timeout=0, isolation_level=None, check_same_thread=False

@@ -345,6 +345,8 @@ def test_a_command_gets_no_secret_of_ours(tmp_path, dispatch, monkeypatch):
     monkeypatch.setenv("MAIL_PASSWORD", "hunter2x")
     monkeypatch.setenv("SAME_AGAIN", "hunter2x")
     monkeypatch.setenv("UNIT", "orders")
+    monkeypatch.setenv("REDLINE_DB", "postgresql+psycopg://me:hunter3x@db/redline")
+    monkeypatch.setenv("PGPASSWORD", "hunter3x")
     file = tmp_path / "environment.json"
     act = script(
         tmp_path, f"import json, os; json.dump(dict(os.environ), open({str(file)!r}, 'w'))"
@@ -356,7 +358,8 @@ def test_a_command_gets_no_secret_of_ours(tmp_path, dispatch, monkeypatch):
     assert one.wait_idle(PATIENCE)
     got = json.loads(file.read_text())
     assert got["UNIT"] == "orders" and got["PATH"] == os.environ["PATH"]
-    assert not {"REDLINE_TOKEN", "MAIL_PASSWORD", "SAME_AGAIN"} & set(got)
+    assert not {"REDLINE_TOKEN", "MAIL_PASSWORD", "SAME_AGAIN", "REDLINE_DB"} & set(got)
+    assert not [name for name, value in got.items() if "hunter" in value]
 
 
 def test_a_command_that_takes_too_long_is_killed_with_its_children(tmp_path):

@@ -30,7 +30,14 @@ from redline.page.view import read_track_rows, recording_sentence
 from redline.settings import ServerSettings, Settings, initial_settings
 from redline.sources import csv
 from redline.sources.csv_cells import CsvError
-from redline.sources.pushed import RESERVED_NAMES
+from redline.sources.pushed import (
+    ALL_STREAMS,
+    FLEET,
+    OVERVIEW,
+    RESERVED_NAMES,
+    THIS_MACHINE,
+    YOUR_DATA,
+)
 from redline.sources.recording import Columns, Recording
 from redline.storage.sqlite import SqliteStore
 from streams import KINDS, STREAMS, UNKNOWN_PRESET, Chunk
@@ -81,7 +88,8 @@ def test_the_ids_that_outside_scripts_rely_on_are_there(monitor):
 def test_the_tabs_are_the_overview_the_streams_with_the_wave_first_this_machine_and_your_data():
     assert list(layout.TAB_TITLES) == ["overview", *STREAMS, "this-machine", "your-data"]
     assert next(iter(STREAMS)) == "wave"
-    assert set(layout.TAB_TITLES) <= RESERVED_NAMES, "no source may have the name of a tab"
+    tabs = {*layout.TAB_TITLES, OVERVIEW, THIS_MACHINE, YOUR_DATA, ALL_STREAMS, FLEET}
+    assert tabs <= RESERVED_NAMES, "no source may have the name of a tab"
 
 
 def test_the_page_starts_each_stream_with_its_preset():

@@ -176,6 +176,17 @@ def test_a_link_to_a_store_in_use_is_in_use(path: Path, tmp_path: Path) -> None:
     assert not [file.name for file in tmp_path.glob("elsewhere.db-*")]
 
 
+def test_a_file_with_a_second_name_is_refused(path: Path, tmp_path: Path) -> None:
+    """Each name would have a lock and a log of its own: what one Redline stores the other loses."""
+    second = tmp_path / "second.db"
+    second.hardlink_to(path)
+    for name in (path, second):
+        with pytest.raises(StoreError, match=r"has a second name \(a hard link\)"):
+            SqliteStore(name)
+    second.unlink()
+    SqliteStore(path).close()
+
+
 def test_a_damaged_value_is_found_in_a_backup_and_by_the_doctor(path: Path, tmp_path: Path) -> None:
     backup = tmp_path / "backup.db"
     with closing(SqliteStore(path)) as store:

@@ -27,7 +27,7 @@ from redline.engine.monitor import Limits
 from redline.incidents.incident import Policy
 from redline.settings import Settings
 from redline.sources import pushed
-from redline.sources.pushed import QueueFull, SubmissionCounts, SubmissionRefused
+from redline.sources.pushed import RESERVED_NAMES, QueueFull, SubmissionCounts, SubmissionRefused
 from redline.storage import (
     backup,
     encoding,
@@ -395,7 +395,7 @@ def test_the_files_of_the_store_are_for_their_owner_alone(tmp_path):
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
-@pytest.mark.parametrize("name", ["overview", "your-data", "this-machine", "wave", "Wave", " iot "])
+@pytest.mark.parametrize("name", [*sorted(RESERVED_NAMES), "Wave", " iot "])
 def test_a_source_cannot_have_a_name_that_the_page_uses(kept, name):
     monitor = watching(kept)
     with pytest.raises(SubmissionRefused, match=r"does not use itself.*choose another"):

@@ -245,8 +245,14 @@ def test_late_points_read_only_the_chunks_they_fall_into(kept, chunks_read):
     assert push(monitor, "pump", again, np.ones((5, 1)), [5]) == SubmissionCounts(0, 5, 0)
 
 
-def test_late_points_of_many_chunks_are_sorted_in_turns(kept, chunks_read, monkeypatch):
-    monkeypatch.setattr(reading, "MATCHED_CHUNKS", 4)
+@pytest.mark.parametrize(
+    ("limit", "value"), [("MATCHED_CHUNKS", 4), ("MATCHED_BYTES", 3 * 500 * 4 * 8 + 1)]
+)
+def test_late_points_of_many_chunks_are_sorted_in_turns(
+    kept, chunks_read, monkeypatch, limit, value
+):
+    """Of chunks of 500 steps, of four numbers each; either limit alone allows four of them."""
+    monkeypatch.setattr(reading, limit, value)
     monkeypatch.setattr(reading, "TIMES_IN_QUERY", 7)
     time, x = numbers(40_000)
     monitor = watching(kept)

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-COPIED_ROWS = 8  # from so many on COPY is faster than INSERT
+COPIED_ROWS = 8  # from so many on COPY is faster than a statement for each
 COPIED_TYPES: dict[type[Any], str] = {  # as COPY calls them
     sa.BigInteger: "int8",
     sa.Integer: "int4",

@@ -6,12 +6,14 @@ refuses to run as root; then it runs as the user postgres or, without one, as no
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
 import pwd
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from contextlib import closing
@@ -27,6 +29,7 @@ UNPACKED_PARTS = (  # that a server needs
     *("usr/lib/postgresql", "usr/share/postgresql", "usr/lib/*-linux-gnu*", "lib/*-linux-gnu*"),
 )
 ignored = shutil.ignore_patterns("libLLVM*", "llvmjit*", "bitcode")  # large, and of no use here
+PR_SET_PDEATHSIG = 1  # of Linux
 USER = "redline"
 PASSWORD = "correct horse"  # with a space, which an address has to quote
 PATIENCE = 30.0  # seconds until a server is up or down
@@ -72,6 +75,12 @@ def account() -> dict[str, Any]:
             continue
         return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": ()}
     return {"user": 65_534, "group": 65_534, "extra_groups": ()}
+
+
+def end_with_parent() -> None:
+    """Let the kernel end this process when the one that started it is killed; Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGQUIT)
 
 
 class PostgresServer:
@@ -142,6 +151,7 @@ class PostgresServer:
                 env=self.environment,
                 stdout=log,
                 stderr=log,
+                preexec_fn=end_with_parent,
                 **self.account,
             )
         until = time.monotonic() + PATIENCE

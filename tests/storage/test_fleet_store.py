@@ -32,7 +32,7 @@ from redline.storage.errors import StoreDamaged, StoreError
 from redline.storage.inspection import inspect_store
 from redline.storage.opening import open_database
 from redline.storage.retention import Retention
-from redline.storage.schema import FLEET_TABLES
+from redline.storage.schema import FLEET_TABLES, groups_table, rules_table
 from redline.storage.series_codec import score_codes, scores_from_codes
 from redline.storage.sql_store import SqlStore
 from redline.storage.sqlite import SqliteStore
@@ -696,7 +696,7 @@ def test_dropped_points_are_deleted_without_another_commit(path: Path) -> None:
 
 def test_a_store_of_version_3_gets_the_tables(db: Path | str) -> None:
     with closing(open_store(db)) as store, store.writing() as c:
-        for table in FLEET_TABLES:
+        for table in (*FLEET_TABLES, groups_table, rules_table):
             table.drop(c)
         c.execute(sa.text("UPDATE meta SET value = '3', crc = NULL WHERE name = 'version'"))
     steps = commits(20)

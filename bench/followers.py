@@ -14,7 +14,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -86,10 +86,13 @@ class Delivery(NamedTuple):
 
 
 @contextmanager
-def serving(*options: str) -> Iterator[Server]:
-    """Run `python -m redline run` with what programs push, under some more options."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+def serving(*options: str, kept: Path | None = None) -> Iterator[Server]:
+    """Run `python -m redline run` with what programs push, under some more options.
+
+    kept: the folder of its files, which may hold a store; None = a new one, removed at the end.
+    """
+    with ExitStack() as stack:
+        folder = kept or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         port = free_port()
         (folder / "push.toml").write_text(CONFIG)
         words = [

@@ -222,7 +222,7 @@ class ServerSettings:
     ] = 1
     streams: Annotated[
         int, Interval(ge=1, le=1_000_000), doc("most sources that programs may push")
-    ] = 5_000
+    ] = 3_000
     client_streams: Annotated[
         int,
         Interval(ge=1, le=1_000_000),

@@ -107,7 +107,7 @@ class Limits(NamedTuple):
     """What clients that push points may do."""
 
     create: bool = True  # whether a new source is opened at its first submission
-    streams: int = 5_000  # pushed sources
+    streams: int = 3_000  # pushed sources
     features: int = 5_000  # of all pushed sources together; each has its buffer
     client_streams: int = 2_000  # pushed sources that one client has created
     client_series: int = 20_000  # series that one client has created

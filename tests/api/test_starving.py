@@ -10,8 +10,9 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import psutil
 import pytest
@@ -19,6 +20,7 @@ import pytest
 from bench import browser
 from bench.browser import ROOT
 from bench.followers import Server, serving
+from bench.probe import Redraws
 
 pytestmark = [pytest.mark.service, pytest.mark.hardship]
 MAX_MEMORY = 600 * 2**20  # bytes of the server's process
@@ -180,6 +182,27 @@ def more_series_than_allowed(server: Server) -> set[int]:
     return found
 
 
+def more_sources_than_allowed(server: Server) -> set[int]:
+    """600 points of each of 3,600 sources, from three addresses."""
+    found: set[int] = set()
+
+    def flood(address: int) -> None:
+        line = http.client.HTTPConnection(
+            "127.0.0.1", server.port, timeout=60, source_address=(f"127.0.0.{1 + address}", 0)
+        )
+        for number in range(1_200):
+            times = [START + at for at in range(600)]
+            body = {"source": f"junk {address} {number}", "time": times, "value": [1.5] * 600}
+            line.request("POST", "/api/submit", json.dumps(body))
+            answer = line.getresponse()
+            answer.read()
+            found.add(answer.status)
+        line.close()
+
+    together(3, flood)
+    return found
+
+
 def half_open_requests(server: Server) -> set[int]:
     lines = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(500)]
     for line in lines:
@@ -204,14 +227,16 @@ ATTACKS = {
     one_parameter_often: {422},
     wide_sources: {200, 422},
     more_series_than_allowed: {200, 422},
+    more_sources_than_allowed: {200, 422, 429},
     half_open_requests: {408},
 }
+ON_THE_PAGE = (big_calls_of_the_page, more_sources_than_allowed)
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
 def test_memory_is_bounded_and_health_answers(attack: Callable[[Server], set[int]]) -> None:
     options = ("--header-timeout", "2", "--body-timeout", "2")
-    with page() if attack is big_calls_of_the_page else serving(*options) as server:
+    with page() if attack in ON_THE_PAGE else serving(*options) as server:
         watcher = Watcher(server)
         with watcher.watching():
             statuses = attack(server)
@@ -221,3 +246,56 @@ def test_memory_is_bounded_and_health_answers(attack: Callable[[Server], set[int
         assert watcher.memory < MAX_MEMORY
         assert watcher.slowest < MAX_SILENCE
         assert server.ask("/health")["ready"]
+
+
+def test_a_list_of_all_streams_after_a_restart_wakes_few(tmp_path: Path) -> None:
+    with serving(kept=tmp_path) as server:
+        for number in range(1_500):
+            body = {
+                "source": f"source {number}",
+                "time": [START + at for at in range(600)],
+                "value": [1.5] * 600,
+            }
+            assert request(server, "POST", "/api/submit", json.dumps(body).encode()) == 200
+    with serving(kept=tmp_path) as server:
+        watcher = Watcher(server)
+        with watcher.watching():
+            listed = [server.ask("/api/streams?limit=10000") for _ in range(3)]
+            points = {"source": "source 0", "time": START + 600, "value": 1.5}
+            assert request(server, "POST", "/api/submit", json.dumps(points).encode()) == 200
+        grown = watcher.memory >> 20
+        print(f"\na list after a restart: at most {grown} MiB, /health {watcher.slowest:.2f} s")
+        assert len(listed[-1]["streams"]) >= 1_500
+        assert watcher.memory < MAX_MEMORY and watcher.slowest < MAX_SILENCE
+
+
+SPEEDS = ("nan", "1e6", "inf", -1, 1e6)
+
+
+def test_a_crafted_speed_stops_no_stream() -> None:
+    with page() as server, ExitStack() as stack:
+        redraws = Redraws(server.port)
+        stack.callback(redraws.client.line.close)
+        visitor = redraws.browser
+        (found,) = [each for each in visitor.callbacks if "sparks.data" in each["output"]]
+        call = {
+            "output": found["output"],
+            "outputs": [visitor.place(name) for name in found["output"].strip(".").split("...")],
+            "inputs": [visitor.filled(each) for each in found["inputs"]],
+            "state": [visitor.filled(each) for each in found["state"]],
+            "changedPropIds": ["speed.value"],
+        }
+        (place,) = [each for each in call["inputs"] if each["id"] == "speed"]
+        watcher = Watcher(server)
+        with watcher.watching():
+            for place["value"] in SPEEDS:
+                body = json.dumps(call).encode()
+                assert request(server, "POST", "/_dash-update-component", body) == 400
+            before = server.ask("/api/streams/wave")["end"]
+            time.sleep(2)
+            assert server.ask("/api/streams/wave")["end"] > before
+            place["value"] = 1
+            body = json.dumps(call).encode()
+            assert request(server, "POST", "/_dash-update-component", body) == 200
+        print(f"\na crafted speed: {watcher.memory >> 20} MiB, /health {watcher.slowest:.2f} s")
+        assert watcher.memory < MAX_MEMORY and watcher.slowest < MAX_SILENCE

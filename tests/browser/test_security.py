@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bench.browser import Server
+from bench.browser import CHROMIUM, FLAGS, Server
 from redline.access.tokens import append_token, mint_token
 from redline.storage.sqlite import SqliteStore
 from tests.browser.visitor import Visitor
@@ -146,3 +146,40 @@ def test_the_audit_log_names_the_owner_of_the_token_that_the_browser_sent(
         who = {row["what"]: row["who"] for row in store.audit(10)}
         store.close()
     assert who == {"applied settings": "Ada of the night shift"}
+
+
+def test_a_name_that_was_bound_to_this_server_anew_reads_and_changes_nothing(
+    own_server: Server, chromium: Any
+) -> None:
+    """DNS rebinding: a script of another site whose name leads to this server by now."""
+    rebound = chromium.browser_type.launch(
+        executable_path=CHROMIUM,
+        args=[*FLAGS, "--host-resolver-rules=MAP evil.test 127.0.0.1"],
+    )
+    try:
+        # without its policy the refusal is a document like one that came before the name was bound
+        page = rebound.new_context(bypass_csp=True).new_page()
+        assert page.goto(f"http://evil.test:{own_server.port}/").status == 421
+        ask = "([method, path]) => fetch(path, {method}).then(answer => answer.status)"
+        for method, path in (
+            ("GET", "/"),
+            ("GET", "/api/streams"),
+            ("GET", "/api/events"),
+            ("POST", "/api/submit"),
+            ("POST", "/_dash-update-component"),
+            ("DELETE", "/api/streams/wave"),
+        ):
+            assert page.evaluate(ask, [method, path]) == 421, (method, path)
+        opened = page.evaluate(
+            """() => new Promise(done => {
+              const line = new WebSocket(`ws://${location.host}/_dash-update-component`);
+              line.onopen = () => done(true); line.onerror = () => done(false); })"""
+        )
+        assert opened is False
+        named = page.evaluate(
+            "port => fetch(`http://127.0.0.1:${port}/api/streams`).then(() => 'read', () => 'no')",
+            own_server.port,
+        )
+        assert named == "no", "an answer without CORS headers is not shown to another site"
+    finally:
+        rebound.close()

@@ -44,7 +44,12 @@ from redline.sources import payload
 from redline.sources.csv import LARGEST_CELL, read_csv
 from redline.sources.csv_cells import CsvError, check_text, decode_text, detect_table
 from redline.sources.kafka import KafkaSettingsError
-from redline.sources.payload import BodyError, parse_document, parse_submission
+from redline.sources.payload import (
+    BodyError,
+    SubmittedPoints,
+    parse_document,
+    parse_submission,
+)
 from redline.sources.pushed import MAX_FEATURES, SubmissionRefused
 from redline.sources.recording import Columns, Recording, write_csv
 from redline.sources.timestamps import CALENDAR_TIMES, TIMESTAMP_FORMATS
@@ -58,6 +63,7 @@ SECONDS = 1.0  # that a reader may take whatever comes
 SECONDS_PER_BYTE = (
     20e-6  # and for each byte; a machine with other work to do, instrumented, is slow
 )
+MANY_FEATURES = 20  # of a submission; their detectors take megabytes
 MAX_STATE_CELLS = 100_000  # numbers in a state that are scored on: a larger one takes long, no more
 
 
@@ -105,6 +111,15 @@ def read_submission(data: bytes) -> None:
     The first byte says whether the body is JSON or a JSON object a line.
     """
     parts = parse_submission(parse_document(data[1:], lines=data[:1] == b"\n"))
+    try:
+        push_into_a_monitor(parts)
+    finally:
+        if len(parts) + max(part.x.shape[1] for part in parts) > MANY_FEATURES:
+            gc.collect()  # the monitor is in cycles; many of them, of megabytes, would wait
+
+
+def push_into_a_monitor(parts: Sequence[SubmittedPoints]) -> None:
+    """Push the points of a submission, and check what becomes of them."""
     monitor = Monitor({}, wall=lambda: NOW)
     receipts = []
     for part in parts:

@@ -225,7 +225,7 @@ def train(
         ),
     ] = 0.2,
 ) -> None:
-    """Let a detector learn from a file, and write what it learned as a model."""
+    """Write what a detector learns from a file as a model."""
     from redline.cli.train import TrainingChoices, train_model
 
     choices = TrainingChoices(

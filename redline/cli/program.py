@@ -372,7 +372,7 @@ def run(
     ahead: Annotated[str | None, server_option("ahead")] = None,
     late_limit: Annotated[str | None, server_option("late-limit")] = None,
 ) -> None:
-    """Run what Export on the page wrote, or a trained model, without the page."""
+    """Run without the page: what Export wrote, or a trained model."""
     from redline.cli.run import make_printer, run_model, run_settings_file
     from redline.cli.settings_file import headless_settings
 

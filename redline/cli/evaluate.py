@@ -52,7 +52,7 @@ def evaluate_file(choices: EvaluationChoices, format: str | None, output: Path |
     if not 0 < threshold < float("inf"):
         raise UsageError(f"--threshold: wanted a number above 0; came {threshold:g}")
     windows = parse_windows(choices.windows) if choices.windows is not None else None
-    recording = read_recording(choices)
+    recording = read_recording(choices.csv, choices.label, choices.time, choices.features)
     chunk = recording.take(recording.total)
     with usage_errors():
         cut = comparison.learning_rows(chunk.label, learn) if learn else 0
@@ -133,22 +133,27 @@ def parse_windows(text: str) -> list[int]:
     return sizes
 
 
-def read_recording(choices: EvaluationChoices) -> Recording:
-    """Read the file with its guessed columns, or with those that were chosen."""
+def read_recording(
+    csv: Path, label: str | None, time: str | None, features: str | None
+) -> Recording:
+    """Read a file with its guessed columns, or with those that were chosen.
+
+    features: names with commas between.
+    """
     with usage_errors():
-        recording = read_csv(choices.csv)
-        if not (choices.label or choices.time or choices.features):
+        recording = read_csv(csv)
+        if not (label or time or features):
             return recording
         columns = recording.columns
-        label = choices.label or columns.label
-        time = choices.time or columns.time
-        features = split_names(choices.features or "") or [
+        label = label or columns.label
+        time = time or columns.time
+        wanted = split_names(features or "") or [
             name for name in columns.features if name not in (label, time)
         ]
         columns = replace(
-            columns, label=label, time=time, features=tuple(features), names=(), guess=""
+            columns, label=label, time=time, features=tuple(wanted), names=(), guess=""
         )
-        return read_csv(choices.csv, columns)
+        return read_csv(csv, columns)
 
 
 def choose_detectors(names: Sequence[str]) -> Sequence[str]:

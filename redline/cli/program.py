@@ -119,6 +119,21 @@ Url = Annotated[
         "--url", envvar="REDLINE_URL", help="the running server; a token is read from REDLINE_TOKEN"
     ),
 ]
+TableFile = Annotated[
+    Path, Option(help="the file: one row a step, a column of time stamps, columns of numbers")
+]
+TimeColumn = Annotated[
+    str | None,
+    Option("--time", metavar="COLUMN", help="the column of time stamps (default: guessed)"),
+]
+FeatureColumns = Annotated[
+    str | None,
+    Option(
+        "--features",
+        metavar="A,B",
+        help="the columns of values (default: every other column of numbers)",
+    ),
+]
 Backup = Annotated[Path, Argument(help="the backup")]
 Db = Annotated[str, Option("--db", help="the store")]
 SERVER_URL = f"http://127.0.0.1:{SETTINGS_BY_NAME['port'].default}"
@@ -129,9 +144,7 @@ THRESHOLD = float(SETTINGS_BY_NAME["threshold"].default)
 
 @command()
 def evaluate(
-    csv: Annotated[
-        Path, Option(help="the file: one row a step, a column of time stamps, columns of numbers")
-    ],
+    csv: TableFile,
     label: Annotated[
         str | None,
         Option(
@@ -139,15 +152,8 @@ def evaluate(
             help="the column that says which rows are anomalous (default: guessed by its name)",
         ),
     ] = None,
-    time: Annotated[
-        str | None, Option(metavar="COLUMN", help="the column of time stamps (default: guessed)")
-    ] = None,
-    features: Annotated[
-        str | None,
-        Option(
-            metavar="A,B", help="the columns of values (default: every other column of numbers)"
-        ),
-    ] = None,
+    time: TimeColumn = None,
+    features: FeatureColumns = None,
     learn: Annotated[
         float | None,
         Option(
@@ -182,9 +188,7 @@ def evaluate(
 
 @command()
 def train(
-    data: Annotated[
-        Path, Option(help="the file: one row a step, a column of time stamps, columns of numbers")
-    ],
+    data: TableFile,
     detector: Annotated[
         str, Option(metavar="NAME", help="which one learns; see `python -m redline detectors`")
     ],
@@ -197,15 +201,8 @@ def train(
             "the threshold (default: guessed by its name)",
         ),
     ] = None,
-    time: Annotated[
-        str | None, Option(metavar="COLUMN", help="the column of time stamps (default: guessed)")
-    ] = None,
-    features: Annotated[
-        str | None,
-        Option(
-            metavar="A,B", help="the columns of values (default: every other column of numbers)"
-        ),
-    ] = None,
+    time: TimeColumn = None,
+    features: FeatureColumns = None,
     window: Annotated[
         int | None, Option(metavar="STEPS", help="how much past counts (default: the detector's)")
     ] = None,

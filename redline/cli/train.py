@@ -12,7 +12,7 @@ import numpy as np
 
 from detectors import DETECTORS, Alarm, Detector
 from redline.cli.errors import UsageError, usage_errors
-from redline.cli.evaluate import EvaluationChoices, choose_detectors, format_second, read_recording
+from redline.cli.evaluate import choose_detectors, format_second, read_recording
 from redline.cli.output import print_status, progress_bar
 from redline.detection.model_file import Model, fingerprint, write_model
 from redline.detection.trained import trained_class
@@ -59,11 +59,7 @@ class TrainingParts(NamedTuple):
 
 def train_model(choices: TrainingChoices, output: Path) -> None:
     """Learn from the first rows of a file, choose a threshold on the next, judge on the last."""
-    recording = read_recording(
-        EvaluationChoices(
-            choices.data, choices.label, choices.time, choices.features, None, "", None, 0.0
-        )
-    )
+    recording = read_recording(choices.data, choices.label, choices.time, choices.features)
     chunk = recording.take(recording.total)
     settings = training_settings(choices)
     with usage_errors():

@@ -28,6 +28,8 @@ from redline.incidents.joint import JointIncidents
 from redline.incidents.notify import Notifier
 from redline.incidents.registry import Incidents
 
+FAILURE_PAUSE = 1.0  # until what failed is tried again
+
 
 class HeldAlarm(NamedTuple):
     """An alarm that waits."""
@@ -218,13 +220,15 @@ class GroupHold:
     def _run(self) -> None:
         """Send what is due, until the hold is stopped."""
         while not self.stopped:
+            failed = False
             try:
                 wait = self.send_due()
             except Exception as error:  # noqa: BLE001  one failure must not end the thread
                 log_failure("holding alarms for their groups", error)
-                wait = self.seconds
+                wait = FAILURE_PAUSE
+                failed = True
             with self.condition:
-                if not self.stopped and not self.ending:
+                if not self.stopped and (failed or not self.ending):
                     self.condition.wait(wait)
 
     def stop(self) -> None:

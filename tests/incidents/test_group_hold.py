@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time as clocks
 from collections import Counter
 from itertools import count
 
@@ -13,6 +14,7 @@ from redline.api.server import build_server
 from redline.api.service import ServerOptions, assemble_service
 from redline.engine.monitor import Monitor
 from redline.engine.results import Batch
+from redline.incidents import group_hold
 from redline.incidents.correlation import CorrelationPolicy, Correlator
 from redline.incidents.group_hold import GroupHold
 from redline.incidents.group_notice import GroupNotice
@@ -406,3 +408,22 @@ def test_a_service_that_is_killed_sends_one_message_for_a_host(tmp_path, receive
     assert build_server(again) is not None
     again.close()
     again.store.close()
+
+
+def test_a_failure_to_send_is_tried_again_after_a_pause(monkeypatch):
+    """The end of a group that cannot be sent must not keep a processor busy."""
+    monkeypatch.setattr(group_hold, "FAILURE_PAUSE", 0.05)
+    bench = Bench()
+    tries: list[None] = []
+
+    def fail() -> float | None:
+        tries.append(None)
+        if len(tries) == 5:
+            bench.hold.stopped = True
+        raise OSError("no channel")
+
+    bench.hold.send_due = fail
+    bench.hold.ending.add("a group")
+    began = clocks.monotonic()
+    bench.hold._run()
+    assert len(tries) == 5 and clocks.monotonic() - began > 4 * 0.04

@@ -106,6 +106,14 @@ class Target:
         finally:
             line.close()
 
+    def ask_until_served(self, path: str) -> bytes:
+        """Return the body of an answer with status 200; a server that is busy is asked again."""
+        last = time.monotonic() + PATIENCE
+        while (answer := self.ask("GET", path)).status != 200:
+            assert time.monotonic() < last, f"{path}: {answer.status} {answer.body[:500]!r}"
+            time.sleep(0.2)
+        return answer.body
+
     def size(self) -> int:
         """Return the bytes of the store and its log."""
         total = 0
@@ -240,8 +248,8 @@ class Audit:
         """Read the rest, and count holes in what retention left and steps that count twice."""
         self.run()
         for source, end in self.ledger.acknowledged.items():
-            answer = target.ask("GET", f"/api/streams/{source.replace(' ', '%20')}")
-            self.doubled += max(0, json.loads(answer.body)["end"] - end)
+            stream = target.ask_until_served(f"/api/streams/{source.replace(' ', '%20')}")
+            self.doubled += max(0, json.loads(stream)["end"] - end)
             found = self.store.points(source, limit=10**9)
             assert found is not None
             steps = found.time[found.time % 1 == 0] - START

@@ -63,7 +63,6 @@ SECONDS = 1.0  # that a reader may take whatever comes
 SECONDS_PER_BYTE = (
     20e-6  # and for each byte; a machine with other work to do, instrumented, is slow
 )
-MANY_FEATURES = 20  # of a submission; their detectors take megabytes
 MAX_STATE_CELLS = 100_000  # numbers in a state that are scored on: a larger one takes long, no more
 
 
@@ -90,6 +89,7 @@ def check(reader: Reader, data: bytes) -> bool:
         check_sentence(str(error))
     finally:
         seconds = time.thread_time() - began
+        gc.collect(0)  # all that the reader made is young: a monitor, in cycles, of megabytes
         gc.enable()
     most = SECONDS + SECONDS_PER_BYTE * len(data)
     assert seconds <= most, f"{len(data):,} bytes took {seconds:.2f} s, more than {most:.2f}"
@@ -111,11 +111,7 @@ def read_submission(data: bytes) -> None:
     The first byte says whether the body is JSON or a JSON object a line.
     """
     parts = parse_submission(parse_document(data[1:], lines=data[:1] == b"\n"))
-    try:
-        push_into_a_monitor(parts)
-    finally:
-        if len(parts) + max(part.x.shape[1] for part in parts) > MANY_FEATURES:
-            gc.collect()  # the monitor is in cycles; many of them, of megabytes, would wait
+    push_into_a_monitor(parts)
 
 
 def push_into_a_monitor(parts: Sequence[SubmittedPoints]) -> None:

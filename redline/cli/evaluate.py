@@ -156,15 +156,13 @@ def read_recording(
         return read_csv(csv, columns)
 
 
-def choose_detectors(names: Sequence[str]) -> Sequence[str]:
-    """Return the detectors by name, all for an empty list; UsageError for an unknown one."""
+def choose_detectors(names: Sequence[str], option: str = "--detectors") -> Sequence[str]:
+    """Return the detectors that an option names, all for an empty list; else UsageError."""
     unknown = [name for name in names if name not in DETECTORS]
     if unknown and (wanted := third_party.missing_library(unknown[0])):
-        raise UsageError(f"--detectors: {wanted}")
+        raise UsageError(f"{option}: {wanted}")
     if unknown:
-        raise UsageError(
-            f"--detectors: there is no {unknown[0]!r}; there are {', '.join(DETECTORS)}"
-        )
+        raise UsageError(f"{option}: there is no {unknown[0]!r}; there are {', '.join(DETECTORS)}")
     return names or list(DETECTORS)
 
 

@@ -90,7 +90,7 @@ def train_model(choices: TrainingChoices, output: Path) -> None:
 
 def training_settings(choices: TrainingChoices) -> Settings:
     """Return the settings of the model; UsageError if one is out of its bounds."""
-    (name,) = choose_detectors([choices.detector])
+    (name,) = choose_detectors([choices.detector], "--detector")
     settings = Settings(detector=name, window=choices.window or DETECTORS[name].window)
     for given, row in (
         (settings.window, STREAM_SETTINGS["window"]),

@@ -104,7 +104,7 @@ def test_what_is_labelled_anomalous_is_not_learned(oven: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("--detector", "magic"), "there is no 'magic'; there are rolling z-score"),
+        (("--detector", "magic"), "--detector: there is no 'magic'; there are rolling z-score"),
         (("--window", "501"), "--window: wanted 10 to 500 steps; came 501"),
         (("--threshold", "20"), "--threshold: wanted 1.5 to 12 σ; came 20"),
         (("--held-out", "0.7"), "--held-out: wanted a share between 0 and 0.5; came 0.7"),

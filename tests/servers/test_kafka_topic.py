@@ -267,3 +267,40 @@ def test_produce_writes_a_csv_whose_anomaly_is_found(
     assert run_program(["produce", *to[:3], "nowhere", "--stream", "wave"]) == 1
     assert "has no topic 'nowhere'" in capsys.readouterr().err
     assert os.environ.get("REDLINE_KAFKA") is None
+
+
+@pytest.mark.parametrize("features", [("heat",), ("heat", "load")])
+def test_a_model_scores_what_comes_into_a_topic_as_it_scores_a_file(
+    kafka_broker: KafkaBroker,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    features: tuple[str, ...],
+) -> None:
+    draw = np.random.default_rng(4)
+    value = draw.normal(20, 1, (600, len(features)))
+    value[450] += 30
+    file = tmp_path / "boiler.csv"
+    rows = "".join(
+        f"{START + 60 * at},{','.join(f'{each:.3f}' for each in row)}\n"
+        for at, row in enumerate(value)
+    )
+    file.write_text(f"time,{','.join(features)}\n{rows}")
+    model = tmp_path / "boiler.npz"
+    words = ["train", "--data", str(file), "--detector", "rolling z-score", "--output", str(model)]
+    assert run_program(words) == 0
+    capsys.readouterr()
+    assert run_program(["run", "--model", str(model), "--csv", str(file), "--json"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    from_file = {each["time"]: each["score"] for each in map(json.loads, lines)}
+    assert START + 60 * 450 in from_file
+    topic = new_topic(kafka_broker)
+    with reading(kafka_broker, tmp_path, topic) as server:
+        server.end()
+        at = server.words.index("--config")
+        server.words = (*server.words[:at], "--model", str(model), *server.words[at + 2 :])
+        server.start()
+        to = ("--kafka", kafka_broker.address, "--topic", topic)
+        assert run_program(["produce", *to, "--csv", str(file)]) == 0
+        server.wait_for(lambda found: found["points"] == 600 and not found["waiting"])
+        found = server.server.ask("/api/anomalies?source=boiler&limit=1000")["anomalies"]
+        assert {each["time"]: each["score"] for each in found} == from_file

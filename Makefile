@@ -5,10 +5,14 @@ ARGS ?=
 FUZZ_SECONDS ?= 450
 FUZZ_TIMES ?= 4
 SHELL := /bin/sh
-.PHONY: run test fast hardship fuzz soak lint types docs bench lock locked sbom audit browser servers clean
+.PHONY: run stack test fast hardship fuzz soak lint types docs bench lock locked sbom audit browser servers clean
 
 run: .venv/run
 	$(BIN)/python app.py $(ARGS)
+
+# a Kafka broker, a PostgreSQL server, and the page between them: a trial, which forgets everything at the end
+stack: .venv/test servers
+	$(BIN)/python -m bench.stack $(ARGS)
 
 test: .venv/test browser servers
 	$(BIN)/python -m pytest $(ARGS)

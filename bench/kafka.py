@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow as pa
 
 from bench.followers import Follower, Server, serving
+from bench.kafka_broker import KafkaBroker, missing
 from redline.sources.arrow_writer import write_arrow
-from tests.servers.kafka_broker import KafkaBroker, missing
 from tests.sources.arrow_streams import point_batch, write_stream
 
 START = 1_767_571_200  # seconds since the epoch

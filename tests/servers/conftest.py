@@ -1,5 +1,17 @@
 """The servers that the tests of this folder talk to."""
 
-from tests.servers.kafka_broker import kafka_broker
+from __future__ import annotations
 
-__all__ = ["kafka_broker"]
+from collections.abc import Iterator
+
+import pytest
+
+from bench.kafka_broker import KafkaBroker, missing, shared_broker
+
+
+@pytest.fixture(scope="session")
+def kafka_broker() -> Iterator[KafkaBroker]:
+    """Give a running broker; without one, skip and say why."""
+    if reason := missing():
+        pytest.skip(reason)
+    yield shared_broker()

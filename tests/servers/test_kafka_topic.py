@@ -20,10 +20,10 @@ import pytest
 
 from bench.browser import ROOT, free_port
 from bench.followers import Server
+from bench.kafka_broker import KafkaBroker
 from redline.cli.program import run_program
 from redline.sources.arrow_writer import write_arrow
 from redline.sources.csv import read_csv
-from tests.servers.kafka_broker import KafkaBroker
 
 pytestmark = pytest.mark.service
 START = 1_767_571_200  # seconds since the epoch

@@ -1,4 +1,4 @@
-"""A real Kafka broker for the tests: one node, in a temporary folder, on free ports.
+"""A real Kafka broker of the tests' own: one node, in a temporary folder, on free ports.
 
 Its jars are in build/servers/kafka, where `make servers` copies them; it runs on Java 17 or newer.
 """
@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import os
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from bench.browser import ROOT, free_port
+from bench.postgres_server import end_with_parent
 
 JARS = ROOT / "build" / "servers" / "kafka"
 PATIENCE = 60.0  # seconds that a broker may take to answer
@@ -160,7 +158,7 @@ class KafkaBroker:
         with (self.folder / "out").open("ab") as log:
             command = ["java", *FLAGS, "-cp", f"{JARS}/*", *words]
             return subprocess.Popen(
-                command, stdout=log, stderr=log, cwd=self.folder, env={**os.environ}
+                command, stdout=log, stderr=log, cwd=self.folder, preexec_fn=end_with_parent
             )
 
 
@@ -171,11 +169,3 @@ def shared_broker() -> KafkaBroker:
     atexit.register(broker.close)
     broker.start()
     return broker
-
-
-@pytest.fixture(scope="session")
-def kafka_broker() -> Iterator[KafkaBroker]:
-    """Give a running broker; without one, skip and say why."""
-    if reason := missing():
-        pytest.skip(reason)
-    yield shared_broker()

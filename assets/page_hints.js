@@ -31,7 +31,7 @@
     placeHint();
   }
 
-  // Over or under what it speaks of, else at an edge of the window: where it covers neither that nor the plot nor a slider.
+  // Over or under what it speaks of, else at an edge of the window: where it covers neither that nor the plot nor a slider, and the tabs only if it must.
   function placeHint() {
     if (hint < 0) return;
     const box = $("hint"), target = hintTarget();
@@ -41,8 +41,9 @@
     const x = Math.max(gap, Math.min(at.left, wide - w - gap)), right = at.right - w;
     const spots = [[x, at.top - h - gap], [x, at.bottom + gap], [right, at.bottom + gap], [right, at.top - h - gap], [at.left - w - gap, at.top], [gap, innerHeight - h - gap], [wide - w - gap, gap]];
     const sliders = [...document.querySelectorAll(".slide, .size")].map((el) => el.getBoundingClientRect());
-    const fits = ([left, top]) => left >= 0 && top >= 0 && top + h <= innerHeight && [at, plot, ...sliders].every((each) => !meets({ left, top, right: left + w, bottom: top + h }, each));
-    const [left, top] = spots.find(fits) || spots[spots.length - 1];
+    const fits = (others) => ([left, top]) => left >= 0 && top >= 0 && top + h <= innerHeight && others.every((each) => !meets({ left, top, right: left + w, bottom: top + h }, each));
+    const kept = [at, plot, ...sliders], tabs = $("domain").getBoundingClientRect();
+    const [left, top] = spots.find(fits([...kept, tabs])) || spots.find(fits(kept)) || spots[spots.length - 1];
     Object.assign(box.style, { left: `${left}px`, top: `${top}px` });
   }
 

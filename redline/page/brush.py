@@ -16,7 +16,7 @@ from redline.page.zones import axis_seconds
 BRUSH_BINS = 300  # of the line, each with its least and its greatest value
 TICK_SHARES = (0.25, 0.5, 0.75)  # where a time stands, as shares of the buffer
 # (length of the buffer below which a time is as fine as so many seconds, these)
-TIME_GRAINS = ((86_400, 0.0), (7 * 86_400, 60.0), (float("inf"), 3_600.0))
+TIME_GRAINS = ((30.0, 0.0), (86_400, 1.0), (7 * 86_400, 60.0), (float("inf"), 3_600.0))
 
 
 def brush_strip() -> html.Div:

@@ -13,6 +13,7 @@ from tests.browser.visitor import Visitor
 Enter = Callable[..., Visitor]
 NEW: dict[str, Any] = {"storage_state": None}
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
+LAPTOP = {"viewport": {"width": 1440, "height": 900}}
 SHOWN = "!document.getElementById('hint').hidden"
 # how many red marks of the plot lie under the bubble
 COVERED = """(() => {
@@ -22,13 +23,18 @@ COVERED = """(() => {
     return at.right > box.left && at.left < box.right && at.bottom > box.top && at.top < box.bottom;
   }).length;
 })()"""
+TABS_COVERED = """(() => {
+  const box = document.getElementById('hint').getBoundingClientRect();
+  const at = document.getElementById('domain').getBoundingClientRect();
+  return at.right > box.left && at.left < box.right && at.bottom > box.top && at.top < box.bottom;
+})()"""
 INSIDE = """(() => {
   const box = document.getElementById('hint').getBoundingClientRect();
   return box.left >= 0 && box.top >= 0 && box.right <= innerWidth && box.bottom <= innerHeight;
 })()"""
 
 
-@pytest.mark.parametrize("look", [{}, PHONE], ids=["desk", "phone"])
+@pytest.mark.parametrize("look", [{}, LAPTOP, PHONE], ids=["desk", "laptop", "phone"])
 def test_three_bubbles_over_no_red_mark_that_never_come_back(
     server: Server, enter: Enter, look: dict[str, Any]
 ) -> None:
@@ -38,6 +44,7 @@ def test_three_bubbles_over_no_red_mark_that_never_come_back(
         visitor.until(f"{SHOWN} && eyes.text('hint-count') === '{number} of 3' && eyes.plot()")
         visitor.until("document.querySelectorAll('#chart .scatterlayer .point').length")
         assert visitor.see(COVERED) == 0 and visitor.see(INSIDE), number
+        assert look is PHONE or not visitor.see(TABS_COVERED), number
         texts.append(visitor.text("hint-text"))
         visitor.press("hint-next")
     assert len(set(texts)) == 3 and "Red" in texts[0] and "threshold" in texts[1]

@@ -443,6 +443,16 @@ def test_the_brush_shows_the_whole_buffer_its_anomalies_and_what_is_in_sight(ser
     assert len(orjson.dumps(shown)) < 6_000
 
 
+def test_the_times_of_the_brush_are_no_finer_than_a_second():
+    monitor = Monitor({"wave": MonitoredStream(STREAMS["wave"](seed=3))})
+    monitor.backfill(monitor.feeds["wave"], 3_000)
+    assert monitor.feeds["wave"].stream.period < 1
+    shown = brush_data(
+        ViewQuery(assemble_service(lambda store: monitor), "wave", Settings(), 600), None
+    )
+    assert [len(text) for _, text in shown["ticks"]] == [len("00:00:00")] * 3
+
+
 def test_nothing_is_expected_beyond_what_a_stream_can_physically_be():
     monitor = Monitor({"cpu": MonitoredStream(STREAMS["cpu"](seed=3))})
     monitor.backfill(monitor.feeds["cpu"], 3_000)

@@ -7,6 +7,8 @@
   // heartbeat: the last one; answeredAt: when it came, ms; endWhenLost: the newest step when the server was lost; interval: ms between ticks
   const state = { heartbeat: null, answeredAt: performance.now(), lost: false, endWhenLost: 0, bell: false, sound: null, interval: 500, seed: 0, linkChecked: false };
 
+  const meets = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom; // of rectangles
+
   // Adds functions to those that redline/page/callbacks/browser.py, tuning.py and wall.py call by their names.
   function register(functions) {
     const { redline, ...others } = window.dash_clientside || {};
@@ -25,5 +27,5 @@
   };
 
   // What a script adds to it others may call, when all are loaded.
-  window.redlinePage = { $, setProps, noUpdate, state, register, zones };
+  window.redlinePage = { $, setProps, noUpdate, state, meets, register, zones };
 })();

@@ -14,7 +14,6 @@
   let hint = -1; // the bubble that is shown, -1 = none
 
   const isShown = (el) => Boolean(el && el.getClientRects().length);
-  const meets = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
 
   function showHint(next) {
     hint = HINTS.findIndex(([target], i) => i >= next && isShown(document.querySelector(target)));
@@ -40,8 +39,8 @@
     const { offsetWidth: w, offsetHeight: h } = box, gap = 10, wide = document.documentElement.clientWidth;
     const x = Math.max(gap, Math.min(at.left, wide - w - gap)), right = at.right - w;
     const spots = [[x, at.top - h - gap], [x, at.bottom + gap], [right, at.bottom + gap], [right, at.top - h - gap], [at.left - w - gap, at.top], [gap, innerHeight - h - gap], [wide - w - gap, gap]];
-    const sliders = [...document.querySelectorAll(".slide, .size")].map((el) => el.getBoundingClientRect());
-    const fits = (others) => ([left, top]) => left >= 0 && top >= 0 && top + h <= innerHeight && others.every((each) => !meets({ left, top, right: left + w, bottom: top + h }, each));
+    const sliders = [...document.querySelectorAll(".slide, .size, #inject-point")].map((el) => el.getBoundingClientRect());
+    const fits = (others) => ([left, top]) => left >= 0 && top >= 0 && top + h <= innerHeight && others.every((each) => !page.meets({ left, top, right: left + w, bottom: top + h }, each));
     const kept = [at, plot, ...sliders], tabs = $("domain").getBoundingClientRect();
     const [left, top] = spots.find(fits([...kept, tabs])) || spots.find(fits(kept)) || spots[spots.length - 1];
     Object.assign(box.style, { left: `${left}px`, top: `${top}px` });

@@ -28,12 +28,25 @@
     Object.assign(el.dataset, { title: item.title, count: 1, step: item.step, stream: item.stream });
     el.append(Object.assign(document.createElement("i"), { className: `mark ${item.kind}` }), Object.assign(document.createElement("b"), { textContent: item.title }), Object.assign(document.createElement("span"), { textContent: item.text }));
     while (box.children.length >= 3) box.firstChild.remove();
-    if (!box.children.length) box.classList.toggle("apart", Boolean(document.querySelector("aside:hover, .lower:hover"))); // never where a person works
+    const fresh = !box.children.length || box.classList.contains("settling");
     box.append(el);
+    if (fresh) placePopups(box); // later ones do not move those that are read
     box.classList.add("settling"); // a click that was meant for what lies below goes there
     clearTimeout(state.settling);
     state.settling = setTimeout(() => box.classList.remove("settling"), 600);
     setTimeout(() => el.remove(), 6000);
+  }
+
+  // At the foot; at the top where a person works at the foot, or where they would lie over a control.
+  function placePopups(box) {
+    const place = (apart) => {
+      box.classList.toggle("apart", apart);
+      const at = box.getBoundingClientRect();
+      return [...document.querySelectorAll(".slide, .size, .acts, #inject-point")].filter((el) => page.meets(at, el.getBoundingClientRect())).length;
+    };
+    const busy = document.querySelector("aside:hover, .lower:hover"), foot = place(false);
+    if (!busy && !foot) return;
+    if (place(true) && !busy) place(false);
   }
 
   function playTone() {

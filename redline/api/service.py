@@ -48,7 +48,9 @@ from redline.settings import ServerSettings
 from redline.sources.compression import MISSING_SNAPPY, has_snappy
 from redline.sources.consumer import ConsumerOptions
 from redline.sources.kafka import topic_options
+from redline.sources.mqtt import mqtt_options
 from redline.sources.payload import cut_text
+from redline.sources.redis_streams import stream_options
 from redline.sources.selectors import parse_selectors
 from redline.storage.reading import AnomalyQuery, StoredPoints
 from redline.storage.sql_store import SqlStore
@@ -132,8 +134,8 @@ def broker_options(
     settings: ServerSettings, environment: Mapping[str, str]
 ) -> tuple[ConsumerOptions, ...]:
     """Return the brokers that are read, as their settings name them, or raise ValueError."""
-    readers = (topic_options,)
-    found = (read(settings, environment) for read in readers)
+    readers = (topic_options, stream_options, mqtt_options)
+    found = [read(settings, environment) for read in readers]
     return tuple(options for options in found if options is not None)
 
 

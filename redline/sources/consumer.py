@@ -7,11 +7,14 @@ again by itself, and gives no records meanwhile.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
 from redline.sources.payload import SINGLE_FEATURE, to_json
+
+NUMBER_BYTES = re.compile(rb"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
 
 
 class Record(Protocol):

@@ -52,7 +52,7 @@ def parse_broker_address(
 
     Args:
         option: the setting that it comes from.
-        text: the address, such as redis://user:${PASSWORD}@host:6379/0.
+        text: the address, such as redis://user@host:6379/0.
         ports: the schemes that are taken, with the port of each.
         environment: the variables of the process.
 

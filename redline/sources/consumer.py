@@ -7,6 +7,7 @@ again by itself, and gives no records meanwhile.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -68,6 +69,16 @@ class ConsumerOptions(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """Return what is read, as JSON and without secrets; then the state before any is known."""
+
+
+def read_number(text: bytes) -> float | str:
+    """Return a number; the text itself where it is none, or too large to be held.
+
+    >>> [read_number(text) for text in (b" 20.5", b"-1e3", b"hot", b"1e999")]
+    [20.5, -1000.0, 'hot', '1e999']
+    """
+    number = float(text) if NUMBER_BYTES.fullmatch(text) else math.inf
+    return text.decode(errors="replace") if math.isinf(number) else number
 
 
 def write_event(source: str, moment: float | str, fields: Mapping[str, Any]) -> bytes:

@@ -30,7 +30,7 @@ from redline.sources.broker_address import (
     broker_names,
     parse_broker_address,
 )
-from redline.sources.consumer import NUMBER_BYTES, write_event
+from redline.sources.consumer import NUMBER_BYTES, read_number, write_event
 
 MISSING_MQTT = "--mqtt needs paho-mqtt, which is not installed: pip install 'redline[mqtt]'"
 MQTT_PORTS = {"mqtt": 1883, "mqtts": 8883}
@@ -154,7 +154,7 @@ def read_payload(topic: str, payload: bytes, arrival: float) -> bytes:
     b'{"source":"plant/7","time":60,"values":{"heat":20.5,"load":3}}'
     """
     if NUMBER_BYTES.fullmatch(payload):
-        return write_event(topic, arrival, {"value": float(payload)})
+        return write_event(topic, arrival, {"value": read_number(payload)})
     try:
         document = orjson.loads(payload) if not is_arrow(payload) else None
     except orjson.JSONDecodeError:

@@ -26,7 +26,7 @@ from redline.sources.broker_address import (
     broker_names,
     parse_broker_address,
 )
-from redline.sources.consumer import NUMBER_BYTES, write_event
+from redline.sources.consumer import read_number, write_event
 
 MISSING_REDIS = "--redis needs redis, which is not installed: pip install 'redline[redis]'"
 REDIS_PORTS = {"redis": 6379, "rediss": 6379}
@@ -155,16 +155,13 @@ def read_entry(stream: str, number: bytes, fields: Mapping[bytes, bytes]) -> Str
     if content is None:
         texts = {name.decode(errors="replace"): value for name, value in fields.items()}
         source, moment = (texts.get(name, b"").decode(errors="replace") for name in OWN_FIELDS)
-        values = {n: read_number(value) for n, value in texts.items() if n not in OWN_FIELDS}
+        values = {
+            name: None if value in MISSING_NUMBERS else read_number(value)
+            for name, value in texts.items()
+            if name not in OWN_FIELDS
+        }
         content = write_event(source or stream, moment or entry_time(number), values)
     return StreamEntry(stream, number.decode(), fields, content)
-
-
-def read_number(value: bytes) -> float | str | None:
-    """Return a number, None where it is missing, the text where it is none."""
-    if NUMBER_BYTES.fullmatch(value):
-        return float(value)
-    return None if value in MISSING_NUMBERS else value.decode(errors="replace")
 
 
 def entry_time(number: bytes) -> float:

@@ -106,7 +106,7 @@ browser:
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || $(call apt,chromium fonts-liberation) \
 	  || echo "No Chromium here and no right to install one: the browser suite will be skipped." >&2
 
-# Prometheus with its node exporter, and PostgreSQL with what it needs here, unpacked without installing: nothing is started,
+# Prometheus with its node exporter, PostgreSQL, Redis and Mosquitto with what they need here, unpacked without installing: nothing is started,
 # nothing else of the machine changes; and the jars of a Kafka broker, by Maven
 servers:
 	@test -e build/servers/made || { $(call apt,) ; mkdir -p build/servers && cd build/servers \
@@ -116,6 +116,10 @@ servers:
 	  && apt-get install -qq -y --download-only --no-install-recommends -o Debug::NoLocking=1 -o Dir::Cache::archives="$$PWD/debs" postgresql >/dev/null 2>&1 \
 	  && for each in debs/*.deb; do test ! -e $$each || dpkg -x $$each . || exit 1; done && touch made-postgresql; } \
 	  || echo "No packages of Debian here: without PostgreSQL on this machine the tests with a real one will be skipped." >&2
+	@test -e build/servers/made-redis || { $(call apt,) ; mkdir -p build/servers/debs/partial && cd build/servers \
+	  && apt-get install -qq -y --download-only --no-install-recommends -o Debug::NoLocking=1 -o Dir::Cache::archives="$$PWD/debs" redis-server mosquitto >/dev/null 2>&1 \
+	  && for each in debs/*.deb; do test ! -e $$each || dpkg -x $$each . || exit 1; done && touch made-redis; } \
+	  || echo "No packages of Debian here: the tests with a real Redis and a real MQTT broker will be skipped." >&2
 	@test build/servers/kafka/made -nt tests/servers/kafka/pom.xml || { { command -v mvn >/dev/null || $(call apt,maven default-jre-headless) ; } \
 	  && rm -rf build/servers/kafka.new && mvn --quiet --batch-mode --file tests/servers/kafka/pom.xml dependency:copy-dependencies \
 	  -DincludeScope=runtime -DoutputDirectory="$(CURDIR)/build/servers/kafka.new" && touch build/servers/kafka.new/made \

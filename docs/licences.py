@@ -23,7 +23,7 @@ HEAD = """# Licences
 
 Redline itself is under the MIT licence ([LICENSE](../LICENSE)). These are the packages it depends on, directly or
 through another one, with the licence that each declares. *Run* is needed to run Redline; *extra* only with an extra
-(`learned`, `alerts`, `prometheus`, `arrow`, `postgres`, `kafka`) or to test and measure it (`test`, `bench`). `assets/plotly-basic.min.js` is the
+(`learned`, `alerts`, `prometheus`, `arrow`, `postgres`, `kafka`, `redis`, `mqtt`) or to test and measure it (`test`, `bench`). `assets/plotly-basic.min.js` is the
 part of plotly.js that draws lines and bars, as Plotly publishes it (npm: plotly.js-basic-dist-min), unchanged: MIT.
 
 """  # noqa: E501

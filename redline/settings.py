@@ -308,6 +308,45 @@ class ServerSettings:
             "those of TLS and SASL"
         ),
     ] = None
+    redis: Annotated[
+        str | None,
+        doc(
+            "the Redis server of which streams are read, such as redis://localhost:6379; a "
+            "password as redis://:${NAME}@host, from the variable NAME (docs/scale.md)"
+        ),
+    ] = None
+    redis_stream: Annotated[
+        str | None, doc("the stream of --redis that is read, with commas between several")
+    ] = None
+    redis_group: Annotated[
+        str, doc("the consumer group; processes with the same one share the entries")
+    ] = "redline"
+    redis_idle: Annotated[
+        float,
+        Interval(ge=0.1, le=86_400),
+        Unit("s"),
+        doc("after which what another consumer of the group read and did not store is read again"),
+    ] = 30.0
+    redis_dead_letter: Annotated[
+        str | None, doc("the stream that entries which cannot be read are written to")
+    ] = None
+    mqtt: Annotated[
+        str | None,
+        doc(
+            "the MQTT broker of which topics are read, such as mqtt://localhost:1883 or "
+            "mqtts://user:${NAME}@host, the password from the variable NAME (docs/scale.md)"
+        ),
+    ] = None
+    mqtt_topic: Annotated[
+        str | None,
+        doc(
+            "the topics of --mqtt that are read, such as plant/+/temperature, with commas between "
+            "several; each is a source"
+        ),
+    ] = None
+    mqtt_client: Annotated[
+        str, doc("the client id under which the MQTT broker keeps what came meanwhile")
+    ] = "redline"
     csv: Annotated[str | None, doc("a CSV file shown under Your data from the start")] = None
     demo: Annotated[
         int,

@@ -49,12 +49,14 @@ def build_server(service: Service) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.monitor.start()
         service.scraper.start()
-        service.topic_feeder.start()
+        for feeder in service.feeders:
+            feeder.start()
         service.score_writer.start()
         yield
         service.close()
         await asyncio.to_thread(service.monitor.stop)
-        await asyncio.to_thread(service.topic_feeder.join)  # it commits what is stored now
+        for feeder in service.feeders:  # they commit what is stored now
+            await asyncio.to_thread(feeder.join)
         if service.store:
             service.store.close()  # a loop that still runs can commit nothing any more
 

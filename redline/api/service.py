@@ -46,8 +46,11 @@ from redline.incidents.recorder import IncidentRecorder
 from redline.incidents.registry import Incidents, StoredIncidents
 from redline.settings import ServerSettings
 from redline.sources.compression import MISSING_SNAPPY, has_snappy
-from redline.sources.kafka import TopicOptions, topic_options
+from redline.sources.consumer import ConsumerOptions
+from redline.sources.kafka import topic_options
+from redline.sources.mqtt import mqtt_options
 from redline.sources.payload import cut_text
+from redline.sources.redis_streams import stream_options
 from redline.sources.selectors import parse_selectors
 from redline.storage.reading import AnomalyQuery, StoredPoints
 from redline.storage.sql_store import SqlStore
@@ -76,7 +79,7 @@ class ServerOptions(NamedTuple):
     remote_write: str = ""  # the address that scores are written to, "" = none
     remote_write_select: tuple[str, ...] = ()  # series whose scores are written always
     group_hold: float = 30.0  # seconds that alarms of series wait for others of their group
-    topic: TopicOptions | None = None  # of Kafka, which is read; None = none
+    brokers: tuple[ConsumerOptions, ...] = ()  # whose records are read
 
 
 def server_options(
@@ -86,7 +89,7 @@ def server_options(
 
     Raises:
         ValueError: the tokens cannot be used, other machines could reach the server without a
-            token, or a host name, the address of a proxy or what names a topic is not valid.
+            token, or a host name, the address of a proxy or what names a broker is not valid.
     """
     try:
         tokens = load_tokens(settings.tokens or None, environment.get("REDLINE_TOKEN"))
@@ -123,8 +126,17 @@ def server_options(
         remote_write=write_address,
         remote_write_select=settings.remote_write_select,
         group_hold=settings.group_hold,
-        topic=topic_options(settings, environment),
+        brokers=broker_options(settings, environment),
     )
+
+
+def broker_options(
+    settings: ServerSettings, environment: Mapping[str, str]
+) -> tuple[ConsumerOptions, ...]:
+    """Return the brokers that are read, as their settings name them, or raise ValueError."""
+    readers = (topic_options, stream_options, mqtt_options)
+    found = [read(settings, environment) for read in readers]
+    return tuple(options for options in found if options is not None)
 
 
 @dataclass
@@ -154,7 +166,9 @@ class Service:
         self.doors = Doors(self.monitor.series.directory)
         targets = parse_targets(self.options.scrape)
         self.scraper = Scraper(targets, self.options.scrape_interval, self.monitor, self.doors)
-        self.topic_feeder = TopicFeeder(self.options.topic, self.monitor, self.doors)
+        self.feeders = [
+            TopicFeeder(each, self.monitor, self.doors) for each in self.options.brokers
+        ]
         self.score_writer = ScoreWriter(
             self.options.remote_write,
             self.incidents,
@@ -175,7 +189,8 @@ class Service:
         """End the event streams, the notifications, the reading and the writing of scores."""
         self.hub.close()
         self.scraper.stop()
-        self.topic_feeder.stop()
+        for feeder in self.feeders:
+            feeder.stop()
         self.score_writer.stop()
         if self.hold:
             self.hold.stop()

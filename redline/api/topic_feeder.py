@@ -1,8 +1,8 @@
-"""The topic feeder: hands the records of a Kafka topic to the monitor, in a thread of its own.
+"""The topic feeder: hands the records of a broker to the monitor, in a thread of its own.
 
-A record's offset is committed to Kafka only when the store holds its points. What was read after
-the last commit is read again after a kill; the store then knows its points, and they count as
-repeated. So nothing is lost and nothing counts twice, without a transaction of Kafka.
+A record is committed to its broker (Kafka, Redis, MQTT) only when the store holds its points. What
+was read after the last commit is read again after a kill; the store then knows its points, and they
+count as repeated. So nothing is lost and nothing counts twice, without a transaction of the broker.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -22,20 +22,14 @@ from redline.access.refusal_log import RefusalLog
 from redline.api.doors import Doors
 from redline.engine.monitor import Monitor
 from redline.engine.results import log, log_failure
+from redline.sources.consumer import Consumer, ConsumerOptions, Record
 from redline.sources.directory import SeriesDirectory
-from redline.sources.kafka import (
-    NOT_ASSIGNED,
-    TopicConsumer,
-    TopicMessage,
-    TopicOptions,
-    TopicProducer,
-)
 from redline.sources.payload import SubmittedPoints
 from redline.sources.pushed import QueueFull, Receipt, SubmissionRefused
 from redline.sources.records import RecordPoints, RecordReader
 from redline.sources.samples import TimeRange, make_batch
 
-TOPIC_CREATOR = ""  # its sources count as those of the operator, who chose the topic
+TOPIC_CREATOR = ""  # its sources count as those of the operator, who chose what is read
 READ_RECORDS = 5_000  # that are taken from the library at once
 READ_SECONDS = 0.1  # that it waits for the first of them
 BUSY_SECONDS = 0.02  # the same, while points are not committed
@@ -43,7 +37,7 @@ PIECE_BYTES = 2**20  # of records that are parsed together; a single one may be 
 PIECE_POINTS = 50_000  # that are submitted together
 MAX_UNCOMMITTED = 200_000  # points read and not committed, above which no more records are taken
 FULL_SECONDS = (0.02, 1.0)  # until what a full queue refused is sent again, at first and at most
-STATE_SECONDS = 1.0  # between two looks at the partitions
+STATE_SECONDS = 1.0  # between two looks at how far behind it is
 SESSION_SECONDS = 5.0  # until a failed session is begun again
 END_SECONDS = 5.0  # that the commits of the last points may take at the end
 
@@ -93,11 +87,11 @@ class Taken(NamedTuple):
 class Piece:
     """Records that were read together, until their points are committed."""
 
-    messages: Sequence[TopicMessage]
-    offsets: Mapping[int, int]  # partition -> the offset after the last record
+    consumer: Consumer  # that read them
+    messages: Sequence[Record]
     taken: list[Taken] = field(default_factory=list)
     refused: set[int] = field(default_factory=set)  # places of records
-    letters: list[Future[None]] = field(default_factory=list)  # records to the dead-letter topic
+    letters: list[Future[None]] = field(default_factory=list)  # records that are set aside
     points: int = 0
 
     @property
@@ -109,56 +103,48 @@ class Piece:
 
 @dataclass
 class TopicFeeder:
-    """Reads a topic until it is stopped; without options it does nothing."""
+    """Reads what some options name until it is stopped."""
 
-    options: TopicOptions | None
+    options: ConsumerOptions
     monitor: Monitor
     doors: Doors
-    connect: Callable[[TopicOptions], TopicConsumer] = TopicConsumer
-    write: Callable[[TopicOptions], TopicProducer] = TopicProducer
     stopping: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
         self.thread: threading.Thread | None = None
         self.reader = RecordReader(self.doors.directory)
         self.counts: Counter[str] = Counter()
-        self.state = NOT_ASSIGNED
+        self.state: Mapping[str, Any] = {}
         self.trouble = ""
         self.last_refusal = ""
         self.refusal_log = RefusalLog()
         self.pieces: deque[Piece] = deque()
         self.uncommitted = 0  # points
-        self.letters: TopicProducer | None = None
         self.next_look = float("-inf")  # monotonic seconds
 
     # --- for any thread
 
     def start(self) -> None:
         """Begin to read."""
-        if self.options is not None:
-            self.thread = threading.Thread(target=self._run, name="kafka", daemon=True)
-            self.thread.start()
+        name = self.options.kind.lower()
+        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self.thread.start()
 
     def stop(self) -> None:
         """Read no more; what was read is still committed, see `join`."""
         self.stopping.set()
 
     def join(self) -> None:
-        """Wait until the last offsets are committed, a few seconds at most."""
+        """Wait until the last records are committed, a few seconds at most."""
         if self.thread is not None:
             self.thread.join(2 * END_SECONDS)
 
-    def report(self) -> dict[str, Any] | None:
-        """Return how it goes, without secrets; None = no topic is read."""
-        if self.options is None:
-            return None
+    def report(self) -> dict[str, Any]:
+        """Return how it goes, without secrets."""
         counted = ("records", "points", "repeated", "late", "refused", "dead_letters")
         return {
-            "brokers": self.options.brokers,
-            "topic": self.options.topic,
-            "group": self.options.group,
-            "partitions": list(self.state.partitions),
-            "lag": self.state.lag,
+            **self.options.describe(),
+            **self.state,
             **{name: self.counts[name] for name in counted},
             "dead_letters_lost": self.counts["dead_letters_lost"],
             "waiting": self.uncommitted,
@@ -176,20 +162,17 @@ class TopicFeeder:
     def _run(self) -> None:
         while not self.ended:
             try:
-                self._read_topic()
+                self._read_records()
             except Exception as error:  # noqa: BLE001  begun again from the last commit
-                self.trouble = log_failure("reading the Kafka topic", error).text
+                self.trouble = log_failure(f"reading from {self.options.kind}", error).text
                 self.stopping.wait(SESSION_SECONDS)
 
-    def _read_topic(self) -> None:
-        """Read the topic from the last commit on, until it is stopped."""
-        assert self.options is not None
+    def _read_records(self) -> None:
+        """Read from the last commit on, until it is stopped."""
         self.pieces.clear()
         self.uncommitted = 0
-        consumer = self.connect(self.options)
+        consumer = self.options.connect(self.monitor.wall)
         try:
-            if self.options.dead_letter:
-                self.letters = self.write(self.options)
             with contextlib.suppress(TopicEnded):
                 while not self.ended:
                     self.turn(consumer)
@@ -197,11 +180,11 @@ class TopicFeeder:
             while self._settle(consumer) and self.pieces and time.monotonic() < until:
                 time.sleep(BUSY_SECONDS)
         finally:
-            self.state = NOT_ASSIGNED
+            self.state = {}
             consumer.close()
 
-    def turn(self, consumer: TopicConsumer) -> None:
-        """Take the records that have come, and mark the offsets of what is committed."""
+    def turn(self, consumer: Consumer) -> None:
+        """Take the records that have come, and mark those whose points are committed."""
         consumer.hold(self.uncommitted > MAX_UNCOMMITTED)
         messages = consumer.read(READ_RECORDS, BUSY_SECONDS if self.pieces else READ_SECONDS)
         self._note_trouble(consumer.trouble)
@@ -219,13 +202,13 @@ class TopicFeeder:
         if trouble == self.trouble:
             return
         if trouble:
-            log.warning("Kafka: %s; it is tried again", trouble)
+            log.warning("%s: %s; it is tried again", self.options.kind, trouble)
         else:
-            log.info("Kafka: the topic is read again")
+            log.info("%s: it is read again", self.options.kind)
         self.trouble = trouble
 
-    def _wait(self, consumer: TopicConsumer, seconds: float) -> None:
-        """Wait a moment for the store; the group still hears from us.
+    def _wait(self, consumer: Consumer, seconds: float) -> None:
+        """Wait a moment for the store; the broker still knows that we are here.
 
         Raises:
             TopicEnded: it is stopped.
@@ -237,9 +220,9 @@ class TopicFeeder:
         self._note_trouble(consumer.trouble)
         self._settle(consumer)
 
-    def _take(self, consumer: TopicConsumer, messages: Sequence[TopicMessage]) -> None:
+    def _take(self, consumer: Consumer, messages: Sequence[Record]) -> None:
         """Read some records and submit their points."""
-        piece = Piece(messages, {each.partition(): each.offset() + 1 for each in messages})
+        piece = Piece(consumer, messages)
         allowed = TimeRange(last=self.monitor.latest_time())
         found = self.reader.read([message.value() for message in messages], allowed)
         for refused in found.refused:
@@ -250,7 +233,7 @@ class TopicFeeder:
         self.uncommitted += piece.points
         self.pieces.append(piece)
 
-    def _submit(self, consumer: TopicConsumer, piece: Piece, part: Part) -> None:
+    def _submit(self, consumer: Consumer, piece: Piece, part: Part) -> None:
         """Put points into the queues; wait while these are full."""
         rest = self._put(piece, part)
         seconds, most = FULL_SECONDS
@@ -319,35 +302,25 @@ class TopicFeeder:
             self._refuse(piece, place, str(error))
 
     def _refuse(self, piece: Piece, place: int, reason: str) -> None:
-        """Count a record that cannot be taken, log it, and send it to the dead-letter topic."""
-        assert self.options is not None
+        """Count a record that cannot be taken, log it, and set it aside."""
         if place in piece.refused:
             return
         piece.refused.add(place)
         message = piece.messages[place]
-        where = f"{self.options.topic}, partition {message.partition()}, offset {message.offset()}"
         self.counts["refused"] += 1
-        self.last_refusal = f"{where}: {reason}"
+        self.last_refusal = f"{piece.consumer.where(message)}: {reason}"
         self.refusal_log.add(f"a record of {self.last_refusal} is not taken", time.monotonic())
-        if self.letters is None:
-            return
-        headers = [
-            ("reason", reason.encode(errors="replace")),
-            ("topic", self.options.topic.encode()),
-            ("partition", str(message.partition()).encode()),
-            ("offset", str(message.offset()).encode()),
-        ]
-        topic = self.options.dead_letter
-        piece.letters.append(self.letters.write(topic, message.value(), message.key(), headers))
+        letter = piece.consumer.set_aside(message, reason)
+        if letter is not None:
+            piece.letters.append(letter)
 
-    def _settle(self, consumer: TopicConsumer) -> bool:
-        """Mark the offsets of the pieces whose points are committed; False = some never will be.
+    def _settle(self, consumer: Consumer) -> bool:
+        """Mark the records whose points are committed; False = some never will be.
 
         Points whose receipt failed are submitted again, unless it ends.
         """
-        if self.letters is not None:
-            self.letters.poll()
-        offsets: dict[int, int] = {}
+        consumer.poll()
+        committed: list[Record] = []
         failed: list[Taken] = []
         while self.pieces and self.pieces[0].done and not failed:
             piece = self.pieces[0]
@@ -355,10 +328,10 @@ class TopicFeeder:
             if not failed:
                 self._count(piece)
                 self.uncommitted -= piece.points
-                offsets.update(piece.offsets)
+                committed += piece.messages
                 self.pieces.popleft()
-        if offsets:
-            consumer.mark(offsets)
+        if committed:
+            consumer.mark(committed)
         if failed and not self.ended:
             self._put_again(self.pieces[0], failed)
         return not failed
@@ -389,7 +362,7 @@ class TopicFeeder:
             error = letter.exception()
             self.counts["dead_letters" if error is None else "dead_letters_lost"] += 1
             if error is not None:
-                text = f"a record is not written to the dead-letter topic: {error}"
+                text = f"a dead letter is not written: {error}"
                 self.refusal_log.add(text, time.monotonic())
 
 
@@ -419,7 +392,7 @@ class RowsByName:
         return found
 
 
-def cut_messages(messages: Sequence[TopicMessage]) -> Iterator[Sequence[TopicMessage]]:
+def cut_messages(messages: Sequence[Record]) -> Iterator[Sequence[Record]]:
     """Yield messages in pieces of about PIECE_BYTES, at least one each."""
     begin = 0
     size = 0

@@ -42,6 +42,8 @@ from redline.settings import (
     load_server_settings,
 )
 from redline.sources.kafka import examine_topic, topic_options
+from redline.sources.mqtt import examine_broker, mqtt_options
+from redline.sources.redis_streams import examine_streams, stream_options
 from redline.storage.errors import StoreError
 from redline.storage.inspection import StoreReport, inspect_store, is_owned
 from redline.storage.opening import is_address
@@ -49,7 +51,18 @@ from redline.storage.postgresql_inspection import DatabaseReport, inspect_databa
 from redline.storage.schema import SCHEMA_VERSION
 
 ROOT = Path(__file__).parents[2]  # of a clone; an installed package has no requirements.txt there
-RUN_EXTRAS = ("alerts", "learned", "postgres", "kafka")  # others serve work on Redline itself
+RUN_EXTRAS = (
+    "alerts",
+    "learned",
+    "postgres",
+    "kafka",
+    "redis",
+    "mqtt",
+)  # others serve work on Redline itself
+BROKER_SETTINGS = (  # that name what is read from a broker
+    *("kafka", "topic", "kafka_dead_letter", "kafka_config", "redis", "redis_stream"),
+    *("redis_dead_letter", "mqtt", "mqtt_topic"),
+)
 OTHER_VARIABLES = ("REDLINE_TOKEN", "REDLINE_URL", "REDLINE_DATA", "REDLINE_SNAPSHOTS")
 CGROUP_LIMITS = (  # files that hold the memory limit of a container, bytes
     Path("/sys/fs/cgroup/memory.max"),
@@ -381,9 +394,8 @@ def alerts_text(subject: Subject) -> str:
 
 def check_access(subject: Subject) -> Iterator[Finding]:
     """Find what the server refuses about address, tokens and host names."""
-    settings = replace(  # what names a topic is examined by itself
-        subject.settings, kafka=None, topic=None, kafka_dead_letter=None, kafka_config=None
-    )
+    cleared: dict[str, Any] = dict.fromkeys(BROKER_SETTINGS)  # these are examined by themselves
+    settings = replace(subject.settings, **cleared)
     try:
         options = server_options(settings, subject.environment)
     except (OSError, ValueError) as error:
@@ -435,6 +447,38 @@ def check_topic(subject: Subject) -> Iterator[Finding]:
         f"kafka: {options.topic} has {found.partitions} partitions, {found.lag:,} records are not "
         f"read by the group {options.group}",
     )
+
+
+def check_redis(subject: Subject) -> Iterator[Finding]:
+    """Find out whether the streams of Redis can be read."""
+    try:
+        options = stream_options(subject.settings, subject.environment)
+    except ValueError as error:
+        yield Finding("problem", f"redis: {error}", "see docs/scale.md")
+        return
+    if options is None:
+        return
+    found = examine_streams(options)
+    if found.trouble:
+        yield Finding("warning", f"redis: {found.trouble}", "a server tries it again by itself")
+        return
+    text = f"redis: {', '.join(options.streams)} with {found.entries:,} entries"
+    yield Finding("ok", text)
+
+
+def check_mqtt(subject: Subject) -> Iterator[Finding]:
+    """Find out whether the MQTT broker lets a client in."""
+    try:
+        options = mqtt_options(subject.settings, subject.environment)
+    except ValueError as error:
+        yield Finding("problem", f"mqtt: {error}", "see docs/scale.md")
+        return
+    if options is None:
+        return
+    if trouble := examine_broker(options):
+        yield Finding("warning", f"mqtt: {trouble}", "a server tries it again by itself")
+        return
+    yield Finding("ok", f"mqtt: {options.address.shown} lets a client in")
 
 
 def check_csv(subject: Subject) -> Iterator[Finding]:
@@ -674,6 +718,8 @@ CHECKS: tuple[Callable[[Subject], Iterable[Finding]], ...] = (
     check_access,
     check_channels,
     check_topic,
+    check_redis,
+    check_mqtt,
     check_csv,
     check_port,
     check_permissions,

@@ -67,6 +67,20 @@ class TopicOptions(NamedTuple):
     config: Mapping[str, str] = {}  # further settings of the client, as librdkafka names them
 
     @property
+    def kind(self) -> str:
+        """Return the name of such brokers."""
+        return "Kafka"
+
+    def connect(self, wall: Callable[[], float] = time.time) -> TopicConsumer:
+        """Return a consumer of the topic."""
+        return TopicConsumer(self)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what is read, without secrets, and the state of a group without partitions."""
+        named = {"brokers": self.brokers, "topic": self.topic, "group": self.group}
+        return {**named, **NOT_ASSIGNED}
+
+    @property
     def secrets(self) -> list[str]:
         """Return what must not be shown."""
         return [value for key, value in self.config.items() if SECRET_KEY.search(key) and value]
@@ -230,14 +244,9 @@ class TopicMessage(Protocol):
     def offset(self) -> int: ...
 
 
-class TopicState(NamedTuple):
-    """What a consumer has of a topic."""
-
-    partitions: Sequence[int]  # those assigned
-    lag: int | None  # records that are not read yet, of these; None = not known
-
-
-NOT_ASSIGNED = TopicState((), None)
+# the state of a consumer: the partitions assigned, and the records of these that are not read yet,
+# None = not known
+NOT_ASSIGNED: Mapping[str, Any] = {"partitions": [], "lag": None}
 
 
 class TopicConsumer:
@@ -262,6 +271,7 @@ class TopicConsumer:
         self.held = False  # whether nothing is to come for now
         self.early: list[TopicMessage] = []  # came while it was held
         self.consumer = Consumer({**consumer_config(options), "error_cb": self._note_error})
+        self.letters = TopicProducer(options) if options.dead_letter else None
 
     def read(self, most: int, seconds: float) -> list[TopicMessage]:
         """Return what has come, at most so many; wait for the first one for so many seconds."""
@@ -290,16 +300,42 @@ class TopicConsumer:
             assigned = self.consumer.assignment()
             (self.consumer.pause if held else self.consumer.resume)(assigned)
 
-    def mark(self, offsets: Mapping[int, int]) -> None:
-        """Have the next offset of some partitions committed, soon and when it is closed."""
+    def mark(self, records: Sequence[TopicMessage]) -> None:
+        """Have the offsets after some records, in their order, committed: soon, or when closed."""
         from confluent_kafka import TopicPartition
 
+        offsets = {each.partition(): each.offset() + 1 for each in records}
         for partition, offset in offsets.items():
             place = TopicPartition(self.options.topic, partition, offset)
             with contextlib.suppress(*self._errors()):  # it belongs to another member now
                 self.consumer.store_offsets(offsets=[place])
 
-    def state(self) -> TopicState:
+    def set_aside(self, record: TopicMessage, reason: str) -> Future[None] | None:
+        """Write a record to the dead-letter topic, with why and from where; None = there is none.
+
+        The future fails with OSError where it cannot be written.
+        """
+        if self.letters is None:
+            return None
+        headers = [
+            ("reason", reason.encode(errors="replace")),
+            ("topic", self.options.topic.encode()),
+            ("partition", str(record.partition()).encode()),
+            ("offset", str(record.offset()).encode()),
+        ]
+        topic = self.options.dead_letter
+        return self.letters.write(topic, record.value(), record.key(), headers)
+
+    def poll(self) -> None:
+        """Resolve the futures of the dead letters that are written."""
+        if self.letters is not None:
+            self.letters.poll()
+
+    def where(self, record: TopicMessage) -> str:
+        """Return where a record was read."""
+        return f"{self.options.topic}, partition {record.partition()}, offset {record.offset()}"
+
+    def state(self) -> Mapping[str, Any]:
         """Return what is assigned and how far behind it is.
 
         A broker is asked only for partitions of which nothing was read yet.
@@ -313,7 +349,7 @@ class TopicConsumer:
             return NOT_ASSIGNED
         known = [lag for lag in behind if lag is not None]
         lag = sum(known) if known and len(known) == len(behind) else None
-        return TopicState(sorted(place.partition for place in assigned), lag)
+        return {"partitions": sorted(place.partition for place in assigned), "lag": lag}
 
     def _lag(self, place: Any) -> int | None:
         """Return the records after a position, None = not known."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from redline.api.doors import Doors
 from redline.api.topic_feeder import TopicEnded, TopicFeeder
 from redline.engine.monitor import Limits, Monitor
 from redline.sources.directory import SeriesDirectory
-from redline.sources.kafka import NOT_ASSIGNED, TopicOptions, TopicState
+from redline.sources.kafka import TopicConsumer, TopicOptions
 from redline.sources.pushed import SubmissionRefused
 
 START = 1_767_571_200.0  # seconds since the epoch
@@ -41,34 +41,6 @@ class Message(NamedTuple):
         return self.place
 
 
-class PlayedConsumer:
-    """Gives what the test says, and notes what is marked."""
-
-    def __init__(self) -> None:
-        self.coming: list[Message] = []
-        self.marked: dict[int, int] = {}
-        self.held = False
-        self.trouble = ""
-
-    def read(self, most: int, seconds: float) -> list[Message]:
-        if self.held:
-            return []
-        found, self.coming = self.coming[:most], self.coming[most:]
-        return found
-
-    def hold(self, held: bool) -> None:
-        self.held = held
-
-    def mark(self, offsets: Mapping[int, int]) -> None:
-        self.marked.update(offsets)
-
-    def state(self) -> TopicState:
-        return NOT_ASSIGNED
-
-    def close(self) -> None:
-        pass
-
-
 class PlayedProducer:
     """Notes the dead letters; the test says when they are written."""
 
@@ -85,6 +57,40 @@ class PlayedProducer:
         pass
 
 
+class PlayedConsumer:
+    """Gives what the test says, and notes what is marked."""
+
+    set_aside = TopicConsumer.set_aside
+    poll = TopicConsumer.poll
+    where = TopicConsumer.where
+
+    def __init__(self) -> None:
+        self.options = OPTIONS
+        self.letters = PlayedProducer()
+        self.coming: list[Message] = []
+        self.marked: dict[int, int] = {}
+        self.held = False
+        self.trouble = ""
+
+    def read(self, most: int, seconds: float) -> list[Message]:
+        if self.held:
+            return []
+        found, self.coming = self.coming[:most], self.coming[most:]
+        return found
+
+    def hold(self, held: bool) -> None:
+        self.held = held
+
+    def mark(self, records: Sequence[Message]) -> None:
+        self.marked.update({each.where: each.place + 1 for each in records})
+
+    def state(self) -> Mapping[str, Any]:
+        return {}
+
+    def close(self) -> None:
+        pass
+
+
 class Played:
     """A feeder whose threads the test plays."""
 
@@ -94,8 +100,8 @@ class Played:
             {}, wall=lambda: START + 10_000, directory=directory, limits=Limits(**limits)
         )
         self.feeder: Any = TopicFeeder(OPTIONS, self.monitor, Doors(directory))
-        self.feeder.letters = self.letters = PlayedProducer()
-        self.consumer = PlayedConsumer()
+        self.consumer: Any = PlayedConsumer()
+        self.letters = self.consumer.letters
         self.sent = 0
 
     def send(self, *records: bytes, partition: int = 0) -> None:
@@ -227,12 +233,3 @@ def test_a_removed_source_is_refused_once_it_waits_no_more() -> None:
     played.letters.written[0].set_result(None)
     played.turn()
     assert played.consumer.marked == {0: 1}
-
-
-def test_without_a_topic_nothing_is_read_or_reported() -> None:
-    played = Played()
-    feeder = TopicFeeder(None, played.monitor, played.feeder.doors)
-    feeder.start()
-    feeder.stop()
-    feeder.join()
-    assert feeder.report() is None and feeder.thread is None

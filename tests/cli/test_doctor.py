@@ -509,6 +509,28 @@ def test_a_topic_without_its_broker_or_with_wrong_settings(case: Case) -> None:
     expect(only(doctor.check_topic, subject), "problem", "--kafka needs --topic")
 
 
+def test_a_server_of_redis_that_is_away_or_without_a_stream(case: Case) -> None:
+    pytest.importorskip("redis")
+    assert not list(doctor.check_redis(case.subject()))
+    subject = case.subject(**{"redis": "redis://127.0.0.1:1", "redis-stream": "metrics"})
+    away = "no Redis server answers at redis://127.0.0.1:1"
+    expect(only(doctor.check_redis, subject), "warning", away)
+    expect(only(doctor.check_access, subject), "ok", "no tokens")
+    subject = case.subject(redis="redis://127.0.0.1:1")
+    expect(only(doctor.check_redis, subject), "problem", "--redis needs --redis-stream")
+
+
+def test_a_broker_of_mqtt_that_is_away_or_without_a_topic(case: Case) -> None:
+    pytest.importorskip("paho")
+    assert not list(doctor.check_mqtt(case.subject()))
+    subject = case.subject(**{"mqtt": "mqtt://127.0.0.1:1", "mqtt-topic": "plant/+/heat"})
+    away = "no MQTT broker answers at mqtt://127.0.0.1:1"
+    expect(only(doctor.check_mqtt, subject), "warning", away)
+    expect(only(doctor.check_access, subject), "ok", "no tokens")
+    subject = case.subject(mqtt="mqtt://127.0.0.1:1")
+    expect(only(doctor.check_mqtt, subject), "problem", "--mqtt needs --mqtt-topic")
+
+
 def test_every_check_has_a_test_that_makes_it_fail() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
     for check in CHECKS:

@@ -7,6 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from bench.kafka_broker import KafkaBroker, missing, shared_broker
+from tests.servers.mqtt_broker import mqtt_broker
+from tests.servers.redis_server import redis_server
+
+__all__ = ["kafka_broker", "mqtt_broker", "redis_server"]
 
 
 @pytest.fixture(scope="session")

@@ -5,90 +5,39 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 
-from bench.browser import ROOT, free_port
-from bench.followers import Server
 from bench.kafka_broker import KafkaBroker
 from redline.cli.program import run_program
 from redline.sources.arrow_writer import write_arrow
 from redline.sources.csv import read_csv
+from tests.servers.reading import Reading
 
 pytestmark = pytest.mark.service
 START = 1_767_571_200  # seconds since the epoch
-PATIENCE = 30.0  # seconds
-CONFIG = '[source]\nstream = "oven"\n[settings]\n'
 KILLS = 5
 numbers = count(1)
 
 
-class Reading:
-    """A server that reads a topic, in a process of its own, which can be killed and run again."""
+class KafkaReading(Reading):
+    """A server that reads a topic."""
 
     def __init__(self, broker: KafkaBroker, folder: Path, topic: str, *options: str) -> None:
-        self.folder = folder
         self.client = folder / "client.properties"
         self.client.write_text("session.timeout.ms=800\nheartbeat.interval.ms=200\n")
-        (folder / "push.toml").write_text(CONFIG)
-        self.port = free_port()
-        self.words = (
-            *("run", "--config", f"{folder}/push.toml", "--db", f"{folder}/redline.db"),
-            *("--port", str(self.port), "--kafka", broker.address, "--topic", topic),
-            *("--kafka-config", str(self.client), "--kafka-group", topic, *options),
-        )
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> Server:
-        with (self.folder / "log").open("ab") as log:
-            command = [sys.executable, "-m", "redline", *self.words]
-            self.process = subprocess.Popen(command, cwd=ROOT, stderr=log, stdout=log)
-        store = self.folder / "redline.db"
-        self.server = Server(self.port, psutil.Process(self.process.pid), store, [])
-        self.server.wait()
-        return self.server
-
-    def end(self, how: int = signal.SIGTERM) -> None:
-        if self.process is not None:
-            self.process.send_signal(how)
-            self.process.wait(PATIENCE)
-            self.process = None
-
-    @property
-    def said(self) -> str:
-        return (self.folder / "log").read_text()
-
-    @property
-    def status(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.server.ask("/api/status")["kafka"]
-        return found
-
-    def wait_for(self, look: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
-        """Return the status of the topic once a look finds something in it."""
-        until = time.monotonic() + PATIENCE
-        while not look(found := self.status):
-            assert time.monotonic() < until, f"{found}\n{self.said}"
-            time.sleep(0.05)
-        return found
-
-    def values(self, source: str) -> list[float]:
-        path = f"/api/data/{source}?limit=10000"
-        return [point["value"] for point in self.server.ask(path)["points"]]
+        where = ("--kafka", broker.address, "--topic", topic, "--kafka-group", topic)
+        super().__init__(folder, "kafka", *where, "--kafka-config", str(self.client), *options)
 
 
 @contextmanager
-def reading(broker: KafkaBroker, folder: Path, topic: str, *options: str) -> Iterator[Reading]:
-    made = Reading(broker, folder, topic, *options)
+def reading(broker: KafkaBroker, folder: Path, topic: str, *options: str) -> Iterator[KafkaReading]:
+    made = KafkaReading(broker, folder, topic, *options)
     try:
         made.start()
         yield made
@@ -153,7 +102,7 @@ def test_nothing_is_lost_and_nothing_doubled_when_the_server_is_killed(
     draw = np.random.default_rng(5)
     steps = 4_000
     sources = {f"s{at}": draw.normal(size=steps).round(3).tolist() for at in range(4)}
-    server = Reading(kafka_broker, tmp_path, topic)
+    server = KafkaReading(kafka_broker, tmp_path, topic)
     done = 0
     repeated = 0
     try:
@@ -219,7 +168,7 @@ def test_a_wrong_password_is_said_and_never_shown(
     kafka_broker.write(topic, events("oven", [1.0]))
     address = f"127.0.0.1:{kafka_broker.secured_port}"
     secured = "security.protocol=SASL_PLAINTEXT\nsasl.mechanism=PLAIN\nsasl.username=ann\n"
-    server = Reading(kafka_broker, tmp_path, topic, "--kafka", address)
+    server = KafkaReading(kafka_broker, tmp_path, topic, "--kafka", address)
     server.client.chmod(0o600)
     try:
         server.client.write_text(f"{secured}sasl.password=wrong-password\n")

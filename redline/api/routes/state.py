@@ -14,6 +14,7 @@ from redline.engine.feed import Feed
 from redline.engine.fleet.series_monitor import SeriesMonitor
 from redline.sources.pushed import PushedStream
 
+BROKERS = ("kafka", "redis", "mqtt")
 MAX_SILENT_SECONDS = 5.0  # seconds without a beat of the loop after which the server is not live
 
 
@@ -70,6 +71,12 @@ def health_report(service: Service) -> dict[str, Any]:
     }
 
 
+def broker_reports(service: Service) -> dict[str, Any]:
+    """Return how the reading from each kind of broker goes; None = none is read."""
+    found: dict[str, Any] = dict.fromkeys(BROKERS)
+    return found | {each.options.kind.lower(): each.report() for each in service.feeders}
+
+
 def status_report(service: Service) -> dict[str, Any]:
     """Return the counts of all streams and the state of each part of the service."""
     feeds = list(service.monitor.feeds.values())
@@ -95,7 +102,7 @@ def status_report(service: Service) -> dict[str, Any]:
         "queue": queue_lengths(feeds, service.monitor.series),
         "doors": service.doors.report(),
         "scrape": [target.report() for target in service.scraper.targets],
-        "kafka": service.topic_feeder.report(),
+        **broker_reports(service),
         "remote_write": service.score_writer.report(),
         "store": storage_report(service),
         "events": {

@@ -1,0 +1,166 @@
+"""The settings and the records of Redis and MQTT, without a server: what is refused and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from redline.settings import ServerSettings
+from redline.sources import mqtt, redis_streams
+from redline.sources.broker_address import BrokerSettingsError, parse_broker_address
+from redline.sources.directory import SeriesDirectory
+from redline.sources.mqtt import MqttConsumer, MqttOptions, mqtt_options, read_payload
+from redline.sources.records import RecordReader
+from redline.sources.redis_streams import read_entry, stream_options
+
+SECRET = "s3cret-word"
+VARIABLES = {"WORD": SECRET}
+REDIS = {"redis": "redis://localhost", "redis_stream": "metrics"}
+MQTT = {"mqtt": "mqtt://localhost", "mqtt_topic": "plant/+/heat"}
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"redis": "redis://localhost"}, "--redis needs --redis-stream"),
+        ({"redis_stream": "m"}, "--redis-stream needs --redis"),
+        ({**REDIS, "redis": "localhost:6379"}, "wanted redis://host:6379 or rediss://host:6379"),
+        ({**REDIS, "redis": "redis://localhost:99999"}, "wanted redis://host:6379"),
+        ({**REDIS, "redis": f"redis://:{SECRET}@a"}, "a password is not taken from an address"),
+        ({**REDIS, "redis": "redis://:${NOT_THERE}@a"}, "the variable NOT_THERE is not set"),
+        ({**REDIS, "redis": "redis://a/metrics"}, "the number of a database"),
+        ({**REDIS, "redis_stream": "a,,b"}, "--redis-stream: wanted names"),
+        ({**REDIS, "redis_group": ""}, "--redis-group: wanted"),
+        ({**REDIS, "redis_dead_letter": "metrics"}, "another stream than --redis-stream"),
+        ({"mqtt": "mqtt://localhost"}, "--mqtt needs --mqtt-topic"),
+        ({"mqtt_topic": "a"}, "--mqtt-topic needs --mqtt"),
+        ({**MQTT, "mqtt": "tcp://a"}, "wanted mqtt://host:1883 or mqtts://host:8883"),
+        ({**MQTT, "mqtt": f"mqtt://ann:{SECRET}@a"}, "a password is not taken from an address"),
+        ({**MQTT, "mqtt": "mqtt://a/plant"}, "nothing after host and port"),
+        ({**MQTT, "mqtt_topic": "plant/#/heat"}, "# only at the end"),
+        ({**MQTT, "mqtt_client": ""}, "--mqtt-client: wanted"),
+    ],
+)
+def test_wrong_settings_of_brokers_are_refused_with_a_sentence(
+    given: dict[str, Any], sentence: str
+) -> None:
+    settings = ServerSettings(**given)
+    with pytest.raises(BrokerSettingsError, match=sentence) as refused:
+        stream_options(settings, VARIABLES)
+        mqtt_options(settings, VARIABLES)
+    assert SECRET not in str(refused.value)
+
+
+def test_a_missing_library_of_a_broker_is_answered_by_the_line_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in (redis_streams, mqtt):
+        monkeypatch.setattr(module, "find_spec", lambda name: None)
+    with pytest.raises(BrokerSettingsError, match=r"pip install 'redline\[redis\]'"):
+        stream_options(ServerSettings(**REDIS))
+    with pytest.raises(BrokerSettingsError, match=r"pip install 'redline\[mqtt\]'"):
+        mqtt_options(ServerSettings(**MQTT))
+    assert stream_options(ServerSettings()) is None and mqtt_options(ServerSettings()) is None
+
+
+def test_a_password_comes_from_a_variable_and_is_not_shown() -> None:
+    text = "rediss://${WORD}:${WORD}@[::1]:7000/2"
+    address = parse_broker_address("redis", text, {"rediss": 6379}, VARIABLES)
+    assert (address.user, address.password, address.port) == (SECRET, SECRET, 7_000)
+    assert address.shown == "rediss://[::1]:7000/2"
+    assert address.redact(f"ERR {SECRET}\nagain") == "ERR *** again"
+
+
+def read_alone(content: bytes) -> tuple[Any, ...]:
+    """Return the source, the time and the values that a record is read to, or why it is not."""
+    reader = RecordReader(SeriesDirectory())
+    found = reader.read([content])
+    if found.refused:
+        return (found.refused[0].reason,)
+    if found.sources:
+        ((points, _),) = found.sources
+        return points.source, points.time[0], dict(zip(points.names, points.x[0], strict=True))
+    return reader.directory.texts[found.series[0]], found.time[0], found.value[0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "wanted"),
+    [
+        ({"source": "oven", "time": "60", "value": "2e1"}, ("oven", 60, 20)),
+        ({"source": "oven", "time": "2026-01-05", "value": "1"}, ("oven", 1_767_571_200, 1)),
+        ({"value": " -.5"}, ("stream", 7.000003, -0.5)),
+        ({"heat": "1", "load": "2", "unit": "C"}, ("stream", 7.000003, {"heat": 1, "load": 2})),
+        ({"heat": "1", "value": "2"}, ("stream", 7.000003, {"heat": 1, "value": 2})),
+        ({"data": '{"source": "a", "time": 1, "value": 2}', "x": "3"}, ("a", 1, 2)),
+    ],
+)
+def test_an_entry_is_read_by_its_fields(fields: dict[str, str], wanted: tuple[Any, ...]) -> None:
+    raw = {name.encode(): value.encode() for name, value in fields.items()}
+    assert read_alone(read_entry("stream", b"7000-3", raw).value()) == wanted
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"value": "hot"}, "wanted a number"),
+        ({"unit": "C"}, "wanted one feature or more"),
+        ({"value": "1_000"}, "wanted a number"),
+        ({"time": "now", "value": "1"}, "Unix seconds"),
+        ({"data": "hello"}, "wanted JSON"),
+        ({"data": ""}, "a record with a value"),
+        ({"source": "overview", "value": "1"}, "overview"),
+        ({"value": "1e400"}, "wanted a number"),
+    ],
+)
+def test_an_entry_that_cannot_be_read_says_why(fields: dict[str, str], reason: str) -> None:
+    raw = {name.encode(): value.encode() for name, value in fields.items()}
+    (said,) = read_alone(read_entry("stream", b"7000-3", raw).value())
+    assert reason in said
+
+
+@pytest.mark.parametrize(
+    ("payload", "wanted"),
+    [
+        (b"20.5", ("a/b", 90, 20.5)),
+        (b" +7 ", ("a/b", 90, 7)),
+        (b'{"value": 1}', ("a/b", 90, 1)),
+        (b'{"time": 60, "heat": 1, "on": true}', ("a/b", 60, {"heat": 1})),
+        (b'{"time": 60, "values": {"heat": 1, "load": 2}}', ("a/b", 60, {"heat": 1, "load": 2})),
+        (b'{"source": "c", "value": 1}', ("c", 90, 1)),
+        (b'[{"source": "c", "time": 60, "value": 1}]', ("c", 60, 1)),
+    ],
+)
+def test_a_payload_is_of_its_topic(payload: bytes, wanted: tuple[Any, ...]) -> None:
+    assert read_alone(read_payload("a/b", payload, 90.0)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        (b"", "a record with a value"),
+        (b"hot", "wanted JSON"),
+        (b"1e999", "wanted a number"),
+        (b'"hot"', "wanted a number"),
+        (b"true", "wanted an object"),
+        (b"\xff\x00", "wanted JSON"),
+        (b'{"unit": "C"}', "wanted one feature or more"),
+        (b'{"source": 3, "value": 1}', "source: wanted a text"),
+    ],
+)
+def test_a_payload_that_cannot_be_read_says_why(payload: bytes, reason: str) -> None:
+    (said,) = read_alone(read_payload("a/b", payload, 90.0))
+    assert reason in said
+
+
+def test_a_broker_without_mqtt_5_is_asked_with_the_version_before_it() -> None:
+    pytest.importorskip("paho")
+    from paho.mqtt.packettypes import PacketTypes
+    from paho.mqtt.reasoncodes import ReasonCode
+
+    address = parse_broker_address("mqtt", "mqtt://a", mqtt.MQTT_PORTS, {})
+    consumer = MqttConsumer(MqttOptions(address, ("a",)))
+    assert consumer.version == 5
+    reason = ReasonCode(PacketTypes.CONNACK, "Unsupported protocol version")
+    consumer._note_answer(None, None, None, reason)
+    assert (consumer.version, consumer.trouble) == (4, "")

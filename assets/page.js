@@ -5,7 +5,7 @@
   const setProps = (id, props) => window.dash_clientside.set_props(id, props);
   const noUpdate = () => window.dash_clientside.no_update;
   // heartbeat: the last one; answeredAt: when it came, ms; endWhenLost: the newest step when the server was lost; interval: ms between ticks
-  const state = { heartbeat: null, answeredAt: performance.now(), lost: false, endWhenLost: 0, bell: false, sound: null, interval: 500, seed: 0, linkChecked: false };
+  const state = { heartbeat: null, answeredAt: performance.now(), lost: false, trouble: "", endWhenLost: 0, bell: false, sound: null, interval: 500, seed: 0, linkChecked: false };
 
   const meets = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom; // of rectangles
 

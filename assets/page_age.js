@@ -138,8 +138,9 @@
       const filled = Math.max(0, heartbeat.end - state.endWhenLost);
       state.lost = false;
       showTrouble(`The server is back, ${filled.toLocaleString("en")} points filled in.`);
-      setTimeout(() => state.lost || showTrouble(""), 4000);
+      setTimeout(() => state.lost || showTrouble(state.trouble), 4000);
     }
+    if (heartbeat.trouble !== state.trouble) showTrouble((state.trouble = heartbeat.trouble)); // of the store or a source; a click closes it until it changes
     traffic.failed = false;
     state.heartbeat = heartbeat;
     state.answeredAt = performance.now();

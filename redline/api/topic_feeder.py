@@ -164,7 +164,7 @@ class TopicFeeder:
             try:
                 self._read_records()
             except Exception as error:  # noqa: BLE001  begun again from the last commit
-                self.trouble = log_failure(f"reading from {self.options.kind}", error).text
+                self._set_trouble(log_failure(f"reading from {self.options.kind}", error).text)
                 self.stopping.wait(SESSION_SECONDS)
 
     def _read_records(self) -> None:
@@ -205,7 +205,15 @@ class TopicFeeder:
             log.warning("%s: %s; it is tried again", self.options.kind, trouble)
         else:
             log.info("%s: it is read again", self.options.kind)
+        self._set_trouble(trouble)
+
+    def _set_trouble(self, trouble: str) -> None:
+        """Keep what is wrong, "" = nothing, for those who ask and for the page."""
         self.trouble = trouble
+        if trouble:
+            self.monitor.source_troubles[self.options.kind] = trouble
+        else:
+            self.monitor.source_troubles.pop(self.options.kind, None)
 
     def _wait(self, consumer: Consumer, seconds: float) -> None:
         """Wait a moment for the store; the broker still knows that we are here.

@@ -167,8 +167,7 @@ class Monitor:
             source_preset: what a pushed source begins with, while they are few.
         """
         self.source_preset = source_preset
-        self.clock = clock
-        self.wall = wall
+        self.clock, self.wall = clock, wall
         self.store = store
         self.limits = limits
         self.budget = QueueBudget()
@@ -198,6 +197,7 @@ class Monitor:
         self.creating = threading.Lock()
         self.wake = threading.Event()
         self.stopping = threading.Event()
+        self.source_troubles: dict[str, str] = {}  # what brings points -> why it brings none now
         self.series = SeriesMonitor(
             directory or SeriesDirectory(),
             self.outbox,
@@ -224,6 +224,15 @@ class Monitor:
     def trouble(self) -> Failure | None:
         """Why nothing can be committed now; None = commits succeed."""
         return self.outbox.trouble
+
+    @property
+    def trouble_sentences(self) -> list[str]:
+        """What a person must know: nothing is stored, or points do not come; each is retried."""
+        sources = sorted(self.source_troubles.copy().items())
+        found = [f"{kind}: {why}; it is tried again." for kind, why in sources]
+        if self.trouble is not None:
+            found.insert(0, f"Nothing is stored now: {self.trouble.text}; it is tried again.")
+        return found
 
     @property
     def totals(self) -> Totals:

@@ -542,6 +542,7 @@ def heartbeat(monitor: Monitor, feed: Feed | None, at: int | None) -> dict[str, 
         "end": feed.end if feed else 0,
         "over": feed is not None and is_finished(feed),
         "zone": zone_name(CALL_ZONE.get()),
+        "trouble": " ".join(monitor.trouble_sentences),
     }
 
 

@@ -143,3 +143,14 @@ def test_pause_freezes_one_visitor_only(server: Server, enter: Enter) -> None:
     other.until(f"eyes.x('signal').at(-1) > {last} && document.body.dataset.state === 'live'")
     one.press("pause")
     one.until("document.body.dataset.state === 'live' && eyes.text('pause') === 'Pause'")
+
+
+def test_a_broker_that_does_not_answer_is_said_and_the_rest_goes_on(enter: Enter) -> None:
+    with Server("--kafka", "127.0.0.1:9", "--topic", "metrics") as running:
+        visitor = enter(running, domain="wave")
+        visitor.until("/^Kafka: .*it is tried again\\.$/.test(eyes.text('trouble'))", 20)
+        visitor.redraws(2)
+        visitor.press("trouble")
+        visitor.redraws(2)
+        assert visitor.text("trouble") == "", "a click closes it"
+        assert visitor.see("document.body.dataset.state") == "live"

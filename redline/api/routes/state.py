@@ -62,7 +62,8 @@ def health_report(service: Service) -> dict[str, Any]:
     if damage:
         reasons.append(f"the store: {damage}")
     failing = sorted(feed.name for feed in list(monitor.feeds.values()) if feed.failure)
-    notes = [f"{name} failed, the other streams go on" for name in failing[:10]]
+    notes = [f"{kind}: {why}" for kind, why in sorted(monitor.source_troubles.copy().items())]
+    notes += [f"{name} failed, the other streams go on" for name in failing[:10]]
     return {
         "live": live,
         "ready": live and started and not trouble and not damage,

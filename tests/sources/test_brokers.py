@@ -153,6 +153,30 @@ def test_a_payload_that_cannot_be_read_says_why(payload: bytes, reason: str) -> 
     assert reason in said
 
 
+class PlayedClient:
+    """Notes what is acknowledged."""
+
+    def __init__(self) -> None:
+        self.acknowledged: list[int] = []
+
+    def ack(self, number: int, quality: int) -> None:
+        self.acknowledged.append(number)
+
+
+def test_a_number_of_an_earlier_connection_is_not_acknowledged_for_another_message() -> None:
+    pytest.importorskip("paho")
+    address = parse_broker_address("mqtt", "mqtt://a", mqtt.MQTT_PORTS, {})
+    consumer = MqttConsumer(MqttOptions(address, ("a",)))
+    consumer.client = client = PlayedClient()
+    consumer.connection = 2
+    consumer.open[1] = mqtt.Unacknowledged("a", b"20.5", 90.0)
+    record = mqtt.MqttMessage("a", b"", 1, connection=1)
+    consumer.mark([record])
+    assert not client.acknowledged and consumer.open, "the broker may have given it again"
+    consumer.mark([record._replace(connection=2), record._replace(connection=2, number=0)])
+    assert client.acknowledged == [1] and not consumer.open
+
+
 def test_a_broker_without_mqtt_5_is_asked_with_the_version_before_it() -> None:
     pytest.importorskip("paho")
     from paho.mqtt.packettypes import PacketTypes

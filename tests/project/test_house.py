@@ -29,7 +29,7 @@ TIERS = (
     ("redline.detection", "redline.sources", "redline.evaluation"),
     ("redline.engine",),
     ("redline.storage",),
-    ("redline.incidents", "redline.feedback", "redline.access"),
+    ("redline.incidents", "redline.feedback", "redline.access", "redline.payments"),
     ("redline.reports",),
     ("redline.api",),
     ("redline.page", "redline.cli"),

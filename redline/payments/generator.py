@@ -18,7 +18,7 @@ from redline.payments.habits import (
     true_posterior,
 )
 from redline.payments.transactions import (
-    DAY,
+    DAY_SECONDS,
     PAYMENT_KINDS,
     PaymentTruth,
     Transactions,
@@ -43,7 +43,7 @@ CURRENCIES = {
 class Deviation(NamedTuple):
     """How each transaction leaves the habit of its user, by kind."""
 
-    size: np.ndarray  # (n, kinds) index of SIZES, -1 = not outside
+    size: np.ndarray  # (n, kinds) index of ANOMALY_SIZES, -1 = not outside
     little: np.ndarray  # (n, kinds) bool: a normal one that leaves it a little
 
 
@@ -77,7 +77,7 @@ def generate_payments(
     drift = progress * rng.normal(0, settings.drift, size=users)[user]
     later = progress * rng.normal(0, settings.hour_drift, size=users)[user]
     hour = (drawn.hour + later) % 24
-    timestamp = BEGIN + DAY * day + np.floor(3600 * hour)
+    timestamp = BEGIN + DAY_SECONDS * day + np.floor(3600 * hour)
     order = np.argsort(timestamp, kind="stable")
     # the moves and the drift follow the drawn order: within a day the order of time may differ
     anomalous = np.any(deviation.size >= 0, axis=1)

@@ -31,7 +31,7 @@ METHODS: dict[str, tuple[float, float]] = {
     "Bank Transfer": (6, 2), "Direct Debit": (5, 0.5), "Instalments": (3, 1),
     "Prepaid Card": (1, 6), "Wire": (0.8, 9), "Cash Advance": (0.5, 7), "Crypto": (0.4, 8),
 }  # fmt: skip
-VALUES = (COUNTRIES, CATEGORIES, METHODS)
+VALUE_TABLES = (COUNTRIES, CATEGORIES, METHODS)
 WRAPS = np.array((-24.0, 0.0, 24.0))  # hours
 LEAST_DENSITY = 1e-300
 
@@ -46,9 +46,9 @@ class HabitSettings:
 
     anomalous: float = 0.05  # share of transactions
     kinds: tuple[float, ...] = (0.22, 0.22, 0.22, 0.22, 0.22)  # of each of PAYMENT_KINDS
-    sizes: tuple[float, ...] = (0.3, 0.3, 0.4)  # of each of SIZES
+    sizes: tuple[float, ...] = (0.3, 0.3, 0.4)  # of each of ANOMALY_SIZES
     little: tuple[float, float] = (0.02, 0.04)  # share of a user's normal ones that leave a little
-    little_kinds: tuple[float, ...] = (0.2, 0.25, 0.25, 0.2, 0.1)  # what they leave
+    little_kinds: tuple[float, ...] = (0.15, 0.35, 0.15, 0.3, 0.05)  # what they leave
     gift: float = 1.5  # such a normal amount is up to so many times the usual maximum
     shifted: tuple[float, float] = (1.5, 3.0)  # hours that such a normal hour is moved
     factors: tuple[float, ...] = (1.05, 1.5, 3.0, 20.0)  # times the maximum: bounds of the sizes
@@ -99,7 +99,7 @@ def draw_habits(rng: np.random.Generator, users: int, settings: HabitSettings) -
     """Draw what users are used to before and after a move; those who stay keep the first half."""
     first = [
         draw_value_habit(rng, users, table, most, rare)
-        for table, most, rare in zip(VALUES, (3, 5, 3), (2, 3, 1))
+        for table, most, rare in zip(VALUE_TABLES, (3, 5, 3), (2, 3, 1))
     ]
     after = draw_value_habit(rng, users, COUNTRIES, 3, 2)
     categories = draw_value_habit(rng, users, CATEGORIES, 5, 3)

@@ -17,7 +17,13 @@ AMOUNT_BINS = 96
 AMOUNT_RANGE = (-8.0, 16.0)  # deviations
 HOUR_SURPRISES = 32
 HOUR_RANGE = (-10.0, 6.0)  # log2 of the density over that of a uniform hour
-MEMORY = 500_000.0  # transactions
+BITS_BINS = 320
+BITS_RANGE = (-20.0, 60.0)  # evidence, bits
+CALM_BITS = -5.0  # that half of the normal ones have, before any was seen
+FEW_BEYOND = 20.0  # transactions; where fewer lie beyond, rarity goes on with the evidence
+POPULATION_MEMORY = 500_000.0  # transactions
+SHARE_PRIOR = 20.0  # transactions that the first shares of values are worth
+LEAST_HISTORY = 3  # class of users from which on a new value says which values are new
 UNKNOWN_VALUES = 40.0  # how many values a feature has, before any was seen
 
 
@@ -31,6 +37,7 @@ class Observation(NamedTuple):
     odd: np.ndarray  # (n, 5) probability that country, category, method, amount, hour are outside
     deviation: np.ndarray  # (n,) of the amount, in standard deviations
     surprise: np.ndarray  # (n,) of the hour, as in HOUR_RANGE
+    bits: np.ndarray  # (n,) evidence of all features together
     away: np.ndarray  # (n,) log amount less the user's mean, NaN = too few
 
 
@@ -71,6 +78,7 @@ class Population:
     def __init__(self) -> None:
         features = len(VALUE_FEATURES)
         self.usual = np.zeros((RANKED, TABLE_SIZE))  # counts of values among normal ones
+        self.fresh = np.zeros((RANKED, TABLE_SIZE))  # among normal ones that are new to their user
         self.risky = np.zeros((RANKED, TABLE_SIZE))  # among those outside of a habit
         # [new, all] by feature and history; new values become rare as a history grows
         newness = np.minimum(1.0, 1.5 / np.exp2(np.arange(HISTORIES)))
@@ -91,6 +99,9 @@ class Population:
         self.surprises = 100 * np.tile(likely / likely.sum(), (HISTORIES, 1))
         unlikely = likely * np.exp2(-u)
         self.odd_surprises = 100 * np.tile(unlikely / unlikely.sum(), (HISTORIES, 1))
+        calm = np.exp2(-np.maximum(bin_centres(BITS_RANGE, BITS_BINS) - CALM_BITS, -1e3))
+        calm[bin_centres(BITS_RANGE, BITS_BINS) < CALM_BITS] = 0.0
+        self.evidence = 300 * calm / calm.sum()
         self.hours = np.full(HOUR_BINS, 2.0)
         self._prepare()
 
@@ -111,26 +122,51 @@ class Population:
         usual = usual / usual.sum(axis=1, keepdims=True)
         self.hour_ratio = (odd / odd.sum(axis=1, keepdims=True)) / usual
         self.hour_share = self.hours / self.hours.sum()
-        self._totals = self.usual.sum(axis=1), self.risky.sum(axis=1)
+        beyond = np.cumsum(self.evidence[::-1])[::-1]
+        rarity = -np.log2(beyond / beyond[0])
+        last = max(1, int(np.count_nonzero(beyond >= FEW_BEYOND)) - 1)
+        low, high = BITS_RANGE
+        self.bits_edges = low + np.arange(BITS_BINS) * (high - low) / BITS_BINS
+        further = rarity[last] + self.bits_edges[last:] - self.bits_edges[last]
+        self.rarity = np.concatenate((rarity[:last], further))
+        tables = (self.usual, self.fresh, self.risky)
+        self._totals = [table.sum(axis=1) for table in tables]
 
     def shares(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the share of each value among all normal ones, and among anomalies, (n, 3)."""
+        """Return the share of each value among normal ones that are new to their user, and among
+        anomalies, (n, 3).
+        """
         cell = (keys[:, :RANKED] % TABLE_SIZE).astype(np.intp)
         feature = np.arange(RANKED)
-        prior = 20.0
-        usual = self.usual[feature, cell] + prior / UNKNOWN_VALUES
-        usual = usual / (self._totals[0] + prior)
-        risky = self.risky[feature, cell] + prior * 0.5 * (usual + 1 / UNKNOWN_VALUES)
-        return usual, risky / (self._totals[1] + prior)
+        usual, fresh, risky = self._totals
+        share = self.usual[feature, cell] + SHARE_PRIOR / UNKNOWN_VALUES
+        share = 0.5 * (share / (usual + SHARE_PRIOR) + 1 / UNKNOWN_VALUES)
+        new = self.fresh[feature, cell] + SHARE_PRIOR * share
+        odd = self.risky[feature, cell] + SHARE_PRIOR * share
+        return new / (fresh + SHARE_PRIOR), odd / (risky + SHARE_PRIOR)
+
+    def rarity_bits(self, bits: np.ndarray) -> np.ndarray:
+        """Return -log2 of the share of normal transactions with so much evidence or more, (n,)."""
+        rare: np.ndarray = np.interp(bits, self.bits_edges, self.rarity)
+        return rare
 
     def learn(self, seen: Observation) -> None:
         """Learn a block of transactions."""
-        keep = np.exp(-len(seen.history) / MEMORY)
-        for counts in (self.usual, self.risky, self.tried, self.new, self.odd_known, self.moments):
+        keep = np.exp(-len(seen.history) / POPULATION_MEMORY)
+        for counts in (
+            self.usual,
+            self.fresh,
+            self.risky,
+            self.tried,
+            self.new,
+            self.odd_known,
+            self.moments,
+        ):
             counts *= keep
         for counts in (self.within, self.amounts, self.odd_amounts, self.surprises, self.hours):
             counts *= keep
         self.odd_surprises *= keep
+        self.evidence *= keep
         self._learn_values(seen)
         normal = seen.normal
         amount = seen.of.log_amount
@@ -143,6 +179,8 @@ class Population:
         cell = bin_of(seen.surprise, HOUR_RANGE, HOUR_SURPRISES)
         np.add.at(self.surprises, (seen.history, cell), normal)
         np.add.at(self.odd_surprises, (seen.history, cell), seen.odd[:, 4])
+        cell = bin_of(seen.bits, BITS_RANGE, BITS_BINS)
+        np.add.at(self.evidence, cell, normal)
         at = np.floor(seen.of.hour * (KERNEL_GRID / 24)).astype(np.intp)
         self.hours += (normal[:, None] * KERNEL[at]).sum(axis=0)
         self._prepare()
@@ -152,6 +190,8 @@ class Population:
         given = seen.of.keys != 0
         for feature in range(len(VALUE_FEATURES)):
             rows = given[:, feature]
+            if VALUE_FEATURES[feature] == "merchant_id":  # in a new category each one is new
+                rows = rows & (seen.known[:, 1] >= 0.5)
             history = seen.history[rows]
             normal = seen.normal[rows]
             new = 1 - seen.known[rows, feature]
@@ -162,4 +202,5 @@ class Population:
             if feature < RANKED:
                 cell = (seen.of.keys[rows, feature] % TABLE_SIZE).astype(np.intp)
                 np.add.at(self.usual[feature], cell, normal)
+                np.add.at(self.fresh[feature], cell, normal * new * (history >= LEAST_HISTORY))
                 np.add.at(self.risky[feature], cell, seen.odd[rows, feature])

@@ -1,9 +1,9 @@
 """The profile detector: the evidence that a transaction does not fit its user, feature by feature.
 
 Evidence is a likelihood ratio in bits: how much likelier the transaction is if it lies outside of
-the habit than if it does not. Features add up. Under the habit a ratio of 2**b or more is as rare
-as 2**-b at most (Markov), so the score on the scale of the project is the |z| that a Gaussian
-exceeds with the probability 2**-b: 3 is 8.5 bits, 2 is 4.5 bits.
+the habit than if it does not. Features add up. The score is on the scale of the project: the |z|
+that a Gaussian exceeds as rarely as a normal transaction has so much evidence, learned over all
+users. So about 3 in 1,000 normal transactions score 3 or more.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ LEAST_KINDS = 2.0**-12  # likelihood ratio of the five kinds together
 FAST = 0.02  # of the usual gap: the mean gap of a burst
 BURSTS = 0.01  # share of anomalies that come in bursts
 FEW = 8.0  # transactions of a user's own that are worth as much as those of all users
-SURE = 0.5  # decayed count from which on a value is half known
+SURE = 0.5  # decayed count from which on a value is known
 
 
 class PaymentVerdict(NamedTuple):
@@ -71,7 +71,7 @@ def bits_to_deviations(bits: np.ndarray) -> np.ndarray:
     """Return the |z| that a Gaussian exceeds with the probability 2**-bits; 0 without evidence.
 
     >>> bits_to_deviations(np.array([-2.0, 1.0, 8.532, 20.0])).round(2).tolist()
-    [0.0, 0.67, 3.0, 4.89]
+    [0.0, 0.67, 3.0, 4.9]
     """
     table, z = tail_table()
     score: np.ndarray = np.minimum(np.interp(np.maximum(bits, 0.0), table, z), CEILING)
@@ -172,17 +172,21 @@ class ProfileDetector:
         bits = np.zeros(len(rows))
         for part in parts.T:
             bits = bits + part
-        score = bits_to_deviations(bits)
-        positive = bits > 0
-        parts *= np.where(positive, score / np.where(positive, bits, 1.0), 0.0)[:, None]
+        score = bits_to_deviations(population.rarity_bits(bits))
+        # log2(1 + ratio) is above 0 for each feature; the score is shared out in proportion
+        weights = np.log1p(np.exp2(parts))
+        whole = np.zeros(len(rows))
+        for weight in weights.T:
+            whole = whole + weight
+        shared = weights * (score / whole)[:, None]
         odds = np.exp2(np.minimum(bits + PRIOR_BITS, 60.0))
         normal = 1 / (1 + odds)
         outside = OUTSIDE * ratios / (1 - OUTSIDE + OUTSIDE * ratios) * (1 - normal)[:, None]
         many = standing.amounts >= 10
         away = np.where(many, of.log_amount - standing.mean, np.nan)
         self.profiles.learn(rows, of, standing, normal, spread)
-        verdict = PaymentVerdict(score, parts, bits, deviation, standing.known, standing.seen)
-        return verdict, (history, known, normal, outside, deviation, surprise, away)
+        verdict = PaymentVerdict(score, shared, bits, deviation, standing.known, standing.seen)
+        return verdict, (history, known, normal, outside, deviation, surprise, bits, away)
 
     def _expected_amount(self, standing: Standing) -> tuple[np.ndarray, np.ndarray]:
         """Return mean and standard deviation of the next log amount of each user.
@@ -212,7 +216,7 @@ class ProfileDetector:
         """Return likelihood ratios of the five values, and how sure each is known, both (n, 5)."""
         population = self.population
         new = population.rate_new[:, history].T  # (n, 5)
-        known = standing.known / (standing.known + SURE)
+        known = np.minimum(standing.known / SURE, 1.0)
         usual, risky = shares
         total = standing.total[:, :RANKED]
         rate = new[:, :RANKED]
@@ -224,6 +228,9 @@ class ProfileDetector:
         odd = population.odd_new[RANKED:]
         sure = known[:, RANKED:]
         seldom = sure * (1 - odd) / (1 - fresh) + (1 - sure) * odd / fresh
+        # in a new category each merchant is new, which is no further evidence
+        category = known[:, 1]
+        seldom[:, 0] = category * seldom[:, 0] + 1 - category
         ratios = np.concatenate((ranked, seldom), axis=1)
         return np.where(of.keys != 0, ratios, 1.0), known
 
@@ -249,6 +256,8 @@ DAY_PARTS = (  # hours before which a part of the day ends
     (17, "in the afternoon"),
     (24, "in the evening"),
 )
+NAMED_SHARE = 0.12  # of the score; a feature with less is not named
+UNUSUAL = 2.0  # score from which on something is named
 NOUNS = {
     "location": "country",
     "merchant_category": "category",
@@ -269,7 +278,7 @@ def describe_payment(transactions: Transactions, verdict: PaymentVerdict, row: i
     reasons = [
         describe_feature(FEATURES[feature], verdict, row, seconds // 3600)
         for feature in np.argsort(-parts)
-        if parts[feature] >= 0.3
+        if parts[feature] >= NAMED_SHARE * verdict.score[row] and verdict.score[row] >= UNUSUAL
     ]
     return f"{what}: {', '.join(reasons) or 'as usual for this user'}"
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 PAYMENT_KINDS = ("location", "amount", "merchant_category", "hour", "payment_method")
-SIZES = ("hardly", "clearly", "plainly")  # how far an anomaly lies outside of the habit
-DAY = 86_400.0  # seconds
+ANOMALY_SIZES = ("hardly", "clearly", "plainly")  # how far an anomaly lies outside of the habit
+DAY_SECONDS = 86_400.0  # seconds
 
 
 class PaymentTruth(NamedTuple):
@@ -16,7 +16,9 @@ class PaymentTruth(NamedTuple):
 
     is_anomaly: np.ndarray  # (n,) bool
     kinds: np.ndarray  # (n,) uint8, bit k set: kind k is outside of the habit
-    size: np.ndarray  # (n,) int8, the largest size of its kinds as an index of SIZES, -1 = normal
+    size: (
+        np.ndarray
+    )  # (n,) int8, the largest size of its kinds as an index of ANOMALY_SIZES, -1 = normal
     plain: np.ndarray  # (n,) bool: amount >= 3 times the usual maximum, or a value never used
     moved: np.ndarray  # (n,) int32, transactions since the user moved for good, -1 = has not
 
@@ -47,7 +49,7 @@ class Transactions(NamedTuple):
 
 def hour_of_day(timestamp: np.ndarray) -> np.ndarray:
     """Return the hour of the day in UTC, 0 <= hour < 24, same shape."""
-    hour: np.ndarray = np.floor(timestamp % DAY) / 3600.0
+    hour: np.ndarray = np.floor(timestamp % DAY_SECONDS) / 3600.0
     return hour
 
 

@@ -18,8 +18,8 @@ from redline.payments.habits import (
     true_posterior,
 )
 from redline.payments.transactions import (
-    DAY_SECONDS,
     PAYMENT_KINDS,
+    SECONDS_A_DAY,
     PaymentTruth,
     Transactions,
     user_ranks,
@@ -77,7 +77,7 @@ def generate_payments(
     drift = progress * rng.normal(0, settings.drift, size=users)[user]
     later = progress * rng.normal(0, settings.hour_drift, size=users)[user]
     hour = (drawn.hour + later) % 24
-    timestamp = BEGIN + DAY_SECONDS * day + np.floor(3600 * hour)
+    timestamp = BEGIN + SECONDS_A_DAY * day + np.floor(3600 * hour)
     order = np.argsort(timestamp, kind="stable")
     # the moves and the drift follow the drawn order: within a day the order of time may differ
     anomalous = np.any(deviation.size >= 0, axis=1)

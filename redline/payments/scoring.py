@@ -257,7 +257,7 @@ DAY_PARTS = (  # hours before which a part of the day ends
     (24, "in the evening"),
 )
 NAMED_SHARE = 0.12  # of the score; a feature with less is not named
-UNUSUAL = 2.0  # score from which on something is named
+NAMED_SCORE = 2.0  # score from which on something is named
 NOUNS = {
     "location": "country",
     "merchant_category": "category",
@@ -278,7 +278,7 @@ def describe_payment(transactions: Transactions, verdict: PaymentVerdict, row: i
     reasons = [
         describe_feature(FEATURES[feature], verdict, row, seconds // 3600)
         for feature in np.argsort(-parts)
-        if parts[feature] >= NAMED_SHARE * verdict.score[row] and verdict.score[row] >= UNUSUAL
+        if parts[feature] >= NAMED_SHARE * verdict.score[row] and verdict.score[row] >= NAMED_SCORE
     ]
     return f"{what}: {', '.join(reasons) or 'as usual for this user'}"
 

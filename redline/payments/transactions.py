@@ -8,7 +8,7 @@ import numpy as np
 
 PAYMENT_KINDS = ("location", "amount", "merchant_category", "hour", "payment_method")
 ANOMALY_SIZES = ("hardly", "clearly", "plainly")  # how far an anomaly lies outside of the habit
-DAY_SECONDS = 86_400.0  # seconds
+SECONDS_A_DAY = 86_400.0  # seconds
 
 
 class PaymentTruth(NamedTuple):
@@ -49,7 +49,7 @@ class Transactions(NamedTuple):
 
 def hour_of_day(timestamp: np.ndarray) -> np.ndarray:
     """Return the hour of the day in UTC, 0 <= hour < 24, same shape."""
-    hour: np.ndarray = np.floor(timestamp % DAY_SECONDS) / 3600.0
+    hour: np.ndarray = np.floor(timestamp % SECONDS_A_DAY) / 3600.0
     return hour
 
 

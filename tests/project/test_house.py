@@ -65,7 +65,7 @@ PRIVATE_WORDS = re.compile(  # they are no terms of the field
     r"\b(strange\w*|nobody|somebody|lent|homely|heeded|overheard)\b", re.IGNORECASE
 )
 TERMS = {  # words in capitals that are not names in the code
-    *("ADTK", "ARIA", "ASCII", "CUSUM", "EWMA", "GARCH", "HTML", "HTTP", "JSON", "TOML"),
+    *("ADTK", "ARIA", "ASCII", "CUSUM", "EWMA", "GARCH", "HTML", "HTTP", "JSON", "NDJSON", "TOML"),
     *("COPY", "INTEGER", "LOCALHOST", "NULL", "POST"),
     "TYPE",  # of a line of an exposition page
     *("DATABASE", "HOST", "NAME", "PATH", "TOKEN", "USER"),  # placeholders

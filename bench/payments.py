@@ -84,11 +84,16 @@ def score_seeds(seeds: tuple[int, ...]) -> ScoredSeeds:
     return ScoredSeeds(scores, truth, np.concatenate([each.rank for each in found]))
 
 
+def share(flagged: np.ndarray) -> float:
+    """Return the share of what is true; NaN of nothing."""
+    return float(np.mean(flagged)) if len(flagged) else float("nan")
+
+
 def plain_recall(score: np.ndarray, truth: PaymentTruth) -> float:
     """Return the recall of plain anomalies at a precision of 0.9 where there are no others."""
     kept = truth.plain | ~truth.is_anomaly
     threshold = threshold_for_precision(score[kept], truth.plain[kept])
-    return float(np.mean(score[truth.plain] >= threshold))
+    return share(score[truth.plain] >= threshold)
 
 
 def overall_table(found: ScoredSeeds) -> Table:
@@ -141,9 +146,9 @@ def mover_table(found: ScoredSeeds) -> Table:
     for low, high in MOVED:
         some = normal & (truth.moved >= low) & (truth.moved < high)
         flagged = scores[some] >= threshold
-        rows.append((f"{low} to {high - 1}", len(flagged), float(np.mean(flagged))))
+        rows.append((f"{low} to {high - 1}", len(flagged), share(flagged)))
     calm = scores[normal & (truth.moved < 0)] >= threshold
-    rows.append(("no move", len(calm), float(np.mean(calm))))
+    rows.append(("no move", len(calm), share(calm)))
     return Table(("transactions since the move", "normal", "flagged"), rows)
 
 
@@ -171,7 +176,8 @@ def goal_line(what: str, value: float, goal: float, least: bool = True) -> str:
     """Return a measured figure beside its goal."""
     met = value >= goal if least else value <= goal
     bound = "at least" if least else "at most"
-    return f"{what}: {value:,.3f} ({bound} {goal:,.2f}) {'met' if met else 'missed'}"
+    digits = 3 if goal < 10 else 0
+    return f"{what}: {value:,.{digits}f} ({bound} {goal:,.{digits}f}) {'met' if met else 'missed'}"
 
 
 def show_accuracy(seeds: tuple[int, ...]) -> None:

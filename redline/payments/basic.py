@@ -15,7 +15,7 @@ from redline.payments.transactions import Transactions, hour_of_day
 CODED = ("location", "merchant_category", "payment_method")
 MISSING_FOREST = "the isolation forest needs scikit-learn: pip install 'redline[learned]'"
 FOREST = {"n_estimators": 100, "max_samples": "auto", "contamination": 0.05, "random_state": 42}
-TREES_WINDOW = 1_024  # transactions
+TREES_WINDOW = 512  # transactions
 LEAST_LEARNED = 100  # transactions
 
 

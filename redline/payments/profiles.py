@@ -95,7 +95,16 @@ def hash_texts(texts: np.ndarray) -> np.ndarray:
 
 
 def take_attributes(transactions: Transactions) -> Attributes:
-    """Return what profiles take of transactions."""
+    """Return what profiles take of transactions.
+
+    Raises:
+        ValueError: an amount or a time is not finite.
+    """
+    for name in ("amount", "timestamp"):
+        wrong = ~np.isfinite(getattr(transactions, name))
+        if wrong.any():
+            which = transactions.transaction_id[wrong.argmax()]
+            raise ValueError(f"transaction {which}: wanted a finite {name}")
     keys = np.stack([hash_texts(getattr(transactions, name)) for name in VALUE_FEATURES], axis=1)
     amount = np.log(np.maximum(transactions.amount, LEAST_AMOUNT))
     return Attributes(keys, amount, hour_of_day(transactions.timestamp), transactions.timestamp)

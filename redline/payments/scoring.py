@@ -46,7 +46,8 @@ LEAST_KINDS = 2.0**-12  # likelihood ratio of the five kinds together
 FAST = 0.02  # of the usual gap: the mean gap of a burst
 BURSTS = 0.01  # share of anomalies that come in bursts
 FEW = 8.0  # transactions of a user's own that are worth as much as those of all users
-SURE = 0.5  # decayed count from which on a value is known
+OCCASIONAL = 2.0  # decayed count of a value that is taken now and then
+SURE = 0.9  # decayed count from which on a value is known
 
 
 class PaymentVerdict(NamedTuple):
@@ -222,7 +223,8 @@ class ProfileDetector:
         rate = new[:, :RANKED]
         borrowed = total * rate / (1 - rate) + 0.01
         own = (standing.known[:, :RANKED] + borrowed * usual) / (total + borrowed)
-        ranked = risky / own
+        # what the user takes often is not outside of the habit
+        ranked = risky * np.exp(-standing.known[:, :RANKED] / OCCASIONAL) / own
         # merchants and devices are too many to be ranked: only whether they are new
         fresh = new[:, RANKED:]
         odd = population.odd_new[RANKED:]

@@ -127,4 +127,4 @@ def test_the_bench_prints_its_figures(
     bench.show_speed(3_000, 1_000)
     said = capsys.readouterr().out
     assert "| profiles | 100 |" in said and "| 0 to 4 |" in said
-    assert said.count("met") + said.count("missed") == 5
+    assert said.count("(at least ") + said.count("(at most ") == 5

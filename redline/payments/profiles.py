@@ -16,6 +16,7 @@ HOUR_WIDTH = 0.7  # standard deviation of the kernel, hours
 KERNEL_GRID = 240  # places of an hour of the day in the table of the kernel
 FIRST_ROWS = 1_024
 HASH_LENGTH = 64  # characters of a text that count
+UNREST_KEPT = 0.8  # of the count of anomalies, after one more transaction
 LEAST_AMOUNT = 0.01
 
 
@@ -23,7 +24,7 @@ LEAST_AMOUNT = 0.01
 class ProfileSettings:
     """How long a profile remembers, and how little it takes an anomaly for a habit."""
 
-    memory: float = 200.0  # transactions of the user; an older one counts less than 1 / e
+    memory: float = 120.0  # transactions of the user; an older one counts less than 1 / e
     least_weight: float = 0.1  # of what was surely anomalous, so that a user may move
     clip: float = 3.0  # deviations; a farther amount moves the profile no more than this one
 
@@ -53,6 +54,7 @@ class Standing(NamedTuple):
     hour_mass: np.ndarray  # (n,) decayed count of transactions an hour at this hour
     gap: np.ndarray  # (n,) seconds since the last one, NaN = first
     usual_gap: np.ndarray  # (n,) seconds, NaN = unknown
+    unrest: np.ndarray  # (n,) decayed count of anomalies among the last transactions
     place: np.ndarray  # (n, 5) slot of the same value, else of the least used one
 
 
@@ -133,6 +135,7 @@ class UserProfiles:
             "mean": np.zeros(rows, np.float32),
             "variance": np.zeros(rows, np.float32),
             "hours": np.zeros((rows, HOUR_BINS), np.float32),
+            "unrest": np.zeros(rows, np.float32),
             "last": np.full(rows, np.nan),
             "gap": np.full(rows, np.nan, np.float32),
         }
@@ -191,6 +194,7 @@ class UserProfiles:
             mass,
             of.timestamp - state["last"][rows],
             state["gap"][rows].astype(np.float64),
+            state["unrest"][rows].astype(np.float64),
             place,
         )
 
@@ -231,6 +235,7 @@ class UserProfiles:
         few = np.minimum(standing.seen, self.settings.memory)
         state["gap"][rows] = gap + (standing.gap - gap) / np.maximum(few, 1)
         state["last"][rows] = np.fmax(state["last"][rows], of.timestamp)
+        state["unrest"][rows] = UNREST_KEPT * standing.unrest + 1 - normal
         state["seen"][rows] += 1
 
     def _learn_values(

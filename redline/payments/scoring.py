@@ -38,7 +38,7 @@ from redline.payments.transactions import Transactions, user_ranks
 
 FEATURES = (*VALUE_FEATURES, "amount", "hour", "pace")
 BLOCK = 4_096  # transactions between two renewals of what is learned over all users
-OUTSIDE = 0.2  # probability that an anomaly is outside of the habit in one of the five kinds
+OUTSIDE = 0.15  # probability that an anomaly is outside of the habit in one of the five kinds
 NONE_OUTSIDE = (1 - OUTSIDE) ** 5
 PRIOR_BITS = float(np.log2(0.05 / 0.95))  # that a transaction is anomalous
 MOST_BITS = 20.0  # of evidence of one feature
@@ -47,6 +47,7 @@ FAST = 0.02  # of the usual gap: the mean gap of a burst
 BURSTS = 0.01  # share of anomalies that come in bursts
 FEW = 8.0  # transactions of a user's own that are worth as much as those of all users
 OCCASIONAL = 2.0  # decayed count of a value that is taken now and then
+MOVING = 0.5  # how much more frequent new values are after an anomaly
 SURE = 0.9  # decayed count from which on a value is known
 
 
@@ -221,7 +222,9 @@ class ProfileDetector:
         usual, risky = shares
         total = standing.total[:, :RANKED]
         rate = new[:, :RANKED]
-        borrowed = total * rate / (1 - rate) + 0.01
+        # several anomalies in a row look like a move, in which new values are frequent
+        moving = 1 + MOVING * standing.unrest**2
+        borrowed = moving[:, None] * total * rate / (1 - rate) + 0.01
         own = (standing.known[:, :RANKED] + borrowed * usual) / (total + borrowed)
         # what the user takes often is not outside of the habit
         ranked = risky * np.exp(-standing.known[:, :RANKED] / OCCASIONAL) / own

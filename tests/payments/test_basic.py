@@ -79,7 +79,9 @@ def test_a_value_of_a_moved_user_is_believed_after_some() -> None:
     some = FIRST.rows(np.flatnonzero(FIRST.user_id == FIRST.user_id[0])[[0] * 80])
     somewhere = some._replace(location=np.array(["GB"] * 50 + ["NG"] * 30))
     detector = ProfileDetector()
-    score = detector.update(somewhere).score
+    verdict = detector.update(somewhere)
+    score = verdict.score
+    assert verdict.known[50, 0] == 0 and verdict.known[70, 0] > 0.9
     assert score[50] > score[49] + 1 and score[70] < score[50] - 1
 
 

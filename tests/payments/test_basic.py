@@ -75,14 +75,15 @@ def test_a_profile_is_read_as_a_person_would() -> None:
     assert profile["typical_minimum"] < np.median(own) < profile["typical_maximum"]
 
 
-def test_a_value_of_a_moved_user_is_believed_after_some() -> None:
-    some = FIRST.rows(np.flatnonzero(FIRST.user_id == FIRST.user_id[0])[[0] * 80])
-    somewhere = some._replace(location=np.array(["GB"] * 50 + ["NG"] * 30))
+def test_a_user_who_moved_is_believed_after_some() -> None:
     detector = ProfileDetector()
-    verdict = detector.update(somewhere)
-    score = verdict.score
-    assert verdict.known[50, 0] == 0 and verdict.known[70, 0] > 0.9
-    assert score[50] > score[49] + 1 and score[70] < score[50] - 1
+    detector.update(TRANSACTIONS)
+    own = TRANSACTIONS.rows(np.flatnonzero(TRANSACTIONS.user_id == TRANSACTIONS.user_id[0])[-30:])
+    every = np.full(30, "new")
+    verdict = detector.update(own._replace(location=every, device_id=every, merchant_id=every))
+    assert verdict.score[0] > 3 and verdict.known[0, 0] == 0
+    assert verdict.known[1, 0] < 0.2  # one anomaly is not yet a habit
+    assert verdict.known[20, 0] > 0.9 and np.median(verdict.score[20:]) < 2
 
 
 def test_what_is_not_finite_is_refused() -> None:

@@ -12,6 +12,7 @@ A package imports only from those above it in this list (tests/project/test_hous
 - `incidents`: alarms joined to incidents, and the channels and actions they trigger.
 - `feedback`: the labels people give, and the settings proposed from them.
 - `access`: tokens, roles and the decision who may do what.
+- `payments`: payments of people, simulated and scored against a profile of each user.
 - `reports`: tables and pages that show the result of an evaluation.
 - `api`: the HTTP routes, the event stream and the server around them.
 - `page`: the parts of the page that `app.py` puts together.

@@ -62,6 +62,13 @@ app = typer.Typer(
     context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]},
 )
 command = partial(app.command, epilog=EXITS)
+payments = typer.Typer(
+    help="Payments of people, scored against a profile of each user.",
+    epilog=EXITS,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+)
+app.add_typer(payments, name="payments")
 
 
 def run_program(words: Sequence[str] | None = None) -> int:
@@ -525,3 +532,47 @@ def doctor(
     }
     if not print_diagnosis(config, given, as_json):
         raise typer.Exit(1)
+
+
+PaymentUsers = Annotated[int, Option(min=1, help="simulated users")]
+PaymentCount = Annotated[int, Option(min=1, help="simulated transactions")]
+
+
+@payments.command("produce", epilog=EXITS)
+def produce_payments(
+    out: Annotated[Path, Option(help="the file; its ending says which: .ndjson, else CSV")],
+    users: PaymentUsers = 200,
+    count: PaymentCount = 20_000,
+    seed: Annotated[int, Option(help="the same seed gives the same transactions")] = SEED,
+) -> None:
+    """Write simulated transactions with their truth."""
+    from redline.cli.payments import write_payments
+
+    write_payments(out, users, count, seed)
+
+
+@payments.command("evaluate", epilog=EXITS)
+def evaluate_payments(
+    file: Annotated[
+        Path | None,
+        Argument(help="a CSV or NDJSON file of transactions (default: simulated ones)"),
+    ] = None,
+    detector: Annotated[
+        Literal["profiles", "trees", "forest"],
+        Option(help="a profile of each user, half-space trees, or an isolation forest"),
+    ] = "profiles",
+    users: PaymentUsers = 200,
+    count: PaymentCount = 40_000,
+    seed: Annotated[int, Option(help="of simulated transactions")] = SEED,
+    history: Annotated[
+        int, Option(min=0, help="so many of each user's first transactions are not judged")
+    ] = 10,
+    threshold: Annotated[
+        float | None,
+        Option(metavar="SIGMA", help="(default: the lowest with a precision of 0.9)"),
+    ] = None,
+) -> None:
+    """Say how well anomalies are found, by kind and by size."""
+    from redline.cli.payments import PaymentChoices, print_payment_figures
+
+    print_payment_figures(PaymentChoices(file, detector, users, count, seed, history, threshold))

@@ -242,7 +242,7 @@ print(json.dumps(told))
 COMMANDS = (
     "evaluate train generate produce detectors domains run replay status streams anomalies init "
     "token "
-    "backup restore doctor"
+    "backup restore doctor payments"
 )
 
 

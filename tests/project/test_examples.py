@@ -97,7 +97,9 @@ def test_every_command_and_its_options_exist(document: Path) -> None:
     group = typer.main.get_command(program.app)
     for words in commands(document.read_text(encoding="utf-8")):
         command = group.commands.get(words[0])  # type: ignore[attr-defined]
-        assert command, f"{relative(document)}: there is no command {words[0]!r}"
+        if command and len(words) > 1:  # a group of commands, such as `payments`
+            command = getattr(command, "commands", {words[1]: command}).get(words[1])
+        assert command, f"{relative(document)}: there is no command {words[:2]}"
         known = {name for option in command.params for name in option.opts}
         unknown = {word for word in words if word.startswith("--")} - known
         assert not unknown, f"{relative(document)}: {words[0]} has no option {sorted(unknown)}"
@@ -106,7 +108,8 @@ def test_every_command_and_its_options_exist(document: Path) -> None:
 def test_every_option_in_a_text_exists(capsys: pytest.CaptureFixture[str]) -> None:
     group = typer.main.get_command(program.app)
     known = {"--help"}
-    for command in group.commands.values():  # type: ignore[attr-defined]
+    top = group.commands.values()  # type: ignore[attr-defined]
+    for command in [*top, *(c for each in top for c in getattr(each, "commands", {}).values())]:
         known |= {name for option in command.params for name in option.opts}
     with pytest.raises(SystemExit):
         app.parse_arguments(["--help"])

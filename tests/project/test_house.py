@@ -29,7 +29,7 @@ TIERS = (
     ("redline.detection", "redline.sources", "redline.evaluation"),
     ("redline.engine",),
     ("redline.storage",),
-    ("redline.incidents", "redline.feedback", "redline.access"),
+    ("redline.incidents", "redline.feedback", "redline.access", "redline.payments"),
     ("redline.reports",),
     ("redline.api",),
     ("redline.page", "redline.cli"),
@@ -65,7 +65,8 @@ PRIVATE_WORDS = re.compile(  # they are no terms of the field
     r"\b(strange\w*|nobody|somebody|lent|homely|heeded|overheard)\b", re.IGNORECASE
 )
 TERMS = {  # words in capitals that are not names in the code
-    *("ADTK", "ARIA", "ASCII", "CUSUM", "EWMA", "GARCH", "HTML", "HTTP", "JSON", "MQTT", "TOML"),
+    *("ADTK", "ARIA", "ASCII", "CUSUM", "EWMA", "GARCH", "HTML", "HTTP", "JSON", "MQTT"),
+    *("NDJSON", "TOML"),
     *("COPY", "INTEGER", "LOCALHOST", "NULL", "POST"),
     "TYPE",  # of a line of an exposition page
     *("DATABASE", "HOST", "NAME", "PATH", "TOKEN", "USER"),  # placeholders

@@ -1,0 +1,1 @@
+"""Card payments and transfers of people: simulated, scored against a profile of each user."""

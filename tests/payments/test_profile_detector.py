@@ -1,0 +1,85 @@
+"""The profile detector: the same scores however its input is cut, parts that add up, and truth."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from redline.payments import scoring
+from redline.payments.generator import generate_payments
+from redline.payments.profiles import UserProfiles, hash_texts
+from redline.payments.scoring import PaymentVerdict, ProfileDetector, describe_payment
+from redline.payments.transactions import user_ranks
+
+SIMULATED = generate_payments(users=30, count=6_000, seed=5)
+
+
+def same_bits(one: PaymentVerdict, other: PaymentVerdict) -> bool:
+    return all(a.tobytes() == b.tobytes() for a, b in zip(one, other))
+
+
+def scored(cuts: list[int], rows: int = 1_500) -> PaymentVerdict:
+    detector = ProfileDetector()
+    bounds = [0, *sorted(cuts), rows]
+    parts = [detector.update(SIMULATED.transactions.rows(slice(a, b))) for a, b in pairwise(bounds)]
+    return PaymentVerdict(*(np.concatenate(column) for column in zip(*parts)))
+
+
+def test_one_after_another_scores_as_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "BLOCK", 256)
+    assert same_bits(scored([]), scored(list(range(1, 1_500))))
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.lists(st.integers(0, 600), max_size=6))
+def test_no_cut_of_the_input_changes_a_bit(cuts: list[int]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring, "BLOCK", 128)
+        assert same_bits(scored([], 600), scored(cuts, 600))
+
+
+def test_parts_add_up_to_the_score() -> None:
+    verdict = ProfileDetector().update(SIMULATED.transactions)
+    np.testing.assert_allclose(verdict.parts.sum(axis=1), verdict.score, atol=1e-9)
+    assert verdict.score.min() >= 0 and np.isfinite(verdict.bits).all()
+
+
+def test_anomalies_score_above_the_others() -> None:
+    truth = SIMULATED.transactions.truth
+    assert truth is not None
+    later = user_ranks(SIMULATED.transactions.user_id) >= 50
+    score = ProfileDetector().update(SIMULATED.transactions).score
+    plain = score[later & truth.plain]
+    assert np.mean(plain > 1.3) > 0.8
+    assert np.mean(score[later & ~truth.is_anomaly] > 3) < 0.01
+
+
+def test_an_anomaly_is_explained() -> None:
+    transactions = SIMULATED.transactions
+    truth = transactions.truth
+    assert truth is not None
+    verdict = ProfileDetector().update(transactions)
+    alone = (truth.kinds == 2) & (truth.size == 2) & (user_ranks(transactions.user_id) > 100)
+    row = int(np.flatnonzero(alone)[0])
+    assert "deviations above this user's" in describe_payment(transactions, verdict, row)
+
+
+def test_users_get_rows_of_their_own_in_any_order() -> None:
+    profiles = UserProfiles()
+    ids = np.random.default_rng(1).permutation(5_000) - 2_000
+    rows = profiles.find_rows(ids[:3_000])
+    assert len(set(rows.tolist())) == 3_000
+    again = profiles.find_rows(ids)
+    assert (again[:3_000] == rows).all() and len(set(again.tolist())) == 5_000
+    assert (profiles.state["user_id"][again] == ids).all()
+
+
+def test_hashes_do_not_depend_on_the_width_of_the_array() -> None:
+    short = np.array(["GB", "US"])
+    assert (hash_texts(short) == hash_texts(short.astype("<U40"))).all()
+    many = np.array([f"D{i}" for i in range(20_000)])
+    assert len(set(hash_texts(many).tolist())) > 19_990

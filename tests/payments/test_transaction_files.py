@@ -1,0 +1,67 @@
+"""Files of transactions: what was written is read, columns are guessed, mistakes are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from redline.payments.generator import generate_payments
+from redline.payments.transaction_files import guess_roles, read_transactions, write_transactions
+from redline.sources.csv_cells import CsvError
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_what_is_written_is_read(tmp_path: Path, as_json: bool) -> None:
+    wanted = generate_payments(20, 400, 1).transactions
+    path = tmp_path / "payments"
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        write_transactions(wanted, file, as_json)
+    found = read_transactions(path).transactions
+    for name in wanted._fields[:10]:
+        assert (getattr(found, name) == getattr(wanted, name)).all(), name
+    assert found.truth is not None and wanted.truth is not None
+    assert all((a == b).all() for a, b in zip(found.truth, wanted.truth))
+
+
+def test_columns_of_other_names_are_recognised() -> None:
+    text = (
+        "Client;Betrag;Date;Country;isFraud\n"
+        "anna;1.234,50;2026-01-05 10:00;DE;0\n"
+        "bert;€ 8,00;2026-01-04 10:00;FR;1\n"
+    )
+    found = read_transactions(text.encode())
+    assert found.transactions.amount.tolist() == [8.0, 1234.5]  # in the order of time
+    assert found.users == {0: "anna", 1: "bert"}
+    assert found.transactions.user_id.tolist() == [1, 0]
+    assert found.transactions.truth is not None
+    assert found.transactions.truth.is_anomaly.tolist() == [True, False]
+    assert "user: `Client`; amount: `Betrag`; time: `Date`" in found.guess
+
+
+def test_times_in_milliseconds_are_recognised() -> None:
+    text = b"user,amount,ts,timestamp\n1,5,x,1767571200000\n1,6,x,1767571260000\n"
+    found = read_transactions(text)
+    assert np.diff(found.transactions.timestamp).tolist() == [60.0]
+    assert "milliseconds" in found.guess
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"user,time\n1,2026-01-05\n", "no column is recognised as the amount"),
+        (b"user,amount,time\n1,much,2026-01-05\n", "wanted a number, came 'much'"),
+        (b"user,amount,time\n1,5,soon\n", "wanted a time"),
+        (b"user,amount,time\n", "no row"),
+        (b'{"user": 1, "amount": 5', "line 1: wanted a JSON object"),
+    ],
+)
+def test_a_mistake_is_named(text: bytes, said: str) -> None:
+    with pytest.raises(CsvError, match=said):
+        read_transactions(text)
+
+
+def test_no_column_has_two_roles() -> None:
+    roles = guess_roles(["user", "amount", "date", "type", "merchant"])
+    assert len(set(roles.values())) == len(roles)

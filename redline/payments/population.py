@@ -4,6 +4,7 @@ anomalies look like.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +26,10 @@ POPULATION_MEMORY = 500_000.0  # transactions
 SHARE_PRIOR = 20.0  # transactions that the first shares of values are worth
 LEAST_HISTORY = 3  # class of users from which on a new value says which values are new
 UNKNOWN_VALUES = 40.0  # how many values a feature has, before any was seen
+COUNTS = (  # the arrays of a population that are counted; all else is computed from them
+    *("usual", "fresh", "risky", "tried", "new", "odd_known", "moments", "within", "amounts"),
+    *("odd_amounts", "surprises", "odd_surprises", "evidence", "hours"),
+)
 
 
 class Observation(NamedTuple):
@@ -105,6 +110,16 @@ class Population:
         self.hours = np.full(HOUR_BINS, 2.0)
         self._prepare()
 
+    def state(self) -> dict[str, np.ndarray]:
+        """Return the counts as named arrays: copies."""
+        return {name: getattr(self, name).copy() for name in COUNTS}
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on from counts that `state` returned; their names and shapes were checked."""
+        for name in COUNTS:
+            setattr(self, name, state[name].copy())
+        self._prepare()
+
     def _prepare(self) -> None:
         """Compute what scoring looks up, from the counts."""
         self.rate_new = self.new / self.tried  # (5, HISTORIES)
@@ -153,20 +168,9 @@ class Population:
     def learn(self, seen: Observation) -> None:
         """Learn a block of transactions."""
         keep = np.exp(-len(seen.history) / POPULATION_MEMORY)
-        for counts in (
-            self.usual,
-            self.fresh,
-            self.risky,
-            self.tried,
-            self.new,
-            self.odd_known,
-            self.moments,
-        ):
+        for name in COUNTS:
+            counts = getattr(self, name)
             counts *= keep
-        for counts in (self.within, self.amounts, self.odd_amounts, self.surprises, self.hours):
-            counts *= keep
-        self.odd_surprises *= keep
-        self.evidence *= keep
         self._learn_values(seen)
         normal = seen.normal
         amount = seen.of.log_amount

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -145,6 +146,19 @@ class UserProfiles:
         """Return the bytes of all arrays."""
         arrays = (*self.state.values(), self._ordered, self._row_of)
         return sum(array.nbytes for array in arrays)
+
+    def saved(self) -> dict[str, np.ndarray]:
+        """Return the rows of the users as named arrays: copies."""
+        return {name: array[: self.users].copy() for name, array in self.state.items()}
+
+    def load(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on from rows that `saved` returned; their names and shapes were checked."""
+        self.users = len(state["user_id"])
+        self.state = self._first_state(max(FIRST_ROWS, self.users))
+        for name, array in self.state.items():
+            array[: self.users] = state[name]
+        self._row_of = np.argsort(state["user_id"], kind="stable")
+        self._ordered = state["user_id"][self._row_of]
 
     def find_rows(self, users: np.ndarray) -> np.ndarray:
         """Return the row of each user, (n,); one not seen before gets a new row."""

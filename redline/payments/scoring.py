@@ -8,6 +8,7 @@ users. So about 3 in 1,000 normal transactions score 3 or more.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -112,15 +113,51 @@ class ProfileDetector:
             self.seen += end - begin
             begin = end
             if self.seen % BLOCK == 0:
-                columns = [list(column) for column in zip(*(each[1:] for each in self._waiting))]
-                joined = Attributes(
-                    *(np.concatenate(parts) for parts in zip(*(o.of for o in self._waiting)))
-                )
-                self.population.learn(Observation(joined, *map(np.concatenate, columns)))
+                self.population.learn(join_observations(self._waiting))
                 self._waiting = []
         if not verdicts:
             return empty_verdict()
         return PaymentVerdict(*(np.concatenate(column) for column in zip(*verdicts)))
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return all that it knows as named arrays: profiles, population, the block begun."""
+        waiting = join_observations(self._waiting) if self._waiting else nothing_observed()
+        block = {**waiting.of._asdict(), **waiting._asdict()}
+        del block["of"]
+        parts = {
+            "profiles": self.profiles.saved(),
+            "population": self.population.state(),
+            "block": block,
+        }
+        named = {
+            f"{part}.{name}": a for part, arrays in parts.items() for name, a in arrays.items()
+        }
+        return {"seen": np.array(self.seen), **named}
+
+    @classmethod
+    def from_state(
+        cls, state: Mapping[str, np.ndarray], settings: ProfileSettings | None = None
+    ) -> ProfileDetector:
+        """Return a detector that goes on from a state, to the same bits.
+
+        Raises:
+            ValueError: an array is missing, or of another type or shape.
+        """
+        detector = cls(settings)
+        check_state(state, detector.state())
+        block = {
+            name.removeprefix("block."): state[name] for name in state if name.startswith("block.")
+        }
+        of = Attributes(*(block.pop(name) for name in Attributes._fields))
+        detector.seen = int(state["seen"])
+        if len(of.hour):
+            detector._waiting = [Observation(of, **block)]
+        for part, load in (
+            ("profiles.", detector.profiles.load),
+            ("population.", detector.population.load_state),
+        ):
+            load({n.removeprefix(part): a for n, a in state.items() if n.startswith(part)})
+        return detector
 
     def _advance(self, users: np.ndarray, of: Attributes) -> PaymentVerdict:
         """Score and learn a part of a block: the first transaction of each user, then the next."""
@@ -246,6 +283,45 @@ class ProfileDetector:
         share = np.where(known, gap, 1.0)
         ratio = np.exp(share * (1 - 1 / FAST)) / FAST
         return np.where(known, np.log2(1 - BURSTS + BURSTS * ratio), 0.0)
+
+
+def join_observations(parts: Sequence[Observation]) -> Observation:
+    """Return parts of a block as one."""
+    of = Attributes(*(np.concatenate(columns) for columns in zip(*(each.of for each in parts))))
+    columns = [list(column) for column in zip(*(each[1:] for each in parts))]
+    return Observation(of, *map(np.concatenate, columns))
+
+
+def nothing_observed() -> Observation:
+    """Return the observation of no transactions."""
+    wide = len(VALUE_FEATURES)
+    none = np.zeros(0)
+    of = Attributes(np.zeros((0, wide), np.uint32), none, none, none)
+    many = np.zeros((0, wide))
+    return Observation(of, np.zeros(0, np.intp), many, none, many, none, none, none, none)
+
+
+def check_state(state: Mapping[str, np.ndarray], like: Mapping[str, np.ndarray]) -> None:
+    """Raise ValueError where arrays are not those of a profile detector.
+
+    All of a part have as many rows as the others; rows of profiles and blocks may be any number.
+    """
+    if set(state) != set(like):
+        odd = ", ".join(sorted(set(state) ^ set(like))[:3])
+        raise ValueError(f"wanted the state of a profile detector; missing or not known: {odd}")
+    rows: dict[str, int] = {}
+    for name, wanted in like.items():
+        came = state[name]
+        part = name.partition(".")[0]
+        free = part in ("profiles", "block")  # in the number of rows
+        same = came.shape[free:] == wanted.shape[free:] and came.ndim == wanted.ndim
+        if free and same:
+            same = rows.setdefault(part, len(came)) == len(came)
+        if not same or came.dtype != wanted.dtype:
+            raise ValueError(
+                f"{name}: wanted {wanted.dtype} of the shape {wanted.shape}; "
+                f"came {came.dtype} of the shape {came.shape}"
+            )
 
 
 def empty_verdict() -> PaymentVerdict:

@@ -14,6 +14,7 @@ from redline.payments.generator import generate_payments
 from redline.payments.profiles import UserProfiles, hash_texts
 from redline.payments.scoring import PaymentVerdict, ProfileDetector, describe_payment
 from redline.payments.transactions import user_ranks
+from redline.storage.encoding import pack_state, unpack_state
 
 SIMULATED = generate_payments(users=30, count=6_000, seed=5)
 
@@ -40,6 +41,37 @@ def test_no_cut_of_the_input_changes_a_bit(cuts: list[int]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scoring, "BLOCK", 128)
         assert same_bits(scored([], 600), scored(cuts, 600))
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(0, 600))
+def test_from_a_state_it_goes_on_to_the_same_bits(cut: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring, "BLOCK", 128)
+        detector = ProfileDetector()
+        detector.update(SIMULATED.transactions.rows(slice(0, cut)))
+        stored = unpack_state(pack_state(detector.state()))
+        rest = SIMULATED.transactions.rows(slice(cut, 1_200))
+        again = ProfileDetector.from_state(stored)
+        assert same_bits(again.update(rest), detector.update(rest))
+        whole, other = detector.state(), again.state()
+        assert all(whole[name].tobytes() == other[name].tobytes() for name in whole)
+
+
+def test_a_state_of_another_kind_is_refused() -> None:
+    detector = ProfileDetector()
+    detector.update(SIMULATED.transactions.rows(slice(0, 100)))
+    state = detector.state()
+    with pytest.raises(ValueError, match="missing or not known: seen"):
+        ProfileDetector.from_state({name: state[name] for name in state if name != "seen"})
+    for name, wrong in (
+        ("profiles.mean", state["profiles.mean"][:-1]),
+        ("profiles.keys", state["profiles.keys"][..., :-1]),
+        ("population.hours", state["population.hours"].astype(np.float32)),
+        ("block.bits", state["block.bits"][1:]),
+    ):
+        with pytest.raises(ValueError, match=f"{name}: wanted"):
+            ProfileDetector.from_state({**state, name: wrong})
 
 
 def test_parts_add_up_to_the_score() -> None:

@@ -219,20 +219,22 @@ class UserProfiles:
         standing: Standing,
         normal: np.ndarray,
         spread: np.ndarray,
+        times: float = 1.0,
     ) -> None:
         """Learn a transaction of each user.
 
         Args:
             normal: (n,) probability that it is no anomaly.
             spread: (n,) a deviation of log amount that is believable.
+            times: as how many transactions it counts; above 1 its amount is believed as it is.
         """
         state = self.state
-        weight = np.maximum(normal, self.settings.least_weight)
+        weight = times * np.maximum(normal, self.settings.least_weight)
         keep = 1 - 1 / self.settings.memory
         self._learn_values(rows, of, standing, weight, keep)
         count = keep * standing.amounts + weight
         step = weight / count
-        reach = self.settings.clip * spread
+        reach = self.settings.clip * spread if times <= 1 else np.full(len(rows), np.inf)
         away = np.where(
             standing.amounts > 0,
             np.clip(of.log_amount - standing.mean, -reach, reach),

@@ -49,6 +49,7 @@ BURSTS = 0.01  # share of anomalies that come in bursts
 FEW = 8.0  # transactions of a user's own that are worth as much as those of all users
 OCCASIONAL = 2.0  # decayed count of a value that is taken now and then
 MOVING = 0.5  # how much more frequent new values are after an anomaly
+TAUGHT_TIMES = 10.0  # transactions that one is worth which a person called expected
 SURE = 0.9  # decayed count from which on a value is known
 
 
@@ -118,6 +119,25 @@ class ProfileDetector:
         if not verdicts:
             return empty_verdict()
         return PaymentVerdict(*(np.concatenate(column) for column in zip(*verdicts)))
+
+    def teach(self, transactions: Transactions) -> None:
+        """Learn transactions that a person called expected, as TAUGHT_TIMES usual ones.
+
+        Nothing is scored, and what is learned over all users stays as it is.
+
+        Raises:
+            ValueError: an amount or a time is not finite.
+        """
+        of = take_attributes(transactions)
+        ranks = user_ranks(transactions.user_id)
+        for rank in range(int(ranks.max(initial=-1)) + 1):
+            now = ranks == rank
+            rows = self.profiles.find_rows(transactions.user_id[now])
+            standing = self.profiles.look_up(rows, of.rows(now))
+            _, spread = self._expected_amount(standing)
+            self.profiles.learn(
+                rows, of.rows(now), standing, np.ones(len(rows)), spread, TAUGHT_TIMES
+            )
 
     def state(self) -> dict[str, np.ndarray]:
         """Return all that it knows as named arrays: profiles, population, the block begun."""

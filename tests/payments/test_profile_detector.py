@@ -100,6 +100,25 @@ def test_an_anomaly_is_explained() -> None:
     assert "deviations above this user's" in describe_payment(transactions, verdict, row)
 
 
+def test_what_a_person_calls_expected_passes_the_next_time() -> None:
+    history = SIMULATED.transactions
+    row = int(np.flatnonzero(history.user_id == history.user_id[-1])[-1])
+    usual = history.rows(slice(row, row + 1))
+    odd = usual._replace(location=np.array(["Atlantis"]), amount=20 * usual.amount)
+    again = odd._replace(timestamp=odd.timestamp + 86_400)
+    scores = []
+    for taught in (False, True):
+        detector = ProfileDetector()
+        detector.update(history)
+        first = detector.update(odd).score[0]
+        if taught:
+            detector.teach(odd)
+        scores.append((first, detector.update(again).score[0]))
+    (first, untaught), (same, passed) = scores
+    assert first == same and first > 3, scores
+    assert passed < 2 and untaught > passed + 0.5, scores
+
+
 def test_users_get_rows_of_their_own_in_any_order() -> None:
     profiles = UserProfiles()
     ids = np.random.default_rng(1).permutation(5_000) - 2_000

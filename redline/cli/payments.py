@@ -93,6 +93,9 @@ def highest_lines(
     transactions: Transactions, score: np.ndarray, verdict: PaymentVerdict | None
 ) -> Iterator[str]:
     """Yield a line for each of the highest scores."""
-    for row in np.argsort(-score, kind="stable")[:NAMED_ROWS].tolist():
+    judged = [row for row in np.argsort(-score, kind="stable").tolist() if score[row] >= 0]
+    if not judged:
+        yield "No transaction is judged: each user has too few before it."
+    for row in judged[:NAMED_ROWS]:
         what = "" if verdict is None else f"  {describe_payment(transactions, verdict, row)}"
         yield f"{score[row]:5.1f}  {transactions.transaction_id[row]}{what}"

@@ -490,6 +490,7 @@ class CallbackGuard:
             parts.append(message.get("body", b""))
             more = message.get("more_body", False)
         body = b"".join(parts)
+        parts.clear()  # else a large call is in memory once more while it is parsed
         if len(body) > BIG_CALL_BYTES:
             return await asyncio.to_thread(self._checked_body, body)
         return self._checked_body(body)

@@ -38,10 +38,19 @@ class PaymentFeatures:
         return np.concatenate(columns, axis=1)
 
 
+def check_learned(learned: Transactions) -> None:
+    """Raise ValueError where there are too few transactions to learn from."""
+    if len(learned.amount) < LEAST_LEARNED:
+        raise ValueError(
+            f"wanted {LEAST_LEARNED} transactions to learn from; came {len(learned.amount)}"
+        )
+
+
 class BasicTrees:
     """Half-space trees over the features of transactions, in the order in which they come."""
 
     def __init__(self, learned: Transactions, learns: bool = True) -> None:
+        check_learned(learned)
         self.features = PaymentFeatures(learned)
         self.learns = learns
         self.trees = HalfSpaceTrees(window=TREES_WINDOW)
@@ -67,10 +76,7 @@ class BasicForest:
     """The isolation forest of PyOD, or the one of scikit-learn that it wraps, frozen."""
 
     def __init__(self, learned: Transactions) -> None:
-        if len(learned.amount) < LEAST_LEARNED:
-            raise ValueError(
-                f"wanted {LEAST_LEARNED} transactions to learn from; came {len(learned.amount)}"
-            )
+        check_learned(learned)
         self.features = PaymentFeatures(learned)
         x = self.features.rows(learned)
         self.model: Any

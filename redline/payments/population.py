@@ -25,6 +25,8 @@ FEW_BEYOND = 20.0  # transactions; where fewer lie beyond, rarity goes on with t
 POPULATION_MEMORY = 500_000.0  # transactions
 SHARE_PRIOR = 20.0  # transactions that the first shares of values are worth
 LEAST_HISTORY = 3  # class of users from which on a new value says which values are new
+FADED = 1e-12  # keeps what has faded away from 0 / 0
+LEAST_RATE = 1e-6  # of new values, and of others
 UNKNOWN_VALUES = 40.0  # how many values a feature has, before any was seen
 COUNTS = (  # the arrays of a population that are counted; all else is computed from them
     *("usual", "fresh", "risky", "tried", "new", "odd_known", "moments", "within", "amounts"),
@@ -122,17 +124,18 @@ class Population:
 
     def _prepare(self) -> None:
         """Compute what scoring looks up, from the counts."""
-        self.rate_new = self.new / self.tried  # (5, HISTORIES)
+        rate = (self.new + FADED) / (self.tried + 2 * FADED)
+        self.rate_new = np.clip(rate, LEAST_RATE, 1 - LEAST_RATE)  # (5, HISTORIES)
         self.odd_new = self.odd_known[:, 0] / self.odd_known.sum(axis=1)
         count, total, squares = self.moments
         self.mean = total / count
         self.variance_within = max(self.within[1] / self.within[0], 0.01)
         spread = squares / count - self.mean**2
         self.variance_between = max(spread - self.variance_within, 0.05 * self.variance_within)
-        usual = smooth_rows(self.amounts)
+        usual = smooth_rows(self.amounts) + FADED
         odd = smooth_rows(self.odd_amounts)
         self.amount_ratio = (odd / odd.sum()) / (usual / usual.sum(axis=1, keepdims=True))
-        usual = smooth_rows(self.surprises)
+        usual = smooth_rows(self.surprises) + FADED
         odd = smooth_rows(self.odd_surprises)
         usual = usual / usual.sum(axis=1, keepdims=True)
         self.hour_ratio = (odd / odd.sum(axis=1, keepdims=True)) / usual

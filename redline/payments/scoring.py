@@ -59,6 +59,7 @@ class PaymentVerdict(NamedTuple):
     score: np.ndarray  # (n,) standard deviations >= 0, at most CEILING
     parts: np.ndarray  # (n, 8) in the order of FEATURES, they add up to the score
     bits: np.ndarray  # (n,) of evidence, may be below 0
+    evidence: np.ndarray  # (n, 8) bits of each feature
     deviation: np.ndarray  # (n,) of the amount from the user's, standard deviations
     known: np.ndarray  # (n, 5) decayed count of the value, in the order of VALUE_FEATURES
     seen: np.ndarray  # (n,) transactions of the user before
@@ -244,7 +245,9 @@ class ProfileDetector:
         many = standing.amounts >= 10
         away = np.where(many, of.log_amount - standing.mean, np.nan)
         self.profiles.learn(rows, of, standing, normal, spread)
-        verdict = PaymentVerdict(score, shared, bits, deviation, standing.known, standing.seen)
+        verdict = PaymentVerdict(
+            score, shared, bits, parts, deviation, standing.known, standing.seen
+        )
         return verdict, (history, known, normal, outside, deviation, surprise, bits, away)
 
     def _expected_amount(self, standing: Standing) -> tuple[np.ndarray, np.ndarray]:
@@ -347,8 +350,9 @@ def check_state(state: Mapping[str, np.ndarray], like: Mapping[str, np.ndarray])
 def empty_verdict() -> PaymentVerdict:
     """Return the verdict of no transactions."""
     none = np.zeros(0)
-    features = (np.zeros((0, len(FEATURES))), np.zeros((0, len(VALUE_FEATURES))))
-    return PaymentVerdict(none, features[0], none, none, features[1], np.zeros(0, np.int32))
+    wide = np.zeros((0, len(FEATURES)))
+    known = np.zeros((0, len(VALUE_FEATURES)))
+    return PaymentVerdict(none, wide, none, wide, none, known, np.zeros(0, np.int32))
 
 
 DAY_PARTS = (  # hours before which a part of the day ends
@@ -358,6 +362,7 @@ DAY_PARTS = (  # hours before which a part of the day ends
     (24, "in the evening"),
 )
 NAMED_SHARE = 0.12  # of the score; a feature with less is not named
+NAMED_BITS = 0.01  # of evidence; a feature with less says nothing
 NAMED_SCORE = 2.0  # score from which on something is named
 NOUNS = {
     "location": "country",
@@ -371,16 +376,23 @@ NOUNS = {
 def describe_payment(transactions: Transactions, verdict: PaymentVerdict, row: int) -> str:
     """Return one sentence that says what of a transaction does not fit its user."""
     seconds = int(transactions.timestamp[row] % 86_400)
-    what = (
-        f"{transactions.location[row]} {transactions.amount[row]:,.2f} by "
-        f"{transactions.payment_method[row]} at {seconds // 3600:02d}:{seconds // 60 % 60:02d}"
+    method = transactions.payment_method[row]
+    words = (
+        str(transactions.location[row]),
+        f"{transactions.amount[row]:,.2f}",
+        f"by {method}" if method else "",
+        f"at {seconds // 3600:02d}:{seconds // 60 % 60:02d}",
     )
+    what = " ".join(filter(None, words))
     parts = verdict.parts[row]
+    least = NAMED_SHARE * verdict.score[row]
     reasons = [
         describe_feature(FEATURES[feature], verdict, row, seconds // 3600)
         for feature in np.argsort(-parts)
-        if parts[feature] >= NAMED_SHARE * verdict.score[row] and verdict.score[row] >= NAMED_SCORE
+        if parts[feature] >= least and verdict.evidence[row, feature] > NAMED_BITS
     ]
+    if verdict.score[row] < NAMED_SCORE:
+        reasons = []
     return f"{what}: {', '.join(reasons) or 'as usual for this user'}"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -30,6 +30,7 @@ from redline.sources.csv_cells import (
     detect_table,
     load_bytes,
     parse_number,
+    visible_text,
 )
 from redline.sources.timestamps import (
     EPOCH_UNITS,
@@ -57,7 +58,11 @@ NAMES = {  # field: what it is called in the guess, names it is recognised by
     "is_anomaly": ("label", "is_anomaly is_fraud isfraud fraud class label anomaly fraudulent"),
 }  # fmt: skip
 NEEDED_FIELDS = ("user_id", "amount", "timestamp")  # without them nothing can be scored
+MAX_TEXT_CELL = 100  # characters of a text that are read
+LONGEST_NUMBER = 19  # digits of a user's number, less one
+MAX_NAMES = 256  # columns of a file with an object a line
 TRUTH_FIELDS = ("kinds", "size", "plain", "moved")
+WHOLE = re.compile(r"-?[0-9]{1,9}")
 TRUE_CELLS = frozenset(("1", "true", "yes", "y", "t", "fraud", "1.0"))
 
 
@@ -88,13 +93,13 @@ def read_transactions(data: bytes | str | Path) -> TransactionFile:
     timestamp, how = parse_times(cells["timestamp"], roles["timestamp"], decimal)
     users, known = number_users(cells["user_id"])
     texts = {
-        field: np.array([cell.strip() for cell in cells[field]] if field in cells else [""] * count)
+        field: text_column(cells[field]) if field in cells else np.array([""] * count)
         for field in Transactions._fields[4:10]
     }
     ids = cells.get("transaction_id") or [f"row {row}" for row in range(1, count + 1)]
     truth = read_truth(cells, {name: columns[names.index(name)] for name in names})
     transactions = Transactions(
-        transaction_id=np.array(ids),
+        transaction_id=text_column(ids),
         user_id=users,
         amount=np.abs(parse_amounts(cells["amount"], roles["amount"], decimal)),
         timestamp=timestamp,
@@ -120,18 +125,29 @@ def read_table(table: CsvTable) -> tuple[list[str], list[list[str]]]:
 def read_json_lines(text: bytes) -> tuple[list[str], list[list[str]]]:
     """Return the names and the columns of a file with an object a line."""
     rows = []
+    names: dict[str, None] = {}
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CsvError(f"line {number}: wanted a JSON object; {error}") from None
         if not isinstance(row, dict):
             raise CsvError(f"line {number}: wanted a JSON object, came {line[:40]!r}")
         rows.append(row)
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    return names, [[plain_cell(row.get(name)) for row in rows] for name in names]
+        names.update(dict.fromkeys(row))
+        if len(names) > MAX_NAMES:
+            raise CsvError(f"line {number}: wanted at most {MAX_NAMES} names of columns")
+    return list(names), [[plain_cell(row.get(name)) for row in rows] for name in names]
+
+
+def text_column(cells: Sequence[str]) -> np.ndarray:
+    """Return cells as an array of texts that can be shown, MAX_TEXT_CELL characters each at most.
+
+    Such an array is as wide as its widest cell.
+    """
+    return np.array([visible_text(cell.strip()[:MAX_TEXT_CELL]) for cell in cells])
 
 
 def plain_cell(value: Any) -> str:
@@ -196,13 +212,17 @@ def parse_times(cells: list[str], name: str, decimal: str) -> tuple[np.ndarray, 
     return time, how
 
 
+def is_number(cell: str) -> bool:
+    """Return whether a text is the number of a user: `007` is a name, so that 7 is another."""
+    return len(cell) < LONGEST_NUMBER and cell.isdecimal() and str(int(cell)) == cell
+
+
 def number_users(cells: list[str]) -> tuple[np.ndarray, dict[int, str] | None]:
     """Return a number for each user, (n,) int64, and their names unless they were numbers."""
-    try:
+    if all(is_number(cell) for cell in cells):
         return np.array([int(cell) for cell in cells], np.int64), None
-    except (ValueError, OverflowError):
-        names, numbers = np.unique(np.array(cells), return_inverse=True)
-        return numbers.astype(np.int64), dict(enumerate(names.tolist()))
+    names, numbers = np.unique(text_column(cells), return_inverse=True)
+    return numbers.astype(np.int64), dict(enumerate(names.tolist()))
 
 
 def read_truth(
@@ -223,7 +243,7 @@ def read_truth(
         np.array(kinds, np.uint8),
         np.array([sizes.get(cell, -1) for cell in columns["size"]]),
         np.array([cell.lower() in TRUE_CELLS for cell in columns["plain"]]),
-        np.array([int(cell) for cell in columns["moved"]]),
+        np.array([int(cell) if WHOLE.fullmatch(cell) else -1 for cell in columns["moved"]]),
     )
 
 

@@ -49,7 +49,7 @@ class Transactions(NamedTuple):
 
 def hour_of_day(timestamp: np.ndarray) -> np.ndarray:
     """Return the hour of the day in UTC, 0 <= hour < 24, same shape."""
-    hour: np.ndarray = np.floor(timestamp % SECONDS_A_DAY) / 3600.0
+    hour: np.ndarray = np.floor(timestamp) % SECONDS_A_DAY / 3600.0
     return hour
 
 

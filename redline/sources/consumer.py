@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from redline.sources.payload import SINGLE_FEATURE, to_json
 
-NUMBER_BYTES = re.compile(rb"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
+NUMBER_BYTES = re.compile(rb"\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*")
 
 
 class Record(Protocol):

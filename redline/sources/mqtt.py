@@ -37,9 +37,12 @@ MQTT_PORTS = {"mqtt": 1883, "mqtts": 8883}
 KEEP_ALIVE = 30  # seconds of silence after which each asks whether the other is there
 UNACKNOWLEDGED = 20_000  # messages that the broker sends without an acknowledgement
 HELD_MESSAGES = 20_000  # that are kept here while no more are wanted; then none is received
+LARGEST_PACKET = 9 * 2**20  # bytes, a little above a record; the broker drops a larger one
+HELD_BYTES = 64 * 2**20  # the same, of their contents
 KEPT_SECONDS = 0xFFFFFFFF  # that the broker keeps the session: until it is removed there
 BRIEF_SECONDS = 10.0  # a connection that ends sooner is tried again after twice the pause
 PAUSE_SECONDS = 30.0  # such a pause, at most
+LEAVE_SECONDS = 1.0  # that sending the last acknowledgements may take at the end
 TICK = 1e-6  # seconds, at least, between the times of arrival of two messages
 CLIENT_ID = re.compile(r"[ -~]{1,200}")
 # reason codes of MQTT 5, with what they mean; the library gives them for 3.1.1 too
@@ -94,7 +97,7 @@ class Unacknowledged(NamedTuple):
     """What is known of a message until the broker has its acknowledgement."""
 
     topic: str
-    payload: bytes
+    digest: int  # of its payload
     arrival: float  # seconds since the Unix epoch
 
 
@@ -156,6 +159,14 @@ def read_payload(topic: str, payload: bytes, arrival: float) -> bytes:
     if NUMBER_BYTES.fullmatch(payload):
         return write_event(topic, arrival, {"value": read_number(payload)})
     try:
+        return read_json_payload(topic, payload, arrival)
+    except (TypeError, RecursionError):  # nested too deeply to be written again
+        return payload  # it is said that it is no point
+
+
+def read_json_payload(topic: str, payload: bytes, arrival: float) -> bytes:
+    """Return the record of a message that is no plain number."""
+    try:
         document = orjson.loads(payload) if not is_arrow(payload) else None
     except orjson.JSONDecodeError:
         return payload  # lines, or it is said what is wrong
@@ -200,6 +211,7 @@ def open_connection(options: MqttOptions, client: Any, lasting: bool) -> None:
     if client.protocol == MQTTv5:
         properties: Any = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.ReceiveMaximum = UNACKNOWLEDGED
+        properties.MaximumPacketSize = LARGEST_PACKET
         if lasting:
             properties.SessionExpiryInterval = KEPT_SECONDS
         given = {"clean_start": not lasting, "properties": properties}
@@ -232,6 +244,7 @@ class MqttConsumer:
         self.next_try = float("-inf")  # monotonic seconds
         self.held = False  # whether nothing is to be given for now
         self.come: list[MqttMessage] = []  # and not given yet
+        self.waiting = 0  # bytes of these
         self.open: dict[int, Unacknowledged] = {}  # by the number of the message
         self.last = 0.0  # time of the last arrival
 
@@ -247,7 +260,7 @@ class MqttConsumer:
         while self.client is not None:
             before = len(self.come)
             left = until - self.clock()
-            if self.held and before >= HELD_MESSAGES:
+            if self.held and (before >= HELD_MESSAGES or self.waiting >= HELD_BYTES):
                 self.client.loop_misc()  # it asks whether the broker is there
                 time.sleep(max(0.0, left))
                 break
@@ -260,6 +273,7 @@ class MqttConsumer:
         if self.held:
             return []
         found, self.come = self.come[:most], self.come[most:]
+        self.waiting -= sum(len(each.content) for each in found)
         return found
 
     def hold(self, held: bool) -> None:
@@ -292,7 +306,10 @@ class MqttConsumer:
         """Leave the broker, which keeps the session."""
         if self.client is not None:
             self.client.disconnect()
-            self.client.loop(0.0)
+            until = self.clock() + LEAVE_SECONDS
+            while self.client.want_write() and self.clock() < until:
+                if self.client.loop(0.02):  # it is gone
+                    break
         self.client = None
 
     # --- the conversation with the broker
@@ -315,6 +332,7 @@ class MqttConsumer:
         self.client = client
         self.connection += 1
         self.come = [each for each in self.come if not each.number]  # the others come again
+        self.waiting = sum(len(each.content) for each in self.come)
         self.began = self.clock()
         self.deadline = self.began + BROKER_ANSWER_SECONDS
         return True
@@ -348,18 +366,15 @@ class MqttConsumer:
         if not flags.session_present:
             self.open.clear()
         self.connected = True
-        for each in self.options.filters:
-            if self.version == MQTTv5:
-                how = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)
-                client.subscribe(each, options=how)
-            else:
-                client.subscribe(each, qos=1)
+        how: Any = 1
+        if self.version == MQTTv5:
+            how = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)
+        client.subscribe([(each, how) for each in self.options.filters])  # for one answer
 
     def _note_subscription(self, _: Any, __: Any, ___: int, reasons: Any, *rest: Any) -> None:
         """Say that the broker lets us read, or that it does not."""
-        failed = any(each.is_failure for each in reasons)
-        names = ", ".join(self.options.filters)
-        self.trouble = f"this user may not read {names}" if failed else ""
+        failed = [name for name, each in zip(self.options.filters, reasons) if each.is_failure]
+        self.trouble = f"this user may not read {', '.join(failed)}" if failed else ""
 
     def _note_end(self, _: Any, __: Any, ___: Any, reason: Any, *rest: Any) -> None:
         """Note why the broker ended the connection, where it said so."""
@@ -374,13 +389,14 @@ class MqttConsumer:
             return
         number = message.mid if message.qos else 0
         before = self.open.get(number) if message.dup else None
-        if before and (before.topic, before.payload) == (message.topic, message.payload):
+        if before and (before.topic, before.digest) == (message.topic, hash(message.payload)):
             arrival = before.arrival
         else:
             arrival = self.last = max(self.wall(), self.last + TICK)
         if number:
-            self.open[number] = Unacknowledged(message.topic, message.payload, arrival)
+            self.open[number] = Unacknowledged(message.topic, hash(message.payload), arrival)
         content = read_payload(message.topic, message.payload, arrival)
+        self.waiting += len(content)
         self.come.append(MqttMessage(message.topic, content, number, self.connection))
 
 

@@ -53,7 +53,10 @@ class SubmittedPoints(NamedTuple):
 
 def shorten(value: Any) -> str:
     """Return a value as text short enough for an answer."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = f"a deeply nested {type(value).__name__}"
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 1]}…"
 
 

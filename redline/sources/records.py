@@ -92,7 +92,7 @@ class RecordReader:
         turn = ReaderTurn(self.directory, allowed)
         documents = turn.parse(records)
         for kind, group in groupby(documents, lambda document: kind_of(document[1])):
-            turn.add(kind, list(group))
+            turn.add_surely(kind, list(group))
         return turn.result()
 
 
@@ -125,6 +125,26 @@ class ReaderTurn:
                 yield place, parse_record(record)
             except BodyError as error:
                 self.refuse(place, error)
+            except RecursionError:
+                self.refuse(place, BodyError("body", "JSON", "JSON that is nested too deeply"))
+
+    def add_surely(self, kind: int, documents: list[Document]) -> None:
+        """Add neighbouring records; one on which reading fails unforeseen is refused.
+
+        Read again it would fail again, and stop all that come after it.
+        """
+        before = len(self.parts), len(self.sources), len(self.refused)
+        try:
+            self.add(kind, documents)
+        except Exception as error:  # noqa: BLE001
+            parts, sources, refused = before
+            del self.parts[parts:], self.sources[sources:], self.refused[refused:]
+            if len(documents) > 1:
+                for document in documents:
+                    self.add_surely(kind, [document])
+                return
+            came = f"one on which reading fails ({type(error).__name__})"
+            self.refuse(documents[0][0], BodyError("body", "a record that can be read", came))
 
     def refuse(self, place: int, error: Exception) -> None:
         """Refuse one record."""

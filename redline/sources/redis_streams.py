@@ -33,6 +33,7 @@ REDIS_PORTS = {"redis": 6379, "rediss": 6379}
 CLAIMS = 3  # looks for such entries within that time
 FEW_ENTRIES = 100  # that are asked for at first: it is not known how large they are
 LARGE_REPLY = 8 * 2**20  # bytes of entries in a reply, above which fewer are asked for
+ENTRIES_A_MS = 1_000  # entries of one ms that have a time of their own
 IDS_AT_ONCE = 1_000  # entries in one command
 DEAD_LETTERS = 100_000  # entries that the dead-letter stream keeps, about
 OWN_FIELDS = ("source", "time")  # of an entry; the others are numbers, or left out
@@ -164,10 +165,15 @@ def read_entry(stream: str, number: bytes, fields: Mapping[bytes, bytes]) -> Str
     return StreamEntry(stream, number.decode(), fields, content)
 
 
-def entry_time(number: bytes) -> float:
-    """Return the time of an entry's id in seconds; those of one ms are a microsecond apart."""
+def entry_time(number: bytes) -> float | str:
+    """Return the time of an entry's id in seconds; those of one ms are a microsecond apart.
+
+    Beyond 1,000 in one ms there is no time left for an entry: a text, as which it is refused.
+    """
     milliseconds, _, sequence = number.partition(b"-")
-    return round(int(milliseconds) / 1e3 + min(int(sequence or 0), 999) / 1e6, 6)
+    if int(sequence or 0) >= ENTRIES_A_MS:
+        return f"none: more than {ENTRIES_A_MS:,} entries in one ms, which need a field time"
+    return round(int(milliseconds) / 1e3 + int(sequence or 0) / 1e6, 6)
 
 
 class StreamConsumer:
@@ -281,7 +287,7 @@ class StreamConsumer:
         if not found:
             places: Any = dict.fromkeys(self.options.streams, ">")
             found = self._ask(places, each, max(1, round(1_000 * seconds)))
-        size = sum(len(entry.content) for entry in found)
+        size = sum(len(each) for entry in found for each in entry.fields.values())
         if size > LARGE_REPLY:
             self.count = max(1, self.count // 2)
         elif len(found) >= each and size < LARGE_REPLY // 4:
@@ -335,6 +341,9 @@ class StreamConsumer:
     def _take(self, stream: str, entries: Sequence[Any]) -> Iterator[StreamEntry]:
         """Yield the entries that are not being worked on; those deleted meanwhile are done."""
         for number, fields in entries:
+            if number is None:  # before Redis 7 a claimed entry that was deleted meanwhile
+                self.own.setdefault(stream, "0")  # among our own it comes with its id
+                continue
             place = (stream, number.decode())
             if place in self.pending:
                 continue
@@ -372,8 +381,14 @@ class StreamConsumer:
             written.set_result(None)
 
     def _leave(self) -> None:
+        from redis.exceptions import NoPermissionError
+
         for stream in self.options.streams:
-            for each in self.client.xinfo_consumers(stream, self.options.group):
+            try:
+                consumers = self.client.xinfo_consumers(stream, self.options.group)
+            except NoPermissionError:
+                return  # it cannot be known whether something is pending: the name stays
+            for each in consumers:
                 if each["name"].decode() == self.options.consumer and not each["pending"]:
                     self.client.xgroup_delconsumer(
                         stream, self.options.group, self.options.consumer
@@ -381,11 +396,20 @@ class StreamConsumer:
 
 
 def group_state(client: Any, options: StreamOptions) -> dict[str, Any]:
-    """Return the entries of a group that are pending, and those not read yet; None = not known."""
+    """Return the entries of a group that are pending, and those not read yet; None = not known.
+
+    Neither is known to a user who may not ask for it.
+    """
+    from redis.exceptions import NoPermissionError
+
     pending = 0
     lag: int | None = 0
     for stream in options.streams:
-        for each in client.xinfo_groups(stream):
+        try:
+            groups = client.xinfo_groups(stream)
+        except NoPermissionError:
+            return {"pending": None, "lag": None}
+        for each in groups:
             if each["name"].decode(errors="replace") == options.group:
                 pending += each["pending"]
                 behind = each.get("lag")

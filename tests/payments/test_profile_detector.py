@@ -13,7 +13,7 @@ from redline.payments import scoring
 from redline.payments.generator import generate_payments
 from redline.payments.profiles import UserProfiles, hash_texts
 from redline.payments.scoring import PaymentVerdict, ProfileDetector, describe_payment
-from redline.payments.transactions import user_ranks
+from redline.payments.transactions import hour_of_day, user_ranks
 from redline.storage.encoding import pack_state, unpack_state
 
 SIMULATED = generate_payments(users=30, count=6_000, seed=5)
@@ -134,3 +134,28 @@ def test_hashes_do_not_depend_on_the_width_of_the_array() -> None:
     assert (hash_texts(short) == hash_texts(short.astype("<U40"))).all()
     many = np.array([f"D{i}" for i in range(20_000)])
     assert len(set(hash_texts(many).tolist())) > 19_990
+
+
+def test_scores_stay_finite_when_every_value_is_new_to_its_user() -> None:
+    detector = ProfileDetector()
+    detector.population.new[:] = detector.population.tried
+    detector.population.tried[:, -1] = detector.population.new[:, -1] = 0.0
+    state = detector.state()
+    verdict = ProfileDetector.from_state(state).update(SIMULATED.transactions.rows(slice(0, 3_000)))
+    assert np.isfinite(verdict.score).all() and np.isfinite(verdict.bits).all()
+
+
+def test_a_feature_that_says_nothing_is_not_named() -> None:
+    none = np.full(len(SIMULATED.transactions.user_id), "")
+    bare = SIMULATED.transactions._replace(payment_method=none, merchant_id=none, device_id=none)
+    verdict = ProfileDetector().update(bare)
+    rows = np.flatnonzero(verdict.score >= 2)
+    said = " ".join(describe_payment(bare, verdict, row) for row in rows.tolist())
+    assert len(rows) > 20 and "amount" in said
+    assert not [word for word in ("method", "merchant", "device", " by ") if word in said]
+    first = np.flatnonzero((verdict.seen == 0) & (verdict.score >= 2))
+    assert not ["soon" for row in first if "soon" in describe_payment(bare, verdict, int(row))]
+
+
+def test_just_before_the_epoch_it_is_late_in_the_evening() -> None:
+    assert hour_of_day(np.array([-1e-12, -3_600.0, 0.0])).tolist() == [86_399 / 3600, 23.0, 0.0]

@@ -65,3 +65,27 @@ def test_a_mistake_is_named(text: bytes, said: str) -> None:
 def test_no_column_has_two_roles() -> None:
     roles = guess_roles(["user", "amount", "date", "type", "merchant"])
     assert len(set(roles.values())) == len(roles)
+
+
+HEAD = "user,amount,time,country\n"
+
+
+def test_a_file_with_an_odd_cell_is_read_or_refused_in_a_sentence() -> None:
+    wide = "x" * 50_000
+    many = "".join(f"7,10,2026-01-0{day},{'DE' if day > 1 else wide}\n" for day in range(1, 9))
+    found = read_transactions((HEAD + many).encode()).transactions
+    assert found.location.dtype.itemsize <= 4 * 100
+    line = '{"user":7,"amount":5,"time":"2026-01-05","country":"\\ud800\\u001b[31m"}\n'
+    (shown,) = read_transactions(line.encode()).transactions.location.tolist()
+    assert "\x1b" not in shown and shown.encode()
+    with pytest.raises(CsvError, match="line 1: wanted a JSON object"):
+        read_transactions(b'{"user":' + b"[" * 100_000)
+    names = "".join(f'{{"user":1,"amount":1,"time":1,"k{number}":1}}\n' for number in range(400))
+    with pytest.raises(CsvError, match="at most 256 names"):
+        read_transactions(names.encode())
+
+
+def test_a_user_that_is_written_with_zeros_before_is_another_one() -> None:
+    rows = "7,1,2026-01-05,DE\n007,1,2026-01-06,DE\n"
+    found = read_transactions((HEAD + rows).encode())
+    assert found.users == {0: "007", 1: "7"} and found.transactions.user_id.tolist() == [1, 0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -169,7 +170,7 @@ def test_a_number_of_an_earlier_connection_is_not_acknowledged_for_another_messa
     consumer = MqttConsumer(MqttOptions(address, ("a",)))
     consumer.client = client = PlayedClient()
     consumer.connection = 2
-    consumer.open[1] = mqtt.Unacknowledged("a", b"20.5", 90.0)
+    consumer.open[1] = mqtt.Unacknowledged("a", hash(b"20.5"), 90.0)
     record = mqtt.MqttMessage("a", b"", 1, connection=1)
     consumer.mark([record])
     assert not client.acknowledged and consumer.open, "the broker may have given it again"
@@ -188,3 +189,50 @@ def test_a_broker_without_mqtt_5_is_asked_with_the_version_before_it() -> None:
     reason = ReasonCode(PacketTypes.CONNACK, "Unsupported protocol version")
     consumer._note_answer(None, None, None, reason)
     assert (consumer.version, consumer.trouble) == (4, "")
+
+
+DEEP = b"[" * 1_000 + b"]" * 1_000
+
+
+@pytest.mark.parametrize(
+    "payload", [b'{"source":"x","a":%b}' % DEEP, b'{"value":%b}' % DEEP, b"1" * 200_000 + b"x"]
+)
+def test_a_hostile_payload_is_a_record_at_once(payload: bytes) -> None:
+    began = time.thread_time()
+    content = read_payload("plant", payload, 60.0)
+    found = RecordReader(SeriesDirectory()).read([content])
+    assert time.thread_time() - began < 1.0
+    assert len(found.refused) == 1
+
+
+def test_of_the_entries_of_one_ms_the_first_thousand_have_a_time() -> None:
+    fields = {b"value": b"20.5"}
+    times, reasons = [], []
+    for sequence in (b"0", b"999", b"1000", b"5000"):
+        content = read_entry("oven", b"60000-" + sequence, fields).value()
+        found = RecordReader(SeriesDirectory()).read([content])
+        times += found.time.tolist()
+        reasons += [each.reason for each in found.refused]
+    assert times == [60.0, 60.000999] and len(reasons) == 2
+    assert "more than 1,000 entries in one ms" in reasons[0]
+
+
+def test_a_claimed_entry_that_an_old_server_has_deleted_is_read_among_our_own() -> None:
+    pytest.importorskip("redis")
+    made = redis_streams.StreamOptions(
+        parse_broker_address("redis", "redis://a", redis_streams.REDIS_PORTS, {}), ("s",), "g"
+    )
+    consumer = redis_streams.StreamConsumer(made)
+    assert list(consumer._take("s", [(None, None), (b"1-0", {b"value": b"1"})]))
+    assert consumer.own == {"s": "0"}
+
+
+def test_a_filter_that_is_refused_is_said_though_the_next_is_granted() -> None:
+    pytest.importorskip("paho")
+    made = MqttOptions(
+        parse_broker_address("mqtt", "mqtt://a", mqtt.MQTT_PORTS, {}), ("secret/#", "plant/#"), "me"
+    )
+    consumer = MqttConsumer(made)
+    reasons = [type("Reason", (), {"is_failure": failed}) for failed in (True, False)]
+    consumer._note_subscription(None, None, 1, reasons)
+    assert consumer.trouble == "this user may not read secret/#"

@@ -10,7 +10,7 @@ import pytest
 
 from redline.sources.arrow_writer import write_arrow
 from redline.sources.directory import SeriesDirectory
-from redline.sources.records import MAX_RECORD, RecordPoints, RecordReader
+from redline.sources.records import MAX_RECORD, ReaderTurn, RecordPoints, RecordReader
 from redline.sources.samples import TimeRange
 
 START = 1_767_571_200  # seconds since the epoch
@@ -117,3 +117,40 @@ def test_halves_of_json_do_not_become_whole_by_standing_side_by_side() -> None:
     halves = event() + b"," + event(), b"[" + event(), event() + b"]"
     read = Read(*halves)
     assert set(read.reasons) == {0, 1, 2} and not read.rows
+
+
+DEEP = b"[" * 1_000 + b"]" * 1_000
+
+
+@pytest.mark.parametrize(
+    "poison",
+    [
+        b'{"source":"x","time":1,"a":%b}' % DEEP,
+        b'{"source":"x","time":1,"value":%b}' % DEEP,
+        b'{"source":%b,"time":1,"value":1}' % DEEP,
+        b'{"time":1,"values":{"x":%b}}' % DEEP,
+        DEEP,
+        b"[" * 100_000,
+    ],
+)
+def test_a_record_that_is_nested_deeply_is_refused_by_itself(poison: bytes) -> None:
+    read = Read(event("a"), poison, event("a", START + 1))
+    assert [row[3] for row in read.rows] == [0, 2]
+    assert len(read.reasons[1].split()) > 3 and len(read.reasons[1]) < 500
+
+
+def test_a_record_on_which_reading_fails_is_refused_and_the_others_count_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    add_batch = ReaderTurn.add_batch
+
+    def fails(turn: ReaderTurn, place: int, batch: Any) -> None:
+        add_batch(turn, place, batch)
+        if place == 1:
+            raise IndexError("a fault of the reader")
+
+    monkeypatch.setattr(ReaderTurn, "add_batch", fails)
+    listed = [b"[" + event("a", START + at) + b"]" for at in range(3)]
+    read = Read(*listed)
+    assert [(time, owner) for _, time, _, owner in read.rows] == [(0, 0), (2, 2)]
+    assert "one on which reading fails (IndexError)" in read.reasons[1]

@@ -244,6 +244,7 @@ class MqttConsumer:
         self.next_try = float("-inf")  # monotonic seconds
         self.held = False  # whether nothing is to be given for now
         self.come: list[MqttMessage] = []  # and not given yet
+        self.answers = 0  # of the broker to subscriptions
         self.waiting = 0  # bytes of these
         self.open: dict[int, Unacknowledged] = {}  # by the number of the message
         self.last = 0.0  # time of the last arrival
@@ -303,13 +304,19 @@ class MqttConsumer:
         return {"connected": self.connected, "unacknowledged": len(self.open)}
 
     def close(self) -> None:
-        """Leave the broker, which keeps the session."""
-        if self.client is not None:
-            self.client.disconnect()
+        """Leave the broker, which keeps the session.
+
+        It forgets the acknowledgements before the end of a connection that it has not read yet, so
+        an answer to something after them is waited for.
+        """
+        if self.client is not None and self.connected:
+            answers = self.answers
+            self._subscribe()
             until = self.clock() + LEAVE_SECONDS
-            while self.client.want_write() and self.clock() < until:
+            while self.answers == answers and self.clock() < until:
                 if self.client.loop(0.02):  # it is gone
                     break
+            self.client.disconnect()
         self.client = None
 
     # --- the conversation with the broker
@@ -355,7 +362,6 @@ class MqttConsumer:
     def _note_answer(self, client: Any, _: Any, flags: Any, reason: Any, *rest: Any) -> None:
         """Subscribe once the broker has accepted us; say why where it has not."""
         from paho.mqtt.client import MQTTv5, MQTTv311
-        from paho.mqtt.subscribeoptions import SubscribeOptions
 
         if reason.is_failure:
             self.trouble = refusal_text(self.options, reason)
@@ -366,13 +372,21 @@ class MqttConsumer:
         if not flags.session_present:
             self.open.clear()
         self.connected = True
+        self._subscribe()
+
+    def _subscribe(self) -> None:
+        """Ask for all filters in one message, which has one answer."""
+        from paho.mqtt.client import MQTTv5
+        from paho.mqtt.subscribeoptions import SubscribeOptions
+
         how: Any = 1
         if self.version == MQTTv5:
             how = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)
-        client.subscribe([(each, how) for each in self.options.filters])  # for one answer
+        self.client.subscribe([(each, how) for each in self.options.filters])
 
     def _note_subscription(self, _: Any, __: Any, ___: int, reasons: Any, *rest: Any) -> None:
         """Say that the broker lets us read, or that it does not."""
+        self.answers += 1
         failed = [name for name, each in zip(self.options.filters, reasons) if each.is_failure]
         self.trouble = f"this user may not read {', '.join(failed)}" if failed else ""
 

@@ -68,7 +68,7 @@ def test_messages_are_acknowledged_when_their_points_are_kept(mqtt_broker: MqttB
     watching.commit()
     report = fed.turn_until(lambda found: not found["unacknowledged"])
     assert (report["points"], report["repeated"], watching.points) == (100, 300, 400)
-    fed.consumer.close()  # not dropped: the last acknowledgements may be under way
+    fed.consumer.close()
     again = connected(made, watching)
     mqtt_broker.write(events(made, 400, 1))
     report = again.turn_until(lambda found: found["records"])

@@ -207,6 +207,17 @@ class Pushers:
         """Send so many points a second from now on."""
         self.pause = SENDERS * BODY / rate
 
+    def wait_for_each(self) -> None:
+        """Wait until every source has sent once more.
+
+        One that was silent while the clock was wrong by years is forgotten until it sends again.
+        """
+        before = dict(self.ledger.acknowledged)
+        last = time.monotonic() + PATIENCE
+        while any(self.ledger.acknowledged[source] == count for source, count in before.items()):
+            assert time.monotonic() < last, f"not acknowledged: {dict(self.ledger.statuses)}"
+            time.sleep(0.05)
+
     def stop(self) -> None:
         """End the programs; a body under way is waited for."""
         self.ending.set()

@@ -279,6 +279,7 @@ def soaked(target: Target, ledger: Ledger, seconds: float, seed: int) -> Soak:
             time.sleep(max(0.0, seconds - (time.monotonic() - sampler.began)))
         samples = [sample for sample in sampler.samples if sample.at <= seconds]
         trouble.kill()  # while the programs push
+        pushers.wait_for_each()
     finally:
         pushers.stop()
     audit.finish(target)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from bench.kafka_broker import KafkaBroker
+from detectors import DETECTORS
 from redline.cli.program import run_program
 from redline.sources.arrow_writer import write_arrow
 from redline.sources.csv import read_csv
@@ -223,8 +224,10 @@ def test_a_model_scores_what_comes_into_a_topic_as_it_scores_a_file(
     kafka_broker: KafkaBroker,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
     features: tuple[str, ...],
 ) -> None:
+    monkeypatch.setattr(DETECTORS, "_entries", {**DETECTORS._entries})  # the model joins it
     draw = np.random.default_rng(4)
     value = draw.normal(20, 1, (600, len(features)))
     value[450] += 30

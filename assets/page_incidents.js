@@ -3,6 +3,8 @@
   "use strict";
   const page = window.redlinePage, { $, setProps, noUpdate, state, register } = page;
 
+  const PHONE = "(max-width: 768px)"; // as in style.css
+
   // --- alarms: at most three pop-ups, repeats merged; a sound only after a click on the bell
 
   function announceIncidents(news) {
@@ -37,7 +39,7 @@
     setTimeout(() => el.remove(), 6000);
   }
 
-  // At the foot; at the top where a person works at the foot, or where they would lie over a control.
+  // At the foot; at the top where a person works at the foot, or where they would lie over a control. A phone has no room there.
   function placePopups(box) {
     const place = (apart) => {
       box.classList.toggle("apart", apart);
@@ -45,7 +47,7 @@
       return [...document.querySelectorAll(".slide, .size, .acts, #inject-point")].filter((el) => page.meets(at, el.getBoundingClientRect())).length;
     };
     const busy = document.querySelector("aside:hover, .lower:hover"), foot = place(false);
-    if (!busy && !foot) return;
+    if ((!busy && !foot) || matchMedia(PHONE).matches) return;
     if (place(true) && !busy) place(false);
   }
 

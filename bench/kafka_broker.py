@@ -13,14 +13,14 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from bench.browser import ROOT, free_port
-from bench.postgres_server import end_with_parent
+from bench.postgres_server import UNPACKED, end_with_parent
 
-JARS = ROOT / "build" / "servers" / "kafka"
+JARS = UNPACKED / "kafka"
 PATIENCE = 60.0  # seconds that a broker may take to answer
 FLAGS = ("-Xms128m", "-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 PROPERTIES = """
@@ -157,8 +157,10 @@ class KafkaBroker:
     def _java(self, *words: str) -> subprocess.Popen[bytes]:
         with (self.folder / "out").open("ab") as log:
             command = ["java", *FLAGS, "-cp", f"{JARS}/*", *words]
+            # at SIGQUIT Java shows its threads and goes on
+            end = partial(end_with_parent, signal.SIGKILL)
             return subprocess.Popen(
-                command, stdout=log, stderr=log, cwd=self.folder, preexec_fn=end_with_parent
+                command, stdout=log, stderr=log, cwd=self.folder, preexec_fn=end
             )
 
 

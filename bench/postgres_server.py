@@ -77,10 +77,10 @@ def account() -> dict[str, Any]:
     return {"user": 65_534, "group": 65_534, "extra_groups": ()}
 
 
-def end_with_parent() -> None:
+def end_with_parent(how: int = signal.SIGQUIT) -> None:
     """Let the kernel end this process when the one that started it is killed; Linux only."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGQUIT)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, how)
 
 
 class PostgresServer:

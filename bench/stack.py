@@ -13,11 +13,12 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 from bench import kafka_broker, postgres_server
 from bench.browser import ROOT
 from bench.kafka_broker import KafkaBroker
-from bench.postgres_server import PostgresServer
+from bench.postgres_server import PostgresServer, end_with_parent
 
 TOPIC = "metrics"
 PARTITIONS = 3
@@ -60,7 +61,11 @@ def main(words: Sequence[str] | None = None) -> int:
         # a command line can be seen by every user of the machine, a variable not
         environment = {**os.environ, "REDLINE_DB": database}
         words = ("--kafka", broker.address, "--topic", TOPIC, *options)
-        page = subprocess.Popen([sys.executable, str(ROOT / "app.py"), *words], env=environment)
+        page = subprocess.Popen(
+            [sys.executable, str(ROOT / "app.py"), *words],
+            env=environment,
+            preexec_fn=partial(end_with_parent, signal.SIGTERM),
+        )
         try:
             return page.wait()
         except (KeyboardInterrupt, SystemExit):

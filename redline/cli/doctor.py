@@ -41,9 +41,9 @@ from redline.settings import (
     import_settings,
     load_server_settings,
 )
-from redline.sources.kafka import examine_topic, topic_options
-from redline.sources.mqtt import examine_broker, mqtt_options
-from redline.sources.redis_streams import examine_streams, stream_options
+from redline.sources.kafka import TopicOptions, examine_topic, topic_options
+from redline.sources.mqtt import MqttOptions, examine_broker, mqtt_options
+from redline.sources.redis_streams import StreamOptions, examine_streams, stream_options
 from redline.storage.errors import StoreError
 from redline.storage.inspection import StoreReport, inspect_store, is_owned
 from redline.storage.opening import is_address
@@ -429,56 +429,62 @@ def check_channels(subject: Subject) -> Iterator[Finding]:
     yield Finding("ok", f"channels: {len(plan.channels)}, actions: {len(plan.actions)}")
 
 
-def check_topic(subject: Subject) -> Iterator[Finding]:
-    """Find out whether the topic of Kafka can be read, and how far behind its group is."""
+def check_broker(
+    subject: Subject,
+    kind: str,
+    read: Callable[[ServerSettings, Mapping[str, str]], Any],
+    look: Callable[[Any], tuple[str, str]],
+) -> Iterator[Finding]:
+    """Find out whether a broker can be read.
+
+    `read` returns what its settings name, None = nothing; `look` what is wrong, and what is there.
+    """
     try:
-        options = topic_options(subject.settings, subject.environment)
+        options = read(subject.settings, subject.environment)
     except (OSError, ValueError) as error:
-        yield Finding("problem", f"kafka: {error}", "see docs/scale.md")
+        yield Finding("problem", f"{kind}: {error}", "see docs/scale.md")
         return
     if options is None:
         return
-    found = examine_topic(options)
-    if found.trouble:
-        yield Finding("warning", f"kafka: {found.trouble}", "a server tries it again by itself")
-        return
-    yield Finding(
-        "ok",
-        f"kafka: {options.topic} has {found.partitions} partitions, {found.lag:,} records are not "
-        f"read by the group {options.group}",
-    )
+    trouble, text = look(options)
+    if trouble:
+        yield Finding("warning", f"{kind}: {trouble}", "a server tries it again by itself")
+    else:
+        yield Finding("ok", f"{kind}: {text}")
+
+
+def check_topic(subject: Subject) -> Iterator[Finding]:
+    """Find out whether the topic of Kafka can be read, and how far behind its group is."""
+
+    def look(options: TopicOptions) -> tuple[str, str]:
+        found = examine_topic(options)
+        lag = "an unknown number of" if found.lag is None else f"{found.lag:,}"
+        text = (
+            f"{options.topic} has {found.partitions} partitions, {lag} records are not read by the "
+            f"group {options.group}"
+        )
+        return found.trouble, text
+
+    return check_broker(subject, "kafka", topic_options, look)
 
 
 def check_redis(subject: Subject) -> Iterator[Finding]:
     """Find out whether the streams of Redis can be read."""
-    try:
-        options = stream_options(subject.settings, subject.environment)
-    except ValueError as error:
-        yield Finding("problem", f"redis: {error}", "see docs/scale.md")
-        return
-    if options is None:
-        return
-    found = examine_streams(options)
-    if found.trouble:
-        yield Finding("warning", f"redis: {found.trouble}", "a server tries it again by itself")
-        return
-    text = f"redis: {', '.join(options.streams)} with {found.entries:,} entries"
-    yield Finding("ok", text)
+
+    def look(options: StreamOptions) -> tuple[str, str]:
+        found = examine_streams(options)
+        return found.trouble, f"{', '.join(options.streams)} with {found.entries:,} entries"
+
+    return check_broker(subject, "redis", stream_options, look)
 
 
 def check_mqtt(subject: Subject) -> Iterator[Finding]:
     """Find out whether the MQTT broker lets a client in."""
-    try:
-        options = mqtt_options(subject.settings, subject.environment)
-    except ValueError as error:
-        yield Finding("problem", f"mqtt: {error}", "see docs/scale.md")
-        return
-    if options is None:
-        return
-    if trouble := examine_broker(options):
-        yield Finding("warning", f"mqtt: {trouble}", "a server tries it again by itself")
-        return
-    yield Finding("ok", f"mqtt: {options.address.shown} lets a client in")
+
+    def look(options: MqttOptions) -> tuple[str, str]:
+        return examine_broker(options), f"{options.address.shown} lets a client in"
+
+    return check_broker(subject, "mqtt", mqtt_options, look)
 
 
 def check_csv(subject: Subject) -> Iterator[Finding]:

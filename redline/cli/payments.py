@@ -59,7 +59,7 @@ def print_payment_figures(choices: PaymentChoices) -> None:
     chosen = transactions.rows(judged)
     truth = chosen.truth
     if truth is None or not truth.is_anomaly.any():
-        print_highest(transactions, np.where(judged, score, -1.0), verdict)
+        print("\n".join(highest_lines(transactions, np.where(judged, score, np.nan), verdict)))
         return
     rows = [row for row in judge_payments(score[judged], truth, choices.threshold) if row.anomalies]
     table: list[tuple[Cell, ...]] = [tuple(row) for row in rows]
@@ -82,20 +82,13 @@ def score_payments(
     return np.concatenate((np.full(learned, np.nan), score)), None
 
 
-def print_highest(
-    transactions: Transactions, score: np.ndarray, verdict: PaymentVerdict | None
-) -> None:
-    """Print the transactions with the highest scores, the highest first."""
-    print("\n".join(highest_lines(transactions, score, verdict)))
-
-
 def highest_lines(
     transactions: Transactions, score: np.ndarray, verdict: PaymentVerdict | None
 ) -> Iterator[str]:
-    """Yield a line for each of the highest scores."""
-    judged = [row for row in np.argsort(-score, kind="stable").tolist() if score[row] >= 0]
-    if not judged:
+    """Yield a line for each of the highest scores, NaN = not judged."""
+    if np.isnan(score).all():
         yield "No transaction is judged: each user has too few before it."
-    for row in judged[:NAMED_ROWS]:
+    ranked = np.argsort(-score, kind="stable")[: np.count_nonzero(~np.isnan(score))]  # NaN is last
+    for row in ranked[:NAMED_ROWS].tolist():
         what = "" if verdict is None else f"  {describe_payment(transactions, verdict, row)}"
         yield f"{score[row]:5.1f}  {transactions.transaction_id[row]}{what}"

@@ -11,9 +11,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench.browser import ROOT, free_port
+from bench.browser import free_port
+from bench.postgres_server import UNPACKED
 
-UNPACKED = ROOT / "build" / "servers"
 PATIENCE = 10.0  # seconds that a server may take to answer
 
 

@@ -30,6 +30,22 @@ def ask(port: int, path: str) -> dict:
         return json.load(answer)
 
 
+def test_a_broker_ends_with_the_program_that_started_it() -> None:
+    if reason := why_not():
+        pytest.skip(reason)
+    code = (
+        "import time; from bench.kafka_broker import KafkaBroker; broker = KafkaBroker(); "
+        "print(broker._java('kafka.Kafka', str(broker.properties)).pid, flush=True); time.sleep(60)"
+    )
+    words = [sys.executable, "-c", code]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE) as started:
+        assert started.stdout is not None
+        java = psutil.Process(int(started.stdout.readline()))
+        started.kill()
+    psutil.wait_procs([java], 10.0)
+    assert not java.is_running() or java.status() == psutil.STATUS_ZOMBIE
+
+
 def wait_for_the_anomaly(port: int) -> list[float]:
     """Return the times of the critical anomalies of the source, once it has some."""
     until = time.monotonic() + PATIENCE

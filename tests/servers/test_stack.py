@@ -35,7 +35,7 @@ def test_a_broker_ends_with_the_program_that_started_it() -> None:
         pytest.skip(reason)
     code = (
         "import time; from bench.kafka_broker import KafkaBroker; broker = KafkaBroker(); "
-        "print(broker._java('kafka.Kafka', str(broker.properties)).pid, flush=True); time.sleep(60)"
+        "broker.start(); print(broker.process.pid, flush=True); time.sleep(60)"
     )
     words = [sys.executable, "-c", code]
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE) as started:
